@@ -1,0 +1,149 @@
+"""A benchmark: recordings with features, annotated segments, classes and the tIoUs at which it is scored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data.tables import check_annotations
+from tal_lib.errors import TalError
+from tal_lib.files import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """How features relate to time, and which streams their columns hold.
+
+    Step `t` covers the time around `t * stride_s + window_s / 2` seconds.
+    """
+
+    stride_s: float  # seconds between steps
+    window_s: float  # seconds that one step sees
+    streams: Mapping[str, int]  # stream name -> number of columns, in column order
+
+    @property
+    def dim(self) -> int:
+        """Columns of all streams together."""
+        return sum(self.streams.values())
+
+    def columns(self, stream: str | None) -> slice:
+        """Columns of one stream (all of them for None)."""
+        if stream is None:
+            return slice(0, self.dim)
+        if stream not in self.streams:
+            raise TalError(f"no stream {stream!r}", remedy=f"Choose from {', '.join(self.streams)}.")
+        first = 0
+        for name, width in self.streams.items():
+            if name == stream:
+                return slice(first, first + width)
+            first += width
+
+
+def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarray:
+    """Return float32 features (T, dim), or raise `TalError` naming `where` for a wrong shape, NaN or infinity."""
+    features = np.asarray(features)
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise TalError(f"features of shape {features.shape}, expected (T, {dim})", where=where,
+                       remedy="Extract them again, or state their width in the feature spec.")
+    if len(features) == 0:
+        raise TalError("features have no steps", where=where, remedy="Extract them again.")
+    if not np.isfinite(features).all():
+        step = int(np.argmax(~np.isfinite(features).all(axis=1)))
+        raise TalError(f"features are NaN or infinite, first at step {step}", where=where,
+                       remedy="Extract them again, or replace those values.")
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+class Benchmark:
+    """Recordings, annotations and features of one data set.
+
+    Args:
+        recordings: one row a recording: `recording, split, duration` (s); optional `stride_s, window_s` where the
+            time axis differs by recording (frame rates, resized features).
+        annotations: one row a segment: `recording, start, end, label`.
+        load_features: recording id → array (T, D).
+        source_hash: identifies the feature data; goes into `data_hash`.
+        notes: what the loader mended in the published files, `recording: what`.
+        ends_checked: refuse segments that go beyond their recording (published files have some).
+    """
+
+    def __init__(self, *, name: str, classes, tious, feature_spec: FeatureSpec, recordings: pd.DataFrame,
+                 annotations: pd.DataFrame, load_features: Callable[[str], np.ndarray], source_hash: str,
+                 where: str | None = None, notes: tuple[str, ...] = (), ends_checked: bool = True):
+        where = where or name
+        twice = recordings.recording[recordings.recording.duplicated()]
+        if len(twice):
+            raise TalError(f"recording {twice.iloc[0]} is listed twice", where=where, remedy="Keep one row a recording.")
+        bad = recordings[~(recordings.duration > 0) | ~np.isfinite(recordings.duration)]
+        if len(bad):
+            raise TalError(f"recording {bad.recording.iloc[0]} has duration {bad.duration.iloc[0]}", where=where,
+                           remedy="Give every recording its duration in seconds.")
+        self.name = name
+        self.classes = tuple(classes)
+        self.tious = tuple(tious)
+        self.feature_spec = feature_spec
+        self._recordings = recordings.set_index("recording", drop=False)
+        self._annotations = check_annotations(
+            annotations, durations=self._recordings.duration if ends_checked else None, classes=self.classes, where=where)
+        self.notes = tuple(notes)
+        self._load_features = load_features
+        self._cache: dict[str, np.ndarray] = {}
+        self.data_hash = digest(source_hash, self._recordings.to_csv(index=False), self._annotations.to_csv(index=False),
+                                [feature_spec.stride_s, feature_spec.window_s, dict(feature_spec.streams)])
+
+    def __repr__(self):
+        counts = ", ".join(f"{count} {split}" for split, count in self._recordings.split.value_counts().items())
+        return f"Benchmark({self.name!r}: {counts} recordings, {len(self.classes)} classes, data {self.data_hash})"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, `train` first."""
+        return tuple(sorted(self._recordings.split.unique(), key=lambda split: (split != "train", split)))
+
+    def recordings(self, split: str | None = None) -> list[str]:
+        """Recording ids of a split (all for None), in the order of the data set."""
+        table = self._recordings
+        if split is not None:
+            if split not in self.splits:
+                raise TalError(f"{self.name} has no split {split!r}", remedy=f"Choose from {', '.join(self.splits)}.")
+            table = table[table.split == split]
+        return table.recording.tolist()
+
+    def annotations(self, split: str | None = None) -> pd.DataFrame:
+        """Annotated segments `recording, start, end, label` of a split (all for None)."""
+        wanted = self.recordings(split)
+        return self._annotations[self._annotations.recording.isin(wanted)].reset_index(drop=True)
+
+    def annotations_of(self, recordings) -> pd.DataFrame:
+        """Annotated segments of the given recording ids."""
+        unknown = set(recordings) - set(self._recordings.index)
+        if unknown:
+            raise TalError(f"{self.name} has no recording {sorted(unknown)[0]!r}",
+                           remedy="Take ids from benchmark.recordings().")
+        return self._annotations[self._annotations.recording.isin(list(recordings))].reset_index(drop=True)
+
+    def duration(self, recording_id: str) -> float:
+        """Seconds of one recording."""
+        return float(self._row(recording_id).duration)
+
+    def time_axis(self, recording_id: str) -> tuple[float, float]:
+        """(stride_s, window_s) of one recording's steps."""
+        row = self._row(recording_id)
+        return (float(row.get("stride_s", self.feature_spec.stride_s)),
+                float(row.get("window_s", self.feature_spec.window_s)))
+
+    def features(self, recording_id: str, stream: str | None = None) -> np.ndarray:
+        """Features (T, D) of one recording, float32; of one stream only, if named."""
+        self._row(recording_id)
+        if recording_id not in self._cache:
+            self._cache[recording_id] = check_features(self._load_features(recording_id), dim=self.feature_spec.dim,
+                                                       where=f"{self.name}, recording {recording_id}")
+        return self._cache[recording_id][:, self.feature_spec.columns(stream)]
+
+    def _row(self, recording_id):
+        try:
+            return self._recordings.loc[recording_id]
+        except KeyError:
+            raise TalError(f"{self.name} has no recording {recording_id!r}",
+                           remedy="Take ids from benchmark.recordings().") from None

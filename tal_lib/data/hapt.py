@@ -1,0 +1,177 @@
+"""HAPT (known as SBHAR): 61 smartphone recordings of 30 people, 12 activities and postural transitions.
+
+Source: Reyes-Ortiz et al., Transition-Aware Human Activity Recognition Using Smartphones, Neurocomputing 171 (2016);
+UCI Machine Learning Repository, dataset 341, CC BY 4.0.
+"""
+
+import hashlib
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data.benchmark import Benchmark, FeatureSpec
+from tal_lib.errors import TalError
+
+RATE_HZ = 50
+WINDOW, HOP = 50, 25  # samples: 1 s windows every 0.5 s
+URL = "https://archive.ics.uci.edu/static/public/341/smartphone+based+recognition+of+human+activities+and+postural+transitions.zip"
+TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+VALIDATION_EVERY = 4  # hapt_validation holds out every fourth training person
+FETCH = "Run `tal data fetch hapt` (or `tal data fetch hapt --from FILE`)."
+
+
+def archive_path(root: Path) -> Path:
+    """Where the archive is expected below the data root."""
+    return Path(root) / "hapt" / "hapt.zip"
+
+
+def check_archive(path: Path) -> None:
+    """Raise `TalError` unless `path` is a whole HAPT archive: every file named by the labels is present."""
+    with _Archive(path) as archive:
+        labels = archive.labels()
+        for experiment, user in labels[["experiment", "user"]].drop_duplicates().itertuples(index=False):
+            for sensor in ("acc", "gyro"):
+                archive.member(f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt")
+        if len(labels) != 1214 or labels[["experiment", "user"]].drop_duplicates().shape[0] != 61:
+            raise TalError(f"{len(labels)} labelled segments, expected 1,214 of 61 recordings", where=path, remedy=FETCH)
+
+
+class _Archive:
+    """Text tables inside the archive, wherever in its folders they lie."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise TalError("file not found", where=self.path, remedy=FETCH)
+        try:
+            self.zip = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile:
+            raise TalError("not a zip archive, or a truncated one", where=self.path, remedy=FETCH) from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.zip.close()
+
+    def member(self, name):
+        found = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
+        if not found:
+            raise TalError(f"{name} is missing", where=self.path, remedy=FETCH)
+        return found[0]
+
+    def table(self, name, columns, dtype):
+        try:
+            table = pd.read_csv(io.BytesIO(self.zip.read(self.member(name))), sep=r"\s+" if dtype is str else " ",
+                                header=None, names=columns, dtype=dtype, skipinitialspace=True)
+        except (ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+            raise TalError(f"{name} cannot be read ({error})", where=self.path, remedy=FETCH) from None
+        if table.isna().any().any():
+            raise TalError(f"{name} has missing values", where=self.path, remedy=FETCH)
+        return table
+
+    def labels(self):
+        return self.table("RawData/labels.txt", ["experiment", "user", "activity", "first", "last"], int)
+
+
+def _signal(archive, experiment, user):
+    """Samples (S, 6): three axes of acceleration (g), three of angular velocity (rad/s)."""
+    halves = [archive.table(f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt", ["x", "y", "z"], float).to_numpy()
+              for sensor in ("acc", "gyro")]
+    samples = min(map(len, halves))
+    return np.hstack([half[:samples] for half in halves]).astype(np.float32)
+
+
+def window_features(signal: np.ndarray) -> np.ndarray:
+    """Sliding windows of a signal (S, 6) as features (T, 300): the first 150 columns are `acc`, the rest `gyro`."""
+    windows = np.lib.stride_tricks.sliding_window_view(signal, WINDOW, axis=0)[::HOP]  # (T, 6, WINDOW)
+    return windows.reshape(len(windows), -1)
+
+
+def load(root: Path, *, validation: bool = False) -> Benchmark:
+    """Read the archive below `root`; official split by person.
+
+    Args:
+        validation: leave the test people out altogether and hold out a quarter of the training people as `test`
+            instead, so that design decisions never look at the official test split.
+    """
+    path = archive_path(root)
+    with _Archive(path) as archive:
+        names = archive.table("activity_labels.txt", ["activity", "name"], str)
+        classes = [name.lower() for name in names.name]
+        people = {split: sorted(archive.table(f"{split.title()}/subject_id_{split}.txt", ["user"], int).user.unique())
+                  for split in ("train", "test")}
+        labels = archive.labels()
+        signals, rows = {}, []
+        held_out = set(people["train"][::VALIDATION_EVERY])
+        for experiment, user in labels[["experiment", "user"]].drop_duplicates().itertuples(index=False):
+            split = "train" if user in people["train"] else "test"
+            if validation:
+                if split == "test":
+                    continue
+                split = "test" if user in held_out else "train"
+            recording = f"exp{experiment:02d}_user{user:02d}"
+            signals[recording] = _signal(archive, experiment, user)
+            rows.append({"recording": recording, "split": split, "duration": len(signals[recording]) / RATE_HZ})
+    recordings = pd.DataFrame(rows)
+    annotations = pd.DataFrame({
+        "recording": [f"exp{e:02d}_user{u:02d}" for e, u in zip(labels.experiment, labels.user)],
+        "start": (labels["first"] - 1) / RATE_HZ,  # samples are counted from one, ends included
+        "end": labels["last"] / RATE_HZ,
+        "label": [classes[activity - 1] for activity in labels.activity],
+    })
+    annotations = annotations[annotations.recording.isin(recordings.recording)]
+    features = {recording: window_features(signal) for recording, signal in signals.items()}
+    training = np.concatenate([features[r] for r in recordings.recording[recordings.split == "train"]])
+    mean, std = training.mean(0), training.std(0) + 1e-6
+
+    return Benchmark(
+        name="hapt_validation" if validation else "hapt", classes=classes, tious=TIOUS,
+        feature_spec=FeatureSpec(stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}),
+        recordings=recordings, annotations=annotations,
+        load_features=lambda recording: (features[recording] - mean) / std,
+        source_hash=hashlib.sha256(path.read_bytes()).hexdigest(), where=str(path))
+
+
+def fetch(root: Path, source: str | None = None) -> Path:
+    """Put the archive below `root`: download it, or copy it from the file `source`; checked before it is kept."""
+    import shutil
+    import urllib.error
+    import urllib.request
+
+    from tal_lib.files import atomic_path
+
+    target = archive_path(root)
+    if source is None and target.is_file():
+        check_archive(target)
+        return target
+    with atomic_path(target) as temporary:
+        if source is not None:
+            if not Path(source).is_file():
+                raise TalError("file not found", where=source, remedy="Give the path of the downloaded archive.")
+            shutil.copyfile(source, temporary)
+        else:
+            try:
+                with urllib.request.urlopen(URL, timeout=60) as reply, open(temporary, "wb") as out:
+                    shutil.copyfileobj(reply, out)
+            except (urllib.error.URLError, OSError) as error:
+                raise TalError(f"download failed ({error})", where=URL,
+                               remedy="Download it in a browser and run `tal data fetch hapt --from FILE`.") from None
+        _unwrap(temporary)
+        check_archive(temporary)
+    return target
+
+
+def _unwrap(path):
+    """UCI wraps the data set's archive in another one; keep the inner one."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as outer:
+        inner = [name for name in outer.namelist() if re.search(r"(?i)\.zip$", name)]
+        if inner:
+            data = outer.read(inner[0])
+            Path(path).write_bytes(data)

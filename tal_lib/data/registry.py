@@ -1,0 +1,76 @@
+"""The benchmarks by name."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib.data import hapt, synthetic, videos
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.errors import TalError
+from tal_lib.files import data_root
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to load a benchmark, and where it comes from."""
+
+    load: callable  # data root -> Benchmark
+    about: str
+    origin: str
+    file: str | None  # below the data root; None: nothing needed
+
+
+BENCHMARKS = {
+    "synthetic": Entry(lambda root: synthetic.load(), "generated, two streams, 20 classes", "made from a seed", None),
+    "hapt": Entry(hapt.load, "61 smartphone recordings, 12 classes", "UCI 341, CC BY 4.0: `tal data fetch hapt`",
+                  "hapt/hapt.zip"),
+    "hapt_validation": Entry(partial(hapt.load, validation=True),
+                             "hapt's training people only, a quarter held out as test; for design decisions", "as hapt",
+                             "hapt/hapt.zip"),
+    "thumos14": Entry(videos.load_thumos14, "412 videos, 20 classes", "your annotations and features",
+                      "thumos14/thumos14.json"),
+    "activitynet": Entry(videos.load_activitynet, "v1.3, 14,950 videos, 200 classes", "your annotations and features",
+                         "activitynet"),
+}
+
+
+def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
+    """Load a benchmark.
+
+    Args:
+        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14` or `activitynet`.
+        root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
+    """
+    if name not in BENCHMARKS:
+        raise TalError(f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name].load(Path(root) if root is not None else data_root())
+
+
+def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
+    """One row a benchmark: name, what it is, where it comes from, whether its files are here."""
+    root = Path(root) if root is not None else data_root()
+    return pd.DataFrame([{"benchmark": name, "about": entry.about, "origin": entry.origin,
+                          "here": "yes" if entry.file is None or (root / entry.file).exists() else "no"}
+                         for name, entry in BENCHMARKS.items()])
+
+
+def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
+    """Load every recording; one row for each thing missing, broken or repaired: `recording, problem`."""
+    benchmark = load_benchmark(name, root)
+    rows = [{"recording": line.split(": ")[0], "kind": "as published", "problem": line.split(": ", 1)[1]}
+            for line in benchmark.notes]
+    for recording in benchmark.recordings():
+        try:
+            steps = len(benchmark.features(recording))
+            benchmark._cache.pop(recording)
+        except TalError as error:
+            rows.append({"recording": recording, "kind": "broken", "problem": str(error)})
+            continue
+        stride_s, window_s = benchmark.time_axis(recording)
+        covered = (steps - 1) * stride_s + window_s
+        if abs(covered - benchmark.duration(recording)) > max(5.0, 0.1 * benchmark.duration(recording)):
+            rows.append({"recording": recording, "kind": "suspect",
+                         "problem": f"{steps} steps cover {covered:.1f} s of {benchmark.duration(recording):.1f} s"})
+    return pd.DataFrame(rows, columns=["recording", "kind", "problem"])

@@ -1,0 +1,137 @@
+"""Mean average precision as the field's official script defines it, computed on whole tables.
+
+Source: ActivityNet challenge evaluation (Caba Heilbron et al., CVPR 2015): detections of a class, best first, each take
+the best-overlapping annotation of their recording that is still free and overlaps by at least the tIoU; AP is the area
+under the interpolated precision–recall curve. Ties in score and in overlap go to the later row, as there.
+"""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data.tables import check_annotations, check_detections
+from tal_lib.errors import TalError
+
+
+def average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious, classes=None) -> pd.DataFrame:
+    """AP of every class at every tIoU.
+
+    Args:
+        annotations: `recording, start, end, label`; detections: the same and `score`.
+        tious: thresholds in (0, 1]; classes: those to report, all annotated ones if None.
+
+    Returns:
+        One row a class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
+    """
+    tious = _check_tious(tious)
+    annotations, detections = check_annotations(annotations), check_detections(detections)
+    labels = list(dict.fromkeys(annotations.label)) if classes is None else list(classes)
+    label_index = {label: i for i, label in enumerate(labels)}
+    truth = annotations[annotations.label.isin(label_index)].reset_index(drop=True)
+    found = detections[detections.label.isin(label_index)].reset_index(drop=True)
+
+    truth_class = truth.label.map(label_index).to_numpy(dtype=np.int64)
+    found_class = found.label.map(label_index).to_numpy(dtype=np.int64)
+    # best first within a class; of equal scores the later row first
+    order = np.lexsort((-np.arange(len(found)), -found.score.to_numpy(), found_class))
+    found, found_class = found.iloc[order].reset_index(drop=True), found_class[order]
+    pair_detection, pair_truth, overlap = _pairs(truth, truth_class, found, found_class)
+
+    totals = np.bincount(truth_class, minlength=len(labels))
+    rows = []
+    for tiou in tious:
+        good = overlap >= tiou
+        hit = _match(pair_detection[good], pair_truth[good], len(found), len(truth))
+        for index, label in enumerate(labels):
+            first, last = np.searchsorted(found_class, [index, index + 1])
+            rows.append((label, tiou, interpolated_ap(hit[first:last], totals[index])))
+    return pd.DataFrame(rows, columns=["label", "tiou", "ap"])
+
+
+def mean_average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> pd.Series:
+    """mAP over the annotated classes, indexed by tIoU; its mean is the avg mAP. NaN if nothing is annotated."""
+    table = average_precision(annotations, detections, tious)
+    if table.empty:
+        return pd.Series(np.nan, index=pd.Index(_check_tious(tious), name="tiou"), name="map")
+    return table.groupby("tiou", sort=False).ap.mean().rename("map")
+
+
+def interpolated_ap(hit: np.ndarray, total: int) -> float:
+    """Area under the interpolated precision–recall curve.
+
+    Args:
+        hit: (N,) whether each detection, best first, is a true positive; total: annotated segments.
+    """
+    if total == 0:
+        return float("nan")
+    if not len(hit):
+        return 0.0
+    positives = np.cumsum(hit)
+    precision = positives / np.arange(1, len(hit) + 1)
+    ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or beyond
+    return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
+
+
+def _check_tious(tious):
+    tious = [float(tiou) for tiou in np.atleast_1d(tious)]
+    if not tious or not all(0 < tiou <= 1 for tiou in tious) or len(set(tious)) < len(tious):
+        raise TalError(f"tIoU thresholds {tious}", remedy="Give distinct values in (0, 1].")
+    return tious
+
+
+def _pairs(truth, truth_class, found, found_class):
+    """Every detection with every annotation of its recording and class.
+
+    Returns (detection row, annotation row, tIoU), sorted by detection, then the best overlap first (ties: later
+    annotation first).
+    """
+    recordings = pd.Index(pd.unique(truth.recording))
+    size = len(recordings) + 1
+    truth_group = truth_class * size + recordings.get_indexer(truth.recording)
+    found_group = found_class * size + np.where((at := recordings.get_indexer(found.recording)) < 0, size - 1, at)
+    by_group = np.argsort(truth_group, kind="stable")
+    first = np.searchsorted(truth_group[by_group], found_group, side="left")
+    count = np.searchsorted(truth_group[by_group], found_group, side="right") - first
+    detection = np.repeat(np.arange(len(found)), count)
+    within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
+    annotation = by_group[np.repeat(first, count) + within]
+
+    start, end = truth.start.to_numpy()[annotation], truth.end.to_numpy()[annotation]
+    found_start, found_end = found.start.to_numpy()[detection], found.end.to_numpy()[detection]
+    inter = np.clip(np.minimum(end, found_end) - np.maximum(start, found_start), 0, None)
+    overlap = inter / ((end - start) + (found_end - found_start) - inter)
+    touching = overlap > 0
+    detection, annotation, overlap = detection[touching], annotation[touching], overlap[touching]
+    order = np.lexsort((-annotation, -overlap, detection))
+    return detection[order], annotation[order], overlap[order]
+
+
+def _match(detection, annotation, detections, annotations):
+    """Which detections get an annotation, when they choose in order of their row.
+
+    Everyone proposes to the best annotation that has not refused them; an annotation keeps the earliest row that asks.
+    The only stable outcome is the sequential one, and it takes few rounds.
+
+    Args:
+        detection, annotation: allowed pairs, sorted by detection, preferred annotation first.
+    """
+    hit = np.zeros(detections, dtype=bool)
+    if not len(detection):
+        return hit
+    holder = np.full(annotations, detections)  # row that an annotation holds
+    starts = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])
+    ends = np.r_[starts[1:], len(detection)]
+    owner = detection[starts]
+    pointer, asking = starts.copy(), np.arange(len(starts))
+    index_of = np.full(detections, -1)
+    index_of[owner] = np.arange(len(owner))
+    while len(asking):
+        wanted = annotation[pointer[asking]]
+        before = holder.copy()
+        np.minimum.at(holder, wanted, owner[asking])
+        refused = asking[holder[wanted] != owner[asking]]
+        ousted = before[(before != holder) & (before < detections)]
+        again = np.concatenate([refused, index_of[ousted]])
+        pointer[again] += 1
+        asking = again[pointer[again] < ends[again]]
+    hit[holder[holder < detections]] = True
+    return hit

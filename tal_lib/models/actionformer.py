@@ -1,0 +1,82 @@
+"""ActionFormer: a transformer pyramid with local attention.
+
+Source: Zhang, Wu, Li, ActionFormer: Localizing Moments of Actions with Transformers, ECCV 2022.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.blocks import DepthwiseConv, DropPath, LocalAttention, halve, masked, max_pool
+from tal_lib.models.detector import PostProcess
+from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionFormerConfig(PyramidConfig):
+    """THUMOS14 values by default."""
+
+    heads: int = 4
+    window: int = 19  # steps that a step sees, itself included
+    stem_blocks: int = 2
+    mlp_ratio: int = 4
+    drop_path: float = 0.1
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: local attention at stride 1 or 2, then an MLP; (B, T, C) → (B, ceil(T / stride), C)."""
+
+    def __init__(self, width: int, heads: int, window: int, mlp_ratio: int, drop_path: float, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.convs = nn.ModuleList(DepthwiseConv(width, 3, stride=stride) for _ in range(3))  # q, k, v
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.projections = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.attention = LocalAttention(heads, window // 2)
+        self.out = nn.Linear(width, width)
+        self.mlp_in, self.mlp_out = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
+        self.drop1, self.drop2 = DropPath(width, drop_path), DropPath(width, drop_path)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        u = masked(self.norm1(x), keep)
+        if self.stride == 2:
+            x, keep = max_pool(x, keep), halve(keep)
+        q, k, v = (project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections))
+        x = x + self.drop1(masked(self.out(self.attention(q, k, v, keep)), keep))
+        x = x + self.drop2(masked(self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)))), keep))
+        return x, keep
+
+
+@register(
+    "actionformer",
+    paper=ActionFormerConfig(),
+    compact=ActionFormerConfig(width=128, head_width=128, window=9),
+    paper_activitynet=ActionFormerConfig(
+        width=256, head_width=256, window=7, loss_norm=200,
+        ranges=((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10_000)), label_smoothing=0.1,
+        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9)),
+)
+class ActionFormer(PyramidDetector):
+    """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""
+
+    config: ActionFormerConfig
+
+    def build_pyramid(self) -> None:
+        c = self.config
+        block = lambda stride: TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)  # noqa: E731
+        self.stem = nn.ModuleList(block(1) for _ in range(c.stem_blocks))
+        self.branch = nn.ModuleList(block(2) for _ in c.ranges[1:])
+        self.neck = nn.ModuleList(nn.LayerNorm(c.width) for _ in c.ranges)
+
+    def pyramid(self, x: Tensor, keep: Tensor | None):
+        for block in self.stem:
+            x, keep = block(x, keep)
+        levels, keeps = [x], [keep]
+        for block in self.branch:
+            x, keep = block(x, keep)
+            levels.append(x)
+            keeps.append(keep)
+        return [norm(level) for norm, level in zip(self.neck, levels)], keeps

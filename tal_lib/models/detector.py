@@ -1,0 +1,130 @@
+"""What every model is: a network, a loss, and a way from outputs to detections."""
+
+from dataclasses import dataclass, field, fields, replace
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.data.tables import empty_detections
+from tal_lib.errors import TalError
+from tal_lib.models.nms import nms, soft_nms
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcess:
+    """From candidates to detections."""
+
+    score_threshold: float = 0.001  # candidates below are ignored
+    max_candidates: int = 2000  # kept a pyramid level (or a recording) before NMS
+    min_steps: float = 0.05  # shorter candidates are dropped
+    nms: str = "soft"  # soft, hard or none
+    nms_sigma: float = 0.5  # of soft-NMS
+    nms_tiou: float = 0.5  # of hard NMS
+    min_score: float = 0.001  # after suppression
+    max_detections: int = 200  # kept a recording
+    voting_tiou: float = 0.7  # 0: no voting
+
+    def __post_init__(self):
+        if self.nms not in ("soft", "hard", "none"):
+            raise TalError(f"unknown nms {self.nms!r}", remedy="Choose soft, hard or none.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Options that every model has."""
+
+    post: PostProcess = field(default_factory=PostProcess)
+
+
+def override(config, **values):
+    """A copy of a config with named fields replaced, those of its `post` too; unknown names are refused."""
+    own = {f.name for f in fields(config)}
+    post = {f.name for f in fields(config.post)}
+    unknown = sorted(set(values) - own - post)
+    if unknown:
+        raise TalError(f"{type(config).__name__} has no option {unknown[0]!r}",
+                       remedy=f"Options: {', '.join(sorted(own | post))}.")
+    changed = replace(config.post, **{name: value for name, value in values.items() if name in post})
+    return replace(config, **({"post": changed} | {name: value for name, value in values.items() if name in own}))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Scored segments of one recording before suppression; time in steps."""
+
+    segments: Tensor  # (N, 2)
+    scores: Tensor  # (N,)
+    labels: Tensor  # (N,) class indices
+
+
+class Detector(nn.Module):
+    """Base of all models. A subclass gives `forward`, `loss` and `candidates`.
+
+    `forward(features (B, D, T), mask (B, T) or None)` returns a tuple of tensors and is the network alone: what is
+    counted, timed and exported. A mask of None says that every step is valid.
+    """
+
+    def __init__(self, config: DetectorConfig, input_dim: int, num_classes: int):
+        super().__init__()
+        self.config = config
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+        self.spec: dict = {}  # name, preset, … as given to build(); enough to build it again
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        """Training losses by name; the one called `total` is minimised."""
+        raise NotImplementedError
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Candidates of each recording from the network's outputs and the mask (B, T)."""
+        raise NotImplementedError
+
+    def run(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The network on a batch, telling it when nothing is padded."""
+        if batch.features.shape[1] != self.input_dim:
+            raise TalError(f"features have {batch.features.shape[1]} columns, the model takes {self.input_dim}",
+                           where=f"recording {batch.recordings[0]}",
+                           remedy="Build the model with input_dim of the benchmark's feature_spec.")
+        return self(batch.features, None if batch.full else batch.mask)
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> list[pd.DataFrame]:
+        """One detections table (`recording, start, end, label, score`; seconds, best first) a recording.
+
+        Runs in evaluation mode: network, decoding and NMS.
+        """
+        training = self.training
+        self.eval()
+        try:
+            found = self.candidates(self.run(batch), batch.mask)
+        finally:
+            self.train(training)
+        return [self._table(batch, index, one) for index, one in enumerate(found)]
+
+    def _table(self, batch, index, found):
+        segments, scores, labels = suppress(found, self.config.post)
+        if not len(scores):
+            return empty_detections()
+        seconds = batch.to_seconds(index, torch.from_numpy(segments)).numpy().astype(float)
+        table = pd.DataFrame({"recording": batch.recordings[index], "start": seconds[:, 0], "end": seconds[:, 1],
+                              "label": [batch.classes[label] for label in labels], "score": scores.astype(float)})
+        return table[table.end > table.start].reset_index(drop=True)
+
+
+def suppress(found: Candidates, post: PostProcess):
+    """Drop too short and too weak candidates, then NMS; numpy (segments, scores, labels), best first."""
+    good = (found.segments[:, 1] - found.segments[:, 0] > post.min_steps) & (found.scores > post.score_threshold)
+    segments, scores, labels = (part[good].float().cpu().numpy() if part.is_floating_point() else part[good].cpu().numpy()
+                                for part in (found.segments, found.scores, found.labels))
+    if post.nms == "none":
+        order = scores.argsort()[::-1][:post.max_detections]
+        return segments[order], scores[order], labels[order]
+    shared = {"min_score": post.min_score, "max_detections": post.max_detections, "voting_tiou": post.voting_tiou}
+    if post.nms == "soft":
+        return soft_nms(segments, scores, labels, sigma=post.nms_sigma, **shared)
+    return nms(segments, scores, labels, tiou_threshold=post.nms_tiou, **shared)

@@ -1,0 +1,160 @@
+"""local_global: the study's own detector. Light convolution beside global attention, two regressions fused into one.
+
+Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution fuses them.
+On each point of the pyramid a boundary head gives distances to start and end, a segment head gives centre and
+duration; learned confidences weigh the two answers. Cost is linear in the length.
+Source: this project; the latents of the global block follow Lee et al., Set Transformer (ICML 2019), section 3.1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.assignment import Points
+from tal_lib.models.blocks import DepthwiseConv, DropPath, TemporalConv, halve, masked, max_pool
+from tal_lib.models.losses import diou
+from tal_lib.models.pyramid import PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalGlobalConfig(PyramidConfig):
+    """Options of local_global."""
+
+    heads: int = 4
+    latents: int = 16  # tokens that carry the recording's context
+    kernels: tuple[int, ...] = (3, 7)  # of the local block's depthwise convolutions
+    stem_blocks: int = 1
+    drop_path: float = 0.1
+
+
+class LocalTemporalBlock(nn.Module):
+    """Depthwise convolutions of several extents, summed, then ReLU; (B, T, C) → same."""
+
+    def __init__(self, channels: int, kernels: tuple[int, ...]):
+        super().__init__()
+        self.convs = nn.ModuleList(DepthwiseConv(channels, kernel, bias=True) for kernel in kernels)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        x = masked(x, keep)
+        return F.relu(sum(conv(x) for conv in self.convs))
+
+
+class GlobalContextBlock(nn.Module):
+    """Multi-head attention through a few latents: they read the recording, then every step reads them.
+
+    (B, T, C) → same, in O(T · latents).
+    """
+
+    def __init__(self, channels: int, heads: int, latents: int):
+        super().__init__()
+        self.heads = heads
+        self.latents = nn.Parameter(torch.randn(latents, channels) * channels**-0.5)
+        self.read = nn.Linear(channels, 2 * channels)  # keys and values of the steps
+        self.write = nn.Linear(channels, 2 * channels)  # keys and values of the latents
+        self.query = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        batch = x.shape[0]
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, ·, d)
+        bias = None if keep is None else torch.where(keep > 0, 0.0, -1e4).to(x.dtype).transpose(1, 2).unsqueeze(1)
+        keys, values = self.read(x).chunk(2, -1)
+        latents = attend(split(self.latents.expand(batch, -1, -1)), split(keys), split(values), bias)
+        latents = latents.transpose(1, 2).flatten(2) + self.latents
+        keys, values = self.write(latents).chunk(2, -1)
+        return attend(split(self.query(x)), split(keys), split(values)).transpose(1, 2).flatten(2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention over (B, heads, ·, d)."""
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    return (scores if bias is None else scores + bias).softmax(-1) @ v
+
+
+class LocalGlobalBlock(nn.Module):
+    """Pool if it begins a level; local and global halves side by side; 1×1 fusion; residual."""
+
+    def __init__(self, config: LocalGlobalConfig, stride: int):
+        super().__init__()
+        half = config.width // 2
+        self.stride = stride
+        self.norm = nn.LayerNorm(config.width)
+        self.local_block = LocalTemporalBlock(half, config.kernels)
+        self.global_block = GlobalContextBlock(half, config.heads, config.latents)
+        self.fuse = nn.Linear(config.width, 2 * config.width)
+        self.out = nn.Linear(2 * config.width, config.width)
+        self.drop = DropPath(config.width, config.drop_path, scale=0.1)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.stride == 2:
+            x, keep = max_pool(x, keep), halve(keep)
+        near, far = self.norm(x).chunk(2, -1)
+        both = torch.cat([self.local_block(near, keep), self.global_block(far, keep)], -1)
+        return x + self.drop(masked(self.out(F.gelu(self.fuse(both))), keep)), keep
+
+
+@register(
+    "local_global",
+    paper=LocalGlobalConfig(width=256, head_width=256, embedding_layers=2),
+    compact=LocalGlobalConfig(width=96, head_width=96),
+)
+class LocalGlobal(PyramidDetector):
+    """forward adds segments (B, P, 2; centre shift and log duration, in strides) and confidences (B, P, 2)."""
+
+    config: LocalGlobalConfig
+
+    def build_pyramid(self) -> None:
+        c = self.config
+        self.stem = nn.ModuleList(LocalGlobalBlock(c, 1) for _ in range(c.stem_blocks))
+        self.branch = nn.ModuleList(LocalGlobalBlock(c, 2) for _ in c.ranges[1:])
+        self.neck = nn.ModuleList(nn.LayerNorm(c.width) for _ in c.ranges)
+
+    def pyramid(self, x: Tensor, keep: Tensor | None):
+        for block in self.stem:
+            x, keep = block(x, keep)
+        levels, keeps = [x], [keep]
+        for block in self.branch:
+            x, keep = block(x, keep)
+            levels.append(x)
+            keeps.append(keep)
+        return [norm(level) for norm, level in zip(self.neck, levels)], keeps
+
+    def build_heads(self) -> None:
+        c = self.config
+        self.class_tower = Tower(c.width, c.head_width, c.head_layers)
+        self.class_out = self.class_output(c.head_width)
+        self.regression_tower = Tower(c.width, c.head_width, c.head_layers)
+        self.regression_out = TemporalConv(c.head_width, 6)  # boundary 2, segment 2, confidences 2
+        nn.init.zeros_(self.regression_out.bias)
+        self.scales = Scales(len(c.ranges))
+
+    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
+        regressed = self.regression_out(self.regression_tower(x, keep), keep)[:, rows]
+        boundary, segment, confidence = regressed.split(2, -1)
+        return logits, F.softplus(self.scales(boundary, sizes)), segment, confidence
+
+    def decode_boundary(self, outputs, points: Points) -> Tensor:
+        """Segments (B, P, 2) of the boundary head, in steps."""
+        return super().decode(outputs, points)
+
+    def decode_segment(self, outputs, points: Points) -> Tensor:
+        """Segments (B, P, 2) of the segment head, in steps."""
+        shift, log_duration = outputs[2].unbind(-1)
+        centre = points.position + shift * points.stride
+        half = log_duration.clamp(max=6).exp() * points.stride
+        return torch.stack([centre - half, centre + half], -1)
+
+    def decode(self, outputs, points: Points) -> Tensor:
+        """The two heads' answers, weighed by their confidences."""
+        weight = outputs[3].softmax(-1)
+        return (weight[..., :1] * self.decode_boundary(outputs, points)
+                + weight[..., 1:] * self.decode_segment(outputs, points))
+
+    def regression_loss(self, outputs, points: Points, targets: Tensor, positive: Tensor) -> Tensor:
+        answers = (self.decode(outputs, points), self.decode_boundary(outputs, points),
+                   self.decode_segment(outputs, points))
+        fused, boundary, segment = (diou(answer[positive], targets[positive]).sum() for answer in answers)
+        return fused + 0.5 * (boundary + segment)

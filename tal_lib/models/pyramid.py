@@ -1,0 +1,195 @@
+"""One-stage, anchor-free detection on a feature pyramid: what its models share.
+
+A model gives `pyramid(x, keep)`; embedding, heads, assignment, losses and decoding are here.
+Source: Zhang et al., ActionFormer (ECCV 2022).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.models.assignment import Points, centre_assignment, pyramid_points
+from tal_lib.models.blocks import ConvNormReLU, TemporalConv, masked, to_keep
+from tal_lib.models.detector import Candidates, Detector, DetectorConfig
+from tal_lib.models.losses import diou, sigmoid_focal
+
+RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig(DetectorConfig):
+    """Options of every pyramid detector."""
+
+    width: int = 512  # channels C of the pyramid
+    embedding_layers: int = 2  # k3 convolutions before it
+    head_width: int = 512
+    head_layers: int = 2  # k3 convolutions before the output convolution
+    ranges: tuple[tuple[float, float], ...] = RANGES  # a level each, on the larger distance to the ends, in steps
+    centre_radius: float = 1.5  # of centre sampling, in strides
+    prior: float = 0.01  # initial class probability
+    regression_weight: float = 1.0
+    loss_norm: float = 100.0  # initial running mean of positives in a batch
+    loss_norm_momentum: float = 0.9
+    label_smoothing: float = 0.0
+
+
+class Tower(nn.Module):
+    """Convolutions of a head, shared by all levels."""
+
+    def __init__(self, inputs: int, width: int, layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(ConvNormReLU(inputs if i == 0 else width, width) for i in range(layers))
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, keep)
+        return x
+
+
+class Scales(nn.Module):
+    """One learnable factor a level."""
+
+    def __init__(self, levels: int):
+        super().__init__()
+        self.values = nn.Parameter(torch.ones(levels))
+
+    def forward(self, x_BPC: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        return x_BPC * torch.cat([value.expand(size) for value, size in zip(self.values, sizes)])[:, None]
+
+
+def join_levels(levels: list[Tensor], keeps: list[Tensor | None]):
+    """Levels end to end with one zero step between them, so that a shared head is one convolution, not one a level.
+
+    Returns the joined features (B, P + L − 1, C), their mask, and the rows (P,) that are points.
+    """
+    gap = levels[0].new_zeros(levels[0].shape[0], 1, levels[0].shape[2])
+    ones = [level.new_ones(1, level.shape[1], 1) if keep is None else keep for level, keep in zip(levels, keeps)]
+    none = ones[0].new_zeros(ones[0].shape[0], 1, 1)
+    joined, keep, rows, first = [levels[0]], [ones[0]], [], 0
+    for level, one in zip(levels[1:], ones[1:]):
+        joined += [gap, level]
+        keep += [none, one]
+    for level in levels:
+        rows.append(torch.arange(first, first + level.shape[1], device=gap.device))
+        first += level.shape[1] + 1
+    return torch.cat(joined, 1), torch.cat(keep, 1), torch.cat(rows)
+
+
+class PyramidDetector(Detector):
+    """Embedding → pyramid → class and boundary heads.
+
+    forward: features (B, D, T) → class logits (B, P, K), distances to start and end (B, P, 2) in strides, ≥ 0;
+    P points, finest level first.
+    """
+
+    config: PyramidConfig
+
+    def __init__(self, config: PyramidConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        self.embedding = nn.ModuleList(
+            ConvNormReLU(input_dim if i == 0 else config.width, config.width) for i in range(config.embedding_layers))
+        self.build_pyramid()
+        self.build_heads()
+        self.register_buffer("positives", torch.tensor(float(config.loss_norm)))
+
+    # what a model defines
+
+    def build_pyramid(self) -> None:
+        """Create the layers that `pyramid` uses."""
+        raise NotImplementedError
+
+    def pyramid(self, x: Tensor, keep: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Embedded features (B, T, C) → features and masks of each level."""
+        raise NotImplementedError
+
+    def build_heads(self) -> None:
+        """Create the layers that `heads` uses."""
+        config = self.config
+        self.class_tower = Tower(config.width, config.head_width, config.head_layers)
+        self.class_out = self.class_output(config.head_width)
+        self.boundary_tower = Tower(config.width, config.head_width, config.head_layers)
+        self.boundary_out = TemporalConv(config.head_width, 2)
+        nn.init.zeros_(self.boundary_out.bias)
+        self.scales = Scales(len(config.ranges))
+
+    def class_output(self, width: int) -> TemporalConv:
+        """The last class convolution; starts at the prior probability."""
+        layer = TemporalConv(width, self.num_classes)
+        nn.init.constant_(layer.bias, -math.log((1 - self.config.prior) / self.config.prior))
+        return layer
+
+    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Outputs at the points, from joined levels."""
+        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
+        distances = self.boundary_out(self.boundary_tower(x, keep), keep)[:, rows]
+        return logits, F.relu(self.scales(distances, sizes))
+
+    def decode(self, outputs: tuple[Tensor, ...], points: Points) -> Tensor:
+        """Segments (B, P, 2) in steps."""
+        distances = outputs[1] * points.stride[:, None]
+        return torch.stack([points.position - distances[..., 0], points.position + distances[..., 1]], -1)
+
+    def regression_loss(self, outputs: tuple[Tensor, ...], points: Points, targets: Tensor, positive: Tensor) -> Tensor:
+        """Summed loss of the positive points; targets (B, P, 2) in steps, positive (B, P)."""
+        return diou(self.decode(outputs, points)[positive], targets[positive]).sum()
+
+    # what they share
+
+    def embed(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        for layer in self.embedding:
+            x = layer(x, keep)
+        return masked(x, keep)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        keep = to_keep(mask, features)
+        levels, keeps = self.pyramid(self.embed(features.transpose(1, 2), keep), keep)
+        return self.heads(*join_levels(levels, keeps), tuple(level.shape[1] for level in levels))
+
+    def points(self, steps: int) -> Points:
+        return pyramid_points(steps, self.config.ranges, self.positives.device)
+
+    def level_mask(self, mask: Tensor) -> Tensor:
+        """Mask (B, T) of steps → (B, P) of points."""
+        return torch.cat([mask[:, ::2**level] for level in range(len(self.config.ranges))], 1)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        points, valid = self.points(batch.mask.shape[1]), self.level_mask(batch.mask)
+        logits = outputs[0]
+        found = [centre_assignment(points, segments, labels, self.num_classes, self.config.centre_radius)
+                 for segments, labels in zip(batch.segments, batch.labels)]
+        classes, segments, positive = (torch.stack(part) for part in zip(*found))
+        positive &= valid
+        if self.training:
+            momentum = self.config.loss_norm_momentum
+            self.positives.mul_(momentum).add_((1 - momentum) * positive.sum().clamp(min=1))
+        smooth = self.config.label_smoothing
+        classes = classes * (1 - smooth) + smooth / (self.num_classes + 1)
+        classification = sigmoid_focal(logits[valid], classes[valid]).sum() / self.positives
+        regression = self.regression_loss(outputs, points, segments, positive) / self.positives
+        return {"total": classification + self.config.regression_weight * regression,
+                "classification": classification.detach(), "regression": regression.detach()}
+
+    def probabilities(self, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Scores (B, P, K) in [0, 1]."""
+        return outputs[0].sigmoid()
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        points, valid, post = self.points(mask.shape[1]), self.level_mask(mask), self.config.post
+        segments, probabilities = self.decode(outputs, points), self.probabilities(outputs)
+        found = []
+        for index in range(len(mask)):
+            parts, first = [], 0
+            for size in points.level_sizes:
+                level = slice(first, first + size)
+                first += size
+                scores = (probabilities[index, level] * valid[index, level, None]).flatten()
+                scores, at = scores.topk(min(post.max_candidates, len(scores)))
+                strong = scores > post.score_threshold
+                scores, at = scores[strong], at[strong]
+                parts.append((segments[index, level][at // self.num_classes], scores, at % self.num_classes))
+            found.append(Candidates(*(torch.cat(part) for part in zip(*parts))))
+        return found

@@ -1,0 +1,55 @@
+"""window_cnn: classify fixed windows, join neighbours of one class. The simplest baseline.
+
+Source: the project's brief. `plain` is as the brief has it: windows side by side, one threshold, no NMS. The completed
+variant (`compact`) lets windows overlap, groups at several thresholds and suppresses duplicates.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.blocks import TemporalConv, masked, to_keep
+from tal_lib.models.dense import DenseConfig, DenseDetector
+from tal_lib.models.detector import PostProcess
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowCNNConfig(DenseConfig):
+    """Options of window_cnn."""
+
+    width: int = 128
+    window: int = 8  # steps
+    stride: int = 2  # steps between windows
+
+
+PLAIN = WindowCNNConfig(width=256, window=16, stride=16, thresholds=(0.5,), post=PostProcess(nms="none"))
+
+
+@register("window_cnn", paper=PLAIN, compact=WindowCNNConfig(post=PostProcess(voting_tiou=0.0)),
+          plain=WindowCNNConfig(window=8, stride=8, thresholds=(0.5,), post=PostProcess(nms="none")))
+class WindowCNN(DenseDetector):
+    """forward: features (B, D, T) → class logits (B, windows, K + 1)."""
+
+    config: WindowCNNConfig
+
+    def __init__(self, config: WindowCNNConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        self.conv = TemporalConv(input_dim, config.width)
+        self.out = nn.Linear(config.width, num_classes + 1)
+
+    def cell_stride(self) -> int:
+        return self.config.stride
+
+    def cell_width(self) -> int:
+        return self.config.window
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        x = masked(features.transpose(1, 2), to_keep(mask, features))
+        batch, steps, dim = x.shape
+        window, stride, cells = self.config.window, self.config.stride, self.cells(steps)
+        x = F.pad(x, (0, 0, 0, (cells - 1) * stride + window - steps))
+        windows = x.unfold(1, window, stride).transpose(2, 3).reshape(batch * cells, window, dim)
+        pooled = F.relu(self.conv(windows)).amax(1)
+        return (self.out(pooled).reshape(batch, cells, -1),)

@@ -1,0 +1,131 @@
+"""The figures: tidy table in, axes out; one small function each."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from tal_lib.reports.theme import new_axes, style
+
+
+def loss_curve(history: pd.DataFrame, ax=None):
+    """Training loss by epoch. history: `epoch, total`."""
+    ax = new_axes(ax, figsize=(5.6, 2.4))
+    ax.plot(history.epoch, history.total, color="#0072B2")
+    ax.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    return ax
+
+
+def ap_by_class(table: pd.DataFrame, ax=None):
+    """Mean AP over the tIoUs of each class, worst at the bottom. table: `label, tiou, ap`."""
+    means = 100 * table.groupby("label").ap.mean().sort_values()
+    ax = new_axes(ax, figsize=(5.6, 0.22 * len(means) + 0.8))
+    ax.barh(means.index, means, color="#56B4E9")
+    ax.set(xlabel="average precision, mean over tIoUs (%)", xlim=(0, 100))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def timeline(annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None):
+    """One recording: annotated segments (upper half of a row) over detections (lower half, opacity is the score)."""
+    labels = sorted(set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True)
+    row = {label: i for i, label in enumerate(labels)}
+    ax = new_axes(ax, figsize=(5.6, 0.25 * max(2, len(labels)) + 0.8))
+    for item in annotations.itertuples():
+        ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
+    for item in detections[detections.score >= min_score].itertuples():
+        ax.barh(row[item.label] - 0.2, item.end - item.start, left=item.start, height=0.35, color="#D55E00",
+                alpha=float(min(1.0, max(0.15, item.score))))
+    ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
+    ax.set_title(f"annotated (grey) and detected with score ≥ {min_score:g} (orange)", fontsize="medium")
+    return ax
+
+
+def segment_lengths(annotations: pd.DataFrame, ax=None):
+    """Durations of the annotated segments by class."""
+    table = annotations.assign(seconds=annotations.end - annotations.start)
+    order = table.groupby("label").seconds.median().sort_values().index
+    ax = new_axes(ax, figsize=(5.6, 0.22 * len(order) + 0.8))
+    sns.boxplot(table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8)
+    ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
+    return ax
+
+
+def data_efficiency(summary: pd.DataFrame, ax=None):
+    """avg mAP against the fraction of training recordings, 95 % intervals as bands.
+
+    summary: `model, fraction, mean, low, high` (in %), one benchmark.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
+        colour, marker = style(model)
+        ax.plot(rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3)
+        ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
+    ticks = sorted(summary.fraction.unique())
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="training recordings used", ylabel="avg mAP (%)")
+    _legend(ax, summary.groupby("model")["mean"].last())
+    return ax
+
+
+def map_by_tiou(table: pd.DataFrame, ax=None):
+    """mAP at each tIoU. table: `model, tiou, map` (in %), averaged over runs."""
+    ax = new_axes(ax, figsize=(5.6, 3.2))
+    for model, rows in table.groupby("model", sort=False):
+        colour, marker = style(model)
+        rows = rows.groupby("tiou")["map"].mean()
+        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
+    ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100))
+    _legend(ax, table.groupby("model")["map"].mean())
+    return ax
+
+
+def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
+    """A cost against the recording length, both axes logarithmic. table: `model, length_steps, <value>`."""
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    table = table.dropna(subset=[value])
+    for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
+        colour, marker = style(model)
+        rows = rows.groupby("length_steps")[value].median()
+        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
+    ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
+    ticks = sorted(table.length_steps.unique())
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
+    ax.minorticks_off()
+    _legend(ax, table.sort_values("length_steps").groupby("model")[value].last())
+    return ax
+
+
+def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
+    """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a line.
+
+    table: `model, mean, low, high` (in %) and the cost column.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for row in table.itertuples():
+        colour, marker = style(row.model)
+        x, y = getattr(row, cost), row.mean
+        ax.errorbar(x, y, yerr=[[y - row.low], [row.high - y]], color=colour, marker=marker, capsize=2, linestyle="none",
+                    label=row.model)
+    front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
+    line = table[front].sort_values(cost)
+    ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
+    ax.set(xscale="log", xlabel=label, ylabel="avg mAP (%)")
+    _legend(ax, table.set_index("model")["mean"])
+    return ax
+
+
+def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Which points (N,) no other point beats: less cost and no less gain, or more gain at no more cost."""
+    beaten = ((cost[None] <= cost[:, None]) & (gain[None] >= gain[:, None])
+              & ((cost[None] < cost[:, None]) | (gain[None] > gain[:, None]))).any(1)
+    return ~beaten
+
+
+def _legend(ax, final: pd.Series):
+    """Legend beside the axes, in the order in which the lines end."""
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: -float(final.get(labels[i], 0)))
+    ax.legend([handles[i] for i in order], [labels[i] for i in order], loc="center left", bbox_to_anchor=(1, 0.5),
+              fontsize="small")

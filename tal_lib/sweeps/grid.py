@@ -1,0 +1,125 @@
+"""A grid in YAML → the cells it stands for.
+
+    name: hapt_first                      # optional: the file's name
+    cells:
+      - notebook: 02_train_evaluate.ipynb # beside the sweeps folder
+        parameters: {benchmark: hapt}     # the same in all cells
+        grid: {model: [actionformer, bilstm], fraction: [0.1, 1.0], seed: [0, 1, 2]}   # every combination
+
+A cell's id is a hash of the notebook's code, its parameters and the data's hash.
+"""
+
+import ast
+import itertools
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from tal_lib.errors import TalError
+from tal_lib.files import digest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one notebook."""
+
+    sweep: str
+    notebook: Path
+    parameters: dict = field(hash=False)  # complete: the notebook's defaults and the grid's values
+    data_hash: str
+    id: str
+
+    def label(self) -> str:
+        """The cell in a few words."""
+        return " ".join(str(value) for value in self.parameters.values() if value not in ("", None, {}, []))
+
+
+def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
+    """All cells of a grid file, in order, without repeats.
+
+    Args:
+        only: keep the cells whose parameters have these values (compared as text).
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise TalError("grid file not found", where=path, remedy="See notebooks/sweeps.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TalError(f"not valid YAML ({str(error).splitlines()[0]})", where=path, remedy="See notebooks/sweeps.") from None
+    blocks = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
+        raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
+    cells = {}
+    for block in blocks:
+        for cell in _expand(path, str(content.get("name", path.stem)), block):
+            cells.setdefault(cell.id, cell)
+    for name in only or {}:
+        if cells and not any(name in cell.parameters for cell in cells.values()):
+            raise TalError(f"no cell has a parameter {name!r}", where=path,
+                           remedy=f"Parameters: {', '.join(next(iter(cells.values())).parameters)}.")
+    return [cell for cell in cells.values()
+            if all(str(cell.parameters.get(name)) == value for name, value in (only or {}).items())]
+
+
+def _expand(path, sweep, block):
+    if not isinstance(block, dict) or "notebook" not in block or set(block) - {"notebook", "parameters", "grid"}:
+        raise TalError(f"a block of cells holds `notebook`, `parameters` and `grid`, not {block!r}", where=path,
+                       remedy="See notebooks/sweeps.")
+    notebook = (path.parent.parent / block["notebook"]).resolve()
+    defaults, code = read_notebook(notebook)
+    fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
+    for name, value in [*fixed.items(), *((name, one) for name, values in grid.items() for one in _values(path, name, values))]:
+        if name not in defaults:
+            raise TalError(f"{notebook.name} has no parameter {name!r}", where=path,
+                           remedy=f"Parameters: {', '.join(defaults)}.")
+        known = defaults[name]
+        if isinstance(known, float) and isinstance(value, int) and not isinstance(value, bool):
+            continue
+        if known is not None and type(value) is not type(known):
+            raise TalError(f"parameter {name}: {value!r} is {type(value).__name__}, not {type(known).__name__}", where=path,
+                           remedy="Write numbers with a point (1.0e-4) and quote text.")
+    for values in itertools.product(*grid.values()):
+        parameters = defaults | fixed | dict(zip(grid, values))
+        parameters = {name: float(value) if isinstance(defaults[name], float) else value for name, value in parameters.items()}
+        parameters.pop("out_dir", None)  # where it is written is not part of what it is
+        data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
+        yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data))
+
+
+def _values(path, name, values):
+    if not isinstance(values, list) or not values:
+        raise TalError(f"grid entry {name} is not a list of values", where=path, remedy=f"Write {name}: [a, b].")
+    return values
+
+
+@cache
+def read_notebook(path: Path) -> tuple[dict, str]:
+    """A notebook's default parameters (from the cell tagged `parameters`) and its code, as text to hash."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise TalError("notebook not found", where=path, remedy="Name one of the files in notebooks/.") from None
+    except Exception as error:
+        raise TalError(f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git.") from None
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise TalError(f"has {len(tagged)} cells tagged `parameters`", where=path, remedy="Tag exactly one.")
+    defaults = {}
+    for statement in ast.parse(tagged[0].source).body:
+        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+        defaults[target.id] = ast.literal_eval(statement.value)
+    return defaults, json.dumps([cell.source for cell in code])
+
+
+@cache
+def data_hash(benchmark: str) -> str:
+    """Hash of a benchmark's data, as its loader computes it."""
+    from tal_lib.data import load_benchmark
+
+    return load_benchmark(benchmark).data_hash

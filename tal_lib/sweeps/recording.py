@@ -1,0 +1,29 @@
+"""How a notebook hands over what it measured."""
+
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib.errors import TalError
+from tal_lib.files import digest, write_json
+
+MEASURED = "measured.json"
+
+
+def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
+    """Keep tidy tables of a run; the sweep adds parameters and provenance and puts them into the ledger.
+
+    Args:
+        out_dir: the run folder; an empty one (a notebook opened by hand) keeps nothing.
+        tables: name of the results table → rows.
+        config: dataclasses or plain values that determined the run; hashed into `config_hash`.
+    """
+    if not out_dir:
+        return
+    rows = {name: json.loads(table.to_json(orient="records", double_precision=10)) for name, table in tables.items()}
+    plain = [asdict(part) if is_dataclass(part) else part for part in config]
+    if not any(rows.values()):
+        raise TalError("a run recorded no rows", where=out_dir, remedy="Record at least one table.")
+    write_json(Path(out_dir) / MEASURED, {"tables": rows, "config_hash": digest(json.loads(json.dumps(plain, default=str)))})

@@ -1,0 +1,65 @@
+"""A trained model in one file: weights, how to build it, class names and feature spec."""
+
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tal_lib import models
+from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.errors import TalError
+from tal_lib.files import atomic_path
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with what its outputs mean."""
+
+    model: models.Detector
+    classes: tuple[str, ...]
+    feature_spec: FeatureSpec
+    stream: str | None
+
+
+def save_model(path: str | Path, trained: Trained) -> Path:
+    """Write a trained model, whole or not at all."""
+    spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, "spec": trained.model.spec, "state_dict": trained.model.state_dict(),
+                    "classes": list(trained.classes), "feature_spec": spec, "stream": trained.stream}, temporary)
+    return Path(path)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Contents of a checkpoint file, tensors and plain values only (nothing in it can run code)."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TalError("file not found", where=path, remedy="Train a model with `tal train`.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise TalError(f"not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+                       where=path, remedy="Copy or train it again.") from None
+    if not isinstance(content, dict):
+        raise TalError(f"holds {type(content).__name__}, not a checkpoint", where=path, remedy="Train a model with `tal train`.")
+    return content
+
+
+def load_model(path: str | Path) -> Trained:
+    """Read what `save_model` wrote; the model is in evaluation mode."""
+    content = read_checkpoint(path)
+    missing = {"spec", "state_dict", "classes", "feature_spec", "stream"} - set(content)
+    if missing:
+        raise TalError(f"no {sorted(missing)[0]!r} in it", where=path,
+                       remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.")
+    spec = content["spec"]
+    try:
+        model = models.build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"],
+                             preset=spec["preset"], **spec["overrides"])
+        model.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise TalError(f"does not fit the model it names ({str(error).splitlines()[0]})", where=path,
+                       remedy="It was written by another version; train it again.") from None
+    return Trained(model.eval(), tuple(content["classes"]), FeatureSpec(**content["feature_spec"]), content["stream"])

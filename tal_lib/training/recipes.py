@@ -1,0 +1,54 @@
+"""How each model is trained: one dataclass, with published values for `paper` and shared ones for `compact`."""
+
+from dataclasses import dataclass, replace
+
+from tal_lib.errors import TalError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Options of `fit`. Epochs and steps: training runs for whichever of `epochs` and `min_steps` is longer."""
+
+    optimizer: str = "adamw"  # adamw or adam
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05  # not on biases, norms and scales
+    epochs: int = 30  # warm-up included
+    min_steps: int = 300  # few recordings: go on until this many optimizer steps
+    warmup: float = 0.15  # share of the steps, linear
+    schedule: str = "cosine"  # cosine or constant, after the warm-up
+    batch_size: int = 2  # recordings (crops)
+    clip_norm: float = 1.0  # of gradients; 0: none
+    ema: float = 0.999  # decay of the averaged weights, which are the result; 0: none
+    max_steps: int = 2304  # training crops are at most this long
+    shrink: tuple[float, float] = (0.9, 1.0)  # random crop of shorter recordings, share kept
+    feature_noise: float = 0.0  # standard deviation of noise added to the features
+
+    def __post_init__(self):
+        if self.optimizer not in ("adamw", "adam") or self.schedule not in ("cosine", "constant"):
+            raise TalError(f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}",
+                           remedy="Choose adamw or adam, cosine or constant.")
+        if min(self.epochs, self.batch_size, self.max_steps) < 1 or self.learning_rate <= 0:
+            raise TalError("epochs, batch_size, max_steps and learning_rate must be positive")
+
+
+_DENSE = Recipe(optimizer="adam", learning_rate=1e-4, weight_decay=0.0, epochs=10, min_steps=0, warmup=0.0, schedule="constant",
+                ema=0.0, clip_norm=0.0)
+
+# compact: one recipe for all, so that differences are the models'
+_COMPACT = Recipe()
+_PAPER = {
+    "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "window_cnn": _DENSE,
+    "bilstm": replace(_DENSE, batch_size=15, max_steps=15),
+}
+
+
+def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
+    """The recipe of a model's preset, with fields replaced by name."""
+    recipe = _COMPACT if preset == "compact" else _PAPER.get(name, _COMPACT)
+    unknown = sorted(set(overrides) - set(recipe.__dataclass_fields__))
+    if unknown:
+        raise TalError(f"a recipe has no option {unknown[0]!r}",
+                       remedy=f"Options: {', '.join(recipe.__dataclass_fields__)}.")
+    return replace(recipe, **overrides)
