@@ -46,7 +46,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> Path:
     """Write `value` as JSON, whole or not at all."""
-    return write_text(path, json.dumps(value, indent=indent, sort_keys=True) + "\n")
+    return write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def digest(*parts) -> str:

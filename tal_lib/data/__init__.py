@@ -1,5 +1,6 @@
 """Recordings, annotations, features, subsets: everything before the model."""
 
+from tal_lib.data import synthetic
 from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
@@ -15,4 +16,4 @@ from tal_lib.data.subsets import (
 
 __all__ = ["Batch", "Benchmark", "FeatureSpec", "check_benchmark", "collate", "limited_subset", "list_benchmarks",
            "load_benchmark", "make_item", "open_set_split", "published_open_set_split", "published_subset",
-           "read_annotations", "read_limited_annotations", "write_annotations", "write_limited_annotations"]
+           "read_annotations", "read_limited_annotations", "synthetic", "write_annotations", "write_limited_annotations"]

@@ -75,8 +75,8 @@ class _DepthwiseTaps(torch.autograd.Function):
 
 def _depthwise_taps(x, weight, steps, stride):
     last = (steps - 1) * stride + 1
-    y = x[:, :last:stride] * weight[0]
-    for tap in range(1, weight.shape[0]):
+    y = x.new_zeros(1)  # every tap is a multiply-accumulate, and counted as one
+    for tap in range(weight.shape[0]):
         y = torch.addcmul(y, x[:, tap:tap + last:stride], weight[tap])
     return y
 

@@ -35,7 +35,7 @@ def soft_nms(segments, scores, labels=None, *, sigma=0.5, min_score=0.001, max_d
 
 def nms(segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0):
     """Hard NMS: as `soft_nms`, but a candidate that overlaps a kept one by `tiou_threshold` or more is dropped."""
-    decay = lambda overlap: np.where(overlap >= tiou_threshold, -1.0, 1.0)  # noqa: E731
+    decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)  # noqa: E731
     return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
 
 

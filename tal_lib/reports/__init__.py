@@ -1,1 +1,1 @@
-
+"""Reports: tidy tables from the ledger, figures, rendered notebooks."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tal_lib.reports.theme import new_axes, style
 
@@ -47,6 +48,7 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
     ax = new_axes(ax, figsize=(5.6, 0.22 * len(order) + 0.8))
     sns.boxplot(table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8)
     ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
+    _plain_log(ax.xaxis)
     return ax
 
 
@@ -76,7 +78,7 @@ def map_by_tiou(table: pd.DataFrame, ax=None):
         colour, marker = style(model)
         rows = rows.groupby("tiou")["map"].mean()
         ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
-    ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100))
+    ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100), xticks=sorted(table.tiou.unique()))
     _legend(ax, table.groupby("model")["map"].mean())
     return ax
 
@@ -92,7 +94,8 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
     ticks = sorted(table.length_steps.unique())
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
+    _plain_log(ax.yaxis)
     _legend(ax, table.sort_values("length_steps").groupby("model")[value].last())
     return ax
 
@@ -112,6 +115,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
     line = table[front].sort_values(cost)
     ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
     ax.set(xscale="log", xlabel=label, ylabel="avg mAP (%)")
+    _plain_log(ax.xaxis)
     _legend(ax, table.set_index("model")["mean"])
     return ax
 
@@ -121,6 +125,13 @@ def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
     beaten = ((cost[None] <= cost[:, None]) & (gain[None] >= gain[:, None])
               & ((cost[None] < cost[:, None]) | (gain[None] > gain[:, None]))).any(1)
     return ~beaten
+
+
+def _plain_log(axis):
+    """Ticks 1, 2, 5, 10, … written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _legend(ax, final: pd.Series):

@@ -44,3 +44,11 @@ def save(figure: mpl.figure.Figure, folder: str | Path, name: str) -> Path:
         with atomic_path(Path(folder) / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
     return Path(folder) / f"{name}.png"
+
+
+def show(axes) -> None:
+    """Show a figure at this place of a notebook, once."""
+    from IPython.display import display
+
+    display(axes.figure)
+    plt.close(axes.figure)

@@ -6,6 +6,7 @@
         parameters: {benchmark: hapt}     # the same in all cells
         grid: {model: [actionformer, bilstm], fraction: [0.1, 1.0], seed: [0, 1, 2]}   # every combination
 
+A block may say `alone: true`: its cells measure time, so they run after the others, one at a time, with all cores.
 A cell's id is a hash of the notebook's code, its parameters and the data's hash.
 """
 
@@ -32,6 +33,7 @@ class Cell:
     parameters: dict = field(hash=False)  # complete: the notebook's defaults and the grid's values
     data_hash: str
     id: str
+    alone: bool = False  # nothing else may run meanwhile
 
     def label(self) -> str:
         """The cell in a few words."""
@@ -67,13 +69,14 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
 
 
 def _expand(path, sweep, block):
-    if not isinstance(block, dict) or "notebook" not in block or set(block) - {"notebook", "parameters", "grid"}:
+    if not isinstance(block, dict) or "notebook" not in block or set(block) - {"notebook", "parameters", "grid", "alone"}:
         raise TalError(f"a block of cells holds `notebook`, `parameters` and `grid`, not {block!r}", where=path,
                        remedy="See notebooks/sweeps.")
     notebook = (path.parent.parent / block["notebook"]).resolve()
     defaults, code = read_notebook(notebook)
     fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
-    for name, value in [*fixed.items(), *((name, one) for name, values in grid.items() for one in _values(path, name, values))]:
+    given = [*fixed.items(), *((key, value) for key, values in grid.items() for value in _values(path, key, values))]
+    for name, value in given:
         if name not in defaults:
             raise TalError(f"{notebook.name} has no parameter {name!r}", where=path,
                            remedy=f"Parameters: {', '.join(defaults)}.")
@@ -88,7 +91,8 @@ def _expand(path, sweep, block):
         parameters = {name: float(value) if isinstance(defaults[name], float) else value for name, value in parameters.items()}
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
-        yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data))
+        yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data),
+                   bool(block.get("alone", False)))
 
 
 def _values(path, name, values):

@@ -53,8 +53,15 @@ def update_ledger(path: str | Path, records: dict[str, dict]) -> dict[str, dict]
 
 
 def read_all(results: str | Path) -> list[dict]:
-    """Every record of every ledger below a results folder, sorted by id."""
-    records = {}
+    """Every current record of every ledger below a results folder, sorted by id.
+
+    Of several records of one sweep with the same notebook and parameters only the newest is current: the others were made
+    with an older notebook or older data.
+    """
+    current: dict[str, dict] = {}
     for path in sorted(Path(results).glob("ledger/*.jsonl")):
-        records |= read_ledger(path)
-    return [records[key] for key in sorted(records)]
+        for record in read_ledger(path).values():
+            key = json.dumps([record["sweep"], record["notebook"], record["parameters"]], sort_keys=True)
+            if key not in current or record["provenance"]["utc"] > current[key]["provenance"]["utc"]:
+                current[key] = record
+    return sorted(current.values(), key=lambda record: record["id"])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.provenance import usable_cores
 from tal_lib.sweeps.grid import Cell, plan
-from tal_lib.sweeps.ledger import finished_runs, update_ledger
+from tal_lib.sweeps.ledger import RESULT, finished_runs, update_ledger
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,32 @@ def _alone(folder):
 
 
 def _run_all(cells, folder, ledger, jobs, progress):
-    failed, children, guard = {}, set(), threading.Lock()
+    failed: dict[str, str] = {}
+    with tqdm(total=len(cells), disable=not progress or not cells, unit="cell", mininterval=1,
+              desc=cells[0].sweep if cells else "") as bar:
+        _run_some([cell for cell in cells if not cell.alone], folder, ledger, jobs, bar, failed)
+        _run_some([cell for cell in cells if cell.alone], folder, ledger, 1, bar, failed)
+    return failed
+
+
+def _run_some(cells, folder, ledger, jobs, bar, failed):
+    children: set[subprocess.Popen] = set()
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_run_one, cell, folder, jobs, children): cell for cell in cells}
-        bar = tqdm(as_completed(futures), total=len(cells), disable=not progress or not cells, unit="cell", mininterval=1,
-                   desc=cells[0].sweep if cells else "")
         try:
-            for future in bar:
+            for future in as_completed(futures):
                 cell, reason = futures[future], future.result()
                 if reason:
                     failed[cell.id] = reason
                     bar.write(f"failed {cell.id} ({cell.label()}): {reason}")
                 else:
-                    with guard:
-                        update_ledger(ledger, {cell.id: json.loads((folder / cell.id / "cell.json").read_text())})
+                    update_ledger(ledger, {cell.id: json.loads((folder / cell.id / RESULT).read_text())})
+                bar.update()
         except BaseException:  # Ctrl-C: stop the children, keep what is done
             pool.shutdown(wait=False, cancel_futures=True)
             for child in list(children):
                 _kill(child)
             raise
-    return failed
 
 
 def _run_one(cell, folder, jobs, children):

@@ -1,0 +1,255 @@
+"""The command `tal`. Exit codes: 0 done, 1 some cells failed (or problems were found), 2 bad arguments or input."""
+
+import argparse
+import sys
+
+from tal_lib import __version__
+from tal_lib.errors import TalError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with `argv` (of the process if None); the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except TalError as error:
+        print(f"tal: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tal: interrupted; finished work is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="tal", description="Efficient temporal action localization: the study's tool.")
+    parser.add_argument("--version", action="version", version=f"tal {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="list, fetch and check benchmarks; write data-limited subsets")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("list", help="the benchmarks and whether their files are here")
+    one.set_defaults(run=_data_list)
+    one = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
+    one.add_argument("name")
+    one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    one.set_defaults(run=_data_fetch)
+    check = actions.add_parser("check", help="what is missing or broken, recording by recording")
+    check.add_argument("name")
+    check.set_defaults(run=_data_check)
+    subset = actions.add_parser("subset", help="write a data-limited annotation file")
+    subset.add_argument("name")
+    subset.add_argument("--fraction", type=float, required=True, help="share of the training recordings, 0–1")
+    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument("--out", default=".", help="folder (default: here)")
+    subset.set_defaults(run=_data_subset)
+    for one in actions.choices.values():
+        one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+
+    sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
+    sweep.add_argument("grid", metavar="GRID.yaml")
+    sweep.add_argument("--jobs", type=int, default=1, help="cells at a time (default 1)")
+    sweep.add_argument("--cluster", help="not available yet: sweeps run on this machine")
+    sweep.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only cells with this parameter value")
+    sweep.add_argument("--dry-run", action="store_true", help="list the cells and whether they are done")
+    sweep.add_argument("--again", action="store_true", help="run finished cells again")
+    sweep.set_defaults(run=_sweep)
+
+    report = commands.add_parser("report", help="rebuild tables, figures and rendered notebooks from the ledger")
+    report.add_argument("--figures", default=None, help="folder of the figures (default: figures, or RESULTS/figures)")
+    report.add_argument("--no-notebooks", action="store_true", help="tables and figures only")
+    report.set_defaults(run=_report)
+    for one in (sweep, report):
+        one.add_argument("--results", default="results", help="folder of ledger and tables (default: results)")
+        one.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
+
+    cost = commands.add_parser("cost", help="parameters, MACs, memory and latency of a model")
+    cost.add_argument("model")
+    cost.add_argument("--length", type=int, nargs="+", required=True, metavar="T", help="steps; several for a table")
+    cost.add_argument("--dim", type=int, required=True, metavar="D", help="feature columns")
+    cost.add_argument("--classes", type=int, default=20, metavar="K")
+    cost.add_argument("--preset", default="compact")
+    cost.add_argument("--device", default="cpu")
+    cost.add_argument("--threads", type=int, default=None)
+    cost.set_defaults(run=_cost)
+
+    train = commands.add_parser("train", help="train one model; writes model.pt, history.csv, detections.json")
+    train.add_argument("model")
+    train.add_argument("--benchmark", default="synthetic")
+    train.add_argument("--preset", default="compact")
+    train.add_argument("--fraction", type=float, default=1.0)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--stream", default=None)
+    train.add_argument("--device", default="cpu")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the model or the recipe")
+    train.add_argument("--root", help="data folder")
+    train.add_argument("--out", required=True, help="folder")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", help="mAP of a detections file")
+    evaluate.add_argument("detections", metavar="DETECTIONS.json")
+    evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
+    evaluate.add_argument("--split", default=None, help="subset to score (default: test, else validation, else all)")
+    evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
+    evaluate.set_defaults(run=_eval)
+    return parser
+
+
+def _data_list(arguments):
+    from tal_lib.data import list_benchmarks
+
+    print(list_benchmarks(arguments.root).to_string(index=False))
+
+
+def _data_fetch(arguments):
+    from pathlib import Path
+
+    from tal_lib.data import hapt
+    from tal_lib.files import data_root
+
+    if arguments.name != "hapt":
+        raise TalError(f"{arguments.name} cannot be fetched", remedy="Only hapt can; `tal data list` says where others come from.")
+    print(hapt.fetch(Path(arguments.root) if arguments.root else data_root(), arguments.source))
+
+
+def _data_check(arguments):
+    from tal_lib.data import check_benchmark, load_benchmark
+
+    benchmark = load_benchmark(arguments.name, arguments.root)
+    print(benchmark)
+    problems = check_benchmark(arguments.name, arguments.root)
+    for row in problems.itertuples(index=False):
+        print(f"{row.kind}: {row.recording}: {row.problem}")
+    broken = (problems.kind == "broken").sum()
+    print(f"{len(benchmark.recordings())} recordings, {broken} broken, {len(problems) - broken} remarks")
+    return 1 if broken else 0
+
+
+def _data_subset(arguments):
+    from tal_lib.data import load_benchmark, write_limited_annotations
+
+    benchmark = load_benchmark(arguments.name, arguments.root)
+    print(write_limited_annotations(benchmark, arguments.fraction, arguments.seed, arguments.out))
+
+
+def _pairs(items):
+    """KEY=VALUE texts → dict; values as YAML reads them."""
+    import yaml
+
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise TalError(f"{item!r} is not KEY=VALUE")
+        pairs[key] = yaml.safe_load(value)
+    return pairs
+
+
+def _sweep(arguments):
+    from tal_lib import sweeps
+
+    only = dict(item.split("=", 1) for item in arguments.only if "=" in item)
+    if len(only) < len(arguments.only):
+        raise TalError("--only takes KEY=VALUE")
+    if arguments.dry_run:
+        from pathlib import Path
+
+        cells = sweeps.plan(arguments.grid, only)
+        done = sweeps.read_ledger(Path(arguments.results) / "ledger" / f"{cells[0].sweep}.jsonl") if cells else {}
+        for cell in cells:
+            print(f"{cell.id}  {'done' if cell.id in done else 'to do'}  {cell.notebook.stem}  {cell.label()}")
+        print(f"{len(cells)} cells, {sum(cell.id not in done for cell in cells)} to do")
+        return 0
+    result = sweeps.run(arguments.grid, jobs=arguments.jobs, cluster=arguments.cluster, resume=not arguments.again,
+                        results=arguments.results, runs=arguments.runs, only=only)
+    print(f"{len(result.cells)} cells: {result.done_before} were done, {result.done_now} done now, {len(result.failed)} failed")
+    print(f"ledger  {result.ledger}")
+    for cell, reason in result.failed.items():
+        print(f"failed  {cell}: {reason}\n        notebook with the traceback: {result.runs / (cell + '.failed')}")
+    if result.failed:
+        print("The same command tries the failed cells again.")
+    return 1 if result.failed else 0
+
+
+def _report(arguments):
+    from pathlib import Path
+
+    from tal_lib.reports.report import report
+
+    own = Path(arguments.results) == Path("results")
+    figures = arguments.figures or ("figures" if own else str(Path(arguments.results) / "figures"))
+    done = report(arguments.results, figures, arguments.runs, render=not arguments.no_notebooks)
+    print(f"{len(done.tables)} tables   {Path(arguments.results).resolve()}")
+    print(f"{len(done.figures)} figures  {Path(figures).resolve()}")
+    for page in done.notebooks:
+        print(f"page       {page.resolve()}")
+
+
+def _cost(arguments):
+    import pandas as pd
+
+    from tal_lib.cost import profile
+
+    rows = [profile(arguments.model, arguments.dim, length, arguments.device, num_classes=arguments.classes,
+                    preset=arguments.preset, threads=arguments.threads) for length in arguments.length]
+    print(f"{rows[0].model} ({rows[0].preset}), {rows[0].params:,} parameters; {rows[0].device_name}, {rows[0].threads} threads, "
+          f"{rows[0].precision}")
+    print(pd.DataFrame([{"steps": row.length_steps, "GMACs": round(row.macs / 1e9, 3),
+                         "latency ms": round(1e3 * row.latency_s_median, 2), "p90 ms": round(1e3 * row.latency_s_p90, 2),
+                         "with NMS ms": round(1e3 * row.detect_s_median, 2),
+                         "peak MB": round(row.peak_memory_bytes / 1e6, 1), "uncounted": row.uncounted_ops or "none"}
+                        for row in rows]).to_string(index=False))
+
+
+def _train(arguments):
+    from pathlib import Path
+
+    from tal_lib import evaluation, models
+    from tal_lib.data import limited_subset, load_benchmark
+    from tal_lib.training import Recipe, detect_all, fit, recipe_for, seed_everything
+
+    values = _pairs(arguments.set)
+    recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
+    data = load_benchmark(arguments.benchmark, arguments.root)
+    columns = data.feature_spec.columns(arguments.stream)
+    seed_everything(arguments.seed)
+    model = models.build(arguments.model, input_dim=columns.stop - columns.start, num_classes=len(data.classes),
+                         preset=arguments.preset, **{name: value for name, value in values.items() if name not in recipe})
+    recordings = limited_subset(data, arguments.fraction, arguments.seed)
+    result = fit(model, data, recordings, recipe_for(arguments.model, arguments.preset, **recipe), arguments.seed, arguments.out,
+                 stream=arguments.stream, device=arguments.device, progress=True)
+    detections = detect_all(model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device)
+    evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
+    scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
+    _print_scores(scores)
+    print(f"model  {result.checkpoint}")
+
+
+def _eval(arguments):
+    from tal_lib.data import read_annotations
+    from tal_lib.evaluation import mean_average_precision, read_detections
+
+    content = read_annotations(arguments.annotations, repair=True)
+    splits = set(content.recordings.split)
+    split = arguments.split or next((name for name in ("test", "validation") if name in splits and content.segments.recording.isin(
+        content.recordings.recording[content.recordings.split == name]).any()), None)
+    if split is not None and split not in splits:
+        raise TalError(f"no recordings of subset {split!r}", where=arguments.annotations,
+                       remedy=f"Choose from {', '.join(sorted(splits))}.")
+    kept = content.recordings.recording if split is None else content.recordings.recording[content.recordings.split == split]
+    truth = content.segments[content.segments.recording.isin(kept)]
+    found = read_detections(arguments.detections)
+    known = set(content.recordings.recording)
+    unknown = [name for name in found.recording.unique() if name not in known]
+    if unknown:
+        raise TalError(f"recording {unknown[0]} is not in the annotations" + (f" ({len(unknown)} such)" if len(unknown) > 1 else ""),
+                       where=arguments.detections, remedy="Score detections with the annotations they were made for.")
+    print(f"{len(found):,} detections, {len(truth):,} segments of {truth.recording.nunique():,} recordings"
+          + (f" ({split})" if split else ""))
+    _print_scores(mean_average_precision(truth, found[found.recording.isin(kept)], arguments.tious))
+
+
+def _print_scores(scores):
+    print("tIoU    " + "  ".join(f"{tiou:5.2f}" for tiou in scores.index))
+    print("mAP %   " + "  ".join(f"{100 * value:5.2f}" for value in scores))
+    print(f"avg mAP {100 * scores.mean():.2f} %")

@@ -1,0 +1,88 @@
+"""Multiply-accumulates of a network's forward pass.
+
+Counted by fvcore on the traced graph, with handles for what it does not know. One multiply-add is one MAC; element-wise
+work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field. An operator that is
+neither counted nor known to be element-wise is named in `uncounted`: the total is to be trusted only if there is none.
+"""
+
+from collections import Counter
+from math import prod
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+# element-wise work, shapes and copies: no multiply-accumulates in them
+ELEMENTWISE = {
+    "abs", "add", "add_", "all", "amax", "any", "arange", "bitwise_and", "bitwise_not", "cat", "clamp", "clamp_min", "clone",
+    "chunk", "contiguous", "copy_", "cos", "cumsum", "div", "dropout", "eq", "exp", "expand", "fill_", "floor_divide", "full_like",
+    "gather", "ge", "gelu", "gt", "index", "index_select", "le", "log", "logical_and", "lt", "masked_fill", "masked_fill_",
+    "max", "max_pool1d", "maximum", "mean", "min", "minimum", "mul", "mul_", "ne", "neg", "new_ones", "new_zeros", "ones_like",
+    "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
+    "softplus", "split", "sqrt", "stack", "sub", "sub_", "sum", "tanh", "to", "topk", "unflatten", "unfold", "numpy_T", "where",
+    "zeros_like", "layer_norm", "group_norm", "batch_norm", "upsample_linear1d", "flip", "adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d",
+    "__and__", "__or__", "__xor__",
+}
+
+
+def _shape(value):
+    return value.type().sizes()
+
+
+def _product(first, second):
+    """(…, m, k) @ (…, k, n)."""
+    return Counter({"matmul": prod(first) * second[-1]})
+
+
+def _addcmul(inputs, outputs):
+    return Counter({"addcmul": prod(_shape(outputs[0]))})
+
+
+def _attention(inputs, outputs):
+    q, k, v = (_shape(value) for value in inputs[:3])
+    return Counter({"attention": prod(q) * k[-2] + prod(q[:-1]) * k[-2] * v[-1]})
+
+
+def _lstm(inputs, outputs):
+    """Every weight matrix meets every step once; `lstm` has its weights as a list among its inputs."""
+    lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
+    shapes = [_shape(item) for node in lists for item in node.inputs() if item.type().kind() == "TensorType"]
+    steps = prod(_shape(inputs[0])[:-1])
+    return Counter({"lstm": sum(steps * prod(shape) for shape in shapes if len(shape) == 2)})
+
+
+_HANDLES = {
+    "aten::addmm_": lambda inputs, outputs: _product(_shape(inputs[1]), _shape(inputs[2])),
+    "aten::mm": lambda inputs, outputs: _product(_shape(inputs[0]), _shape(inputs[1])),
+    "aten::addcmul": _addcmul,
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::lstm": _lstm,
+} | {f"aten::{name}": lambda inputs, outputs: Counter() for name in ELEMENTWISE}
+
+
+class _Network(nn.Module):
+    """Features in, tensors out: what tracing needs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, features):
+        return self.model(features)
+
+
+def count_macs(model: nn.Module, input_dim: int, length: int) -> tuple[int, list[str]]:
+    """MACs of one recording of `length` steps, and the operators that could not be counted (should be none)."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            analysis = FlopCountAnalysis(_Network(model), torch.zeros(1, input_dim, length, device=device))
+            analysis.set_op_handle(**_HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            analysis.tracer_warnings("none")
+            total = int(analysis.total())
+            unknown = {name for name in analysis.unsupported_ops() if name.removeprefix("aten::") not in ELEMENTWISE}
+    finally:
+        model.train(training)
+    return total, sorted(unknown)

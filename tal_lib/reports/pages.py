@@ -1,0 +1,69 @@
+"""Rendered notebooks: executed, and as light HTML pages that need nothing else."""
+
+import os
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+
+from tal_lib.files import REPOSITORY, atomic_path, write_text
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+pre{background:#f6f6f4;padding:.6rem .8rem;overflow-x:auto;font-size:13px;line-height:1.4;border-radius:4px}
+div.output_area,div.jp-OutputArea-output{overflow-x:auto}
+table{border-collapse:collapse;font-size:14px;margin:.8rem 0}th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+th:first-child,td:first-child{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
+summary{color:#777;font-size:13px;cursor:pointer}.anchor-link{display:none}h1{line-height:1.2}.linenos{display:none}
+.k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
+
+
+def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
+    """Run a notebook and keep its executed copy, whole or not at all."""
+    import papermill
+
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    with atomic_path(target) as temporary:
+        papermill.execute_notebook(str(notebook), str(temporary), parameters=parameters, progress_bar=False, cwd=str(REPOSITORY))
+        clean(temporary)
+    return Path(target)
+
+
+def clean(path: str | Path) -> None:
+    """Take what differs from run to run, and machine paths, out of an executed notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    notebook.cells = [cell for cell in notebook.cells if not _empty_parameters(cell)]
+    for cell in notebook.cells:
+        for key in ("papermill", "execution", "trusted"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = "\n".join(_own_parameters(cell))
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    nbformat.write(notebook, path)
+
+
+def _own_parameters(cell):
+    """The injected lines that say what was run, without where it was written."""
+    return [line for line in cell.source.splitlines() if not line.startswith(("out_dir", "results", "figures"))]
+
+
+def _empty_parameters(cell):
+    return "injected-parameters" in cell.metadata.get("tags", []) and _own_parameters(cell) in ([], ["# Parameters"])
+
+
+def render(notebook: str | Path, target: str | Path) -> Path:
+    """Write an executed notebook as one HTML page with its pictures in it and its code folded away."""
+    content = nbformat.read(notebook, as_version=4)
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
+    soup = BeautifulSoup(body, "html.parser")
+    for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):
+        details = soup.new_tag("details")
+        details.append(soup.new_tag("summary", string="code"))
+        code.wrap(details)
+    title = next((line.lstrip("# ").strip() for cell in content.cells for line in cell.source.splitlines()
+                  if line.startswith("# ")), Path(notebook).stem)
+    return write_text(target, f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title}</title>"
+                              f"<meta name=viewport content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
+                              f"<body>{soup}</body></html>\n")

@@ -1,0 +1,142 @@
+"""`tal report`: rebuild every table, figure and rendered notebook from the ledger."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY
+from tal_lib.reports import figures, pages, tables, theme
+from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
+
+# rendered for readers, of the cells that ran: the one with the most data and the study's own model
+SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    tables: list[Path]
+    figures: list[Path]
+    notebooks: list[Path]
+
+
+def report(results: str | Path = "results", figures_dir: str | Path = "figures", runs: str | Path = "runs",
+           render: bool = True) -> Report:
+    """Write the results tables (CSV, Markdown, LaTeX), the figures (PNG, SVG) and the rendered notebooks.
+
+    Run folders that are not in the ledger yet are taken into it first.
+    """
+    results, figures_dir, runs = Path(results), Path(figures_dir), Path(runs)
+    for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
+        if found := finished_runs(folder):
+            update_ledger(results / "ledger" / f"{folder.name}.jsonl", found)
+    records = read_all(results)
+    if not records:
+        raise TalError("no finished cell in any ledger", where=results / "ledger",
+                       remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
+    names = sorted({name for record in records for name in record["tables"]})
+    data = {name: tables.tidy(records, name) for name in names}
+    written = [tables.write_csv(table, results, name) for name, table in data.items()]
+    drawn: list[Path] = []
+    efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
+    if len(efficiency):
+        written += _efficiency(efficiency, results, figures_dir, drawn)
+    if len(cost):
+        written += _cost(cost, results, figures_dir, drawn)
+    if len(efficiency) and len(cost):
+        _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
+    rendered = _notebooks(results, runs, records) if render else []
+    return Report(written, drawn, rendered)
+
+
+def _draw(axes, folder, name, drawn):
+    drawn.append(theme.save(axes.figure, folder, name))
+    plt.close(axes.figure)
+
+
+def _efficiency(efficiency, results, folder, drawn):
+    summary = tables.efficiency_summary(efficiency)
+    written = [tables.write_csv(summary, results, "data_efficiency_summary")]
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        runs = f"{rows.runs.min()}" if rows.runs.min() == rows.runs.max() else f"{rows.runs.min()}–{rows.runs.max()}"
+        caption = (f"avg mAP (%) on {benchmark} by share of training recordings: mean of {runs} runs (seeds) with 95 % "
+                   "bootstrap interval.")
+        written.append(tables.write_table(tables.efficiency_table(summary, benchmark), results, f"data_efficiency_{benchmark}",
+                                          caption))
+        if rows.fraction.nunique() > 1:
+            _draw(figures.data_efficiency(rows), folder, f"data_efficiency_{benchmark}", drawn)
+        mine = efficiency[(efficiency.benchmark == benchmark) & (efficiency.fraction == rows.fraction.max())]
+        mine = mine.assign(map=100 * mine["map"], model=[tables.shown_name(*row) for row in mine[
+            ["model", "preset", "options", "stream"]].itertuples(index=False)])
+        _draw(figures.map_by_tiou(mine), folder, f"map_by_tiou_{benchmark}", drawn)
+    return written
+
+
+# column: what its figures are called, axis label, unit
+COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latency of the network (ms, median)", 1e-3),
+         "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6)}
+
+
+def _cost(cost, results, folder, drawn):
+    cost = cost.assign(model=[tables.shown_name(*row) for row in cost[["model", "preset"]].itertuples(index=False)])
+    columns = {"model": "model", "length_steps": "steps", "params": "params (M)", "macs": "GMACs",
+               "latency_s_median": "latency (ms)", "latency_s_p90": "p90 (ms)", "detect_s_median": "with NMS (ms)",
+               "peak_memory_bytes": "memory (MB)"}
+    scale = {"params": 1e6, "macs": 1e9, "latency_s_median": 1e-3, "latency_s_p90": 1e-3, "detect_s_median": 1e-3,
+             "peak_memory_bytes": 1e6}
+    written = []
+    for (device, benchmark), rows in cost.groupby(["device_name", "benchmark"], sort=False):
+        table = rows.assign(**{key: (rows[key] / unit).round(3) for key, unit in scale.items()})[list(columns)]
+        written.append(tables.write_table(table.rename(columns=columns), results,
+                                          f"inference_cost_{benchmark}_{rows.device.iloc[0]}", f"Inference cost, batch 1, float32, {device} ({rows.threads.iloc[0]} threads); D and K "
+                                          f"of {benchmark}."))
+        for value, (name, label, unit) in COSTS.items():
+            if rows.length_steps.nunique() > 1:
+                _draw(figures.cost_against_length(rows.assign(**{value: rows[value] / unit}), value, label), folder,
+                      f"{name}_against_length_{benchmark}_{rows.device.iloc[0]}", drawn)
+    return written
+
+
+def _accuracy_and_cost(efficiency, cost, folder, drawn):
+    summary = tables.efficiency_summary(efficiency)
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        rows = rows[rows.fraction == rows.fraction.max()]
+        mine = cost[(cost.benchmark == benchmark) & (cost.device == "cpu")]
+        if mine.empty:
+            continue
+        length = min(mine.length_steps.unique(), key=lambda steps: abs(steps - 720))
+        mine = mine[mine.length_steps == length]
+        mine = mine.assign(model=[tables.shown_name(*row) for row in mine[["model", "preset"]].itertuples(index=False)])
+        both = rows.merge(mine[["model", *COSTS]], on="model")
+        if len(both) < 2:
+            continue
+        for value, (name, label, unit) in COSTS.items():
+            _draw(figures.accuracy_against_cost(both.assign(**{value: both[value] / unit}), value,
+                                                f"{label}, {length:,} steps"), folder,
+                  f"accuracy_{name}_{benchmark}", drawn)
+
+
+def _notebooks(results, runs, records):
+    target = results / "notebooks"
+    rendered = []
+    for name in SHOWN:
+        mine = [record for record in records if record["notebook"] == name
+                and (runs / record["sweep"] / record["id"] / "notebook.ipynb").is_file()]
+        if not mine:
+            continue
+        best = max(mine, key=lambda record: (record["parameters"].get("fraction", 0),
+                                             record["parameters"].get("model") == "local_global",
+                                             -record["parameters"].get("seed", 0), record["id"]))
+        target.mkdir(parents=True, exist_ok=True)
+        stem = f"{Path(name).stem}_{best['parameters'].get('benchmark', '')}".rstrip("_")
+        shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")
+        pages.clean(target / f"{stem}.ipynb")
+        rendered.append(target / f"{stem}.ipynb")
+    rendered.append(pages.execute(REPOSITORY / "notebooks" / "09_report.ipynb", target / "09_report.ipynb",
+                                  {"results": str(results.resolve())}))
+    return [pages.render(path, path.with_suffix(".html")) for path in rendered]

@@ -1,0 +1,83 @@
+"""Ledger → tidy tables → CSV, Markdown and LaTeX."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib.evaluation.statistics import summarise
+from tal_lib.files import write_text
+from tal_lib.provenance import COLUMNS as PROVENANCE
+
+KEYS = ["benchmark", "model", "preset", "fraction", "seed", "subset_seed", "stream", "options", "recipe"]
+
+
+def tidy(records: list[dict], table: str) -> pd.DataFrame:
+    """All rows that the cells recorded for a table: the cell's parameters, the measures, the provenance.
+
+    Args:
+        records: of `tal_lib.sweeps.read_all`.
+    """
+    rows = []
+    for record in records:
+        keys = {name: _plain(value) for name, value in record["parameters"].items() if name in KEYS}
+        about = {name: record["provenance"].get(name) for name in PROVENANCE}
+        for row in record["tables"].get(table, []):
+            plain = {name: value for name, value in row.items() if not isinstance(value, list)}
+            rows.append(keys | plain | {"sweep": record["sweep"], "cell": record["id"]} | about)
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    order = [name for name in KEYS if name in frame] + ["length_steps", "tiou", "label"]
+    return frame.sort_values([name for name in order if name in frame], kind="stable").reset_index(drop=True)
+
+
+def _plain(value):
+    """Empty options are empty text; others are written out."""
+    if isinstance(value, dict | list):
+        return ", ".join(f"{key}={value[key]}" for key in value) if isinstance(value, dict) else ", ".join(map(str, value))
+    return value
+
+
+def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: its avg mAP in %, and the name under which its model is shown."""
+    keys = ["benchmark", "model", "preset", "options", "recipe", "stream", "fraction", "seed", "subset_seed", "train_recordings",
+            "cell"]
+    table = data_efficiency.groupby(keys, sort=False, dropna=False)["map"].mean().mul(100).rename("avg_map").reset_index()
+    table["model"] = [shown_name(*row) for row in table[["model", "preset", "options", "stream"]].itertuples(index=False)]
+    return table
+
+
+def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
+    """A model's name, with what differs from its compact preset."""
+    extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
+    return f"{model} ({', '.join(extra)})" if extra else model
+
+
+def efficiency_summary(data_efficiency: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, model, fraction, mean, low, high, runs`: avg mAP (%) with 95 % intervals over seeds."""
+    return summarise(average_map(data_efficiency), ["benchmark", "model", "fraction"], "avg_map")
+
+
+def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model, a column a fraction, `mean [low, high]`; best first at the largest fraction."""
+    rows = summary[summary.benchmark == benchmark]
+    text = rows.assign(text=[f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
+                             for row in rows[["mean", "low", "high"]].itertuples(index=False)])
+    table = text.pivot(index="model", columns="fraction", values="text")
+    means = rows.pivot(index="model", columns="fraction", values="mean")
+    table = table.loc[means.sort_values(means.columns[-1], ascending=False).index]
+    table.columns = [f"{100 * fraction:g} %" for fraction in table.columns]
+    return table.fillna("").reset_index()
+
+
+def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
+    """Write a tidy table for machines."""
+    return write_text(Path(folder) / f"{name}.csv", table.to_csv(index=False, float_format="%.10g"))
+
+
+def write_table(table: pd.DataFrame, folder: str | Path, name: str, caption: str) -> Path:
+    """Write a table for readers: CSV, Markdown and LaTeX (booktabs); the Markdown's path."""
+    write_csv(table, folder, name)
+    latex = table.to_latex(index=False, escape=True, caption=caption, label=f"tab:{name.replace('_', '-')}", position="tb")
+    write_text(Path(folder) / f"{name}.tex", latex.replace("\\begin{tabular}", "\\centering\n\\begin{tabular}"))
+    return write_text(Path(folder) / f"{name}.md", f"{caption}\n\n{table.to_markdown(index=False)}\n")

@@ -1,0 +1,46 @@
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tal_lib.data import Benchmark, FeatureSpec, synthetic
+from tal_lib.files import data_root
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the real data, for tests that cannot do without."""
+
+    def need(file):
+        path = data_root() / file
+        if not path.exists():
+            pytest.skip(f"{file} is not at hand (set TAL_DATA, or `tal data fetch hapt`)")
+        return path
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A small synthetic benchmark."""
+    return synthetic.load(synthetic.SyntheticConfig(train_recordings=8, test_recordings=4, median_duration_s=60.0))
+
+
+@pytest.fixture
+def tiny():
+    """Makes a benchmark from annotation rows, all features zero, 100 s a recording."""
+
+    def make(rows, recordings=("a", "b"), classes=("x", "y"), features=None, table=None):
+        if table is None:
+            table = pd.DataFrame({"recording": recordings, "split": "train", "duration": 100.0})
+        return Benchmark(
+            name="tiny", classes=classes, tious=(0.5,),
+            feature_spec=FeatureSpec(stride_s=1.0, window_s=1.0, streams={"one": 3}), recordings=table,
+            annotations=pd.DataFrame(rows, columns=["recording", "start", "end", "label"]),
+            load_features=features or (lambda recording: np.zeros((100, 3))), source_hash="0")
+
+    return make

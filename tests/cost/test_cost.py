@@ -1,0 +1,97 @@
+"""Counts against closed formulas and a second counter; measurements against what they must be at least."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tal_lib import TalError, models
+from tal_lib.cost import count_macs, profile
+
+
+def actionformer_macs(config, D, K, T):
+    """Closed form, from the architecture."""
+    C, H, L = config.width, config.head_width, len(config.ranges)
+    sizes = [-(-T // 2**level) for level in range(L)]
+    keys = 2 * config.window // 2 * 2 - 2  # keys that a block of queries meets: 2 (w − 1) for a window of w
+    steps = config.stem_blocks * sizes[0] + sum(sizes[1:])
+    block = 3 * 3 * C + 4 * C * C + 2 * config.mlp_ratio * C * C
+    attended = lambda size: -(-size // (config.window - 1)) * (config.window - 1)
+    attention = 2 * C * keys * (config.stem_blocks * attended(sizes[0]) + sum(map(attended, sizes[1:])))
+    points = sum(sizes) + L - 1  # levels are joined with one step between them
+    heads = 2 * (3 * C * H + (config.head_layers - 1) * 3 * H * H) + 3 * H * (K + 2)
+    return T * (3 * D * C + (config.embedding_layers - 1) * 3 * C * C) + steps * block + attention + points * heads
+
+
+@pytest.mark.parametrize(("preset", "D", "K", "T"), [("compact", 300, 12, 735), ("compact", 7, 3, 50), ("paper", 64, 20, 576)])
+def test_actionformer_equals_its_formula(preset, D, K, T):
+    model = models.build("actionformer", input_dim=D, num_classes=K, preset=preset)
+    assert count_macs(model, D, T) == (actionformer_macs(model.config, D, K, T), [])
+
+
+def test_actionformer_as_published():
+    """29.252 M parameters, 45.25 GMACs: measured on the authors' code."""
+    model = models.build("actionformer", input_dim=2048, num_classes=20, preset="paper")
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(29.252, rel=1e-3)
+    assert actionformer_macs(model.config, 2048, 20, 2304) / 1e9 == pytest.approx(45.25, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_operator_is_counted(name):
+    model = models.build(name, input_dim=16, num_classes=4).eval()
+    total, uncounted = count_macs(model, 16, 100)
+    assert uncounted == [] and total > 0
+    # the second counter knows fewer operators, so it bounds from below
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 16, 100))
+    assert total >= counter.get_total_flops() / 2
+
+
+def test_an_unknown_operator_is_named():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 3))
+
+        def forward(self, x):
+            return torch.linalg.solve(self.weight + torch.eye(3), x[0])
+
+    assert count_macs(Odd(), 3, 5)[1] != []
+
+
+def test_bilstm_by_formula():
+    model = models.build("bilstm", input_dim=10, num_classes=3)
+    c = model.config
+    seen = -(-100 // c.sequence) * (c.sequence + 2 * c.context)
+    layers = 2 * 4 * c.width * ((10 + c.width) + (2 * c.width + c.width))
+    out = -(-100 // c.sequence) * c.sequence * 2 * c.width * 4
+    labelled = 100 * 2 * c.width * 4
+    assert count_macs(model, 10, 100)[0] in (seen * layers + out, seen * layers + labelled)
+
+
+def test_profile_measures_in_a_process_of_its_own():
+    row = profile("window_cnn", 16, 200, num_classes=4, min_seconds=0.05, threads=1)
+    model = models.build("window_cnn", input_dim=16, num_classes=4)
+    assert row.params == sum(p.numel() for p in model.parameters()) and row.macs == count_macs(model, 16, 200)[0]
+    assert row.uncounted_ops == "" and row.gpu_utilisation is None and row.threads == 1
+    assert 0 < row.latency_s_p10 <= row.latency_s_median <= row.latency_s_p90
+    assert row.latency_samples == len(row.latency_s_raw) >= 5
+    assert profile(model, 16, 200, min_seconds=0.05).num_classes == 4
+
+
+def test_peak_memory_sees_a_known_allocation():
+    from tal_lib.cost.profile import _peak_memory
+
+    size = 64 * 2**20
+    peak = _peak_memory(lambda: torch.ones(size // 4).sum(), "cpu")
+    assert 0.9 * size < peak < 1.6 * size
+
+
+def test_bad_requests():
+    for call in (lambda: profile("nonesuch", 16, 20), lambda: profile("bilstm", 16, 0),
+                 lambda: profile(models.build("bilstm", input_dim=8, num_classes=2), 16, 20),
+                 lambda: profile(torch.nn.Linear(2, 2), 2, 20)):
+        with pytest.raises(TalError):
+            call()
+    if not torch.cuda.is_available():
+        with pytest.raises(TalError, match="CUDA"):
+            profile("bilstm", 16, 20, "cuda")

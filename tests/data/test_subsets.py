@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tal_lib import TalError
+from tal_lib.data import (
+    limited_subset,
+    load_benchmark,
+    open_set_split,
+    published_open_set_split,
+    published_subset,
+    read_limited_annotations,
+    write_limited_annotations,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), fractions=st.lists(st.floats(0.01, 1.0), min_size=2, max_size=2))
+def test_nested_and_deterministic(seed, fractions):
+    data = load_benchmark("synthetic")
+    small, large = (limited_subset(data, fraction, seed) for fraction in sorted(fractions))
+    assert large[:len(small)] == small == limited_subset(data, min(fractions), seed)
+    assert len(set(large)) == len(large) == max(1, round(max(fractions) * 40))
+    assert set(limited_subset(data, 1.0, seed)) == set(data.recordings("train"))
+
+
+def test_seeds_differ_and_classes_come_early():
+    data = load_benchmark("synthetic")
+    assert limited_subset(data, 0.2, 0) != limited_subset(data, 0.2, 1)
+    seen = data.annotations_of(limited_subset(data, 0.4, 0)).label.nunique()
+    assert seen == data.annotations("train").label.nunique()
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
+def test_bad_fraction(fraction, small):
+    with pytest.raises(TalError, match="fraction"):
+        limited_subset(small, fraction, 0)
+
+
+def test_no_training_recordings(tiny):
+    data = tiny([("a", 1, 2, "x")])
+    data._recordings["split"] = "test"
+    with pytest.raises(TalError):
+        limited_subset(data, 0.5, 0)
+
+
+def test_subset_files(tmp_path, small):
+    path = write_limited_annotations(small, 0.25, 5, tmp_path)
+    assert path.name == "synthetic_25p5.json"
+    assert sorted(read_limited_annotations(path)) == sorted(limited_subset(small, 0.25, 5))
+
+
+@given(seen=st.floats(0.01, 0.99), seed=st.integers(0, 100))
+@settings(deadline=None, max_examples=30)
+def test_open_set_is_a_partition(seen, seed):
+    data = load_benchmark("synthetic")
+    known, unknown = open_set_split(data, seen, seed)
+    assert set(known) | set(unknown) == set(data.classes) and not set(known) & set(unknown) and known and unknown
+    assert (known, unknown) == open_set_split(data, seen, seed)
+
+
+def test_published_lists(real_data):
+    real_data("thumos14/limited_subsets")
+    thumos, anet = load_benchmark("thumos14"), load_benchmark("activitynet")
+    assert len(published_subset(thumos, 10, 0)) == 20 and len(published_subset(thumos, 100, 4)) == 200
+    assert 900 < len(published_subset(anet, 10, 1)) < 1100
+    for data, total in ((thumos, 20), (anet, 200)):
+        for share in (0.75, 0.5):
+            for draw in range(10):
+                seen, unseen = published_open_set_split(data, share, draw)
+                assert len(seen) == share * total and set(seen) | set(unseen) == set(data.classes)
+    with pytest.raises(TalError, match="splits_p33_0"):
+        published_subset(thumos, 33, 0)

@@ -1,0 +1,176 @@
+"""Sweeps as they really run: processes, a killed driver, failing cells, resumed ledgers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tal_lib import TalError, sweeps
+from tal_lib.cli import main
+from tal_lib.files import REPOSITORY
+from tal_lib.sweeps.ledger import finished_runs, read_ledger, update_ledger
+
+PARAMETERS = "number: int = 1  # measured\nfail: bool = False\nout_dir: str = ''"
+WORK = """import time, os, pandas as pd
+from tal_lib.sweeps import record
+with open(r"{log}", "a") as log: log.write(f"{{number}}\\n")
+time.sleep({sleep})
+if fail: raise RuntimeError("told to fail")
+record(out_dir, {{"squares": pd.DataFrame([{{"square": number ** 2}}])}}, config=[number])"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a notebook that logs each of its runs, and a grid over it."""
+
+    def make(numbers=(1, 2, 3, 4), sleep=0.0, fail=(), alone=False):
+        folder = tmp_path / "notebooks" / "sweeps"
+        folder.mkdir(parents=True, exist_ok=True)
+        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"),
+                 new_code_cell(WORK.format(log=tmp_path / "log", sleep=sleep), id="b")]
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p",
+                                                                          "language": "python"}}), folder.parent / "work.ipynb")
+        blocks = [{"notebook": "work.ipynb", "grid": {"number": [n for n in numbers if n not in fail]}, "alone": alone}]
+        if fail:
+            blocks.append({"notebook": "work.ipynb", "parameters": {"fail": True}, "grid": {"number": list(fail)}})
+        (folder / "grid.yaml").write_text(json.dumps({"cells": blocks}))
+        return folder / "grid.yaml"
+
+    make.where = {"results": str(tmp_path / "results"), "runs": str(tmp_path / "runs")}
+    make.log = lambda: sorted(map(int, (tmp_path / "log").read_text().split())) if (tmp_path / "log").exists() else []
+    make.ledger = tmp_path / "results" / "ledger" / "grid.jsonl"
+    return make
+
+
+def squares(ledger):
+    return sorted((record["parameters"]["number"], record["tables"]["squares"][0]["square"])
+                  for record in read_ledger(ledger).values())
+
+
+def test_runs_each_cell_once_and_resumes(project, capsys):
+    grid = project()
+    arguments = [str(grid), "--jobs", "2", "--results", project.where["results"], "--runs", project.where["runs"]]
+    assert main(["sweep", *arguments]) == 0
+    assert project.log() == [1, 2, 3, 4] and squares(project.ledger) == [(n, n * n) for n in (1, 2, 3, 4)]
+    before = project.ledger.read_bytes()
+    assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4]
+    shutil.rmtree(project.where["runs"])  # a fresh clone: the ledger alone is enough
+    assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4] and project.ledger.read_bytes() == before
+    project(numbers=(1, 2, 3, 4, 5))
+    assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4, 5]
+    record = next(iter(read_ledger(project.ledger).values()))
+    assert {"git_commit", "torch_version", "device_name", "config_hash", "utc"} <= set(record["provenance"])
+    assert "5 cells: 4 were done, 1 done now, 0 failed" in capsys.readouterr().out
+
+
+def test_a_failing_cell_stops_nothing_and_is_tried_again(project, capsys):
+    grid = project(numbers=(1, 2, 3), fail=(2,))
+    arguments = ["sweep", str(grid), "--results", project.where["results"], "--runs", project.where["runs"]]
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    assert "1 failed" in out and "told to fail" in out and squares(project.ledger) == [(1, 1), (3, 9)]
+    failed = next((project.ledger.parent.parent.parent / "runs" / "grid").glob("*.failed"))
+    notebook = nbformat.read(failed / "notebook.ipynb", as_version=4)
+    assert any("told to fail" in str(cell.get("outputs")) for cell in notebook.cells)
+    assert main(arguments) == 1 and project.log() == [1, 2, 2, 3]  # only the failed one again
+
+
+def start(grid, where):
+    code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, jobs=2, progress=False, **{where!r})"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+def test_killed_midway_gives_the_same_tables(project):
+    numbers = (1, 2, 3, 4, 5)
+    grid = project(numbers, sleep=1.0)
+    driver = start(grid, project.where)
+    folder = project.ledger.parent.parent.parent / "runs" / "grid"
+    deadline = time.time() + 120
+    while not finished_runs(folder) and time.time() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1.0)  # the orphans notice and leave
+    done = len(finished_runs(folder))
+    assert 1 <= done < 5
+    time.sleep(3.0)
+    assert len(finished_runs(folder)) == done
+    result = sweeps.run(grid, jobs=2, progress=False, **project.where)
+    assert result.complete and squares(project.ledger) == [(n, n * n) for n in numbers]
+    finished = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    assert len(finished) == 5 and not list(folder.glob("*.failed")) and not list(folder.glob(".*.part"))
+    # what was whole before the kill was not run again
+    assert result.done_before >= done and len(project.log()) <= 5 + 2  # two were under way
+
+
+def test_two_sweeps_at_once_are_kept_apart(project):
+    grid = project((1, 2), sleep=2.0)
+    driver = start(grid, project.where)
+    lock = project.ledger.parent.parent.parent / "runs" / "grid" / ".lock"
+    deadline = time.time() + 60
+    while not (lock.exists() and list(lock.parent.glob(".*.part"))) and time.time() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(TalError, match="another sweep"):
+        sweeps.run(grid, progress=False, **project.where)
+    assert driver.wait(timeout=120) == 0 and project.log() == [1, 2]
+
+
+def test_a_changed_notebook_is_another_cell(project):
+    first = {cell.id for cell in sweeps.plan(project((1, 2)))}
+    sweeps.grid.read_notebook.cache_clear()
+    assert not first & {cell.id for cell in sweeps.plan(project((1, 2), sleep=0.5))}
+
+
+def test_only_and_dry_run(project, capsys):
+    grid = project()
+    assert main(["sweep", str(grid), "--dry-run", "--only", "number=3"]) == 0
+    assert "1 cells, 1 to do" in capsys.readouterr().out
+    assert main(["sweep", str(grid), "--only", "colour=3"]) == 2
+    assert main(["sweep", str(grid), "--only", "number=77"]) == 2
+    assert project.log() == []
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("cells: [", "not valid YAML"), ("[]", "a grid holds"), ("cells: [{notebook: none.ipynb}]", "notebook not found"),
+    ("cells: [{notebook: work.ipynb, grid: {number: 3}}]", "not a list"), ("cells: [{grid: {}}]", "a block of cells"),
+    ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "no parameter 'nummer'"),
+    ("cells: [{notebook: work.ipynb, grid: {number: ['3']}}]", "is str, not int"), ("surprise: 1\ncells: []", "a grid holds")])
+def test_bad_grids_are_named(project, text, message):
+    grid = project()
+    grid.write_text(text)
+    with pytest.raises(TalError, match=message) as error:
+        sweeps.plan(grid)
+    assert ".yaml" in str(error.value) or ".ipynb" in str(error.value)
+
+
+def test_a_broken_ledger_line_is_named_and_nothing_overwritten(tmp_path):
+    path = tmp_path / "l.jsonl"
+    path.write_text('{"id": "a"}\n{"id": "b"')
+    with pytest.raises(TalError, match="l.jsonl, line 2"):
+        update_ledger(path, {"c": {"id": "c"}})
+    assert path.read_text() == '{"id": "a"}\n{"id": "b"'
+
+
+def test_half_written_runs_are_not_read(tmp_path):
+    for name, text in (("good", '{"id": "good"}'), ("cut", '{"id": "cu'), ("other", '{"id": "moved"}'), (".x.part", '{"id": ".x.part"}'),
+                       ("y.failed", '{"id": "y.failed"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cell.json").write_text(text)
+    (tmp_path / "empty").mkdir()
+    assert list(finished_runs(tmp_path)) == ["good"]
+
+
+def test_of_an_older_notebook_only_the_newest_result_counts(tmp_path):
+    def one(name, number, utc):
+        return {"id": name, "sweep": "s", "notebook": "n.ipynb", "parameters": {"number": number}, "provenance": {"utc": utc}}
+
+    update_ledger(tmp_path / "ledger" / "s.jsonl", {row["id"]: row for row in (
+        one("a", 1, "2026-01-01T00:00:00Z"), one("b", 1, "2026-01-02T00:00:00Z"), one("c", 2, "2026-01-01T00:00:00Z"))})
+    assert [record["id"] for record in sweeps.read_all(tmp_path)] == ["b", "c"]

@@ -1,0 +1,66 @@
+"""Every notebook runs, in a sweep as users run it, and its report is drawn."""
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from tal_lib import sweeps
+from tal_lib.files import REPOSITORY
+from tal_lib.reports.report import report
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The quick study's notebooks with the least work."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "sweeps").mkdir()
+    for notebook in NOTEBOOKS:
+        (folder / notebook.name).symlink_to(notebook)
+    grid = {"cells": [
+        {"notebook": "02_train_evaluate.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+         "grid": {"model": ["local_global", "window_cnn"], "fraction": [0.1, 0.2]}},
+        {"notebook": "01_data.ipynb"},
+        {"notebook": "03_inference_cost.ipynb", "alone": True,
+         "parameters": {"model_names": ["local_global", "window_cnn"], "lengths": [64, 128], "min_seconds": 0.05}}]}
+    (folder / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(grid))
+    where = {"results": folder / "results", "runs": folder / "runs"}
+    result = sweeps.run(folder / "sweeps" / "smoke.yaml", jobs=2, progress=False, **where)
+    assert not result.failed
+    return folder, report(folder / "results", folder / "figures", folder / "runs")
+
+
+def test_the_study_leaves_tables_figures_and_pages(study):
+    folder, done = study
+    assert len(pd.read_csv(folder / "results" / "data_efficiency.csv")) == 4 * 5
+    cost = pd.read_csv(folder / "results" / "inference_cost.csv", keep_default_na=False)
+    assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
+    names = {path.stem for path in done.figures}
+    assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic"} <= names
+    assert {path.name for path in done.notebooks} == {"01_data_synthetic.html", "02_train_evaluate_synthetic.html",
+                                                      "03_inference_cost_synthetic.html", "09_report.html"}
+    for page in done.notebooks:
+        text = page.read_text()
+        assert text.count("data:image/png") >= 1 and "Traceback" not in text and str(folder) not in text
+        assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_sources_are_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():  # typed and commented: that is the help text
+        assert ": " in line.split("=")[0] and "  # " in line
+
+
+def test_every_committed_grid_plans():
+    for grid in (REPOSITORY / "notebooks" / "sweeps").glob("*.yaml"):
+        try:
+            assert sweeps.plan(grid)
+        except sweeps.grid.TalError as error:
+            assert "not found" in str(error)  # a benchmark that is not at hand

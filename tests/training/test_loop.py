@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+from tal_lib import TalError, models
+from tal_lib.evaluation import mean_average_precision
+from tal_lib.training import Recipe, detect_all, fit, load_model, recipe_for, seed_everything
+from tal_lib.training.loop import learning_rate_factor, parameter_groups
+
+QUICK = Recipe(epochs=3, min_steps=0)
+
+
+def train(data, recordings, recipe=QUICK, out=None, seed=0, **more):
+    seed_everything(seed)
+    model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes), width=32, head_width=32)
+    return fit(model, data, recordings, recipe, seed, out, **more)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+
+
+def test_same_seed_same_weights(small):
+    recordings = small.recordings("train")
+    first, again, other = (train(small, recordings, seed=seed) for seed in (0, 0, 1))
+    assert same(first, again) and not same(first, other)
+    assert first.history.drop(columns="seconds").equals(again.history.drop(columns="seconds"))
+
+
+def test_an_interrupted_run_ends_the_same(small, tmp_path, monkeypatch):
+    import tal_lib.training.loop as loop
+
+    recordings = small.recordings("train")
+    whole = train(small, recordings)
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # so that every epoch is saved
+
+    def stop(epoch, seconds, model):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small, recordings, out=tmp_path, on_epoch=stop)
+    assert (tmp_path / "training.pt").is_file() and not (tmp_path / "model.pt").exists()
+    resumed = train(small, recordings, out=tmp_path)
+    assert same(whole, resumed) and len(resumed.history) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "model.pt"]
+
+
+def test_saved_model_detects_the_same(small, tmp_path):
+    result = train(small, small.recordings("train"), out=tmp_path)
+    trained = load_model(result.checkpoint)
+    recordings = small.recordings("test")
+    assert detect_all(trained.model, small, recordings).equals(detect_all(result.model, small, recordings))
+    assert trained.classes == small.classes and trained.feature_spec == small.feature_spec
+
+
+def test_learning_beats_chance_by_far(small):
+    result = train(small, small.recordings("train"), Recipe(epochs=1, min_steps=200))
+    truth = small.annotations("train")
+    found = detect_all(result.model, small, small.recordings("train"))
+    assert mean_average_precision(truth, found, small.tious).mean() > 0.3  # chance: below 0.01
+
+
+def test_steps_are_the_longer_of_epochs_and_min_steps(small):
+    assert train(small, small.recordings("train")[:3], Recipe(epochs=2, min_steps=7)).steps == 8
+
+
+def test_one_stream(small):
+    seed_everything(0)
+    model = models.build("bilstm", input_dim=48, num_classes=len(small.classes))
+    fit(model, small, small.recordings("train")[:2], QUICK, 0, stream="flow")
+    assert set(detect_all(model, small, small.recordings("test"), stream="flow").columns) >= {"score"}
+    with pytest.raises(TalError, match="96 columns"):
+        detect_all(model, small, small.recordings("test"))
+
+
+def test_what_cannot_be_trained_on_says_so(small, tiny):
+    with pytest.raises(TalError, match="no training recordings"):
+        train(small, [])
+    with pytest.raises(TalError, match="annotated segment"):
+        train(tiny([("a", 1, 2, "x")]), ["b"])
+    broken = Recipe(epochs=1, min_steps=0, learning_rate=1e30, clip_norm=0)
+    with pytest.raises(TalError, match="loss became.*recordings|recordings.*loss became"):
+        train(small, small.recordings("train"), broken)
+
+
+def test_recipes():
+    assert recipe_for("actionformer", "paper").learning_rate == 1e-4
+    assert recipe_for("actionformer", "compact", epochs=3).epochs == 3
+    with pytest.raises(TalError, match="no option 'epoch'"):
+        recipe_for("actionformer", epoch=3)
+    with pytest.raises(TalError):
+        Recipe(optimizer="sgdd")
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    recipe = Recipe(warmup=0.1)
+    factors = [learning_rate_factor(step, 100, recipe) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] == 1.0 and factors[100] == pytest.approx(0)
+    assert factors[55] == pytest.approx(0.5, abs=0.02)
+
+
+def test_every_parameter_is_in_one_group():
+    model = models.build("actionformer", input_dim=8, num_classes=2)
+    groups = parameter_groups(model, 0.05)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    decayed = {id(parameter) for parameter in groups[0]["params"]}
+    assert not any(id(p) in decayed for name, p in model.named_parameters() if "norm" in name or "scale" in name or "bias" in name)
