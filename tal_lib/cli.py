@@ -152,10 +152,8 @@ def _sweep(arguments):
     if len(only) < len(arguments.only):
         raise TalError("--only takes KEY=VALUE")
     if arguments.dry_run:
-        from pathlib import Path
-
         cells = sweeps.plan(arguments.grid, only)
-        done = sweeps.read_ledger(Path(arguments.results) / "ledger" / f"{cells[0].sweep}.jsonl") if cells else {}
+        done = sweeps.finished_elsewhere(arguments.results)
         for cell in cells:
             print(f"{cell.id}  {'done' if cell.id in done else 'to do'}  {cell.notebook.stem}  {cell.label()}")
         print(f"{len(cells)} cells, {sum(cell.id not in done for cell in cells)} to do")

@@ -20,7 +20,6 @@ class ActionFormerConfig(PyramidConfig):
 
     heads: int = 4
     window: int = 19  # steps that a step sees, itself included
-    stem_blocks: int = 2
     mlp_ratio: int = 4
     drop_path: float = 0.1
 
@@ -64,19 +63,6 @@ class ActionFormer(PyramidDetector):
 
     config: ActionFormerConfig
 
-    def build_pyramid(self) -> None:
+    def block(self, stride: int) -> TransformerBlock:
         c = self.config
-        block = lambda stride: TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)  # noqa: E731
-        self.stem = nn.ModuleList(block(1) for _ in range(c.stem_blocks))
-        self.branch = nn.ModuleList(block(2) for _ in c.ranges[1:])
-        self.neck = nn.ModuleList(nn.LayerNorm(c.width) for _ in c.ranges)
-
-    def pyramid(self, x: Tensor, keep: Tensor | None):
-        for block in self.stem:
-            x, keep = block(x, keep)
-        levels, keeps = [x], [keep]
-        for block in self.branch:
-            x, keep = block(x, keep)
-            levels.append(x)
-            keeps.append(keep)
-        return [norm(level) for norm, level in zip(self.neck, levels)], keeps
+        return TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tal_lib.models.losses import interval_iou, sigmoid_focal
+
 
 @dataclass(frozen=True)
 class Points:
@@ -60,4 +62,45 @@ def centre_assignment(points: Points, segments: Tensor, labels: Tensor, num_clas
     equally_short = fits & (lengths <= shortest[:, None] + 1e-3)
     onehot = torch.nn.functional.one_hot(labels, num_classes).to(classes)
     classes = (equally_short.to(classes) @ onehot).clamp(max=1)
+    return classes, segments[which], positive
+
+
+def simota_assignment(points: Points, segments: Tensor, labels: Tensor, logits: Tensor, predicted: Tensor, valid: Tensor, *,
+                      radius: float = 1.5, iou_weight: float = 2.0, class_weight: float = 1.0, top: int = 10):
+    """Targets by cost: each segment takes the k points near its centre that predict it at the least cost.
+
+    Cost of a point for a segment: `class_weight` · focal loss of its class scores − `iou_weight` · log tIoU. k is the sum of the
+    segment's `top` largest tIoUs, at least 1. A point that several segments want goes to the cheapest.
+
+    Args:
+        logits: (P, K); predicted: (P, 2) in steps; valid: (P,) bool. No gradient flows.
+
+    Returns:
+        as `centre_assignment`.
+
+    Source: Ge et al., OTA (CVPR 2021) in the simplified form of YOLOX (2021).
+    """
+    classes = logits.new_zeros(logits.shape)
+    positive = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    if len(segments) == 0:
+        return classes, logits.new_zeros(len(logits), 2), positive
+    t, stride = points.position[:, None], points.stride[:, None]
+    start, end = segments[:, 0], segments[:, 1]
+    centre = (start + end) / 2
+    near = torch.minimum(t - torch.maximum(centre - radius * stride, start),
+                         torch.minimum(centre + radius * stride, end) - t) > 0
+    near = near & valid[:, None]
+    overlap = interval_iou(predicted[:, None].detach(), segments[None])  # (P, N)
+    onehot = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
+    # focal loss of all classes against "this class only": the loss against none, with one entry exchanged
+    against, none = (sigmoid_focal(logits.detach(), torch.full_like(logits, value)) for value in (1.0, 0.0))
+    class_cost = none.sum(1, keepdim=True) + (against - none) @ onehot.T
+    cost = class_weight * class_cost - iou_weight * overlap.clamp(min=1e-8).log()
+    cost = torch.where(near, cost, torch.inf)
+    wanted = torch.where(near, overlap, 0).topk(min(top, len(overlap)), dim=0).values.sum(0).int().clamp(min=1)
+    rank = cost.argsort(dim=0).argsort(dim=0)
+    taken = near & (rank < wanted)
+    cheapest, which = torch.where(taken, cost, torch.inf).min(1)
+    positive = cheapest.isfinite()
+    classes[positive] = onehot[which[positive]]
     return classes, segments[which], positive

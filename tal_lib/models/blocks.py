@@ -115,26 +115,50 @@ class TemporalConv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution over time, (B, T, C) → (B, ceil(T / stride), C)."""
+    """Depthwise convolution over time, (B, T, C) → (B, ceil(T / stride), C); a causal one sees no later step."""
 
-    def __init__(self, channels: int, kernel: int = 3, *, stride: int = 1, bias: bool = False):
+    def __init__(self, channels: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, causal: bool = False):
         super().__init__()
-        assert kernel % 2 == 1
+        assert kernel % 2 == 1 or causal
         self.kernel, self.stride = kernel, stride
+        self.padding = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
         conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=bias)
         self.weight = nn.Parameter(conv.weight.detach()[:, 0].T.contiguous())  # (kernel, C)
         self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = masked(x, keep)
-        side, steps = self.kernel // 2, -(-x.shape[1] // self.stride)
+        steps = -(-x.shape[1] // self.stride)
+        x = F.pad(x, (0, 0, *self.padding))
         if self.kernel > 5:
-            return F.conv1d(x.transpose(1, 2), self.weight.T.unsqueeze(1), self.bias, stride=self.stride, padding=side,
+            return F.conv1d(x.transpose(1, 2), self.weight.T.unsqueeze(1), self.bias, stride=self.stride,
                             groups=x.shape[-1]).transpose(1, 2)
-        x = F.pad(x, (0, 0, side, side))  # few taps: shifted products, without leaving the steps-first layout
+        # few taps: shifted products, without leaving the steps-first layout
         taps = _DepthwiseTaps.apply if torch.is_grad_enabled() and self.weight.requires_grad else _depthwise_taps
         y = taps(x, self.weight, steps, self.stride)
         return y if self.bias is None else y + self.bias
+
+
+class MaskedGroupNorm(nn.Module):
+    """Group norm over the valid steps and the channels of a group; (B, T, C) → same."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        grouped = x.unflatten(-1, (self.groups, -1))  # (B, T, G, C / G)
+        if keep is None:
+            variance, mean = torch.var_mean(grouped, dim=(1, 3), keepdim=True, correction=0)
+        else:
+            weight = keep[..., None]
+            count = (weight.sum(1, keepdim=True) * grouped.shape[-1]).clamp(min=1)
+            mean = (grouped * weight).sum((1, 3), keepdim=True) / count
+            variance = ((grouped - mean) ** 2 * weight).sum((1, 3), keepdim=True) / count
+        scale = torch.rsqrt(variance + self.eps) * self.weight.unflatten(-1, (self.groups, -1))
+        shift = self.bias.unflatten(-1, (self.groups, -1)) - mean * scale
+        return (grouped * scale + shift).flatten(2)
 
 
 class ConvNormReLU(nn.Module):

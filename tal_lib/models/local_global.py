@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tal_lib.models.assignment import Points
 from tal_lib.models.blocks import DepthwiseConv, DropPath, TemporalConv, halve, masked, max_pool
 from tal_lib.models.losses import diou
-from tal_lib.models.pyramid import PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.registry import register
 
 
@@ -105,21 +105,8 @@ class LocalGlobal(PyramidDetector):
 
     config: LocalGlobalConfig
 
-    def build_pyramid(self) -> None:
-        c = self.config
-        self.stem = nn.ModuleList(LocalGlobalBlock(c, 1) for _ in range(c.stem_blocks))
-        self.branch = nn.ModuleList(LocalGlobalBlock(c, 2) for _ in c.ranges[1:])
-        self.neck = nn.ModuleList(nn.LayerNorm(c.width) for _ in c.ranges)
-
-    def pyramid(self, x: Tensor, keep: Tensor | None):
-        for block in self.stem:
-            x, keep = block(x, keep)
-        levels, keeps = [x], [keep]
-        for block in self.branch:
-            x, keep = block(x, keep)
-            levels.append(x)
-            keeps.append(keep)
-        return [norm(level) for norm, level in zip(self.neck, levels)], keeps
+    def block(self, stride: int) -> LocalGlobalBlock:
+        return LocalGlobalBlock(self.config, stride)
 
     def build_heads(self) -> None:
         c = self.config
@@ -136,25 +123,24 @@ class LocalGlobal(PyramidDetector):
         boundary, segment, confidence = regressed.split(2, -1)
         return logits, F.softplus(self.scales(boundary, sizes)), segment, confidence
 
-    def decode_boundary(self, outputs, points: Points) -> Tensor:
-        """Segments (B, P, 2) of the boundary head, in steps."""
-        return super().decode(outputs, points)
+    def decode_boundary(self, outputs, points: Points, at: At) -> Tensor:
+        """Segments (N, 2) of the boundary head, in steps."""
+        return super().decode(outputs, points, at)
 
-    def decode_segment(self, outputs, points: Points) -> Tensor:
-        """Segments (B, P, 2) of the segment head, in steps."""
-        shift, log_duration = outputs[2].unbind(-1)
-        centre = points.position + shift * points.stride
-        half = log_duration.clamp(max=6).exp() * points.stride
+    def decode_segment(self, outputs, points: Points, at: At) -> Tensor:
+        """Segments (N, 2) of the segment head, in steps."""
+        shift, log_duration = outputs[2][at.batch, at.row].unbind(-1)
+        stride = points.stride[at.row]
+        centre, half = points.position[at.row] + shift * stride, log_duration.clamp(max=6).exp() * stride
         return torch.stack([centre - half, centre + half], -1)
 
-    def decode(self, outputs, points: Points) -> Tensor:
+    def decode(self, outputs, points: Points, at: At) -> Tensor:
         """The two heads' answers, weighed by their confidences."""
-        weight = outputs[3].softmax(-1)
-        return (weight[..., :1] * self.decode_boundary(outputs, points)
-                + weight[..., 1:] * self.decode_segment(outputs, points))
+        weight = outputs[3][at.batch, at.row].softmax(-1)
+        return (weight[:, :1] * self.decode_boundary(outputs, points, at)
+                + weight[:, 1:] * self.decode_segment(outputs, points, at))
 
-    def regression_loss(self, outputs, points: Points, targets: Tensor, positive: Tensor) -> Tensor:
-        answers = (self.decode(outputs, points), self.decode_boundary(outputs, points),
-                   self.decode_segment(outputs, points))
-        fused, boundary, segment = (diou(answer[positive], targets[positive]).sum() for answer in answers)
+    def regression_loss(self, outputs, points: Points, at: At, targets: Tensor) -> Tensor:
+        fused, boundary, segment = (diou(decode(outputs, points, at), targets) for decode in
+                                    (self.decode, self.decode_boundary, self.decode_segment))
         return fused + 0.5 * (boundary + segment)

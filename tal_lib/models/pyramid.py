@@ -17,6 +17,16 @@ from tal_lib.models.blocks import ConvNormReLU, TemporalConv, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig
 from tal_lib.models.losses import diou, sigmoid_focal
 
+
+@dataclass(frozen=True)
+class At:
+    """Chosen points: index of recording, row among the points, class; each (N,)."""
+
+    batch: Tensor
+    row: Tensor
+    label: Tensor
+
+
 RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000))
 
 
@@ -26,6 +36,7 @@ class PyramidConfig(DetectorConfig):
 
     width: int = 512  # channels C of the pyramid
     embedding_layers: int = 2  # k3 convolutions before it
+    stem_blocks: int = 2  # at stride 1, before the levels
     head_width: int = 512
     head_layers: int = 2  # k3 convolutions before the output convolution
     ranges: tuple[tuple[float, float], ...] = RANGES  # a level each, on the larger distance to the ends, in steps
@@ -98,13 +109,27 @@ class PyramidDetector(Detector):
 
     # what a model defines
 
-    def build_pyramid(self) -> None:
-        """Create the layers that `pyramid` uses."""
+    def block(self, stride: int) -> nn.Module:
+        """A block `(x, keep) → (x, keep)` of stride 1 (stem) or 2 (the first of a level)."""
         raise NotImplementedError
+
+    def build_pyramid(self) -> None:
+        """Create the layers that `pyramid` uses: a stem, a block a level, a norm a level."""
+        config = self.config
+        self.stem = nn.ModuleList(self.block(1) for _ in range(config.stem_blocks))
+        self.branch = nn.ModuleList(self.block(2) for _ in config.ranges[1:])
+        self.neck = nn.ModuleList(nn.LayerNorm(config.width) for _ in config.ranges)
 
     def pyramid(self, x: Tensor, keep: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
         """Embedded features (B, T, C) → features and masks of each level."""
-        raise NotImplementedError
+        for block in self.stem:
+            x, keep = block(x, keep)
+        levels, keeps = [x], [keep]
+        for block in self.branch:
+            x, keep = block(x, keep)
+            levels.append(x)
+            keeps.append(keep)
+        return [norm(level) for norm, level in zip(self.neck, levels)], keeps
 
     def build_heads(self) -> None:
         """Create the layers that `heads` uses."""
@@ -128,14 +153,30 @@ class PyramidDetector(Detector):
         distances = self.boundary_out(self.boundary_tower(x, keep), keep)[:, rows]
         return logits, F.relu(self.scales(distances, sizes))
 
-    def decode(self, outputs: tuple[Tensor, ...], points: Points) -> Tensor:
-        """Segments (B, P, 2) in steps."""
-        distances = outputs[1] * points.stride[:, None]
-        return torch.stack([points.position - distances[..., 0], points.position + distances[..., 1]], -1)
+    def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
+        """Segments (N, 2) in steps of the chosen points."""
+        distances = outputs[1][at.batch, at.row] * points.stride[at.row, None]
+        position = points.position[at.row]
+        return torch.stack([position - distances[:, 0], position + distances[:, 1]], -1)
 
-    def regression_loss(self, outputs: tuple[Tensor, ...], points: Points, targets: Tensor, positive: Tensor) -> Tensor:
-        """Summed loss of the positive points; targets (B, P, 2) in steps, positive (B, P)."""
-        return diou(self.decode(outputs, points)[positive], targets[positive]).sum()
+    def assign(self, outputs: tuple[Tensor, ...], points: Points, valid: Tensor, batch: Batch):
+        """Targets of all points: classes (B, P, K), segments (B, P, 2) in steps, positive (B, P)."""
+        found = [centre_assignment(points, segments, labels, self.num_classes, self.config.centre_radius)
+                 for segments, labels in zip(batch.segments, batch.labels)]
+        return tuple(torch.stack(part) for part in zip(*found))
+
+    def positives_of(self, classes: Tensor, positive: Tensor) -> At:
+        """The points that learn a segment, from targets (B, P, K) and (B, P)."""
+        batch, row = positive.nonzero(as_tuple=True)
+        return At(batch, row, classes[batch, row].argmax(-1))
+
+    def regression_loss(self, outputs: tuple[Tensor, ...], points: Points, at: At, targets: Tensor) -> Tensor:
+        """Loss (N,) of the positive points; targets (N, 2) in steps."""
+        return diou(self.decode(outputs, points, at), targets)
+
+    def class_weights(self, outputs: tuple[Tensor, ...], points: Points, at: At, targets: Tensor) -> Tensor | None:
+        """Weights (N,) of the positive points' class loss; None: all one."""
+        return None
 
     # what they share
 
@@ -158,18 +199,22 @@ class PyramidDetector(Detector):
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         points, valid = self.points(batch.mask.shape[1]), self.level_mask(batch.mask)
-        logits = outputs[0]
-        found = [centre_assignment(points, segments, labels, self.num_classes, self.config.centre_radius)
-                 for segments, labels in zip(batch.segments, batch.labels)]
-        classes, segments, positive = (torch.stack(part) for part in zip(*found))
-        positive &= valid
+        classes, segments, positive = self.assign(outputs, points, valid, batch)
+        at = self.positives_of(classes, positive & valid)
+        targets = segments[at.batch, at.row]
         if self.training:
             momentum = self.config.loss_norm_momentum
-            self.positives.mul_(momentum).add_((1 - momentum) * positive.sum().clamp(min=1))
+            count = (positive & valid).sum().clamp(min=1)
+            self.positives.mul_(momentum).add_((1 - momentum) * count)
         smooth = self.config.label_smoothing
-        classes = classes * (1 - smooth) + smooth / (self.num_classes + 1)
-        classification = sigmoid_focal(logits[valid], classes[valid]).sum() / self.positives
-        regression = self.regression_loss(outputs, points, segments, positive) / self.positives
+        focal = sigmoid_focal(outputs[0], classes * (1 - smooth) + smooth / (self.num_classes + 1))
+        weights = self.class_weights(outputs, points, at, targets)
+        if weights is not None:
+            factor = torch.ones_like(focal)
+            factor[at.batch, at.row, at.label] = weights
+            focal = focal * factor
+        classification = focal[valid].sum() / self.positives
+        regression = self.regression_loss(outputs, points, at, targets).sum() / self.positives
         return {"total": classification + self.config.regression_weight * regression,
                 "classification": classification.detach(), "regression": regression.detach()}
 
@@ -179,17 +224,19 @@ class PyramidDetector(Detector):
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         points, valid, post = self.points(mask.shape[1]), self.level_mask(mask), self.config.post
-        segments, probabilities = self.decode(outputs, points), self.probabilities(outputs)
+        probabilities = self.probabilities(outputs)
         found = []
         for index in range(len(mask)):
-            parts, first = [], 0
+            rows, labels, scores, first = [], [], [], 0
             for size in points.level_sizes:
-                level = slice(first, first + size)
+                level = (probabilities[index, first:first + size] * valid[index, first:first + size, None]).flatten()
+                best, at = level.topk(min(post.max_candidates, len(level)))
+                at = at[best > post.score_threshold]
+                rows.append(first + at // self.num_classes)
+                labels.append(at % self.num_classes)
+                scores.append(best[:len(at)])
                 first += size
-                scores = (probabilities[index, level] * valid[index, level, None]).flatten()
-                scores, at = scores.topk(min(post.max_candidates, len(scores)))
-                strong = scores > post.score_threshold
-                scores, at = scores[strong], at[strong]
-                parts.append((segments[index, level][at // self.num_classes], scores, at % self.num_classes))
-            found.append(Candidates(*(torch.cat(part) for part in zip(*parts))))
+            row, label = torch.cat(rows), torch.cat(labels)
+            segments = self.decode(outputs, points, At(torch.full_like(row, index), row, label))
+            found.append(Candidates(segments, torch.cat(scores), label))
         return found

@@ -92,9 +92,9 @@ def _cost(cost, results, folder, drawn):
     written = []
     for (device, benchmark), rows in cost.groupby(["device_name", "benchmark"], sort=False):
         table = rows.assign(**{key: (rows[key] / unit).round(3) for key, unit in scale.items()})[list(columns)]
+        caption = (f"Inference cost, batch 1, float32, {device} ({rows.threads_used.iloc[0]} threads); D and K of {benchmark}.")
         written.append(tables.write_table(table.rename(columns=columns), results,
-                                          f"inference_cost_{benchmark}_{rows.device.iloc[0]}", f"Inference cost, batch 1, float32, {device} ({rows.threads.iloc[0]} threads); D and K "
-                                          f"of {benchmark}."))
+                                          f"inference_cost_{benchmark}_{rows.device.iloc[0]}", caption))
         for value, (name, label, unit) in COSTS.items():
             if rows.length_steps.nunique() > 1:
                 _draw(figures.cost_against_length(rows.assign(**{value: rows[value] / unit}), value, label), folder,

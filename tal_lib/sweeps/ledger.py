@@ -52,16 +52,21 @@ def update_ledger(path: str | Path, records: dict[str, dict]) -> dict[str, dict]
     return union
 
 
+def finished_elsewhere(results: str | Path) -> set[str]:
+    """Ids of all cells in any ledger: sweeps that share a cell share its result."""
+    return {cell for path in Path(results).glob("ledger/*.jsonl") for cell in read_ledger(path)}
+
+
 def read_all(results: str | Path) -> list[dict]:
     """Every current record of every ledger below a results folder, sorted by id.
 
-    Of several records of one sweep with the same notebook and parameters only the newest is current: the others were made
+    Of several records with the same notebook and parameters only the newest is current: the others were made
     with an older notebook or older data.
     """
     current: dict[str, dict] = {}
     for path in sorted(Path(results).glob("ledger/*.jsonl")):
         for record in read_ledger(path).values():
-            key = json.dumps([record["sweep"], record["notebook"], record["parameters"]], sort_keys=True)
+            key = json.dumps([record["notebook"], record["parameters"]], sort_keys=True)
             if key not in current or record["provenance"]["utc"] > current[key]["provenance"]["utc"]:
                 current[key] = record
     return sorted(current.values(), key=lambda record: record["id"])

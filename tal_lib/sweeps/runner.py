@@ -17,7 +17,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.provenance import usable_cores
 from tal_lib.sweeps.grid import Cell, plan
-from tal_lib.sweeps.ledger import RESULT, finished_runs, update_ledger
+from tal_lib.sweeps.ledger import RESULT, finished_elsewhere, finished_runs, update_ledger
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def run(grid_yaml, *, jobs: int = 1, cluster: str | None = None, resume: bool = 
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        known = update_ledger(ledger, finished_runs(folder)) if resume else {}
+        known = set(update_ledger(ledger, finished_runs(folder))) | finished_elsewhere(results) if resume else set()
         waiting = [cell for cell in cells if cell.id not in known]
         failed = _run_all(waiting, folder, ledger, jobs, progress)
     return SweepResult(cells, len(cells) - len(waiting), len(waiting) - len(failed), failed, ledger, folder)

@@ -38,6 +38,8 @@ _DENSE = Recipe(optimizer="adam", learning_rate=1e-4, weight_decay=0.0, epochs=1
 _COMPACT = Recipe()
 _PAPER = {
     "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
+    "tridet": Recipe(learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4),
     "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "window_cnn": _DENSE,
     "bilstm": replace(_DENSE, batch_size=15, max_steps=15),

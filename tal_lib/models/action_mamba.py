@@ -1,0 +1,136 @@
+"""ActionMamba: ActionFormer's frame with selective state-space blocks.
+
+Source: Chen et al., Video Mamba Suite: State Space Model as a Versatile Alternative for Video Understanding, 2024 (DBM and ViM
+blocks, appendix); Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023, algorithm 2.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.errors import TalError
+from tal_lib.models.blocks import DepthwiseConv, DropPath, halve, masked, max_pool
+from tal_lib.models.detector import PostProcess
+from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.registry import register
+from tal_lib.models.scan import linear_scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionMambaConfig(PyramidConfig):
+    """THUMOS14 values by default."""
+
+    block: str = "dbm"  # dbm: both directions share parameters, half of the channels each; vim: each its own, on all channels
+    state: int = 16  # N, size of the state of a channel
+    conv_kernel: int = 4
+    drop_path: float = 0.1
+
+    def __post_init__(self):
+        if self.block not in ("dbm", "vim"):
+            raise TalError(f"unknown block {self.block!r}", remedy="Choose dbm or vim.")
+
+
+class SelectiveScan(nn.Module):
+    """Causal convolution → selective state space; (B, T, C) → same.
+
+    h_t = exp(Δ_t A) h_(t−1) + Δ_t B_t x_t, y_t = C_t h_t + D x_t; Δ, B, C from x. Source: Mamba, algorithm 2.
+    """
+
+    LONGEST = 4096  # at inference longer recordings are scanned in stretches of this many steps, to bound memory
+
+    def __init__(self, channels: int, state: int, rank: int, kernel: int):
+        super().__init__()
+        self.state, self.rank = state, rank
+        self.conv = DepthwiseConv(channels, kernel, bias=True, causal=True)
+        self.parameters_of = nn.Linear(channels, rank + 2 * state, bias=False)  # Δ's factors, B, C
+        self.step = nn.Linear(rank, channels)
+        nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
+        start = torch.exp(torch.rand(channels) * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3))
+        with torch.no_grad():  # softplus(bias) is log-uniform in [1e-3, 0.1]
+            self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
+        self.log_a = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(channels, 1))  # (C, N)
+        self.skip = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        x = masked(F.silu(self.conv(x, keep)), keep)
+        rate, b, c = self.parameters_of(x).split([self.rank, self.state, self.state], -1)
+        delta = F.softplus(self.step(rate))  # (B, T, C)
+        a = -self.log_a.exp()
+        stretch = x.shape[1] if torch.is_grad_enabled() else self.LONGEST
+        states, outputs = None, []
+        for first in range(0, x.shape[1], stretch):
+            at = slice(first, first + stretch)
+            decay = (delta[:, at].unsqueeze(-1) * a).exp()  # (B, T, C, N)
+            h = linear_scan(decay, (delta[:, at] * x[:, at]).unsqueeze(-1) * b[:, at].unsqueeze(2), states)
+            outputs.append((h @ c[:, at].unsqueeze(-1)).squeeze(-1))
+            states = h[:, -1]
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        return torch.addcmul(y, x, self.skip)
+
+
+class DBM(nn.Module):
+    """Decomposed bidirectional Mamba: half of the channels are scanned forward, half backward, with the same parameters."""
+
+    def __init__(self, c: ActionMambaConfig):
+        super().__init__()
+        self.inner = nn.Linear(c.width, 2 * c.width, bias=False)  # expand 1: signal and gate
+        self.scan = SelectiveScan(c.width // 2, c.state, max(1, c.width // 16), c.conv_kernel)
+        self.out = nn.Linear(c.width, c.width, bias=False)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        signal, gate = self.inner(x).chunk(2, -1)
+        ahead, back = signal.chunk(2, -1)
+        both = torch.cat([ahead, back.flip(1)])  # the two directions as one batch
+        y = self.scan(both, None if keep is None else torch.cat([keep, keep.flip(1)]))
+        ahead, back = y.chunk(2)
+        return self.out(torch.cat([ahead, back.flip(1)], -1) * F.silu(gate))
+
+
+class ViM(nn.Module):
+    """Both directions over all channels with parameters of their own, summed. Source: Zhu et al., Vision Mamba, 2024."""
+
+    def __init__(self, c: ActionMambaConfig):
+        super().__init__()
+        inner = 2 * c.width
+        self.inner = nn.Linear(c.width, 2 * inner, bias=False)
+        self.ahead, self.back = (SelectiveScan(inner, c.state, max(1, c.width // 16), c.conv_kernel) for _ in range(2))
+        self.out = nn.Linear(inner, c.width, bias=False)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        signal, gate = self.inner(x).chunk(2, -1)
+        back = self.back(signal.flip(1), None if keep is None else keep.flip(1)).flip(1)
+        return self.out((self.ahead(signal, keep) + back) * F.silu(gate))
+
+
+class MambaBlock(nn.Module):
+    """Norm → DBM or ViM → scaled residual → max-pool if it begins a level."""
+
+    def __init__(self, c: ActionMambaConfig, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.norm = nn.LayerNorm(c.width)
+        self.mixer = DBM(c) if c.block == "dbm" else ViM(c)
+        self.drop = DropPath(c.width, c.drop_path)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x = x + self.drop(masked(self.mixer(masked(self.norm(x), keep), keep), keep))
+        return (max_pool(x, keep), halve(keep)) if self.stride == 2 else (x, keep)
+
+
+@register(
+    "action_mamba",
+    paper=ActionMambaConfig(),
+    compact=ActionMambaConfig(width=128, head_width=128, state=8),
+    paper_activitynet=ActionMambaConfig(width=256, head_width=256, loss_norm=200, label_smoothing=0.1,
+                                        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9)),
+)
+class ActionMamba(PyramidDetector):
+    """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""
+
+    config: ActionMambaConfig
+
+    def block(self, stride: int) -> MambaBlock:
+        return MambaBlock(self.config, stride)

@@ -1,0 +1,127 @@
+"""TriDet: scalable-granularity perception blocks, and boundaries as expectations over relative bins.
+
+Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023.
+Means and group norms run over the valid steps; the authors' code runs them over its padding too, so a released checkpoint gives
+the authors' outputs for inputs without padding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.assignment import Points
+from tal_lib.models.blocks import DepthwiseConv, DropPath, MaskedGroupNorm, TemporalConv, halve, masked, max_pool
+from tal_lib.models.detector import PostProcess
+from tal_lib.models.losses import interval_iou
+from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriDetConfig(PyramidConfig):
+    """THUMOS14 values by default."""
+
+    window: int = 1  # w: kernel of the window branch
+    scale: float = 5.0  # k: the wide kernel is (w + 1) · k, made odd
+    mlp_width: int = 768
+    groups: int = 16  # of the group norm
+    drop_path: float = 0.1
+    bins: int = 16  # B: relative positions on either side, besides the point's own
+    iou_power: float = 0.2  # class loss of positives × tIoU to this power
+    weight_std: float = 1.0  # initial, of the depthwise kernels
+
+
+class SGPBlock(nn.Module):
+    """Scalable-granularity perception: an instant branch gated by the recording's mean, a window branch of two extents.
+
+    (B, T, C) → (B, ceil(T / stride), C). Source: section 3.2, equations 1–4.
+    """
+
+    def __init__(self, c: TriDetConfig, stride: int):
+        super().__init__()
+        self.stride = stride
+        wide = round((c.window + 1) * c.scale)
+        wide += 1 - wide % 2
+        self.norm = nn.LayerNorm(c.width)
+        conv = lambda kernel: DepthwiseConv(c.width, kernel, bias=True)  # noqa: E731
+        self.fc, self.global_fc = conv(1), conv(1)
+        self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide)
+        for layer in (self.fc, self.global_fc, self.psi, self.convw, self.convkw):
+            nn.init.normal_(layer.weight, 0, c.weight_std)
+            nn.init.zeros_(layer.bias)
+        self.group_norm = MaskedGroupNorm(c.groups, c.width)
+        self.mlp_in, self.mlp_out = nn.Linear(c.width, c.mlp_width), nn.Linear(c.mlp_width, c.width)
+        # blocks at stride 1 have plain residuals, as released
+        self.drop1, self.drop2 = (DropPath(c.width, c.drop_path) if stride > 1 else nn.Identity() for _ in range(2))
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.stride == 2:
+            x, keep = max_pool(x, keep), halve(keep)
+        u = masked(self.norm(x), keep)
+        mean = u.mean(1, keepdim=True) if keep is None else u.sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
+        instant = self.fc(u) * F.relu(self.global_fc(mean))
+        window = (self.convw(u) + self.convkw(u)) * self.psi(u)
+        x = masked(x + self.drop1(instant + window + u), keep)
+        x = x + self.drop2(self.mlp_out(F.gelu(self.mlp_in(self.group_norm(x, keep)))))
+        return masked(x, keep), keep
+
+
+@register(
+    "tridet",
+    paper=TriDetConfig(),
+    compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
+    paper_activitynet=TriDetConfig(width=256, head_width=512, window=15, scale=1.3, mlp_width=2048, bins=12, iou_power=1.0,
+                                   weight_std=0.2, loss_norm=400, label_smoothing=0.1,
+                                   post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95)),
+)
+class TriDet(PyramidDetector):
+    """forward: class logits (B, P, K), bin offsets (B, P, 2, bins + 1), start and end scores (B, P, K) each."""
+
+    config: TriDetConfig
+
+    def block(self, stride: int) -> SGPBlock:
+        return SGPBlock(self.config, stride)
+
+    def build_heads(self) -> None:
+        c = self.config
+        tower = lambda: Tower(c.width, c.head_width, c.head_layers)  # noqa: E731
+        self.class_tower, self.start_tower, self.end_tower, self.boundary_tower = (tower() for _ in range(4))
+        self.class_out, self.start_out, self.end_out = (self.class_output(c.head_width) for _ in range(3))
+        self.boundary_out = TemporalConv(c.head_width, 2 * (c.bins + 1))
+        nn.init.zeros_(self.boundary_out.bias)
+        self.scales = Scales(len(c.ranges))
+
+    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        still = x.detach()  # boundaries do not teach the pyramid
+        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
+        start, end = (masked(out(tower(still, keep), keep), keep)[:, rows]
+                      for out, tower in ((self.start_out, self.start_tower), (self.end_out, self.end_tower)))
+        bins = F.relu(self.scales(self.boundary_out(self.boundary_tower(x, keep), keep)[:, rows], sizes))
+        return logits, bins.unflatten(-1, (2, -1)), start, end
+
+    def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
+        """Expected distances over the bins, for the class in question. Source: section 3.3, equations 5–8."""
+        bins = torch.arange(self.config.bins + 1, device=at.row.device)
+        sizes = torch.tensor(points.level_sizes, device=at.row.device)
+        last = torch.repeat_interleave(sizes.cumsum(0), sizes)[at.row]  # one past the level
+        first = last - torch.repeat_interleave(sizes, sizes)[at.row]
+
+        def expected(scores, rows, offsets, distance):  # rows (N, B + 1); outside the level a score of zero
+            inside = (rows >= first[:, None]) & (rows < last[:, None])
+            near = scores[at.batch[:, None], rows.clamp(0, scores.shape[1] - 1), at.label[:, None]] * inside
+            return ((near + offsets).softmax(-1) * distance).sum(-1)
+
+        offsets, row, stride = outputs[1][at.batch, at.row], at.row[:, None], points.stride[at.row]
+        to_start = expected(outputs[2], row - bins.flip(0), offsets[:, 0], bins.flip(0))
+        to_end = expected(outputs[3], row + bins, offsets[:, 1], bins)
+        position = points.position[at.row]
+        return torch.stack([position - to_start * stride, position + to_end * stride], -1)
+
+    def positives_of(self, classes: Tensor, positive: Tensor) -> At:
+        return At(*((classes > 0) & positive[..., None]).nonzero(as_tuple=True))
+
+    @torch.no_grad()
+    def class_weights(self, outputs, points: Points, at: At, targets: Tensor) -> Tensor:
+        return interval_iou(self.decode(outputs, points, at), targets) ** self.config.iou_power
