@@ -26,3 +26,11 @@ def diou(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
     hull = torch.maximum(a[..., 1], b[..., 1]) - torch.minimum(a[..., 0], b[..., 0])
     centres = 0.5 * (a.sum(-1) - b.sum(-1))
     return 1 - interval_iou(a, b, eps) + (centres / hull.clamp(min=eps)) ** 2
+
+
+def giou(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """1 − tIoU + the share of the hull that neither covers, of segments (..., 2). Source: Rezatofighi et al., CVPR 2019."""
+    hull = torch.maximum(a[..., 1], b[..., 1]) - torch.minimum(a[..., 0], b[..., 0])
+    overlap = interval_iou(a, b, eps)
+    union = ((a[..., 1] - a[..., 0]).clamp(min=0) + (b[..., 1] - b[..., 0]).clamp(min=0)) / (1 + overlap)
+    return 1 - overlap + (hull - union) / hull.clamp(min=eps)

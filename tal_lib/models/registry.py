@@ -1,5 +1,6 @@
 """Models by name: every class decorated with `register` can be built, swept, tested and measured."""
 
+import functools
 import importlib
 import pkgutil
 
@@ -21,11 +22,12 @@ def register(name: str, **presets):
     return add
 
 
+@functools.cache
 def _load():
-    if not _MODELS:
-        package = importlib.import_module("tal_lib.models")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"tal_lib.models.{module.name}")
+    """Import every module of the package once, so that each model has registered itself."""
+    package = importlib.import_module("tal_lib.models")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"tal_lib.models.{module.name}")
 
 
 def names() -> list[str]:

@@ -1,6 +1,5 @@
 """A trained model in one file: weights, how to build it, class names and feature spec."""
 
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from tal_lib import models
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
+from tal_lib.models.checkpoints import read_checkpoint
 
 FORMAT = 1
 
@@ -31,20 +31,6 @@ def save_model(path: str | Path, trained: Trained) -> Path:
         torch.save({"format": FORMAT, "spec": trained.model.spec, "state_dict": trained.model.state_dict(),
                     "classes": list(trained.classes), "feature_spec": spec, "stream": trained.stream}, temporary)
     return Path(path)
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """Contents of a checkpoint file, tensors and plain values only (nothing in it can run code)."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise TalError("file not found", where=path, remedy="Train a model with `tal train`.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise TalError(f"not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-                       where=path, remedy="Copy or train it again.") from None
-    if not isinstance(content, dict):
-        raise TalError(f"holds {type(content).__name__}, not a checkpoint", where=path, remedy="Train a model with `tal train`.")
-    return content
 
 
 def load_model(path: str | Path) -> Trained:

@@ -18,7 +18,8 @@ from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
-from tal_lib.training.checkpoints import Trained, read_checkpoint, save_model
+from tal_lib.models.checkpoints import read_checkpoint
+from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 
 

@@ -1,0 +1,214 @@
+"""AFSD: coarse segments, then refined by what lies at their boundaries.
+
+Source: Lin et al., Learning Salient Boundary Feature for Anchor-free Temporal Action Localization, CVPR 2021. Kept: the pyramid of
+strided convolutions, exponential coarse distances, boundary max-pooling on the frame-level and the level's own features, refinement,
+quality, and boundary consistency. Assignment and range limits are those shared by all pyramids here. Left out: the contrastive
+triplet on clips with a pasted background copy, which needs a second pass over altered clips.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.models.assignment import Points
+from tal_lib.models.blocks import MaskedGroupNorm, TemporalConv, halve, masked, to_keep
+from tal_lib.models.detector import PostProcess
+from tal_lib.models.losses import giou, interval_iou, sigmoid_focal
+from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class AFSDConfig(PyramidConfig):
+    """THUMOS14 values by default."""
+
+    embedding_layers: int = 1
+    groups: int = 32  # of the group norms
+    piou: float = 0.5  # refinement learns from coarse segments of at least this tIoU
+    location_weight: float = 10.0
+    class_weight: float = 1.0
+    boundary_weight: float = 1.0  # of boundary consistency
+    regression_weight: float = 1.0
+
+
+class ConvGroupNorm(nn.Module):
+    """Convolution → group norm → ReLU; at stride 2 every other step is kept."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.conv, self.norm = TemporalConv(inputs, outputs, kernel), MaskedGroupNorm(groups, outputs)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x = self.conv(x, keep)
+        if self.stride == 2:
+            x, keep = x[:, ::2], halve(keep)
+        return masked(F.relu(self.norm(x, keep)), keep), keep
+
+
+def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Channel-wise maximum over ranges of steps, in O(T log T) for all ranges together.
+
+    Args:
+        x: (B, T, C); first, last: (B, P) inclusive steps, clamped to the recording, first ≤ last.
+
+    Returns:
+        (B, P, C). Every range is covered by two windows of a power of two; their maxima are prepared for all positions.
+    """
+    batch, steps, channels = x.shape
+    first, last = first.clamp(0, steps - 1), last.clamp(0, steps - 1)
+    size = last - first + 1
+    power = (size.float() + 0.5).log2().floor().long()
+    larger = lambda a, b: torch.where(a >= b, a, b)  # noqa: E731  (a cheaper gradient than maximum's)
+    tables, table, span = [x], x, 1
+    while 2 * span <= steps:
+        table = torch.cat([larger(table[:, :-span], table[:, span:]), table[:, -span:]], 1)  # the tail is never asked for
+        tables.append(table)
+        span *= 2
+    power = power.clamp(max=len(tables) - 1)
+    rows = torch.stack(tables, 1).reshape(-1, channels)  # (B · levels · T, C)
+    offset = torch.arange(batch, device=x.device)[:, None] * len(tables) * steps + power * steps
+    take = lambda at: rows.index_select(0, (offset + at).flatten()).unflatten(0, (batch, -1))  # noqa: E731
+    return larger(take(first), take(last - 2**power + 1))
+
+
+def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
+    """Boundary max-pooling: half of the channels from around the start, half from around the end.
+
+    The start region is [start − len / 10, start + len / 4], the end region [end − len / 4, end + len / 10].
+
+    Args:
+        x: (B, T, C); segments: (B, P, 2) in steps of x; steps: (B, 1) valid steps.
+
+    Source: section 3.3, equation 4.
+    """
+    length = (segments[..., 1] - segments[..., 0]).clamp(min=1)
+    half = x.shape[-1] // 2
+    parts = []
+    for channels, at, before, after in ((x[..., :half], segments[..., 0], 0.1, 0.25), (x[..., half:], segments[..., 1], 0.25, 0.1)):
+        first = torch.minimum((at - before * length).floor().long().clamp(min=0), steps - 1)
+        last = torch.maximum(torch.minimum((at + after * length).ceil().long(), steps - 1), first)
+        parts.append(range_max(channels, first, last))
+    return torch.cat(parts, -1)
+
+
+@register(
+    "afsd",
+    paper=AFSDConfig(),
+    compact=AFSDConfig(width=128, head_width=128, groups=16),
+    paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),
+)
+class AFSD(PyramidDetector):
+    """forward: coarse logits (B, P, K), coarse distances (B, P, 2), refined logits (B, P, K), offsets (B, P, 2) in half-lengths of
+    the coarse segment, quality (B, P, 1), boundary curves (B, T, 2).
+    """
+
+    config: AFSDConfig
+
+    def build_pyramid(self) -> None:
+        c = self.config
+        self.branch = nn.ModuleList(ConvGroupNorm(c.width, c.width, 3, c.groups, stride=2) for _ in c.ranges[1:])
+        self.frame = nn.ModuleList(ConvGroupNorm(c.width, c.width, 3, c.groups) for _ in range(3))
+
+    def pyramid(self, x: Tensor, keep: Tensor | None):
+        levels, keeps = [x], [keep]
+        for conv in self.branch:
+            x, keep = conv(x, keep)
+            levels.append(x)
+            keeps.append(keep)
+        return levels, keeps
+
+    def build_heads(self) -> None:
+        c = self.config
+        self.class_tower, self.boundary_tower = (Tower(c.width, c.head_width, c.head_layers) for _ in range(2))
+        self.class_out, self.boundary_out = self.class_output(c.head_width), TemporalConv(c.head_width, 2)
+        nn.init.zeros_(self.boundary_out.bias)
+        self.scales = Scales(len(c.ranges))
+        mix = lambda: nn.Sequential(nn.Linear(3 * c.width, c.width), nn.LayerNorm(c.width), nn.ReLU())  # noqa: E731
+        self.class_mix, self.location_mix = mix(), mix()
+        self.class_again, self.offset, self.quality = (nn.Linear(c.width, n) for n in (self.num_classes, 2, 1))
+        nn.init.constant_(self.class_again.bias, -math.log((1 - c.prior) / c.prior))
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        keep = to_keep(mask, features)
+        x = self.embed(features.transpose(1, 2), keep)
+        levels, keeps = self.pyramid(x, keep)
+        sizes = tuple(level.shape[1] for level in levels)
+        joined, joined_keep, rows = join_levels(levels, keeps)
+        logits = self.class_out(self.class_tower(joined, joined_keep), joined_keep)[:, rows]
+        distances = self.boundary_out(self.boundary_tower(joined, joined_keep), joined_keep)[:, rows]
+        distances = self.scales(distances, sizes).clamp(max=8).exp()
+
+        frame = x
+        for conv in self.frame:
+            frame, _ = conv(frame, keep)
+        points = self.points(features.shape[-1])
+        coarse = self.coarse_segments(distances.detach(), points)
+        count = (torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()).clamp(min=1)
+        own, first = [], 0
+        for level, (size, one) in enumerate(zip(sizes, levels)):  # the level's own feature, in its own steps
+            here = coarse[:, first:first + size] / 2**level
+            own.append(boundary_pooling(one, here, -(-count // 2**level)))
+            first += size
+        every = torch.cat([joined[:, rows], boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
+        for_class, for_location = self.class_mix(every), self.location_mix(every)
+        half = frame.shape[-1] // 2
+        curves = torch.stack([frame[..., :half].mean(-1), frame[..., half:].mean(-1)], -1)
+        return logits, distances, self.class_again(for_class), self.offset(for_location), self.quality(for_location), curves
+
+    @staticmethod
+    def coarse_segments(distances: Tensor, points: Points) -> Tensor:
+        """Segments (B, P, 2) in steps from distances in strides."""
+        reach = distances * points.stride[:, None]
+        return torch.stack([points.position - reach[..., 0], points.position + reach[..., 1]], -1)
+
+    def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
+        """Refined segments: the coarse ends moved by offsets in half-lengths."""
+        coarse = super().decode(outputs, points, at)
+        half = (coarse[:, 1:] - coarse[:, :1]) / 2
+        return coarse + outputs[3][at.batch, at.row] * half
+
+    def probabilities(self, outputs: tuple[Tensor, ...]) -> Tensor:
+        return 0.5 * (outputs[0].sigmoid() + outputs[2].sigmoid()) * outputs[4].sigmoid()
+
+    def regression_loss(self, outputs: tuple[Tensor, ...], points: Points, at: At, targets: Tensor) -> Tensor:
+        c = self.config
+        coarse = super().decode(outputs, points, at)
+        overlap = interval_iou(coarse, targets).detach()
+        half = ((coarse[:, 1:] - coarse[:, :1]) / 2).detach().clamp(min=1e-3)
+        wanted = (targets - coarse.detach()) / half
+        good = (overlap >= c.piou).to(coarse)
+        refined = (outputs[3][at.batch, at.row] - wanted).abs().clamp(max=4).sum(-1) * good
+        fits = interval_iou(self.decode(outputs, points, at), targets).detach()
+        quality = F.binary_cross_entropy_with_logits(outputs[4][at.batch, at.row, 0], fits, reduction="none")
+        # the refined class is learned where the coarse segment is good enough; see `loss` for the rest of the points
+        return c.location_weight / 10 * (giou(coarse, targets) + refined) + quality
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        c = self.config
+        losses = super().loss(outputs, batch)
+        points, valid = self.points(batch.mask.shape[1]), self.level_mask(batch.mask)
+        classes, segments, positive = self.assign(outputs, points, valid, batch)
+        good = interval_iou(self.coarse_segments(outputs[1].detach(), points), segments) >= c.piou
+        classes = classes * (positive & good).unsqueeze(-1)
+        refined = sigmoid_focal(outputs[2], classes)[valid].sum() / self.positives
+        boundary = self.boundary_loss(outputs[5], batch)
+        losses["total"] = losses["total"] + c.class_weight * refined + c.boundary_weight * boundary
+        return losses | {"refined": refined.detach(), "boundary": boundary.detach()}
+
+    def boundary_loss(self, curves: Tensor, batch: Batch) -> Tensor:
+        """Boundary consistency: the frame-level halves should be active at annotated starts and ends."""
+        steps = torch.arange(curves.shape[1], device=curves.device, dtype=torch.float32)
+        targets = torch.zeros_like(curves)
+        for index, segments in enumerate(batch.segments):
+            reach = ((segments[:, 1] - segments[:, 0]) / 10).clamp(min=1)
+            for side in range(2):
+                near = (steps[:, None] - segments[:, side]).abs() <= reach
+                targets[index, :, side] = near.any(1).to(curves)
+        p = curves.tanh().clamp(1e-4, 1 - 1e-4)  # the features are after a ReLU
+        loss = F.binary_cross_entropy(p, targets, reduction="none", weight=1 + 4 * targets)
+        return loss[batch.mask].mean()

@@ -1,0 +1,328 @@
+"""TadTR: a set of learned queries, deformable attention over time, one-to-one matching.
+
+Source: Liu et al., End-to-End Temporal Action Detection with Transformer, IEEE TIP 2022. A recording is cut into overlapping slices
+of fixed length; each is a set-prediction problem of its own, their detections are merged by NMS.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.models.blocks import masked, to_keep
+from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
+from tal_lib.models.losses import interval_iou, sigmoid_focal
+from tal_lib.models.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class TadTRConfig(DetectorConfig):
+    """THUMOS14 values by default."""
+
+    width: int = 256
+    heads: int = 8
+    samples: int = 4  # sampling points of a head
+    feed_forward: int = 1024
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    queries: int = 40
+    dropout: float = 0.1
+    slice_steps: int = 128
+    train_overlap: float = 0.75  # of neighbouring slices
+    test_overlap: float = 0.25
+    keep: float = 0.75  # a segment cut by a slice's end is learned if this share of it remains
+    roi_bins: int = 16
+    roi_scale: float = 1.5  # actionness looks at the segment widened by this
+    prior: float = 0.01
+    cost_class: float = 6.0  # of matching
+    cost_l1: float = 5.0
+    cost_iou: float = 2.0
+    class_weight: float = 2.0  # of the losses
+    l1_weight: float = 5.0
+    iou_weight: float = 2.0
+    actionness_weight: float = 4.0
+
+
+def sample_linear(values: Tensor, at: Tensor) -> Tensor:
+    """Values at fractional positions, zero beyond the ends.
+
+    Args:
+        values: (..., L, d); at: (..., M) positions, 0 is the first step's centre.
+
+    Returns:
+        (..., M, d), the two neighbours weighed linearly.
+    """
+    length = values.shape[-2]
+    low = at.floor()
+    share = (at - low).unsqueeze(-1)
+    total = 0
+    for index, weight in ((low, 1 - share), (low + 1, share)):
+        inside = ((index >= 0) & (index < length)).unsqueeze(-1)
+        rows = index.clamp(0, length - 1).long().unsqueeze(-1).expand(*at.shape, values.shape[-1])
+        total = total + values.gather(-2, rows) * (weight * inside)
+    return total
+
+
+class DeformableAttention(nn.Module):
+    """Each query reads a few fractional positions around its reference, whose offsets and weights it predicts.
+
+    Source: section III-C; Zhu et al., Deformable DETR (ICLR 2021), equation 2, in one dimension.
+    """
+
+    def __init__(self, width: int, heads: int, samples: int):
+        super().__init__()
+        self.heads, self.samples = heads, samples
+        self.offsets = nn.Linear(width, heads * samples)
+        self.weights = nn.Linear(width, heads * samples)
+        self.values, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        with torch.no_grad():  # heads look left and right in turn, their samples ever further
+            side = torch.tensor([1.0, -1.0]).repeat(heads)[:heads]
+            self.offsets.bias.copy_((side[:, None] * torch.arange(1, samples + 1)).flatten())
+
+    def forward(self, query: Tensor, memory: Tensor, centre: Tensor, width: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Queries (S, Q, C) with reference centres (S, Q) and widths in steps, memory (S, L, C) → (S, Q, C).
+
+        Offsets are in steps; with a width, in halves of it divided by the number of samples.
+        """
+        slices, queries, _ = query.shape
+        values = masked(self.values(memory), keep).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (S, H, L, d)
+        offsets = self.offsets(query).unflatten(-1, (self.heads, self.samples))
+        if width is not None:
+            offsets = offsets / self.samples * width[..., None, None] * 0.5
+        at = (centre[..., None, None] + offsets).transpose(1, 2)  # (S, H, Q, M)
+        weights = self.weights(query).unflatten(-1, (self.heads, self.samples)).softmax(-1).transpose(1, 2)
+        found = sample_linear(values, at.flatten(2)).unflatten(2, (queries, self.samples))  # (S, H, Q, M, d)
+        return self.out((found * weights.unsqueeze(-1)).sum(-2).transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention, then a feed-forward layer; norms after the residuals."""
+
+    def __init__(self, c: TadTRConfig):
+        super().__init__()
+        self.attention = DeformableAttention(c.width, c.heads, c.samples)
+        self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
+        self.norm1, self.norm2, self.drop = nn.LayerNorm(c.width), nn.LayerNorm(c.width), nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, position: Tensor, centre: Tensor, keep: Tensor | None) -> Tensor:
+        x = self.norm1(x + self.drop(self.attention(x + position, x, centre, None, keep)))
+        return self.norm2(x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among the queries, deformable attention to the memory, feed-forward."""
+
+    def __init__(self, c: TadTRConfig):
+        super().__init__()
+        self.heads = c.heads
+        self.qk, self.v, self.mix = nn.Linear(c.width, 2 * c.width), nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
+        self.attention = DeformableAttention(c.width, c.heads, c.samples)
+        self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
+        self.norms, self.drop = nn.ModuleList(nn.LayerNorm(c.width) for _ in range(3)), nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, position: Tensor, memory: Tensor, centre: Tensor, width: Tensor, keep: Tensor | None) -> Tensor:
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
+        q, k = map(split, self.qk(x + position).chunk(2, -1))
+        scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+        x = self.norms[0](x + self.drop(self.mix((scores.softmax(-1) @ split(self.v(x))).transpose(1, 2).flatten(2))))
+        x = self.norms[1](x + self.drop(self.attention(x + position, memory, centre, width, keep)))
+        return self.norms[2](x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit, clamped away from the ends."""
+    x = x.clamp(eps, 1 - eps)
+    return torch.log(x / (1 - x))
+
+
+def match(class_logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, c: TadTRConfig) -> tuple[Tensor, Tensor]:
+    """One-to-one assignment of least cost between predictions and annotations of a slice (Hungarian method).
+
+    Args:
+        class_logits: (Q, K); boxes: (Q, 2) centre and width in [0, 1]; labels: (N,); targets: (N, 2).
+
+    Returns:
+        indices of predictions and of annotations, min(Q, N) each.
+    """
+    p = class_logits.sigmoid()
+    positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
+    negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
+    cost = (c.cost_class * (positive - negative)[:, labels] + c.cost_l1 * torch.cdist(boxes, targets, p=1)
+            - c.cost_iou * interval_iou(to_segments(boxes)[:, None], to_segments(targets)[None]))
+    rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
+    return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
+
+
+def to_segments(boxes: Tensor) -> Tensor:
+    """Centre and width → start and end."""
+    centre, width = boxes.unbind(-1)
+    return torch.stack([centre - width / 2, centre + width / 2], -1)
+
+
+@register(
+    "tadtr",
+    paper=TadTRConfig(post=PostProcess(nms="soft", voting_tiou=0.0)),
+    compact=TadTRConfig(width=128, heads=4, feed_forward=256, encoder_layers=2, decoder_layers=3, queries=24, train_overlap=0.25,
+                        post=PostProcess(nms="soft", voting_tiou=0.0)),
+    paper_activitynet=TadTRConfig(slice_steps=192, queries=10, train_overlap=0.0, test_overlap=0.0,
+                                  post=PostProcess(max_detections=100, nms="soft", voting_tiou=0.0)),
+)
+class TadTR(Detector):
+    """forward: features (B, D, T) → class logits (B, S, layers, Q, K), boxes (B, S, layers, Q, 2) and actionness (B, S, Q).
+
+    S slices a recording; boxes are centre and width as shares of the slice.
+    """
+
+    config: TadTRConfig
+
+    def __init__(self, config: TadTRConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        c = config
+        self.reduce, self.norm = nn.Linear(input_dim, c.width), nn.GroupNorm(min(32, c.width // 4), c.width)
+        self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
+        self.query = nn.Parameter(torch.randn(c.queries, 2 * c.width))  # content and position
+        self.reference = nn.Linear(c.width, 2)
+        self.classify = nn.ModuleList(nn.Linear(c.width, num_classes) for _ in self.decoder)
+        self.refine = nn.ModuleList(nn.Sequential(nn.Linear(c.width, c.width), nn.ReLU(), nn.Linear(c.width, c.width), nn.ReLU(),
+                                                  nn.Linear(c.width, 2)) for _ in self.decoder)
+        for head, box in zip(self.classify, self.refine):
+            nn.init.constant_(head.bias, -math.log((1 - c.prior) / c.prior))
+            nn.init.zeros_(box[-1].weight)
+            nn.init.zeros_(box[-1].bias)
+        nn.init.constant_(self.refine[0][-1].bias[1:], -2.0)  # begin with short segments
+        self.actionness = nn.Sequential(nn.Linear(c.roi_bins * c.width, c.width), nn.ReLU(), nn.Linear(c.width, c.width), nn.ReLU(),
+                                        nn.Linear(c.width, 1))
+        step = torch.arange(c.slice_steps)[:, None]
+        wave = step / 10_000 ** (torch.arange(0, c.width, 2) / c.width)
+        self.register_buffer("position", torch.stack([wave.sin(), wave.cos()], -1).flatten(1), persistent=False)
+
+    def slices(self, steps: int) -> list[int]:
+        """First step of each slice; training uses more overlap than inference."""
+        c = self.config
+        stride = max(1, round(c.slice_steps * (1 - (c.train_overlap if self.training else c.test_overlap))))
+        return list(range(0, max(0, steps - c.slice_steps) + stride, stride)) if steps > c.slice_steps else [0]
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        c = self.config
+        batch, _, steps = features.shape
+        valid = features.new_ones(batch, steps, 1) if mask is None else to_keep(mask, features)
+        starts = self.slices(int(steps))
+        stride = starts[1] - starts[0] if len(starts) > 1 else c.slice_steps
+        spare = starts[-1] + c.slice_steps - steps
+        cut = lambda x: F.pad(x, (0, 0, 0, spare)).unfold(1, c.slice_steps, stride).transpose(2, 3).flatten(0, 1)  # noqa: E731
+        keep = cut(valid)
+        x = cut(self.reduce(features.transpose(1, 2)) * valid)
+        x = masked(self.normalise(x, keep), keep)
+        centre = torch.arange(c.slice_steps, device=x.device, dtype=x.dtype).expand(x.shape[0], -1)
+        for layer in self.encoder:
+            x = layer(x, self.position, centre, keep)
+        memory = masked(x, keep)
+
+        content, position = (part.expand(x.shape[0], -1, -1) for part in self.query.chunk(2, -1))
+        box = self.reference(position).sigmoid()
+        classes, boxes = [], []
+        for layer, head, refine in zip(self.decoder, self.classify, self.refine):
+            middle, width = (box * c.slice_steps).unbind(-1)
+            content = layer(content, position, memory, middle - 0.5, width, keep)
+            box = (refine(content) + inverse_sigmoid(box)).sigmoid()
+            classes.append(head(content))
+            boxes.append(box)
+            box = box.detach()
+        quality = self.look_again(memory, boxes[-1].detach()).unflatten(0, (batch, -1))
+        return (torch.stack(classes, 1).unflatten(0, (batch, -1)), torch.stack(boxes, 1).unflatten(0, (batch, -1)), quality)
+
+    def normalise(self, x: Tensor, keep: Tensor) -> Tensor:
+        """Group norm over the valid steps of a slice."""
+        groups = self.norm.num_groups
+        grouped, weight = x.unflatten(-1, (groups, -1)), keep[..., None]
+        count = (weight.sum(1, keepdim=True) * grouped.shape[-1]).clamp(min=1)
+        mean = (grouped * weight).sum((1, 3), keepdim=True) / count
+        variance = ((grouped - mean) ** 2 * weight).sum((1, 3), keepdim=True) / count
+        return ((grouped - mean) * torch.rsqrt(variance + self.norm.eps)).flatten(2) * self.norm.weight + self.norm.bias
+
+    def look_again(self, memory: Tensor, boxes: Tensor) -> Tensor:
+        """Actionness regression: RoIAlign over the widened segment → how well it fits; logits (S, Q)."""
+        c = self.config
+        centre, width = (boxes * c.slice_steps).unbind(-1)
+        bins = (torch.arange(c.roi_bins, device=boxes.device) + 0.5) / c.roi_bins - 0.5
+        at = centre[..., None] + bins * width[..., None] * c.roi_scale - 0.5
+        region = sample_linear(memory, at.flatten(1)).unflatten(1, at.shape[1:])  # (S, Q, bins, C)
+        return self.actionness(region.flatten(2)).squeeze(-1)
+
+    def slice_targets(self, start: int, valid_steps: int, segments: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Annotations of a slice: centre and width as shares of it, and labels; those cut too short are left out."""
+        end = min(self.config.slice_steps, valid_steps - start)
+        inside = (segments + 0.5 - start).clamp(0, max(end, 0))  # step t covers [t, t + 1) of the slice
+        length = inside[:, 1] - inside[:, 0]
+        kept = (length > 0.25) & (length >= self.config.keep * (segments[:, 1] - segments[:, 0]))
+        inside = inside[kept] / self.config.slice_steps
+        return torch.stack([inside.mean(-1), inside[:, 1] - inside[:, 0]], -1), labels[kept]
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        c = self.config
+        logits, boxes, quality = outputs
+        slices, layers = logits.shape[1], logits.shape[2]
+        starts = self.starts_of(slices, batch.mask.shape[1])
+        classes = torch.zeros_like(logits)
+        valid = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        chosen, wanted, fits, total = [], [], torch.zeros_like(quality), 0
+        with torch.no_grad():
+            for b, (steps, segments, labels) in enumerate(zip(batch.mask.sum(1).tolist(), batch.segments, batch.labels)):
+                for s, start in enumerate(starts):
+                    if start >= steps:
+                        continue
+                    valid[b, s] = True
+                    targets, names = self.slice_targets(start, steps, segments, labels)
+                    total += len(targets)
+                    if not len(targets):
+                        continue
+                    for layer in range(layers):
+                        rows, columns = match(logits[b, s, layer], boxes[b, s, layer], names, targets, c)
+                        classes[b, s, layer, rows, names[columns]] = 1
+                        chosen += [(b, s, layer, row) for row in rows.tolist()]
+                        wanted.append(targets[columns])
+                    overlap = interval_iou(to_segments(boxes[b, s, -1])[:, None], to_segments(targets)[None])
+                    fits[b, s] = overlap.max(1).values
+        norm = max(1, total)
+        found = boxes[tuple(torch.tensor(chosen, device=boxes.device).T)] if chosen else boxes.flatten(0, -2)[:0]
+        wanted = torch.cat(wanted) if wanted else found
+        classification = sigmoid_focal(logits, classes)[valid].sum() / norm
+        distance = (found - wanted).abs().sum() / norm
+        overlap = (1 - interval_iou(to_segments(found), to_segments(wanted))).sum() / norm
+        actionness = (quality.sigmoid() - fits)[valid].abs().mean() if valid.any() else quality.sum() * 0
+        total_loss = (c.class_weight * classification + c.l1_weight * distance + c.iou_weight * overlap
+                      + c.actionness_weight * actionness)
+        return {"total": total_loss, "classification": classification.detach(), "l1": distance.detach(),
+                "iou": overlap.detach(), "actionness": actionness.detach()}
+
+    def starts_of(self, slices: int, steps: int) -> list[int]:
+        """The slices' first steps, by the overlap that their number tells."""
+        mode = self.training
+        for training in (mode, not mode):
+            self.training = training
+            starts = self.slices(steps)
+            self.training = mode
+            if len(starts) == slices:
+                return starts
+        raise AssertionError("outputs of another length")
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        logits, boxes, quality = outputs
+        starts = torch.tensor(self.starts_of(logits.shape[1], mask.shape[1]), device=boxes.device)
+        scores = logits[:, :, -1].sigmoid() * quality.sigmoid().unsqueeze(-1)  # (B, S, Q, K)
+        segments = to_segments(boxes[:, :, -1]) * self.config.slice_steps + starts[:, None, None] - 0.5
+        found = []
+        for index, steps in enumerate(mask.sum(1).tolist()):
+            here = scores[index] * (starts < steps)[:, None, None]
+            best, at = here.flatten().topk(min(self.config.post.max_candidates, here.numel()))
+            spans = segments[index].flatten(0, 1)[at // self.num_classes].clamp(-0.5, steps - 0.5)
+            found.append(Candidates(spans, best, at % self.num_classes))
+        return found
