@@ -57,6 +57,7 @@ _HANDLES = {
     "aten::addmm_": lambda inputs, outputs: _product(_shape(inputs[1]), _shape(inputs[2])),
     "aten::mm": lambda inputs, outputs: _product(_shape(inputs[0]), _shape(inputs[1])),
     "aten::addcmul": _addcmul,
+    "aten::addcmul_": _addcmul,
     "aten::scaled_dot_product_attention": _attention,
     "aten::lstm": _lstm,
 } | {f"aten::{name}": lambda inputs, outputs: Counter() for name in ELEMENTWISE}

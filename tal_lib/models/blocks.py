@@ -20,65 +20,86 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
     return None if mask_BT is None else mask_BT.unsqueeze(-1).to(like.dtype)
 
 
-class _Taps(torch.autograd.Function):
-    """Sum over taps of shifted rows (N, C) times a matrix a tap (k, C, C') → (N − k + 1, C').
+def _shifts(kernel: int, steps: int, before: int, stride: int = 1):
+    """For every tap: (tap, output steps, input steps) as slices, where the input exists; `before` taps look back."""
+    count = -(-steps // stride)
+    for tap in range(kernel):
+        offset = tap - before
+        first = max(0, -(offset // stride))
+        last = min(count, (steps - 1 - offset) // stride + 1)
+        if first < last:
+            start = first * stride + offset
+            yield tap, slice(first, last), slice(start, start + (last - first - 1) * stride + 1, stride)
 
-    Written out because autograd would allocate a zeroed table for the gradient of every shift.
+
+def _conv(x, weight, bias):
+    """Sum over taps of shifted steps times a matrix a tap, recording by recording, in place and without padding.
+
+    x (B, T, C), weight (k, C, C') → (B, T, C').
     """
-
-    @staticmethod
-    def forward(ctx, table, weight, bias):
-        ctx.save_for_backward(table, weight)
-        return _taps(table, weight, bias)
-
-    @staticmethod
-    def backward(ctx, grad):
-        table, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        rows, taps = grad.shape[0], weight.shape[0]
-        grad_table = table.new_zeros(table.shape) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.empty_like(weight)
-        for tap in range(taps):
-            torch.mm(table[tap:tap + rows].T, grad, out=grad_weight[tap])
-            if grad_table is not None:
-                grad_table[tap:tap + rows].addmm_(grad, weight[tap].T)
-        return grad_table, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None
-
-
-def _taps(table, weight, bias):
-    rows = table.shape[0] - weight.shape[0] + 1
-    y = table[:rows] @ weight[0] if bias is None else torch.addmm(bias, table[:rows], weight[0])
-    for tap in range(1, weight.shape[0]):
-        y = y.addmm_(table[tap:tap + rows], weight[tap])
+    batch, steps, _ = x.shape
+    middle = weight.shape[0] // 2
+    y = x @ weight[middle]
+    if bias is not None:
+        y = y.add_(bias)
+    for tap, out, inp in _shifts(weight.shape[0], steps, middle):
+        if tap != middle:
+            for index in range(batch):
+                y[index, out].addmm_(x[index, inp], weight[tap])
     return y
 
 
-class _DepthwiseTaps(torch.autograd.Function):
-    """Sum over taps of shifted, strided steps times a vector a tap; x (B, T + k − 1, C), weight (k, C)."""
+class _Conv(torch.autograd.Function):
+    """`_conv` with its gradient written out: autograd would allocate a zeroed table for every shift."""
 
     @staticmethod
-    def forward(ctx, x, weight, steps, stride):
+    def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        ctx.last, ctx.stride = (steps - 1) * stride + 1, stride
-        return _depthwise_taps(x, weight, steps, stride)
+        return _conv(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
-        grad_x, grad_weight = torch.zeros_like(x), []
-        for tap in range(weight.shape[0]):
-            at = slice(tap, tap + ctx.last, ctx.stride)
-            grad_x[:, at].addcmul_(grad, weight[tap])
-            grad_weight.append((grad * x[:, at]).sum((0, 1)))
-        return grad_x, torch.stack(grad_weight), None, None
+        grad = grad.contiguous()
+        middle = weight.shape[0] // 2
+        grad_x = grad @ weight[middle].T if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight)
+        for tap, out, inp in _shifts(weight.shape[0], x.shape[1], middle):
+            for index in range(len(x)):
+                grad_weight[tap].addmm_(x[index, inp].T, grad[index, out])
+                if grad_x is not None and tap != middle:
+                    grad_x[index, inp].addmm_(grad[index, out], weight[tap].T)
+        return grad_x, grad_weight, grad.sum((0, 1)) if ctx.needs_input_grad[2] else None
 
 
-def _depthwise_taps(x, weight, steps, stride):
-    last = (steps - 1) * stride + 1
-    y = x.new_zeros(1)  # every tap is a multiply-accumulate, and counted as one
-    for tap in range(weight.shape[0]):
-        y = torch.addcmul(y, x[:, tap:tap + last:stride], weight[tap])
+def _depthwise(x, weight, bias, before, stride):
+    """Sum over taps of shifted, strided steps times a vector a tap; x (B, T, C), weight (k, C)."""
+    steps = x.shape[1]
+    y = x.new_zeros(1) if bias is None else bias
+    taps = sorted(_shifts(weight.shape[0], steps, before, stride), key=lambda one: one[0] != before)
+    y = torch.addcmul(y, x[:, taps[0][2]], weight[before])  # the tap of the step itself reaches every output
+    for tap, out, inp in taps[1:]:
+        y[:, out].addcmul_(x[:, inp], weight[tap])
     return y
+
+
+class _Depthwise(torch.autograd.Function):
+    """`_depthwise` with its gradient written out."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, before, stride):
+        ctx.save_for_backward(x, weight)
+        ctx.before, ctx.stride = before, stride
+        return _depthwise(x, weight, bias, before, stride)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
+        for tap, out, inp in _shifts(weight.shape[0], x.shape[1], ctx.before, ctx.stride):
+            grad_x[:, inp].addcmul_(grad[:, out], weight[tap])
+            grad_weight[tap] = (grad[:, out] * x[:, inp]).sum((0, 1))
+        return grad_x, grad_weight, grad.sum((0, 1)) if ctx.needs_input_grad[2] else None, None, None
 
 
 class TemporalConv(nn.Module):
@@ -103,15 +124,14 @@ class TemporalConv(nn.Module):
             weight = self.weight.permute(2, 1, 0)
             return F.conv1d(x.transpose(1, 2), weight, self.bias, padding=self.kernel // 2,
                             groups=self.groups).transpose(1, 2)
-        batch, steps, channels = x.shape
-        side = self.kernel // 2
-        padded = F.pad(x, (0, 0, side, side))  # recordings end to end: a tap is a shift of the whole table
-        table = padded.reshape(-1, channels)
-        taps = _Taps.apply if torch.is_grad_enabled() and self.weight.requires_grad else _taps
-        y = taps(table, self.weight, self.bias)
-        if batch > 1:  # rows that straddle two recordings are cut off
-            y = F.pad(y, (0, 0, 0, 2 * side)).reshape(batch, steps + 2 * side, -1)[:, :steps]
-        return y.reshape(batch, steps, -1)
+        if x.shape[0] > 8:  # many short recordings: one product a tap for all of them, over copies
+            batch, steps, _ = x.shape
+            windows = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2)).unfold(1, self.kernel, 1)  # (B, T, C, k)
+            table = windows.permute(0, 1, 3, 2).reshape(batch * steps, -1)
+            y = table @ self.weight.flatten(0, 1)
+            return (y if self.bias is None else y + self.bias).unflatten(0, (batch, steps))
+        conv = _Conv.apply if torch.is_grad_enabled() and self.weight.requires_grad else _conv
+        return conv(x, self.weight, self.bias)
 
 
 class DepthwiseConv(nn.Module):
@@ -121,22 +141,20 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         assert kernel % 2 == 1 or causal
         self.kernel, self.stride = kernel, stride
-        self.padding = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
+        self.before = kernel - 1 if causal else kernel // 2  # taps that look back
         conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=bias)
         self.weight = nn.Parameter(conv.weight.detach()[:, 0].T.contiguous())  # (kernel, C)
         self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = masked(x, keep)
-        steps = -(-x.shape[1] // self.stride)
-        x = F.pad(x, (0, 0, *self.padding))
         if self.kernel > 5:
+            x = F.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
             return F.conv1d(x.transpose(1, 2), self.weight.T.unsqueeze(1), self.bias, stride=self.stride,
                             groups=x.shape[-1]).transpose(1, 2)
         # few taps: shifted products, without leaving the steps-first layout
-        taps = _DepthwiseTaps.apply if torch.is_grad_enabled() and self.weight.requires_grad else _depthwise_taps
-        y = taps(x, self.weight, steps, self.stride)
-        return y if self.bias is None else y + self.bias
+        conv = _Depthwise.apply if torch.is_grad_enabled() and self.weight.requires_grad else _depthwise
+        return conv(x, self.weight, self.bias, self.before, self.stride)
 
 
 class MaskedGroupNorm(nn.Module):
@@ -208,33 +226,31 @@ class DropPath(nn.Module):
 class LocalAttention(nn.Module):
     """Multi-head attention in which step i sees steps j with |i − j| ≤ `reach`, in time linear in the length.
 
-    Queries are taken in blocks of `2 * reach`, keys in the windows around them; neither is copied. Input: projected
-    q, k, v (B, T, C). Source: ActionFormer (ECCV 2022), section 3.2; Beltagy et al., Longformer (2020).
+    Queries are taken in blocks, keys in the overlapping windows around them: views of one padded table, not copies.
+    Input: projected q, k, v (B, T, C). Source: ActionFormer (ECCV 2022), section 3.2; Beltagy et al., Longformer (2020).
     """
 
     def __init__(self, heads: int, reach: int):
         super().__init__()
-        self.heads, self.reach = heads, reach
-        block = 2 * reach
-        distance = torch.arange(block)[:, None] + reach - torch.arange(block + 2 * reach)[None]
+        self.heads, self.reach, self.block = heads, reach, max(reach, 8)
+        distance = torch.arange(self.block)[:, None] + reach - torch.arange(self.block + 2 * reach)[None]
         self.register_buffer("band", distance.abs() <= reach, persistent=False)  # (block, block + 2 reach)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
         batch, steps, channels = q.shape
-        block, reach, heads = 2 * self.reach, self.reach, self.heads
-        blocks = -(-steps // block)
-        spare = blocks * block - steps
-        split = (batch, blocks, heads, channels // heads)
+        block, reach = self.block, self.reach
+        span = block + 2 * reach
+        # recordings end to end, each with room for the windows at its ends; a window that runs into the next one is masked
+        rows = (-(-steps // block) + -(-2 * reach // block)) * block
+        valid = q.new_ones(batch, steps, 1) if keep is None else keep
+        q = F.pad(q, (0, 0, 0, rows - steps)).reshape(-1, block, self.heads, channels // self.heads).transpose(1, 2)
 
-        def windows(x):  # (B, T, C) -> (B, blocks, heads, d, block + 2 reach), a view
-            x = F.pad(x, (0, 0, reach, reach + spare))
-            return x.unfold(1, block + 2 * reach, block).reshape(*split, block + 2 * reach)
+        def windows(x):  # (B, T, C) -> (blocks of all recordings, C, span)
+            table = F.pad(x, (0, 0, reach, rows - steps - reach)).flatten(0, 1)
+            return F.pad(table, (0, 0, 0, span - block)).unfold(0, span, block)
 
-        valid = q.new_ones(1, steps, 1) if keep is None else keep
-        valid = F.pad(valid, (0, 0, reach, reach + spare)).unfold(1, block + 2 * reach, block)  # (B, blocks, 1, W)
-        allowed = (self.band & (valid > 0.5)).unsqueeze(2)  # (B, blocks, 1, block, W)
-        bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -1e4)  # finite: a padded row stays finite
-        q = F.pad(q, (0, 0, 0, spare)).reshape(batch, blocks, block, heads, -1).transpose(2, 3)
-        scores = q * (channels // heads) ** -0.5 @ windows(k) + bias
-        mixed = scores.softmax(-1) @ windows(v).transpose(-1, -2)  # (B, blocks, heads, block, d)
-        return mixed.transpose(2, 3).reshape(batch, blocks * block, channels)[:, :steps]
+        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)  # noqa: E731  (blocks, heads, span, d)
+        allowed = self.band & (windows(valid) > 0.5)  # (blocks, block, span)
+        bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -1e4)  # finite: a masked row stays finite
+        mixed = F.scaled_dot_product_attention(q, split(k), split(v), attn_mask=bias.unsqueeze(1))
+        return mixed.transpose(1, 2).reshape(batch, rows, channels)[:, :steps]

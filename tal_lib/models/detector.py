@@ -90,7 +90,9 @@ class Detector(nn.Module):
             raise TalError(f"features have {batch.features.shape[1]} columns, the model takes {self.input_dim}",
                            where=f"recording {batch.recordings[0]}",
                            remedy="Build the model with input_dim of the benchmark's feature_spec.")
-        return self(batch.features, None if batch.full else batch.mask)
+        kind = next(self.parameters()).dtype  # a model in bfloat16 takes and gives float32 here
+        outputs = self(batch.features.to(kind), None if batch.full else batch.mask)
+        return outputs if kind == torch.float32 else tuple(output.float() for output in outputs)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[pd.DataFrame]:
