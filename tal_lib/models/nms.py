@@ -63,7 +63,7 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
     kept, kept_scores = kept[best], kept_scores[best]
     result = segments[kept]
     if voting_tiou > 0:
-        result = _vote(result, labels[kept], segments, scores, labels, classes, voting_tiou)
+        result = _vote(result, labels[kept], segments, scores, zip(classes, first, first + counts), voting_tiou)
     return result, kept_scores, labels[kept]
 
 
@@ -76,11 +76,12 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
     classes = np.arange(len(first))
     # a table of all pairs is the faster way while it is small
     table = decay(tiou(boxes[:, :, None], boxes[:, None])).astype(np.float32) if len(first) * width**2 <= 400_000 else None
-    kept, values = [], []
+    kept, values, count, weakest = [], [], 0, 0.0
     for _ in range(min(width, max_detections)):
         best = live.argmax(1)
         score = live[classes, best]
-        going = score > min_score
+        # a class's kept scores only fall: below the weakest of enough kept ones it has nothing more to give
+        going = (score > min_score) & (score >= weakest)
         if not going.any():
             break
         if not going.all():
@@ -90,6 +91,9 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
             classes = np.arange(len(best))
         kept.append(index[classes, best])
         values.append(score)
+        count += len(score)
+        if count >= max_detections:
+            weakest = np.partition(np.concatenate(values), -max_detections)[-max_detections]
         factor = table[classes, best] if table is not None else decay(tiou(boxes, boxes[classes, best][:, None]))
         live *= factor
         live[classes, best] = -1.0
@@ -99,12 +103,15 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
     return np.concatenate(kept), np.concatenate(values)
 
 
-def _vote(kept, kept_labels, segments, scores, labels, classes, threshold):
+def _vote(kept, kept_labels, segments, scores, classes, threshold):
+    """Score-weighted means; `classes` are (label, first, end) of the rows of each."""
     result = kept.copy()
-    for label in classes:
-        mine, pool = kept_labels == label, labels == label
-        weights = tiou(kept[mine][:, None], segments[pool][None])
-        weights = np.where(weights >= threshold, scores[pool], 0)
-        total = weights.sum(1, keepdims=True)
-        result[mine] = np.where(total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[mine])
+    for label, first, end in classes:
+        mine = np.flatnonzero(kept_labels == label)
+        if len(mine):
+            pool = slice(first, end)
+            weights = tiou(kept[mine, None], segments[None, pool])
+            weights = np.where(weights >= threshold, scores[pool], 0)
+            total = weights.sum(1, keepdims=True)
+            result[mine] = np.where(total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[mine])
     return result

@@ -1,0 +1,150 @@
+"""How fast the detectors are against the machine's own ceiling: `python benchmarks/speed.py [--quick]`.
+
+Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2), post-processing, and memory at the longest
+length. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
+code, measured on two cores of the same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do).
+Run it on a quiet machine. Prints a table and writes it to results/speed.csv.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tal_lib import models
+from tal_lib.cost import count_macs, profile
+from tal_lib.data.batches import Item, collate
+from tal_lib.evaluation import soft_nms
+from tal_lib.provenance import device_name, provenance, usable_cores
+from tal_lib.reports.tables import write_csv
+
+D, K = 2048, 20
+THEIRS = {("actionformer", 2304): 0.315, ("tridet", 2304): 0.270, ("temporalmaxer", 2304): 0.117}
+THEIRS |= {(name, 576): seconds for (name, _), seconds in THEIRS.items()}
+THEIR_STEP = {"actionformer": 2.5}
+NAMES = ("actionformer", "tridet", "temporalmaxer")
+
+
+def median_seconds(call, repeats):
+    """Median of single calls after two warm-ups."""
+    samples = []
+    for index in range(repeats + 2):
+        start = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples[2:])
+
+
+@torch.inference_mode()
+def ceiling(dtype, repeats):
+    """GMAC/s of the fastest of a few bare convolutions and matrix products."""
+    rates = []
+    for inputs, outputs, steps in ((512, 512, 2304), (2048, 512, 2304), (512, 512, 4608)):
+        x, conv = torch.randn(1, inputs, steps, dtype=dtype), nn.Conv1d(inputs, outputs, 3, padding=1).to(dtype)
+        rates.append(3 * inputs * outputs * steps / median_seconds(lambda: conv(x), repeats) / 1e9)
+    return max(rates)
+
+
+def forward_rows(repeats, dtypes):
+    """Forward pass at two lengths."""
+    rows = []
+    for dtype in dtypes:
+        top = ceiling(dtype, repeats)
+        rows.append({"what": "bare convolution", "precision": str(dtype).split(".")[1], "gmac_per_s": top})
+        for name in NAMES:
+            model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval()
+            for steps in (2304, 576):
+                macs = count_macs(model, D, steps)[0] / 1e9
+                cast, x = model.to(dtype), torch.randn(1, D, steps, dtype=dtype)
+                with torch.inference_mode():
+                    seconds = median_seconds(lambda: cast(x), repeats)
+                model.float()
+                theirs = THEIRS[name, steps]
+                rows.append({"what": "forward", "model": name, "steps": steps, "precision": str(dtype).split(".")[1], "seconds": seconds,
+                             "gmac_per_s": macs / seconds, "share_of_ceiling": macs / seconds / top, "theirs_s": theirs,
+                             "ratio_to_theirs": seconds / theirs})
+    return rows
+
+
+def training_rows(repeats):
+    """One optimizer step, batch of two recordings of 2,304 steps."""
+    rows = []
+    segments = torch.arange(0, 2200, 110.0)[:, None] + torch.tensor([0.0, 40.0])
+    items = [Item(recording=str(i), features=torch.randn(D, 2304), duration=2304.0, stride_s=1.0, window_s=1.0, classes=("a",) * K,
+                  segments=segments, labels=torch.arange(len(segments)) % K) for i in range(2)]
+    batch = collate(items)
+    for name in NAMES:
+        model = models.build(name, input_dim=D, num_classes=K, preset="paper").train()
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+        def step():
+            loss = model.loss(model.run(batch), batch)["total"]
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+        seconds = median_seconds(step, max(2, repeats // 3))
+        theirs = THEIR_STEP.get(name)
+        rows.append({"what": "training step", "model": name, "steps": 2304, "precision": "float32", "seconds": seconds,
+                     "theirs_s": theirs, "ratio_to_theirs": seconds / theirs if theirs else None})
+    return rows
+
+
+def nms_rows(repeats):
+    """Soft-NMS with voting of 2,000 candidates of 20 classes, on one core."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 2304, 2000)
+    segments = np.stack([start, start + rng.lognormal(3, 1, 2000)], 1)
+    scores, labels = rng.random(2000) ** 3, rng.integers(K, size=2000)
+    seconds = median_seconds(lambda: soft_nms(segments, scores, labels, voting_tiou=0.7), 5 * repeats)
+    return [{"what": "soft-NMS with voting, 2,000 candidates", "seconds": seconds}]
+
+
+def memory_rows(names, lengths):
+    """Peak memory of a forward pass, each in a process of its own."""
+    rows = []
+    for name in names:
+        for length in lengths:
+            row = profile(name, D, length, num_classes=K, preset="paper", min_seconds=0.0)
+            rows.append({"what": "memory", "model": name, "steps": length, "precision": "float32", "seconds": row.latency_s_median,
+                         "peak_memory_mb": row.peak_memory_bytes / 1e6})
+    return rows
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few repeats, no memory")
+    parser.add_argument("--parts", nargs="+", default=["forward", "training", "nms", "memory"])
+    arguments = parser.parse_args()
+    repeats = 5 if arguments.quick else 15
+    rows = []
+    if "nms" in arguments.parts:
+        torch.set_num_threads(1)
+        rows += nms_rows(repeats)
+    torch.set_num_threads(usable_cores())
+    if "forward" in arguments.parts:
+        rows += forward_rows(repeats, (torch.float32, torch.bfloat16))
+    if "training" in arguments.parts:
+        rows += training_rows(repeats)
+    if "memory" in arguments.parts and not arguments.quick:
+        rows += memory_rows([name for name in models.names() if name not in ("window_cnn", "bilstm")], (2304, 9216, 36_864))
+    table = pd.DataFrame(rows).assign(**provenance(threads=usable_cores()))
+    if not arguments.quick:
+        write_csv(table, "results", "speed")
+    print(f"{device_name()}; torch {torch.__version__}")
+    print(table[[name for name in ("what", "model", "steps", "precision", "seconds", "gmac_per_s", "share_of_ceiling", "theirs_s",
+                                   "ratio_to_theirs", "peak_memory_mb") if name in table]].round(4).to_string(index=False, na_rep=""))
+
+
+if __name__ == "__main__":
+    main()
