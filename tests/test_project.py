@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -44,3 +45,21 @@ def test_arrows_point_down(package):
     for path in (REPOSITORY / "tal_lib" / package).glob("*.py"):
         used = set(re.findall(r"^\s*(?:from|import) tal_lib\.(\w+)", path.read_text(), re.M))
         assert not used & above, path
+
+
+def test_readme_figures_are_the_tables():
+    """The results in the README are those of the committed tables."""
+    summary = pd.read_csv(REPOSITORY / "results" / "data_efficiency_summary.csv")
+    cost = pd.read_csv(REPOSITORY / "results" / "inference_cost.csv")
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| avg mAP on HAPT"))
+    fractions = [int(share) / 100 for share in re.findall(r"(\d+) %", header)]
+    rows = lines[lines.index(header) + 2:]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[:next(i for i, row in enumerate(rows) if not row)]]
+    assert {row[0] for row in rows} == set(summary.model[summary.benchmark == "hapt"])
+    for name, *values in rows:
+        for fraction, value in zip(fractions, values):
+            mine = summary[(summary.benchmark == "hapt") & (summary.model == name) & (summary.fraction == fraction)]
+            assert value == (f"{mine['mean'].iloc[0]:.1f}" if len(mine) else "–"), (name, fraction)
+        gmacs = cost[(cost.benchmark == "hapt") & (cost.model == name) & (cost.length_steps == 720)].macs.iloc[0] / 1e9
+        assert values[-1] == f"{gmacs:.2f}", name

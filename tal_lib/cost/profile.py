@@ -48,6 +48,11 @@ class CostRow:
     gpu_utilisation: float | None  # share of time in which a kernel ran, by NVML; None on CPU
     latency_s_raw: tuple[float, ...]  # every sample
 
+    @property
+    def latency_s(self) -> float:
+        """Median seconds of the network alone."""
+        return self.latency_s_median
+
 
 def profile(model: Detector | str, input_dim: int, length: int, device: str = "cpu", *, num_classes: int = 20,
             preset: str = "compact", threads: int | None = None, min_seconds: float = 1.0, **overrides) -> CostRow:

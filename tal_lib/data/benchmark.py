@@ -141,6 +141,10 @@ class Benchmark:
                                                        where=f"{self.name}, recording {recording_id}")
         return self._cache[recording_id][:, self.feature_spec.columns(stream)]
 
+    def forget(self, recording_id: str) -> None:
+        """Drop one recording's features from memory."""
+        self._cache.pop(recording_id, None)
+
     def _row(self, recording_id):
         try:
             return self._recordings.loc[recording_id]

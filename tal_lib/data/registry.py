@@ -64,7 +64,7 @@ def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
     for recording in benchmark.recordings():
         try:
             steps = len(benchmark.features(recording))
-            benchmark._cache.pop(recording)
+            benchmark.forget(recording)
         except TalError as error:
             rows.append({"recording": recording, "kind": "broken", "problem": str(error)})
             continue

@@ -39,9 +39,7 @@ def _conv(x, weight, bias):
     """
     batch, steps, _ = x.shape
     middle = weight.shape[0] // 2
-    y = x @ weight[middle]
-    if bias is not None:
-        y = y.add_(bias)
+    y = F.linear(x, weight[middle].T, bias)
     for tap, out, inp in _shifts(weight.shape[0], steps, middle):
         if tap != middle:
             for index in range(batch):
@@ -188,7 +186,7 @@ class ConvNormReLU(nn.Module):
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        return F.relu(self.norm(self.conv(x, keep)))
+        return self.norm(self.conv(x, keep)).relu_()
 
 
 def max_pool(x: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import masked, to_keep
+from tal_lib.models.blocks import MaskedGroupNorm, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
 from tal_lib.models.losses import interval_iou, sigmoid_focal
 from tal_lib.models.registry import register
@@ -185,7 +185,7 @@ class TadTR(Detector):
     def __init__(self, config: TadTRConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)
         c = config
-        self.reduce, self.norm = nn.Linear(input_dim, c.width), nn.GroupNorm(min(32, c.width // 4), c.width)
+        self.reduce, self.norm = nn.Linear(input_dim, c.width), MaskedGroupNorm(min(32, c.width // 4), c.width)
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
         self.query = nn.Parameter(torch.randn(c.queries, 2 * c.width))  # content and position
@@ -220,7 +220,7 @@ class TadTR(Detector):
         cut = lambda x: F.pad(x, (0, 0, 0, spare)).unfold(1, c.slice_steps, stride).transpose(2, 3).flatten(0, 1)  # noqa: E731
         keep = cut(valid)
         x = cut(self.reduce(features.transpose(1, 2)) * valid)
-        x = masked(self.normalise(x, keep), keep)
+        x = masked(self.norm(x, keep), keep)
         centre = torch.arange(c.slice_steps, device=x.device, dtype=x.dtype).expand(x.shape[0], -1)
         for layer in self.encoder:
             x = layer(x, self.position, centre, keep)
@@ -238,15 +238,6 @@ class TadTR(Detector):
             box = box.detach()
         quality = self.look_again(memory, boxes[-1].detach()).unflatten(0, (batch, -1))
         return (torch.stack(classes, 1).unflatten(0, (batch, -1)), torch.stack(boxes, 1).unflatten(0, (batch, -1)), quality)
-
-    def normalise(self, x: Tensor, keep: Tensor) -> Tensor:
-        """Group norm over the valid steps of a slice."""
-        groups = self.norm.num_groups
-        grouped, weight = x.unflatten(-1, (groups, -1)), keep[..., None]
-        count = (weight.sum(1, keepdim=True) * grouped.shape[-1]).clamp(min=1)
-        mean = (grouped * weight).sum((1, 3), keepdim=True) / count
-        variance = ((grouped - mean) ** 2 * weight).sum((1, 3), keepdim=True) / count
-        return ((grouped - mean) * torch.rsqrt(variance + self.norm.eps)).flatten(2) * self.norm.weight + self.norm.bias
 
     def look_again(self, memory: Tensor, boxes: Tensor) -> Tensor:
         """Actionness regression: RoIAlign over the widened segment → how well it fits; logits (S, Q)."""
