@@ -22,6 +22,7 @@ test: .venv/.installed  ## everything that is tested
 hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
 	@$(BIN)/tal data fetch hapt
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_first.yaml --jobs 2
+	@$(BIN)/tal sweep notebooks/sweeps/hapt.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_cost.yaml
 	@$(BIN)/tal report
 

@@ -3,7 +3,7 @@
 Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2), post-processing, and memory at the longest
 length. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
 code, measured on two cores of the same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do).
-Run it on a quiet machine. Prints a table and writes it to results/speed.csv.
+Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv.
 """
 
 import argparse
@@ -36,7 +36,7 @@ NAMES = ("actionformer", "tridet", "temporalmaxer")
 def median_seconds(call, repeats):
     """Median of single calls after two warm-ups."""
     samples = []
-    for index in range(repeats + 2):
+    for _ in range(repeats + 2):
         start = time.perf_counter()
         call()
         samples.append(time.perf_counter() - start)
@@ -53,12 +53,18 @@ def ceiling(dtype, repeats):
     return max(rates)
 
 
+def row(**values):
+    """A measurement, printed as it is made."""
+    print("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()), flush=True)
+    return values
+
+
 def forward_rows(repeats, dtypes):
     """Forward pass at two lengths."""
     rows = []
     for dtype in dtypes:
         top = ceiling(dtype, repeats)
-        rows.append({"what": "bare convolution", "precision": str(dtype).split(".")[1], "gmac_per_s": top})
+        rows.append(row(what="bare convolution", precision=str(dtype).split(".")[1], gmac_per_s=top))
         for name in NAMES:
             model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval()
             for steps in (2304, 576):
@@ -68,9 +74,9 @@ def forward_rows(repeats, dtypes):
                     seconds = median_seconds(lambda: cast(x), repeats)
                 model.float()
                 theirs = THEIRS[name, steps]
-                rows.append({"what": "forward", "model": name, "steps": steps, "precision": str(dtype).split(".")[1], "seconds": seconds,
-                             "gmac_per_s": macs / seconds, "share_of_ceiling": macs / seconds / top, "theirs_s": theirs,
-                             "ratio_to_theirs": seconds / theirs})
+                rows.append(row(what="forward", model=name, steps=steps, precision=str(dtype).split(".")[1], seconds=seconds,
+                                gmac_per_s=macs / seconds, share_of_ceiling=macs / seconds / top, theirs_s=theirs,
+                                ratio_to_theirs=seconds / theirs))
     return rows
 
 
@@ -94,8 +100,8 @@ def training_rows(repeats):
 
         seconds = median_seconds(step, max(2, repeats // 3))
         theirs = THEIR_STEP.get(name)
-        rows.append({"what": "training step", "model": name, "steps": 2304, "precision": "float32", "seconds": seconds,
-                     "theirs_s": theirs, "ratio_to_theirs": seconds / theirs if theirs else None})
+        rows.append(row(what="training step", model=name, steps=2304, precision="float32", seconds=seconds,
+                        **({"theirs_s": theirs, "ratio_to_theirs": seconds / theirs} if theirs else {})))
     return rows
 
 
@@ -106,7 +112,7 @@ def nms_rows(repeats):
     segments = np.stack([start, start + rng.lognormal(3, 1, 2000)], 1)
     scores, labels = rng.random(2000) ** 3, rng.integers(K, size=2000)
     seconds = median_seconds(lambda: soft_nms(segments, scores, labels, voting_tiou=0.7), 5 * repeats)
-    return [{"what": "soft-NMS with voting, 2,000 candidates", "seconds": seconds}]
+    return [row(what="soft-NMS with voting, 2,000 candidates of 20 classes, one core", seconds=seconds)]
 
 
 def memory_rows(names, lengths):
@@ -114,9 +120,9 @@ def memory_rows(names, lengths):
     rows = []
     for name in names:
         for length in lengths:
-            row = profile(name, D, length, num_classes=K, preset="paper", min_seconds=0.0)
-            rows.append({"what": "memory", "model": name, "steps": length, "precision": "float32", "seconds": row.latency_s_median,
-                         "peak_memory_mb": row.peak_memory_bytes / 1e6})
+            cost = profile(name, D, length, num_classes=K, preset="paper", min_seconds=0.0)
+            rows.append(row(what="memory", model=name, steps=length, precision="float32", seconds=cost.latency_s_median,
+                            peak_memory_mb=cost.peak_memory_bytes / 1e6))
     return rows
 
 
@@ -142,8 +148,6 @@ def main():
     if not arguments.quick:
         write_csv(table, "results", "speed")
     print(f"{device_name()}; torch {torch.__version__}")
-    print(table[[name for name in ("what", "model", "steps", "precision", "seconds", "gmac_per_s", "share_of_ceiling", "theirs_s",
-                                   "ratio_to_theirs", "peak_memory_mb") if name in table]].round(4).to_string(index=False, na_rep=""))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def _parser():
     cost.add_argument("--classes", type=int, default=20, metavar="K")
     cost.add_argument("--preset", default="compact")
     cost.add_argument("--device", default="cpu")
+    cost.add_argument("--precision", default="float32", help="float32, bfloat16 or compiled")
     cost.add_argument("--threads", type=int, default=None)
     cost.set_defaults(run=_cost)
 
@@ -189,7 +190,7 @@ def _cost(arguments):
     from tal_lib.cost import profile
 
     rows = [profile(arguments.model, arguments.dim, length, arguments.device, num_classes=arguments.classes,
-                    preset=arguments.preset, threads=arguments.threads) for length in arguments.length]
+                    preset=arguments.preset, precision=arguments.precision, threads=arguments.threads) for length in arguments.length]
     print(f"{rows[0].model} ({rows[0].preset}), {rows[0].params:,} parameters; {rows[0].device_name}, {rows[0].threads} threads, "
           f"{rows[0].precision}")
     print(pd.DataFrame([{"steps": row.length_steps, "GMACs": round(row.macs / 1e9, 3),

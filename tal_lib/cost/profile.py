@@ -19,6 +19,8 @@ from tal_lib.files import REPOSITORY
 from tal_lib.models import Detector, build
 from tal_lib.provenance import device_name, usable_cores
 
+PRECISIONS = ("float32", "bfloat16", "compiled")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow:
@@ -55,11 +57,13 @@ class CostRow:
 
 
 def profile(model: Detector | str, input_dim: int, length: int, device: str = "cpu", *, num_classes: int = 20,
-            preset: str = "compact", threads: int | None = None, min_seconds: float = 1.0, **overrides) -> CostRow:
+            preset: str = "compact", precision: str = "float32", threads: int | None = None, min_seconds: float = 1.0,
+            **overrides) -> CostRow:
     """Measure a model, given by name or as built by `tal_lib.models.build`, in a fresh process.
 
     Args:
         length: steps of the recording, batch of one; device: `cpu` or `cuda`.
+        precision: one of `PRECISIONS`; `compiled` is float32 through torch.compile with dynamic length (needs a C++ compiler).
         threads: CPU threads (all usable cores if None); min_seconds: spent sampling each latency.
         num_classes, preset, overrides: of a model given by name.
 
@@ -75,12 +79,15 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
             raise TalError("this model was not made by tal_lib.models.build", remedy="Build it by name.")
         if spec["input_dim"] != input_dim:
             raise TalError(f"the model takes {spec['input_dim']} columns, not {input_dim}", remedy="Pass its own input_dim.")
+    if precision not in PRECISIONS:
+        raise TalError(f"unknown precision {precision!r}", remedy=f"Choose from {', '.join(PRECISIONS)}.")
     if length < 1:
         raise TalError(f"length {length}", remedy="Give at least one step.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TalError("no CUDA device here", remedy="Use device='cpu'.")
     threads = threads or usable_cores()
-    job = {"spec": spec, "length": length, "device": device, "threads": threads, "min_seconds": min_seconds}
+    job = {"spec": spec, "length": length, "device": device, "threads": threads, "min_seconds": min_seconds,
+           "precision": precision}
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
                         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +179,7 @@ class _Utilisation:
         return statistics.fmean(self.values) if self.values else None
 
 
-def _measure(spec, length, device, threads, min_seconds):
+def _measure(spec, length, device, threads, min_seconds, precision):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"],
@@ -181,10 +188,16 @@ def _measure(spec, length, device, threads, min_seconds):
                 window_s=1.0, classes=tuple(map(str, range(spec["num_classes"]))), segments=torch.zeros(0, 2),
                 labels=torch.zeros(0, dtype=torch.long))
     batch = collate([item]).to(device)
+    macs, uncounted = count_macs(model, spec["input_dim"], length)  # of the eager float32 network, whatever runs
+    if precision == "bfloat16":
+        model = model.bfloat16()
+    if precision == "compiled":
+        model.compile(dynamic=True)
+    features = batch.features.to(next(model.parameters()).dtype)
 
     def network():
         with torch.inference_mode():
-            model(batch.features)
+            model(features)
 
     peak = _peak_memory(network, device)
     utilisation = None
@@ -195,9 +208,8 @@ def _measure(spec, length, device, threads, min_seconds):
     else:
         latency = _samples(network, device, min_seconds)
     detect = _samples(lambda: model.detect(batch), device, min_seconds / 2, least=3)
-    macs, uncounted = count_macs(model, spec["input_dim"], length)
     return CostRow(
-        model=spec["name"], preset=spec["preset"], device=device, device_name=device_name(device), precision="float32",
+        model=spec["name"], preset=spec["preset"], device=device, device_name=device_name(device), precision=precision,
         threads=threads, length_steps=length, input_dim=spec["input_dim"], num_classes=spec["num_classes"],
         params=sum(p.numel() for p in model.parameters()), macs=macs, uncounted_ops=" ".join(uncounted),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()), peak_memory_bytes=peak,

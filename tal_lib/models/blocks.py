@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 def masked(x_BTC: Tensor, keep: Tensor | None) -> Tensor:
     """Zero at invalid steps."""
     return x_BTC if keep is None else x_BTC * keep
@@ -241,14 +240,19 @@ class LocalAttention(nn.Module):
         # recordings end to end, each with room for the windows at its ends; a window that runs into the next one is masked
         rows = (-(-steps // block) + -(-2 * reach // block)) * block
         valid = q.new_ones(batch, steps, 1) if keep is None else keep
-        q = F.pad(q, (0, 0, 0, rows - steps)).reshape(-1, block, self.heads, channels // self.heads).transpose(1, 2)
 
         def windows(x):  # (B, T, C) -> (blocks of all recordings, C, span)
-            table = F.pad(x, (0, 0, reach, rows - steps - reach)).flatten(0, 1)
-            return F.pad(table, (0, 0, 0, span - block)).unfold(0, span, block)
+            return F.pad(x, (0, 0, reach, rows - steps - reach)).flatten(0, 1).unfold(0, span, block)
 
         split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)  # noqa: E731  (blocks, heads, span, d)
         allowed = self.band & (windows(valid) > 0.5)  # (blocks, block, span)
+        blocks = allowed.shape[0]  # those without a whole window, behind the last step, are left out
         bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -1e4)  # finite: a masked row stays finite
+        room = (blocks * block if batch == 1 else rows) - steps
+        q = F.pad(q, (0, 0, 0, room)) if room else q
+        q = q.reshape(-1, block, self.heads, channels // self.heads)[:blocks].transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, split(k), split(v), attn_mask=bias.unsqueeze(1))
-        return mixed.transpose(1, 2).reshape(batch, rows, channels)[:, :steps]
+        mixed = mixed.transpose(1, 2).reshape(blocks * block, channels)
+        if batch > 1:
+            mixed = F.pad(mixed, (0, 0, 0, batch * rows - blocks * block))
+        return mixed.reshape(batch, -1, channels)[:, :steps]

@@ -86,6 +86,18 @@ def test_profile_measures_in_a_process_of_its_own():
     assert profile(model, 16, 200, min_seconds=0.05).num_classes == 4
 
 
+def test_bfloat16_is_measured_and_close():
+    row = profile("actionformer", 16, 200, num_classes=4, precision="bfloat16", min_seconds=0.05)
+    assert row.precision == "bfloat16" and row.weight_bytes == 2 * row.params
+    torch.manual_seed(0)
+    model = models.build("actionformer", input_dim=16, num_classes=4).eval()
+    x = torch.randn(1, 16, 200)
+    with torch.no_grad():
+        want = model(x)[1]
+        got = model.bfloat16()(x.bfloat16())[1].float()
+    assert (got - want).abs().mean() < 0.05 * want.abs().mean() + 0.01
+
+
 def test_peak_memory_sees_a_known_allocation():
     from tal_lib.cost.profile import _peak_memory
 
@@ -95,7 +107,7 @@ def test_peak_memory_sees_a_known_allocation():
 
 
 def test_bad_requests():
-    for call in (lambda: profile("nonesuch", 16, 20), lambda: profile("bilstm", 16, 0),
+    for call in (lambda: profile("nonesuch", 16, 20), lambda: profile("bilstm", 16, 0), lambda: profile("bilstm", 16, 9, precision="int4"),
                  lambda: profile(models.build("bilstm", input_dim=8, num_classes=2), 16, 20),
                  lambda: profile(torch.nn.Linear(2, 2), 2, 20)):
         with pytest.raises(TalError):
