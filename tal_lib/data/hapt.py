@@ -51,6 +51,7 @@ class _Archive:
             self.zip = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile:
             raise TalError("not a zip archive, or a truncated one", where=self.path, remedy=FETCH) from None
+        self.read = hashlib.sha256()  # of what was read: the data's identity, however they are packed
 
     def __enter__(self):
         return self
@@ -66,7 +67,9 @@ class _Archive:
 
     def table(self, name, columns, dtype):
         try:
-            table = pd.read_csv(io.BytesIO(self.zip.read(self.member(name))), sep=r"\s+" if dtype is str else " ",
+            content = self.zip.read(self.member(name))
+            self.read.update(name.encode() + content)
+            table = pd.read_csv(io.BytesIO(content), sep=r"\s+" if dtype is str else " ",
                                 header=None, names=columns, dtype=dtype, skipinitialspace=True)
         except (ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:
             raise TalError(f"{name} cannot be read ({error})", where=self.path, remedy=FETCH) from None
@@ -134,7 +137,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
         feature_spec=FeatureSpec(stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}),
         recordings=recordings, annotations=annotations,
         load_features=lambda recording: (features[recording] - mean) / std,
-        source_hash=hashlib.sha256(path.read_bytes()).hexdigest(), where=str(path))
+        source_hash=archive.read.hexdigest(), where=str(path))
 
 
 def fetch(root: Path, source: str | None = None) -> Path:

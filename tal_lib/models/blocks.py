@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+
 def masked(x_BTC: Tensor, keep: Tensor | None) -> Tensor:
     """Zero at invalid steps."""
     return x_BTC if keep is None else x_BTC * keep

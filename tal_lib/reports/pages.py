@@ -1,12 +1,15 @@
 """Rendered notebooks: executed, and as light HTML pages that need nothing else."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
+from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, atomic_path, write_text
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -20,11 +23,14 @@ summary{color:#777;font-size:13px;cursor:pointer}.anchor-link{display:none}h1{li
 
 def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
     """Run a notebook and keep its executed copy, whole or not at all."""
-    import papermill
-
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     with atomic_path(target) as temporary:
-        papermill.execute_notebook(str(notebook), str(temporary), parameters=parameters, progress_bar=False, cwd=str(REPOSITORY))
+        given = [part for name, value in parameters.items() for part in ("-r", name, str(value))]
+        done = subprocess.run([sys.executable, "-m", "papermill", str(notebook), str(temporary), "--no-progress-bar",
+                               "--cwd", str(REPOSITORY), *given], capture_output=True, text=True,
+                              env=os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(REPOSITORY)})
+        if done.returncode:
+            raise TalError(f"the notebook failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]})", where=notebook,
+                           remedy="Open it in Jupyter and run it cell by cell.")
         clean(temporary)
     return Path(target)
 

@@ -86,3 +86,15 @@ def test_fetch_from_a_file_unwraps_uci(tmp_path, real_data):
     path = hapt.fetch(tmp_path / "root", tmp_path / "outer.zip")
     hapt.check_archive(path)
     shutil.rmtree(tmp_path / "root")
+
+
+def test_the_data_are_the_same_however_they_are_packed(tmp_path):
+    hashes = set()
+    for name, compression in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+        source = archive(tmp_path / "a.zip")
+        (tmp_path / name / "hapt").mkdir(parents=True)
+        with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / name / "hapt" / "hapt.zip", "w", compression) as new:
+            for entry in old.namelist():
+                new.writestr(f"{name}/{entry}", old.read(entry))
+        hashes.add(hapt.load(tmp_path / name).data_hash)
+    assert len(hashes) == 1
