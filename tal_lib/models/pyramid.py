@@ -42,6 +42,7 @@ class PyramidConfig(DetectorConfig):
     ranges: tuple[tuple[float, float], ...] = RANGES  # a level each, on the larger distance to the ends, in steps
     centre_radius: float = 1.5  # of centre sampling, in strides
     prior: float = 0.01  # initial class probability
+    distance_bias: float = 0.0  # initial distances, in strides; 0 as published, 1 keeps the ReLU from dying at the start
     regression_weight: float = 1.0
     loss_norm: float = 100.0  # initial running mean of positives in a batch
     loss_norm_momentum: float = 0.9
@@ -138,7 +139,7 @@ class PyramidDetector(Detector):
         self.class_out = self.class_output(config.head_width)
         self.boundary_tower = Tower(config.width, config.head_width, config.head_layers)
         self.boundary_out = TemporalConv(config.head_width, 2)
-        nn.init.zeros_(self.boundary_out.bias)
+        nn.init.constant_(self.boundary_out.bias, config.distance_bias)
         self.scales = Scales(len(config.ranges))
 
     def class_output(self, width: int) -> TemporalConv:
