@@ -81,7 +81,7 @@ def _parser():
     train.add_argument("--fraction", type=float, default=1.0)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--stream", default=None)
-    train.add_argument("--device", default="cpu")
+    train.add_argument("--device", default=None, help="cpu or cuda (default: $TAL_DEVICE, else a GPU if there is one)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the model or the recipe")
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")

@@ -42,6 +42,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_device() -> str:
+    """Where models are trained and run if nothing else is said: `$TAL_DEVICE`, else `cuda` where there is one, else `cpu`."""
+    import torch
+
+    return os.environ.get("TAL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def device_name(device: str = "cpu") -> str:
     """Name of the device a number was measured on."""
     if device.startswith("cuda"):
@@ -51,12 +58,12 @@ def device_name(device: str = "cpu") -> str:
     return cpu_name()
 
 
-def provenance(*, device: str = "cpu", threads: int | None = None, config_hash: str = "", data_hash: str = "") -> dict:
-    """The provenance columns of a result."""
+def provenance(*, device: str | None = None, threads: int | None = None, config_hash: str = "", data_hash: str = "") -> dict:
+    """The provenance columns of a result; `device` is a device's name, this processor's if None."""
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
         torch_version = ""
     return {"git_commit": git_commit(), "tal_lib_version": __version__, "torch_version": torch_version,
-            "device_name": device_name(device), "threads": threads, "config_hash": config_hash, "data_hash": data_hash,
+            "device_name": device or cpu_name(), "threads": threads, "config_hash": config_hash, "data_hash": data_hash,
             "utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -44,7 +44,7 @@ def run_cell(job: dict) -> int:
     write_json(part / RESULT, {
         "id": job["id"], "sweep": job["sweep"], "notebook": Path(job["notebook"]).name, "parameters": job["parameters"],
         "tables": measured["tables"], "seconds": round(time.time() - started, 2),
-        "provenance": provenance(threads=int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "provenance": provenance(device=measured["device_name"], threads=int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
                                  config_hash=measured["config_hash"], data_hash=job["data_hash"])})
     (part / MEASURED).unlink()
     shutil.rmtree(failed, ignore_errors=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import digest, write_json
+from tal_lib.provenance import default_device, device_name
 
 MEASURED = "measured.json"
 
@@ -26,4 +27,5 @@ def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
     plain = [asdict(part) if is_dataclass(part) else part for part in config]
     if not any(rows.values()):
         raise TalError("a run recorded no rows", where=out_dir, remedy="Record at least one table.")
-    write_json(Path(out_dir) / MEASURED, {"tables": rows, "config_hash": digest(json.loads(json.dumps(plain, default=str)))})
+    write_json(Path(out_dir) / MEASURED, {"tables": rows, "config_hash": digest(json.loads(json.dumps(plain, default=str))),
+                                          "device_name": device_name(default_device())})

@@ -19,6 +19,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
 from tal_lib.models.checkpoints import read_checkpoint
+from tal_lib.provenance import default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 
@@ -81,7 +82,7 @@ class _Average:
 
 
 def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Recipe, seed: int,
-        out_dir: str | Path | None = None, *, stream: str | None = None, device: str = "cpu", progress: bool = False,
+        out_dir: str | Path | None = None, *, stream: str | None = None, device: str | None = None, progress: bool = False,
         on_epoch=None) -> TrainResult:
     """Train `model` in place on the given recordings.
 
@@ -89,7 +90,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
         recordings: ids, e.g. from `limited_subset`; seed: of the order of recordings, crops and dropout.
         out_dir: where `model.pt` and `history.csv` go; with None nothing is written. An interrupted run found there
             (`training.pt`, written at most every minute) is taken up where it stopped.
-        stream: train on one stream's columns only.
+        stream: train on one stream's columns only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
         on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch; its time is not counted.
 
     Raises:
@@ -102,6 +103,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
         raise TalError(f"none of the {len(items)} training recordings has an annotated segment", where=benchmark.name,
                        remedy="Raise the fraction, or check the annotations.")
     seed_everything(seed)
+    device = device or default_device()
     model.to(device).train()
     steps_per_epoch = -(-len(items) // recipe.batch_size)
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
@@ -180,8 +182,9 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
 
 
 def detect_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,
-               device: str = "cpu") -> pd.DataFrame:
+               device: str | None = None) -> pd.DataFrame:
     """Detections of several recordings in one table; each recording is run alone, at its own length."""
+    device = device or default_device()
     model.to(device).eval()
     tables = [model.detect(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings]
     tables = [table for table in tables if len(table)]
