@@ -64,9 +64,9 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
         ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
     ticks = sorted(summary.fraction.unique())
     ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="training recordings used", ylabel="avg mAP (%)")
+    ax.set(xlabel="training recordings used (%)", ylabel="avg mAP (%)")
     _legend(ax, summary.groupby("model")["mean"].last())
     return ax
 

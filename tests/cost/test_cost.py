@@ -98,6 +98,11 @@ def test_bfloat16_is_measured_and_close():
     assert (got - want).abs().mean() < 0.05 * want.abs().mean() + 0.01
 
 
+def test_peak_memory_is_at_least_what_must_be_held():
+    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0)
+    assert row.peak_memory_bytes > 2 * 8000 * 128 * 4  # two levels of embedded features
+
+
 def test_peak_memory_sees_a_known_allocation():
     from tal_lib.cost.profile import _peak_memory
 
