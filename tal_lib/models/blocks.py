@@ -194,7 +194,7 @@ def max_pool(x: Tensor, keep: Tensor | None = None) -> Tensor:
     if keep is not None:
         x = x.masked_fill(keep == 0, float("-inf"))
     pooled = F.max_pool1d(x.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
-    return pooled if keep is None else masked(pooled.masked_fill(keep[:, ::2] == 0, 0), None)
+    return pooled if keep is None else pooled.masked_fill(keep[:, ::2] == 0, 0)
 
 
 def halve(keep: Tensor | None) -> Tensor | None:

@@ -71,8 +71,7 @@ def _efficiency(efficiency, results, folder, drawn):
         if rows.fraction.nunique() > 1:
             _draw(figures.data_efficiency(rows), folder, f"data_efficiency_{benchmark}", drawn)
         mine = efficiency[(efficiency.benchmark == benchmark) & (efficiency.fraction == rows.fraction.max())]
-        mine = mine.assign(map=100 * mine["map"], model=[tables.shown_name(*row) for row in mine[
-            ["model", "preset", "options", "stream"]].itertuples(index=False)])
+        mine = tables.with_shown_names(mine.assign(map=100 * mine["map"]))
         _draw(figures.map_by_tiou(mine), folder, f"map_by_tiou_{benchmark}", drawn)
     return written
 
@@ -83,7 +82,7 @@ COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latenc
 
 
 def _cost(cost, results, folder, drawn):
-    cost = cost.assign(model=[tables.shown_name(*row) for row in cost[["model", "preset"]].itertuples(index=False)])
+    cost = tables.with_shown_names(cost)
     columns = {"model": "model", "length_steps": "steps", "params": "params (M)", "macs": "GMACs",
                "latency_s_median": "latency (ms)", "latency_s_p90": "p90 (ms)", "detect_s_median": "with NMS (ms)",
                "peak_memory_bytes": "memory (MB)"}
@@ -111,7 +110,7 @@ def _accuracy_and_cost(efficiency, cost, folder, drawn):
             continue
         length = min(mine.length_steps.unique(), key=lambda steps: abs(steps - 720))
         mine = mine[mine.length_steps == length]
-        mine = mine.assign(model=[tables.shown_name(*row) for row in mine[["model", "preset"]].itertuples(index=False)])
+        mine = tables.with_shown_names(mine)
         both = rows.merge(mine[["model", *COSTS]], on="model")
         if len(both) < 2:
             continue

@@ -43,14 +43,19 @@ def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     keys = ["benchmark", "model", "preset", "options", "recipe", "stream", "fraction", "seed", "subset_seed", "train_recordings",
             "cell"]
     table = data_efficiency.groupby(keys, sort=False, dropna=False)["map"].mean().mul(100).rename("avg_map").reset_index()
-    table["model"] = [shown_name(*row) for row in table[["model", "preset", "options", "stream"]].itertuples(index=False)]
-    return table
+    return with_shown_names(table)
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
     """A model's name, with what differs from its compact preset."""
     extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
     return f"{model} ({', '.join(extra)})" if extra else model
+
+
+def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its models called as they are shown."""
+    columns = [name for name in ("model", "preset", "options", "stream") if name in table]
+    return table.assign(model=[shown_name(*row) for row in table[columns].itertuples(index=False)])
 
 
 def efficiency_summary(data_efficiency: pd.DataFrame) -> pd.DataFrame:
