@@ -7,6 +7,7 @@ Run it on a quiet machine. Prints each figure as it is made; without --quick wri
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -25,6 +26,7 @@ from tal_lib.data.batches import Item, collate
 from tal_lib.evaluation import soft_nms
 from tal_lib.provenance import device_name, provenance, usable_cores
 from tal_lib.reports.tables import write_csv
+from tal_lib.training.loop import run_in
 
 D, K = 2048, 20
 THEIRS = {("actionformer", 2304): 0.315, ("tridet", 2304): 0.270, ("temporalmaxer", 2304): 0.117}
@@ -87,12 +89,12 @@ def training_rows(repeats):
     items = [Item(recording=str(i), features=torch.randn(D, 2304), duration=2304.0, stride_s=1.0, window_s=1.0, classes=("a",) * K,
                   segments=segments, labels=torch.arange(len(segments)) % K) for i in range(2)]
     batch = collate(items)
-    for name in NAMES:
+    for name, precision in itertools.product(NAMES, ("float32", "bfloat16")):
         model = models.build(name, input_dim=D, num_classes=K, preset="paper").train()
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
         def step():
-            loss = model.loss(model.run(batch), batch)["total"]
+            loss = model.loss(run_in(precision, model, batch), batch)["total"]
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -100,7 +102,7 @@ def training_rows(repeats):
 
         seconds = median_seconds(step, max(2, repeats // 3))
         theirs = THEIR_STEP.get(name)
-        rows.append(row(what="training step", model=name, steps=2304, precision="float32", seconds=seconds,
+        rows.append(row(what="training step", model=name, steps=2304, precision=precision, seconds=seconds,
                         **({"theirs_s": theirs, "ratio_to_theirs": seconds / theirs} if theirs else {})))
     return rows
 

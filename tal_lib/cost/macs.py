@@ -1,7 +1,7 @@
 """Multiply-accumulates of a network's forward pass.
 
 Counted by fvcore on the traced graph, with handles for what it does not know. One multiply-add is one MAC; element-wise
-work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field. An operator that is
+work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field; the padding of a convolution is. An operator that is
 neither counted nor known to be element-wise is named in `uncounted`: the total is to be trusted only if there is none.
 """
 
@@ -19,7 +19,7 @@ ELEMENTWISE = {
     "floor_divide", "full_like",
     "gather", "ge", "gelu", "gt", "index", "index_select", "le", "log", "log2", "logical_and", "lt", "masked_fill", "masked_fill_",
     "max", "max_pool1d", "maximum", "mean", "min", "minimum", "mul", "mul_", "ne", "neg", "new_ones", "new_zeros", "ones_like",
-    "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
+    "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "repeat_interleave", "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
     "softplus", "split", "sqrt", "stack", "sub", "sub_", "sum", "tanh", "to", "topk", "unflatten", "unfold", "numpy_T", "var_mean", "where",
     "zeros_like", "layer_norm", "group_norm", "batch_norm", "upsample_linear1d", "flip",
     "adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d",
@@ -37,7 +37,8 @@ def _product(first, second):
 
 
 def _addcmul(inputs, outputs):
-    return Counter({"addcmul": prod(_shape(outputs[0]))})
+    """A step of a scan has two factors of the same shape; anything else is a scale, and element-wise."""
+    return Counter({"addcmul": prod(_shape(outputs[0])) if _shape(inputs[1]) == _shape(inputs[2]) else 0})
 
 
 def _attention(inputs, outputs):
@@ -57,7 +58,6 @@ _HANDLES = {
     "aten::addmm_": lambda inputs, outputs: _product(_shape(inputs[1]), _shape(inputs[2])),
     "aten::mm": lambda inputs, outputs: _product(_shape(inputs[0]), _shape(inputs[1])),
     "aten::addcmul": _addcmul,
-    "aten::addcmul_": _addcmul,
     "aten::scaled_dot_product_attention": _attention,
     "aten::lstm": _lstm,
 } | {f"aten::{name}": lambda inputs, outputs: Counter() for name in ELEMENTWISE}

@@ -116,7 +116,7 @@ class MambaBlock(nn.Module):
         self.drop = DropPath(c.width, c.drop_path)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        x = x + self.drop(masked(self.mixer(masked(self.norm(x), keep), keep), keep))
+        x = self.drop(x, masked(self.mixer(masked(self.norm(x), keep), keep), keep))
         return (max_pool(x, keep), halve(keep)) if self.stride == 2 else (x, keep)
 
 

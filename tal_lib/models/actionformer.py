@@ -44,8 +44,8 @@ class TransformerBlock(nn.Module):
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
         q, k, v = (project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections))
-        x = x + self.drop1(masked(self.out(self.attention(q, k, v, keep)), keep))
-        x = x + self.drop2(masked(self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)))), keep))
+        x = self.drop1(x, masked(self.out(self.attention(q, k, v, keep)), keep))
+        x = self.drop2(x, masked(self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)))), keep))
         return x, keep
 
 

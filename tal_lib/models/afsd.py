@@ -137,10 +137,9 @@ class AFSD(PyramidDetector):
         keep = to_keep(mask, features)
         x = self.embed(features.transpose(1, 2), keep)
         levels, keeps = self.pyramid(x, keep)
-        sizes = tuple(level.shape[1] for level in levels)
-        joined, joined_keep, rows = join_levels(levels, keeps)
-        logits = self.class_out(self.class_tower(joined, joined_keep), joined_keep)[:, rows]
-        distances = self.boundary_out(self.boundary_tower(joined, joined_keep), joined_keep)[:, rows]
+        joined, joined_keep, sizes = join_levels(levels, keeps)
+        logits = self.class_out(self.class_tower(joined, joined_keep, sizes), joined_keep, sizes)
+        distances = self.boundary_out(self.boundary_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.scales(distances, sizes).clamp(max=8).exp()
 
         frame = x
@@ -154,7 +153,7 @@ class AFSD(PyramidDetector):
             here = coarse[:, first:first + size] / 2**level
             own.append(boundary_pooling(one, here, -(-count // 2**level)))
             first += size
-        every = torch.cat([joined[:, rows], boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
+        every = torch.cat([joined, boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
         for_class, for_location = self.class_mix(every), self.location_mix(every)
         half = frame.shape[-1] // 2
         curves = torch.stack([frame[..., :half].mean(-1), frame[..., half:].mean(-1)], -1)

@@ -20,6 +20,14 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
     return None if mask_BT is None else mask_BT.unsqueeze(-1).to(like.dtype)
 
 
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """In the precision of a surrounding torch.autocast, which does not see into custom functions; else as they are."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(None if one is None else one.to(torch.get_autocast_dtype(kind)) for one in tensors)
+
+
 def _shifts(kernel: int, steps: int, before: int, stride: int = 1):
     """For every tap: (tap, output steps, input steps) as slices, where the input exists; `before` taps look back."""
     count = -(-steps // stride)
@@ -32,18 +40,25 @@ def _shifts(kernel: int, steps: int, before: int, stride: int = 1):
             yield tap, slice(first, last), slice(start, start + (last - first - 1) * stride + 1, stride)
 
 
-def _conv(x, weight, bias):
-    """Sum over taps of shifted steps times a matrix a tap, recording by recording, in place and without padding.
+def _side_taps(kernel, sizes):
+    """For every tap but the middle one and every sequence: (tap, output steps, input steps); `sizes` are their lengths, end to end."""
+    first = 0
+    for size in sizes:
+        for tap, out, inp in _shifts(kernel, size, kernel // 2):
+            if tap != kernel // 2:
+                yield tap, slice(first + out.start, first + out.stop), slice(first + inp.start, first + inp.stop)
+        first += size
 
-    x (B, T, C), weight (k, C, C') → (B, T, C').
+
+def _conv(x, weight, bias, sizes):
+    """Sum over taps of shifted steps times a matrix a tap, sequence by sequence, in place and without padding.
+
+    x (B, T, C), weight (k, C, C'), sizes of the sequences that make up T → (B, T, C').
     """
-    batch, steps, _ = x.shape
-    middle = weight.shape[0] // 2
-    y = F.linear(x, weight[middle].T, bias)
-    for tap, out, inp in _shifts(weight.shape[0], steps, middle):
-        if tap != middle:
-            for index in range(batch):
-                y[index, out].addmm_(x[index, inp], weight[tap])
+    y = F.linear(x, weight[weight.shape[0] // 2].T, bias)
+    for tap, out, inp in _side_taps(weight.shape[0], sizes):
+        for index in range(len(x)):
+            y[index, out].addmm_(x[index, inp], weight[tap])
     return y
 
 
@@ -51,9 +66,10 @@ class _Conv(torch.autograd.Function):
     """`_conv` with its gradient written out: autograd would allocate a zeroed table for every shift."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx, x, weight, bias, sizes):
         ctx.save_for_backward(x, weight)
-        return _conv(x, weight, bias)
+        ctx.sizes = sizes
+        return _conv(x, weight, bias, sizes)
 
     @staticmethod
     def backward(ctx, grad):
@@ -62,12 +78,13 @@ class _Conv(torch.autograd.Function):
         middle = weight.shape[0] // 2
         grad_x = grad @ weight[middle].T if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight)
-        for tap, out, inp in _shifts(weight.shape[0], x.shape[1], middle):
+        torch.mm(x.flatten(0, 1).T, grad.flatten(0, 1), out=grad_weight[middle])
+        for tap, out, inp in _side_taps(weight.shape[0], ctx.sizes):
             for index in range(len(x)):
                 grad_weight[tap].addmm_(x[index, inp].T, grad[index, out])
-                if grad_x is not None and tap != middle:
+                if grad_x is not None:
                     grad_x[index, inp].addmm_(grad[index, out], weight[tap].T)
-        return grad_x, grad_weight, grad.sum((0, 1)) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad.sum((0, 1)) if ctx.needs_input_grad[2] else None, None
 
 
 def _depthwise(x, weight, bias, before, stride):
@@ -103,7 +120,8 @@ class _Depthwise(torch.autograd.Function):
 class TemporalConv(nn.Module):
     """Convolution over time, stride 1, zero padding: one matrix product a tap.
 
-    (B, T, C) → (B, T, C'). Steps that are not kept count as zeros, so padding never leaks into valid steps.
+    (B, T, C) → (B, T, C'). Steps that are not kept count as zeros, so padding never leaks into valid steps. With `sizes`, the T
+    steps are several sequences end to end (the levels of a pyramid), none of which sees its neighbours.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True, groups: int = 1):
@@ -114,11 +132,14 @@ class TemporalConv(nn.Module):
         self.weight = nn.Parameter(conv.weight.detach().permute(2, 1, 0).contiguous())  # (kernel, C / groups, C')
         self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
         x = masked(x, keep)
         if self.kernel == 1 and self.groups == 1:
             return F.linear(x, self.weight[0].T, self.bias)
-        if self.groups > 1:
+        plain = self.groups > 1 or torch.jit.is_tracing()  # a traced graph has convolutions, as its readers expect
+        if sizes is not None and (plain or x.shape[0] > 8):
+            return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
+        if plain:
             weight = self.weight.permute(2, 1, 0)
             return F.conv1d(x.transpose(1, 2), weight, self.bias, padding=self.kernel // 2,
                             groups=self.groups).transpose(1, 2)
@@ -129,7 +150,7 @@ class TemporalConv(nn.Module):
             y = table @ self.weight.flatten(0, 1)
             return (y if self.bias is None else y + self.bias).unflatten(0, (batch, steps))
         conv = _Conv.apply if torch.is_grad_enabled() and self.weight.requires_grad else _conv
-        return conv(x, self.weight, self.bias)
+        return conv(*autocast(x, self.weight, self.bias), sizes or (x.shape[1],))
 
 
 class DepthwiseConv(nn.Module):
@@ -146,7 +167,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = masked(x, keep)
-        if self.kernel > 5:
+        if self.kernel > 15 or torch.jit.is_tracing():
             x = F.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
             return F.conv1d(x.transpose(1, 2), self.weight.T.unsqueeze(1), self.bias, stride=self.stride,
                             groups=x.shape[-1]).transpose(1, 2)
@@ -164,17 +185,15 @@ class MaskedGroupNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        grouped = x.unflatten(-1, (self.groups, -1))  # (B, T, G, C / G)
+        groups = lambda t: t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(x.shape[-1] // self.groups, -1)  # noqa: E731
         if keep is None:
-            variance, mean = torch.var_mean(grouped, dim=(1, 3), keepdim=True, correction=0)
+            x = x - groups(x.mean(1, keepdim=True))
+            variance = groups((x * x).mean(1, keepdim=True))
         else:
-            weight = keep[..., None]
-            count = (weight.sum(1, keepdim=True) * grouped.shape[-1]).clamp(min=1)
-            mean = (grouped * weight).sum((1, 3), keepdim=True) / count
-            variance = ((grouped - mean) ** 2 * weight).sum((1, 3), keepdim=True) / count
-        scale = torch.rsqrt(variance + self.eps) * self.weight.unflatten(-1, (self.groups, -1))
-        shift = self.bias.unflatten(-1, (self.groups, -1)) - mean * scale
-        return (grouped * scale + shift).flatten(2)
+            count = keep.sum(1, keepdim=True).clamp(min=1)
+            x = x - groups((x * keep).sum(1, keepdim=True) / count)
+            variance = groups((x * x * keep).sum(1, keepdim=True) / count)
+        return torch.addcmul(self.bias, x, torch.rsqrt(variance + self.eps) * self.weight)
 
 
 class ConvNormReLU(nn.Module):
@@ -185,15 +204,16 @@ class ConvNormReLU(nn.Module):
         self.conv = TemporalConv(inputs, outputs, kernel, bias=bias)
         self.norm = nn.LayerNorm(outputs)
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        return self.norm(self.conv(x, keep)).relu_()
+    def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
+        return self.norm(self.conv(x, keep, sizes)).relu_()
 
 
 def max_pool(x: Tensor, keep: Tensor | None = None) -> Tensor:
     """Max over three steps at stride 2, (B, T, C) → (B, ceil(T / 2), C); invalid steps never win."""
     if keep is not None:
         x = x.masked_fill(keep == 0, float("-inf"))
-    pooled = F.max_pool1d(x.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
+    x = F.pad(x, (0, 0, 1, 1), value=float("-inf"))
+    pooled = torch.maximum(torch.maximum(x[:, :-2:2], x[:, 1:-1:2]), x[:, 2::2])  # max_pool1d would transpose, and so copy
     return pooled if keep is None else pooled.masked_fill(keep[:, ::2] == 0, 0)
 
 
@@ -203,7 +223,7 @@ def halve(keep: Tensor | None) -> Tensor | None:
 
 
 class DropPath(nn.Module):
-    """Learnable per-channel scale of a residual branch, with stochastic depth a recording ("affine drop path").
+    """A residual branch with a learnable scale a channel and stochastic depth a recording ("affine drop path").
 
     Source: ActionFormer (ECCV 2022); scale from Touvron et al., CaiT (ICCV 2021).
     """
@@ -213,12 +233,13 @@ class DropPath(nn.Module):
         self.rate = rate
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * self.scale
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + scale · branch."""
+        scale = self.scale
         if self.training and self.rate > 0:
             keep = 1 - self.rate
-            x = x * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep) / keep
-        return x
+            scale = scale * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep) / keep
+        return torch.addcmul(x, scale, branch)
 
 
 class LocalAttention(nn.Module):

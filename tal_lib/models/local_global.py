@@ -92,7 +92,7 @@ class LocalGlobalBlock(nn.Module):
             x, keep = max_pool(x, keep), halve(keep)
         near, far = self.norm(x).chunk(2, -1)
         both = torch.cat([self.local_block(near, keep), self.global_block(far, keep)], -1)
-        return x + self.drop(masked(self.out(F.gelu(self.fuse(both))), keep)), keep
+        return self.drop(x, masked(self.out(F.gelu(self.fuse(both))), keep)), keep
 
 
 @register(
@@ -117,9 +117,9 @@ class LocalGlobal(PyramidDetector):
         nn.init.zeros_(self.regression_out.bias)
         self.scales = Scales(len(c.ranges))
 
-    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
-        regressed = self.regression_out(self.regression_tower(x, keep), keep)[:, rows]
+    def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        logits = self.class_out(self.class_tower(x, keep, sizes), keep, sizes)
+        regressed = self.regression_out(self.regression_tower(x, keep, sizes), keep, sizes)
         boundary, segment, confidence = regressed.split(2, -1)
         return logits, F.softplus(self.scales(boundary, sizes)), segment, confidence
 

@@ -56,9 +56,9 @@ class Tower(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(ConvNormReLU(inputs if i == 0 else width, width) for i in range(layers))
 
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
         for layer in self.layers:
-            x = layer(x, keep)
+            x = layer(x, keep, sizes)
         return x
 
 
@@ -73,22 +73,10 @@ class Scales(nn.Module):
         return x_BPC * torch.cat([value.expand(size) for value, size in zip(self.values, sizes)])[:, None]
 
 
-def join_levels(levels: list[Tensor], keeps: list[Tensor | None]):
-    """Levels end to end with one zero step between them, so that a shared head is one convolution, not one a level.
-
-    Returns the joined features (B, P + L − 1, C), their mask, and the rows (P,) that are points.
-    """
-    gap = levels[0].new_zeros(levels[0].shape[0], 1, levels[0].shape[2])
-    ones = [level.new_ones(1, level.shape[1], 1) if keep is None else keep for level, keep in zip(levels, keeps)]
-    none = ones[0].new_zeros(ones[0].shape[0], 1, 1)
-    joined, keep, rows, first = [levels[0]], [ones[0]], [], 0
-    for level, one in zip(levels[1:], ones[1:]):
-        joined += [gap, level]
-        keep += [none, one]
-    for level in levels:
-        rows.append(torch.arange(first, first + level.shape[1], device=gap.device))
-        first += level.shape[1] + 1
-    return torch.cat(joined, 1), torch.cat(keep, 1), torch.cat(rows)
+def join_levels(levels: list[Tensor], keeps: list[Tensor | None]) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+    """Levels end to end (B, P, C), their mask and their sizes: most of a shared head is then one product, not one a level."""
+    keep = None if keeps[0] is None else torch.cat(keeps, 1)
+    return torch.cat(levels, 1), keep, tuple(level.shape[1] for level in levels)
 
 
 class PyramidDetector(Detector):
@@ -148,10 +136,10 @@ class PyramidDetector(Detector):
         nn.init.constant_(layer.bias, -math.log((1 - self.config.prior) / self.config.prior))
         return layer
 
-    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Outputs at the points, from joined levels."""
-        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
-        distances = self.boundary_out(self.boundary_tower(x, keep), keep)[:, rows]
+        logits = self.class_out(self.class_tower(x, keep, sizes), keep, sizes)
+        distances = self.boundary_out(self.boundary_tower(x, keep, sizes), keep, sizes)
         return logits, F.relu(self.scales(distances, sizes))
 
     def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
@@ -189,7 +177,7 @@ class PyramidDetector(Detector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         keep = to_keep(mask, features)
         levels, keeps = self.pyramid(self.embed(features.transpose(1, 2), keep), keep)
-        return self.heads(*join_levels(levels, keeps), tuple(level.shape[1] for level in levels))
+        return self.heads(*join_levels(levels, keeps))
 
     def points(self, steps: int) -> Points:
         return pyramid_points(steps, self.config.ranges, self.positives.device)

@@ -33,6 +33,13 @@ class TriDetConfig(PyramidConfig):
     weight_std: float = 1.0  # initial, of the depthwise kernels
 
 
+class Residual(nn.Module):
+    """A plain residual."""
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+
 class SGPBlock(nn.Module):
     """Scalable-granularity perception: an instant branch gated by the recording's mean, a window branch of two extents.
 
@@ -54,7 +61,7 @@ class SGPBlock(nn.Module):
         self.group_norm = MaskedGroupNorm(c.groups, c.width)
         self.mlp_in, self.mlp_out = nn.Linear(c.width, c.mlp_width), nn.Linear(c.mlp_width, c.width)
         # blocks at stride 1 have plain residuals, as released
-        self.drop1, self.drop2 = (DropPath(c.width, c.drop_path) if stride > 1 else nn.Identity() for _ in range(2))
+        self.drop1, self.drop2 = (DropPath(c.width, c.drop_path) if stride > 1 else Residual() for _ in range(2))
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.stride == 2:
@@ -63,8 +70,8 @@ class SGPBlock(nn.Module):
         mean = u.mean(1, keepdim=True) if keep is None else u.sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
         instant = self.fc(u) * F.relu(self.global_fc(mean))
         window = (self.convw(u) + self.convkw(u)) * self.psi(u)
-        x = masked(x + self.drop1(instant + window + u), keep)
-        x = x + self.drop2(self.mlp_out(F.gelu(self.mlp_in(self.group_norm(x, keep)))))
+        x = masked(self.drop1(x, instant + window + u), keep)
+        x = self.drop2(x, self.mlp_out(F.gelu(self.mlp_in(self.group_norm(x, keep)))))
         return masked(x, keep), keep
 
 
@@ -93,12 +100,12 @@ class TriDet(PyramidDetector):
         nn.init.zeros_(self.boundary_out.bias)
         self.scales = Scales(len(c.ranges))
 
-    def heads(self, x: Tensor, keep: Tensor, rows: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
         still = x.detach()  # boundaries do not teach the pyramid
-        logits = self.class_out(self.class_tower(x, keep), keep)[:, rows]
-        start, end = (masked(out(tower(still, keep), keep), keep)[:, rows]
+        logits = self.class_out(self.class_tower(x, keep, sizes), keep, sizes)
+        start, end = (masked(out(tower(still, keep, sizes), keep, sizes), keep)
                       for out, tower in ((self.start_out, self.start_tower), (self.end_out, self.end_tower)))
-        bins = F.relu(self.scales(self.boundary_out(self.boundary_tower(x, keep), keep)[:, rows], sizes))
+        bins = F.relu(self.scales(self.boundary_out(self.boundary_tower(x, keep, sizes), keep, sizes), sizes))
         return logits, bins.unflatten(-1, (2, -1)), start, end
 
     def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from tal_lib.data.batches import collate, crop, make_item
+from tal_lib.data.batches import Batch, collate, crop, make_item
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
@@ -81,6 +81,13 @@ class _Average:
             self.state[name].copy_(value)
 
 
+def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """The network on a batch, in a recipe's precision; outputs, and so the losses, are float32."""
+    with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        outputs = model.run(batch)
+    return tuple(output.float() for output in outputs)
+
+
 def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Recipe, seed: int,
         out_dir: str | Path | None = None, *, stream: str | None = None, device: str | None = None, progress: bool = False,
         on_epoch=None) -> TrainResult:
@@ -140,7 +147,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
             batch = collate(crops).to(device)
             if recipe.feature_noise:
                 batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
-            losses = model.loss(model.run(batch), batch)
+            losses = model.loss(run_in(recipe.precision, model, batch), batch)
             if not torch.isfinite(losses["total"]):
                 raise TalError(f"the loss became {float(losses['total'])} in epoch {epoch + 1}",
                                where=f"recordings {', '.join(batch.recordings)}",

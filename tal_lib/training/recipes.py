@@ -22,11 +22,14 @@ class Recipe:
     max_steps: int = 2304  # training crops are at most this long
     shrink: tuple[float, float] = (0.9, 1.0)  # random crop of shorter recordings, share kept
     feature_noise: float = 0.0  # standard deviation of noise added to the features
+    precision: str = "float32"  # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
 
     def __post_init__(self):
         if self.optimizer not in ("adamw", "adam") or self.schedule not in ("cosine", "constant"):
             raise TalError(f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}",
                            remedy="Choose adamw or adam, cosine or constant.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise TalError(f"unknown precision {self.precision!r}", remedy="Choose float32 or bfloat16.")
         if min(self.epochs, self.batch_size, self.max_steps) < 1 or self.learning_rate <= 0:
             raise TalError("epochs, batch_size, max_steps and learning_rate must be positive")
 

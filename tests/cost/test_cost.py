@@ -16,19 +16,17 @@ def actionformer_macs(config, D, K, T):
     """Closed form, from the architecture."""
     C, H, L = config.width, config.head_width, len(config.ranges)
     sizes = [-(-T // 2**level) for level in range(L)]
-    taps = lambda size: 3 * size - 2  # of a k3 convolution: the first and the last step have a neighbour less
-    strided = lambda size: 2 * -(-size // 2) - 1 + size // 2  # of one of stride 2
+    taps = lambda size: 3 * size  # of a k3 convolution, padding included
     steps = config.stem_blocks * sizes[0] + sum(sizes[1:])
-    depthwise = 3 * C * (config.stem_blocks * taps(sizes[0]) + sum(map(strided, sizes[:-1])))
+    depthwise = 3 * C * (config.stem_blocks * taps(sizes[0]) + sum(map(taps, sizes[1:])))
     block = 4 * C * C + 2 * config.mlp_ratio * C * C
     reach = config.window // 2
     queries = max(reach, 8)  # a block; it meets the keys up to `reach` to either side
     rows = lambda size: -(-size // queries) * queries
     attention = 2 * C * (queries + 2 * reach) * (config.stem_blocks * rows(sizes[0]) + sum(map(rows, sizes[1:])))
-    points = sum(sizes) + L - 1  # levels are joined with one step between them
     heads = 2 * (C * H + (config.head_layers - 1) * H * H) + H * (K + 2)
     embedding = D * C + (config.embedding_layers - 1) * C * C
-    return taps(T) * embedding + steps * block + depthwise + attention + taps(points) * heads
+    return taps(T) * embedding + steps * block + depthwise + attention + taps(sum(sizes)) * heads
 
 
 @pytest.mark.parametrize(("preset", "D", "K", "T"), [("compact", 300, 12, 735), ("compact", 7, 3, 50), ("paper", 64, 20, 576)])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal_lib.models.blocks import DepthwiseConv, LocalAttention, TemporalConv, max_pool
+from tal_lib.models.blocks import DepthwiseConv, LocalAttention, MaskedGroupNorm, TemporalConv, max_pool
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -25,7 +25,7 @@ def test_temporal_conv_is_conv1d(kernel, batch):
         torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 11])
+@pytest.mark.parametrize("kernel", [3, 11, 17])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_conv_is_grouped_conv1d(kernel, stride):
     torch.manual_seed(0)
@@ -64,6 +64,22 @@ def test_local_attention_equals_its_dense_twin(steps, reach, heads, seed, holes)
         torch.testing.assert_close(mine, other)
     full = torch.ones(2, steps, dtype=torch.bool)
     torch.testing.assert_close(LocalAttention(heads, reach)(q, k, v), dense_local_attention(q, k, v, heads, reach, full))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 8])
+def test_max_pool_is_max_pool1d(steps):
+    x = torch.randn(2, steps, 3)
+    torch.testing.assert_close(max_pool(x), F.max_pool1d(x.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2))
+
+
+def test_group_norm_is_group_norm_over_the_valid_steps():
+    layer, x = MaskedGroupNorm(2, 6), 3 + torch.randn(2, 9, 6)
+    keep = (torch.arange(9) < torch.tensor([[9], [4]])).float()[..., None]
+    with torch.no_grad():
+        layer.weight.normal_(), layer.bias.normal_()
+    want = lambda one: F.group_norm(one.transpose(1, 2), 2, layer.weight, layer.bias).transpose(1, 2)
+    torch.testing.assert_close(layer(x), want(x))
+    torch.testing.assert_close(layer(x, keep)[1:, :4], want(x[1:, :4]))
 
 
 @given(steps=st.integers(1, 20), valid=st.integers(1, 20))

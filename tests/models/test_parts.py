@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.models.assignment import centre_assignment, pyramid_points
+from tal_lib.models.blocks import TemporalConv
 from tal_lib.models.dense import cell_targets, group_runs
 from tal_lib.models.losses import diou, interval_iou, sigmoid_focal
 from tal_lib.models.pyramid import RANGES, join_levels
@@ -43,12 +44,14 @@ def test_levels_have_half_the_points_of_the_one_below():
     assert points.position[101:104].tolist() == [0, 2, 4] and points.stride[-1] == 32
 
 
-def test_join_levels_finds_every_step_again():
-    levels = [torch.randn(2, size, 3) for size in (5, 3, 2)]
-    joined, keep, rows = join_levels(levels, [None, None, None])
-    assert torch.equal(joined[:, rows], torch.cat(levels, 1))
-    gaps = [i for i in range(joined.shape[1]) if i not in rows.tolist()]
-    assert gaps == [5, 9] and keep[0, gaps].sum() == 0 and joined[:, gaps].abs().sum() == 0
+@pytest.mark.parametrize("batch", [2, 9])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_joined_levels_do_not_see_each_other(batch, groups):
+    levels = [torch.randn(batch, size, 3) for size in (5, 3, 2, 1)]
+    layer = TemporalConv(3, 6, groups=groups)
+    joined, keep, sizes = join_levels(levels, [None] * 4)
+    assert keep is None and sizes == (5, 3, 2, 1)
+    torch.testing.assert_close(layer(joined, sizes=sizes), torch.cat([layer(level) for level in levels], 1))
 
 
 def test_focal_loss_by_hand():

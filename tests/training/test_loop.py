@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,6 +61,13 @@ def test_learning_beats_chance_by_far(small):
     truth = small.annotations("train")
     found = detect_all(result.model, small, small.recordings("train"))
     assert mean_average_precision(truth, found, small.tious).mean() > 0.3  # chance: below 0.01
+
+
+def test_bfloat16_training_goes_the_same_way(small):
+    runs = {precision: train(small, small.recordings("train"), replace(QUICK, precision=precision)).history
+            for precision in ("float32", "bfloat16")}
+    assert not runs["bfloat16"].total.equals(runs["float32"].total)
+    assert runs["bfloat16"].total.to_numpy() == pytest.approx(runs["float32"].total.to_numpy(), rel=0.05)
 
 
 def test_steps_are_the_longer_of_epochs_and_min_steps(small):
