@@ -1,8 +1,9 @@
 """Multiply-accumulates of a network's forward pass.
 
 Counted by fvcore on the traced graph, with handles for what it does not know. One multiply-add is one MAC; element-wise
-work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field; the padding of a convolution is. An operator that is
-neither counted nor known to be element-wise is named in `uncounted`: the total is to be trusted only if there is none.
+work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field; a convolution's padding is.
+An operator that is neither counted nor known to be element-wise is named in `uncounted`: the total is to be trusted only
+if there is none.
 """
 
 from collections import Counter
@@ -19,10 +20,12 @@ ELEMENTWISE = {
     "floor_divide", "full_like",
     "gather", "ge", "gelu", "gt", "index", "index_select", "le", "log", "log2", "logical_and", "lt", "masked_fill", "masked_fill_",
     "max", "max_pool1d", "maximum", "mean", "min", "minimum", "mul", "mul_", "ne", "neg", "new_ones", "new_zeros", "ones_like",
-    "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "repeat_interleave", "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
+    "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "repeat_interleave",
+    "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
     "softplus", "split", "sqrt", "stack", "sub", "sub_", "sum", "tanh", "to", "topk", "unflatten", "unfold", "numpy_T", "var_mean", "where",
     "zeros_like", "layer_norm", "group_norm", "batch_norm", "upsample_linear1d", "flip",
-    "adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d",
+    "adaptive_avg_pool1d", "avg_pool2d", "index_add", "index_copy", "lift_fresh", "linspace", "max_pool2d", "numel", "prod",
+    "adaptive_max_pool1d", "avg_pool1d",
     "__and__", "__or__", "__xor__",
 }
 
@@ -39,6 +42,11 @@ def _product(first, second):
 def _addcmul(inputs, outputs):
     """A step of a scan has two factors of the same shape; anything else is a scale, and element-wise."""
     return Counter({"addcmul": prod(_shape(outputs[0])) if _shape(inputs[1]) == _shape(inputs[2]) else 0})
+
+
+def _embedding_bag(inputs, outputs):
+    """Weighted sums of rows: every index takes a row of the table."""
+    return Counter({"embedding_bag": prod(_shape(inputs[1])) * _shape(inputs[0])[1]})
 
 
 def _attention(inputs, outputs):
@@ -59,6 +67,7 @@ _HANDLES = {
     "aten::mm": lambda inputs, outputs: _product(_shape(inputs[0]), _shape(inputs[1])),
     "aten::addcmul": _addcmul,
     "aten::scaled_dot_product_attention": _attention,
+    "aten::embedding_bag": _embedding_bag,
     "aten::lstm": _lstm,
 } | {f"aten::{name}": lambda inputs, outputs: Counter() for name in ELEMENTWISE}
 

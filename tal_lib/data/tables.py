@@ -10,6 +10,7 @@ from tal_lib.errors import TalError
 
 ANNOTATION_COLUMNS = ["recording", "start", "end", "label"]
 DETECTION_COLUMNS = [*ANNOTATION_COLUMNS, "score"]
+PROPOSAL_COLUMNS = ["recording", "start", "end", "score"]
 
 
 def empty_detections() -> pd.DataFrame:
@@ -71,14 +72,23 @@ def check_annotations(table: pd.DataFrame, *, durations=None, classes=None, wher
 
 def check_detections(table: pd.DataFrame, *, where="detections") -> pd.DataFrame:
     """Return `table` with exactly the detection columns, or raise `TalError` for its first bad row."""
-    _require_columns(table, DETECTION_COLUMNS, where)
+    return _check_scored(table, DETECTION_COLUMNS, "detection", where)
+
+
+def check_proposals(table: pd.DataFrame, *, where="proposals") -> pd.DataFrame:
+    """Return `table` with exactly the proposal columns (no label), or raise `TalError` for its first bad row."""
+    return _check_scored(table, PROPOSAL_COLUMNS, "proposal", where)
+
+
+def _check_scored(table, columns, one, where):
+    _require_columns(table, columns, where)
     if len(table) == 0:
-        return empty_detections()
-    table = table[DETECTION_COLUMNS].reset_index(drop=True)
+        return empty_detections()[columns]
+    table = table[columns].reset_index(drop=True)
     table = table.astype({"start": float, "end": float, "score": float})
     _refuse(table, ~np.isfinite(table[["start", "end", "score"]]).all(axis=1), where,
-            "detection {start}–{end} s, score {score}, is not finite", "Drop detections with NaN or infinite values.")
-    _refuse(table, table.start > table.end, where, "detection {start}–{end} s ends before it starts",
+            one + " {start}–{end} s, score {score}, is not finite", f"Drop {one}s with NaN or infinite values.")
+    _refuse(table, table.start > table.end, where, one + " {start}–{end} s ends before it starts",
             "Write each segment as start, end in seconds.")
     return table
 

@@ -66,6 +66,8 @@ class Detector(nn.Module):
     counted, timed and exported. A mask of None says that every step is valid.
     """
 
+    separate_classifier = False  # whether its proposals are classified by a stage that is not the published model's
+
     def __init__(self, config: DetectorConfig, input_dim: int, num_classes: int):
         super().__init__()
         self.config = config
@@ -84,6 +86,10 @@ class Detector(nn.Module):
         """Candidates of each recording from the network's outputs and the mask (B, T)."""
         raise NotImplementedError
 
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Proposals of each recording, all of one class: here the candidates, whatever their class."""
+        return [replace(one, labels=torch.zeros_like(one.labels)) for one in self.candidates(outputs, mask)]
+
     def run(self, batch: Batch) -> tuple[Tensor, ...]:
         """The network on a batch, telling it when nothing is padded."""
         if batch.features.shape[1] != self.input_dim:
@@ -91,8 +97,7 @@ class Detector(nn.Module):
                            where=f"recording {batch.recordings[0]}",
                            remedy="Build the model with input_dim of the benchmark's feature_spec.")
         kind = next(self.parameters()).dtype  # a model in bfloat16 takes and gives float32 here
-        outputs = self(batch.features.to(kind), None if batch.full else batch.mask)
-        return outputs if kind == torch.float32 else tuple(output.float() for output in outputs)
+        return in_float32(self(batch.features.to(kind), None if batch.full else batch.mask))
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[pd.DataFrame]:
@@ -100,22 +105,37 @@ class Detector(nn.Module):
 
         Runs in evaluation mode: network, decoding and NMS.
         """
+        found = self._in_evaluation_mode(lambda: self.candidates(self.run(batch), batch.mask))
+        return [self._table(batch, index, one, self.config.post) for index, one in enumerate(found)]
+
+    @torch.no_grad()
+    def propose(self, batch: Batch, count: int = 100) -> list[pd.DataFrame]:
+        """One proposals table (`recording, start, end, score`; at most `count`, best first) a recording: what AR@AN is measured on."""
+        post = replace(self.config.post, max_detections=count)
+        found = self._in_evaluation_mode(lambda: self.class_agnostic(self.run(batch), batch.mask))
+        return [self._table(batch, index, one, post).drop(columns="label") for index, one in enumerate(found)]
+
+    def _in_evaluation_mode(self, call):
         training = self.training
         self.eval()
         try:
-            found = self.candidates(self.run(batch), batch.mask)
+            return call()
         finally:
             self.train(training)
-        return [self._table(batch, index, one) for index, one in enumerate(found)]
 
-    def _table(self, batch, index, found):
-        segments, scores, labels = suppress(found, self.config.post)
+    def _table(self, batch, index, found, post):
+        segments, scores, labels = suppress(found, post)
         if not len(scores):
             return empty_detections()
         seconds = batch.to_seconds(index, torch.from_numpy(segments)).numpy().astype(float)
         table = pd.DataFrame({"recording": batch.recordings[index], "start": seconds[:, 0], "end": seconds[:, 1],
                               "label": [batch.classes[label] for label in labels], "score": scores.astype(float)})
         return table[table.end > table.start].reset_index(drop=True)
+
+
+def in_float32(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Outputs of a network in lower precision as float32; indices and masks as they are."""
+    return tuple(output.float() if output.is_floating_point() else output for output in outputs)
 
 
 def suppress(found: Candidates, post: PostProcess):

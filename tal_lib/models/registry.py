@@ -62,6 +62,12 @@ def build(name: str, *, input_dim: int, num_classes: int, preset: str = "compact
     return model
 
 
+def has_separate_classifier(name: str) -> bool:
+    """Whether a model's proposals are classified by the study's own stage; tables say so beside its name."""
+    _load()
+    return name in _MODELS and _MODELS[name][0].separate_classifier
+
+
 def _class_of(name):
     config(name)  # raises for an unknown name
     return _MODELS[name][0]

@@ -17,6 +17,7 @@ from tal_lib.models.blocks import MaskedGroupNorm, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
 from tal_lib.models.losses import interval_iou, sigmoid_focal
 from tal_lib.models.registry import register
+from tal_lib.models.sampling import sample_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +46,6 @@ class TadTRConfig(DetectorConfig):
     l1_weight: float = 5.0
     iou_weight: float = 2.0
     actionness_weight: float = 4.0
-
-
-def sample_linear(values: Tensor, at: Tensor) -> Tensor:
-    """Values at fractional positions, zero beyond the ends.
-
-    Args:
-        values: (..., L, d); at: (..., M) positions, 0 is the first step's centre.
-
-    Returns:
-        (..., M, d), the two neighbours weighed linearly.
-    """
-    length = values.shape[-2]
-    low = at.floor()
-    share = (at - low).unsqueeze(-1)
-    total = 0
-    for index, weight in ((low, 1 - share), (low + 1, share)):
-        inside = ((index >= 0) & (index < length)).unsqueeze(-1)
-        rows = index.clamp(0, length - 1).long().unsqueeze(-1).expand(*at.shape, values.shape[-1])
-        total = total + values.gather(-2, rows) * (weight * inside)
-    return total
 
 
 class DeformableAttention(nn.Module):

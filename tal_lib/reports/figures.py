@@ -83,6 +83,22 @@ def map_by_tiou(table: pd.DataFrame, ax=None):
     return ax
 
 
+def average_recall(table: pd.DataFrame, ax=None):
+    """Average recall against the number of proposals a recording. table: `model, an, ar` (in %), averaged over runs."""
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    for model, rows in table.groupby("model", sort=False):
+        colour, marker = style(model)
+        rows = rows.groupby("an").ar.mean()
+        ax.plot(rows.index, rows, marker=marker if len(rows) < 20 else None, color=colour, label=model, markersize=4)
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick in set(table.an)]
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="proposals a recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
+    _legend(ax, table.groupby("model").ar.max())
+    return ax
+
+
 def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     """A cost against the recording length, both axes logarithmic. table: `model, length_steps, <value>`."""
     ax = new_axes(ax, figsize=(5.6, 3.4))

@@ -46,6 +46,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
         written += _efficiency(efficiency, results, figures_dir, drawn)
+    if len(proposals := data.get("proposals", pd.DataFrame())):
+        written += _proposals(proposals, results, figures_dir, drawn)
     if len(cost):
         written += _cost(cost, results, figures_dir, drawn)
     if len(efficiency) and len(cost):
@@ -73,6 +75,18 @@ def _efficiency(efficiency, results, folder, drawn):
         mine = efficiency[(efficiency.benchmark == benchmark) & (efficiency.fraction == rows.fraction.max())]
         mine = tables.with_shown_names(mine.assign(map=100 * mine["map"]))
         _draw(figures.map_by_tiou(mine), folder, f"map_by_tiou_{benchmark}", drawn)
+    return written
+
+
+def _proposals(proposals, results, folder, drawn):
+    summary = tables.proposal_summary(proposals)
+    written = []
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        most = rows[rows.fraction == rows.fraction.max()]
+        caption = (f"Average recall (%) of class-agnostic proposals on {benchmark} over tIoU 0.5–0.95, at AN proposals a recording, and "
+                   f"its area up to 100; {100 * most.fraction.max():g} % of the training recordings, mean over seeds.")
+        written.append(tables.write_table(tables.proposal_table(summary, benchmark), results, f"proposals_{benchmark}", caption))
+        _draw(figures.average_recall(most), folder, f"average_recall_{benchmark}", drawn)
     return written
 
 

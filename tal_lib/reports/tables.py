@@ -6,8 +6,10 @@ import pandas as pd
 
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.files import write_text
+from tal_lib.models.registry import has_separate_classifier
 from tal_lib.provenance import COLUMNS as PROVENANCE
 
+CLASSIFIED = " + classifier"
 KEYS = ["benchmark", "model", "preset", "fraction", "seed", "subset_seed", "stream", "options", "recipe"]
 
 
@@ -47,9 +49,10 @@ def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
-    """A model's name, with what differs from its compact preset."""
+    """A model's name, with what differs from its compact preset; proposals that the study's own stage classifies say so."""
     extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
-    return f"{model} ({', '.join(extra)})" if extra else model
+    name = f"{model}{CLASSIFIED}" if has_separate_classifier(model) else model
+    return f"{name} ({', '.join(extra)})" if extra else name
 
 
 def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -73,6 +76,23 @@ def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     table = table.loc[means.sort_values(means.columns[-1], ascending=False).index]
     table.columns = [f"{100 * fraction:g} %" for fraction in table.columns]
     return table.fillna("").reset_index()
+
+
+def proposal_summary(proposals: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, model, fraction, an, ar, auc, runs`: AR@AN and AUC (%), mean over seeds."""
+    rows = with_shown_names(proposals.assign(ar=100 * proposals.ar))
+    keys = ["benchmark", "model", "fraction", "an"]
+    return rows.groupby(keys, sort=False).agg(ar=("ar", "mean"), auc=("auc", "mean"), runs=("ar", "size")).reset_index()
+
+
+def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model with AR at several AN and the AUC, at the largest fraction; the largest AUC first."""
+    rows = summary[(summary.benchmark == benchmark)]
+    rows = rows[rows.fraction == rows.fraction.max()]
+    table = rows.pivot(index="model", columns="an", values="ar")
+    table.columns = [f"AR@{an}" for an in table.columns]
+    table["AUC"] = rows.groupby("model").auc.first()
+    return table.sort_values("AUC", ascending=False).round(1).reset_index()
 
 
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:

@@ -21,7 +21,7 @@ _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
 
 def style(model: str) -> tuple[str, str]:
     """(colour, marker) of a model, the same in every figure."""
-    return _STYLE.get(model, ("#777777", "o"))
+    return _STYLE.get(model.split(" + ")[0], ("#777777", "o"))
 
 
 def apply() -> None:

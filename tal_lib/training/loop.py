@@ -19,6 +19,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
 from tal_lib.models.checkpoints import read_checkpoint
+from tal_lib.models.detector import in_float32
 from tal_lib.provenance import default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
@@ -85,7 +86,7 @@ def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor,
     """The network on a batch, in a recipe's precision; outputs, and so the losses, are float32."""
     with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = model.run(batch)
-    return tuple(output.float() for output in outputs)
+    return in_float32(outputs)
 
 
 def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Recipe, seed: int,
@@ -191,10 +192,18 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
 def detect_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,
                device: str | None = None) -> pd.DataFrame:
     """Detections of several recordings in one table; each recording is run alone, at its own length."""
+    return _in_one_table(model, model.detect, benchmark, recordings, stream, device, empty_detections())
+
+
+def propose_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,
+                device: str | None = None) -> pd.DataFrame:
+    """Class-agnostic proposals of several recordings in one table, at most 100 each."""
+    return _in_one_table(model, model.propose, benchmark, recordings, stream, device, empty_detections().drop(columns="label"))
+
+
+def _in_one_table(model, find, benchmark, recordings, stream, device, empty):
     device = device or default_device()
     model.to(device).eval()
-    tables = [model.detect(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings]
+    tables = [find(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings]
     tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else empty_detections()
-
-
+    return pd.concat(tables, ignore_index=True) if tables else empty

@@ -37,8 +37,11 @@ class Recipe:
 _DENSE = Recipe(optimizer="adam", learning_rate=1e-4, weight_decay=0.0, epochs=10, min_steps=0, warmup=0.0, schedule="constant",
                 ema=0.0, clip_norm=0.0)
 
-# compact: one recipe for all, so that differences are the models'
+# compact: one recipe for all, so that differences are the models'; those that work in windows see crops of a few of them
 _COMPACT = Recipe()
+_WINDOWS = Recipe(max_steps=256)
+_PUBLISHED_WINDOWS = Recipe(optimizer="adam", weight_decay=1e-4, epochs=9, min_steps=0, batch_size=16, max_steps=256, warmup=0.0,
+                            ema=0.0, clip_norm=0.0)
 _PAPER = {
     "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
@@ -49,6 +52,11 @@ _PAPER = {
     "tadtr": Recipe(learning_rate=2e-4, weight_decay=1e-4, epochs=16, min_steps=0, batch_size=16, clip_norm=0.1, warmup=0.0,
                     schedule="cosine", ema=0.0),
     "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "bsn": replace(_PUBLISHED_WINDOWS, epochs=20),
+    "bmn": _PUBLISHED_WINDOWS,
+    "prn": _PUBLISHED_WINDOWS,
+    "tcanet": replace(_PUBLISHED_WINDOWS, learning_rate=4e-4, weight_decay=1e-5),
+    "ssn": replace(_PUBLISHED_WINDOWS, max_steps=2304, batch_size=4),
     "window_cnn": _DENSE,
     "bilstm": replace(_DENSE, batch_size=15, max_steps=15),
 }
@@ -56,7 +64,8 @@ _PAPER = {
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     """The recipe of a model's preset, with fields replaced by name."""
-    recipe = _COMPACT if preset == "compact" else _PAPER.get(name, _COMPACT)
+    compact = _WINDOWS if name in ("bsn", "bmn", "prn", "tcanet") else _COMPACT
+    recipe = compact if preset == "compact" else _PAPER.get(name, _COMPACT)
     unknown = sorted(set(overrides) - set(recipe.__dataclass_fields__))
     if unknown:
         raise TalError(f"a recipe has no option {unknown[0]!r}",

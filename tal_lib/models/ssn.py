@@ -1,0 +1,219 @@
+"""SSN: proposals grouped from actionness, classified by what is in them and by whether they are whole.
+
+Source: Zhao et al., Temporal Action Detection with Structured Segment Networks, ICCV 2017. Actionness is learned with the rest, on the
+same recordings. The paper's actionness is one curve, which cannot tell an action from the next where one follows upon the other;
+`actionness = "class"` groups a curve a class instead.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
+from tal_lib.models.blocks import ConvNormReLU, masked, to_keep
+from tal_lib.models.detector import Candidates, Detector, DetectorConfig
+from tal_lib.models.losses import interval_iou
+from tal_lib.models.nms import nms
+from tal_lib.models.proposals import balanced_bce, region_targets
+from tal_lib.models.registry import register
+from tal_lib.models.sampling import sample_segments
+
+
+@dataclass(frozen=True, kw_only=True)
+class SSNConfig(DetectorConfig):
+    """THUMOS14 values by default."""
+
+    width: int = 512
+    actionness: str = "binary"  # one curve, or one a class
+    levels: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))  # of water, and of the share that is wet
+    duplicate_tiou: float = 0.95  # proposals closer than this are one
+    proposals: int = 400  # a recording
+    part_points: int = 8  # samples averaged in each part of the pyramid
+    hard_share: float = 1 / 6  # of the incomplete proposals, the hardest teach completeness
+    completeness_weight: float = 0.1
+    regression_weight: float = 0.1
+
+    def __post_init__(self):
+        if self.actionness not in ("binary", "class"):
+            raise TalError(f"unknown actionness {self.actionness!r}", remedy="Choose binary or class.")
+
+
+def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
+    """Temporal actionness grouping: segments (N, 2) in steps, from a curve (T,) in [0, 1].
+
+    For every level the runs of steps above it are basins. From each basin on, the following ones are taken in as long as basins make
+    up at least a share of the whole; every level is tried as that share. Source: section 5, after watershed segmentation.
+    """
+    found = []
+    for level in levels:
+        change = np.diff(np.concatenate([[0], curve > level, [0]]).astype(np.int8))
+        first, end = (change == 1).nonzero()[0], (change == -1).nonzero()[0]
+        if not len(first):
+            continue
+        seed, last = np.triu_indices(len(first))
+        wet = np.concatenate([[0], np.cumsum(end - first)])
+        share = np.full((len(first), len(first)), np.inf)
+        share[seed, last] = (wet[last + 1] - wet[seed]) / (end[last] - first[seed])
+        lowest = np.minimum.accumulate(share, axis=1)  # grouping stops at the first basin that dilutes too much
+        lowest[np.tril_indices(len(first), -1)] = np.inf
+        for least in levels:
+            found.append(first * (len(curve) + 1) + end[(lowest >= least).sum(1) - 1])
+    each = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    return np.stack(np.divmod(each, len(curve) + 1), 1).astype(np.float32) - 0.5  # step t is [t − 0.5, t + 0.5]
+
+
+def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Mean of a curve (T,) in segments (N, 2) of whole steps, less its mean in the halves of their lengths around; zero outside."""
+    sums = np.concatenate([[0.0], curve.cumsum(dtype=float)])
+    first, end = (segments + 0.5).astype(int).T
+    flank = np.maximum(1, (end - first) // 2)
+    total = lambda a, b: sums[np.clip(b, 0, len(curve))] - sums[np.clip(a, 0, len(curve))]  # noqa: E731
+    return total(first, end) / (end - first) - (total(first - flank, first) + total(end, end + flank)) / (2 * flank)
+
+
+@register("ssn", paper=SSNConfig(), compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
+          paper_activitynet=SSNConfig())
+class SSN(Detector):
+    """forward: actionness logits (B, T, 1 or K), features (B, T, C), segments (B, P, 2) in steps, which exist (B, P), and of each
+    activity logits (B, P, K + 1), completeness (B, P, K), class-wise shift and log scale (B, P, K, 2).
+    """
+
+    config: SSNConfig
+
+    def __init__(self, config: SSNConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        width = config.width
+        self.convs = nn.ModuleList(ConvNormReLU(input_dim if i == 0 else width, width) for i in range(2))
+        self.actionness = nn.Linear(width, 1 if config.actionness == "binary" else num_classes)
+        self.drop = nn.Dropout(0.5)
+        self.activity = nn.Linear(3 * width, num_classes + 1)  # class K is background
+        self.completeness, self.regression = nn.Linear(5 * width, num_classes), nn.Linear(5 * width, 2 * num_classes)
+        for layer in (self.activity, self.completeness, self.regression):
+            nn.init.normal_(layer.weight, std=1e-3)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        x, keep = features.transpose(1, 2), to_keep(mask, features)
+        for conv in self.convs:
+            x = conv(x, keep)
+        x = masked(x, keep)
+        actionness = self.actionness(x)
+        segments, exist = self.group(masked(actionness.sigmoid(), keep))
+        return actionness, x, segments, exist, *self.classify(x, segments)
+
+    @torch.no_grad()
+    def group(self, curves: Tensor) -> tuple[Tensor, Tensor]:
+        """Curves (B, T, A) → segments (B, P, 2) and which exist (B, P); those that stand out most from what is around them."""
+        c = self.config
+        segments, exist = curves.new_zeros(len(curves), c.proposals, 2), curves.new_zeros(len(curves), c.proposals, dtype=torch.bool)
+        segments[..., 1] = 1
+        for index, one in enumerate(curves.float().cpu().numpy()):
+            found = [actionness_groups(curve, c.levels) for curve in one.T]
+            scores = [contrast(curve, segments) for curve, segments in zip(one.T, found)]
+            kept, _, _ = nms(np.concatenate(found), np.concatenate(scores) + 1, tiou_threshold=c.duplicate_tiou,
+                             max_detections=c.proposals)
+            segments[index, :len(kept)] = torch.from_numpy(kept).to(segments)
+            exist[index, :len(kept)] = True
+        return segments, exist
+
+    def classify(self, x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Structured temporal pyramid: start, course (whole and halves) and end. Source: section 3.2."""
+        start, end = segments.split(1, -1)
+        middle, half = (start + end) / 2, (end - start) / 2
+        pool = lambda a, b: sample_segments(x, torch.cat([a, b], -1), self.config.part_points).mean(2)  # noqa: E731
+        course = torch.cat([pool(start, end), pool(start, middle), pool(middle, end)], -1)
+        stages = self.drop(torch.cat([pool(start - half, start), course, pool(end, end + half)], -1))
+        regression = self.regression(stages).unflatten(-1, (self.num_classes, 2))
+        return self.activity(self.drop(course)), self.completeness(stages), regression
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        actionness, x, proposals, exist, *answers = outputs
+        steps, parts = batch.mask.shape[1], []
+        inside = torch.stack([self.actionness_targets(*one, steps) for one in zip(batch.segments, batch.labels)])
+        losses = {"actionness": balanced_bce(actionness, inside > 0.5, batch.mask[..., None].expand_as(actionness))}
+        for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
+            if not len(segments):
+                continue
+            some = exist[index]
+            own = training_segments(segments)
+            extra = [part.float() for part in self.classify(x[index:index + 1], own[None])]
+            parts.append((*roles(torch.cat([proposals[index][some], own]), segments, labels, self.num_classes),
+                          *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra))))
+        if parts:
+            role, label, target, segment, activity, completeness, regression = (torch.cat(part) for part in zip(
+                *((role, label, target, segment, *rest) for role, label, target, segment, *rest in parts)))
+            losses |= self.proposal_losses(role, label, target, segment, activity, completeness, regression)
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+
+    def actionness_targets(self, segments: Tensor, labels: Tensor, steps: int) -> Tensor:
+        """(T, 1 or K)."""
+        if self.config.actionness == "binary":
+            return region_targets(segments, steps)[:, None]
+        return torch.stack([region_targets(segments[labels == label], steps) for label in range(self.num_classes)], 1)
+
+    def proposal_losses(self, role, label, target, segment, activity, completeness, regression) -> dict[str, Tensor]:
+        """Activity of complete and background proposals, completeness by hinge with the hardest incomplete, location of complete."""
+        c = self.config
+        complete, incomplete, background = (role == name for name in (COMPLETE, INCOMPLETE, BACKGROUND))
+        at = torch.arange(len(role), device=role.device)
+        taught = torch.where(background, self.num_classes, label)
+        weight = complete + background * (complete.sum() / background.sum().clamp(min=1)).clamp(max=1)
+        entropy = (F.cross_entropy(activity, taught, reduction="none") * weight).sum() / weight.sum().clamp(min=1)
+        own = completeness[at, label]
+        wrong = (1 + own[incomplete]).relu()
+        wrong = wrong.topk(max(1, round(len(wrong) * c.hard_share))).values if len(wrong) else wrong
+        right = (1 - own[complete]).relu()
+        hinge = (right.sum() + wrong.sum()) / max(1, len(right) + len(wrong))
+        length = segment[:, 1] - segment[:, 0]
+        scale = ((target[:, 1] - target[:, 0]) / length).clamp(min=1e-3).log()
+        wanted = torch.stack([(target.mean(1) - segment.mean(1)) / length, scale], 1)
+        location = F.smooth_l1_loss(regression[at, label][complete], wanted[complete], reduction="sum", beta=0.1)
+        return {"activity": entropy, "completeness": c.completeness_weight * hinge,
+                "location": c.regression_weight * location / complete.sum().clamp(min=1)}
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Activity probability × exp(completeness), at the class's own location."""
+        _, _, segments, exist, activity, completeness, regression = outputs
+        found = []
+        for index, valid in enumerate(mask.sum(1).tolist()):
+            chance = activity[index].softmax(-1)[:, :-1] * (completeness[index] - 1).exp() * exist[index][:, None]
+            row, label = (chance > self.config.post.score_threshold).nonzero(as_tuple=True)
+            segment, (shift, scale) = segments[index][row], regression[index][row, label].unbind(-1)
+            length = segment[:, 1] - segment[:, 0]
+            centre, half = segment.mean(1) + shift * length, length * scale.clamp(-2, 2).exp() / 2
+            found.append(Candidates(torch.stack([centre - half, centre + half], 1).clamp(-0.5, valid - 0.5), chance[row, label], label))
+        return found
+
+
+COMPLETE, INCOMPLETE, BACKGROUND, UNUSED = range(4)
+
+
+def training_segments(segments: Tensor, incomplete: int = 6) -> Tensor:
+    """The annotated segments (M, 2), a little moved, and parts of them too short to be whole: 1 to 6, as the paper samples."""
+    length = segments[:, 1:] - segments[:, :1]
+    moved = segments + (torch.rand_like(segments) - 0.5) * 0.2 * length
+    every, long = segments.repeat(incomplete, 1), length.repeat(incomplete, 1)
+    share = 0.05 + 0.25 * torch.rand_like(long)
+    first = every[:, :1] + (1 - share) * long * torch.rand_like(long)
+    return torch.cat([moved, torch.cat([first, first + share * long], 1)])
+
+
+def roles(proposals: Tensor, segments: Tensor, labels: Tensor, background: int):
+    """What each proposal (P, 2) teaches: its role, the label and segment it belongs to, and itself.
+
+    Complete from tIoU 0.7 on; incomplete below 0.3 if at least 80 % of it lies in a segment; background if it touches none.
+    Source: section 4.2.
+    """
+    overlap, best = interval_iou(proposals[:, None], segments).max(1)
+    shared = (torch.minimum(proposals[:, None, 1], segments[:, 1]) - torch.maximum(proposals[:, None, 0], segments[:, 0])).clamp(min=0)
+    contained, around = (shared / (proposals[:, 1:] - proposals[:, :1]).clamp(min=1e-6)).max(1)
+    role = torch.full_like(best, UNUSED)
+    role[(overlap < 0.3) & (contained >= 0.8)] = INCOMPLETE
+    role[overlap < 0.01] = torch.where(contained[overlap < 0.01] < 0.8, BACKGROUND, INCOMPLETE)
+    role[overlap >= 0.7] = COMPLETE
+    which = torch.where(role == INCOMPLETE, around, best)
+    return role, labels[which], segments[which], proposals
