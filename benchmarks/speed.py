@@ -8,7 +8,9 @@ Run it on a quiet machine. Prints each figure as it is made; without --quick wri
 
 import argparse
 import itertools
+import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,7 @@ from tal_lib import models
 from tal_lib.cost import count_macs, profile
 from tal_lib.data.batches import Item, collate
 from tal_lib.evaluation import soft_nms
+from tal_lib.processes import KEEP_FREED, child_environment
 from tal_lib.provenance import device_name, provenance, usable_cores
 from tal_lib.reports.tables import write_csv
 from tal_lib.training.loop import run_in
@@ -153,4 +156,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if not KEEP_FREED.keys() <= os.environ.keys():  # an allocator's settings are read when a process begins
+        raise SystemExit(subprocess.run([sys.executable, *sys.argv], env=child_environment()).returncode)
     main()

@@ -74,7 +74,7 @@ def _parser():
     cost.add_argument("--threads", type=int, default=None)
     cost.set_defaults(run=_cost)
 
-    train = commands.add_parser("train", help="train one model; writes model.pt, history.csv, detections.json")
+    train = commands.add_parser("train", help="train one model; writes model.pt, history.csv, detections.json, proposals.json")
     train.add_argument("model")
     train.add_argument("--benchmark", default="synthetic")
     train.add_argument("--preset", default="compact")
@@ -83,6 +83,7 @@ def _parser():
     train.add_argument("--stream", default=None)
     train.add_argument("--device", default=None, help="cpu or cuda (default: $TAL_DEVICE, else a GPU if there is one)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the model or the recipe")
+    train.add_argument("--proposals", metavar="MODEL", help="of tcanet: the model whose proposals it refines (default: bmn)")
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
     train.set_defaults(run=_train)
@@ -91,6 +92,10 @@ def _parser():
     evaluate.add_argument("detections", metavar="DETECTIONS.json")
     evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
     evaluate.add_argument("--split", default=None, help="subset to score (default: test, else validation, else all)")
+    evaluate.add_argument("--class-scores", metavar="FILE", help="take the file's segments as proposals without class, and multiply by "
+                          "these scores of whole recordings (JSON or pickle)")
+    evaluate.add_argument("--top", type=int, default=2, help="classes a recording, with --class-scores (default: 2)")
+    evaluate.add_argument("--recall", action="store_true", help="print AR@AN and its area too, whatever the classes")
     evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
     evaluate.set_defaults(run=_eval)
     return parser
@@ -205,9 +210,9 @@ def _train(arguments):
 
     from tal_lib import evaluation, models
     from tal_lib.data import limited_subset, load_benchmark
-    from tal_lib.training import Recipe, detect_all, fit, recipe_for, seed_everything
+    from tal_lib.training import Recipe, detect_all, fit, propose_all, recipe_for, seed_everything
 
-    values = _pairs(arguments.set)
+    values = _pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
     columns = data.feature_spec.columns(arguments.stream)
@@ -218,7 +223,9 @@ def _train(arguments):
     result = fit(model, data, recordings, recipe_for(arguments.model, arguments.preset, **recipe), arguments.seed, arguments.out,
                  stream=arguments.stream, device=arguments.device, progress=True)
     detections = detect_all(model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device)
+    proposals = propose_all(model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device)
     evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
+    evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
     scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
     _print_scores(scores)
     print(f"model  {result.checkpoint}")
@@ -226,7 +233,7 @@ def _train(arguments):
 
 def _eval(arguments):
     from tal_lib.data import read_annotations
-    from tal_lib.evaluation import mean_average_precision, read_detections
+    from tal_lib.evaluation import area_under_recall, average_recall, fuse, mean_average_precision, read_class_scores, read_detections
 
     content = read_annotations(arguments.annotations, repair=True)
     splits = set(content.recordings.split)
@@ -243,9 +250,15 @@ def _eval(arguments):
     if unknown:
         raise TalError(f"recording {unknown[0]} is not in the annotations" + (f" ({len(unknown)} such)" if len(unknown) > 1 else ""),
                        where=arguments.detections, remedy="Score detections with the annotations they were made for.")
+    found = found[found.recording.isin(kept)]
+    if arguments.recall:
+        recall = average_recall(truth, found.drop(columns="label"))
+        print("  ".join(f"AR@{an} {100 * recall[an]:.2f}" for an in (1, 5, 10, 50, 100)) + f"  AUC {area_under_recall(recall):.2f}")
+    if arguments.class_scores:
+        found = fuse(found.drop(columns="label"), read_class_scores(arguments.class_scores, sorted(truth.label.unique())), arguments.top)
     print(f"{len(found):,} detections, {len(truth):,} segments of {truth.recording.nunique():,} recordings"
           + (f" ({split})" if split else ""))
-    _print_scores(mean_average_precision(truth, found[found.recording.isin(kept)], arguments.tious))
+    _print_scores(mean_average_precision(truth, found, arguments.tious))
 
 
 def _print_scores(scores):

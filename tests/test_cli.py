@@ -58,6 +58,21 @@ def test_train_and_eval_agree(small, tmp_path, capsys, monkeypatch):
     assert trained.splitlines()[:3] == scored.splitlines()[1:4]  # the same figures, from files alone
 
 
+def test_eval_of_proposals_with_class_scores(tmp_path, capsys):
+    import json
+
+    import pandas as pd
+
+    table = pd.DataFrame({"recording": ["r", "s"], "split": "test", "duration": 9.0})
+    truth = pd.DataFrame({"recording": ["r", "s"], "start": [1.0, 3.0], "end": [2.0, 8.0], "label": ["x", "y"]})
+    write_annotations(tmp_path / "t.json", table, truth)
+    write_detections(tmp_path / "p.json", truth.assign(score=[0.9, 0.8], label="proposal"))
+    (tmp_path / "c.json").write_text(json.dumps({"r": {"x": 0.9, "y": 0.1}, "s": {"x": 0.2, "y": 0.8}}))
+    assert main(["eval", str(tmp_path / "p.json"), str(tmp_path / "t.json"), "--class-scores", str(tmp_path / "c.json"), "--recall"]) == 0
+    out = capsys.readouterr().out
+    assert "AR@1 100.00" in out and "4 detections" in out and "avg" in out and "100.0" in out.splitlines()[-1]
+
+
 def test_eval_refuses_other_recordings(small, tmp_path, capsys):
     import pandas as pd
 

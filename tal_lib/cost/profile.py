@@ -1,7 +1,6 @@
 """What one model costs at one recording length on one device; each measurement in a process of its own."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -15,8 +14,8 @@ import torch
 from tal_lib.cost.macs import count_macs
 from tal_lib.data.batches import Item, collate
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
 from tal_lib.models import Detector, build
+from tal_lib.processes import child_environment
 from tal_lib.provenance import device_name, usable_cores
 
 PRECISIONS = ("float32", "bfloat16", "compiled")
@@ -88,11 +87,9 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
     threads = threads or usable_cores()
     job = {"spec": spec, "length": length, "device": device, "threads": threads, "min_seconds": min_seconds,
            "precision": precision}
-    env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
-                        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-m", "tal_lib.cost.profile", f"{folder}/row.json"], input=json.dumps(job),
-                              env=env, capture_output=True, text=True)
+                              env=child_environment(threads, keep_freed=False), capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["killed, probably out of memory"])[-1]
             raise TalError(f"{spec['name']} at {length} steps: the measuring process ended with {done.returncode} ({last})",

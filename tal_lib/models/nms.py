@@ -8,7 +8,7 @@ import numpy as np
 
 def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Temporal IoU of segments a (..., 2) and b (..., 2), broadcast; 0 where the union is empty."""
-    inter = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
+    inter = np.asarray(np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0]))  # of one pair too
     np.maximum(inter, 0, out=inter)
     union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

@@ -136,7 +136,7 @@ def best_of_grid(scores: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, T
     peaks = scores * (scores >= F.max_pool2d(scores.unsqueeze(1), 3, stride=1, padding=1).squeeze(1))
     best, index = peaks.flatten(1).topk(min(count, steps * max_duration))
     start = index // max_duration
-    return torch.stack([start, start + 1 + index % max_duration], -1).to(scores.dtype), best
+    return torch.stack([start, start + 1 + index % max_duration], -1).float(), best
 
 
 def pair_boundaries(start: Tensor, end: Tensor, keep: Tensor, max_duration: int) -> tuple[Tensor, Tensor]:

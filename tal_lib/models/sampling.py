@@ -9,7 +9,7 @@ def sample_linear(values: Tensor, at: Tensor) -> Tensor:
     """Values at fractional positions, zero beyond the ends.
 
     Args:
-        values: (..., L, d); at: (..., M) positions, 0 is the first step's centre.
+        values: (..., L, d); at: (..., M) positions in float32, 0 is the first step's centre.
 
     Returns:
         (..., M, d), the two neighbours weighed linearly.
@@ -21,7 +21,7 @@ def sample_linear(values: Tensor, at: Tensor) -> Tensor:
     for index, weight in ((low, 1 - share), (low + 1, share)):
         inside = ((index >= 0) & (index < length)).unsqueeze(-1)
         rows = index.clamp(0, length - 1).long().unsqueeze(-1).expand(*at.shape, values.shape[-1])
-        total = total + values.gather(-2, rows) * (weight * inside)
+        total = total + values.gather(-2, rows) * (weight * inside).to(values.dtype)
     return total
 
 

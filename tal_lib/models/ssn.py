@@ -109,7 +109,8 @@ class SSN(Detector):
     def group(self, curves: Tensor) -> tuple[Tensor, Tensor]:
         """Curves (B, T, A) → segments (B, P, 2) and which exist (B, P); those that stand out most from what is around them."""
         c = self.config
-        segments, exist = curves.new_zeros(len(curves), c.proposals, 2), curves.new_zeros(len(curves), c.proposals, dtype=torch.bool)
+        segments = curves.new_zeros(len(curves), c.proposals, 2, dtype=torch.float)
+        exist = torch.zeros_like(segments[..., 0], dtype=torch.bool)
         segments[..., 1] = 1
         for index, one in enumerate(curves.float().cpu().numpy()):
             found = [actionness_groups(curve, c.levels) for curve in one.T]

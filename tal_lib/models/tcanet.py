@@ -153,7 +153,7 @@ class TCANet(ProposalDetector):
     def first_proposals(self, outputs: tuple[Tensor, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
         """The generator's best proposals after NMS: segments (B, P, 2) in steps, scores (B, P), zero where there are fewer."""
         count = self.config.proposals
-        segments, scores = mask.new_zeros(len(mask), count, 2, dtype=torch.float), mask.new_zeros(len(mask), count, dtype=torch.float)
+        segments, scores = (mask.new_zeros(len(mask), count, *more, dtype=torch.float) for more in ((2,), ()))
         segments[..., 1] = 1
         for index, found in enumerate(self.generator.class_agnostic(outputs, mask)):
             best, score, _ = suppress(found, self.config.nms)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
+from tal_lib.processes import child_environment
 from tal_lib.provenance import usable_cores
 from tal_lib.sweeps.grid import Cell, plan
 from tal_lib.sweeps.ledger import RESULT, finished_elsewhere, finished_runs, update_ledger
@@ -107,9 +108,7 @@ def _run_some(cells, folder, ledger, jobs, bar, failed):
 
 def _run_one(cell, folder, jobs, children):
     """Run a cell in a process of its own; the reason if it failed."""
-    threads = str(max(1, usable_cores() // jobs))
-    env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(
-        [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    env = child_environment(max(1, usable_cores() // jobs)) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     job = {"id": cell.id, "sweep": cell.sweep, "notebook": str(cell.notebook), "parameters": cell.parameters,
            "data_hash": cell.data_hash, "runs": str(folder), "cwd": str(REPOSITORY), "driver": os.getpid()}
     child = subprocess.Popen([sys.executable, "-m", "tal_lib.sweeps.cell"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -68,6 +68,14 @@ def test_any_length_runs(name, steps, small):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_detects(name, small):
+    model = make(name, small).eval()
+    batch = collate([make_item(small, small.recordings("test")[0])])
+    table = model.to(torch.bfloat16).detect(batch)[0]
+    assert table.score.between(0, 20).all() and ((table.start >= 0) & (table.end <= float(batch.durations[0]) + 1e-3)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_both_presets_build_and_options_are_named(name):
     for preset in ("compact", "paper"):
         model = models.build(name, input_dim=32, num_classes=3, preset=preset)

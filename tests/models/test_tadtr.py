@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tal_lib import models
 from tal_lib.models.losses import interval_iou
-from tal_lib.models.tadtr import DeformableAttention, TadTRConfig, match, sample_linear, to_segments
+from tal_lib.models.sampling import sample_linear
+from tal_lib.models.tadtr import DeformableAttention, TadTRConfig, match, to_segments
 
 
 def value_at(values, at):

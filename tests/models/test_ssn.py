@@ -1,0 +1,80 @@
+"""Watershed grouping against a walk over the basins; the pyramid and the roles of proposals by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tal_lib import TalError, models
+from tal_lib.models.ssn import BACKGROUND, COMPLETE, INCOMPLETE, UNUSED, actionness_groups, contrast, roles, training_segments
+
+LEVELS = (0.1, 0.3, 0.5, 0.75, 0.9)
+
+
+def walk(curve, levels):
+    """Basin by basin, as the paper tells it."""
+    found = set()
+    for level in levels:
+        basins, step = [], 0
+        while step < len(curve):
+            last = step
+            while last < len(curve) and curve[last] > level:
+                last += 1
+            if last > step:
+                basins.append((step, last))
+            step = last + 1
+        for least in levels:
+            for seed, (first, end) in enumerate(basins):
+                wet = end - first
+                for start, stop in basins[seed + 1:]:
+                    if (wet + stop - start) / (stop - first) < least:
+                        break
+                    wet, end = wet + stop - start, stop
+                found.add((first - 0.5, end - 0.5))
+    return sorted(found)
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_groups_equal_a_walk_over_the_basins(values):
+    assert [tuple(one) for one in actionness_groups(np.array(values), LEVELS).tolist()] == walk(values, LEVELS)
+
+
+def test_contrast_by_hand():
+    curve = np.array([0.0, 0.2, 0.8, 1.0, 0.4, 0.0])
+    assert contrast(curve, np.array([[1.5, 3.5]])).tolist() == pytest.approx([0.9 - (0.2 + 0.4) / 2])
+    assert contrast(curve, np.array([[-0.5, 5.5]])).tolist() == pytest.approx([2.4 / 6])  # nothing is outside
+
+
+def test_pyramid_pools_start_course_and_end():
+    model = models.build("ssn", input_dim=4, num_classes=3, width=1).eval()
+    x = torch.arange(40.0)[None, :, None]
+    seen = {}
+    model.activity.register_forward_pre_hook(lambda _, args: seen.update(course=args[0]))
+    model.completeness.register_forward_pre_hook(lambda _, args: seen.update(stages=args[0]))
+    model.classify(x, torch.tensor([[[10.0, 20.0]]]))
+    assert seen["course"][0, 0].tolist() == pytest.approx([15, 12.5, 17.5])
+    assert seen["stages"][0, 0].tolist() == pytest.approx([7.5, 15, 12.5, 17.5, 22.5])
+
+
+def test_roles_of_proposals():
+    segments, labels = torch.tensor([[0.0, 10.0], [20.0, 40.0]]), torch.tensor([2, 1])
+    proposals = torch.tensor([[0.0, 9.0], [21.0, 24.0], [11.0, 19.0], [0.0, 5.0], [18.0, 22.0]])
+    role, label, target, _ = roles(proposals, segments, labels, 3)
+    assert role.tolist() == [COMPLETE, INCOMPLETE, BACKGROUND, UNUSED, UNUSED]
+    assert label[:2].tolist() == [2, 1] and target[1].tolist() == [20, 40]
+
+
+def test_training_segments_are_whole_and_parts():
+    torch.manual_seed(0)
+    segments, labels = torch.tensor([[10.0, 30.0], [50.0, 58.0]]), torch.tensor([0, 1])
+    role, label, *_ = roles(training_segments(segments), segments, labels, 2)
+    assert role.tolist() == [COMPLETE] * 2 + [INCOMPLETE] * 12 and label.tolist() == [0, 1] * 7
+
+
+def test_binary_and_class_actionness():
+    assert models.build("ssn", input_dim=8, num_classes=5, actionness="binary").actionness.out_features == 1
+    assert models.build("ssn", input_dim=8, num_classes=5).actionness.out_features == 5
+    with pytest.raises(TalError, match="binary or class"):
+        models.build("ssn", input_dim=8, num_classes=5, actionness="some")
