@@ -1,11 +1,17 @@
 """Boundary matching against the published form: a dense sampling matrix, then a convolution over the points."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tal_lib.files import REPOSITORY
 from tal_lib.models.sampling import BoundaryMatching, positions_in, proposal_grid, sample_segments
+from tal_lib.processes import child_environment
 
 
 def dense_matrix(steps, max_duration, points, context):
@@ -42,6 +48,16 @@ def test_boundary_matching_is_the_dense_matrix_and_a_convolution(steps, max_dura
         torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), want, atol=2e-5, rtol=1e-4)
+
+
+def test_boundary_matching_needs_a_third_of_the_memory_at_most():
+    peaks = {}
+    for form in ("published", "here"):
+        job = json.dumps([form, 64, 48, False])
+        done = subprocess.run([sys.executable, REPOSITORY / "benchmarks" / "boundary_matching.py", job], check=True, capture_output=True,
+                              text=True, env=child_environment(1, keep_freed=False))
+        peaks[form] = json.loads(done.stdout.splitlines()[-1])["peak_memory_mb"]
+    assert peaks["here"] < peaks["published"] / 3, peaks
 
 
 def test_positions_run_from_end_to_end():

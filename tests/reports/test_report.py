@@ -52,6 +52,21 @@ def test_tables_say_what_the_ledger_says(ledger):
     assert all(path.with_suffix(".svg").is_file() for path in done.figures)
 
 
+def test_proposals_have_their_table_and_figure(tmp_path):
+    records = []
+    for model, auc in (("bmn", 60.0), ("actionformer", 70.0)):
+        for fraction in (0.1, 1.0):
+            one = record(model, fraction, 0, {0.5: 0.5})
+            one["tables"]["proposals"] = [{"an": an, "ar": fraction * auc / 100 * an / 100, "auc": fraction * auc} for an in (1, 10, 100)]
+            records.append(one)
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
+    table = pd.read_csv(tmp_path / "results" / "proposals_b.csv")
+    assert table.values.tolist() == [["actionformer", 0.7, 7, 70, 70], ["bmn + classifier", 0.6, 6, 60, 60]]
+    assert table.columns.tolist() == ["model", "AR@1", "AR@10", "AR@100", "AUC"]
+    assert (tmp_path / "figures" / "average_recall_b.png").is_file() and len(pd.read_csv(tmp_path / "results" / "proposals.csv")) == 12
+
+
 def test_a_second_report_writes_the_same_bytes(ledger):
     folder, _ = ledger
     state = []
