@@ -85,6 +85,20 @@ def forward_rows(repeats, dtypes):
     return rows
 
 
+def compiled_rows(repeats):
+    """Forward pass in float32 under torch.compile, and how far its answers are from those without."""
+    rows = []
+    for name in NAMES:
+        model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval()
+        fast, x = torch.compile(model), torch.randn(1, D, 2304)
+        with torch.inference_mode():
+            apart = max(float((one - other).abs().max()) for one, other in zip(fast(x), model(x)))
+            seconds = median_seconds(lambda: fast(x), repeats)
+        rows.append(row(what="forward", model=name, steps=2304, precision="compiled", seconds=seconds, theirs_s=THEIRS[name, 2304],
+                        ratio_to_theirs=seconds / THEIRS[name, 2304], largest_difference=apart))
+    return rows
+
+
 def training_rows(repeats):
     """One optimizer step, batch of two recordings of 2,304 steps."""
     rows = []
@@ -134,8 +148,8 @@ def memory_rows(names, lengths):
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few repeats, no memory")
-    parser.add_argument("--parts", nargs="+", default=["forward", "training", "nms", "memory"])
+    parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled, no memory")
+    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "training", "nms", "memory"])
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else 15
     rows = []
@@ -145,6 +159,8 @@ def main():
     torch.set_num_threads(usable_cores())
     if "forward" in arguments.parts:
         rows += forward_rows(repeats, (torch.float32, torch.bfloat16))
+    if "compiled" in arguments.parts and not arguments.quick:
+        rows += compiled_rows(repeats)
     if "training" in arguments.parts:
         rows += training_rows(repeats)
     if "memory" in arguments.parts and not arguments.quick:

@@ -18,7 +18,7 @@ ELEMENTWISE = {
     "abs", "add", "add_", "all", "amax", "any", "arange", "bitwise_and", "bitwise_not", "cat", "ceil", "clamp", "clamp_min", "clone",
     "chunk", "contiguous", "copy_", "cos", "cumsum", "div", "dropout", "eq", "exp", "expand", "fill_",
     "floor_divide", "full_like",
-    "gather", "ge", "gelu", "gt", "index", "index_select", "le", "log", "log2", "logical_and", "lt", "masked_fill", "masked_fill_",
+    "gather", "ge", "gelu", "gelu_", "gt", "index", "index_select", "le", "log", "log2", "logical_and", "lt", "masked_fill", "masked_fill_",
     "max", "max_pool1d", "maximum", "mean", "min", "minimum", "mul", "mul_", "ne", "neg", "new_ones", "new_zeros", "ones_like",
     "pad", "pow", "reciprocal", "relu", "remainder", "repeat", "repeat_interleave",
     "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",

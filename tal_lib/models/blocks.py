@@ -20,6 +20,11 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
     return None if mask_BT is None else mask_BT.unsqueeze(-1).to(like.dtype)
 
 
+def gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor that nobody else needs: in place where no gradient is, which spares the widest tensor of a block a copy."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """In the precision of a surrounding torch.autocast, which does not see into custom functions; else as they are."""
     kind = tensors[0].device.type
