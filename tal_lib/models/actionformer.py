@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import DepthwiseConv, DropPath, LocalAttention, gelu, halve, masked, max_pool
+from tal_lib.models.blocks import DepthwiseConv, DropPath, LocalAttention, halve, masked, max_pool, mlp
 from tal_lib.models.detector import PostProcess
 from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.registry import register
@@ -44,7 +44,7 @@ class TransformerBlock(nn.Module):
             x, keep = max_pool(x, keep), halve(keep)
         q, k, v = (project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections))
         x = self.drop1(x, masked(self.out(self.attention(q, k, v, keep)), keep))
-        x = self.drop2(x, masked(self.mlp_out(gelu(self.mlp_in(self.norm2(x)))), keep))
+        x = self.drop2(x, masked(mlp(self.norm2(x), self.mlp_in, self.mlp_out), keep))
         return x, keep
 
 

@@ -20,6 +20,13 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
     return None if mask_BT is None else mask_BT.unsqueeze(-1).to(like.dtype)
 
 
+def mlp(x: Tensor, grow: nn.Linear, shrink: nn.Linear) -> Tensor:
+    """Linear → GELU → linear over (B, T, C). Without a gradient it goes through the steps in parts: the wide middle is never whole."""
+    if torch.is_grad_enabled() or x.shape[1] <= 1536:
+        return shrink(gelu(grow(x)))
+    return torch.cat([shrink(gelu(grow(part))) for part in x.split(1152, 1)], 1)
+
+
 def gelu(x: Tensor) -> Tensor:
     """GELU of a tensor that nobody else needs: in place where no gradient is, which spares the widest tensor of a block a copy."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
@@ -56,15 +63,26 @@ def _side_taps(kernel, sizes):
 
 
 def _conv(x, weight, bias, sizes):
-    """Sum over taps of shifted steps times a matrix a tap, sequence by sequence, in place and without padding.
+    """Sum over taps of shifted steps times a matrix a tap, in place and without padding.
 
-    x (B, T, C), weight (k, C, C'), sizes of the sequences that make up T → (B, T, C').
+    x (B, T, C), weight (k, C, C'), sizes of the sequences that make up T → (B, T, C'). A tap is one product over all sequences; what
+    it carried from one into the next, a few steps at each border, is taken back.
     """
-    y = F.linear(x, weight[weight.shape[0] // 2].T, bias)
-    for tap, out, inp in _side_taps(weight.shape[0], sizes):
+    kernel, steps = len(weight), x.shape[1]
+    y = F.linear(x, weight[kernel // 2].T, bias)
+    borders = torch.tensor(sizes[:-1]).cumsum(0).tolist()
+    for tap, out, inp in _side_taps(kernel, (steps,)):
+        crossed = sorted({step for border in borders for step in _crossing(border, tap - kernel // 2) if out.start <= step < out.stop})
         for index in range(len(x)):
             y[index, out].addmm_(x[index, inp], weight[tap])
+            if crossed:
+                y[index, crossed] -= x[index, [step + tap - kernel // 2 for step in crossed]] @ weight[tap]
     return y
+
+
+def _crossing(border, offset):
+    """Output steps around a border that a tap of this offset serves with a step from beyond it."""
+    return range(border, border - offset) if offset < 0 else range(border - offset, border)
 
 
 class _Conv(torch.autograd.Function):

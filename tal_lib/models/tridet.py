@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import DepthwiseConv, DropPath, MaskedGroupNorm, TemporalConv, gelu, halve, masked, max_pool
+from tal_lib.models.blocks import DepthwiseConv, DropPath, MaskedGroupNorm, TemporalConv, halve, masked, max_pool, mlp
 from tal_lib.models.detector import PostProcess
 from tal_lib.models.losses import interval_iou
 from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
@@ -71,7 +71,7 @@ class SGPBlock(nn.Module):
         instant = self.fc(u) * F.relu(self.global_fc(mean))
         window = (self.convw(u) + self.convkw(u)) * self.psi(u)
         x = masked(self.drop1(x, instant + window + u), keep)
-        x = self.drop2(x, self.mlp_out(gelu(self.mlp_in(self.group_norm(x, keep)))))
+        x = self.drop2(x, mlp(self.group_norm(x, keep), self.mlp_in, self.mlp_out))
         return masked(x, keep), keep
 
 

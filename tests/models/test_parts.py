@@ -45,13 +45,17 @@ def test_levels_have_half_the_points_of_the_one_below():
 
 
 @pytest.mark.parametrize("batch", [2, 9])
-@pytest.mark.parametrize("groups", [1, 3])
-def test_joined_levels_do_not_see_each_other(batch, groups):
-    levels = [torch.randn(batch, size, 3) for size in (5, 3, 2, 1)]
-    layer = TemporalConv(3, 6, groups=groups)
-    joined, keep, sizes = join_levels(levels, [None] * 4)
-    assert keep is None and sizes == (5, 3, 2, 1)
-    torch.testing.assert_close(layer(joined, sizes=sizes), torch.cat([layer(level) for level in levels], 1))
+@pytest.mark.parametrize(("groups", "kernel"), [(1, 3), (1, 5), (3, 3)])
+def test_joined_levels_do_not_see_each_other(batch, groups, kernel):
+    levels = [torch.randn(batch, size, 3, requires_grad=True) for size in (5, 3, 2, 1, 1)]
+    layer = TemporalConv(3, 6, kernel, groups=groups)
+    joined, keep, sizes = join_levels(levels, [None] * 5)
+    assert keep is None and sizes == (5, 3, 2, 1, 1)
+    got, want = layer(joined, sizes=sizes), torch.cat([layer(level) for level in levels], 1)
+    torch.testing.assert_close(got, want)
+    for mine, other in zip(torch.autograd.grad(got.square().sum(), (*levels, layer.weight)),
+                           torch.autograd.grad(want.square().sum(), (*levels, layer.weight))):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
 
 
 def test_focal_loss_by_hand():
