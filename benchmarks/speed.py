@@ -148,6 +148,7 @@ def memory_rows(names, lengths):
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memory-of", nargs="+", default=[name for name in models.names() if name not in ("window_cnn", "bilstm")])
     parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled, no memory")
     parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "training", "nms", "memory"])
     arguments = parser.parse_args()
@@ -164,7 +165,7 @@ def main():
     if "training" in arguments.parts:
         rows += training_rows(repeats)
     if "memory" in arguments.parts and not arguments.quick:
-        rows += memory_rows([name for name in models.names() if name not in ("window_cnn", "bilstm")], (2304, 9216, 36_864))
+        rows += memory_rows(arguments.memory_of, (2304, 9216, 36_864))
     table = pd.DataFrame(rows).assign(**provenance(threads=usable_cores()))
     if not arguments.quick:
         write_csv(table, "results", "speed")

@@ -19,6 +19,8 @@ from tal_lib.models.losses import interval_iou
 from tal_lib.models.sampling import proposal_grid
 from tal_lib.models.segment_classifier import SegmentClassifier, class_targets, classification_loss
 
+WINDOWS_AT_ONCE = 16  # at inference
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalConfig(DetectorConfig):
@@ -191,7 +193,13 @@ class ProposalDetector(Detector):
         """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
         starts, window = self.starts(x.shape[1], x.device), self.config.window
         inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
-        outputs, segments, scores = self.windows(cut(masked(x, keep), starts, window), cut(inside, starts, window))
+        windows, masks = cut(masked(x, keep), starts, window), cut(inside, starts, window)
+        if torch.is_grad_enabled():
+            outputs, segments, scores = self.windows(windows, masks)
+        else:  # a few at a time, so that memory hardly grows with the length
+            parts = [self.windows(*part) for part in zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE))]
+            outputs = tuple(map(torch.cat, zip(*(part[0] for part in parts))))
+            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
         segments = segments.detach().unflatten(0, (-1, len(starts))) + starts[:, None, None]
         return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, len(starts))).flatten(1)
 

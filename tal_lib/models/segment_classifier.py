@@ -13,6 +13,7 @@ from tal_lib.models.losses import interval_iou
 from tal_lib.models.sampling import sample_segments
 
 IGNORED = -100
+PROPOSALS_AT_ONCE = 2048  # at inference
 
 
 class SegmentClassifier(nn.Module):
@@ -36,6 +37,8 @@ class SegmentClassifier(nn.Module):
 
     def forward(self, features: Tensor, segments: Tensor) -> Tensor:
         """Features (B, T, width) and segments (B, P, 2) in steps → class logits (B, P, K + 1)."""
+        if not torch.is_grad_enabled() and segments.shape[1] > PROPOSALS_AT_ONCE:
+            return torch.cat([self(features, part) for part in segments.split(PROPOSALS_AT_ONCE, 1)], 1)
         sampled = sample_segments(features, segments, self.points, self.context).flatten(2)
         return self.out(self.drop(F.relu(self.norm(self.hidden(sampled)))))
 

@@ -54,14 +54,14 @@ def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
         first, end = (change == 1).nonzero()[0], (change == -1).nonzero()[0]
         if not len(first):
             continue
-        seed, last = np.triu_indices(len(first))
         wet = np.concatenate([[0], np.cumsum(end - first)])
-        share = np.full((len(first), len(first)), np.inf)
-        share[seed, last] = (wet[last + 1] - wet[seed]) / (end[last] - first[seed])
-        lowest = np.minimum.accumulate(share, axis=1)  # grouping stops at the first basin that dilutes too much
-        lowest[np.tril_indices(len(first), -1)] = np.inf
-        for least in levels:
-            found.append(first * (len(curve) + 1) + end[(lowest >= least).sum(1) - 1])
+        for some in range(0, len(first), 256):  # seeds of a block with all that follow
+            seed, last = np.arange(some, min(some + 256, len(first)))[:, None], np.arange(some, len(first))
+            length = np.maximum(end[last] - first[seed], 1)
+            share = np.where(last >= seed, (wet[last + 1] - wet[seed]) / length, np.inf)
+            lowest = np.minimum.accumulate(share, axis=1)  # grouping stops at the first basin that dilutes too much
+            for least in levels:
+                found.append(first[seed[:, 0]] * (len(curve) + 1) + end[some + (lowest >= least).sum(1) - 1])
     each = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
     return np.stack(np.divmod(each, len(curve) + 1), 1).astype(np.float32) - 0.5  # step t is [t − 0.5, t + 0.5]
 

@@ -175,6 +175,19 @@ def test_a_segment_across_a_seam_is_found_once_and_whole(start):
     assert (found.score.iloc[1:] < 0.2).all()  # what a second window saw of it is suppressed
 
 
+@pytest.mark.parametrize("name", ["bmn", "tcanet"])
+def test_long_recordings_go_through_in_parts(name, monkeypatch):
+    torch.manual_seed(0)
+    model = models.build(name, input_dim=8, num_classes=2).eval()
+    x = torch.randn(2, 8, 500)
+    with torch.no_grad():
+        want = model(x)
+        monkeypatch.setattr("tal_lib.models.proposals.WINDOWS_AT_ONCE", 3)
+        monkeypatch.setattr("tal_lib.models.segment_classifier.PROPOSALS_AT_ONCE", 70)
+        for mine, other in zip(model(x), want):
+            torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
 def test_options_that_cannot_be_are_refused():
     for options in ({"overlap": 128}, {"max_duration": 0}, {"max_duration": 129}):
         with pytest.raises(TalError, match="window=128"):

@@ -41,6 +41,11 @@ def test_groups_equal_a_walk_over_the_basins(values):
     assert [tuple(one) for one in actionness_groups(np.array(values), LEVELS).tolist()] == walk(values, LEVELS)
 
 
+def test_more_basins_than_a_block_of_seeds():
+    curve = np.tile([0.9, 0.2, 0.6, 0.0], 200)  # 400 basins at 0.1, 200 at 0.75
+    assert [tuple(one) for one in actionness_groups(curve, (0.1, 0.75)).tolist()] == walk(curve, (0.1, 0.75))
+
+
 def test_contrast_by_hand():
     curve = np.array([0.0, 0.2, 0.8, 1.0, 0.4, 0.0])
     assert contrast(curve, np.array([[1.5, 3.5]])).tolist() == pytest.approx([0.9 - (0.2 + 0.4) / 2])
