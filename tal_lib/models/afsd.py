@@ -2,8 +2,8 @@
 
 Source: Lin et al., Learning Salient Boundary Feature for Anchor-free Temporal Action Localization, CVPR 2021. Kept: the pyramid of
 strided convolutions, exponential coarse distances, boundary max-pooling on the frame-level and the level's own features, refinement,
-quality, and boundary consistency. Assignment and range limits are those shared by all pyramids here. Left out: the contrastive
-triplet on clips with a pasted background copy, which needs a second pass over altered clips.
+quality, boundary consistency and boundary contrast. Assignment and range limits are those shared by all pyramids here. The contrast
+needs a second pass over altered recordings; the compact preset does without it.
 """
 
 import math
@@ -32,6 +32,7 @@ class AFSDConfig(PyramidConfig):
     location_weight: float = 10.0
     class_weight: float = 1.0
     boundary_weight: float = 1.0  # of boundary consistency
+    contrast_weight: float = 0.1  # of boundary contrast
     regression_weight: float = 1.0
 
 
@@ -96,10 +97,38 @@ def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
+def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+    """Maxima around the starts and around the ends of segments (P, 2), from features (1, T, C): (P, C) each, all channels."""
+    length = (segments[:, 1] - segments[:, 0]).clamp(min=1)
+    around = lambda at, before, after: range_max(x, (at - before * length).floor().long()[None],  # noqa: E731
+                                                 (at + after * length).ceil().long()[None])[0]
+    return around(segments[:, 0], 0.1, 0.25), around(segments[:, 1], 0.25, 0.1)
+
+
+def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 4):
+    """A random action of at least `action` steps and a random stretch of at least `background` steps that no segment touches.
+
+    Whole steps, ((start, end), (first, last)) with exclusive ends, the stretch no longer than the action; None if either is missing.
+    """
+    ends = segments.round().clamp(0, steps).long()
+    long = ends[ends[:, 1] - ends[:, 0] >= action]
+    free = torch.ones(steps + 2, dtype=torch.long)
+    free[[0, -1]] = 0
+    for start, end in ends.tolist():
+        free[start + 1:end + 1] = 0
+    change = free.diff()
+    gaps = torch.stack([(change == 1).nonzero()[:, 0], (change == -1).nonzero()[:, 0]], 1)
+    gaps = gaps[gaps[:, 1] - gaps[:, 0] >= background]
+    if not len(long) or not len(gaps):
+        return None
+    (start, end), (first, last) = (some[torch.randint(len(some), ())].tolist() for some in (long, gaps))
+    return (start, end), (first, min(last, first + end - start))
+
+
 @register(
     "afsd",
     paper=AFSDConfig(),
-    compact=AFSDConfig(width=128, head_width=128, groups=16),
+    compact=AFSDConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
     paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),
 )
 class AFSD(PyramidDetector):
@@ -142,9 +171,7 @@ class AFSD(PyramidDetector):
         distances = self.boundary_out(self.boundary_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.scales(distances, sizes).clamp(max=8).exp()
 
-        frame = x
-        for conv in self.frame:
-            frame, _ = conv(frame, keep)
+        frame = self.frame_features(x, keep)
         points = self.points(features.shape[-1])
         coarse = self.coarse_segments(distances.detach(), points)
         count = (torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()).clamp(min=1)
@@ -158,6 +185,12 @@ class AFSD(PyramidDetector):
         half = frame.shape[-1] // 2
         curves = torch.stack([frame[..., :half].mean(-1), frame[..., half:].mean(-1)], -1)
         return logits, distances, self.class_again(for_class), self.offset(for_location), self.quality(for_location), curves
+
+    def frame_features(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Embedded features (B, T, C) → frame-level features (B, T, C)."""
+        for conv in self.frame:
+            x, _ = conv(x, keep)
+        return x
 
     @staticmethod
     def coarse_segments(distances: Tensor, points: Points) -> Tensor:
@@ -197,7 +230,33 @@ class AFSD(PyramidDetector):
         refined = sigmoid_focal(outputs[2], classes)[valid].sum() / self.positives
         boundary = self.boundary_loss(outputs[5], batch)
         losses["total"] = losses["total"] + c.class_weight * refined + c.boundary_weight * boundary
-        return losses | {"refined": refined.detach(), "boundary": boundary.detach()}
+        losses |= {"refined": refined.detach(), "boundary": boundary.detach()}
+        if c.contrast_weight and self.training:
+            contrast = self.contrast_loss(batch)
+            losses["total"] = losses["total"] + c.contrast_weight * contrast
+            losses["contrast"] = contrast.detach()
+        return losses
+
+    def contrast_loss(self, batch: Batch) -> Tensor:
+        """Boundary contrast: an action cut open by a piece of background keeps its halves' inner ends alike, and unlike the background's.
+
+        One action and one piece a recording, chosen at random; recordings without either teach nothing here. Source: section 3.4.
+        """
+        found = [self.positives.new_zeros(())]
+        for features, mask, segments in zip(batch.features, batch.mask, batch.segments):
+            chosen = choose_cut(segments, int(mask.sum()))
+            if chosen is None:
+                continue
+            (start, end), (first, last) = chosen
+            middle, added = (start + end) // 2, last - first
+            pasted = torch.cat([features[:, :middle], features[:, first:last], features[:, middle:int(mask.sum())]], 1)
+            frame = self.frame_features(self.embed(pasted.T[None], None), None)
+            pieces = frame.new_tensor([[start, middle], [middle, middle + added], [middle + added, end + added]])
+            starts, ends = (F.normalize(one, dim=-1) for one in end_features(frame, pieces))
+            apart = lambda a, b: (a - b).square().sum()  # noqa: E731
+            halves = apart(ends[0], starts[2])
+            found.append(F.relu(halves - apart(ends[0], starts[1]) + 1) + F.relu(halves - apart(starts[2], ends[1]) + 1))
+        return torch.stack(found).sum() / max(1, len(found) - 1)
 
     def boundary_loss(self, curves: Tensor, batch: Batch) -> Tensor:
         """Boundary consistency: the frame-level halves should be active at annotated starts and ends."""
