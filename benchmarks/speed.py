@@ -124,6 +124,32 @@ def training_rows(repeats):
     return rows
 
 
+def cuda_rows(repeats):
+    """Forward pass on a GPU: float32, bfloat16 and compiled; time between events on the device, peak of its allocator."""
+    rows = []
+    for name, precision in itertools.product(NAMES, ("float32", "bfloat16", "compiled")):
+        model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval().cuda()
+        kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        model = model.to(kind)
+        run, x = torch.compile(model) if precision == "compiled" else model, torch.randn(1, D, 2304, dtype=kind, device="cuda")
+        samples = []
+        with torch.inference_mode():
+            for _ in range(3):
+                run(x)
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            for _ in range(3 * repeats):
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                run(x)
+                end.record()
+                torch.cuda.synchronize()
+                samples.append(start.elapsed_time(end) / 1e3)
+        rows.append(row(what="forward", model=name, steps=2304, precision=precision, device=torch.cuda.get_device_name(),
+                        seconds=statistics.median(samples), peak_memory_mb=torch.cuda.max_memory_allocated() / 1e6))
+    return rows
+
+
 def nms_rows(repeats):
     """Soft-NMS with voting of 2,000 candidates of 20 classes, on one core."""
     rng = np.random.default_rng(0)
@@ -150,7 +176,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory-of", nargs="+", default=[name for name in models.names() if name not in ("window_cnn", "bilstm")])
     parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled, no memory")
-    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "training", "nms", "memory"])
+    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "cuda", "training", "nms", "memory"])
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else 15
     rows = []
@@ -162,6 +188,8 @@ def main():
         rows += forward_rows(repeats, (torch.float32, torch.bfloat16))
     if "compiled" in arguments.parts and not arguments.quick:
         rows += compiled_rows(repeats)
+    if "cuda" in arguments.parts and torch.cuda.is_available():
+        rows += cuda_rows(repeats)
     if "training" in arguments.parts:
         rows += training_rows(repeats)
     if "memory" in arguments.parts and not arguments.quick:
