@@ -3,7 +3,7 @@
 Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2), post-processing, and memory at the longest
 length. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
 code, measured on two cores of the same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do).
-Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv.
+Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv and memory.csv.
 """
 
 import argparse
@@ -166,7 +166,7 @@ def memory_rows(names, lengths):
     for name in names:
         for length in lengths:
             cost = profile(name, D, length, num_classes=K, preset="paper", min_seconds=0.0)
-            rows.append(row(what="memory", model=name, steps=length, precision="float32", seconds=cost.latency_s_median,
+            rows.append(row(what="memory", model=name, steps=length, precision="float32",
                             peak_memory_mb=cost.peak_memory_bytes / 1e6))
     return rows
 
@@ -192,11 +192,11 @@ def main():
         rows += cuda_rows(repeats)
     if "training" in arguments.parts:
         rows += training_rows(repeats)
+    keep = lambda table, name: write_csv(pd.DataFrame(table).assign(**provenance(threads=usable_cores())), "results", name)  # noqa: E731
+    if rows and not arguments.quick:
+        keep(rows, "speed")
     if "memory" in arguments.parts and not arguments.quick:
-        rows += memory_rows(arguments.memory_of, (2304, 9216, 36_864))
-    table = pd.DataFrame(rows).assign(**provenance(threads=usable_cores()))
-    if not arguments.quick:
-        write_csv(table, "results", "speed")
+        keep(memory_rows(arguments.memory_of, (2304, 9216, 36_864)), "memory")
     print(f"{device_name()}; torch {torch.__version__}")
 
 
