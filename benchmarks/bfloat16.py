@@ -1,4 +1,4 @@
-"""What bfloat16 costs in accuracy: `python benchmarks/bfloat16.py [--runs runs/hapt]`.
+"""What bfloat16 costs in accuracy: `python benchmarks/bfloat16.py [--runs FOLDER ...]`.
 
 Every model that a sweep has trained on all recordings detects twice, in float32 and in bfloat16 (weights and activations); the rest of
 the way, decoding and NMS, is float32 both times. Prints avg mAP (%) and writes results/bfloat16.csv.
@@ -25,15 +25,14 @@ from tal_lib.training import detect_all, load_model
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", default="runs/hapt", help="run folders of a sweep")
-    runs = Path(parser.parse_args().runs)
-    records = [json.loads(path.read_text()) for path in sorted(runs.glob("*/cell.json"))]
-    records = [one for one in records if one["parameters"].get("fraction") == 1.0 and (runs / one["id"] / "model.pt").is_file()]
+    parser.add_argument("--runs", nargs="+", default=["runs/hapt", "runs/hapt_first"], help="run folders of sweeps")
+    folders = [path.parent for runs in parser.parse_args().runs for path in Path(runs).glob("*/cell.json")]
+    cells = [(json.loads((folder / "cell.json").read_text())["parameters"], folder) for folder in folders]
+    cells = [(what, folder) for what, folder in cells if what.get("fraction") == 1.0 and (folder / "model.pt").is_file()]
     rows = []
-    for record in sorted(records, key=lambda one: (one["parameters"]["model"], one["parameters"]["seed"])):
-        what = record["parameters"]
+    for what, folder in sorted(cells, key=lambda cell: (cell[0]["model"], cell[0]["seed"])):
         data = load_benchmark(what["benchmark"])
-        trained = load_model(runs / record["id"] / "model.pt")
+        trained = load_model(folder / "model.pt")
         truth, values = data.annotations("test"), {}
         for name, model in (("float32", trained.model), ("bfloat16", copy.deepcopy(trained.model).to(torch.bfloat16))):
             found = detect_all(model, data, data.recordings("test"), stream=trained.stream)

@@ -24,7 +24,7 @@ ELEMENTWISE = {
     "rsqrt", "rsub", "scatter", "sigmoid", "silu", "sin", "softmax",
     "softplus", "split", "sqrt", "stack", "sub", "sub_", "sum", "tanh", "to", "topk", "unflatten", "unfold", "numpy_T", "var_mean", "where",
     "zeros_like", "layer_norm", "group_norm", "batch_norm", "upsample_linear1d", "flip",
-    "adaptive_avg_pool1d", "avg_pool2d", "index_add", "index_copy", "lift_fresh", "linspace", "max_pool2d", "numel", "prod",
+    "adaptive_avg_pool1d", "avg_pool2d", "index_add", "index_copy", "index_copy_", "lift_fresh", "linspace", "max_pool2d", "numel", "prod",
     "adaptive_max_pool1d", "avg_pool1d",
     "__and__", "__or__", "__xor__",
 }

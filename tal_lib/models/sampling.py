@@ -101,8 +101,8 @@ class BoundaryMatching(nn.Module):
             sums = _WeightedSum.apply(table, rows, share, back)
         else:
             sums = F.embedding_bag(rows, table, mode="sum", per_sample_weights=share)
-        sums = sums.unflatten(0, (batch, -1)) + self.bias
-        maps = sums.new_zeros(batch, self.steps * self.max_duration, sums.shape[-1]).index_copy(1, self.cells, sums)
+        sums = sums.add_(self.bias).unflatten(0, (batch, -1))
+        maps = sums.new_zeros(batch, self.steps * self.max_duration, sums.shape[-1]).index_copy_(1, self.cells, sums)
         return maps.unflatten(1, (self.steps, self.max_duration))
 
 
