@@ -41,6 +41,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
                        remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
     names = sorted({name for record in records for name in record["tables"]})
     data = {name: tables.tidy(records, name) for name in names}
+    if "inference_cost" in data:
+        data["inference_cost"] = tables.newest(data["inference_cost"])
     written = [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())

@@ -40,6 +40,12 @@ def _plain(value):
     return value
 
 
+def newest(cost: pd.DataFrame) -> pd.DataFrame:
+    """Of a model measured twice at one length on one device, as a longer list of models does, the newer rows only."""
+    keys = [name for name in ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps") if name in cost]
+    return cost.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
+
+
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     """One row a run: its avg mAP in %, and the name under which its model is shown."""
     keys = ["benchmark", "model", "preset", "options", "recipe", "stream", "fraction", "seed", "subset_seed", "train_recordings",

@@ -76,6 +76,11 @@ def test_a_second_report_writes_the_same_bytes(ledger):
     assert state[0] == state[1]
 
 
+def test_a_cost_measured_again_replaces_the_old_one():
+    rows = pd.DataFrame({"model": ["a", "b", "a"], "length_steps": [9, 9, 9], "utc": ["2", "1", "1"], "macs": [5, 6, 7]})
+    assert tables.newest(rows).values.tolist() == [["a", 9, "2", 5], ["b", 9, "1", 6]]
+
+
 def test_nothing_to_report(tmp_path):
     with pytest.raises(TalError, match="tal sweep"):
         report(tmp_path, tmp_path, tmp_path)
