@@ -6,7 +6,6 @@ the way, decoding and NMS, is float32 both times. Prints avg mAP (%) and writes 
 
 import argparse
 import copy
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tal_lib.data import load_benchmark
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.provenance import provenance
 from tal_lib.reports.tables import write_csv
+from tal_lib.sweeps.ledger import finished_runs
 from tal_lib.training import detect_all, load_model
 
 
@@ -26,8 +26,7 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", nargs="+", default=["runs/hapt", "runs/hapt_first"], help="run folders of sweeps")
-    folders = [path.parent for runs in parser.parse_args().runs for path in Path(runs).glob("*/cell.json")]
-    cells = [(json.loads((folder / "cell.json").read_text())["parameters"], folder) for folder in folders]
+    cells = [(one["parameters"], Path(runs) / name) for runs in parser.parse_args().runs for name, one in finished_runs(runs).items()]
     cells = [(what, folder) for what, folder in cells if what.get("fraction") == 1.0 and (folder / "model.pt").is_file()]
     rows = []
     for what, folder in sorted(cells, key=lambda cell: (cell[0]["model"], cell[0]["seed"])):

@@ -5,7 +5,6 @@ share named rightly, and avg mAP (%) with those boundaries. What is missing to i
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tal_lib.evaluation import mean_average_precision
 from tal_lib.models.registry import has_separate_classifier
 from tal_lib.provenance import provenance
 from tal_lib.reports.tables import write_csv
+from tal_lib.sweeps.ledger import finished_runs
 from tal_lib.training import load_model
 
 
@@ -41,8 +41,7 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", nargs="+", default=["runs/hapt"], help="run folders of sweeps")
-    folders = [path.parent for runs in parser.parse_args().runs for path in Path(runs).glob("*/cell.json")]
-    cells = [(json.loads((folder / "cell.json").read_text())["parameters"], folder) for folder in folders]
+    cells = [(one["parameters"], Path(runs) / name) for runs in parser.parse_args().runs for name, one in finished_runs(runs).items()]
     rows = []
     for what, folder in sorted(cells, key=lambda cell: (cell[0].get("model", ""), cell[0].get("seed", 0))):
         if what.get("fraction") != 1.0 or not has_separate_classifier(what["model"]):

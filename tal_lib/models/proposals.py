@@ -93,6 +93,11 @@ def overlap_map(segments: Tensor, steps: int, max_duration: int) -> Tensor:
     return interval_iou(grid[:, :, None], segments).amax(2)
 
 
+def moved(segments: Tensor) -> Tensor:
+    """Annotated segments (M, 2) with each end moved by up to a tenth of the length: what a good proposal looks like."""
+    return segments + (torch.rand_like(segments) - 0.5) * 0.2 * (segments[:, 1:] - segments[:, :1])
+
+
 # losses
 
 def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
@@ -189,11 +194,15 @@ class ProposalDetector(Detector):
         found = self.classifier.features(x, keep)
         return *outputs, found, segments, scores, self.classifier(found, segments)
 
-    def propose_in(self, x: Tensor, keep: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
+    def in_windows(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, T, C) and their mask → windows (B · W, window, C), their masks, and their first steps (W,)."""
         starts, window = self.starts(x.shape[1], x.device), self.config.window
         inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
-        windows, masks = cut(masked(x, keep), starts, window), cut(inside, starts, window)
+        return cut(masked(x, keep), starts, window), cut(inside, starts, window), starts
+
+    def propose_in(self, x: Tensor, keep: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
+        windows, masks, starts = self.in_windows(x, keep)
         if torch.is_grad_enabled():
             outputs, segments, scores = self.windows(windows, masks)
         else:  # a few at a time, so that memory hardly grows with the length
@@ -224,9 +233,7 @@ class ProposalDetector(Detector):
             every_logit.append(logits[index][some])
             every_target.append(class_targets(proposals[index][some], segments, labels, self.num_classes))
             if len(segments):
-                length = segments[:, 1:] - segments[:, :1]
-                moved = segments + (torch.rand_like(segments) - 0.5) * 0.2 * length
-                every_logit.append(self.classifier(found[index:index + 1], moved[None])[0].float())
+                every_logit.append(self.classifier(found[index:index + 1], moved(segments)[None])[0].float())
                 every_target.append(labels)
         return classification_loss(torch.cat(every_logit), torch.cat(every_target))
 

@@ -18,9 +18,10 @@ from tal_lib.models.blocks import ConvNormReLU, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig
 from tal_lib.models.losses import interval_iou
 from tal_lib.models.nms import nms
-from tal_lib.models.proposals import balanced_bce, region_targets
+from tal_lib.models.proposals import balanced_bce, moved, region_targets
 from tal_lib.models.registry import register
 from tal_lib.models.sampling import sample_segments
+from tal_lib.models.segment_classifier import IGNORED, classification_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +143,10 @@ class SSN(Detector):
             some = exist[index]
             own = training_segments(segments)
             extra = [part.float() for part in self.classify(x[index:index + 1], own[None])]
-            parts.append((*roles(torch.cat([proposals[index][some], own]), segments, labels, self.num_classes),
+            parts.append((*roles(torch.cat([proposals[index][some], own]), segments, labels),
                           *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra))))
         if parts:
-            role, label, target, segment, activity, completeness, regression = (torch.cat(part) for part in zip(
-                *((role, label, target, segment, *rest) for role, label, target, segment, *rest in parts)))
+            role, label, target, segment, activity, completeness, regression = (torch.cat(part) for part in zip(*parts))
             losses |= self.proposal_losses(role, label, target, segment, activity, completeness, regression)
         return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
 
@@ -161,9 +161,8 @@ class SSN(Detector):
         c = self.config
         complete, incomplete, background = (role == name for name in (COMPLETE, INCOMPLETE, BACKGROUND))
         at = torch.arange(len(role), device=role.device)
-        taught = torch.where(background, self.num_classes, label)
-        weight = complete + background * (complete.sum() / background.sum().clamp(min=1)).clamp(max=1)
-        entropy = (F.cross_entropy(activity, taught, reduction="none") * weight).sum() / weight.sum().clamp(min=1)
+        taught = torch.where(complete, label, torch.where(background, self.num_classes, IGNORED))
+        entropy = classification_loss(activity, taught)
         own = completeness[at, label]
         wrong = (1 + own[incomplete]).relu()
         wrong = wrong.topk(max(1, round(len(wrong) * c.hard_share))).values if len(wrong) else wrong
@@ -195,15 +194,14 @@ COMPLETE, INCOMPLETE, BACKGROUND, UNUSED = range(4)
 
 def training_segments(segments: Tensor, incomplete: int = 6) -> Tensor:
     """The annotated segments (M, 2), a little moved, and parts of them too short to be whole: 1 to 6, as the paper samples."""
-    length = segments[:, 1:] - segments[:, :1]
-    moved = segments + (torch.rand_like(segments) - 0.5) * 0.2 * length
+    length, whole = segments[:, 1:] - segments[:, :1], moved(segments)
     every, long = segments.repeat(incomplete, 1), length.repeat(incomplete, 1)
     share = 0.05 + 0.25 * torch.rand_like(long)
     first = every[:, :1] + (1 - share) * long * torch.rand_like(long)
-    return torch.cat([moved, torch.cat([first, first + share * long], 1)])
+    return torch.cat([whole, torch.cat([first, first + share * long], 1)])
 
 
-def roles(proposals: Tensor, segments: Tensor, labels: Tensor, background: int):
+def roles(proposals: Tensor, segments: Tensor, labels: Tensor):
     """What each proposal (P, 2) teaches: its role, the label and segment it belongs to, and itself.
 
     Complete from tIoU 0.7 on; incomplete below 0.3 if at least 80 % of it lies in a segment; background if it touches none.

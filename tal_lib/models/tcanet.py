@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import TemporalConv, masked
+from tal_lib.models.blocks import TemporalConv, to_keep
 from tal_lib.models.bmn import ACTIVITYNET, grouped
 from tal_lib.models.detector import PostProcess, suppress
 from tal_lib.models.losses import interval_iou
-from tal_lib.models.proposals import ProposalConfig, ProposalDetector, balanced_by_overlap, cut, join
+from tal_lib.models.proposals import ProposalConfig, ProposalDetector, balanced_by_overlap, join
 from tal_lib.models.registry import build, register
 from tal_lib.models.sampling import sample_segments
 
@@ -140,9 +140,7 @@ class TCANet(ProposalDetector):
 
     def encode(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """Features (B, T, D) → context (B, T, C): computed in windows, averaged where they overlap."""
-        starts, window = self.starts(x.shape[1], x.device), self.config.window
-        inside = cut(x.new_ones(*x.shape[:2], 1) if keep is None else keep, starts, window)
-        windows = cut(masked(x, keep), starts, window)
+        windows, inside, starts = self.in_windows(x, keep)
         for conv in self.base:
             windows = F.relu(conv(windows, inside))
         for encoder in self.encoders:
@@ -165,7 +163,7 @@ class TCANet(ProposalDetector):
         every = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
         generated = self.generator(features, mask)
         segments, scores = self.first_proposals(generated, every)
-        x, keep = features.transpose(1, 2), None if mask is None else every.unsqueeze(-1).to(features.dtype)
+        x, keep = features.transpose(1, 2), to_keep(mask, features)
         context, stages = self.encode(x, keep), []
         for regressor in self.regressors:
             answer = regressor(context, segments)

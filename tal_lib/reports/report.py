@@ -146,7 +146,7 @@ def _notebooks(results, runs, records):
             continue
         best = max(mine, key=lambda record: (record["parameters"].get("fraction", 0),
                                              record["parameters"].get("model") == "local_global",
-                                             -record["parameters"].get("seed", 0), record["id"]))
+                                             -record["parameters"].get("seed", 0), record["provenance"]["utc"]))
         target.mkdir(parents=True, exist_ok=True)
         stem = f"{Path(name).stem}_{best['parameters'].get('benchmark', '')}".rstrip("_")
         shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")

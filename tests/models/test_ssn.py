@@ -66,7 +66,7 @@ def test_pyramid_pools_start_course_and_end():
 def test_roles_of_proposals():
     segments, labels = torch.tensor([[0.0, 10.0], [20.0, 40.0]]), torch.tensor([2, 1])
     proposals = torch.tensor([[0.0, 9.0], [21.0, 24.0], [11.0, 19.0], [0.0, 5.0], [18.0, 22.0]])
-    role, label, target, _ = roles(proposals, segments, labels, 3)
+    role, label, target, _ = roles(proposals, segments, labels)
     assert role.tolist() == [COMPLETE, INCOMPLETE, BACKGROUND, UNUSED, UNUSED]
     assert label[:2].tolist() == [2, 1] and target[1].tolist() == [20, 40]
 
@@ -74,7 +74,7 @@ def test_roles_of_proposals():
 def test_training_segments_are_whole_and_parts():
     torch.manual_seed(0)
     segments, labels = torch.tensor([[10.0, 30.0], [50.0, 58.0]]), torch.tensor([0, 1])
-    role, label, *_ = roles(training_segments(segments), segments, labels, 2)
+    role, label, *_ = roles(training_segments(segments), segments, labels)
     assert role.tolist() == [COMPLETE] * 2 + [INCOMPLETE] * 12 and label.tolist() == [0, 1] * 7
 
 
