@@ -127,6 +127,10 @@ class Benchmark:
         """Seconds of one recording."""
         return float(self._row(recording_id).duration)
 
+    def table(self) -> pd.DataFrame:
+        """One row a recording: `recording, split, duration` and, where it differs, the time axis."""
+        return self._recordings.reset_index(drop=True)
+
     def time_axis(self, recording_id: str) -> tuple[float, float]:
         """(stride_s, window_s) of one recording's steps."""
         row = self._row(recording_id)

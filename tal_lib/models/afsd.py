@@ -165,14 +165,17 @@ class AFSD(PyramidDetector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         keep = to_keep(mask, features)
         x = self.embed(features.transpose(1, 2), keep)
-        levels, keeps = self.pyramid(x, keep)
+        return self.heads_on(x, keep, *self.pyramid(x, keep))
+
+    def heads_on(self, x: Tensor, keep: Tensor | None, levels: list[Tensor], keeps: list[Tensor | None]) -> tuple[Tensor, ...]:
+        """Outputs at the points, from the embedded features (B, T, C) and the pyramid's levels."""
         joined, joined_keep, sizes = join_levels(levels, keeps)
         logits = self.class_out(self.class_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.boundary_out(self.boundary_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.scales(distances, sizes).clamp(max=8).exp()
 
         frame = self.frame_features(x, keep)
-        points = self.points(features.shape[-1])
+        points = self.points(x.shape[1])
         coarse = self.coarse_segments(distances.detach(), points)
         count = (torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()).clamp(min=1)
         own, first = [], 0

@@ -20,18 +20,24 @@ class DenseConfig(DetectorConfig):
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # runs above each are candidates
 
 
-def cell_targets(centres: Tensor, segments: Tensor, labels: Tensor, background: int) -> Tensor:
-    """Class of each cell: that of the shortest segment around its centre, else `background`.
-
-    Args:
-        centres: (N,) in steps; segments: (M, 2) in steps; labels: (M,).
-    """
+def cell_instances(centres: Tensor, segments: Tensor) -> Tensor:
+    """Row of the shortest segment around each cell's centre, −1 for none; centres (N,) and segments (M, 2) in steps."""
     if not len(segments):
-        return torch.full_like(centres, background, dtype=torch.long)
+        return torch.full_like(centres, -1, dtype=torch.long)
     inside = (centres[:, None] >= segments[:, 0]) & (centres[:, None] < segments[:, 1])
     lengths = torch.where(inside, segments[:, 1] - segments[:, 0], torch.inf)
     shortest, which = lengths.min(1)
-    return torch.where(shortest.isfinite(), labels[which], background)
+    return torch.where(shortest.isfinite(), which, -1)
+
+
+def instance_labels(instances: Tensor, labels: Tensor, background: int) -> Tensor:
+    """Class of each cell from its instance (N,) and the instances' labels (M,); `background` where it has none."""
+    return torch.cat([labels, labels.new_full((1,), background)])[instances]
+
+
+def cell_targets(centres: Tensor, segments: Tensor, labels: Tensor, background: int) -> Tensor:
+    """Class of each cell: that of the shortest segment around its centre, else `background`."""
+    return instance_labels(cell_instances(centres, segments), labels, background)
 
 
 def group_runs(probabilities: Tensor, thresholds) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -87,11 +93,18 @@ class DenseDetector(Detector):
         return {"total": loss}
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        return self.grouped(outputs[0].softmax(-1), mask)
+
+    def candidates_together(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
+        return self.grouped(sum(weight * one[0].softmax(-1) for one, weight in zip(outputs, weights)), mask)
+
+    def grouped(self, probabilities: Tensor, mask: Tensor) -> list[Candidates]:
+        """Candidates from the probabilities (B, N, K + 1) of the cells."""
         found = []
-        for logits, steps in zip(outputs[0], mask.sum(1).tolist()):
+        for one, steps in zip(probabilities, mask.sum(1).tolist()):
             cells = self.cells(steps)
-            first, last, score, label = group_runs(logits[:cells].softmax(-1)[:, :-1], self.config.thresholds)
-            centres, half = self.centres(cells, logits.device), self.cell_stride() / 2
+            first, last, score, label = group_runs(one[:cells, :-1], self.config.thresholds)
+            centres, half = self.centres(cells, one.device), self.cell_stride() / 2
             segments = torch.stack([centres[first] - half, centres[last] + half], -1)
             found.append(Candidates(segments, score, label))
         return found

@@ -74,6 +74,7 @@ class Detector(nn.Module):
         self.input_dim = input_dim
         self.num_classes = num_classes
         self.spec: dict = {}  # name, preset, … as given to build(); enough to build it again
+        self.class_names: tuple[str, ...] = ()  # of its outputs, once known
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         raise NotImplementedError
@@ -86,16 +87,33 @@ class Detector(nn.Module):
         """Candidates of each recording from the network's outputs and the mask (B, T)."""
         raise NotImplementedError
 
+    def candidates_together(self, members: "list[Detector]", outputs: list[tuple[Tensor, ...]], weights: list[float],
+                            mask: Tensor) -> list[Candidates]:
+        """Candidates of several trained models of this kind, one a stream, by their outputs and weights (which sum to one)."""
+        from tal_lib.models.fusion import together
+
+        return together([member.candidates(one, mask) for member, one in zip(members, outputs)], weights)
+
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         """Proposals of each recording, all of one class: here the candidates, whatever their class."""
         return [replace(one, labels=torch.zeros_like(one.labels)) for one in self.candidates(outputs, mask)]
 
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        """Tell the model what its classes are called. One that reads names takes others, and another number of them, at any time."""
+        self.class_names = tuple(names)
+
+    @property
+    def deployed(self) -> "Detector":
+        """What is kept after training: the model itself, or the student of a pair."""
+        return self
+
     def run(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The network on a batch, telling it when nothing is padded."""
+        """The network on a batch, telling it the classes' names, and when nothing is padded."""
         if batch.features.shape[1] != self.input_dim:
             raise TalError(f"features have {batch.features.shape[1]} columns, the model takes {self.input_dim}",
                            where=f"recording {batch.recordings[0]}",
                            remedy="Build the model with input_dim of the benchmark's feature_spec.")
+        self.name_classes(batch.classes)
         kind = next(self.parameters()).dtype  # a model in bfloat16 takes and gives float32 here
         return in_float32(self(batch.features.to(kind), None if batch.full else batch.mask))
 

@@ -212,9 +212,19 @@ class PyramidDetector(Detector):
         return outputs[0].sigmoid()
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        points, valid, post = self.points(mask.shape[1]), self.level_mask(mask), self.config.post
-        probabilities = self.probabilities(outputs)
-        found = []
+        points = self.points(mask.shape[1])
+        return self.best_points(self.probabilities(outputs), lambda at: self.decode(outputs, points, at), points, mask)
+
+    def candidates_together(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
+        """At every point the members' mean score, and their mean segment."""
+        points = self.points(mask.shape[1])
+        mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
+        return self.best_points(mean(member.probabilities(one) for member, one in zip(members, outputs)),
+                                lambda at: mean(member.decode(one, points, at) for member, one in zip(members, outputs)), points, mask)
+
+    def best_points(self, probabilities: Tensor, decode, points: Points, mask: Tensor) -> list[Candidates]:
+        """The best points of each level, from scores (B, P, K) and `decode(at)` → segments (N, 2)."""
+        valid, post, found = self.level_mask(mask), self.config.post, []
         for index in range(len(mask)):
             rows, labels, scores, first = [], [], [], 0
             for size in points.level_sizes:
@@ -226,6 +236,6 @@ class PyramidDetector(Detector):
                 scores.append(best[:len(at)])
                 first += size
             row, label = torch.cat(rows), torch.cat(labels)
-            segments = self.decode(outputs, points, At(torch.full_like(row, index), row, label))
+            segments = decode(At(torch.full_like(row, index), row, label))
             found.append(Candidates(segments, torch.cat(scores), label))
         return found

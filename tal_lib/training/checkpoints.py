@@ -44,7 +44,8 @@ def load_model(path: str | Path) -> Trained:
     try:
         model = models.build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"],
                              preset=spec["preset"], **spec["overrides"])
-        model.load_state_dict(content["state_dict"])
+        model.load_state_dict(content["state_dict"])  # the texts of the classes with it, where the model reads names
+        model.class_names = tuple(content["classes"])
     except (RuntimeError, KeyError, TypeError) as error:
         raise TalError(f"does not fit the model it names ({str(error).splitlines()[0]})", where=path,
                        remedy="It was written by another version; train it again.") from None

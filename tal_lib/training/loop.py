@@ -112,6 +112,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
                        remedy="Raise the fraction, or check the annotations.")
     seed_everything(seed)
     device = device or default_device()
+    model.name_classes(benchmark.classes)
     model.to(device).train()
     steps_per_epoch = -(-len(items) // recipe.batch_size)
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
@@ -183,10 +184,10 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
     table, checkpoint = pd.DataFrame(history), None
     if out_dir:
         checkpoint = save_model(Path(out_dir) / "model.pt",
-                                Trained(model, benchmark.classes, benchmark.feature_spec, stream))
+                                Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream))
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
         state_path.unlink(missing_ok=True)
-    return TrainResult(model=model, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint)
+    return TrainResult(model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint)
 
 
 def detect_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,

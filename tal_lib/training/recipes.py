@@ -42,13 +42,18 @@ _COMPACT = Recipe()
 _WINDOWS = Recipe(max_steps=256)
 _PUBLISHED_WINDOWS = Recipe(optimizer="adam", weight_decay=1e-4, epochs=9, min_steps=0, batch_size=16, max_steps=256, warmup=0.0,
                             ema=0.0, clip_norm=0.0)
+_AFSD = Recipe(learning_rate=1e-4, weight_decay=1e-3, epochs=16, min_steps=0, batch_size=1, max_steps=256, warmup=0.0,
+               schedule="constant", ema=0.0)
 _PAPER = {
     "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
     "tridet": Recipe(learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4),
     "action_mamba": Recipe(learning_rate=1e-4, epochs=45, min_steps=0, warmup=5 / 45),
-    "afsd": Recipe(learning_rate=1e-4, weight_decay=1e-3, epochs=16, min_steps=0, batch_size=1, max_steps=256, warmup=0.0,
-                   schedule="constant", ema=0.0),
+    "afsd": _AFSD,
+    "gaf": _AFSD,
+    "stale": Recipe(learning_rate=4e-5, weight_decay=0.02, epochs=5, min_steps=0, batch_size=100, warmup=0.0, schedule="constant",
+                    ema=0.0),
+    "text_pyramid": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "tadtr": Recipe(learning_rate=2e-4, weight_decay=1e-4, epochs=16, min_steps=0, batch_size=16, clip_norm=0.1, warmup=0.0,
                     schedule="cosine", ema=0.0),
     "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),

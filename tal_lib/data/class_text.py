@@ -1,0 +1,139 @@
+"""Class names as vectors: a frozen text encoder reads them, and an unseen class is known by its name alone.
+
+    words      every word of a name has a fixed random vector, and another one for its place in the name; no download. Names that share
+               words are alike, which is all it knows: enough where classes are made of attributes (`synthetic`).
+    clip       CLIP's text tower; minilm, mpnet: sentence encoders. Weights come from the Hugging Face hub and stay in its cache.
+    clip:WHERE, sentence:WHERE   any other such model, a hub name or a folder.
+
+Vectors of downloaded encoders are kept in `$TAL_CACHE` (or ~/.cache/tal) by encoder, prompts and names.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tal_lib.errors import TalError
+from tal_lib.files import atomic_path, digest
+
+WORDS_DIM = 64
+ENCODERS = {  # name: (kind, where on the hub, dimensions)
+    "clip": ("clip", "openai/clip-vit-base-patch32", 512),
+    "clip-l14": ("clip", "openai/clip-vit-large-patch14", 768),
+    "minilm": ("sentence", "sentence-transformers/all-MiniLM-L6-v2", 384),
+    "mpnet": ("sentence", "sentence-transformers/all-mpnet-base-v2", 768),
+}
+PROMPTS = ("a video of action {}",)
+
+
+def words_of(name: str) -> list[str]:
+    """Words of a class name, in lower case: `WALKING_UPSTAIRS`, `CleanAndJerk` and `lift ball` are split alike."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)] or [name.lower()]
+
+
+def text_dim(encoder: str) -> int:
+    """Length of an encoder's vectors."""
+    if encoder == "words":
+        return WORDS_DIM
+    if encoder in ENCODERS:
+        return ENCODERS[encoder][2]
+    kind, where = _kind_and_place(encoder)
+    config = _from_hub("AutoConfig", where)
+    return config.text_config.projection_dim if kind == "clip" and hasattr(config, "text_config") else (
+        config.projection_dim if kind == "clip" else config.hidden_size)
+
+
+def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROMPTS) -> np.ndarray:
+    """Unit vectors (K, E) of class names, float32.
+
+    Args:
+        encoder: see the top of this file; prompts: sentences with `{}` for the name, whose vectors are averaged (not used by `words`).
+
+    Raises:
+        TalError: no such encoder, its weights are neither cached nor reachable, or two classes have the same text.
+    """
+    names = tuple(names)
+    if encoder == "words":
+        vectors = np.stack([_words_vector(name) for name in names])
+    else:
+        path = _cache_folder() / f"{digest('class text 1', list(_kind_and_place(encoder)), list(prompts), list(names))}.npy"
+        vectors = _read_cached(path, len(names))
+        if vectors is None:
+            texts = [prompt.format(" ".join(words_of(name))) for prompt in prompts for name in names]
+            vectors = _unit(_encode(encoder, texts)).reshape(len(prompts), len(names), -1).mean(0)
+            with atomic_path(path) as temporary:
+                np.save(temporary, vectors)
+    vectors = _unit(vectors)
+    alike = np.argwhere(np.triu(vectors @ vectors.T > 1 - 1e-6, 1))
+    if len(alike):
+        a, b = alike[0]
+        raise TalError(f"classes {names[a]!r} and {names[b]!r} have the same text", remedy="Give them different names.")
+    return vectors.astype(np.float32)
+
+
+def _words_vector(name):
+    parts = [_word(text) for place, word in enumerate(words_of(name)) for text in (word, f"{place} {word}")]
+    return _unit(np.sum(parts, 0))
+
+
+def _word(text):
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return _unit(np.random.default_rng(seed).standard_normal(WORDS_DIM))
+
+
+def _unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _cache_folder():
+    return Path(os.environ.get("TAL_CACHE") or Path.home() / ".cache" / "tal").expanduser() / "class_text"
+
+
+def _read_cached(path, count):
+    """Vectors kept before; None if there are none, or the file is damaged (it is then written again)."""
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.ndim == 2 and len(vectors) == count and np.isfinite(vectors).all() else None
+
+
+def _kind_and_place(encoder):
+    if encoder in ENCODERS:
+        return ENCODERS[encoder][:2]
+    kind, colon, where = encoder.partition(":")
+    if kind not in ("clip", "sentence") or not colon or not where:
+        raise TalError(f"no text encoder {encoder!r}",
+                       remedy=f"Choose from words, {', '.join(ENCODERS)}, clip:WHERE or sentence:WHERE.")
+    return kind, where
+
+
+def _from_hub(loader, where):
+    """A part of a pretrained model, from the hub's cache, the hub or a folder."""
+    try:
+        import transformers
+    except ImportError:
+        raise TalError("text encoders need the package transformers", remedy="pip install 'efficient-tal[text]'") from None
+    try:
+        return getattr(transformers, loader).from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise TalError(f"the text encoder's weights are neither cached nor reachable ({str(error).splitlines()[0]})", where=where,
+                       remedy=f"Fetch them once with a connection: `hf download {where}`; or use the encoder `words`.") from None
+
+
+def _encode(encoder, texts):
+    """Vectors (N, E) of sentences."""
+    import torch
+
+    kind, where = _kind_and_place(encoder)
+    tokenizer = _from_hub("AutoTokenizer", where)
+    model = _from_hub("CLIPTextModelWithProjection" if kind == "clip" else "AutoModel", where).eval()
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        found = model(**tokens)
+        if kind == "clip":
+            return found.text_embeds.numpy()
+        keep = tokens["attention_mask"][..., None].float()  # sentence encoders: the mean of the tokens
+        return ((found.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()

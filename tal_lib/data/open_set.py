@@ -1,0 +1,124 @@
+"""Open-set localization: learn from seen classes, find unseen ones by name.
+
+What may be learned from is a benchmark of its own, made before training begins: it has the seen classes only, and its recordings are
+those without any unseen segment, or the stretches between them. Nothing else can reach training, because nothing else is in it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.subsets import open_set_split, published_open_set_split
+from tal_lib.errors import TalError
+from tal_lib.files import digest
+
+PUBLISHED = ("thumos14", "activitynet")  # have the ten splits of the literature
+SHORTEST_S = 5.0  # of a stretch worth learning from
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """One split of the classes."""
+
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    train: Benchmark  # seen classes; `train` recordings without any unseen segment
+    test: Benchmark  # unseen classes; `test` recordings that have some
+    test_seen: Benchmark  # seen classes, all `test` recordings: what learning the unseen must not cost
+
+
+def class_split(benchmark: Benchmark, seen: float, draw: int, root=None) -> tuple[list[str], list[str]]:
+    """Seen and unseen classes: the literature's ten splits where they are published, else drawn by seed."""
+    if benchmark.name in PUBLISHED:
+        return published_open_set_split(benchmark, seen, draw, root)
+    return open_set_split(benchmark, seen, draw)
+
+
+def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> OpenSet:
+    """Part a benchmark by classes.
+
+    Args:
+        keep: what is learned from. `recordings`: training recordings in which no unseen class occurs; `stretches`: what lies between
+            unseen segments, each stretch a recording `<id>#<number>` with features of its own (where every recording has most classes).
+
+    Raises:
+        TalError: a class on both sides, on none, or unknown; no recording left to train on; no unseen segment to test on.
+    """
+    seen, unseen = tuple(seen), tuple(unseen)
+    odd = set(seen) & set(unseen) | set(benchmark.classes) ^ (set(seen) | set(unseen))
+    if odd:
+        raise TalError(f"class {sorted(odd)[0]!r} must be either seen or unseen", where=benchmark.name,
+                       remedy="Take both lists from class_split.")
+    if keep not in ("recordings", "stretches"):
+        raise TalError(f"keep={keep!r}", remedy="Choose recordings or stretches.")
+    train, test = benchmark.annotations("train"), benchmark.annotations("test")
+    if keep == "recordings":
+        touched = set(train.recording[train.label.isin(unseen)])
+        pieces = [(name, name, 0.0, benchmark.duration(name)) for name in benchmark.recordings("train") if name not in touched]
+    else:
+        pieces = [(f"{name}#{number}", name, start, end) for name in benchmark.recordings("train")
+                  for number, (start, end) in enumerate(_free(benchmark, name, train[(train.recording == name) & train.label.isin(unseen)]))]
+    learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen)
+    if not len(learn.annotations()):
+        raise TalError("no seen segment is left to train on", where=f"{benchmark.name}, {len(unseen)} unseen classes",
+                       remedy="Use keep='stretches', or more seen classes.")
+    wanted = test[test.label.isin(unseen)]
+    if not len(wanted):
+        raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Draw another split.")
+    return OpenSet(seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test[test.label.isin(seen)], seen))
+
+
+def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str, str]]:
+    """The same benchmark with every class called by another one's name, and {true name: name given}: what names are worth."""
+    rng, count = np.random.default_rng([seed, 51]), len(benchmark.classes)
+    while ((order := rng.permutation(count)) == np.arange(count)).any():
+        pass
+    given = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
+    table = benchmark.annotations()
+    return _view(benchmark, benchmark.table(), table.assign(label=table.label.map(given)), benchmark.classes, benchmark.features,
+                 ["shuffled", seed]), given
+
+
+def _free(benchmark, recording, taken):
+    """Stretches (s) of a recording in which no taken segment lies; cut so that no step that sees one is inside."""
+    stride_s, window_s = benchmark.time_axis(recording)
+    stretches, at = [], 0.0
+    for start, end in [*taken[["start", "end"]].sort_values("start").itertuples(index=False), (benchmark.duration(recording),) * 2]:
+        if start - at >= max(SHORTEST_S, window_s + stride_s):
+            stretches.append((at, float(start)))
+        at = max(at, float(end))
+    return stretches
+
+
+def _pieces(benchmark, pieces, annotations, classes):
+    """A benchmark of stretches (new id, recording, start s, end s), all `train`."""
+    rows, segments, spans = [], [], {}
+    for piece, recording, start, end in pieces:
+        stride_s, window_s = benchmark.time_axis(recording)
+        whole = start == 0 and end == benchmark.duration(recording)
+        first = int(np.ceil(start / stride_s - 1e-9))  # steps whose windows lie inside
+        last = None if whole else int(np.floor((end - window_s) / stride_s + 1e-9)) + 1
+        offset, length = first * stride_s, end - first * stride_s
+        spans[piece] = recording, slice(first, last)
+        rows.append({"recording": piece, "split": "train", "duration": length, "stride_s": stride_s, "window_s": window_s})
+        mine = annotations[annotations.recording == recording]
+        kept = mine.assign(recording=piece, start=(mine.start - offset).clip(0, length), end=(mine.end - offset).clip(0, length))
+        segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
+    table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
+    annotations = pd.concat(segments, ignore_index=True) if segments else annotations.iloc[:0]
+    return _view(benchmark, table, annotations, classes, lambda piece: benchmark.features(spans[piece][0])[spans[piece][1]],
+                 ["pieces", pieces])
+
+
+def _test(benchmark, annotations, classes):
+    table = benchmark.table()
+    return _view(benchmark, table[table.recording.isin(annotations.recording)].assign(split="test"), annotations, classes,
+                 benchmark.features, ["test"])
+
+
+def _view(benchmark, table, annotations, classes, load_features, what):
+    return Benchmark(name=benchmark.name, classes=classes, tious=benchmark.tious, feature_spec=benchmark.feature_spec, recordings=table,
+                     annotations=annotations.reset_index(drop=True), load_features=load_features,
+                     source_hash=digest(benchmark.data_hash, list(classes), what), ends_checked=False)

@@ -1,0 +1,96 @@
+"""Late fusion: one trained model a stream, their scores averaged before suppression.
+
+Models of one kind whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. Of the others, every
+candidate of every stream is kept, and its score is the weighted mean of the streams' support for it: that of its own stream is its score,
+that of another the best of score × tIoU among the other's candidates of its class.
+
+Source of averaging outputs before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
+from tal_lib.models.detector import Candidates, Detector
+from tal_lib.models.losses import interval_iou
+
+STRONGEST = 300  # candidates of a class and stream that take part in the support rule
+
+
+class LateFusion(Detector):
+    """Several trained detectors of one kind, each on its own columns.
+
+    Args:
+        members: stream name → model; columns: stream name → slice of the features; weights: stream name → weight (equal if None).
+
+    forward: the members' outputs, one after the other.
+    """
+
+    def __init__(self, members: dict[str, Detector], columns: dict[str, slice], weights: dict[str, float] | None = None):
+        first = next(iter(members.values()))
+        super().__init__(first.config, max(one.stop for one in columns.values()), first.num_classes)
+        weights = weights or dict.fromkeys(members, 1.0)
+        if len({type(member) for member in members.values()}) > 1:
+            raise TalError("late fusion takes models of one kind", remedy="Train the same model on every stream.")
+        if set(weights) != set(members) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise TalError(f"weights {weights} for the streams {', '.join(members)}", remedy="Give each stream a weight of at least 0.")
+        self.members = nn.ModuleDict(members)
+        self.columns, self.weights = columns, weights
+
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        super().name_classes(names)
+        for member in self.members.values():
+            member.name_classes(names)
+            self.num_classes = member.num_classes
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        every = [member(features[:, self.columns[name]], mask) for name, member in self.members.items()]
+        return tuple(output for one in every for output in one)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        raise TalError("late fusion has nothing to learn", remedy="Train its members, each on its stream.")
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        each, shares = self._apart(outputs)
+        members = list(self.members.values())
+        return members[0].candidates_together(members, each, shares, mask)
+
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        each, shares = self._apart(outputs)
+        return together([member.class_agnostic(one, mask) for member, one in zip(self.members.values(), each)], shares)
+
+    def _apart(self, outputs):
+        """Each member's outputs, and the members' shares of the score."""
+        count, total = len(outputs) // len(self.members), sum(self.weights.values())
+        return ([outputs[i:i + count] for i in range(0, len(outputs), count)],
+                [self.weights[name] / total for name in self.members])
+
+
+def together(found: list[list[Candidates]], shares: list[float]) -> list[Candidates]:
+    """Candidates of several streams (stream → recording) in one list a recording, scored by the support rule."""
+    return [_supported(streams, shares) for streams in zip(*found)]
+
+
+def _supported(streams, shares):
+    parts = []
+    streams = [_strongest(one) for one in streams]
+    for own, share in zip(streams, shares):
+        scores = share * own.scores
+        for other, weight in zip(streams, shares):
+            if other is not own and len(own.scores) and len(other.scores):
+                overlap = interval_iou(own.segments[:, None], other.segments[None])
+                same = own.labels[:, None] == other.labels[None]
+                scores = scores + weight * (overlap * same * other.scores).amax(1)
+        parts.append(Candidates(own.segments, scores, own.labels))
+    return Candidates(*(torch.cat([getattr(one, name) for one in parts]) for name in ("segments", "scores", "labels")))
+
+
+def _strongest(found):
+    """The best candidates of each class."""
+    order = found.scores.argsort(descending=True)
+    order = order[found.labels[order].argsort(stable=True)]
+    labels = found.labels[order]
+    first = torch.searchsorted(labels, labels)  # rank in the class: distance to the class's first row
+    kept = order[torch.arange(len(order), device=order.device) - first < STRONGEST]
+    return Candidates(found.segments[kept], found.scores[kept], found.labels[kept])

@@ -1,0 +1,101 @@
+"""Knowledge distillation: a small pyramid detector learns from a trained one, beside the annotations.
+
+The student imitates the teacher's scores at every point, its segments where they are good, and its pyramid's features through a linear
+layer that is thrown away. Any two pyramid detectors with the same levels can be paired.
+
+Source: GAF's `train_KD` (its weights are the defaults); the scores' loss is the quality focal loss of Li et al. (NeurIPS 2020), equation 3,
+with the teacher's score for the quality.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
+from tal_lib.models import Detector
+from tal_lib.models.losses import diou, interval_iou
+from tal_lib.models.pyramid import PyramidDetector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """Weights of what the teacher adds to the student's loss."""
+
+    class_weight: float = 1.0  # cw
+    location_weight: float = 1.0  # lw / 10, as AFSD's own losses are weighed here
+    feature_weight: float = 1.0
+    piou: float = 0.5  # the teacher's segments are imitated where their tIoU with the annotated one is at least this
+    focus: float = 2.0  # exponent of the difference in scores
+
+
+class Distilled(Detector):
+    """A student in training beside its teacher; `deployed` is the student alone."""
+
+    def __init__(self, student: PyramidDetector, teacher: PyramidDetector, options: Distillation):
+        super().__init__(student.config, student.input_dim, student.num_classes)
+        for one in (student, teacher):
+            if not isinstance(one, PyramidDetector):
+                raise TalError(f"{one.spec.get('name', type(one).__name__)} is not a pyramid detector", remedy="Distil between pyramids.")
+        if student.config.ranges != teacher.config.ranges or student.num_classes != teacher.num_classes:
+            raise TalError("teacher and student have different levels or classes", remedy="Build both with the same `ranges`.")
+        self.student, self.options, self.spec = student, options, student.spec | {"teacher": teacher.spec}
+        self.adapter = nn.Linear(student.config.width, teacher.config.width)
+        self.teacher = [teacher.eval().requires_grad_(False)]  # in a list: not a part of what is trained, averaged and saved
+        self._count, self._features = 0, ()  # of the last forward pass: the student's outputs, and both pyramids' features
+
+    @property
+    def deployed(self) -> Detector:
+        return self.student
+
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        super().name_classes(names)
+        self.student.name_classes(names)
+        self.teacher[0].name_classes(names)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The student's outputs, then the teacher's."""
+        own, student = with_levels(self.student, features, mask)
+        with torch.no_grad():
+            its, teacher = with_levels(self.teacher[0].to(features.device), features, mask)
+        self._count, self._features = len(own), (student, teacher)
+        return *own, *its
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        student, teacher, o = self.student, self.teacher[0], self.options
+        own, its = outputs[:self._count], outputs[self._count:]
+        losses = student.loss(own, batch)
+        valid = student.level_mask(batch.mask)
+        score = score_loss(student.probabilities(own)[valid], teacher.probabilities(its)[valid], o.focus) / student.positives
+        location = self.location_loss(own, its, valid, batch)
+        learned, wanted = (levels[valid].float() for levels in self._features)
+        feature = (1 - F.cosine_similarity(self.adapter(learned), wanted, dim=-1)).mean()
+        losses["total"] = losses["total"] + o.class_weight * score + o.location_weight * location + o.feature_weight * feature
+        return losses | {"score": score.detach(), "location": location.detach(), "feature": feature.detach()}
+
+    def location_loss(self, own, its, valid, batch) -> Tensor:
+        """DIoU between the two segments at positive points where the teacher's is good enough."""
+        points = self.student.points(batch.mask.shape[1])
+        classes, segments, positive = self.student.assign(own, points, valid, batch)
+        at = self.student.positives_of(classes, positive & valid)
+        taught = self.teacher[0].decode(its, points, at)
+        good = interval_iou(taught, segments[at.batch, at.row]) >= self.options.piou
+        return (diou(self.student.decode(own, points, at), taught) * good).sum() / self.student.positives
+
+
+def with_levels(model: PyramidDetector, features: Tensor, mask: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
+    """A model's outputs, and the joined levels (B, P, C) that it gave its class tower."""
+    seen = []
+    hook = model.class_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        return model(features, mask), seen[0]
+    finally:
+        hook.remove()
+
+
+def score_loss(p: Tensor, wanted: Tensor, focus: float) -> Tensor:
+    """Σ |wanted − p|^focus · binary cross-entropy of p with soft targets `wanted`; any shape, both in [0, 1]."""
+    p = p.clamp(1e-6, 1 - 1e-6)
+    return ((wanted - p).abs() ** focus * F.binary_cross_entropy(p, wanted, reduction="none")).sum()
