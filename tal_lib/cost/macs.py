@@ -16,7 +16,7 @@ from torch import nn
 # element-wise work, shapes and copies: no multiply-accumulates in them
 ELEMENTWISE = {
     "abs", "add", "add_", "all", "amax", "any", "arange", "bitwise_and", "bitwise_not", "cat", "ceil", "clamp", "clamp_min", "clone",
-    "chunk", "contiguous", "copy_", "cos", "cumsum", "div", "dropout", "eq", "exp", "expand", "fill_",
+    "chunk", "contiguous", "expand_as", "linalg_vector_norm", "copy_", "cos", "cumsum", "div", "dropout", "eq", "exp", "expand", "fill_",
     "floor_divide", "full_like",
     "gather", "ge", "gelu", "gelu_", "gt", "index", "index_select", "le", "log", "log2", "logical_and", "lt", "masked_fill", "masked_fill_",
     "max", "max_pool1d", "maximum", "mean", "min", "minimum", "mul", "mul_", "ne", "neg", "new_ones", "new_zeros", "ones_like",

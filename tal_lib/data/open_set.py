@@ -26,7 +26,7 @@ class OpenSet:
     unseen: tuple[str, ...]
     train: Benchmark  # seen classes; `train` recordings without any unseen segment
     test: Benchmark  # unseen classes; `test` recordings that have some
-    test_seen: Benchmark  # seen classes, all `test` recordings: what learning the unseen must not cost
+    test_all: Benchmark  # all classes, all `test` recordings: what becomes of both when every name is offered
 
 
 def class_split(benchmark: Benchmark, seen: float, draw: int, root=None) -> tuple[list[str], list[str]]:
@@ -67,7 +67,7 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
     wanted = test[test.label.isin(unseen)]
     if not len(wanted):
         raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Draw another split.")
-    return OpenSet(seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test[test.label.isin(seen)], seen))
+    return OpenSet(seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test, benchmark.classes))
 
 
 def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str, str]]:

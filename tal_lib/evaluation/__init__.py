@@ -3,8 +3,9 @@
 from tal_lib.evaluation.average_precision import average_precision, mean_average_precision
 from tal_lib.evaluation.class_scores import fuse, read_class_scores
 from tal_lib.evaluation.detections import read_detections, write_detections
+from tal_lib.evaluation.names import wrong_names_map
 from tal_lib.evaluation.proposals import area_under_recall, average_recall
 from tal_lib.models.nms import nms, soft_nms, tiou
 
 __all__ = ["area_under_recall", "average_precision", "average_recall", "fuse", "mean_average_precision", "nms", "read_class_scores",
-           "read_detections", "soft_nms", "tiou", "write_detections"]
+           "read_detections", "soft_nms", "tiou", "write_detections", "wrong_names_map"]
