@@ -23,6 +23,10 @@ def study(tmp_path_factory):
         {"notebook": "02_train_evaluate.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
          "grid": {"model": ["local_global", "window_cnn"], "fraction": [0.1, 0.2]}},
         {"notebook": "01_data.ipynb"},
+        {"notebook": "04_open_set.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+         "grid": {"model": ["stale", "text_pyramid"], "split": [0, 1], "misnamed": [False, True]}},
+        {"notebook": "05_streams_and_distillation.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "fraction": 0.1},
+         "grid": {"study": ["streams", "distillation", "ablation"]}},
         {"notebook": "03_inference_cost.ipynb", "alone": True,
          "parameters": {"model_names": ["local_global", "window_cnn"], "lengths": [64, 128], "min_seconds": 0.05}}]}
     (folder / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(grid))
@@ -37,10 +41,18 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     assert len(pd.read_csv(folder / "results" / "data_efficiency.csv")) == 4 * 5
     cost = pd.read_csv(folder / "results" / "inference_cost.csv", keep_default_na=False)
     assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
+    open_set = pd.read_csv(folder / "results" / "open_set_synthetic.csv")
+    assert set(open_set.model) == {"stale", "text_pyramid"} and set(open_set.splits) == {2}
+    assert set(open_set.columns) >= {"unseen", "unseen, wrong names", "unseen, trained with wrong names", "seen, all names"}
+    streams = pd.read_csv(folder / "results" / "streams_synthetic_10.csv")
+    assert list(streams.columns) == ["model", "rgb", "flow", "early", "late", "runs"] and len(streams) == 1
+    assert set(pd.read_csv(folder / "results" / "ablation.csv").variant) >= {"whole", "without intra", "without generative"}
     names = {path.stem for path in done.figures}
-    assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic"} <= names
-    assert {path.name for path in done.notebooks} == {"01_data_synthetic.html", "02_train_evaluate_synthetic.html",
-                                                      "03_inference_cost_synthetic.html", "09_report.html"}
+    assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic", "open_set_synthetic",
+            "streams_synthetic_10", "distillation_synthetic_10", "ablation_synthetic_10"} <= names
+    assert {path.stem for path in done.notebooks} == {
+        "01_data_synthetic", "02_train_evaluate_synthetic", "03_inference_cost_synthetic", "04_open_set_synthetic",
+        *(f"05_streams_and_distillation_{study}_synthetic" for study in ("streams", "distillation", "ablation")), "09_report"}
     for page in done.notebooks:
         text = page.read_text()
         assert text.count("data:image/png") >= 1 and "Traceback" not in text and str(folder) not in text

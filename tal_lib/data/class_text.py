@@ -116,6 +116,7 @@ def _from_hub(loader, where):
         import transformers
     except ImportError:
         raise TalError("text encoders need the package transformers", remedy="pip install 'efficient-tal[text]'") from None
+    transformers.utils.logging.disable_progress_bar()
     try:
         return getattr(transformers, loader).from_pretrained(where)
     except (OSError, ValueError) as error:

@@ -60,8 +60,8 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
     else:
         pieces = [(f"{name}#{number}", name, start, end) for name in benchmark.recordings("train")
                   for number, (start, end) in enumerate(_free(benchmark, name, train[(train.recording == name) & train.label.isin(unseen)]))]
-    learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen)
-    if not len(learn.annotations()):
+    learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen) if pieces else None
+    if learn is None or not len(learn.annotations()):
         raise TalError("no seen segment is left to train on", where=f"{benchmark.name}, {len(unseen)} unseen classes",
                        remedy="Use keep='stretches', or more seen classes.")
     wanted = test[test.label.isin(unseen)]
@@ -85,7 +85,8 @@ def _free(benchmark, recording, taken):
     """Stretches (s) of a recording in which no taken segment lies; cut so that no step that sees one is inside."""
     stride_s, window_s = benchmark.time_axis(recording)
     stretches, at = [], 0.0
-    for start, end in [*taken[["start", "end"]].sort_values("start").itertuples(index=False), (benchmark.duration(recording),) * 2]:
+    end_of_all = benchmark.duration(recording)
+    for start, end in [*taken[["start", "end"]].sort_values("start").itertuples(index=False), (end_of_all, end_of_all)]:
         if start - at >= max(SHORTEST_S, window_s + stride_s):
             stretches.append((at, float(start)))
         at = max(at, float(end))
@@ -107,8 +108,7 @@ def _pieces(benchmark, pieces, annotations, classes):
         kept = mine.assign(recording=piece, start=(mine.start - offset).clip(0, length), end=(mine.end - offset).clip(0, length))
         segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
     table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
-    annotations = pd.concat(segments, ignore_index=True) if segments else annotations.iloc[:0]
-    return _view(benchmark, table, annotations, classes, lambda piece: benchmark.features(spans[piece][0])[spans[piece][1]],
+    return _view(benchmark, table, pd.concat(segments, ignore_index=True), classes, lambda piece: benchmark.features(spans[piece][0])[spans[piece][1]],
                  ["pieces", pieces])
 
 

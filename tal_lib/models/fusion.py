@@ -1,7 +1,7 @@
 """Late fusion: one trained model a stream, their scores averaged before suppression.
 
 Models of one kind whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. Of the others, every
-candidate of every stream is kept, and its score is the weighted mean of the streams' support for it: that of its own stream is its score,
+candidate of every stream with some weight is kept, and its score is the weighted mean of the streams' support for it: that of its own stream is its score,
 that of another the best of score × tIoU among the other's candidates of its class.
 
 Source of averaging outputs before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
@@ -76,6 +76,8 @@ def _supported(streams, shares):
     parts = []
     streams = [_strongest(one) for one in streams]
     for own, share in zip(streams, shares):
+        if not share:  # a stream without weight has nothing to propose either
+            continue
         scores = share * own.scores
         for other, weight in zip(streams, shares):
             if other is not own and len(own.scores) and len(other.scores):

@@ -99,6 +99,51 @@ def average_recall(table: pd.DataFrame, ax=None):
     return ax
 
 
+def open_set(summary: pd.DataFrame, ax=None):
+    """Unseen classes found by name, beside what wrong names give and what the seen classes reach; 95 % intervals over splits.
+
+    summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
+    """
+    rows = summary.sort_values(["seen", "model"], ascending=[True, False])
+    names = list(dict.fromkeys(f"{model}, {100 * seen:g}/{100 - 100 * seen:g}" for seen, model in zip(rows.seen, rows.model)))
+    ax = new_axes(ax, figsize=(5.6, 0.5 * len(names) + 1.0))
+    looks = {"unseen": ("#D55E00", "o"), "unseen, all names": ("#E69F00", "D"), "unseen, wrong names": ("#777777", "x"),
+             "unseen, trained with wrong names": ("#000000", "+"), "seen, all names": ("#56B4E9", "s")}
+    for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
+        mine = rows[rows.part == part]
+        y = [names.index(f"{model}, {100 * seen:g}/{100 - 100 * seen:g}") + offset for seen, model in zip(mine.seen, mine.model)]
+        _points(ax, mine, y, colour, marker, part)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def variants(summary: pd.DataFrame, ax=None):
+    """Variants of each model side by side: avg mAP with its interval. summary: `model, variant, mean, low, high` (in %)."""
+    order = summary.groupby("model")["mean"].max().sort_values()
+    kinds = list(dict.fromkeys(summary.variant))
+    ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
+    for index, kind in enumerate(kinds):
+        mine = summary[summary.variant == kind]
+        spread = 0.18 if len(order) > 1 else 0.3
+        y = [order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1)) for model in mine.model]
+        colour, marker = _VARIANTS[index % len(_VARIANTS)]
+        _points(ax, mine, y, colour, marker, kind)
+    ax.set(yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+_VARIANTS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#000000", "D"), ("#CC79A7", "v"), ("#E69F00", "P")]
+
+
+def _points(ax, rows, y, colour, marker, label):
+    """Means with horizontal intervals; none where there was one run."""
+    error = np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]])
+    ax.errorbar(rows["mean"], y, xerr=np.nan_to_num(error), color=colour, marker=marker, markersize=4.5, linestyle="none", linewidth=1,
+                label=label)
+
+
 def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     """A cost against the recording length, both axes logarithmic. table: `model, length_steps, <value>`."""
     ax = new_axes(ax, figsize=(5.6, 3.4))

@@ -13,7 +13,8 @@ from tal_lib.reports import figures, pages, tables, theme
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
-SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb")
+SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb", "04_open_set.ipynb",
+         "05_streams_and_distillation.ipynb")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         written += _efficiency(efficiency, results, figures_dir, drawn)
     if len(proposals := data.get("proposals", pd.DataFrame())):
         written += _proposals(proposals, results, figures_dir, drawn)
+    if len(open_set := data.get("open_set", pd.DataFrame())):
+        written += _open_set(open_set, results, figures_dir, drawn)
+    for name in ("streams", "distillation", "ablation"):
+        if name in data:
+            written += _variants(name, data[name], results, figures_dir, drawn)
     if len(cost):
         written += _cost(cost, results, figures_dir, drawn)
     if len(efficiency) and len(cost):
@@ -89,6 +95,36 @@ def _proposals(proposals, results, folder, drawn):
                    f"its area up to 100; {100 * most.fraction.max():g} % of the training recordings, mean over seeds.")
         written.append(tables.write_table(tables.proposal_table(summary, benchmark), results, f"proposals_{benchmark}", caption))
         _draw(figures.average_recall(most), folder, f"average_recall_{benchmark}", drawn)
+    return written
+
+
+def _open_set(open_set, results, folder, drawn):
+    summary = tables.open_set_summary(open_set)
+    written = [tables.write_csv(summary, results, "open_set_summary")]
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        caption = (f"Open-set localization on {benchmark}: avg mAP (%) of classes known by name alone, mean over splits of the classes "
+                   f"with 95 % bootstrap interval; learned from {rows.keep.iloc[0]} without unseen classes.")
+        written.append(tables.write_table(tables.open_set_table(summary, benchmark), results, f"open_set_{benchmark}", caption))
+        _draw(figures.open_set(rows[rows.fraction == rows.fraction.max()]), folder, f"open_set_{benchmark}", drawn)
+    return written
+
+
+CAPTIONS = {"streams": "each stream alone, both joined before the network (early), and scores of one model a stream averaged (late)",
+            "distillation": "a teacher, and its student trained alone and taught by it; GMACs at 720 steps",
+            "ablation": "the model without some of its parts; GMACs at 720 steps"}
+
+
+def _variants(name, table, results, folder, drawn):
+    summary = tables.variant_summary(table)
+    written = [tables.write_csv(summary, results, f"{name}_summary")]
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        for fraction, mine in rows.groupby("fraction", sort=False):
+            caption = (f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: {CAPTIONS[name]}. Mean over "
+                       "seeds with 95 % bootstrap interval.")
+            shape = tables.streams_table if name == "streams" else tables.variants_table
+            stem = f"{name}_{benchmark}_{100 * fraction:g}"
+            written.append(tables.write_table(shape(mine, benchmark), results, stem, caption))
+            _draw(figures.variants(mine), folder, stem, drawn)
     return written
 
 
@@ -139,19 +175,24 @@ def _accuracy_and_cost(efficiency, cost, folder, drawn):
 def _notebooks(results, runs, records):
     target = results / "notebooks"
     rendered = []
-    for name in SHOWN:
-        mine = [record for record in records if record["notebook"] == name
-                and (runs / record["sweep"] / record["id"] / "notebook.ipynb").is_file()]
-        if not mine:
-            continue
-        best = max(mine, key=lambda record: (record["parameters"].get("fraction", 0),
-                                             record["parameters"].get("model") == "local_global",
-                                             -record["parameters"].get("seed", 0), record["provenance"]["utc"]))
+    pages_of = {}
+    for record in records:
+        if record["notebook"] in SHOWN and (runs / record["sweep"] / record["id"] / "notebook.ipynb").is_file():
+            about = [record["parameters"].get(name, "") for name in ("study", "benchmark")]
+            pages_of.setdefault("_".join([Path(record["notebook"]).stem, *filter(None, about)]), []).append(record)
+    for stem, mine in sorted(pages_of.items()):
+        best = max(mine, key=lambda record: _worth_showing(record["parameters"], record["provenance"]["utc"]))
         target.mkdir(parents=True, exist_ok=True)
-        stem = f"{Path(name).stem}_{best['parameters'].get('benchmark', '')}".rstrip("_")
         shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")
         pages.clean(target / f"{stem}.ipynb")
         rendered.append(target / f"{stem}.ipynb")
     rendered.append(pages.execute(REPOSITORY / "notebooks" / "09_report.ipynb", target / "09_report.ipynb",
                                   {"results": str(results.resolve())}))
     return [pages.render(path, path.with_suffix(".html")) for path in rendered]
+
+
+def _worth_showing(parameters, utc):
+    """Of the runs of one notebook: the most data, the study's own model, true names, the first split and seed, the newest."""
+    model = parameters.get("model")
+    return (parameters.get("fraction", 0), model in ("local_global", "stale"), not parameters.get("misnamed"), parameters.get("seen", 0),
+            -parameters.get("split", 0), -parameters.get("seed", 0), model == "local_global", utc)

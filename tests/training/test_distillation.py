@@ -1,0 +1,62 @@
+import math
+
+import pytest
+import torch
+
+from tal_lib import TalError, models
+from tal_lib.data import collate, make_item
+from tal_lib.training import Distillation, Distilled, Recipe, fit, load_model
+from tal_lib.training.distillation import score_loss
+
+
+def make(small, name="gaf", **options):
+    torch.manual_seed(0)
+    return models.build(name, input_dim=small.feature_spec.dim, num_classes=len(small.classes), **options)
+
+
+def test_score_loss_by_hand():
+    p, wanted = torch.tensor([0.5, 0.9]), torch.tensor([0.5, 0.5])
+    assert float(score_loss(p, wanted, 2.0)) == pytest.approx(0.16 * -0.5 * (math.log(0.9) + math.log(0.1)), rel=1e-4)
+
+
+def test_a_twin_of_the_teacher_has_nothing_to_learn_from_it(small):
+    pair = Distilled(make(small).eval(), make(small), Distillation())
+    batch = collate([make_item(small, small.recordings("train")[0])])
+    losses = pair.loss(pair.run(batch), batch)
+    assert float(losses["score"]) == pytest.approx(0, abs=1e-5) and float(losses["location"]) == pytest.approx(0, abs=1e-4)
+    assert float(losses["feature"]) > 0.01  # the adapter is new
+
+
+@pytest.mark.parametrize("student, teacher", [("gaf", "gaf"), ("local_global", "actionformer"), ("actionformer", "tridet")])
+def test_the_student_learns_the_teacher_does_not(student, teacher, small, tmp_path):
+    teaching = make(small, teacher)
+    before = {name: value.clone() for name, value in teaching.state_dict().items()}
+    own = make(small, student, width=32, head_width=32)
+    pair = Distilled(own, teaching, Distillation())
+    assert not any(name.startswith("teacher") for name in pair.state_dict())
+    result = fit(pair, small, small.recordings("train"), Recipe(epochs=6, min_steps=0), 0, tmp_path)
+    assert result.history.feature.iloc[-1] < 0.9 * result.history.feature.iloc[0]
+    assert all(torch.equal(value, before[name]) for name, value in teaching.state_dict().items())
+    assert result.model is own and not teaching.training
+    kept = load_model(tmp_path / "model.pt")  # the student alone
+    assert set(kept.model.state_dict()) == set(own.state_dict())
+    assert all(torch.equal(value, own.state_dict()[name]) for name, value in kept.model.state_dict().items())
+
+
+def test_a_taught_student_answers_like_its_teacher(small):
+    teacher = fit(make(small), small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
+    batch = collate([make_item(small, recording) for recording in small.recordings("test")])
+    score = lambda model: model.probabilities(model.run(batch))[model.level_mask(batch.mask)].detach()  # noqa: E731
+    apart = []
+    for weight in (0.0, 20.0):
+        pair = Distilled(make(small, width=64, head_width=64), teacher, Distillation(class_weight=weight))
+        student = fit(pair, small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
+        apart.append(float((score(student) - score(teacher)).square().mean()))
+    assert apart[1] < 0.8 * apart[0]
+
+
+def test_only_like_pyramids_can_be_paired(small):
+    with pytest.raises(TalError, match="bilstm is not a pyramid detector"):
+        Distilled(make(small), make(small, "bilstm"), Distillation())
+    with pytest.raises(TalError, match="different levels"):
+        Distilled(make(small), make(small, ranges=((0, 4), (4, 10_000))), Distillation())
