@@ -84,6 +84,10 @@ def _parser():
     train.add_argument("--device", default=None, help="cpu or cuda (default: $TAL_DEVICE, else a GPU if there is one)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the model or the recipe")
     train.add_argument("--proposals", metavar="MODEL", help="of tcanet: the model whose proposals it refines (default: bmn)")
+    train.add_argument("--fusion", choices=("early", "late"), default="early", help="of several streams: their columns joined, or a model "
+                       "a stream and their scores averaged (then OUT has a folder a stream)")
+    train.add_argument("--weights", nargs="+", default=[], metavar="STREAM=WEIGHT", help="of late fusion (default: equal)")
+    train.add_argument("--teacher", metavar="MODEL.pt", help="of a pyramid detector: a trained one to learn from, beside the annotations")
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
     train.set_defaults(run=_train)
@@ -210,25 +214,43 @@ def _train(arguments):
 
     from tal_lib import evaluation, models
     from tal_lib.data import limited_subset, load_benchmark
-    from tal_lib.training import Recipe, detect_all, fit, propose_all, recipe_for, seed_everything
+    from tal_lib.models.fusion import LateFusion, checked_weights
+    from tal_lib.training import Distillation, Distilled, Recipe, detect_all, fit, load_model, propose_all, recipe_for, seed_everything
 
+    if arguments.fusion == "late" and (arguments.stream or arguments.teacher):
+        raise TalError("--fusion late trains on every stream, without a teacher", remedy="Leave out --stream and --teacher.")
+    if arguments.weights and arguments.fusion != "late":
+        raise TalError("--weights are those of late fusion", remedy="Add --fusion late.")
     values = _pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
-    columns = data.feature_spec.columns(arguments.stream)
-    seed_everything(arguments.seed)
-    model = models.build(arguments.model, input_dim=columns.stop - columns.start, num_classes=len(data.classes),
-                         preset=arguments.preset, **{name: value for name, value in values.items() if name not in recipe})
     recordings = limited_subset(data, arguments.fraction, arguments.seed)
-    result = fit(model, data, recordings, recipe_for(arguments.model, arguments.preset, **recipe), arguments.seed, arguments.out,
-                 stream=arguments.stream, device=arguments.device, progress=True)
+
+    def train(stream, out):
+        columns = data.feature_spec.columns(stream)
+        seed_everything(arguments.seed)
+        model = models.build(arguments.model, input_dim=columns.stop - columns.start, num_classes=len(data.classes),
+                             preset=arguments.preset, **{name: value for name, value in values.items() if name not in recipe})
+        if arguments.teacher:
+            model = Distilled(model, load_model(arguments.teacher).model, Distillation())
+        result = fit(model, data, recordings, recipe_for(arguments.model, arguments.preset, **recipe), arguments.seed, out, stream=stream,
+                     device=arguments.device, progress=True)
+        print(f"model  {result.checkpoint}")
+        return result.model
+
+    if arguments.fusion == "late":
+        streams = data.feature_spec.streams
+        weights = checked_weights(_pairs(arguments.weights), streams)  # before hours of training
+        model = LateFusion({stream: train(stream, Path(arguments.out) / stream) for stream in streams},
+                           {stream: data.feature_spec.columns(stream) for stream in streams}, weights)
+    else:
+        model = train(arguments.stream, arguments.out)
     detections = detect_all(model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device)
     proposals = propose_all(model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device)
     evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
     evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
     scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
     _print_scores(scores)
-    print(f"model  {result.checkpoint}")
 
 
 def _eval(arguments):

@@ -58,8 +58,9 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
         touched = set(train.recording[train.label.isin(unseen)])
         pieces = [(name, name, 0.0, benchmark.duration(name)) for name in benchmark.recordings("train") if name not in touched]
     else:
+        hidden = train[train.label.isin(unseen)]
         pieces = [(f"{name}#{number}", name, start, end) for name in benchmark.recordings("train")
-                  for number, (start, end) in enumerate(_free(benchmark, name, train[(train.recording == name) & train.label.isin(unseen)]))]
+                  for number, (start, end) in enumerate(_free(benchmark, name, hidden[hidden.recording == name]))]
     learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen) if pieces else None
     if learn is None or not len(learn.annotations()):
         raise TalError("no seen segment is left to train on", where=f"{benchmark.name}, {len(unseen)} unseen classes",
@@ -108,8 +109,12 @@ def _pieces(benchmark, pieces, annotations, classes):
         kept = mine.assign(recording=piece, start=(mine.start - offset).clip(0, length), end=(mine.end - offset).clip(0, length))
         segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
     table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
-    return _view(benchmark, table, pd.concat(segments, ignore_index=True), classes, lambda piece: benchmark.features(spans[piece][0])[spans[piece][1]],
-                 ["pieces", pieces])
+
+    def features(piece):
+        recording, steps = spans[piece]
+        return benchmark.features(recording)[steps]
+
+    return _view(benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces])
 
 
 def _test(benchmark, annotations, classes):

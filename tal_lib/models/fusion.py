@@ -1,8 +1,8 @@
 """Late fusion: one trained model a stream, their scores averaged before suppression.
 
 Models of one kind whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. Of the others, every
-candidate of every stream with some weight is kept, and its score is the weighted mean of the streams' support for it: that of its own stream is its score,
-that of another the best of score × tIoU among the other's candidates of its class.
+candidate of every stream with some weight is kept, and its score is the weighted mean of the streams' support for it: that of its own
+stream is its score, that of another the best of score × tIoU among the other's candidates of its class.
 
 Source of averaging outputs before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
 """
@@ -30,11 +30,9 @@ class LateFusion(Detector):
     def __init__(self, members: dict[str, Detector], columns: dict[str, slice], weights: dict[str, float] | None = None):
         first = next(iter(members.values()))
         super().__init__(first.config, max(one.stop for one in columns.values()), first.num_classes)
-        weights = weights or dict.fromkeys(members, 1.0)
+        weights = checked_weights(weights, members)
         if len({type(member) for member in members.values()}) > 1:
             raise TalError("late fusion takes models of one kind", remedy="Train the same model on every stream.")
-        if set(weights) != set(members) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise TalError(f"weights {weights} for the streams {', '.join(members)}", remedy="Give each stream a weight of at least 0.")
         self.members = nn.ModuleDict(members)
         self.columns, self.weights = columns, weights
 
@@ -65,6 +63,15 @@ class LateFusion(Detector):
         count, total = len(outputs) // len(self.members), sum(self.weights.values())
         return ([outputs[i:i + count] for i in range(0, len(outputs), count)],
                 [self.weights[name] / total for name in self.members])
+
+
+def checked_weights(weights: dict[str, float] | None, streams) -> dict[str, float]:
+    """The weights of the streams, equal if none are given; TalError unless each has one, none is negative and some is positive."""
+    weights = weights or dict.fromkeys(streams, 1.0)
+    numbers = all(isinstance(weight, int | float) for weight in weights.values())
+    if not numbers or set(weights) != set(streams) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise TalError(f"weights {weights} for the streams {', '.join(streams)}", remedy="Give each stream a weight of at least 0.")
+    return weights
 
 
 def together(found: list[list[Candidates]], shares: list[float]) -> list[Candidates]:

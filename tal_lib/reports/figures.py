@@ -5,6 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from tal_lib.reports.tables import split_name
 from tal_lib.reports.theme import new_axes, style
 
 
@@ -105,14 +106,14 @@ def open_set(summary: pd.DataFrame, ax=None):
     summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
     """
     rows = summary.sort_values(["seen", "model"], ascending=[True, False])
-    names = list(dict.fromkeys(f"{model}, {100 * seen:g}/{100 - 100 * seen:g}" for seen, model in zip(rows.seen, rows.model)))
+    rows = rows.assign(row=[f"{model}, {split_name(seen)}" for seen, model in zip(rows.seen, rows.model)])
+    names = list(dict.fromkeys(rows.row))
     ax = new_axes(ax, figsize=(5.6, 0.5 * len(names) + 1.0))
     looks = {"unseen": ("#D55E00", "o"), "unseen, all names": ("#E69F00", "D"), "unseen, wrong names": ("#777777", "x"),
              "unseen, trained with wrong names": ("#000000", "+"), "seen, all names": ("#56B4E9", "s")}
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
         mine = rows[rows.part == part]
-        y = [names.index(f"{model}, {100 * seen:g}/{100 - 100 * seen:g}") + offset for seen, model in zip(mine.seen, mine.model)]
-        _points(ax, mine, y, colour, marker, part)
+        _points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax

@@ -14,7 +14,8 @@ def members(name, small, seeds=(0, 1)):
         torch.manual_seed(seed)
         made[stream] = models.build(name, input_dim=dim, num_classes=len(small.classes)).eval()
         for parameter in made[stream].parameters():
-            parameter.data.add_((0.5 if name in ("bilstm", "window_cnn") else 0.05) * torch.randn_like(parameter))  # so that something is found
+            noise = 0.5 if name in ("bilstm", "window_cnn") else 0.05  # so that something is found
+            parameter.data.add_(noise * torch.randn_like(parameter))
     return made
 
 
