@@ -225,6 +225,7 @@ def _train(arguments):
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
     recordings = limited_subset(data, arguments.fraction, arguments.seed)
+    written = []
 
     def train(stream, out):
         columns = data.feature_spec.columns(stream)
@@ -235,7 +236,7 @@ def _train(arguments):
             model = Distilled(model, load_model(arguments.teacher).model, Distillation())
         result = fit(model, data, recordings, recipe_for(arguments.model, arguments.preset, **recipe), arguments.seed, out, stream=stream,
                      device=arguments.device, progress=True)
-        print(f"model  {result.checkpoint}")
+        written.append(result.checkpoint)
         return result.model
 
     if arguments.fusion == "late":
@@ -251,6 +252,8 @@ def _train(arguments):
     evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
     scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
     _print_scores(scores)
+    for path in written:
+        print(f"model  {path}")
 
 
 def _eval(arguments):

@@ -58,6 +58,20 @@ def test_train_and_eval_agree(small, tmp_path, capsys, monkeypatch):
     assert trained.splitlines()[:3] == scored.splitlines()[1:4]  # the same figures, from files alone
 
 
+def test_train_with_two_streams_or_a_teacher(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    short = ["--set", "epochs=1", "--set", "min_steps=2"]
+    late = ["train", "bilstm", "--fusion", "late", *short, "--out", str(tmp_path / "late")]
+    assert main([*late, "--weights", "rgb=1"]) == 2 and main([*late, "--weights", "rgb=x", "flow=1"]) == 2
+    assert main([*late, "--stream", "rgb"]) == 2 and main([*late, "--weights", "rgb=3", "flow=1"]) == 0
+    assert (tmp_path / "late" / "flow" / "model.pt").is_file() and (tmp_path / "late" / "detections.json").is_file()
+    assert "rgb=1.0" not in (errors := capsys.readouterr().err) and "weights {'rgb': 1}" in errors
+    assert main(["train", "afsd", *short, "--out", str(tmp_path / "afsd")]) == 0
+    teacher = ["--teacher", str(tmp_path / "afsd" / "model.pt")]
+    assert main(["train", "gaf", "--set", "width=32", "--set", "head_width=32", *short, *teacher, "--out", str(tmp_path / "gaf")]) == 0
+    assert "score" in (tmp_path / "gaf" / "history.csv").read_text().splitlines()[0]
+
+
 def test_eval_of_proposals_with_class_scores(tmp_path, capsys):
     import json
 
