@@ -92,6 +92,13 @@ def _parser():
     train.add_argument("--out", required=True, help="folder")
     train.set_defaults(run=_train)
 
+    out = commands.add_parser("export", help="write a trained model as ONNX, pt2 or TorchScript, with all that its outputs mean")
+    out.add_argument("model", help="its name, as a check")
+    out.add_argument("--checkpoint", required=True, metavar="model.pt", help="written by `tal train`")
+    out.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript"))
+    out.add_argument("--out", required=True, help="folder")
+    out.set_defaults(run=_export)
+
     evaluate = commands.add_parser("eval", help="mAP of a detections file")
     evaluate.add_argument("detections", metavar="DETECTIONS.json")
     evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
@@ -254,6 +261,23 @@ def _train(arguments):
     _print_scores(scores)
     for path in written:
         print(f"model  {path}")
+
+
+def _export(arguments):
+    import json
+
+    from tal_lib.export import ABOUT, export
+    from tal_lib.training import load_model
+
+    trained = load_model(arguments.checkpoint)
+    if trained.model.spec["name"] != arguments.model:
+        raise TalError(f"it holds {trained.model.spec['name']}, not {arguments.model}", where=arguments.checkpoint,
+                       remedy="Name the model that was trained.")
+    folder = export(trained, arguments.out, arguments.format)
+    about = json.loads((folder / ABOUT).read_text())
+    print(f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; differs from the model by at most "
+          f"{about['largest_difference']:.1e}")
+    print(folder / about["file"])
 
 
 def _eval(arguments):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.errors import TalError
-from tal_lib.models.blocks import DepthwiseConv, DropPath, halve, masked, max_pool
+from tal_lib.models.blocks import DepthwiseConv, DropPath, exporting, halve, masked, max_pool
 from tal_lib.models.detector import PostProcess
 from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.registry import register
@@ -59,6 +59,9 @@ class SelectiveScan(nn.Module):
         rate, b, c = self.parameters_of(x).split([self.rank, self.state, self.state], -1)
         delta = F.softplus(self.step(rate))  # (B, T, C)
         a = -self.log_a.exp()
+        if exporting():
+            h = linear_scan((delta.unsqueeze(-1) * a).exp(), (delta * x).unsqueeze(-1) * b.unsqueeze(2))
+            return torch.addcmul((h @ c.unsqueeze(-1)).squeeze(-1), x, self.skip)
         stretch = x.shape[1] if torch.is_grad_enabled() else self.LONGEST
         states, outputs = None, []
         for first in range(0, x.shape[1], stretch):

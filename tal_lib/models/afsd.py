@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import MaskedGroupNorm, TemporalConv, halve, masked, to_keep
+from tal_lib.models.blocks import MaskedGroupNorm, TemporalConv, ceil_div, exporting, halve, masked, to_keep
 from tal_lib.models.detector import PostProcess
 from tal_lib.models.losses import giou, interval_iou, sigmoid_focal
 from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
@@ -51,6 +51,9 @@ class ConvGroupNorm(nn.Module):
         return masked(F.relu(self.norm(x, keep)), keep), keep
 
 
+EXPORTED_POWERS = 15  # an exported model pools over ranges of up to 2^16 steps
+
+
 def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Channel-wise maximum over ranges of steps, in O(T log T) for all ranges together.
 
@@ -66,7 +69,12 @@ def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
     power = (size.float() + 0.5).log2().floor().long()
     larger = lambda a, b: torch.where(a >= b, a, b)  # noqa: E731  (a cheaper gradient than maximum's)
     tables, table, span = [x], x, 1
-    while 2 * span <= steps:
+    for _ in range(EXPORTED_POWERS if exporting() else 0):  # any length: no branch on it
+        after = (torch.arange(steps, device=x.device) + span).clamp(max=steps - 1)
+        table = torch.maximum(table, table[:, after])
+        tables.append(table)
+        span *= 2
+    while not exporting() and 2 * span <= steps:
         table = torch.cat([larger(table[:, :-span], table[:, span:]), table[:, -span:]], 1)  # the tail is never asked for
         tables.append(table)
         span *= 2
@@ -181,7 +189,7 @@ class AFSD(PyramidDetector):
         own, first = [], 0
         for level, (size, one) in enumerate(zip(sizes, levels)):  # the level's own feature, in its own steps
             here = coarse[:, first:first + size] / 2**level
-            own.append(boundary_pooling(one, here, -(-count // 2**level)))
+            own.append(boundary_pooling(one, here, ceil_div(count, 2**level)))
             first += size
         every = torch.cat([joined, boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
         for_class, for_location = self.class_mix(every), self.location_mix(every)

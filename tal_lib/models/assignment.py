@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tal_lib.models.blocks import ceil_div
 from tal_lib.models.losses import interval_iou, sigmoid_focal
 
 
@@ -16,19 +17,22 @@ class Points:
     stride: Tensor  # (P,)
     low: Tensor  # (P,)
     high: Tensor  # (P,)
+    first: Tensor  # (P,) row at which its level begins
     level_sizes: tuple[int, ...]
 
 
 def pyramid_points(steps: int, ranges: tuple[tuple[float, float], ...], device=None) -> Points:
     """Points of a pyramid over `steps` steps, one level a range, strides 1, 2, 4, …"""
-    sizes, parts = [], []
+    sizes, parts, first = [], [], 0
     for level, (low, high) in enumerate(ranges):
         stride = 2**level
-        size = -(-steps // stride)
+        size = ceil_div(steps, stride)
         sizes.append(size)
         position = torch.arange(size, device=device, dtype=torch.float32) * stride
-        parts.append(torch.stack([position, *(torch.full_like(position, value) for value in (stride, low, high))]))
-    return Points(*torch.cat(parts, dim=1), tuple(sizes))
+        parts.append(torch.stack([position, *(torch.full_like(position, value) for value in (stride, low, high, first))]))
+        first = first + size
+    position, stride, low, high, first = torch.cat(parts, dim=1)
+    return Points(position, stride, low, high, first.long(), tuple(sizes))
 
 
 def centre_assignment(points: Points, segments: Tensor, labels: Tensor, num_classes: int, radius: float = 1.5):

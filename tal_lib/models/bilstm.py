@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import masked, to_keep
+from tal_lib.models.blocks import ceil_div, masked, to_keep
 from tal_lib.models.dense import DenseConfig, DenseDetector
 from tal_lib.models.detector import PostProcess
 from tal_lib.models.registry import register
@@ -45,7 +45,7 @@ class BiLSTM(DenseDetector):
         x = masked(features.transpose(1, 2), to_keep(mask, features))
         batch, steps, dim = x.shape
         sequence, context = self.config.sequence, self.config.context
-        count = -(-steps // sequence)
+        count = ceil_div(steps, sequence)
         x = F.pad(x, (0, 0, context, context + count * sequence - steps))
         x = x.unfold(1, sequence + 2 * context, sequence).transpose(2, 3)  # (B, count, sequence + 2 context, D)
         hidden = self.lstm(x.reshape(batch * count, -1, dim))[0][:, context:context + sequence]

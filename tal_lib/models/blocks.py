@@ -10,6 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def exporting() -> bool:
+    """Whether a graph is being recorded, for counting or for export: layers then take the plain operators that its readers know."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def ceil_div(a, b):
+    """⌈a / b⌉ of whole numbers, b > 0; written so that it is right where division rounds towards zero too, as in ONNX (then for a > −b)."""
+    return (a + b - 1) // b
+
+
 def masked(x_BTC: Tensor, keep: Tensor | None) -> Tensor:
     """Zero at invalid steps."""
     return x_BTC if keep is None else x_BTC * keep
@@ -22,7 +32,7 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
 
 def mlp(x: Tensor, grow: nn.Linear, shrink: nn.Linear) -> Tensor:
     """Linear → GELU → linear over (B, T, C). Without a gradient it goes through the steps in parts: the wide middle is never whole."""
-    if torch.is_grad_enabled() or x.shape[1] <= 1536:
+    if torch.is_grad_enabled() or exporting() or x.shape[1] <= 1536:
         return shrink(gelu(grow(x)))
     return torch.cat([shrink(gelu(grow(part))) for part in x.split(1152, 1)], 1)
 
@@ -159,7 +169,7 @@ class TemporalConv(nn.Module):
         x = masked(x, keep)
         if self.kernel == 1 and self.groups == 1:
             return F.linear(x, self.weight[0].T, self.bias)
-        plain = self.groups > 1 or torch.jit.is_tracing()  # a traced graph has convolutions, as its readers expect
+        plain = self.groups > 1 or exporting()  # a traced graph has convolutions, as its readers expect
         if sizes is not None and (plain or x.shape[0] > 8):
             return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
         if plain:
@@ -190,7 +200,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = masked(x, keep)
-        if self.kernel > 15 or torch.jit.is_tracing():
+        if self.kernel > 15 or exporting():
             x = F.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
             return F.conv1d(x.transpose(1, 2), self.weight.T.unsqueeze(1), self.bias, stride=self.stride,
                             groups=x.shape[-1]).transpose(1, 2)
@@ -279,6 +289,8 @@ class LocalAttention(nn.Module):
         self.register_buffer("band", distance.abs() <= reach, persistent=False)  # (block, block + 2 reach)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
+        if exporting():
+            return self._each_alone(q, k, v, keep)
         batch, steps, channels = q.shape
         block, reach = self.block, self.reach
         span = block + 2 * reach
@@ -301,3 +313,17 @@ class LocalAttention(nn.Module):
         if batch > 1:
             mixed = F.pad(mixed, (0, 0, 0, batch * rows - blocks * block))
         return mixed.reshape(batch, -1, channels)[:, :steps]
+
+    def _each_alone(self, q, k, v, keep):
+        """The same, every recording in blocks of its own: a little more work, and no branch on the batch or the length."""
+        batch, steps, channels = q.shape
+        block, reach = self.block, self.reach
+        span = block + 2 * reach
+        room = (steps // block + 1) * block - steps  # never zero: whether it is would be a branch
+        valid = torch.ones_like(q[..., :1]) if keep is None else keep
+        windows = lambda x: F.pad(x, (0, 0, reach, reach + room)).unfold(1, span, block).flatten(0, 1)  # noqa: E731  (blocks, C, span)
+        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)  # noqa: E731  (blocks, heads, span, d)
+        bias = torch.where(self.band & (windows(valid) > 0.5), 0.0, -1e4).to(q.dtype)
+        q = F.pad(q, (0, 0, 0, room)).reshape(-1, block, self.heads, channels // self.heads).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, split(k), split(v), attn_mask=bias.unsqueeze(1))
+        return mixed.transpose(1, 2).reshape(batch, -1, channels)[:, :steps]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tal_lib.data.batches import Batch
+from tal_lib.models.blocks import ceil_div
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig
 
 
@@ -76,7 +77,7 @@ class DenseDetector(Detector):
 
     def cells(self, steps: int) -> int:
         """Number of cells of a recording with that many steps."""
-        return max(0, -(-(steps - self.cell_width()) // self.cell_stride())) + 1
+        return max(0, ceil_div(steps - self.cell_width(), self.cell_stride())) + 1
 
     def centres(self, cells: int, device=None) -> Tensor:
         """Centres (N,) of cells, in steps."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
-from tal_lib.models.blocks import masked, to_keep
+from tal_lib.models.blocks import ceil_div, exporting, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig
 from tal_lib.models.losses import interval_iou
 from tal_lib.models.sampling import proposal_grid
@@ -43,14 +43,12 @@ class ProposalConfig(DetectorConfig):
 def window_starts(steps: int, window: int, overlap: int, device=None) -> Tensor:
     """First steps (W,) of the windows that cover a recording; the last one may reach beyond its end."""
     stride = window - overlap
-    return torch.arange(max(1, -(-(steps - overlap) // stride)), device=device) * stride
+    return torch.arange(max(1, ceil_div(steps - overlap, stride)), device=device) * stride
 
 
-def cut(x: Tensor, starts: Tensor, window: int) -> Tensor:
+def cut(x: Tensor, starts: Tensor, window: int, overlap: int) -> Tensor:
     """(B, T, C) → windows (B · W, window, C), zero beyond the end."""
-    stride = int(starts[1] - starts[0]) if len(starts) > 1 else window
-    x = F.pad(x, (0, 0, 0, max(0, (len(starts) - 1) * stride + window - x.shape[1])))
-    return x.unfold(1, window, stride)[:, :len(starts)].flatten(0, 1).transpose(1, 2)
+    return F.pad(x, (0, 0, 0, window)).unfold(1, window, window - overlap)[:, :starts.shape[0]].flatten(0, 1).transpose(1, 2)
 
 
 def join(windows: Tensor, starts: Tensor, steps: int) -> Tensor:
@@ -196,21 +194,21 @@ class ProposalDetector(Detector):
 
     def in_windows(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, T, C) and their mask → windows (B · W, window, C), their masks, and their first steps (W,)."""
-        starts, window = self.starts(x.shape[1], x.device), self.config.window
+        starts, shape = self.starts(x.shape[1], x.device), (self.config.window, self.config.overlap)
         inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
-        return cut(masked(x, keep), starts, window), cut(inside, starts, window), starts
+        return cut(masked(x, keep), starts, *shape), cut(inside, starts, *shape), starts
 
     def propose_in(self, x: Tensor, keep: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
         windows, masks, starts = self.in_windows(x, keep)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or exporting():
             outputs, segments, scores = self.windows(windows, masks)
         else:  # a few at a time, so that memory hardly grows with the length
             parts = [self.windows(*part) for part in zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE))]
             outputs = tuple(map(torch.cat, zip(*(part[0] for part in parts))))
             segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
-        segments = segments.detach().unflatten(0, (-1, len(starts))) + starts[:, None, None]
-        return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, len(starts))).flatten(1)
+        segments = segments.detach().unflatten(0, (-1, starts.shape[0])) + starts[:, None, None]
+        return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, starts.shape[0])).flatten(1)
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         *own, found, proposals, scores, logits = outputs
@@ -223,7 +221,7 @@ class ProposalDetector(Detector):
         window, starts = self.config.window, self.starts(batch.mask.shape[1], batch.mask.device)
         inside = lambda one: one[(one[:, 1] > -0.5) & (one[:, 0] < window - 0.5)]  # noqa: E731
         segments = [inside(one - start) for one in batch.segments for start in starts]
-        return segments, cut(batch.mask[..., None].float(), starts, window)[..., 0] > 0
+        return segments, cut(batch.mask[..., None].float(), starts, window, self.config.overlap)[..., 0] > 0
 
     def class_loss(self, found: Tensor, proposals: Tensor, scores: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """Of the classifier: on the model's proposals and on the annotated segments, a little moved."""

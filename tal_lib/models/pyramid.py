@@ -222,6 +222,17 @@ class PyramidDetector(Detector):
         return self.best_points(mean(member.probabilities(one) for member, one in zip(members, outputs)),
                                 lambda at: mean(member.decode(one, points, at) for member, one in zip(members, outputs)), points, mask)
 
+    separate_boundaries = False  # whether a point's segment differs by class
+
+    def every_point(self, outputs: tuple[Tensor, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Segments (B, P, 1 or K, 2) in steps and scores (B, P, K) of all points: decoding without a choice, for export."""
+        scores, points = self.probabilities(outputs), self.points(mask.shape[1])
+        batch, count, classes = scores.shape
+        shape = (batch, count, classes if self.separate_boundaries else 1)
+        index = [torch.arange(size, device=scores.device).view([-1 if axis == own else 1 for axis in range(3)]).expand(shape).reshape(-1)
+                 for own, size in enumerate(shape)]
+        return self.decode(outputs, points, At(*index)).reshape(*shape, 2), scores * self.level_mask(mask)[..., None]
+
     def best_points(self, probabilities: Tensor, decode, points: Points, mask: Tensor) -> list[Candidates]:
         """The best points of each level, from scores (B, P, K) and `decode(at)` → segments (N, 2)."""
         valid, post, found = self.level_mask(mask), self.config.post, []

@@ -89,7 +89,7 @@ class BoundaryMatching(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, size = len(x), self.steps * self.points
+        batch, size = x.shape[0], self.steps * self.points
         table = (x @ self.weight).reshape(batch * size, -1)
         times = torch.arange(batch, device=x.device)[:, None]
         every = lambda index, step: (index.flatten() + step * times).flatten()  # noqa: E731  (the same for all windows)

@@ -5,7 +5,10 @@ three passes over the data, forward and backward alike.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from tal_lib.models.blocks import exporting
 
 
 def linear_scan(a: Tensor, b: Tensor, initial: Tensor | None = None) -> Tensor:
@@ -40,6 +43,8 @@ class _Scan(torch.autograd.Function):
 
 
 def _scan(a, b):
+    if exporting():
+        return _scan_without_branches(a, b)
     batch, steps = a.shape[:2]
     piece = max(1, int(int(steps) ** 0.5))
     pieces = -(-steps // piece)
@@ -59,3 +64,24 @@ def _scan(a, b):
         before.append(carry)
     h = h + decay * torch.stack(before[:pieces], 1).unsqueeze(2)
     return h.reshape(batch, pieces * piece, *h.shape[3:])[:, :steps]
+
+
+PIECE, DOUBLINGS = 64, 11  # of an exported scan: up to 64 · 2^11 steps
+
+
+def _scan_without_branches(a, b):
+    """The same for a graph of any length: pieces of a fixed size, their ends chained by doubling."""
+    steps, rest = a.shape[1], [0] * (2 * (a.ndim - 2))
+    room = (steps // PIECE + 1) * PIECE - steps
+    a, b = (F.pad(x, (*rest, 0, room)).unflatten(1, (-1, PIECE)).unbind(2) for x in (a, b))
+    states, decays = [b[0]], [a[0]]
+    for t in range(1, PIECE):
+        states.append(torch.addcmul(b[t], a[t], states[-1]))
+        decays.append(decays[-1] * a[t])
+    end, decay = states[-1], decays[-1]  # (B, pieces, …), as if every piece began at zero
+    for k in range(DOUBLINGS):
+        earlier = lambda x, fill, k=k: F.pad(x, (*rest, 2**k, 0), value=fill)[:, :x.shape[1]]  # noqa: E731
+        end = torch.addcmul(end, decay, earlier(end, 0.0))
+        decay = decay * earlier(decay, 1.0)
+    before = F.pad(end, (*rest, 1, 0))[:, :end.shape[1]].unsqueeze(2)
+    return torch.addcmul(torch.stack(states, 2), torch.stack(decays, 2), before).flatten(1, 2)[:, :steps]

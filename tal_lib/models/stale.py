@@ -94,7 +94,7 @@ def from_relative(rows: Tensor) -> Tensor:
     """Masks (N, T, 2T − 1) that count from their step → (N, T, T): entry j of step i is its entry j − i + T − 1."""
     steps = rows.shape[1]
     at = torch.arange(steps, device=rows.device)
-    return rows.gather(2, (at[None] - at[:, None] + steps - 1).expand(len(rows), -1, -1))
+    return rows.gather(2, (at[None] - at[:, None] + steps - 1).expand(rows.shape[0], -1, -1))
 
 
 def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
@@ -165,17 +165,18 @@ class STALE(ReadsNames, Detector):
             x = masked(layer(x, keep), keep)
         starts = self.starts(x.shape[1], x.device)
         inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
-        return self.windows(cut(masked(x, keep), starts, self.config.window), cut(inside, starts, self.config.window))
+        shape = (self.config.window, self.config.overlap)
+        return self.windows(cut(masked(x, keep), starts, *shape), cut(inside, starts, *shape))
 
     def windows(self, x: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
         """Embedded windows (N, T, C) and their masks (N, T, 1) → the outputs."""
         x = masked(self.snippet(x, x, keep), keep)
-        query = self.query.expand(len(x), -1, -1)
+        query = self.query.expand(x.shape[0], -1, -1)
         for layer in self.query_layers:
             query = layer(query, x, keep)
         foreground = (self.query_out(query) @ x.transpose(1, 2))[:, 0] * x.shape[-1] ** -0.5  # (N, T)
         visual = self.to_text(x)
-        texts = torch.cat([self.text, self.background]).expand(len(x), -1, -1)
+        texts = torch.cat([self.text, self.background]).expand(x.shape[0], -1, -1)
         read = self.adapter.norm(self.adapter.attend(texts, visual, foreground.sigmoid()[..., None] * keep))
         logits = self.similarity(visual, texts + self.adapter_scale * read)
         rows = self.mask_out(F.relu(self.mask_conv(x, keep)))
@@ -206,7 +207,7 @@ class STALE(ReadsNames, Detector):
         instances = [cell_instances(at, segments) for segments in batch.segments]
         labels = [instance_labels(one, own, self.num_classes) for one, own in zip(instances, batch.labels)]
         table = torch.stack([batch.mask, torch.stack(instances) + 1, torch.stack(labels)], -1).float()  # zero beyond the end
-        windows = cut(table, self.starts(steps, table.device), self.config.window).long()
+        windows = cut(table, self.starts(steps, table.device), self.config.window, self.config.overlap).long()
         return windows[..., 0] > 0, windows[..., 1] - 1, windows[..., 2]
 
     def step_loss(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import MaskedGroupNorm, masked, to_keep
+from tal_lib.models.blocks import MaskedGroupNorm, ceil_div, exporting, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
 from tal_lib.models.losses import interval_iou, sigmoid_focal
 from tal_lib.models.registry import register
@@ -187,18 +187,21 @@ class TadTR(Detector):
 
     def slices(self, steps: int) -> list[int]:
         """First step of each slice; training uses more overlap than inference."""
+        count, stride = self.slicing(steps)
+        return [stride * index for index in range(count)]
+
+    def slicing(self, steps: int) -> tuple[int, int]:
+        """How many slices there are, and the steps between them."""
         c = self.config
         stride = max(1, round(c.slice_steps * (1 - (c.train_overlap if self.training else c.test_overlap))))
-        return list(range(0, max(0, steps - c.slice_steps) + stride, stride)) if steps > c.slice_steps else [0]
+        return 1 + max(0, ceil_div(steps - c.slice_steps, stride)), stride
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         c = self.config
         batch, _, steps = features.shape
         valid = features.new_ones(batch, steps, 1) if mask is None else to_keep(mask, features)
-        starts = self.slices(int(steps))
-        stride = starts[1] - starts[0] if len(starts) > 1 else c.slice_steps
-        spare = starts[-1] + c.slice_steps - steps
-        cut = lambda x: F.pad(x, (0, 0, 0, spare)).unfold(1, c.slice_steps, stride).transpose(2, 3).flatten(0, 1)  # noqa: E731
+        count, stride = self.slicing(steps if exporting() else int(steps))
+        cut = lambda x: F.pad(x, (0, 0, 0, c.slice_steps)).unfold(1, c.slice_steps, stride)[:, :count].transpose(2, 3).flatten(0, 1)  # noqa: E731
         keep = cut(valid)
         x = cut(self.reduce(features.transpose(1, 2)) * valid)
         x = masked(self.norm(x, keep), keep)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import TemporalConv, to_keep
+from tal_lib.models.blocks import TemporalConv, ceil_div, to_keep
 from tal_lib.models.bmn import ACTIVITYNET, grouped
 from tal_lib.models.detector import PostProcess, suppress
 from tal_lib.models.losses import interval_iou
@@ -78,7 +78,7 @@ class TBR(nn.Module):
         super().__init__()
         self.points = points
         conv = lambda inputs, outputs: nn.Conv1d(inputs, outputs, 3, stride=2, padding=1, groups=groups)  # noqa: E731
-        half = lambda size: -(-size // 2)  # noqa: E731
+        half = lambda size: ceil_div(size, 2)  # noqa: E731
         self.ends = nn.ModuleList(nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width // 4), nn.ReLU(), nn.Flatten(),
                                                 nn.Linear(half(half(points)) * (width // 4), 1)) for _ in range(2))
         self.whole = nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width // 4), nn.ReLU(), nn.Flatten(),

@@ -88,6 +88,8 @@ class TriDet(PyramidDetector):
 
     config: TriDetConfig
 
+    separate_boundaries = True
+
     def block(self, stride: int) -> SGPBlock:
         return SGPBlock(self.config, stride)
 
@@ -111,12 +113,11 @@ class TriDet(PyramidDetector):
     def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
         """Expected distances over the bins, for the class in question. Source: section 3.3, equations 5–8."""
         bins = torch.arange(self.config.bins + 1, device=at.row.device)
-        sizes = torch.tensor(points.level_sizes, device=at.row.device)
-        last = torch.repeat_interleave(sizes.cumsum(0), sizes)[at.row]  # one past the level
-        first = last - torch.repeat_interleave(sizes, sizes)[at.row]
+        first = points.first[at.row]
 
         def expected(scores, rows, offsets, distance):  # rows (N, B + 1); outside the level a score of zero
-            inside = (rows >= first[:, None]) & (rows < last[:, None])
+            inside = (rows >= 0) & (rows < points.first.shape[0])
+            inside = inside & (points.first[rows.clamp(0, points.first.shape[0] - 1)] == first[:, None])
             near = scores[at.batch[:, None], rows.clamp(0, scores.shape[1] - 1), at.label[:, None]] * inside
             return ((near + offsets).softmax(-1) * distance).sum(-1)
 

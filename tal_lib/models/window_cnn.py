@@ -49,7 +49,7 @@ class WindowCNN(DenseDetector):
         x = masked(features.transpose(1, 2), to_keep(mask, features))
         batch, steps, dim = x.shape
         window, stride, cells = self.config.window, self.config.stride, self.cells(steps)
-        x = F.pad(x, (0, 0, 0, (cells - 1) * stride + window - steps))
-        windows = x.unfold(1, window, stride).transpose(2, 3).reshape(batch * cells, window, dim)
+        x = F.pad(x, (0, 0, 0, window + stride))
+        windows = x.unfold(1, window, stride)[:, :cells].transpose(2, 3).reshape(batch * cells, window, dim)
         pooled = F.relu(self.conv(windows)).amax(1)
         return (self.out(pooled).reshape(batch, cells, -1),)

@@ -43,9 +43,10 @@ def test_windows_cover_every_step_and_every_segment_up_to_the_overlap(steps, win
 @settings(deadline=None)
 @given(steps=st.integers(1, 50), window=st.integers(2, 12), overlap=st.integers(0, 11))
 def test_cut_windows_join_to_what_they_were(steps, window, overlap):
-    starts = window_starts(steps, window, min(overlap, window - 1))
+    overlap = min(overlap, window - 1)
+    starts = window_starts(steps, window, overlap)
     x = torch.randn(2, steps, 3)
-    windows = cut(x, starts, window)
+    windows = cut(x, starts, window, overlap)
     assert windows.shape == (2 * len(starts), window, 3)
     for index, start in enumerate(starts.tolist()):
         torch.testing.assert_close(windows[index, :max(0, steps - start)], x[0, start:start + window])

@@ -1,0 +1,139 @@
+"""A trained model as an artefact that runs without this project: one folder with the graph and all that its outputs mean.
+
+    model.onnx | model.pt2 | model.ts   the graph; time and batch are of any length
+    model.json                          classes, feature spec, post-processing, inputs and outputs
+
+Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. Of a pyramid detector the graph decodes too: `segments`
+(B, P, 1 or K, 2) in steps and `scores` (B, P, K), of which suppression makes detections (examples/run_onnx.py does it with numpy).
+Of other models the outputs are the network's own.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.fx.experimental import _config as symbolic_shapes
+
+from tal_lib import __version__
+from tal_lib.errors import TalError
+from tal_lib.files import write_json
+from tal_lib.models.pyramid import PyramidDetector
+from tal_lib.training.checkpoints import Trained
+
+FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model.ts"}
+ABOUT = "model.json"
+NOT_TRACED = {"tcanet": "it suppresses proposals inside the network", "ssn": "it groups a curve by watershed inside the network"}
+EXAMPLE = (2, 1203)  # recordings and steps of the traced example: no size in the graph is 0 or 1, or a multiple of a window
+
+
+class Deployed(nn.Module):
+    """What is exported: the network, and of a pyramid detector its decoding."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.decodes = isinstance(model, PyramidDetector)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(features, mask)
+        return self.model.every_point(outputs, mask) if self.decodes else outputs
+
+
+def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
+    """Write a trained model's artefact; the folder.
+
+    Raises:
+        TalError: an unknown format, a model that cannot be exported (and why), or a graph that does not compute what the model does.
+    """
+    if form not in FORMATS:
+        raise TalError(f"no export format {form!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
+    name = trained.model.spec["name"]
+    if name in NOT_TRACED:
+        raise TalError(f"{name} cannot be exported: {NOT_TRACED[name]}", remedy="Use `tal train` and `tal_lib` to run it.")
+    folder, deployed = Path(folder), Deployed(trained.model.cpu().eval())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FORMATS[form]
+    _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
+    worst = parity(deployed, load_graph(path), ((1, 97), (2, 640), (3, 1203)))
+    if worst > 1e-4:
+        path.unlink()
+        raise TalError(f"the exported graph of {name} differs from the model by {worst:.2g}", where=path, remedy="Try another format.")
+    names = ["segments", "scores"] if deployed.decodes else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
+    spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
+    write_json(folder / ABOUT, {
+        "format": form, "file": path.name, "model": trained.model.spec, "classes": list(trained.classes), "feature_spec": spec,
+        "stream": trained.stream, "post": asdict(trained.model.config.post), "inputs": ["features", "mask"], "outputs": names,
+        "decoded": deployed.decodes, "largest_difference": worst, "tal_lib": __version__, "torch": torch.__version__})
+    return folder
+
+
+def load_graph(path: str | Path) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
+    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out."""
+    path = Path(path)
+    if not path.is_file():
+        raise TalError("file not found", where=path, remedy="Write it with `tal export`.")
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda features, mask: session.run(None, {"features": features, "mask": mask})
+    if path.suffix == ".pt2":  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
+        graph = torch.export.load(path).module(check_guards=False)
+    else:
+        graph = torch.jit.load(path)
+
+    def run(features, mask):
+        with torch.no_grad():
+            return [output.numpy() for output in graph(torch.from_numpy(features), torch.from_numpy(mask))]
+
+    return run
+
+
+@torch.no_grad()
+def parity(deployed: Deployed, graph, sizes) -> float:
+    """Largest difference between a model and its exported graph over several (recordings, steps), the last recording padded."""
+    worst = 0.0
+    for batch, steps in sizes:
+        features, mask = _example(deployed, batch, steps)
+        for ours, its in zip(deployed(features, mask), graph(features.numpy(), mask.numpy()), strict=True):
+            if ours.shape != its.shape:
+                return float("inf")
+            difference = (ours.double() - torch.from_numpy(np.asarray(its)).double()).abs()
+            worst = max(worst, float((difference / (1 + ours.double().abs())).max()) if difference.numel() else 0.0)
+    return worst
+
+
+def _example(deployed, batch, steps):
+    generator = torch.Generator().manual_seed(steps)
+    mask = torch.ones(batch, steps, dtype=torch.bool)
+    mask[-1, steps - steps // 5:] = False
+    return torch.randn(batch, deployed.model.input_dim, steps, generator=generator) * mask[:, None], mask
+
+
+def _program(deployed, example):
+    sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
+    with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # sizes of one are not special
+        return torch.export.export(deployed, example, dynamic_shapes=sizes, strict=False)
+
+
+def _write_onnx(deployed, example, path):
+    outputs = ["segments", "scores"] if deployed.decodes else None
+    program = torch.onnx.export(_program(deployed, example), dynamo=True, input_names=["features", "mask"], output_names=outputs,
+                                verbose=False)
+    program.save(path)
+
+
+def _write_pt2(deployed, example, path):
+    torch.export.save(_program(deployed, example), path)
+
+
+def _write_torchscript(deployed, example, path):
+    with torch.no_grad():
+        torch.jit.trace(deployed, example, check_trace=False).save(path)
+
+
+_WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "torchscript": _write_torchscript}

@@ -1,0 +1,101 @@
+"""Exported graphs compute what the models do, at any length, and run without torch."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tal_lib import TalError, models
+from tal_lib.data import collate, make_item
+from tal_lib.export import Deployed, export, load_graph, parity
+from tal_lib.files import REPOSITORY
+from tal_lib.models import afsd, blocks, scan
+from tal_lib.training import Trained
+
+SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
+
+
+def trained(small, name="temporalmaxer", **options):
+    torch.manual_seed(0)
+    model = models.build(name, input_dim=small.feature_spec.dim, num_classes=len(small.classes), **options).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    if hasattr(model, "class_out"):
+        torch.nn.init.constant_(model.class_out.bias, -1.0)  # so that something is found
+    return Trained(model, small.classes, small.feature_spec, None)
+
+
+def test_onnx_runs_without_torch(small, tmp_path):
+    pytest.importorskip("onnxruntime")
+    kept = trained(small, **SMALL)
+    about = json.loads((export(kept, tmp_path, "onnx") / "model.json").read_text())
+    assert about["largest_difference"] < 1e-4 and about["classes"] == list(small.classes) and about["outputs"] == ["segments", "scores"]
+    recording = small.recordings("test")[1]
+    np.save(tmp_path / "features.npy", small.features(recording))
+    blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    done = subprocess.run([sys.executable, "-c", blocked, REPOSITORY / "examples" / "run_onnx.py", tmp_path, tmp_path / "features.npy"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = pd.read_csv(io.StringIO(done.stdout))
+    plain = models.build("temporalmaxer", input_dim=small.feature_spec.dim, num_classes=len(small.classes), voting_tiou=0.0, **SMALL)
+    plain.load_state_dict(kept.model.state_dict())
+    ours = plain.detect(collate([make_item(small, recording)]))[0]
+    assert len(printed) > 20 and (printed.label.head(20) == ours.label.head(20)).all()
+    assert np.allclose(printed[["start_s", "end_s", "score"]].head(20), ours[["start", "end", "score"]].head(20), atol=0.02)
+
+
+@pytest.mark.parametrize("name, options", [("local_global", SMALL), ("actionformer", SMALL), ("bilstm", {})])
+def test_torchscript_of_any_length(name, options, small, tmp_path):
+    kept = trained(small, name, **options)
+    path = export(kept, tmp_path, "torchscript") / "model.ts"
+    assert parity(Deployed(kept.model), load_graph(path), [(1, 3), (4, 77), (1, 900)]) < 1e-4
+
+
+def test_pt2_of_any_length(small, tmp_path):
+    kept = trained(small, **SMALL)
+    path = export(kept, tmp_path, "pt2") / "model.pt2"
+    assert parity(Deployed(kept.model), load_graph(path), [(1, 5), (3, 401)]) < 1e-4
+
+
+def test_a_graph_that_answers_otherwise_is_noticed(small):
+    kept = trained(small, **SMALL)
+    model = Deployed(kept.model)
+
+    def wrong(features, mask):
+        segments, scores = (one.detach().numpy().copy() for one in model(torch.from_numpy(features), torch.from_numpy(mask)))
+        scores[0, -1, 0] += 0.01
+        return segments, scores
+
+    assert parity(model, wrong, [(1, 50)]) > 0.005
+    assert parity(model, lambda *_: (np.zeros((1, 2)), np.zeros((1, 3))), [(1, 50)]) == float("inf")
+
+
+def test_what_cannot_be_exported_says_why(small, tmp_path):
+    with pytest.raises(TalError, match="ssn cannot be exported: it groups a curve"):
+        export(trained(small, "ssn"), tmp_path)
+    with pytest.raises(TalError, match="no export format 'tflite'.*onnx"):
+        export(trained(small, **SMALL), tmp_path, "tflite")
+    with pytest.raises(TalError, match="file not found"):
+        load_graph(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 63, 64, 65, 300])
+def test_layers_compute_the_same_when_exported(steps, monkeypatch):
+    torch.manual_seed(steps)
+    a, b = torch.rand(2, steps, 3, 2), torch.randn(2, steps, 3, 2)
+    q, k, v = torch.randn(3, 2, steps, 8).unbind(0)
+    keep = (torch.arange(steps) < torch.tensor([steps, max(1, steps - 4)])[:, None]).float()[..., None]
+    attention, x = blocks.LocalAttention(2, 4), torch.randn(2, steps, 6)
+    first = torch.randint(0, steps, (2, 20))
+    last = (first + torch.randint(0, steps, (2, 20))).clamp(max=steps - 1)
+    calls = [lambda: scan.linear_scan(a, b), lambda: attention(q, k, v, keep) * keep, lambda: afsd.range_max(x, first, last)]
+    plain = [call() for call in calls]
+    for module in (blocks, scan, afsd):
+        monkeypatch.setattr(module, "exporting", lambda: True)
+    for before, call in zip(plain, calls):
+        torch.testing.assert_close(call(), before, atol=1e-5, rtol=1e-4)
