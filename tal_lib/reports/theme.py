@@ -13,7 +13,7 @@ WIDTH = 5.6  # inches; readable at column width
 # Okabe–Ito first, then Tol's muted set: told apart by colour-blind readers, with a marker as second cue
 _COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255", "#44AA99", "#999933",
             "#332288", "#DDCC77", "#AA4499", "#117733", "#88CCEE", "#661100", "#6699CC"]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8", ".", "1"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8", (4, 1, 0), "1"]
 _MODELS = ["local_global", "actionformer", "bilstm", "window_cnn", "tridet", "temporalmaxer", "action_mamba", "tadtr", "afsd",
            "bmn", "bsn", "prn", "tcanet", "ssn", "stale", "gaf", "text_pyramid"]
 _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
