@@ -255,6 +255,12 @@ def halve(keep: Tensor | None) -> Tensor | None:
     return None if keep is None else keep[:, ::2]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention over (B, heads, ·, d)."""
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    return (scores if bias is None else scores + bias).softmax(-1) @ v
+
+
 class DropPath(nn.Module):
     """A residual branch with a learnable scale a channel and stochastic depth a recording ("affine drop path").
 

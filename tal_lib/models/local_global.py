@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import DepthwiseConv, DropPath, TemporalConv, halve, masked, max_pool
+from tal_lib.models.blocks import DepthwiseConv, DropPath, TemporalConv, attend, halve, masked, max_pool
 from tal_lib.models.losses import diou
 from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.registry import register
@@ -65,12 +65,6 @@ class GlobalContextBlock(nn.Module):
         latents = latents.transpose(1, 2).flatten(2) + self.latents
         keys, values = self.write(latents).chunk(2, -1)
         return attend(split(self.query(x)), split(keys), split(values)).transpose(1, 2).flatten(2)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention over (B, heads, ·, d)."""
-    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-    return (scores if bias is None else scores + bias).softmax(-1) @ v
 
 
 class LocalGlobalBlock(nn.Module):

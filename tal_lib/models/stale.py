@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import ConvNormReLU, TemporalConv, masked, to_keep
+from tal_lib.models.blocks import ConvNormReLU, TemporalConv, attend, masked, to_keep
 from tal_lib.models.dense import cell_instances, group_runs, instance_labels
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
 from tal_lib.models.language import LanguageConfig, ReadsNames, TextSimilarity
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, ·, d)
         # a weight multiplies the attention before it is normalised: its logarithm is added
         bias = None if weights is None else weights.clamp(min=1e-6).log().transpose(1, 2).unsqueeze(1)
-        read = F.scaled_dot_product_attention(split(self.query(queries)), split(self.key(steps)), split(self.value(steps)), attn_mask=bias)
+        read = attend(split(self.query(queries)), split(self.key(steps)), split(self.value(steps)), bias)
         return self.drop(self.out(read.transpose(1, 2).flatten(2)))
 
     def forward(self, queries: Tensor, steps: Tensor, weights: Tensor | None) -> Tensor:
