@@ -21,6 +21,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 from tal_lib import __version__
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
+from tal_lib.models.blocks import for_any_length
 from tal_lib.models.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
 
@@ -116,7 +117,7 @@ def _example(deployed, batch, steps):
 
 def _program(deployed, example):
     sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
-    with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # sizes of one are not special
+    with torch.no_grad(), for_any_length(), symbolic_shapes.patch(backed_size_oblivious=True):  # sizes of one are not special
         return torch.export.export(deployed, example, dynamic_shapes=sizes, strict=False)
 
 
@@ -132,7 +133,7 @@ def _write_pt2(deployed, example, path):
 
 
 def _write_torchscript(deployed, example, path):
-    with torch.no_grad():
+    with torch.no_grad(), for_any_length():
         torch.jit.trace(deployed, example, check_trace=False).save(path)
 
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_exported_says_why(small, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [1, 7, 63, 64, 65, 300])
-def test_layers_compute_the_same_when_exported(steps, monkeypatch):
+def test_layers_compute_the_same_when_exported(steps):
     torch.manual_seed(steps)
     a, b = torch.rand(2, steps, 3, 2), torch.randn(2, steps, 3, 2)
     q, k, v = torch.randn(3, 2, steps, 8).unbind(0)
@@ -95,7 +95,6 @@ def test_layers_compute_the_same_when_exported(steps, monkeypatch):
     last = (first + torch.randint(0, steps, (2, 20))).clamp(max=steps - 1)
     calls = [lambda: scan.linear_scan(a, b), lambda: attention(q, k, v, keep) * keep, lambda: afsd.range_max(x, first, last)]
     plain = [call() for call in calls]
-    for module in (blocks, scan, afsd):
-        monkeypatch.setattr(module, "exporting", lambda: True)
-    for before, call in zip(plain, calls):
-        torch.testing.assert_close(call(), before, atol=1e-5, rtol=1e-4)
+    with blocks.for_any_length():
+        for before, call in zip(plain, calls):
+            torch.testing.assert_close(call(), before, atol=1e-5, rtol=1e-4)
