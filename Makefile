@@ -24,6 +24,8 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_first.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/hapt.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_cost.yaml
+	@$(BIN)/tal sweep notebooks/sweeps/open_set.yaml --jobs 2
+	@$(BIN)/tal sweep notebooks/sweeps/streams.yaml --jobs 2
 	@$(BIN)/tal report
 
 report: .venv/.installed  ## tables, figures and rendered notebooks from the committed ledgers
