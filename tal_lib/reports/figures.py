@@ -75,8 +75,8 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
 def map_by_tiou(table: pd.DataFrame, ax=None):
     """mAP at each tIoU. table: `model, tiou, map` (in %), averaged over runs."""
     ax = new_axes(ax, figsize=(5.6, 3.2))
-    for model, rows in table.groupby("model", sort=False):
-        colour, marker = style(model)
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        colour, marker = style(model, place)
         rows = rows.groupby("tiou")["map"].mean()
         ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
     ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100), xticks=sorted(table.tiou.unique()))

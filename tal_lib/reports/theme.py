@@ -19,9 +19,9 @@ _MODELS = ["local_global", "actionformer", "bilstm", "window_cnn", "tridet", "te
 _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
 
 
-def style(model: str) -> tuple[str, str]:
-    """(colour, marker) of a model, the same in every figure."""
-    return _STYLE.get(model.split(" + ")[0], ("#777777", "o"))
+def style(model: str, place: int = 0) -> tuple[str, str]:
+    """(colour, marker) of a model, the same in every figure; of anything else, by its place in this one."""
+    return _STYLE.get(model.split(" + ")[0], (_COLOURS[(place + 1) % len(_COLOURS)], _MARKERS[(place + 1) % len(_MARKERS)]))
 
 
 def apply() -> None:
