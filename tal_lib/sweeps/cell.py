@@ -25,7 +25,7 @@ def run_cell(job: dict) -> int:
 
     runs = Path(job["runs"])
     folder = runs / job["id"]
-    part, failed = runs / f".{job['id']}.part", runs / f"{job['id']}.failed"
+    part, failed, old = runs / f".{job['id']}.part", runs / f"{job['id']}.failed", runs / f".{job['id']}.old"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     started = time.time()
@@ -48,7 +48,11 @@ def run_cell(job: dict) -> int:
                                  config_hash=measured["config_hash"], data_hash=job["data_hash"])})
     (part / MEASURED).unlink()
     shutil.rmtree(failed, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():  # of a run that is made again: a folder is not replaced by another in one step
+        os.replace(folder, old)
     os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
     return 0
 
 

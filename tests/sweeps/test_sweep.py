@@ -82,6 +82,16 @@ def test_a_failing_cell_stops_nothing_and_is_tried_again(project, capsys):
     assert main(arguments) == 1 and project.log() == [1, 2, 2, 3]  # only the failed one again
 
 
+def test_again_replaces_what_is_there(project):
+    grid = project(numbers=(1,))
+    first = sweeps.run(grid, progress=False, **project.where)
+    before = next(iter(finished_runs(first.runs).values()))["provenance"]["utc"]
+    second = sweeps.run(grid, progress=False, resume=False, **project.where)
+    assert not second.failed and project.log() == [1, 1]
+    assert next(iter(finished_runs(second.runs).values()))["provenance"]["utc"] >= before
+    assert [path.name for path in second.runs.iterdir() if path.name.startswith(".") and path.is_dir()] == []
+
+
 def start(grid, where):
     code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, jobs=2, progress=False, **{where!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
