@@ -8,13 +8,11 @@ Source: this project; the head is that of CLIP (Radford et al., ICML 2021) with 
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tal_lib.models.actionformer import ActionFormer, ActionFormerConfig
 from tal_lib.models.blocks import TemporalConv
 from tal_lib.models.language import LanguageConfig, ReadsNames, TextSimilarity
-from tal_lib.models.pyramid import Scales, Tower
 from tal_lib.models.registry import register
 
 
@@ -31,17 +29,12 @@ class TextPyramid(ReadsNames, ActionFormer):
 
     config: TextPyramidConfig
 
-    def build_heads(self) -> None:
+    def class_output(self, width: int) -> TemporalConv:
+        """The last class convolution gives a vector in the texts' space; `similarity` compares it with them."""
         c = self.config
-        self.class_tower = Tower(c.width, c.head_width, c.head_layers)
-        self.class_vector = TemporalConv(c.head_width, self.begin_text())
         self.similarity = TextSimilarity(c.scale, learned=True, bias=-math.log((1 - c.prior) / c.prior))
-        self.boundary_tower = Tower(c.width, c.head_width, c.head_layers)
-        self.boundary_out = TemporalConv(c.head_width, 2)
-        nn.init.constant_(self.boundary_out.bias, c.distance_bias)
-        self.scales = Scales(len(c.ranges))
+        return TemporalConv(width, self.begin_text())
 
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        vectors = self.class_vector(self.class_tower(x, keep, sizes), keep, sizes)
-        distances = self.boundary_out(self.boundary_tower(x, keep, sizes), keep, sizes)
-        return self.similarity(vectors, self.text), F.relu(self.scales(distances, sizes))
+        vectors, distances = super().heads(x, keep, sizes)
+        return self.similarity(vectors, self.text), distances
