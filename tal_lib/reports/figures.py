@@ -113,7 +113,8 @@ def open_set(summary: pd.DataFrame, ax=None):
              "unseen, trained with wrong names": ("#000000", "+"), "seen, all names": ("#56B4E9", "s")}
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
         mine = rows[rows.part == part]
-        _points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
+        if len(mine):  # an arm that was not run is not in the legend either
+            _points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
