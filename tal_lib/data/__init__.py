@@ -5,7 +5,7 @@ from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
-from tal_lib.data.registry import check_benchmark, list_benchmarks, load_benchmark
+from tal_lib.data.registry import Shape, check_benchmark, list_benchmarks, load_benchmark, shape_of
 from tal_lib.data.subsets import (
     limited_subset,
     open_set_split,
@@ -15,7 +15,7 @@ from tal_lib.data.subsets import (
     write_limited_annotations,
 )
 
-__all__ = ["Batch", "Benchmark", "FeatureSpec", "OpenSet", "check_benchmark", "class_split", "collate", "limited_subset",
+__all__ = ["Batch", "Benchmark", "FeatureSpec", "OpenSet", "Shape", "check_benchmark", "class_split", "collate", "limited_subset",
            "list_benchmarks", "load_benchmark", "make_item", "open_set", "open_set_split", "published_open_set_split",
-           "published_subset", "read_annotations", "read_limited_annotations", "shuffled_names", "synthetic", "write_annotations",
+           "published_subset", "read_annotations", "read_limited_annotations", "shape_of", "shuffled_names", "synthetic", "write_annotations",
            "write_limited_annotations"]

@@ -48,6 +48,27 @@ def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
     return BENCHMARKS[name].load(Path(root) if root is not None else data_root())
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a model's cost depends on: feature columns D, classes K, seconds between steps."""
+
+    input_dim: int
+    num_classes: int
+    stride_s: float
+
+
+# as published: I3D of two streams every 4 frames (30 a second); TSP every 16 frames (Alwassel et al., TSP, ICCVW 2021)
+_PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200, 16 / 30)}
+
+
+def shape_of(name: str, root: str | Path | None = None) -> Shape:
+    """The shape of a benchmark's features; of thumos14 and activitynet the published one, for which no data is needed."""
+    if name in _PUBLISHED:
+        return _PUBLISHED[name]
+    benchmark = load_benchmark(name, root)
+    return Shape(benchmark.feature_spec.dim, len(benchmark.classes), benchmark.feature_spec.stride_s)
+
+
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
     """One row a benchmark: name, what it is, where it comes from, whether its files are here."""
     root = Path(root) if root is not None else data_root()

@@ -10,7 +10,7 @@ from tal_lib.models.registry import has_separate_classifier
 from tal_lib.provenance import COLUMNS as PROVENANCE
 
 CLASSIFIED = " + classifier"
-KEYS = ["benchmark", "model", "preset", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed", "stream", "student",
+KEYS = ["benchmark", "model", "preset", "repeat", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed", "stream", "student",
         "student_options", "options", "recipe"]
 
 

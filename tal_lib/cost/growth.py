@@ -1,0 +1,62 @@
+"""How a cost grows with the recording's length."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+FIRST = 1152  # steps; below it, fixed costs of calls and paddings hide the growth
+
+
+@dataclass(frozen=True)
+class Growth:
+    """cost ∝ lengthᵉ: the exponent e with its 95 % interval."""
+
+    exponent: float
+    low: float
+    high: float
+    points: int
+
+
+def growth(lengths, costs, first: int = FIRST) -> Growth:
+    """Least squares on the logarithms of cost and length, over lengths of `first` steps and more; the interval is Student's.
+
+    With fewer than three such points, or a cost that is not positive, everything is NaN.
+    """
+    lengths, costs = np.asarray(lengths, float), np.asarray(costs, float)
+    kept = (lengths >= first) & np.isfinite(costs)
+    lengths, costs = lengths[kept], costs[kept]
+    if len(np.unique(lengths)) < 3 or (costs <= 0).any():
+        return Growth(np.nan, np.nan, np.nan, int(kept.sum()))
+    line = stats.linregress(np.log(lengths), np.log(costs))
+    half = stats.t.ppf(0.975, len(lengths) - 2) * line.stderr
+    return Growth(float(line.slope), float(line.slope - half), float(line.slope + half), len(lengths))
+
+
+def growth_table(cost: pd.DataFrame, columns: dict[str, str], by: str = "model") -> pd.DataFrame:
+    """A row a model and cost: `<by>, cost, exponent, low, high, points`. columns: column of `cost` → what it is called."""
+    rows = [{by: name, "cost": label} | vars(growth(mine.length_steps, mine[column]))
+            for name, mine in cost.groupby(by, sort=False) for column, label in columns.items()]
+    return pd.DataFrame(rows)
+
+
+def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
+    """The length at which a cost reaches `limit`, and whether that is beyond what was measured.
+
+    Between two measured lengths (a cost of NaN: it did not fit) it is interpolated on logarithms; beyond the longest it follows the
+    fitted growth. 0 if the shortest is too much already.
+    """
+    table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
+    table = table.groupby("length").cost.median()
+    if table.empty or table.iloc[0] > limit:
+        return 0.0, False
+    over = np.flatnonzero(table.to_numpy() > limit)
+    if len(over):
+        pair = table.iloc[over[0] - 1:over[0] + 1]
+        share = np.log(limit / pair.iloc[0]) / np.log(pair.iloc[1] / pair.iloc[0])
+        return float(np.exp(np.log(pair.index[0]) + share * np.log(pair.index[1] / pair.index[0]))), False
+    exponent = growth(table.index, table).exponent
+    if not exponent > 0:
+        return np.nan, True
+    return float(table.index[-1] * (limit / table.iloc[-1]) ** (1 / exponent)), True

@@ -1,0 +1,71 @@
+"""The machine that a cost was measured on: one row, which results/machines.csv keeps once a machine."""
+
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from tal_lib.provenance import cpu_name, device_name, usable_cores
+
+
+def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
+    """Processor, memory, software, and what one core reaches on bare matrix products (GMAC/s, float32 and bfloat16).
+
+    What the system does not tell is None.
+    """
+    cpu = _lscpu()
+    found = {
+        "device_name": device_name(device), "processor": cpu_name(), "cores": usable_cores(), "threads_per_core": cpu.get("Thread(s) per core"),
+        "l2_cache": cpu.get("L2 cache"), "l3_cache": cpu.get("L3 cache"), "virtual_machine": "hypervisor" in cpu.get("Flags", ""),
+        "instruction_sets": " ".join(sorted(set(re.findall(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b", cpu.get("Flags", ""))))),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1) if hasattr(os, "sysconf") else None,
+        "frequency_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), "system": platform.platform(),
+        "python": platform.python_version(), "torch": torch.__version__, "mkldnn": torch.backends.mkldnn.is_available(),
+        "ceiling_gmac_s_float32": _ceiling(torch.float32, seconds), "ceiling_gmac_s_bfloat16": _ceiling(torch.bfloat16, seconds)}
+    if device.startswith("cuda"):
+        about = torch.cuda.get_device_properties(device)
+        found |= {"gpu_memory_gb": round(about.total_memory / 1e9, 1), "gpu_driver": _driver(), "cuda": torch.version.cuda,
+                  "tf32": torch.backends.cuda.matmul.allow_tf32}
+    return found
+
+
+def _lscpu():
+    try:
+        lines = subprocess.run(["lscpu"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stdout.splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(path):
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _driver():
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml.nvmlSystemGetDriverVersion()
+
+
+def _ceiling(kind, seconds, size=1024):
+    """GMAC/s of products of square matrices on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, second = torch.randn(2, size, size).to(kind)
+        first @ second
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            first @ second
+            count += 1
+        return round(count * size**3 / (time.perf_counter() - began) / 1e9, 1)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,152 @@
+"""What is read while something runs: time, memory, energy, utilisation."""
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+RAPL = Path("/sys/class/powercap")
+
+
+def latency_samples(call: Callable[[], object], device: str, *, min_seconds: float = 1.0, least: int = 5, max_seconds: float = 20.0,
+                    warm: bool = False) -> list[float]:
+    """Seconds of single calls, after one that is not counted (unless `warm`): for at least `min_seconds` and `least` calls; slow ones
+    stop after `max_seconds`, with at least two. By CUDA events on a GPU, else by the clock."""
+    if not warm:
+        call()
+    cuda = device.startswith("cuda")
+    samples: list[float] = []
+    began = time.perf_counter()
+    while True:
+        spent = time.perf_counter() - began
+        if len(samples) >= least and spent >= min_seconds or len(samples) >= 2 and spent >= max_seconds:
+            return samples
+        if cuda:
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            call()
+            last.record()
+            torch.cuda.synchronize()
+            samples.append(first.elapsed_time(last) / 1e3)
+        else:
+            start = time.perf_counter()
+            call()
+            samples.append(time.perf_counter() - start)
+
+
+def _resident(field):
+    """VmRSS or VmHWM of this process in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def peak_memory(call: Callable[[], object], device: str) -> int:
+    """Bytes that `call` needs at its peak above what was held before: allocated on a GPU, resident on a CPU."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing and building
+        before = _resident("VmRSS")
+        call()
+        return max(0, _resident("VmHWM") - before)
+    except OSError:  # not Linux: the lifetime maximum is all there is
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        call()
+        return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def memory_limit(limit: int | None):
+    """Within the block this process may take `limit` bytes more than it has (Linux; elsewhere, and with None, no limit)."""
+    if limit is None or not Path("/proc/self/status").exists():
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_resident("VmData") + limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+class Energy:
+    """Joules while the block runs: of the GPU by NVML's counter, of the processor's packages by RAPL; None where neither is exposed."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.joules: float | None = None
+
+    def __enter__(self):
+        self.before = self._counters()
+        return self
+
+    def __exit__(self, *_):
+        after = self._counters()
+        used = [now - then if now >= then else now - then + most for (now, most), (then, _) in zip(after, self.before)]
+        self.joules = sum(used) if used and len(after) == len(self.before) else None
+
+    def _counters(self):
+        """(joules, where it starts again from zero) of each counter."""
+        if self.device.startswith("cuda"):
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+            torch.cuda.synchronize()
+            try:
+                return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
+            except pynvml.NVMLError:  # older than Volta
+                return []
+        found = []
+        for zone in sorted(RAPL.glob("intel-rapl:*")) if RAPL.is_dir() else []:
+            try:
+                if (zone / "name").read_text().startswith("package"):
+                    found.append(tuple(int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj")))
+            except OSError:  # only root may read it on most systems
+                return []
+        return found
+
+
+class Utilisation:
+    """Mean share of time in which a GPU kernel ran while the block does, sampled by NVML in a thread; None on a CPU."""
+
+    def __init__(self, device: str):
+        self.cuda, self.values, self.stop = device.startswith("cuda"), [], threading.Event()
+
+    def __enter__(self):
+        if self.cuda:
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+
+            def sample():
+                while not self.stop.wait(0.02):
+                    self.values.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+
+            self.thread = threading.Thread(target=sample, daemon=True)
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.cuda:
+            self.stop.set()
+            self.thread.join()
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
