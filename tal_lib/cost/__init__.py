@@ -1,9 +1,11 @@
-"""Cost of a model: parameters, MACs, memory, latency, energy; and how they grow with the length."""
+"""Cost of a model: parameters, MACs, memory, latency, energy, training; and how it grows with the length."""
 
 from tal_lib.cost.growth import growth, growth_table, longest_within
 from tal_lib.cost.isolated import DoesNotFit
 from tal_lib.cost.machine import describe_machine
 from tal_lib.cost.macs import count_macs
 from tal_lib.cost.profile import CostRow, profile
+from tal_lib.cost.training import Milestones, TrainingCostRow, milestones, profile_training
 
-__all__ = ["CostRow", "DoesNotFit", "count_macs", "describe_machine", "growth", "growth_table", "longest_within", "profile"]
+__all__ = ["CostRow", "DoesNotFit", "Milestones", "TrainingCostRow", "count_macs", "describe_machine", "growth", "growth_table",
+           "longest_within", "milestones", "profile", "profile_training"]

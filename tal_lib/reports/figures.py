@@ -163,6 +163,19 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     return ax
 
 
+def accuracy_over_time(curve: pd.DataFrame, ax=None):
+    """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model, epoch, seconds, map` (in %)."""
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
+        colour, marker = style(model, place)
+        rows = rows.groupby("epoch")[["seconds", "map"]].mean()
+        ax.plot(rows.seconds, rows["map"], marker=marker, color=colour, label=model, markersize=3.5, linewidth=1.2)
+    ax.set(xlabel="training time (s)", ylabel="avg mAP (%)", ylim=(0, 100), xscale="log")
+    _plain_log(ax.xaxis)
+    _legend(ax, curve.groupby("model")["map"].last())
+    return ax
+
+
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
     """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a line.
 

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,6 +78,16 @@ class _Average:
     def update(self, step):
         torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + step) / (10 + step)))
 
+    @contextmanager
+    def in_place_of(self, model):
+        """Within the block the model has the averaged weights."""
+        trained = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            model.load_state_dict(trained)
+
     def restore(self, state):
         for name, value in state.items():
             self.state[name].copy_(value)
@@ -89,6 +100,30 @@ def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor,
     return in_float32(outputs)
 
 
+def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW, as the recipe says."""
+    make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
+
+
+def training_step(model: Detector, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Forward, backward and update on one batch; its losses.
+
+    Raises:
+        TalError: the loss is not finite; the weights are as before.
+    """
+    losses = model.loss(run_in(recipe.precision, model, batch), batch)
+    if not torch.isfinite(losses["total"]):
+        raise TalError(f"the loss became {float(losses['total'])}", where=f"recordings {', '.join(batch.recordings)}",
+                       remedy="Lower the learning rate, or check these recordings' features.")
+    optimizer.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+    return losses
+
+
 def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Recipe, seed: int,
         out_dir: str | Path | None = None, *, stream: str | None = None, device: str | None = None, progress: bool = False,
         on_epoch=None) -> TrainResult:
@@ -99,7 +134,8 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
         out_dir: where `model.pt` and `history.csv` go; with None nothing is written. An interrupted run found there
             (`training.pt`, written at most every minute) is taken up where it stopped.
         stream: train on one stream's columns only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
-        on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch; its time is not counted.
+        on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch, the model with its averaged weights; its time is not
+            counted, and it must not draw random numbers.
 
     Raises:
         TalError: no recordings, no annotated segment among them, or a loss that is not finite.
@@ -117,8 +153,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
     steps_per_epoch = -(-len(items) // recipe.batch_size)
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
     total = epochs * steps_per_epoch
-    make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    optimizer = make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
+    optimizer = make_optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, recipe))
     average = _Average(model, recipe.ema) if recipe.ema else None
     generator = torch.Generator().manual_seed(seed)
@@ -149,16 +184,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
             batch = collate(crops).to(device)
             if recipe.feature_noise:
                 batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
-            losses = model.loss(run_in(recipe.precision, model, batch), batch)
-            if not torch.isfinite(losses["total"]):
-                raise TalError(f"the loss became {float(losses['total'])} in epoch {epoch + 1}",
-                               where=f"recordings {', '.join(batch.recordings)}",
-                               remedy="Lower the learning rate, or check these recordings' features.")
-            optimizer.zero_grad(set_to_none=True)
-            losses["total"].backward()
-            if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
+            losses = training_step(model, batch, optimizer, recipe)
             schedule.step()
             if average:
                 average.update(schedule.last_epoch)
@@ -170,7 +196,9 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
                        | {name: value / steps_per_epoch for name, value in sums.items()})
         bar.set_postfix_str(f"loss {history[-1]['total']:.3f}")
         if on_epoch:
-            on_epoch(epoch + 1, elapsed, model)
+            with average.in_place_of(model) if average else nullcontext():
+                on_epoch(epoch + 1, elapsed, model)
+            model.train()
         if state_path and time.monotonic() - saved > 60:
             with atomic_path(state_path) as temporary:
                 torch.save({"identity": repr(identity), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
