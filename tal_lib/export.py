@@ -8,6 +8,7 @@ Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. Of 
 Of other models the outputs are the network's own.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,9 +20,12 @@ from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
 
 from tal_lib import __version__
+from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
+from tal_lib.models import Detector, build
 from tal_lib.models.blocks import for_any_length
+from tal_lib.models.detector import Candidates
 from tal_lib.models.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
 
@@ -58,7 +62,11 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     folder, deployed = Path(folder), Deployed(trained.model.cpu().eval())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FORMATS[form]
-    _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
+    try:
+        _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
+    except Exception as error:
+        raise TalError(f"{name} cannot be written as {form} ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]})",
+                       remedy="Try another format.") from error
     worst = parity(deployed, load_graph(path), ((1, 97), (2, 640), (3, 1203)))
     if worst > 1e-4:
         path.unlink()
@@ -72,15 +80,58 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     return folder
 
 
-def load_graph(path: str | Path) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
-    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out."""
+class Exported(Detector):
+    """An exported graph in the place of a network: it detects and proposes as the model that it was made of.
+
+    Args:
+        folder: written by `export`; file: another graph of the same model in it (a quantized one); threads: of ONNX Runtime.
+    """
+
+    def __init__(self, folder: str | Path, *, file: str | None = None, threads: int | None = None):
+        folder = Path(folder)
+        if not (folder / ABOUT).is_file():
+            raise TalError("file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`.")
+        about = json.loads((folder / ABOUT).read_text())
+        spec = about["model"]
+        model = build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"], **spec["overrides"])
+        super().__init__(model.config, model.input_dim, model.num_classes)
+        self.model, self.decoded, self.spec = model.eval(), about["decoded"], spec  # of the model only what follows the network
+        self.class_names = model.class_names = tuple(about["classes"])
+        self.feature_spec, self.stream = FeatureSpec(**about["feature_spec"]), about["stream"]
+        self.graph = load_graph(folder / (file or about["file"]), threads)
+
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        if tuple(names) != self.class_names:
+            raise TalError(f"the graph was exported for classes {', '.join(self.class_names)}", remedy="Export the model again.")
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        mask = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
+        return tuple(torch.from_numpy(one) for one in self.graph(features.numpy(), mask.numpy()))
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        if not self.decoded:
+            return self.model.candidates(outputs, mask)
+        segments, scores = outputs
+        by_class = segments.shape[2] > 1
+        return self.model.best_points(scores, lambda at: segments[at.batch, at.row, at.label if by_class else torch.zeros_like(at.label)],
+                                      self.model.points(mask.shape[1]), mask)
+
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        return super().class_agnostic(outputs, mask) if self.decoded else self.model.class_agnostic(outputs, mask)
+
+
+def load_graph(path: str | Path, threads: int | None = None) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
+    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out. threads: of ONNX Runtime."""
     path = Path(path)
     if not path.is_file():
         raise TalError("file not found", where=path, remedy="Write it with `tal export`.")
     if path.suffix == ".onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread leaves its core to others
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return lambda features, mask: session.run(None, {"features": features, "mask": mask})
     if path.suffix == ".pt2":  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
         graph = torch.export.load(path).module(check_guards=False)

@@ -114,7 +114,7 @@ class Detector(nn.Module):
                            where=f"recording {batch.recordings[0]}",
                            remedy="Build the model with input_dim of the benchmark's feature_spec.")
         self.name_classes(batch.classes)
-        kind = next(self.parameters()).dtype  # a model in bfloat16 takes and gives float32 here
+        kind = next((one.dtype for one in self.parameters()), torch.float32)  # a model in bfloat16 takes and gives float32 here
         return in_float32(self(batch.features.to(kind), None if batch.full else batch.mask))
 
     @torch.no_grad()

@@ -163,6 +163,21 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     return ax
 
 
+def speed_and_loss(table: pd.DataFrame, ax=None):
+    """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup, map_lost` and perhaps `model`."""
+    ax = new_axes(ax, figsize=(5.6, 3.0))
+    for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
+        colour, marker = _VARIANTS[index % len(_VARIANTS)]
+        ax.plot(rows.speedup, rows.map_lost, marker=marker, color=colour, linestyle="none", markersize=5, label=variant,
+                markerfacecolor="none" if index >= len(_VARIANTS) else colour)
+    ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="times as fast as float32", ylabel="avg mAP lost (points)")
+    _plain_log(ax.xaxis)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
 def accuracy_over_time(curve: pd.DataFrame, ax=None):
     """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model, epoch, seconds, map` (in %)."""
     ax = new_axes(ax, figsize=(5.6, 3.6))

@@ -1,0 +1,253 @@
+"""Smaller numbers on a CPU: a trained model in bfloat16 and int8, by torch, torchao and ONNX Runtime.
+
+Every variant says which layers were really converted. Dynamic quantization converts linear layers and LSTMs alone and passes over
+convolutions in silence, of which a temporal detector mostly consists; so there is a variant in which a convolution is a linear layer over
+unfolded steps.
+"""
+
+import copy
+import io
+import statistics
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.cost.isolated import isolated
+from tal_lib.cost.macs import count_macs
+from tal_lib.data import Benchmark, make_item
+from tal_lib.errors import TalError
+from tal_lib.export import Exported
+from tal_lib.models import Detector
+from tal_lib.models.blocks import TemporalConv
+from tal_lib.training import Trained, load_model
+
+VARIANTS = {
+    "float32": "as trained",
+    "bfloat16": "weights and activations",
+    "int8 linear": "linear layers and LSTMs (torch, dynamic), convolutions in float32",
+    "int8": "the same, convolutions as linear layers over unfolded steps",
+    "int8 torchao": "linear layers, unfolded convolutions too (torchao, dynamic activations)",
+    "onnx": "float32 graph in ONNX Runtime",
+    "onnx int8 dynamic": "graph with scales found at run time",
+    "onnx int8 static": "graph with scales found on training recordings",
+}
+GRAPHS = {"onnx": "model.onnx", "onnx int8 dynamic": "dynamic.onnx", "onnx int8 static": "static.onnx"}
+_WEIGHTED = ("Conv", "MatMul", "Gemm", "LSTM")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model in one variant, and what became of its layers."""
+
+    model: Detector
+    layers: int  # of the model that have a weight matrix or kernel
+    converted: int  # weights in lower precision; a graph may hold one of a layer, or one for each of its uses
+    weight_share: float  # of the layers' weights, the share in lower precision
+    mac_share: float | None  # of the network's MACs, the share in lower precision; None: not known (graphs)
+    file_bytes: int  # weights on disk
+
+
+class LinearConv(nn.Module):
+    """A `TemporalConv` as one linear layer over the unfolded steps, which is what quantizers know."""
+
+    def __init__(self, conv: TemporalConv):
+        super().__init__()
+        self.kernel, inputs, outputs = conv.weight.shape
+        self.linear = nn.Linear(self.kernel * inputs, outputs, bias=conv.bias is not None)
+        self.linear.weight.data = conv.weight.detach().permute(2, 0, 1).reshape(outputs, -1).contiguous()
+        if conv.bias is not None:
+            self.linear.bias.data = conv.bias.detach().clone()
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
+        x = x if keep is None else x * keep
+        if self.kernel == 1:
+            return self.linear(x)
+        if sizes is not None:
+            return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
+        padded = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2))
+        return self.linear(torch.cat([padded[:, tap:tap + x.shape[1]] for tap in range(self.kernel)], -1))
+
+
+def with_linear_convolutions(model: nn.Module) -> nn.Module:
+    """Replace every ungrouped `TemporalConv` within a model by a `LinearConv`, in place."""
+    for name, child in model.named_children():
+        if isinstance(child, TemporalConv) and child.groups == 1:
+            setattr(model, name, LinearConv(child))
+        else:
+            with_linear_convolutions(child)
+    return model
+
+
+def quantize(trained: Trained, variant: str, folder: str | Path | None = None, *, threads: int | None = None) -> Quantized:
+    """A trained model in one of `VARIANTS`; the given one stays as it is.
+
+    Args:
+        folder: of the graph variants, which `write_graphs` has filled; threads: of ONNX Runtime.
+
+    Raises:
+        TalError: an unknown variant, or a graph that is not there.
+    """
+    if variant not in VARIANTS:
+        raise TalError(f"no variant {variant!r}", remedy=f"Choose from {', '.join(VARIANTS)}.")
+    network = trained.model
+    size = {name: weights for name, module in network.named_modules() if (weights := _matrix(module))}
+    total = sum(size.values())
+    if variant in GRAPHS:
+        path = Path(folder) / GRAPHS[variant]
+        converted = _converted_weights(path)
+        return Quantized(Exported(folder, file=path.name, threads=threads), len(size), len(converted),
+                         min(1.0, sum(converted) / total), None, path.stat().st_size)
+    model = copy.deepcopy(network).eval().requires_grad_(False)
+    if variant == "bfloat16":
+        model, converted = model.bfloat16(), set(size)
+    elif variant == "float32":
+        converted = set()
+    else:
+        if variant != "int8 linear":
+            model = with_linear_convolutions(model)
+        model = _torchao(model) if variant == "int8 torchao" else _dynamic(model)
+        converted = {name.removesuffix(".linear") for name, module in model.named_modules() if _is_int8(module)} & set(size)
+    share = 1.0 if variant == "bfloat16" else _mac_share(network, converted)  # in bfloat16 the products of activations are too
+    return Quantized(model, len(size), len(converted), sum(size[name] for name in converted) / total, share, _file_bytes(model))
+
+
+def _matrix(module):
+    """Weights in a layer's own matrices or kernels; 0 if it has none."""
+    known = isinstance(module, nn.Linear | nn.LSTM | nn.modules.conv._ConvNd) or hasattr(module, "kernel")
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.ndim > 1) if known else 0
+
+
+def _dynamic(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is measured beside it
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
+
+
+def _torchao(model):
+    try:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError:
+        raise TalError("torchao is not installed", remedy="pip install 'efficient-tal[quantization]'") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def _is_int8(module):
+    weight = getattr(module, "weight", None)
+    return "quantized" in type(module).__module__ or "torchao" in type(weight).__module__ or "torchao" in type(getattr(weight, "data", None)).__module__
+
+
+def _mac_share(network, converted, steps=720):
+    """Share of the MACs in converted layers."""
+    found = [0]
+
+    def count(module, inputs, output):
+        output = output[0] if isinstance(output, tuple) else output
+        per_step = _matrix(module) if isinstance(module, nn.LSTM) else _matrix(module) / output.shape[-1]
+        found[0] += per_step * (inputs[0].shape[:-1].numel() if isinstance(module, nn.LSTM) else output.numel())
+
+    hooks = [module.register_forward_hook(count) for name, module in network.named_modules() if name in converted]
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, network.input_dim, steps))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] / count_macs(network, network.input_dim, steps)[0]
+
+
+def _file_bytes(model):
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    return buffer.tell()
+
+
+def write_graphs(folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None) -> None:
+    """Beside an exported `model.onnx`, its int8 graphs; static scales are found on the given recordings.
+
+    Only products with a constant weight are converted: products of activations (attention) stay float32.
+    """
+    from onnxruntime import quantization as ort
+
+    folder = Path(folder)
+
+    class Recordings(ort.CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(recordings)
+
+        def get_next(self):
+            recording = next(self.left, None)
+            if recording is None:
+                return None
+            features = make_item(benchmark, recording, stream).features[None].numpy()
+            return {"features": features, "mask": np.ones((1, features.shape[2]), dtype=bool)}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        constant = [node.name for node, weight in _weighted_nodes(folder / GRAPHS["onnx"]) if weight]
+        ort.quantize_dynamic(folder / GRAPHS["onnx"], folder / GRAPHS["onnx int8 dynamic"], nodes_to_quantize=constant,
+                             per_channel=True, weight_type=ort.QuantType.QInt8)
+        ort.quantize_static(folder / GRAPHS["onnx"], folder / GRAPHS["onnx int8 static"], Recordings(), nodes_to_quantize=constant,
+                            per_channel=True, activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8)
+
+
+def _weighted_nodes(path):
+    """(node, elements of its constant weight; 0 if both inputs are computed) of a graph's products."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    known = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
+    return [(node, max((known.get(name, 0) for name in node.input[1:2]), default=0)) for node in graph.node if node.op_type in _WEIGHTED]
+
+
+def _converted_weights(path):
+    """Sizes of a graph's int8 weights, each once though several nodes share it."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    known = {one.name: (int(np.prod(one.dims)), one.data_type) for one in graph.initializer}
+    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    names = {source.get(node.input[1], node.input[1]) for node in graph.node
+             if node.op_type in (*_WEIGHTED, "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")}
+    small = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    return [known[name][0] for name in names if name in known and known[name][1] in small and known[name][0] > 1]
+
+
+def compare_latency(checkpoint: str | Path, variants: list[str], length: int, *, folder: str | Path | None = None, threads: int = 1,
+                    min_seconds: float = 1.0) -> list[dict]:
+    """Seconds of the network alone in each variant, of one recording of random features.
+
+    All variants are in one fresh process and take turns, call by call: a drift of the machine hits them alike, so their ratios hold.
+    Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples`; min_seconds: a variant.
+    """
+    return isolated(_compare, f"{Path(checkpoint).name} at {length} steps", threads, checkpoint=str(checkpoint), variants=list(variants),
+                    length=length, folder=folder and str(folder), min_seconds=min_seconds)
+
+
+def _compare(checkpoint, variants, length, folder, threads, min_seconds):
+    torch.set_num_threads(threads)
+    trained, mask = load_model(checkpoint), torch.ones(1, length, dtype=torch.bool)
+    models = {variant: quantize(trained, variant, folder, threads=threads).model for variant in variants}
+    plain = torch.randn(1, trained.model.input_dim, length)
+    features = {variant: plain.bfloat16() if variant == "bfloat16" else plain for variant in variants}
+    samples = {variant: [] for variant in variants}
+    with torch.inference_mode():
+        for _ in range(2):
+            for variant, model in models.items():
+                model(features[variant], mask if variant in GRAPHS else None)
+        began = time.perf_counter()
+        while len(samples[variants[0]]) < 5 or time.perf_counter() - began < min_seconds * len(variants):
+            for variant, model in models.items():
+                start = time.perf_counter()
+                model(features[variant], mask if variant in GRAPHS else None)
+                samples[variant].append(time.perf_counter() - start)
+    return [{"variant": variant, "latency_s_median": statistics.median(one), "latency_s_p10": float(np.percentile(one, 10)),
+             "latency_s_p90": float(np.percentile(one, 90)), "latency_samples": len(one)} for variant, one in samples.items()]
