@@ -93,7 +93,8 @@ class Exported(Detector):
             raise TalError("file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`.")
         about = json.loads((folder / ABOUT).read_text())
         spec = about["model"]
-        model = build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"], **spec["overrides"])
+        model = build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"],
+                      **spec["overrides"])
         super().__init__(model.config, model.input_dim, model.num_classes)
         self.model, self.decoded, self.spec = model.eval(), about["decoded"], spec  # of the model only what follows the network
         self.class_names = model.class_names = tuple(about["classes"])

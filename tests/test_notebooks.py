@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tal_lib import sweeps
+from tal_lib.cost import VARIANTS
 from tal_lib.files import REPOSITORY
 from tal_lib.reports.report import report
 
@@ -28,7 +29,16 @@ def study(tmp_path_factory):
         {"notebook": "05_streams_and_distillation.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "fraction": 0.1},
          "grid": {"study": ["streams", "distillation", "ablation"]}},
         {"notebook": "03_inference_cost.ipynb", "alone": True,
-         "parameters": {"model_names": ["local_global", "window_cnn"], "lengths": [64, 128], "min_seconds": 0.05}}]}
+         "parameters": {"model_names": ["local_global", "window_cnn"], "lengths": [64, 128], "min_seconds": 0.05}},
+        {"notebook": "03_inference_length.ipynb", "alone": True,
+         "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "windows": [64], "rounds": 1}},
+        {"notebook": "06_training_cost.ipynb", "alone": True,
+         "parameters": {"recipe": {"epochs": 2, "min_steps": 4}, "model": "window_cnn", "min_seconds": 0.05}},
+        {"notebook": "07_quantization.ipynb", "alone": True,
+         "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn", "lengths": [64], "threads": [1], "calibration": 2,
+                        "min_seconds": 0.02}},
+        {"notebook": "08_export.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn",
+                                                       "formats": ["pt2", "torchscript"], "sizes": [[1, 65], [2, 90]]}}]}
     (folder / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(grid))
     where = {"results": folder / "results", "runs": folder / "runs"}
     result = sweeps.run(folder / "sweeps" / "smoke.yaml", jobs=2, progress=False, **where)
@@ -47,15 +57,22 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     streams = pd.read_csv(folder / "results" / "streams_synthetic_10.csv")
     assert list(streams.columns) == ["model", "rgb", "flow", "early", "late", "runs"] and len(streams) == 1
     assert set(pd.read_csv(folder / "results" / "ablation.csv").variant) >= {"whole", "without intra", "without generative"}
+    numbers = pd.read_csv(folder / "results" / "quantization.csv").set_index("variant")
+    assert set(numbers.index) == set(VARIANTS) and numbers.converted["int8"] == numbers.layers["int8"] > numbers.converted["int8 linear"]
+    assert pd.read_csv(folder / "results" / "training_synthetic.csv").model.tolist() == ["window_cnn"]
+    assert pd.read_csv(folder / "results" / "inference_length.csv").window.tolist() == [0, 64, 64]
+    assert set(pd.read_csv(folder / "results" / "export.csv").format) == {"pt2", "torchscript"}
+    assert len(pd.read_csv(folder / "results" / "machines.csv")) == 1
     names = {path.stem for path in done.figures}
     assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic", "open_set_synthetic",
             "streams_synthetic_10", "distillation_synthetic_10", "ablation_synthetic_10"} <= names
     assert {path.stem for path in done.notebooks} == {
-        "01_data_synthetic", "02_train_evaluate_synthetic", "03_inference_cost_synthetic", "04_open_set_synthetic",
+        "01_data_synthetic", "02_train_evaluate_synthetic", "03_inference_cost_synthetic", "03_inference_length_synthetic",
+        "04_open_set_synthetic", "06_training_cost_synthetic", "07_quantization_synthetic", "08_export_synthetic",
         *(f"05_streams_and_distillation_{study}_synthetic" for study in ("streams", "distillation", "ablation")), "09_report"}
     for page in done.notebooks:
         text = page.read_text()
-        assert text.count("data:image/png") >= 1 and "Traceback" not in text and str(folder) not in text
+        assert ("data:image/png" in text or "08_export" in page.stem) and "Traceback" not in text and str(folder) not in text
         assert len(text) < 1_000_000
 
 

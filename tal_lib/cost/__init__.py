@@ -1,6 +1,7 @@
 """Cost of a model: parameters, MACs, memory, latency, energy, training; and how it grows with the length."""
 
 from tal_lib.cost.growth import growth, growth_table, longest_within
+from tal_lib.cost.inference_length import window_costs
 from tal_lib.cost.isolated import DoesNotFit
 from tal_lib.cost.machine import describe_machine
 from tal_lib.cost.macs import count_macs
@@ -10,4 +11,4 @@ from tal_lib.cost.training import Milestones, TrainingCostRow, milestones, profi
 
 __all__ = ["VARIANTS", "CostRow", "DoesNotFit", "Milestones", "Quantized", "TrainingCostRow", "compare_latency", "count_macs",
            "describe_machine", "growth", "growth_table", "longest_within", "milestones", "profile", "profile_training", "quantize",
-           "write_graphs"]
+           "window_costs", "write_graphs"]

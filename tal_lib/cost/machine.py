@@ -11,6 +11,8 @@ import torch
 
 from tal_lib.provenance import cpu_name, device_name, usable_cores
 
+INSTRUCTIONS = re.compile(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b")  # that matrix products use
+
 
 def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
     """Processor, memory, software, and what one core reaches on bare matrix products (GMAC/s, float32 and bfloat16).
@@ -19,9 +21,10 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
     """
     cpu = _lscpu()
     found = {
-        "device_name": device_name(device), "processor": cpu_name(), "cores": usable_cores(), "threads_per_core": cpu.get("Thread(s) per core"),
+        "device_name": device_name(device), "processor": cpu_name(), "cores": usable_cores(),
+        "threads_per_core": cpu.get("Thread(s) per core"),
         "l2_cache": cpu.get("L2 cache"), "l3_cache": cpu.get("L3 cache"), "virtual_machine": "hypervisor" in cpu.get("Flags", ""),
-        "instruction_sets": " ".join(sorted(set(re.findall(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b", cpu.get("Flags", ""))))),
+        "instruction_sets": " ".join(sorted(set(INSTRUCTIONS.findall(cpu.get("Flags", ""))))),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1) if hasattr(os, "sysconf") else None,
         "frequency_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), "system": platform.platform(),
         "python": platform.python_version(), "torch": torch.__version__, "mkldnn": torch.backends.mkldnn.is_available(),

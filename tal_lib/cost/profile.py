@@ -115,7 +115,8 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit):
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
     macs, uncounted = count_macs(make(), spec["input_dim"], length)
     return dict(
-        model=spec["name"], preset=spec["preset"], device=device, precision=precision, threads=threads, length_steps=length, input_dim=spec["input_dim"], num_classes=spec["num_classes"],
+        model=spec["name"], preset=spec["preset"], device=device, precision=precision, threads=threads, length_steps=length,
+        input_dim=spec["input_dim"], num_classes=spec["num_classes"],
         params=sum(p.numel() for p in model.parameters()), macs=macs, uncounted_ops=" ".join(uncounted),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()), peak_memory_bytes=peak,
         latency_s_median=statistics.median(latency), latency_s_p10=float(np.percentile(latency, 10)),

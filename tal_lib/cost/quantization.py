@@ -142,7 +142,8 @@ def _torchao(model):
 
 def _is_int8(module):
     weight = getattr(module, "weight", None)
-    return "quantized" in type(module).__module__ or "torchao" in type(weight).__module__ or "torchao" in type(getattr(weight, "data", None)).__module__
+    kinds = [type(module), type(weight), type(getattr(weight, "data", None))]
+    return "quantized" in kinds[0].__module__ or any("torchao" in kind.__module__ for kind in kinds[1:])
 
 
 def _mac_share(network, converted, steps=720):

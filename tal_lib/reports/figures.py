@@ -163,6 +163,68 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     return ax
 
 
+def inference_length(table: pd.DataFrame, ax=None):
+    """avg mAP against the time for an hour of recording, a mark a window size, a line an overlap.
+
+    table: `window, overlap` (steps; window 0 is the whole recording), `avg_map` (%), `seconds_per_hour`.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.2))
+    windows = table[table.window > 0]
+    shares = (windows.overlap / windows.window).round(2)
+    for index, (share, rows) in enumerate(windows.groupby(shares)):
+        colour, marker = _VARIANTS[index % len(_VARIANTS)]
+        rows = rows.sort_values("window")
+        ax.plot(rows.seconds_per_hour, rows.avg_map, marker=marker, color=colour, markersize=4.5, linewidth=0.9,
+                label=f"windows, {100 * share:g} % overlap")
+        for row in rows.itertuples():
+            ax.annotate(f"{row.window:g}", (row.seconds_per_hour, row.avg_map), xytext=(4, -9), textcoords="offset points", fontsize=7,
+                        color=colour)
+    whole = table[table.window == 0]
+    ax.plot(whole.seconds_per_hour, whole.avg_map, marker="*", color="#000000", markersize=10, linestyle="none", label="whole recording")
+    ax.set(xlabel="seconds for an hour of recording", ylabel="avg mAP (%)", xscale="log")
+    _plain_log(ax.xaxis)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def window_accuracy(table: pd.DataFrame, ax=None):
+    """avg mAP by the window that a model is run on, with half-overlapping windows; at the right the whole recording.
+
+    table: `model, window, overlap, avg_map` (%); window 0 is the whole recording.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    windows = sorted(set(table.window) - {0})
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        colour, marker = style(model, place)
+        rows = rows[(rows.window == 0) | ((rows.overlap / rows.window.clip(lower=1)).round(2) == 0.5)]
+        rows = rows.groupby("window").avg_map.mean()
+        order = [*(window for window in windows if window in rows.index), 0]
+        at = [len(windows) if window == 0 else windows.index(window) for window in order]
+        ax.plot(at, rows.loc[order], marker=marker, color=colour, label=model, markersize=4, linewidth=1.2)
+    ax.set_xticks(range(len(windows) + 1), [*(f"{window:g}" for window in windows), "whole"])
+    ax.set(xlabel="window (steps), neighbours overlap by half", ylabel="avg mAP (%)")
+    _legend(ax, table[table.window == 0].groupby("model").avg_map.mean())
+    return ax
+
+
+def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
+    """A cost as measured here (lines) and by the prior study (open marks, dashed).
+
+    table: `model, length_steps, <quantity>, our_<quantity>`.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
+        colour, marker = style(model)
+        ax.plot(rows.length_steps, rows[f"our_{quantity}"], color=colour, marker=marker, markersize=3.5, linewidth=1.3,
+                label=f"{model}, here")
+        theirs = rows.dropna(subset=[quantity])
+        ax.plot(theirs.length_steps, theirs[quantity], color=colour, marker=marker, markerfacecolor="none", markersize=5,
+                linestyle="--", linewidth=0.8, label=f"{model}, prior study")
+    ax.set(xlabel="recording length (steps)", ylabel=label, ylim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
 def speed_and_loss(table: pd.DataFrame, ax=None):
     """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup, map_lost` and perhaps `model`."""
     ax = new_axes(ax, figsize=(5.6, 3.0))
@@ -194,13 +256,14 @@ def accuracy_over_time(curve: pd.DataFrame, ax=None):
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
     """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a line.
 
-    table: `model, mean, low, high` (in %) and the cost column.
+    table: `model, mean, low, high` (in %), the cost column, and perhaps its own interval `cost_low, cost_high`.
     """
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for row in table.itertuples():
         colour, marker = style(row.model)
         x, y = getattr(row, cost), row.mean
-        ax.errorbar(x, y, yerr=[[y - row.low], [row.high - y]], color=colour, marker=marker, capsize=2, linestyle="none",
+        across = [[x - row.cost_low], [row.cost_high - x]] if "cost_low" in table else None
+        ax.errorbar(x, y, yerr=[[y - row.low], [row.high - y]], xerr=across, color=colour, marker=marker, capsize=2, linestyle="none",
                     label=row.model)
     front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
     line = table[front].sort_values(cost)

@@ -9,12 +9,12 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
-from tal_lib.reports import figures, pages, tables, theme
+from tal_lib.reports import costs, figures, pages, tables, theme
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
-SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb", "04_open_set.ipynb",
-         "05_streams_and_distillation.ipynb")
+SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb", "03_inference_length.ipynb", "04_open_set.ipynb",
+         "05_streams_and_distillation.ipynb", "06_training_cost.ipynb", "07_quantization.ipynb", "08_export.ipynb")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
                        remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
     names = sorted({name for record in records for name in record["tables"]})
     data = {name: tables.tidy(records, name) for name in names}
-    if "inference_cost" in data:
-        data["inference_cost"] = tables.newest(data["inference_cost"])
+    for name in ("inference_cost", "machines"):
+        if name in data:
+            data[name] = tables.newest(data[name])
     written = [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
@@ -56,8 +57,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     for name in ("streams", "distillation", "ablation"):
         if name in data:
             written += _variants(name, data[name], results, figures_dir, drawn)
-    if len(cost):
-        written += _cost(cost, results, figures_dir, drawn)
+    written += costs.write(data, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     if len(efficiency) and len(cost):
         _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
     rendered = _notebooks(results, runs, records) if render else []
@@ -128,48 +128,25 @@ def _variants(name, table, results, folder, drawn):
     return written
 
 
-# column: what its figures are called, axis label, unit
-COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latency of the network (ms, median)", 1e-3),
-         "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6)}
-
-
-def _cost(cost, results, folder, drawn):
-    cost = tables.with_shown_names(cost)
-    columns = {"model": "model", "length_steps": "steps", "params": "params (M)", "macs": "GMACs",
-               "latency_s_median": "latency (ms)", "latency_s_p90": "p90 (ms)", "detect_s_median": "with NMS (ms)",
-               "peak_memory_bytes": "memory (MB)"}
-    scale = {"params": 1e6, "macs": 1e9, "latency_s_median": 1e-3, "latency_s_p90": 1e-3, "detect_s_median": 1e-3,
-             "peak_memory_bytes": 1e6}
-    written = []
-    for (device, benchmark), rows in cost.groupby(["device_name", "benchmark"], sort=False):
-        table = rows.assign(**{key: (rows[key] / unit).round(3) for key, unit in scale.items()})[list(columns)]
-        caption = (f"Inference cost, batch 1, float32, {device} ({rows.threads_used.iloc[0]} threads); D and K of {benchmark}.")
-        written.append(tables.write_table(table.rename(columns=columns), results,
-                                          f"inference_cost_{benchmark}_{rows.device.iloc[0]}", caption))
-        for value, (name, label, unit) in COSTS.items():
-            if rows.length_steps.nunique() > 1:
-                _draw(figures.cost_against_length(rows.assign(**{value: rows[value] / unit}), value, label), folder,
-                      f"{name}_against_length_{benchmark}_{rows.device.iloc[0]}", drawn)
-    return written
-
-
 def _accuracy_and_cost(efficiency, cost, folder, drawn):
+    """mAP at the largest fraction against each cost at the length nearest to 720 steps (six minutes of HAPT), compact models on a CPU."""
     summary = tables.efficiency_summary(efficiency)
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         rows = rows[rows.fraction == rows.fraction.max()]
-        mine = cost[(cost.benchmark == benchmark) & (cost.device == "cpu")]
+        mine = cost[(cost.benchmark == benchmark) & (cost.device == "cpu") & (cost.preset == "compact") & (cost.precision == "float32")]
+        mine = mine.dropna(subset=["latency_s_median"])
         if mine.empty:
             continue
         length = min(mine.length_steps.unique(), key=lambda steps: abs(steps - 720))
-        mine = mine[mine.length_steps == length]
-        mine = tables.with_shown_names(mine)
-        both = rows.merge(mine[["model", *COSTS]], on="model")
+        mine = mine[(mine.length_steps == length) & (mine.threads_used == mine.threads_used.min())]
+        columns = [*costs.COSTS, "latency_s_p10", "latency_s_p90"]
+        both = rows.merge(tables.with_shown_names(mine).groupby("model")[columns].median().reset_index(), on="model")
         if len(both) < 2:
             continue
-        for value, (name, label, unit) in COSTS.items():
-            _draw(figures.accuracy_against_cost(both.assign(**{value: both[value] / unit}), value,
-                                                f"{label}, {length:,} steps"), folder,
-                  f"accuracy_{name}_{benchmark}", drawn)
+        for value, (name, label, unit) in costs.COSTS.items():
+            spread = ({"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit} if name == "latency" else {})
+            _draw(figures.accuracy_against_cost(both.assign(**{value: both[value] / unit}, **spread), value, f"{label}, {length:,} steps"),
+                  folder, f"accuracy_{name}_{benchmark}", drawn)
 
 
 def _notebooks(results, runs, records):
@@ -178,7 +155,7 @@ def _notebooks(results, runs, records):
     pages_of = {}
     for record in records:
         if record["notebook"] in SHOWN and (runs / record["sweep"] / record["id"] / "notebook.ipynb").is_file():
-            about = [record["parameters"].get(name, "") for name in ("study", "benchmark")]
+            about = [record["parameters"].get(name, "") for name in ("study", "benchmark", "shape_of")]
             pages_of.setdefault("_".join([Path(record["notebook"]).stem, *filter(None, about)]), []).append(record)
     for stem, mine in sorted(pages_of.items()):
         best = max(mine, key=lambda record: _worth_showing(record["parameters"], record["provenance"]["utc"]))

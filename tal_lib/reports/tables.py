@@ -10,8 +10,8 @@ from tal_lib.models.registry import has_separate_classifier
 from tal_lib.provenance import COLUMNS as PROVENANCE
 
 CLASSIFIED = " + classifier"
-KEYS = ["benchmark", "model", "preset", "repeat", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed", "stream", "student",
-        "student_options", "options", "recipe"]
+KEYS = ["benchmark", "model", "preset", "repeat", "batch_size", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed",
+        "stream", "student", "student_options", "options", "recipe"]
 
 
 def tidy(records: list[dict], table: str) -> pd.DataFrame:
@@ -41,10 +41,11 @@ def _plain(value):
     return value
 
 
-def newest(cost: pd.DataFrame) -> pd.DataFrame:
-    """Of a model measured twice at one length on one device, as a longer list of models does, the newer rows only."""
-    keys = [name for name in ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps") if name in cost]
-    return cost.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
+def newest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of what was measured again, as a longer list of models or lengths does, the newer rows only; of a machine, its newest description."""
+    every = ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps", "repeat")
+    keys = [name for name in every if name in table] if "model" in table else ["device_name"]
+    return table.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
 
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:

@@ -43,17 +43,6 @@ def finished_runs(folder: str | Path) -> dict[str, dict]:
     return records
 
 
-def trained_in(runs: str | Path, **parameters) -> Path | None:
-    """The checkpoint of the newest finished run, of any sweep below a folder, that trained with these parameters; None if there is none."""
-    found = []
-    for folder in sorted(Path(runs).glob("*")) if Path(runs).is_dir() else []:
-        for name, record in finished_runs(folder).items():
-            checkpoint = folder / name / "model.pt"
-            if parameters.items() <= record["parameters"].items() and checkpoint.is_file():
-                found.append((record["provenance"]["utc"], checkpoint))
-    return max(found)[1] if found else None
-
-
 def update_ledger(path: str | Path, records: dict[str, dict]) -> dict[str, dict]:
     """Add records to a ledger: the union by id, written whole and renamed. Returns the union."""
     union = read_ledger(path) | records

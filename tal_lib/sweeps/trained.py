@@ -1,0 +1,38 @@
+"""Trained weights for what is measured on them: of a finished run where there is one, else trained now."""
+
+from pathlib import Path
+
+from tal_lib import models
+from tal_lib.data import limited_subset, load_benchmark
+from tal_lib.sweeps.ledger import finished_runs
+from tal_lib.training import fit, recipe_for, seed_everything
+
+HERE = "trained here"
+
+
+def trained_in(runs: str | Path, **parameters) -> Path | None:
+    """The checkpoint of the newest finished run, of any sweep below a folder, that trained with these parameters; None if there is none."""
+    found = []
+    for folder in sorted(Path(runs).glob("*")) if Path(runs).is_dir() else []:
+        for name, record in finished_runs(folder).items():
+            checkpoint = folder / name / "model.pt"
+            if parameters.items() <= record["parameters"].items() and checkpoint.is_file():
+                found.append((record["provenance"]["utc"], checkpoint))
+    return max(found)[1] if found else None
+
+
+def checkpoint_of(benchmark: str, model: str, preset: str, seed: int, recipe: dict, folder: str | Path,
+                  runs: str | Path = "runs") -> tuple[Path, str]:
+    """A checkpoint of a model trained on all of a benchmark's training recordings, and whose it is: a cell's id, or `HERE`.
+
+    Args:
+        recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be trained.
+    """
+    about = {"benchmark": benchmark, "model": model, "preset": preset, "fraction": 1.0, "seed": seed, "recipe": recipe}
+    if found := trained_in(runs, **about, stream="", options={}):
+        return found, found.parent.name
+    data = load_benchmark(benchmark)
+    seed_everything(seed)
+    network = models.build(model, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset)
+    plan = recipe_for(model, preset, **recipe)
+    return fit(network, data, limited_subset(data, 1.0, seed), plan, seed, folder, device="cpu").checkpoint, HERE
