@@ -1,38 +1,28 @@
-"""Counts against closed formulas and a second counter; measurements against what they must be at least."""
+"""Counts against published figures and a second counter; measurements against what they must be at least."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from tal_lib import TalError, models
-from tal_lib.cost import count_macs, profile
+from tal_lib.cost import (
+    DoesNotFit,
+    count_macs,
+    describe_machine,
+    growth,
+    longest_within,
+    meters,
+    profile,
+    quantization,
+)
+from tal_lib.cost.isolated import isolated
 from tal_lib.files import REPOSITORY
-
-
-def actionformer_macs(config, D, K, T):
-    """Closed form, from the architecture."""
-    C, H, L = config.width, config.head_width, len(config.ranges)
-    sizes = [-(-T // 2**level) for level in range(L)]
-    taps = lambda size: 3 * size  # of a k3 convolution, padding included
-    steps = config.stem_blocks * sizes[0] + sum(sizes[1:])
-    depthwise = 3 * C * (config.stem_blocks * taps(sizes[0]) + sum(map(taps, sizes[1:])))
-    block = 4 * C * C + 2 * config.mlp_ratio * C * C
-    reach = config.window // 2
-    queries = max(reach, 8)  # a block; it meets the keys up to `reach` to either side
-    rows = lambda size: -(-size // queries) * queries
-    attention = 2 * C * (queries + 2 * reach) * (config.stem_blocks * rows(sizes[0]) + sum(map(rows, sizes[1:])))
-    heads = 2 * (C * H + (config.head_layers - 1) * H * H) + H * (K + 2)
-    embedding = D * C + (config.embedding_layers - 1) * C * C
-    return taps(T) * embedding + steps * block + depthwise + attention + taps(sum(sizes)) * heads
-
-
-@pytest.mark.parametrize(("preset", "D", "K", "T"), [("compact", 300, 12, 735), ("compact", 7, 3, 50), ("paper", 64, 20, 576)])
-def test_actionformer_equals_its_formula(preset, D, K, T):
-    model = models.build("actionformer", input_dim=D, num_classes=K, preset=preset)
-    assert count_macs(model, D, T) == (actionformer_macs(model.config, D, K, T), [])
 
 
 @pytest.mark.parametrize(("name", "params", "gmacs"), [("actionformer", 29.252, 45.250), ("tridet", 15.990, 43.698),
@@ -68,16 +58,6 @@ def test_an_unknown_operator_is_named():
     assert count_macs(Odd(), 3, 5)[1] != []
 
 
-def test_bilstm_by_formula():
-    model = models.build("bilstm", input_dim=10, num_classes=3)
-    c = model.config
-    seen = -(-100 // c.sequence) * (c.sequence + 2 * c.context)
-    layers = 2 * 4 * c.width * ((10 + c.width) + (2 * c.width + c.width))
-    out = -(-100 // c.sequence) * c.sequence * 2 * c.width * 4
-    labelled = 100 * 2 * c.width * 4
-    assert count_macs(model, 10, 100)[0] in (seen * layers + out, seen * layers + labelled)
-
-
 def test_profile_measures_in_a_process_of_its_own():
     row = profile("window_cnn", 16, 200, num_classes=4, min_seconds=0.05, threads=1)
     model = models.build("window_cnn", input_dim=16, num_classes=4)
@@ -107,10 +87,88 @@ def test_peak_memory_is_at_least_what_must_be_held():
 
 def test_peak_memory_sees_a_known_allocation():
     """In a fresh process, as it is used: one that has freed memory before would take that first."""
-    code = ("import torch; from tal_lib.cost.profile import _peak_memory as peak; torch.ones(9).sum(); "
+    code = ("import torch; from tal_lib.cost.meters import peak_memory as peak; torch.ones(9).sum(); "
             f"print(peak(lambda: torch.ones({64 * 2**20} // 4).sum(), 'cpu'))")
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert 0.9 < int(done.stdout) / (64 * 2**20) < 1.6
+
+
+def test_memory_that_was_freed_before_is_not_counted_out():
+    code = ("import torch; from tal_lib.cost.meters import peak_memory; some = [torch.ones(2**18 * k) for k in (1, 3, 8, 20, 20, 5)]; "
+            "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert 0.9 < int(done.stdout) / 2**24 < 1.3
+
+
+def test_what_does_not_fit_says_so():
+    with pytest.raises(DoesNotFit, match="temporalmaxer at 20000 steps does not fit"):
+        profile("temporalmaxer", 32, 20000, num_classes=4, min_seconds=0.0, memory_limit_bytes=10_000_000, threads=1)
+    assert profile("temporalmaxer", 32, 200, num_classes=4, min_seconds=0.0, memory_limit_bytes=100_000_000, threads=1).macs > 0
+
+
+def test_a_process_that_fails_otherwise_says_why():
+    with pytest.raises(TalError, match="bad thing: the measuring process ended with 1 .*not-a-checkpoint") as error:
+        isolated(quantization._compare, "bad thing", 1, checkpoint="not-a-checkpoint", variants=["float32"], length=9, folder=None,
+                 min_seconds=0.0)
+    assert not isinstance(error.value, DoesNotFit)
+
+
+def test_samples_stop_in_time(monkeypatch):
+    clock = iter(range(0, 10**6))
+    monkeypatch.setattr(meters.time, "perf_counter", lambda: float(next(clock)))  # every look at the clock costs a second
+    assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=0.0)) == 5
+    assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=60.0, max_seconds=8.0)) in (2, 3)
+    assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=30.0, max_seconds=100.0)) >= 10
+
+
+def test_energy_of_a_counter_that_starts_again(tmp_path, monkeypatch):
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    write = lambda joules: [(zone / name).write_text(text) for name, text in  # noqa: E731
+                            (("name", "package-0"), ("energy_uj", str(int(joules * 1e6))), ("max_energy_range_uj", "100000000"))]
+    monkeypatch.setattr(meters, "RAPL", tmp_path)
+    write(90)
+    with meters.Energy("cpu") as energy:
+        write(97.5)
+    assert energy.joules == pytest.approx(7.5)
+    with meters.Energy("cpu") as energy:
+        write(2.5)
+    assert energy.joules == pytest.approx(5)
+    monkeypatch.setattr(meters, "RAPL", tmp_path / "nothing")
+    with meters.Energy("cpu") as energy:
+        pass
+    assert energy.joules is None
+
+
+@given(st.floats(0.3, 2.5), st.floats(1e-6, 1e3))
+def test_growth_finds_the_exponent(exponent, factor):
+    lengths = np.array([288, 576, 1152, 2304, 4608, 9216])
+    found = growth(lengths, factor * lengths.astype(float) ** exponent)
+    assert found.exponent == pytest.approx(exponent, abs=1e-6) and found.points == 4
+    assert found.low <= found.exponent <= found.high and found.high - found.low < 1e-3
+    length, beyond = longest_within(lengths, factor * lengths.astype(float) ** exponent, factor * 3000.0**exponent)
+    assert length == pytest.approx(3000, rel=1e-3) and not beyond
+    length, beyond = longest_within(lengths, factor * lengths.astype(float) ** exponent, factor * 20000.0**exponent)
+    assert length == pytest.approx(20000, rel=1e-3) and beyond
+
+
+def test_growth_of_too_little():
+    assert np.isnan(growth([288, 576, 1152, 2304], [1, 2, 3, 4]).exponent)  # two lengths from 1,152 on
+    assert longest_within([100, 200], [5.0, 6.0], 4.0) == (0.0, False)
+    length, beyond = longest_within([100, 200], [5.0, np.nan], 50.0)
+    assert np.isnan(length) and beyond  # it did not fit somewhere, and nothing tells where
+
+
+def test_interval_of_a_noisy_growth_holds_the_truth():
+    rng, lengths = np.random.default_rng(0), np.array([1152, 2304, 4608, 9216, 18432])
+    inside = [(found := growth(lengths, lengths**1.2 * np.exp(0.1 * rng.standard_normal(5)))).low <= 1.2 <= found.high for _ in range(400)]
+    assert 0.92 < np.mean(inside) < 0.98
+
+
+def test_the_machine_is_described():
+    found = describe_machine(seconds=0.01)
+    assert found["cores"] >= 1 and found["memory_gb"] > 0.5 and found["ceiling_gmac_s_float32"] > 0.1
+    assert found["device_name"] == found["processor"]
 
 
 def test_bad_requests():
