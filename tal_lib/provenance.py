@@ -27,14 +27,14 @@ def git_commit() -> str:
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's own name and the number of cores this process may use."""
+    """The processor's own name and the number of its cores, of which a process may be allowed fewer."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as info:
             name = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), name)
     except OSError:
         pass
-    return f"{name}, {usable_cores()} cores"
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def usable_cores() -> int:
