@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: study test hapt report lint clean
+.PHONY: study test hapt costs report lint clean
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -23,9 +23,17 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 	@$(BIN)/tal data fetch hapt
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_first.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/hapt.yaml --jobs 2
-	@$(BIN)/tal sweep notebooks/sweeps/hapt_cost.yaml
 	@$(BIN)/tal sweep notebooks/sweeps/open_set.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/streams.yaml --jobs 2
+	@$(BIN)/tal report
+
+costs: .venv/.installed  ## costs of inference, training, quantization and export: hours, on a machine that does nothing else
+	@$(BIN)/tal data fetch hapt
+	@$(BIN)/tal sweep notebooks/sweeps/inference_cost.yaml
+	@$(BIN)/tal sweep notebooks/sweeps/training_cost.yaml
+	@$(BIN)/tal sweep notebooks/sweeps/quantization.yaml
+	@$(BIN)/tal sweep notebooks/sweeps/inference_length.yaml
+	@$(BIN)/tal sweep notebooks/sweeps/export.yaml
 	@$(BIN)/tal report
 
 report: .venv/.installed  ## tables, figures and rendered notebooks from the committed ledgers

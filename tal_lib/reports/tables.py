@@ -162,6 +162,12 @@ def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     return table.sort_values("AUC", ascending=False).round(1).reset_index()
 
 
+def read_table(path: str | Path) -> tuple[str, pd.DataFrame]:
+    """(caption, table) of what `write_table` wrote, by its Markdown file."""
+    path = Path(path)
+    return path.read_text(encoding="utf-8").split("\n", 1)[0], pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
+
+
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
     """Write a tidy table for machines."""
     return write_text(Path(folder) / f"{name}.csv", table.to_csv(index=False, float_format="%.10g"))
