@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: study test hapt costs report lint clean
+.PHONY: study test hapt costs demo report lint clean
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -35,6 +35,9 @@ costs: .venv/.installed  ## costs of inference, training, quantization and expor
 	@$(BIN)/tal sweep notebooks/sweeps/inference_length.yaml
 	@$(BIN)/tal sweep notebooks/sweeps/export.yaml
 	@$(BIN)/tal report
+
+demo: .venv/.installed  ## live detections on rendered videos, in a browser: minutes of training first, no download
+	@$(BIN)/python -m tal_lib.video.demo
 
 report: .venv/.installed  ## tables, figures and rendered notebooks from the committed ledgers
 	@$(BIN)/tal report

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from tal_lib import __version__
+from tal_lib.cli_video import add_commands
 from tal_lib.errors import TalError
 
 
@@ -45,6 +46,7 @@ def _parser():
     subset.set_defaults(run=_data_subset)
     for one in actions.choices.values():
         one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+    add_commands(commands, actions)
 
     sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
     sweep.add_argument("grid", metavar="GRID.yaml")

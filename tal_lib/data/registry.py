@@ -40,11 +40,13 @@ def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
     """Load a benchmark.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14` or `activitynet`.
+        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14` or `activitynet`; or a folder with `annotations.json` and `features/`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
+    if name not in BENCHMARKS and Path(name).is_dir():
+        return videos.load_folder(Path(name))
     if name not in BENCHMARKS:
-        raise TalError(f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}.")
+        raise TalError(f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder.")
     return BENCHMARKS[name].load(Path(root) if root is not None else data_root())
 
 

@@ -26,13 +26,14 @@ RESIZED_STEPS = 192  # of ActivityNet
 
 def read_spec(folder: Path, default: dict) -> dict:
     """`spec.json` of a feature folder over the default: `streams` {name: width} and `stride_frames`,
-    `window_frames`, or `stride_s`, `window_s`, or `resize` (steps)."""
+    `window_frames`, or `stride_s`, `window_s`, or `resize` (steps); `fps` and `backbone` say how
+    they were made."""
     path = folder / "spec.json"
     if not path.is_file():
         return default
     try:
         spec = json.loads(path.read_text())
-        unknown = set(spec) - {"streams", "stride_frames", "window_frames", "stride_s", "window_s", "resize"}
+        unknown = set(spec) - {"streams", "stride_frames", "window_frames", "stride_s", "window_s", "resize", "fps", "backbone"}
         if unknown:
             raise TalError(f"unknown entry {sorted(unknown)[0]!r}", where=path, remedy="See tal_lib/data/videos.py.")
         if not all(int(width) > 0 for width in spec.get("streams", {"one": 1}).values()):
@@ -76,6 +77,18 @@ def load_activitynet(root: Path) -> Benchmark:
     content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
     spec = read_spec(folder / "features", {"streams": {"tsp": 512}, "resize": RESIZED_STEPS})
     return _benchmark("activitynet", tuple(np.round(np.arange(0.5, 1.0, 0.05), 2)), content, spec, folder / "features", path)
+
+
+def load_folder(folder: Path) -> Benchmark:
+    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with their `spec.json`, as `tal extract`
+    writes them. Subsets called validation are the test set where there is no other."""
+    content = read_annotations(folder / "annotations.json", repair=True)
+    if "test" not in set(content.recordings.split):
+        content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
+    known = folder / "features" / "spec.json"
+    if not known.is_file():
+        raise TalError("file not found", where=known, remedy="Extract features with `tal extract`, or describe yours there.")
+    return _benchmark(folder.name, (0.3, 0.4, 0.5, 0.6, 0.7), content, read_spec(known.parent, {}), known.parent, folder)
 
 
 def _benchmark(name, tious, content, spec, folder, where):

@@ -1,0 +1,112 @@
+"""`make demo`: render videos, train local_global on them in minutes, and watch it name the actions of one that it has not seen.
+
+    python -m tal_lib.video.demo [--port 8000] [--folder runs/demo] [--rounds N]
+"""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from tal_lib import models
+from tal_lib.data import load_benchmark
+from tal_lib.errors import TalError
+from tal_lib.evaluation import mean_average_precision
+from tal_lib.training import detect_all, fit, load_model, recipe_for, seed_everything
+from tal_lib.video.extract import Sampling, extract
+from tal_lib.video.frames import write_video
+from tal_lib.video.live import Answer, LiveDetector
+from tal_lib.video.rendered import FPS, draw, render, scene
+from tal_lib.video.server import make_server
+from tal_lib.video.stream import Stream
+
+SAMPLING = Sampling(fps=FPS, window=16, stride=4)
+UNSEEN_SECONDS = 60.0
+
+
+def prepare(folder: Path, *, train: int = 40, test: int = 8, seconds: float = 40.0, workers: int = 2, progress: bool = True) -> Path:
+    """Videos, their features and a trained model below a folder, each made once; the checkpoint."""
+    render(folder, train, test, seconds, progress=progress)
+    extract(folder / "videos", folder / "features", "hog-hof", SAMPLING, workers=workers, progress=progress)
+    checkpoint = folder / "model" / "model.pt"
+    if not checkpoint.is_file():
+        data = load_benchmark(str(folder))
+        seed_everything(0)
+        model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes))
+        plan = recipe_for("local_global", epochs=30, feature_noise=0.05, max_steps=96)
+        fit(model, data, data.recordings("train"), plan, 0, checkpoint.parent, progress=progress)
+        found = detect_all(model, data, data.recordings("test"))
+        print(f"trained on {len(data.recordings('train'))} videos; avg mAP on {len(data.recordings('test'))} others "
+              f"{100 * mean_average_precision(data.annotations('test'), found, data.tious).mean():.1f} %")
+    return checkpoint
+
+
+def unseen(folder: Path, seconds: float = UNSEEN_SECONDS):
+    """A video of a seed that is in no training set, and its scene."""
+    rng = np.random.default_rng([12345, 1, 0])
+    one, path = scene(rng, seconds), folder / "unseen.mp4"
+    if not path.is_file():
+        write_video(path, draw(one, rng), FPS)
+    return path, one
+
+
+class Score:
+    """Share of seconds that were named right: each answer stands for one stride, and "nothing" is an answer too."""
+
+    def __init__(self, actions):
+        self.actions, self.right, self.total = actions, 0, 0
+
+    def __call__(self, answer: Answer) -> None:
+        truth = next((label for start, end, label in self.actions if start <= answer.time_s < end), None)
+        self.total += 1
+        self.right += answer.label == truth
+
+    @property
+    def share(self) -> float:
+        """Of all answers so far."""
+        return self.right / max(1, self.total)
+
+
+def main(arguments=None) -> int:
+    """Prepare, serve, and print how much of the first round was right."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", default="runs/demo", type=Path)
+    parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument("--rounds", default=0, type=int, help="end after the video was played so often (default: go on until Ctrl-C)")
+    given = parser.parse_args(arguments)
+    try:
+        trained = load_model(prepare(given.folder))
+        video, one = unseen(given.folder)
+        score, told = Score(one.actions), threading.Event()
+        detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
+
+        def listen(answer):
+            if stream.source.rounds == 0:
+                score(answer)
+            elif not told.is_set():
+                told.set()
+                print(f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right", flush=True)
+            if given.rounds and stream.source.rounds >= given.rounds:
+                threading.Thread(target=server.close, daemon=True).start()
+
+        stream = Stream(str(video), detector, on_answer=listen)
+        server = make_server(stream, port=given.port)
+    except TalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    stream.start()
+    print(f"watch at http://127.0.0.1:{server.effective_port}/  (Ctrl-C ends)", flush=True)
+    try:
+        server.run()
+    except (KeyboardInterrupt, OSError):
+        pass
+    finally:
+        stream.stop()
+        server.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Videos → feature files and their spec, as `load_benchmark` reads them."""
+
+import json
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from tal_lib.errors import TalError
+from tal_lib.files import atomic_path, write_json
+from tal_lib.video.backbones import WINDOW, Backbone, backbone
+from tal_lib.video.frames import Reader, videos_in
+
+BATCH = 32  # frames described at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How frames become steps."""
+
+    fps: float = 16.0  # frames a second that are looked at, whatever the file has
+    window: int = WINDOW  # frames that a step sees
+    stride: int = 8  # frames between steps
+
+    def __post_init__(self):
+        if not (self.fps > 0 and self.window >= 1 and self.stride >= 1):
+            raise TalError(f"fps={self.fps}, window={self.window}, stride={self.stride}", remedy="All must be positive.")
+
+    @property
+    def stride_s(self) -> float:
+        """Seconds between steps."""
+        return self.stride / self.fps
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that a step sees."""
+        return self.window / self.fps
+
+
+class Steps:
+    """Frames in, steps out: holds the descriptions of one window of frames, no pictures but the last."""
+
+    def __init__(self, model: Backbone, sampling: Sampling):
+        self.model, self.sampling = model, sampling
+        self.described, self.before, self.count = deque(maxlen=sampling.window), None, 0
+
+    def push(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """The steps (D,) that these pictures (n, H, W, 3) complete."""
+        found = []
+        for row in self.model.describe(pictures, self.before):
+            self.described.append(row)
+            self.count += 1
+            if self.count >= self.sampling.window and (self.count - self.sampling.window) % self.sampling.stride == 0:
+                found.append(self.model.pool(np.stack(self.described)))
+        self.before = pictures[-1]
+        return found
+
+    def rest(self) -> list[np.ndarray]:
+        """The one step of a video that is shorter than a window."""
+        return [self.model.pool(np.stack(self.described))] if 0 < self.count < self.sampling.window else []
+
+
+def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[np.ndarray, Reader]:
+    """Features (T, D), float32, of a video, and its reader, which says how far it could be read."""
+    reader, steps, found, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
+    for picture in reader:
+        batch.append(picture)
+        if len(batch) == BATCH:
+            found += steps.push(np.stack(batch))
+            batch = []
+    found += steps.push(np.stack(batch)) if batch else []
+    return np.stack(found + steps.rest()).astype(np.float32), reader
+
+
+def extract(source: str | Path | list[Path], out: str | Path, name: str = "hog-hof", sampling: Sampling | None = None, *, workers: int = 1,
+            again: bool = False, progress: bool = True) -> pd.DataFrame:
+    """Write `<video>.npy` and `spec.json` for a video or all videos of a folder; what is there already is not made again.
+
+    Returns:
+        one row a video: `video, steps, seconds, problem`; a video that cannot be read has a problem and no file, and the rest goes on.
+
+    Raises:
+        TalError: no such backbone or folder, two videos of one name, or features of another kind in `out`.
+    """
+    sampling, out = sampling or Sampling(), Path(out)
+    paths = source if isinstance(source, list) else videos_in(source)
+    names = pd.Series([path.stem for path in paths])
+    if names.duplicated().any():
+        raise TalError(f"two videos are called {names[names.duplicated()].iloc[0]}", where=paths[0].parent, remedy="Rename one of them.")
+    model = backbone(name)
+    spec = {"streams": dict(model.streams), "stride_s": sampling.stride_s, "window_s": sampling.window_s, "fps": sampling.fps,
+            "backbone": name}
+    known = out / "spec.json"
+    if known.is_file() and json.loads(known.read_text()) != spec:
+        raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(known, spec)
+    todo = [path for path in paths if again or not (out / f"{path.stem}.npy").is_file()]
+    rows = {path: {"video": path.stem, "steps": None, "seconds": None, "problem": "", "new": False} for path in paths}
+    for path, row in _results(todo, out, name, sampling, workers, progress):
+        rows[path] |= row
+    return pd.DataFrame(rows.values())
+
+
+def _results(todo, out, name, sampling, workers, progress):
+    """(path, row) as they come."""
+    bar = tqdm(total=len(todo), unit="video", disable=not progress, mininterval=1)
+    if workers > 1 and len(todo) > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(_one, path, out, name, sampling): path for path in todo}
+            for job in as_completed(jobs):
+                bar.update()
+                yield jobs[job], job.result()
+    else:
+        for path in todo:
+            row = _one(path, out, name, sampling)
+            bar.update()
+            yield path, row
+    bar.close()
+
+
+_loaded: dict[str, Backbone] = {}  # in a worker, for all its videos
+
+
+def _one(path, out, name, sampling):
+    model = _loaded.get(name) or _loaded.setdefault(name, backbone(name))
+    try:
+        features, reader = features_of(path, model, sampling)
+    except TalError as error:
+        return {"problem": str(error)}
+    with atomic_path(out / f"{path.stem}.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, features)
+    return {"steps": len(features), "seconds": reader.seconds, "problem": reader.problem, "new": True}

@@ -1,0 +1,88 @@
+"""Frames in, the current action out: the extractor, a rolling history of steps, and the model on it."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tal_lib.data.batches import Item, collate
+from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.errors import TalError
+from tal_lib.models import Detector
+from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
+from tal_lib.video.extract import Sampling, Steps
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is going on."""
+
+    time_s: float  # seconds of the stream that the answer is about
+    label: str | None  # the action; None if no class is sure enough
+    score: float
+    scores: dict[str, float]  # of every class, the best detection that covers this time
+    latency_s: float  # from the last frame's arrival to the answer
+
+
+def sampling_of(spec: FeatureSpec, window: int = WINDOW) -> Sampling:
+    """The frames that a feature spec's steps were made of, of windows of so many frames."""
+    fps = window / spec.window_s
+    return Sampling(fps=fps, window=window, stride=max(1, round(spec.stride_s * fps)))
+
+
+class LiveDetector:
+    """A trained detector on a stream of frames.
+
+    Args:
+        model: as trained or as exported; classes, spec: what it was trained with.
+        history: steps that the model sees; delay_s: the answer is about that long ago, so that what follows can be heard;
+        threshold: of the score.
+    """
+
+    def __init__(self, model: Detector, classes: tuple[str, ...], spec: FeatureSpec, *, extractor: Backbone | None = None,
+                 window: int = WINDOW, history: int = 96, delay_s: float = 1.5, threshold: float = 0.25):
+        if history < 1 or delay_s < 0:
+            raise TalError(f"history={history}, delay_s={delay_s}", remedy="Give at least one step, and no negative delay.")
+        self.model, self.classes, self.spec = model.eval(), tuple(classes), spec
+        self.extractor = extractor or backbone_for(spec)
+        if sum(self.extractor.streams.values()) != spec.dim:
+            raise TalError(f"{self.extractor.name} gives {sum(self.extractor.streams.values())} columns, the model takes {spec.dim}",
+                           remedy="Name the backbone that the model was trained on.")
+        self.sampling = sampling_of(spec, window)
+        self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
+        self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
+
+    def forget(self) -> None:
+        """Begin anew, as with another source."""
+        self.steps, self.frames = Steps(self.extractor, self.sampling), 0
+        self.recent.clear()
+        self.count = 0
+
+    def push(self, pictures: np.ndarray) -> Answer | None:
+        """Take frames (n, H, W, 3) at `sampling.fps`; an answer if they complete a step."""
+        began = time.perf_counter()
+        self.frames += len(pictures)
+        found = self.steps.push(pictures)
+        if not found:
+            return None
+        self.recent.extend(found)
+        self.count += len(found)
+        return self._answer(began)
+
+    def _answer(self, began):
+        now_s = self.frames / self.sampling.fps
+        about_s = max(0.0, now_s - self.delay_s)
+        first = self.count - len(self.recent)  # step that the history begins with
+        features = torch.from_numpy(np.stack(self.recent).astype(np.float32)).T
+        length_s = (features.shape[1] - 1) * self.spec.stride_s + self.spec.window_s
+        item = Item(recording="live", features=features, duration=length_s, stride_s=self.spec.stride_s, window_s=self.spec.window_s,
+                    classes=self.classes, segments=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.long))
+        table = self.model.detect(collate([item]))[0]
+        at = about_s - first * self.spec.stride_s
+        covering = table[(table.start <= at) & (at < table.end)]
+        best = covering.groupby("label").score.max()
+        scores = {label: float(best.get(label, 0.0)) for label in self.classes}
+        label = max(scores, key=scores.get)
+        return Answer(about_s, label if scores[label] >= self.threshold else None, scores[label], scores, time.perf_counter() - began)

@@ -1,0 +1,112 @@
+"""`tal data prepare`: a seeded subset of a published dataset's files, through the client that its publisher offers.
+
+Credentials are those of the clients' own configuration (`~/.kaggle/kaggle.json`, `hf auth login`). What is there already is not fetched
+again.
+"""
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from tal_lib.errors import TalError
+from tal_lib.files import atomic_path
+from tal_lib.video.frames import SUFFIXES, Reader
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where files come from: their names, and one of them as a local path."""
+
+    names: Callable[[], list[str]]
+    fetch: Callable[[str], Path]
+
+
+def kaggle(dataset: str) -> Origin:
+    """A Kaggle dataset, `owner/name`, by kagglehub."""
+    try:
+        import kagglehub
+    except ImportError:
+        raise TalError("kagglehub is not installed", remedy="pip install 'efficient-tal[data]'") from None
+    fetched = {}
+
+    def names():  # kagglehub fetches a dataset whole and keeps it in its cache
+        root = Path(_asked(lambda: kagglehub.dataset_download(dataset), dataset))
+        fetched.update({str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()})
+        return list(fetched)
+
+    return Origin(names, lambda name: fetched[name])
+
+
+def hugging_face(repository: str) -> Origin:
+    """A dataset repository of the Hugging Face hub, `owner/name`, file by file."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise TalError("huggingface_hub is not installed", remedy="pip install 'efficient-tal[data]'") from None
+    return Origin(lambda: _asked(lambda: huggingface_hub.HfApi().list_repo_files(repository, repo_type="dataset"), repository),
+                  lambda name: Path(_asked(lambda: huggingface_hub.hf_hub_download(repository, name, repo_type="dataset"), repository)))
+
+
+def local(folder: str | Path) -> Origin:
+    """A folder of this machine."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise TalError("folder not found", where=folder, remedy="Check the path.")
+    return Origin(lambda: [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()],
+                  lambda name: folder / name)
+
+
+def origin(where: str) -> Origin:
+    """`kaggle:OWNER/NAME`, `hf:OWNER/NAME`, or a folder."""
+    kind, colon, name = where.partition(":")
+    if colon and kind in ("kaggle", "hf"):
+        if name.count("/") != 1 or not all(name.split("/")):
+            raise TalError(f"{name!r} is not OWNER/NAME", remedy=f"Write {kind}:owner/name.")
+        return kaggle(name) if kind == "kaggle" else hugging_face(name)
+    return local(where)
+
+
+def _asked(call, subject):
+    try:
+        return call()
+    except Exception as error:  # every client has errors of its own
+        raise TalError(f"not reachable ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]})", where=subject,
+                       remedy="Check the name, the connection and the client's credentials.") from None
+
+
+def prepare(where: str, out: str | Path, *, count: int | None = None, seed: int = 0, suffixes: tuple[str, ...] = SUFFIXES,
+            progress: bool = True) -> pd.DataFrame:
+    """Copy files of an origin into `out`: all, or `count` of them drawn by `seed`; a larger count keeps those of a smaller one.
+
+    Videos are opened to see that they hold pictures. Returns one row a file: `file, problem, new`; what cannot be had or read is named and
+    left out, and the rest goes on.
+
+    Raises:
+        TalError: the origin cannot be reached, or holds no such files.
+    """
+    source, out = origin(where), Path(out)
+    names = sorted(name for name in source.names() if Path(name).suffix.lower() in suffixes)
+    if not names:
+        raise TalError(f"no {', '.join(suffixes)} in it", where=where, remedy="Name the kind of files with --kind.")
+    random.Random(seed).shuffle(names)
+    rows = []
+    for name in tqdm(names[:count], unit="file", disable=not progress, mininterval=1):
+        target = out / Path(name).name
+        row = {"file": target.name, "problem": "", "new": False}
+        if not (target.is_file() and target.stat().st_size):
+            try:
+                path = source.fetch(name)
+                if target.suffix.lower() in SUFFIXES:
+                    Reader(path, 1.0)
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(path, temporary)
+                row["new"] = True
+            except (TalError, OSError) as error:
+                row["problem"] = str(error)
+        rows.append(row)
+    return pd.DataFrame(rows)

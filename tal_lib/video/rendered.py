@@ -1,0 +1,95 @@
+"""Rendered videos of simple actions: a training set for live detection that needs no download.
+
+One shape on a noisy ground stands still, or does one of six things for some seconds. Shape, colours, size, place and speed are random, so
+the action must be told from the movement.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm.auto import tqdm
+
+from tal_lib.files import write_json
+from tal_lib.video.frames import write_video
+
+ACTIONS = ("slide right", "slide left", "jump", "spin", "grow", "blink")
+WIDTH, HEIGHT, FPS = 160, 120, 16
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One video: its seconds, and what happens when (start, end, action), in seconds."""
+
+    seconds: float
+    actions: tuple[tuple[float, float, str], ...]
+
+
+def scene(rng: np.random.Generator, seconds: float) -> Scene:
+    """Actions of 2 to 5 s with 1.5 to 4 s of rest around them."""
+    actions, at = [], rng.uniform(1.5, 4)
+    while at + 2 < seconds - 1:
+        end = min(at + rng.uniform(2, 5), seconds - 1)
+        actions.append((round(at, 2), round(end, 2), str(rng.choice(ACTIONS))))
+        at = end + rng.uniform(1.5, 4)
+    return Scene(seconds, tuple(actions))
+
+
+def draw(one: Scene, rng: np.random.Generator):
+    """The pictures (120, 160, 3), RGB, uint8, of a scene, 16 a second."""
+    sides = int(rng.choice([3, 4, 5, 30]))  # 30: a disc
+    dark, light = rng.uniform(20, 90, 3), rng.uniform(150, 250, 3)
+    ground, colour = (dark, light) if rng.random() < 0.5 else (light, dark)
+    slope = rng.uniform(-0.2, 0.2, 2)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    base = ground + (slope[0] * (columns - WIDTH / 2) + slope[1] * (rows - HEIGHT / 2))[..., None]
+    radius, angle = rng.uniform(12, 20), rng.uniform(0, 2 * np.pi)
+    x, y = rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.4, 0.65) * HEIGHT
+    speeds = {action: rng.uniform(0.8, 1.25) for action in ACTIONS}
+    for index in range(round(one.seconds * FPS)):
+        time = index / FPS
+        action, since = next(((name, time - start) for start, end, name in one.actions if start <= time < end), (None, 0.0))
+        rate = speeds.get(action, 1.0)
+        rise, size, shown = 0.0, 1.0, True
+        if action in ("slide right", "slide left"):  # leaves at one side and comes in at the other
+            x = (x + (1 if action == "slide right" else -1) * 45 * rate / FPS) % WIDTH
+        elif action == "jump":
+            rise = 22 * abs(np.sin(np.pi * 1.1 * rate * since))
+        elif action == "spin":
+            angle += 2.6 * rate / FPS
+        elif action == "grow":
+            size = 1 + 0.7 * (0.5 - 0.5 * np.cos(2 * np.pi * 0.6 * rate * since))
+        elif action == "blink":
+            shown = (since * 2 * rate) % 1 < 0.5
+        picture = np.clip(base + rng.normal(0, 3, (HEIGHT, WIDTH, 1)), 0, 255).astype(np.uint8)
+        if shown:
+            _shape(picture, x, y - rise, radius * size, angle, sides, colour)
+        yield picture
+
+
+def _shape(picture, x, y, radius, angle, sides, colour):
+    turns = angle + 2 * np.pi * np.arange(sides) / sides
+    corners = np.stack([radius * np.cos(turns), radius * np.sin(turns)], 1)
+    marks = np.stack([[0.55 * radius * np.cos(angle), 0.55 * radius * np.sin(angle)]])  # a dot off the centre, so that a disc can spin
+    for left in (x - WIDTH, x, x + WIDTH):
+        cv2.fillPoly(picture, [np.round(corners + (left, y)).astype(np.int32)], [float(part) for part in colour], cv2.LINE_AA)
+        dot = np.round(marks[0] + (left, y)).astype(int)
+        cv2.circle(picture, (int(dot[0]), int(dot[1])), max(2, round(radius / 4)), [float(255 - part) for part in colour], -1, cv2.LINE_AA)
+
+
+def render(folder: str | Path, train: int = 40, test: int = 8, seconds: float = 40.0, seed: int = 0, progress: bool = True) -> Path:
+    """Write `videos/*.mp4` and `annotations.json` (ActivityNet's form) below a folder; videos that are there are kept. The folder."""
+    folder, database = Path(folder), {}
+    for index in tqdm(range(train + test), unit="video", disable=not progress, mininterval=1):
+        split, number = ("training", index) if index < train else ("testing", index - train)
+        name = f"{'train' if index < train else 'test'}_{number:03d}"
+        rng = np.random.default_rng([seed, split == "testing", number])
+        one = scene(rng, seconds)
+        path = folder / "videos" / f"{name}.mp4"
+        if not path.is_file():
+            write_video(path, draw(one, rng), FPS)
+        database[name] = {"subset": split, "duration": seconds, "fps": FPS,
+                          "annotations": [{"segment": [start, end], "label": action} for start, end, action in one.actions]}
+    write_json(folder / "annotations.json", {"version": "rendered", "database": database})
+    return folder

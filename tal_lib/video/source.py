@@ -1,0 +1,102 @@
+"""Where live frames come from: a file (played at its own pace, over and over), a camera, or a network stream."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import av
+import numpy as np
+
+from tal_lib.errors import TalError
+from tal_lib.video.frames import Reader
+
+RETRY_S = (0.5, 1, 2, 5)  # between attempts to come back
+
+
+class Source:
+    """Hands frames to `take(picture, index)` from a thread of its own; comes back by itself when it is lost.
+
+    Args:
+        where: a path, a camera's number or device, or a URL (rtsp://, http://); fps: frames a second that are handed on.
+        loop: play a file again when it ends.
+
+    Attributes:
+        state: `starting`, `playing`, `lost` or `ended`; problem: why it is lost.
+    """
+
+    def __init__(self, where: str, fps: float, take: Callable[[np.ndarray, int], None], *, size: tuple[int, int] | None = None,
+                 loop: bool = True, restarted: Callable[[], None] = lambda: None):
+        self.where, self.fps, self.take, self.size, self.loop, self.restarted = str(where), fps, take, size, loop, restarted
+        self.state, self.problem, self.rounds = "starting", "", 0
+        self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name="source", daemon=True)
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come by themselves: a camera or a network stream, not a file."""
+        return self.where.isdigit() or self.where.startswith("/dev/") or "://" in self.where
+
+    def start(self) -> "Source":
+        """Begin to play."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End; returns when the thread has ended, or after two seconds."""
+        self._stop.set()
+        self._thread.join(2)
+
+    def _run(self):
+        failures = 0
+        while not self._stop.is_set():
+            seen = 0
+            try:
+                for picture in self._pictures():
+                    if self._stop.is_set():
+                        return
+                    self.state, self.problem, failures = "playing", "", 0
+                    self.take(picture, seen)
+                    seen += 1
+                if not self.live:
+                    self.rounds += 1
+                    if not self.loop:
+                        self.state = "ended"
+                        return
+                    self.restarted()
+                    continue
+                raise TalError("the stream ended", where=self.where)
+            except Exception as error:  # whatever a broken source throws, the server goes on
+                self.state, self.problem = "lost", str(error).splitlines()[0] if str(error) else type(error).__name__
+                self._stop.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+                self.restarted()
+
+    def _pictures(self):
+        if self.live:
+            yield from self._captured()
+            return
+        began = time.monotonic()
+        for index, picture in enumerate(Reader(self.where, self.fps, self.size)):
+            wait = began + index / self.fps - time.monotonic()
+            if wait > 0:
+                self._stop.wait(wait)
+            elif wait < -1:  # the machine slept: do not race after the clock
+                began -= wait
+            yield picture
+
+    def _captured(self):
+        """Frames of a camera or stream, thinned to `fps`."""
+        options, where, form = {}, self.where, None
+        if where.isdigit() or where.startswith("/dev/"):
+            where, form = (f"/dev/video{where}" if where.isdigit() else where), "v4l2"
+        elif where.startswith("rtsp://"):
+            options = {"rtsp_transport": "tcp"}
+        with av.open(where, format=form, options=options, timeout=(10.0, 10.0)) as container:
+            if not container.streams.video:
+                raise TalError("has no pictures", where=where)
+            due = time.monotonic()
+            for frame in container.decode(video=0):
+                if time.monotonic() < due:
+                    continue
+                due = max(due + 1 / self.fps, time.monotonic() - 1 / self.fps)
+                width, height = self.size or (frame.width, frame.height)
+                yield frame.to_ndarray(format="rgb24", width=width, height=height)

@@ -1,0 +1,170 @@
+"""One live stream: frames come in, answers and pictures go out; whoever is slow misses some, and nobody waits for them."""
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from tal_lib.video.live import Answer, LiveDetector
+from tal_lib.video.overlay import draw_action, to_jpeg
+from tal_lib.video.source import Source
+
+BUFFER = 16  # frames that wait for the model; older ones are dropped
+TIMELINE = 240  # answers that are remembered
+
+
+class Stream:
+    """Source → buffer → model → newest picture and numbers.
+
+    Args:
+        where: see `Source`; on_answer: called with every answer, from the model's thread.
+    """
+
+    def __init__(self, where: str, detector: LiveDetector, *, loop: bool = True, on_answer: Callable[[Answer], None] = lambda answer: None):
+        self.detector, self.on_answer = detector, on_answer
+        size = detector.extractor.size
+        self.source = Source(where, detector.sampling.fps, self._take, size=size, loop=loop, restarted=self._restart)
+        self._waiting, self._arrived = deque(), threading.Condition()
+        self._picture, self._number, self._newer = b"", 0, threading.Condition()
+        self._lock = threading.Lock()  # of the numbers below
+        self._fresh = False  # whether the model must forget before the next frame
+        self.frames = self.dropped = self.viewers = self.failures = 0
+        self.seconds = dict.fromkeys(detector.classes, 0.0) | {"nothing": 0.0}
+        self.score_sums, self.answers = dict.fromkeys(detector.classes, 0.0), 0
+        self.timeline: deque[Answer] = deque(maxlen=TIMELINE)
+        self._latencies, self._paces = deque(maxlen=1000), deque(maxlen=400)
+        self._began, self._stop = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._infer, name="model", daemon=True)
+
+    def start(self) -> "Stream":
+        """Begin."""
+        self._thread.start()
+        self.source.start()
+        return self
+
+    def stop(self) -> None:
+        """End both threads."""
+        self._stop.set()
+        self.source.stop()
+        with self._arrived:
+            self._arrived.notify_all()
+        self._thread.join(5)
+        with self._newer:
+            self._newer.notify_all()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread.is_alive()
+
+    # in
+
+    def _take(self, picture, index):
+        with self._arrived:
+            if len(self._waiting) >= BUFFER:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append((picture, time.perf_counter()))
+            self._arrived.notify()
+
+    def _restart(self):
+        with self._arrived:
+            self._waiting.clear()
+            self._fresh = True
+
+    # through
+
+    def _infer(self):
+        last: Answer | None = None
+        while not self._stop.is_set():
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._waiting or self._stop.is_set(), 1.0)
+                taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                fresh, self._fresh = self._fresh, False
+            if fresh:
+                self.detector.forget()
+                last = None
+            if not taken:
+                continue
+            try:
+                answer = self.detector.push(np.stack([picture for picture, _ in taken]))
+            except Exception:  # one bad frame must not end the stream
+                with self._lock:
+                    self.failures += 1
+                self.detector.forget()
+                continue
+            last = answer or last
+            self._publish(to_jpeg(draw_action(taken[-1][0], last and last.label, last.score if last else 0.0, self.detector.classes)))
+            with self._lock:
+                self.frames += len(taken)
+                self._paces.append((time.monotonic(), len(taken)))
+                if answer:
+                    self._count(answer, time.perf_counter() - taken[-1][1])
+            if answer:
+                self.on_answer(answer)
+
+    def _count(self, answer, latency_s):
+        self.seconds[answer.label or "nothing"] += self.detector.sampling.stride_s
+        for label, score in answer.scores.items():
+            self.score_sums[label] += score
+        self.answers += 1
+        self.timeline.append(answer)
+        self._latencies.append(latency_s)
+
+    def _publish(self, picture):
+        with self._newer:
+            self._picture, self._number = picture, self._number + 1
+            self._newer.notify_all()
+
+    # out
+
+    def pictures(self, keep_alive_s: float = 2.0):
+        """JPEGs for one viewer, always the newest; the last one again where nothing new came for a while."""
+        seen = -1
+        with self._lock:
+            self.viewers += 1
+        try:
+            while not self._stop.is_set():
+                with self._newer:
+                    self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
+                    picture, seen = self._picture, self._number
+                if picture:
+                    yield picture
+        finally:
+            with self._lock:
+                self.viewers -= 1
+
+    def analytics(self) -> dict:
+        """The numbers, as JSON-able values."""
+        with self._lock:
+            last = self.timeline[-1] if self.timeline else None
+            latencies, now = [1e3 * one for one in self._latencies], time.monotonic()
+            recent = [(at, count) for at, count in self._paces if now - at < 10]
+            span = min(10.0, now - self._began)
+            return {
+                "state": self.source.state, "problem": self.source.problem, "uptime_s": round(now - self._began, 1),
+                "rounds": self.source.rounds,
+                "action": None if last is None else {"label": last.label, "score": round(last.score, 3), "time_s": round(last.time_s, 2)},
+                "seconds_by_class": {label: round(value, 2) for label, value in self.seconds.items()},
+                "mean_score_by_class": {label: round(value / max(1, self.answers), 4) for label, value in self.score_sums.items()},
+                "latency_ms": None if not latencies else {
+                    "mean": round(statistics.fmean(latencies), 2), "p50": round(float(np.percentile(latencies, 50)), 2),
+                    "p95": round(float(np.percentile(latencies, 95)), 2)},
+                "frames": self.frames, "frames_per_s": round(sum(count for _, count in recent) / max(span, 1e-9), 2),
+                "dropped_frames": self.dropped, "failures": self.failures, "viewers": self.viewers, "memory_mb": memory_mb(),
+                "classes": list(self.detector.classes), "stride_s": self.detector.sampling.stride_s,
+                "timeline": [{"time_s": round(one.time_s, 2), "label": one.label,
+                              "scores": {label: round(score, 3) for label, score in one.scores.items() if score >= 0.05}}
+                             for one in self.timeline]}
+
+
+def memory_mb() -> float | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/status") as status:
+            return round(next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024, 1)
+    except OSError:
+        return None
