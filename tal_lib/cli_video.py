@@ -5,7 +5,7 @@ from tal_lib.errors import TalError
 
 def add_commands(commands, data_actions) -> None:
     """Add the subcommands to `tal` and to `tal data`."""
-    prepare = data_actions.add_parser("prepare", help="get a seeded subset of a dataset's files, from Kaggle, the Hugging Face hub or a folder")
+    prepare = data_actions.add_parser("prepare", help="get a seeded subset of a dataset's files: Kaggle, Hugging Face hub or a folder")
     prepare.add_argument("origin", metavar="ORIGIN", help="kaggle:OWNER/NAME, hf:OWNER/NAME, or a folder")
     prepare.add_argument("--out", required=True, help="folder")
     prepare.add_argument("--count", type=int, default=None, metavar="N", help="how many (default: all)")

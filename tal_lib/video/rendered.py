@@ -43,8 +43,8 @@ def draw(one: Scene, rng: np.random.Generator):
     ground, colour = (dark, light) if rng.random() < 0.5 else (light, dark)
     slope = rng.uniform(-0.2, 0.2, 2)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    base = ground + (slope[0] * (columns - WIDTH / 2) + slope[1] * (rows - HEIGHT / 2))[..., None]
-    radius, angle = rng.uniform(12, 20), rng.uniform(0, 2 * np.pi)
+    base = (ground + (slope[0] * (columns - WIDTH / 2) + slope[1] * (rows - HEIGHT / 2))[..., None]).astype(np.float32)
+    radius, angle = rng.uniform(18, 28), rng.uniform(0, 2 * np.pi)
     x, y = rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.4, 0.65) * HEIGHT
     speeds = {action: rng.uniform(0.8, 1.25) for action in ACTIONS}
     for index in range(round(one.seconds * FPS)):
@@ -55,14 +55,15 @@ def draw(one: Scene, rng: np.random.Generator):
         if action in ("slide right", "slide left"):  # leaves at one side and comes in at the other
             x = (x + (1 if action == "slide right" else -1) * 45 * rate / FPS) % WIDTH
         elif action == "jump":
-            rise = 22 * abs(np.sin(np.pi * 1.1 * rate * since))
+            rise = 26 * abs(np.sin(np.pi * 1.1 * rate * since))
         elif action == "spin":
             angle += 2.6 * rate / FPS
         elif action == "grow":
             size = 1 + 0.7 * (0.5 - 0.5 * np.cos(2 * np.pi * 0.6 * rate * since))
         elif action == "blink":
             shown = (since * 2 * rate) % 1 < 0.5
-        picture = np.clip(base + rng.normal(0, 3, (HEIGHT, WIDTH, 1)), 0, 255).astype(np.uint8)
+        noise = 3 * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
+        picture = np.clip(base + noise, 0, 255).astype(np.uint8)
         if shown:
             _shape(picture, x, y - rise, radius * size, angle, sides, colour)
         yield picture
@@ -71,11 +72,11 @@ def draw(one: Scene, rng: np.random.Generator):
 def _shape(picture, x, y, radius, angle, sides, colour):
     turns = angle + 2 * np.pi * np.arange(sides) / sides
     corners = np.stack([radius * np.cos(turns), radius * np.sin(turns)], 1)
-    marks = np.stack([[0.55 * radius * np.cos(angle), 0.55 * radius * np.sin(angle)]])  # a dot off the centre, so that a disc can spin
+    hand = 0.9 * radius * np.array([np.cos(angle), np.sin(angle)])  # from the centre to the rim, so that a disc can be seen to spin
     for left in (x - WIDTH, x, x + WIDTH):
         cv2.fillPoly(picture, [np.round(corners + (left, y)).astype(np.int32)], [float(part) for part in colour], cv2.LINE_AA)
-        dot = np.round(marks[0] + (left, y)).astype(int)
-        cv2.circle(picture, (int(dot[0]), int(dot[1])), max(2, round(radius / 4)), [float(255 - part) for part in colour], -1, cv2.LINE_AA)
+        ends = [tuple(int(round(part)) for part in point) for point in ((left, y), (left + hand[0], y + hand[1]))]
+        cv2.line(picture, *ends, [float(255 - part) for part in colour], max(3, round(radius / 4)), cv2.LINE_AA)
 
 
 def render(folder: str | Path, train: int = 40, test: int = 8, seconds: float = 40.0, seed: int = 0, progress: bool = True) -> Path:

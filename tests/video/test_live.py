@@ -83,7 +83,8 @@ def test_answers_are_about_their_time():
         answer = live.push(np.full((1, 24, 32, 3), 20 if index < 30 else 230, np.uint8))
         if answer:
             found.append(answer)
-    assert found[0].time_s == pytest.approx(0.4) and [round(b.time_s - a.time_s, 3) for a, b in zip(found, found[1:])] == [0.4] * (len(found) - 1)
+    assert found[0].time_s == pytest.approx(0.4)
+    assert [round(b.time_s - a.time_s, 3) for a, b in zip(found, found[1:])] == [0.4] * (len(found) - 1)
     assert all(answer.label == ("dark" if answer.time_s < 2.6 else "bright") for answer in found if abs(answer.time_s - 3) > 0.7)
     assert {answer.label for answer in found} == {"dark", "bright"} and found[-1].scores == {"dark": 0.0, "bright": pytest.approx(0.9)}
     score = Score([(3.0, 6.0, "bright"), (0.0, 3.0, "dark")])
@@ -244,7 +245,8 @@ def test_nonsense_does_not_bring_it_down(served):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             kind = rng.randrange(4)
             line = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 300)))
-            payload = (line, b"GET /" + line + b" HTTP/1.1\r\n\r\n", b"GET /analytics?" + line[:50].hex().encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            payload = (line, b"GET /" + line + b" HTTP/1.1\r\n\r\n",
+                       b"GET /analytics?" + line[:50].hex().encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
                        b"POST /video_feed HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + line)[kind]
             connection.sendall(payload)
             if rng.random() < 0.5:
