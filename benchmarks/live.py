@@ -73,7 +73,8 @@ def main():
         while time.monotonic() - began < 60 * given.minutes:
             time.sleep(10)
             now, before = analytics(port), rows[-1] if rows else {}
-            rows.append({"minute": round((time.monotonic() - began) / 60, 3), "memory_mb": now["memory_mb"], "frames_per_s": now["frames_per_s"],
+            rows.append({"minute": round((time.monotonic() - began) / 60, 3), "memory_mb": now["memory_mb"],
+                         "frames_per_s": now["frames_per_s"],
                          "latency_p50_ms": now["latency_ms"]["p50"], "latency_p95_ms": now["latency_ms"]["p95"],
                          "dropped_frames": now["dropped_frames"], "failures": now["failures"], "viewers": now["viewers"],
                          "pictures_fast": min(viewer.count for viewer in viewers[1:]), "pictures_slow": viewers[0].count,
@@ -85,9 +86,10 @@ def main():
         server.wait()
     table = pd.DataFrame(rows)
     settled = table[table.minute >= 1]
-    print(f"memory {settled.memory_mb.iloc[0]:.1f} MB after a minute, {settled.memory_mb.iloc[-1]:.1f} MB at the end: "
-          f"{100 * (settled.memory_mb.iloc[-1] / settled.memory_mb.iloc[0] - 1):+.1f} %; frames/s {settled.frames_per_s.min():.1f} to "
-          f"{settled.frames_per_s.max():.1f}; {table.dropped_frames.iloc[-1]} dropped; {table.viewer_errors.iloc[-1]} viewers with an error")
+    first, last = settled.memory_mb.iloc[[0, -1]]
+    print(f"memory {first:.1f} MB after a minute, {last:.1f} MB at the end: {100 * (last / first - 1):+.1f} %")
+    print(f"frames/s {settled.frames_per_s.min():.1f} to {settled.frames_per_s.max():.1f}; {table.dropped_frames.iloc[-1]} dropped; "
+          f"{table.failures.iloc[-1]} failures; {table.viewer_errors.iloc[-1]} viewers with an error")
     write_csv(table.assign(**provenance(threads=1)), "results", "live")
 
 

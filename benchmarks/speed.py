@@ -1,9 +1,8 @@
 """How fast the detectors are against the machine's own ceiling: `python benchmarks/speed.py [--quick]`.
 
-Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2), post-processing, and memory at the longest
-length. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
+Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and post-processing. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
 code, measured on two cores of the same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do).
-Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv and memory.csv.
+Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tal_lib import models
-from tal_lib.cost import count_macs, profile
+from tal_lib.cost import count_macs
 from tal_lib.data.batches import Item, collate
 from tal_lib.evaluation import soft_nms
 from tal_lib.processes import KEEP_FREED, child_environment
@@ -160,23 +159,11 @@ def nms_rows(repeats):
     return [row(what="soft-NMS with voting, 2,000 candidates of 20 classes, one core", seconds=seconds)]
 
 
-def memory_rows(names, lengths):
-    """Peak memory of a forward pass, each in a process of its own."""
-    rows = []
-    for name in names:
-        for length in lengths:
-            cost = profile(name, D, length, num_classes=K, preset="paper", min_seconds=0.0)
-            rows.append(row(what="memory", model=name, steps=length, precision="float32",
-                            peak_memory_mb=cost.peak_memory_bytes / 1e6))
-    return rows
-
-
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--memory-of", nargs="+", default=[name for name in models.names() if name not in ("window_cnn", "bilstm")])
-    parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled, no memory")
-    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "cuda", "training", "nms", "memory"])
+    parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled")
+    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "cuda", "training", "nms"])
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else 15
     rows = []
@@ -192,11 +179,8 @@ def main():
         rows += cuda_rows(repeats)
     if "training" in arguments.parts:
         rows += training_rows(repeats)
-    keep = lambda table, name: write_csv(pd.DataFrame(table).assign(**provenance(threads=usable_cores())), "results", name)  # noqa: E731
     if rows and not arguments.quick:
-        keep(rows, "speed")
-    if "memory" in arguments.parts and not arguments.quick:
-        keep(memory_rows(arguments.memory_of, (2304, 9216, 36_864)), "memory")
+        write_csv(pd.DataFrame(rows).assign(**provenance(threads=usable_cores())), "results", "speed")
     print(f"{device_name()}; torch {torch.__version__}")
 
 
