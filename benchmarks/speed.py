@@ -1,8 +1,9 @@
 """How fast the detectors are against the machine's own ceiling: `python benchmarks/speed.py [--quick]`.
 
-Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and post-processing. The ceiling is the best rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors'
-code, measured on two cores of the same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do).
-Run it on a quiet machine. Prints each figure as it is made; without --quick writes results/speed.csv.
+Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and post-processing. The ceiling is the best
+rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors' code, measured on two cores of the
+same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do). Run it on a quiet machine. Prints each
+figure as it is made; without --quick writes results/speed.csv.
 """
 
 import argparse
