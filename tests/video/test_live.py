@@ -238,6 +238,19 @@ def test_viewers_see_pictures_and_a_slow_one_holds_nobody_up(served):
     wait_for(lambda: stream.viewers == 0, 15)
 
 
+def test_a_network_stream_is_played_and_its_end_noticed(served):
+    stream, port = served
+    taken = []
+    source = Source(f"http://127.0.0.1:{port}/video_feed", 5, lambda picture, index: taken.append(picture)).start()
+    try:
+        wait_for(lambda: len(taken) >= 5, 20)
+        assert source.state == "playing" and taken[0].shape[1] == 480
+        stream.stop()
+        wait_for(lambda: source.state == "lost", 20)
+    finally:
+        source.stop()
+
+
 def test_nonsense_does_not_bring_it_down(served):
     stream, port = served
     rng = random.Random(0)
