@@ -23,6 +23,7 @@ from tal_lib.cost.macs import count_macs
 from tal_lib.data import Benchmark, make_item
 from tal_lib.errors import TalError
 from tal_lib.export import Exported
+from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.models.blocks import TemporalConv
 from tal_lib.training import Trained, load_model
@@ -100,6 +101,9 @@ def quantize(trained: Trained, variant: str, folder: str | Path | None = None, *
     total = sum(size.values())
     if variant in GRAPHS:
         path = Path(folder) / GRAPHS[variant]
+        problem = path.with_suffix(".problem")
+        if problem.is_file():
+            raise TalError(f"{variant} cannot be made ({problem.read_text().strip()})", remedy="Choose another variant.")
         converted = _converted_weights(path)
         return Quantized(Exported(folder, file=path.name, threads=threads), len(size), len(converted),
                          min(1.0, sum(converted) / total), None, path.stat().st_size)
@@ -172,7 +176,8 @@ def _file_bytes(model):
 
 
 def write_graphs(folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None) -> None:
-    """Beside an exported `model.onnx`, its int8 graphs; static scales are found on the given recordings.
+    """Beside an exported `model.onnx`, its int8 graphs; static scales are found on the given recordings. Of a graph that cannot be
+    written there is a `.problem`, which `quantize` raises.
 
     Only products with a constant weight are converted: products of activations (attention) stay float32.
     """
@@ -193,11 +198,19 @@ def write_graphs(folder: str | Path, benchmark: Benchmark, recordings: list[str]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        constant = [node.name for node, weight in _weighted_nodes(folder / GRAPHS["onnx"]) if weight]
-        ort.quantize_dynamic(folder / GRAPHS["onnx"], folder / GRAPHS["onnx int8 dynamic"], nodes_to_quantize=constant,
-                             per_channel=True, weight_type=ort.QuantType.QInt8)
-        ort.quantize_static(folder / GRAPHS["onnx"], folder / GRAPHS["onnx int8 static"], Recordings(), nodes_to_quantize=constant,
-                            per_channel=True, activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8)
+        whole = folder / GRAPHS["onnx"]
+        shared = {"nodes_to_quantize": [node.name for node, weight in _weighted_nodes(whole) if weight], "per_channel": True,
+                  "weight_type": ort.QuantType.QInt8}
+        for variant, write in (
+                ("onnx int8 dynamic", lambda path: ort.quantize_dynamic(whole, path, **shared)),
+                ("onnx int8 static", lambda path: ort.quantize_static(whole, path, Recordings(), activation_type=ort.QuantType.QUInt8,
+                                                                      **shared))):
+            path = folder / GRAPHS[variant]
+            try:
+                write(path)
+            except Exception as error:  # of ONNX Runtime's quantizer, on graphs that it does not understand
+                path.unlink(missing_ok=True)
+                write_text(path.with_suffix(".problem"), f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}\n")
 
 
 def _weighted_nodes(path):
