@@ -60,7 +60,8 @@ def test_detect(folder, tmp_path, capsys):
 
 def test_serve(folder):
     server = subprocess.Popen([sys.executable, "-m", "tal_lib", "serve", str(folder / "videos" / "test_000.mp4"), "--model",
-                               str(folder / "model.pt"), "--port", "0", "--token", "secret"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+                               str(folder / "model.pt"), "--port", "0", "--token", "secret"], cwd=REPOSITORY,
+                              stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
         where = re.search(r"http://127.0.0.1:\d+/", line).group()
