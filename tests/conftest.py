@@ -8,7 +8,7 @@ import torch
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 
 
 @pytest.fixture(scope="session")
