@@ -42,9 +42,10 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
                        remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
     names = sorted({name for record in records for name in record["tables"]})
     data = {name: tables.tidy(records, name) for name in names}
-    for name in ("inference_cost", "machines"):
-        if name in data:
-            data[name] = tables.newest(data[name])
+    if "inference_cost" in data:
+        data["inference_cost"] = tables.newest(data["inference_cost"])
+    if "machines" in data:  # a machine is described by every run on it
+        data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(columns=tables.KEYS, errors="ignore")
     written = [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())

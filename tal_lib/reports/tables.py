@@ -41,10 +41,12 @@ def _plain(value):
     return value
 
 
-def newest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of what was measured again, as a longer list of models or lengths does, the newer rows only; of a machine, its newest description."""
-    every = ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps", "repeat")
-    keys = [name for name in every if name in table] if "model" in table else ["device_name"]
+MEASURED = ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps", "repeat")
+
+
+def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFrame:
+    """Of rows with the same keys, as a longer list of models or lengths gives, the newest only."""
+    keys = [name for name in keys if name in table]
     return table.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
 
 
