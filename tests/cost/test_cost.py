@@ -171,6 +171,12 @@ def test_the_machine_is_described():
     assert found["device_name"] == found["processor"]
 
 
+def test_a_model_that_reads_names_is_measured_without_their_encoder(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    row = profile("text_pyramid", 8, 64, num_classes=3, text="clip", min_seconds=0.0, threads=1)
+    assert row.detect_s_median > 0 and row.uncounted_ops == ""
+
+
 def test_bad_requests():
     for call in (lambda: profile("nonesuch", 16, 20), lambda: profile("bilstm", 16, 0), lambda: profile("bilstm", 16, 9, precision="int4"),
                  lambda: profile(models.build("bilstm", input_dim=8, num_classes=2), 16, 20),
