@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tal_lib.provenance import cpu_name, device_name, usable_cores
+from tal_lib.provenance import cpu_name, device_name
 
 INSTRUCTIONS = re.compile(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b")  # that matrix products use
 
@@ -21,7 +21,7 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
     """
     cpu = _lscpu()
     found = {
-        "device_name": device_name(device), "processor": cpu_name(), "cores": usable_cores(),
+        "device_name": device_name(device), "processor": cpu_name(), "cores": os.cpu_count(),
         "threads_per_core": cpu.get("Thread(s) per core"),
         "l2_cache": cpu.get("L2 cache"), "l3_cache": cpu.get("L3 cache"), "virtual_machine": "hypervisor" in cpu.get("Flags", ""),
         "instruction_sets": " ".join(sorted(set(INSTRUCTIONS.findall(cpu.get("Flags", ""))))),

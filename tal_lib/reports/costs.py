@@ -44,6 +44,8 @@ def inference(data, results, draw):
     """Costs against length, their growth, the longest recording that fits, how well latencies repeat, and the prior study's figures."""
     cost, written, grown, longest = data["inference_cost"], [], [], []
     for stem, words, rows in conditions(cost):
+        alike = (cost[["benchmark", "preset", "precision"]] == rows[["benchmark", "preset", "precision"]].iloc[0]).all(axis=1)
+        failed = cost[alike & cost.latency_s_median.isna()].groupby("model").length_steps.min()  # with decoding and NMS
         for column, (name, label, unit) in COSTS.items():
             table = rows.assign(value=rows[column] / unit).pivot_table(index="model", columns="length_steps", values="value",
                                                                        aggfunc="median")
@@ -59,7 +61,8 @@ def inference(data, results, draw):
         for model, mine in rows.groupby("model"):
             for limit in LIMITS_GB:
                 steps, beyond = longest_within(mine.length_steps, mine.peak_memory_bytes, limit * 1e9)
-                longest.append(about | {"model": model, "limit_gb": limit, "steps": steps, "extrapolated": beyond})
+                longest.append(about | {"model": model, "limit_gb": limit, "steps": steps, "extrapolated": beyond,
+                                        "did_not_fit_at": failed.get(model, np.nan)})
     grown, longest = pd.concat(grown).dropna(subset=["exponent"]), pd.DataFrame(longest)
     if len(grown):
         written.append(tables.write_csv(grown, results, "growth"))
@@ -70,7 +73,7 @@ def inference(data, results, draw):
         fits = longest[longest.condition == stem].assign(text=lambda t: [_steps(row) for row in t.itertuples()])
         fits = fits.pivot(index="model", columns="limit_gb", values="text").rename(columns=lambda limit: f"steps in {limit:g} GB")
         caption = ("How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest recording "
-                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured); {stem.replace('_', ' ')}.")
+                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured; <: decoding did not fit there); {stem.replace('_', ' ')}.")
         written.append(tables.write_table(table.join(fits).reset_index(), results, f"growth_{stem}", caption))
     return written + _repeatability(cost, results) + _prior(cost, results, draw)
 
@@ -81,6 +84,8 @@ def _short(value):
 
 
 def _steps(row):
+    if row.steps > row.did_not_fit_at:
+        return f"< {row.did_not_fit_at:,.0f}"
     return "not known" if np.isnan(row.steps) else f"{'≈ ' if row.extrapolated else ''}{row.steps:,.0f}"
 
 
