@@ -73,7 +73,8 @@ def inference(data, results, draw):
         fits = longest[longest.condition == stem].assign(text=lambda t: [_steps(row) for row in t.itertuples()])
         fits = fits.pivot(index="model", columns="limit_gb", values="text").rename(columns=lambda limit: f"steps in {limit:g} GB")
         caption = ("How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest recording "
-                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured; <: decoding did not fit there); {stem.replace('_', ' ')}.")
+                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured; <: decoding did not fit "
+                   f"there); {stem.replace('_', ' ')}.")
         written.append(tables.write_table(table.join(fits).reset_index(), results, f"growth_{stem}", caption))
     return written + _repeatability(cost, results) + _prior(cost, results, draw)
 
