@@ -1,5 +1,6 @@
 """What models cost, for readers: inference, its growth, training, quantization, export, windows; tables and figures."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,11 +174,16 @@ def quantization(data, results, draw):
 def export(data, results, draw):
     """Which model can be written in which format, and how far its graph is from it."""
     table = data["export"]
-    text = [row.problem if row.problem else f"{row.largest_difference:.0e}" for row in table.itertuples()]
+    text = [_reason(row.problem) if row.problem else f"{row.largest_difference:.0e}" for row in table.itertuples()]
     shown = table.assign(text=text).pivot(index="model", columns="format", values="text").fillna("–").reset_index()
     caption = ("Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches and lengths other than "
                "the traced one; or why there is no graph.")
     return [tables.write_table(shown, results, "export_parity", caption)]
+
+
+def _reason(problem):
+    """What stands between `cannot be …` and the remedy, without addresses of objects."""
+    return re.sub(r"<[^<>]*(<[^<>]*>)?[^<>]*>", "…", problem).split(": ", 1)[-1].split(" (", 1)[-1].split(". ")[0].rstrip(")")[:90]
 
 
 def inference_length(data, results, draw):
