@@ -70,7 +70,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     worst = parity(deployed, load_graph(path), ((1, 97), (2, 640), (3, 1203)))
     if worst > 1e-4:
         path.unlink()
-        raise TalError(f"the exported graph of {name} differs from the model by {worst:.2g}", where=path, remedy="Try another format.")
+        raise TalError(f"the exported graph of {name} differs from the model by {worst:.2g}", where=path.name, remedy="Try another format.")
     names = ["segments", "scores"] if deployed.decodes else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
     write_json(folder / ABOUT, {

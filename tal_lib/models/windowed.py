@@ -60,6 +60,8 @@ class InWindows(Detector):
         windows, starts = self._cut(mask[..., None].float())
         found = find(outputs, windows[..., 0] > 0.5)
         shifted = [replace(one, segments=one.segments + int(starts[index % len(starts)])) for index, one in enumerate(found)]
-        groups = [shifted[at:at + len(starts)] for at in range(0, len(shifted), len(starts))]
+        # windows that a recording alone would not have, because another of the batch is longer, are left out
+        own = [len(window_starts(steps, self.window, self.overlap)) for steps in mask.sum(1).tolist()]
+        groups = [shifted[index * len(starts):index * len(starts) + count] for index, count in enumerate(own)]
         return [Candidates(*(torch.cat([getattr(one, name) for one in group]) for name in ("segments", "scores", "labels")))
                 for group in groups]
