@@ -114,11 +114,11 @@ def _serve(arguments):
 
     from tal_lib.video.live import LiveDetector
     from tal_lib.video.server import make_server
+    from tal_lib.video.source import is_live
     from tal_lib.video.stream import Stream
 
     chosen, extractor = _ready(arguments)
-    live = arguments.source.isdigit() or "://" in arguments.source or arguments.source.startswith("/dev/")
-    if not live and not Path(arguments.source).is_file():
+    if not is_live(arguments.source) and not Path(arguments.source).is_file():
         raise TalError("file not found", where=arguments.source, remedy="Give a file, a camera's number or a URL.")
     detector = LiveDetector(chosen.model, chosen.classes, chosen.spec, extractor=extractor, window=arguments.window,
                             delay_s=arguments.delay, threshold=arguments.threshold)

@@ -23,7 +23,7 @@ from tal_lib import __version__
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
-from tal_lib.models import Detector, build
+from tal_lib.models import Detector, build_from
 from tal_lib.models.blocks import for_any_length
 from tal_lib.models.detector import Candidates
 from tal_lib.models.pyramid import PyramidDetector
@@ -93,8 +93,7 @@ class Exported(Detector):
             raise TalError("file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`.")
         about = json.loads((folder / ABOUT).read_text())
         spec = about["model"]
-        model = build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"],
-                      **spec["overrides"])
+        model = build_from(spec)
         super().__init__(model.config, model.input_dim, model.num_classes)
         self.model, self.decoded, self.spec = model.eval(), about["decoded"], spec  # of the model only what follows the network
         self.class_names = model.class_names = tuple(about["classes"])

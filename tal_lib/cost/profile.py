@@ -9,9 +9,9 @@ import torch
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
 from tal_lib.cost.meters import Energy, Utilisation, latency_samples, memory_limit, peak_memory
-from tal_lib.data.batches import Item, collate
+from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
-from tal_lib.models import Detector, build
+from tal_lib.models import Detector, build, build_from
 from tal_lib.provenance import device_name, usable_cores
 
 PRECISIONS = ("float32", "bfloat16", "compiled")
@@ -92,8 +92,7 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
 def _measure(spec, length, device, threads, min_seconds, precision, limit):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    make = lambda: build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"],  # noqa: E731
-                         preset=spec["preset"], **spec["overrides"]).eval()
+    make = lambda: build_from(spec).eval()  # noqa: E731
     model = make().to(device)
     batch = collate([_noise(spec, length)]).to(device)
     model.class_names = batch.classes  # no cost depends on what a class is called: the encoder of names is not asked
@@ -131,5 +130,4 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit):
 
 def _noise(spec, length):
     """A recording of random features without annotations."""
-    return Item(recording="r", features=torch.randn(spec["input_dim"], length), duration=float(length), stride_s=1.0, window_s=1.0,
-                classes=tuple(map(str, range(spec["num_classes"]))), segments=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.long))
+    return unannotated("r", torch.randn(spec["input_dim"], length), float(length), 1.0, 1.0, tuple(map(str, range(spec["num_classes"]))))

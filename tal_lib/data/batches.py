@@ -71,6 +71,12 @@ def make_item(benchmark: Benchmark, recording: str, stream: str | None = None) -
         labels=torch.tensor([index[label] for label in table.label], dtype=torch.long))
 
 
+def unannotated(recording: str, features: Tensor, duration: float, stride_s: float, window_s: float, classes: tuple[str, ...]) -> Item:
+    """A recording to detect in: features (D, T), nothing known of what happens."""
+    return Item(recording=recording, features=features, duration=duration, stride_s=stride_s, window_s=window_s, classes=classes,
+                segments=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.long))
+
+
 def collate(items: list[Item]) -> Batch:
     """Pad items to the longest of them."""
     lengths = [item.features.shape[1] for item in items]

@@ -62,6 +62,11 @@ def build(name: str, *, input_dim: int, num_classes: int, preset: str = "compact
     return model
 
 
+def build_from(spec: dict) -> Detector:
+    """A new, untrained model from the `spec` that `build` gave another."""
+    return build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"], preset=spec["preset"], **spec["overrides"])
+
+
 def has_separate_classifier(name: str) -> bool:
     """Whether a model's proposals are classified by the study's own stage; tables say so beside its name."""
     _load()

@@ -42,8 +42,7 @@ def load_model(path: str | Path) -> Trained:
                        remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.")
     spec = content["spec"]
     try:
-        model = models.build(spec["name"], input_dim=spec["input_dim"], num_classes=spec["num_classes"],
-                             preset=spec["preset"], **spec["overrides"])
+        model = models.build_from(spec)
         model.load_state_dict(content["state_dict"])  # the texts of the classes with it, where the model reads names
         model.class_names = tuple(content["classes"])
     except (RuntimeError, KeyError, TypeError) as error:

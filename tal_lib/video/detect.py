@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tal_lib.data.batches import Item, collate
+from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
 from tal_lib.export import ABOUT, Exported
@@ -47,9 +47,8 @@ def detect(video: str | Path, chosen: Ready, extractor: Backbone | None = None, 
     if features.shape[1] != chosen.spec.dim:
         raise TalError(f"{extractor.name} gives {features.shape[1]} columns, the model takes {chosen.spec.dim}", where=video,
                        remedy="Name the backbone that the model was trained on.")
-    item = Item(recording=Path(video).stem, features=torch.from_numpy(features).T.contiguous(), duration=reader.seconds,
-                stride_s=chosen.spec.stride_s, window_s=chosen.spec.window_s, classes=chosen.classes, segments=torch.zeros(0, 2),
-                labels=torch.zeros(0, dtype=torch.long))
+    item = unannotated(Path(video).stem, torch.from_numpy(features).T.contiguous(), reader.seconds, chosen.spec.stride_s,
+                       chosen.spec.window_s, chosen.classes)
     return chosen.model.detect(collate([item]))[0], reader
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tal_lib.data.batches import Item, collate
+from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import Detector
@@ -77,8 +77,7 @@ class LiveDetector:
         first = self.count - len(self.recent)  # step that the history begins with
         features = torch.from_numpy(np.stack(self.recent).astype(np.float32)).T
         length_s = (features.shape[1] - 1) * self.spec.stride_s + self.spec.window_s
-        item = Item(recording="live", features=features, duration=length_s, stride_s=self.spec.stride_s, window_s=self.spec.window_s,
-                    classes=self.classes, segments=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.long))
+        item = unannotated("live", features, length_s, self.spec.stride_s, self.spec.window_s, self.classes)
         table = self.model.detect(collate([item]))[0]
         at = about_s - first * self.spec.stride_s
         covering = table[(table.start <= at) & (at < table.end)]

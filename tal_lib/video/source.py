@@ -13,6 +13,11 @@ from tal_lib.video.frames import Reader
 RETRY_S = (0.5, 1, 2, 5)  # between attempts to come back
 
 
+def is_live(where: str) -> bool:
+    """Whether frames come by themselves: a camera (its number or device) or a network stream, not a file."""
+    return where.isdigit() or where.startswith("/dev/") or "://" in where
+
+
 class Source:
     """Hands frames to `take(picture, index)` from a thread of its own; comes back by itself when it is lost.
 
@@ -27,13 +32,8 @@ class Source:
     def __init__(self, where: str, fps: float, take: Callable[[np.ndarray, int], None], *, size: tuple[int, int] | None = None,
                  loop: bool = True, restarted: Callable[[], None] = lambda: None):
         self.where, self.fps, self.take, self.size, self.loop, self.restarted = str(where), fps, take, size, loop, restarted
-        self.state, self.problem, self.rounds = "starting", "", 0
+        self.live, self.state, self.problem, self.rounds = is_live(self.where), "starting", "", 0
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name="source", daemon=True)
-
-    @property
-    def live(self) -> bool:
-        """Whether frames come by themselves: a camera or a network stream, not a file."""
-        return self.where.isdigit() or self.where.startswith("/dev/") or "://" in self.where
 
     def start(self) -> "Source":
         """Begin to play."""
