@@ -40,6 +40,48 @@ def latency_samples(call: Callable[[], object], device: str, *, min_seconds: flo
             samples.append(time.perf_counter() - start)
 
 
+QUIET = 1.06  # how much slower than its fastest the reference may run where nothing disturbs
+ROUNDS = 3
+
+
+def reference_seconds(calls: int = 20) -> float:
+    """Median seconds of a small convolution, always the same: how fast this core is right now."""
+    generator = torch.Generator().manual_seed(0)
+    values, weight = torch.randn(1, 128, 720, generator=generator), torch.randn(128, 128, 3, generator=generator)
+    with torch.inference_mode():
+        return statistics.median(latency_samples(lambda: torch.nn.functional.conv1d(values, weight), "cpu", min_seconds=0, least=calls))
+
+
+def steady_samples(call: Callable[[], object], device: str, *, fastest: float = float("inf"), min_seconds: float = 1.0,
+                   max_seconds: float = 20.0, **arguments) -> tuple[list[float], float, float]:
+    """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
+
+    Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most three times `max_seconds`;
+    the samples are those of the quietest.
+
+    Args:
+        fastest: seconds of the reference as measured before on this machine.
+
+    Returns:
+        The samples, seconds of the reference around the slowest round among them, and its fastest seconds so far.
+    """
+    if device.startswith("cuda"):
+        return latency_samples(call, device, min_seconds=min_seconds, max_seconds=max_seconds, **arguments), float("nan"), fastest
+    rounds, began = [], time.perf_counter()
+    share = {"min_seconds": min_seconds / ROUNDS, "max_seconds": max_seconds / ROUNDS}
+    before = reference_seconds()
+    while True:
+        samples = latency_samples(call, device, **share, **arguments)
+        arguments["warm"] = True
+        after = reference_seconds()
+        rounds.append((max(before, after), samples))
+        fastest, before = min(fastest, before, after), after
+        quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
+        if quiet >= ROUNDS or len(rounds) >= ROUNDS and time.perf_counter() - began > min(3 * max_seconds, 15 * min_seconds):
+            kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
+            return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
+
+
 def _resident(field):
     """VmRSS or VmHWM of this process in bytes."""
     with open("/proc/self/status") as status:

@@ -8,12 +8,13 @@ import torch
 
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
-from tal_lib.cost.meters import Energy, Utilisation, latency_samples, memory_limit, peak_memory
+from tal_lib.cost.meters import Energy, Utilisation, memory_limit, peak_memory, steady_samples
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
 from tal_lib.provenance import device_name, usable_cores
 
+_fastest: dict[int, float] = {}  # threads -> seconds of the reference, the fastest so far
 PRECISIONS = ("float32", "bfloat16", "compiled")
 
 
@@ -44,6 +45,7 @@ class CostRow:
     recordings_per_s: float  # 1 / detect_s_median
     gpu_utilisation: float | None  # share of time in which a kernel ran, by NVML; None on CPU
     energy_j: float | None  # joules of one pass of the network, by NVML or RAPL; None where the machine does not expose it
+    reference_s: float | None  # of a fixed convolution beside the samples: where it is slow, something disturbed; None on a GPU
     latency_s_raw: tuple[float, ...]  # every sample
 
     @property
@@ -85,11 +87,12 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
         raise TalError("no CUDA device here", remedy="Use device='cpu'.")
     threads = threads or usable_cores()
     row = isolated(_measure, f"{spec['name']} at {length} steps", threads, spec=spec, length=length, device=device,
-                   min_seconds=min_seconds, precision=precision, limit=memory_limit_bytes)
+                   min_seconds=min_seconds, precision=precision, limit=memory_limit_bytes, fastest=_fastest.get(threads))
+    _fastest[threads] = row.pop("fastest")
     return CostRow(**row | {"latency_s_raw": tuple(row["latency_s_raw"]), "device_name": device_name(device)})
 
 
-def _measure(spec, length, device, threads, min_seconds, precision, limit):
+def _measure(spec, length, device, threads, min_seconds, precision, limit, fastest):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     make = lambda: build_from(spec).eval()  # noqa: E731
@@ -111,9 +114,10 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit):
     with memory_limit(None if device.startswith("cuda") else limit):
         peak = peak_memory(network, device)  # the first call at this length: what follows is warm
         with Energy(device) as energy, Utilisation(device) as utilisation:
-            latency = latency_samples(network, device, min_seconds=min_seconds, warm=precision != "compiled")
-        detect = latency_samples(lambda: model.detect(batch), device, min_seconds=min_seconds / 2, least=3, max_seconds=10,
-                                 warm=latency[0] > 1)
+            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds,
+                                                         warm=precision != "compiled")
+        detect, _, fastest = steady_samples(lambda: model.detect(batch), device, fastest=fastest, min_seconds=min_seconds / 2, least=3,
+                                            max_seconds=10, warm=latency[0] > 1)
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
     macs, uncounted = count_macs(make(), spec["input_dim"], length)
     return dict(
@@ -125,7 +129,8 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit):
         latency_s_p90=float(np.percentile(latency, 90)), latency_samples=len(latency),
         detect_s_median=statistics.median(detect), detect_s_p90=float(np.percentile(detect, 90)),
         recordings_per_s=1 / statistics.median(detect), gpu_utilisation=utilisation.mean,
-        energy_j=energy.joules and energy.joules / len(latency), latency_s_raw=latency)
+        energy_j=energy.joules and energy.joules / len(latency), latency_s_raw=latency,
+        reference_s=None if device.startswith("cuda") else reference, fastest=None if device.startswith("cuda") else fastest)
 
 
 def _noise(spec, length):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.cost.growth import growth_table, longest_within
+from tal_lib.cost.meters import QUIET
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import figures, tables
 
@@ -92,13 +93,17 @@ def _steps(row):
 
 
 def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
-    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first − 1)."""
+    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first − 1), and whether the machine
+    was `quiet` both times: the reference beside the samples at most `QUIET` times its fastest on that machine."""
     keys = ["benchmark", "preset", "device_name", "precision", "threads_used", "model", "length_steps"]
-    both = cost.pivot_table(index=keys, columns="repeat", values="latency_s_median")
-    if not {0, 1} <= set(both.columns):
+    slower = cost.reference_s / cost.groupby("device_name").reference_s.transform("min") if "reference_s" in cost else np.inf
+    both = cost.assign(slower=slower).fillna({"slower": np.inf}).pivot_table(index=keys, columns="repeat",
+                                                                             values=["latency_s_median", "slower"])
+    if not {0, 1} <= set(both.latency_s_median.columns):
         return pd.DataFrame()
-    both = both[[0, 1]].dropna().rename(columns={0: "first_s", 1: "again_s"})
-    return both.assign(change=both.again_s / both.first_s - 1).reset_index()
+    times = both.latency_s_median[[0, 1]].rename(columns={0: "first_s", 1: "again_s"})
+    times = times.assign(change=times.again_s / times.first_s - 1, quiet=(both.slower[[0, 1]] <= QUIET).all(axis=1))
+    return times.dropna().reset_index()
 
 
 def _repeatability(cost, results):
