@@ -1,6 +1,7 @@
-"""The environment of the processes that train and measure."""
+"""The environment of the processes that train and measure, and what memory they may take."""
 
 import os
+from pathlib import Path
 
 from tal_lib.files import REPOSITORY
 
@@ -17,3 +18,20 @@ def child_environment(threads: int | None = None, keep_freed: bool = True) -> di
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return kept | (KEEP_FREED if keep_freed else {}) | limits | {"PYTHONPATH": path}
+
+
+def process_status(field: str) -> int:
+    """A field of this process's memory (`VmRSS`, `VmHWM`, `VmData`) in bytes; OSError where there is no /proc."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def allow_memory(more: int | None) -> tuple[int, int] | None:
+    """Let this process take `more` bytes above what it has (Linux; elsewhere, and with None, no limit); the limits before, to restore."""
+    if more is None or not Path("/proc/self/status").exists():
+        return None
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (process_status("VmData") + more, before[1]))
+    return before

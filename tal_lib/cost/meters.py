@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from tal_lib.processes import allow_memory, process_status
+
 RAPL = Path("/sys/class/powercap")
 
 
@@ -82,12 +84,6 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 
 
-def _resident(field):
-    """VmRSS or VmHWM of this process in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-
 def peak_memory(call: Callable[[], object], device: str) -> int:
     """Bytes that `call` needs at its peak above what was held before: allocated on a GPU, resident on a CPU."""
     if device.startswith("cuda"):
@@ -101,9 +97,9 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         with suppress(OSError, AttributeError):  # glibc: give back what building freed, or `call` takes that first
             ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing and building
-        before = _resident("VmRSS")
+        before = process_status("VmRSS")
         call()
-        return max(0, _resident("VmHWM") - before)
+        return max(0, process_status("VmHWM") - before)
     except OSError:  # not Linux: the lifetime maximum is all there is
         import resource
 
@@ -115,17 +111,14 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
 @contextmanager
 def memory_limit(limit: int | None):
     """Within the block this process may take `limit` bytes more than it has (Linux; elsewhere, and with None, no limit)."""
-    if limit is None or not Path("/proc/self/status").exists():
-        yield
-        return
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (_resident("VmData") + limit, before[1]))
+    before = allow_memory(limit)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        if before:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 class Energy:

@@ -34,8 +34,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     """
     results, figures_dir, runs = Path(results), Path(figures_dir), Path(runs)
     for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
-        if found := finished_runs(folder):
-            update_ledger(results / "ledger" / f"{folder.name}.jsonl", found)
+        ledger = results / "ledger" / f"{folder.name}.jsonl"
+        update_ledger(ledger, finished_runs(folder, ledger))
     records = read_all(results)
     if not records:
         raise TalError("no finished cell in any ledger", where=results / "ledger",

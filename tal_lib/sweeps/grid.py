@@ -6,7 +6,8 @@
         parameters: {benchmark: hapt}     # the same in all cells
         grid: {model: [actionformer, bilstm], fraction: [0.1, 1.0], seed: [0, 1, 2]}   # every combination
 
-A block may say `alone: true`: its cells measure time, so they run after the others, one at a time, with all cores.
+A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
+workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
 A cell's id is a hash of the notebook's code, its parameters and the data's hash.
 """
 
@@ -23,6 +24,9 @@ import yaml
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 
+# of a block of cells
+KEYS = {"notebook": str, "parameters": dict | None, "grid": dict | None, "alone": bool, "gpu": bool, "time_limit": int | float}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -34,6 +38,8 @@ class Cell:
     data_hash: str
     id: str
     alone: bool = False  # nothing else may run meanwhile
+    gpu: bool = False  # only where a GPU is
+    time_limit: float | None = None  # seconds
 
     def label(self) -> str:
         """The cell in a few words."""
@@ -51,7 +57,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise TalError("grid file not found", where=path, remedy="See notebooks/sweeps.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise TalError(f"not valid YAML ({str(error).splitlines()[0]})", where=path, remedy="See notebooks/sweeps.") from None
     blocks = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
@@ -69,9 +75,13 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
 
 
 def _expand(path, sweep, block):
-    if not isinstance(block, dict) or "notebook" not in block or set(block) - {"notebook", "parameters", "grid", "alone"}:
-        raise TalError(f"a block of cells holds `notebook`, `parameters` and `grid`, not {block!r}", where=path,
-                       remedy="See notebooks/sweeps.")
+    if not isinstance(block, dict) or "notebook" not in block or set(block) - {*KEYS}:
+        raise TalError(f"a block of cells holds {', '.join(KEYS)}, not {block!r}", where=path, remedy="See notebooks/sweeps.")
+    for name, kinds in KEYS.items():
+        if name in block and not isinstance(block[name], kinds) or isinstance(block.get("time_limit"), bool):
+            raise TalError(f"{name}: {block[name]!r} in a block of cells", where=path, remedy="See notebooks/sweeps.")
+    if block.get("time_limit", 1) <= 0:
+        raise TalError(f"time_limit: {block['time_limit']}", where=path, remedy="Give minutes, more than none.")
     notebook = (path.parent.parent / block["notebook"]).resolve()
     defaults, code = read_notebook(notebook)
     fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
@@ -92,7 +102,7 @@ def _expand(path, sweep, block):
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data),
-                   bool(block.get("alone", False)))
+                   block.get("alone", False), block.get("gpu", False), 60 * block["time_limit"] if "time_limit" in block else None)
 
 
 def _values(path, name, values):

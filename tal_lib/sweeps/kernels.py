@@ -9,6 +9,7 @@ import os
 import signal
 import time
 
+from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -16,12 +17,18 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from tal_lib.nursery import die_with_parent
+from tal_lib.processes import allow_memory, child_environment
 
 ENGINE = "warm"
 LONGEST_OUTPUT = 1_000_000  # characters a cell prints
 # what the notebooks import; matplotlib.pyplot is left to the kernel, which chooses how figures are shown
-IMPORTS = ("ipykernel.kernelapp", "ipykernel.zmqshell", "papermill", "pandas", "torch", "matplotlib", "scipy.stats", "tal_lib.data",
-           "tal_lib.models", "tal_lib.training", "tal_lib.evaluation", __name__)
+IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell", "pandas", "torch", "matplotlib", "scipy.stats", "tal_lib.data", "tal_lib.models",
+           "tal_lib.training", "tal_lib.evaluation", "tal_lib.sweeps")
+
+
+def kernel_environment(threads: int) -> dict[str, str]:
+    """Environment of a nursery of kernels with so many CPU threads each."""
+    return child_environment(threads) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 class ForkedKernel:
@@ -32,13 +39,13 @@ class ForkedKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self):
+    def __init__(self, memory_limit: int | None = None):
         waiting, self._go = os.pipe()
         self.returncode = None
         self.pid = os.fork()
         if not self.pid:
             os.close(self._go)
-            _become_kernel(waiting)
+            _become_kernel(waiting, memory_limit)
         os.close(waiting)
 
     def start(self, connection_file: str, cwd: str | None, env: dict[str, str] | None):
@@ -69,7 +76,7 @@ class ForkedKernel:
         self.send_signal(signal.SIGTERM)
 
 
-def _become_kernel(waiting):
+def _become_kernel(waiting, memory_limit):
     """In the fork: wait for the order, then be a kernel until told to stop."""
     code = 1
     try:
@@ -80,8 +87,7 @@ def _become_kernel(waiting):
             os.environ.clear()
             os.environ.update(order["env"])
             os.chdir(order["cwd"] or ".")
-            from ipykernel.kernelapp import IPKernelApp
-
+            allow_memory(memory_limit)
             IPKernelApp.launch_instance(argv=["-f", order["file"]])
         code = 0
     except SystemExit as end:

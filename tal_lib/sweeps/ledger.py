@@ -1,13 +1,17 @@
 """The ledger: one line a finished cell, committed, so that a sweep can go on from a clone on another machine."""
 
+import fcntl
 import json
 import os
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
 
 RESULT = "cell.json"
+SHARE_OF_WRITING = 0.05  # of a sweep's time: a large ledger is not written anew for every cell
 
 
 def read_ledger(path: str | Path) -> dict[str, dict]:
@@ -26,35 +30,87 @@ def read_ledger(path: str | Path) -> dict[str, dict]:
     return records
 
 
-def finished_runs(folder: str | Path) -> dict[str, dict]:
-    """Cell id → record, of the whole run folders of a sweep. Half-written and failed ones are not read."""
+def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[str, dict]:
+    """Cell id → record, of the whole run folders of a sweep. Half-written and failed ones are not read.
+
+    Args:
+        ledger: where most of them are written down already: only those that it lacks, or that are newer than it, are read.
+    """
     records = {}
     if not Path(folder).is_dir():
         return records
+    known = read_ledger(ledger) if ledger else {}
+    written = os.stat(ledger).st_mtime if known else 0.0
     for entry in os.scandir(folder):
-        if entry.is_dir() and not entry.name.startswith(".") and not entry.name.endswith(".failed"):
+        if entry.name in known and entry.stat().st_mtime < written:
+            continue
+        if not entry.name.startswith(".") and not entry.name.endswith(".failed") and entry.is_dir():
             try:
                 with open(os.path.join(entry.path, RESULT), encoding="utf-8") as file:
                     record = json.load(file)
-            except (OSError, json.JSONDecodeError):
+            except (OSError, json.JSONDecodeError, UnicodeDecodeError):
                 continue
-            if record.get("id") == entry.name:
+            if isinstance(record, dict) and record.get("id") == entry.name:
                 records[entry.name] = record
     return records
 
 
+@contextmanager
+def _locked(path):
+    """Only one process at a time changes a ledger; the lock goes with the process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def update_ledger(path: str | Path, records: dict[str, dict]) -> dict[str, dict]:
     """Add records to a ledger: the union by id, written whole and renamed. Returns the union."""
-    union = read_ledger(path) | records
-    text = "".join(json.dumps(union[key], sort_keys=True) + "\n" for key in sorted(union))
-    if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    path = Path(path)
+    if not records:
+        return read_ledger(path)
+    with _locked(path):
+        union = read_ledger(path) | records
+        text = "".join(json.dumps(union[key], sort_keys=True) + "\n" for key in sorted(union))
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
     return union
 
 
-def finished_elsewhere(results: str | Path) -> set[str]:
-    """Ids of all cells in any ledger: sweeps that share a cell share its result."""
-    return {cell for path in Path(results).glob("ledger/*.jsonl") for cell in read_ledger(path)}
+class LedgerWriter:
+    """Adds records as they come, and writes the ledger so often that it takes a small share of the time, at the latest when closed.
+
+    What is not written yet is in the run folders, where a resumed sweep finds it.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._waiting, self._next = path, {}, 0.0
+
+    def add(self, record: dict) -> None:
+        self._waiting[record["id"]] = record
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        started = time.monotonic()
+        update_ledger(self.path, self._waiting)
+        self._waiting = {}
+        self._next = time.monotonic() + (time.monotonic() - started) / SHARE_OF_WRITING
+
+
+def ledgers(results: str | Path) -> list[dict]:
+    """Every record of every ledger below a results folder."""
+    return [record for path in sorted(Path(results).glob("ledger/*.jsonl")) for record in read_ledger(path).values()]
+
+
+def same_cell(notebook: str, parameters: dict) -> str:
+    """What two results of the same cell share, whatever the notebook's version and the data's."""
+    return json.dumps([notebook, parameters], sort_keys=True)
+
+
+def age(record: dict) -> tuple[int, str]:
+    """The larger, the newer: how many results of the same cell were there before it, whatever the clock said; then the clock."""
+    return record.get("generation", 0), record["provenance"]["utc"]
 
 
 def read_all(results: str | Path) -> list[dict]:
@@ -64,9 +120,8 @@ def read_all(results: str | Path) -> list[dict]:
     with an older notebook or older data.
     """
     current: dict[str, dict] = {}
-    for path in sorted(Path(results).glob("ledger/*.jsonl")):
-        for record in read_ledger(path).values():
-            key = json.dumps([record["notebook"], record["parameters"]], sort_keys=True)
-            if key not in current or record["provenance"]["utc"] > current[key]["provenance"]["utc"]:
-                current[key] = record
+    for record in ledgers(results):
+        key = same_cell(record["notebook"], record["parameters"])
+        if key not in current or age(record) > age(current[key]):
+            current[key] = record
     return sorted(current.values(), key=lambda record: record["id"])

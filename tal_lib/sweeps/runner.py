@@ -1,24 +1,21 @@
-"""Run the cells of a grid that are not done yet, a few at a time."""
+"""Run the cells of a grid that are not done yet, here or on a cluster."""
 
+import errno
 import fcntl
 import json
-import os
-import signal
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import tempfile
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
-from tal_lib.processes import child_environment
-from tal_lib.provenance import usable_cores
 from tal_lib.sweeps.grid import Cell, plan
-from tal_lib.sweeps.ledger import RESULT, finished_elsewhere, finished_runs, update_ledger
+from tal_lib.sweeps.ledger import RESULT, LedgerWriter, age, finished_runs, ledgers, same_cell, update_ledger
+from tal_lib.sweeps.local import Gone, Local, disk_is_full
+
+TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
 
 
 @dataclass(frozen=True)
@@ -37,33 +34,63 @@ class SweepResult:
         return not self.failed and self.done_before + self.done_now == len(self.cells)
 
 
-def run(grid_yaml, *, jobs: int = 1, cluster: str | None = None, resume: bool = True, results="results", runs="runs",
-        only: dict[str, str] | None = None, progress: bool = True) -> SweepResult:
-    """Run a sweep: every cell of the grid that neither the ledger nor the run folders have.
+def run(grid_yaml, *, jobs: int = 1, threads: int = 1, cluster: str | None = None, resume: bool = True, results="results", runs="runs",
+        only: dict[str, str] | None = None, time_limit: float | None = None, memory_limit: int | None = None,
+        progress: bool = True) -> SweepResult:
+    """Run a sweep: every cell of the grid that neither the ledgers nor the run folders have.
 
     Args:
-        jobs: cells at a time, each a process with its share of the cores.
+        jobs: cells at a time on this machine; threads: CPU threads of each (results are bit-equal only for the same number).
+        cluster: run on a cluster instead: `tcp://HOST:PORT` of a Dask scheduler, `local:N` workers here, `slurm:CONFIG.yaml`.
         resume: False runs every cell again.
         results: folder of the ledger; runs: folder of the run folders.
+        time_limit: seconds a cell may take, before the grid's own limit; memory_limit: bytes its kernel may take.
 
     A failing cell does not stop the others; its reason is in `failed`, its notebook with the traceback in
-    `<runs>/<sweep>/<id>.failed`.
+    `<runs>/<sweep>/<id>.failed`. A cell whose process was killed is tried once more, with nothing beside it.
+
+    Raises:
+        TalError: a bad grid or argument, a folder that cannot be written, another sweep there, a full disk, a lost scheduler.
     """
-    if cluster:
-        raise TalError(f"cluster {cluster!r}: sweeps run on this machine only so far", remedy="Use jobs=N.")
-    if jobs < 1:
-        raise TalError(f"jobs={jobs}", remedy="Give at least 1.")
+    if jobs < 1 or threads < 1:
+        raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
     cells = plan(grid_yaml, only)
     if not cells:
         raise TalError("the grid has no such cell", where=grid_yaml, remedy="Check --only and the grid's lists.")
+    cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, ledger.parent):
+        _check_writable(needed)
     with _alone(folder):
-        known = set(update_ledger(ledger, finished_runs(folder))) | finished_elsewhere(results) if resume else set()
+        update_ledger(ledger, finished_runs(folder, ledger))
+        records = ledgers(results)
+        known = {record["id"] for record in records} if resume else set()
         waiting = [cell for cell in cells if cell.id not in known]
-        failed = _run_all(waiting, folder, ledger, jobs, progress)
+        generations = _generations(waiting, records)
+        failed: dict[str, str] = {}
+        if waiting:
+            with _executor(cluster, folder, jobs, threads, memory_limit) as executor, _full_disk_is_told(folder):
+                _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
     return SweepResult(cells, len(cells) - len(waiting), len(waiting) - len(failed), failed, ledger, folder)
+
+
+def _executor(cluster, folder, jobs, threads, memory_limit):
+    if not cluster:
+        return Local(folder, jobs, threads, memory_limit)
+    from tal_lib.sweeps.cluster import Cluster
+
+    return Cluster(cluster, folder, threads, memory_limit)
+
+
+def _check_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TalError(f"cannot be written ({error.strerror})", where=folder,
+                       remedy="Name other folders with --results and --runs, or change the rights.") from None
 
 
 @contextmanager
@@ -77,60 +104,53 @@ def _alone(folder):
         yield
 
 
-def _run_all(cells, folder, ledger, jobs, progress):
-    failed: dict[str, str] = {}
-    with tqdm(total=len(cells), disable=not progress or not cells, unit="cell", mininterval=1,
-              desc=cells[0].sweep if cells else "") as bar:
-        _run_some([cell for cell in cells if not cell.alone], folder, ledger, jobs, bar, failed)
-        _run_some([cell for cell in cells if cell.alone], folder, ledger, 1, bar, failed)
-    return failed
-
-
-def _run_some(cells, folder, ledger, jobs, bar, failed):
-    children: set[subprocess.Popen] = set()
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_run_one, cell, folder, jobs, children): cell for cell in cells}
-        try:
-            for future in as_completed(futures):
-                cell, reason = futures[future], future.result()
-                if reason:
-                    failed[cell.id] = reason
-                    bar.write(f"failed {cell.id} ({cell.label()}): {reason}")
-                else:
-                    update_ledger(ledger, {cell.id: json.loads((folder / cell.id / RESULT).read_text())})
-                bar.update()
-        except BaseException:  # Ctrl-C: stop the children, keep what is done
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in list(children):
-                _kill(child)
+@contextmanager
+def _full_disk_is_told(folder):
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        raise _full_disk(folder) from None
 
 
-def _run_one(cell, folder, jobs, children):
-    """Run a cell in a process of its own; the reason if it failed."""
-    env = child_environment(max(1, usable_cores() // jobs)) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    job = {"id": cell.id, "sweep": cell.sweep, "notebook": str(cell.notebook), "parameters": cell.parameters,
-           "data_hash": cell.data_hash, "runs": str(folder), "cwd": str(REPOSITORY), "driver": os.getpid()}
-    child = subprocess.Popen([sys.executable, "-m", "tal_lib.sweeps.cell"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                             stdout=subprocess.DEVNULL, env=env, cwd=REPOSITORY, start_new_session=True, text=True)
-    children.add(child)
-    try:
-        _, errors = child.communicate(json.dumps(job))
-    finally:
-        children.discard(child)
-        _kill(child)
-    if child.returncode == 0:
-        return None
-    reason = folder / f"{cell.id}.failed" / "error.txt"
-    if child.returncode == 1 and reason.is_file():
-        return reason.read_text().strip().splitlines()[0]
-    last = [line for line in errors.splitlines() if line.strip()][-1:] or ["no message"]
-    return f"the cell's process ended with {child.returncode}: {last[0]}"
+def _full_disk(folder):
+    return TalError("the disk is full", where=folder,
+                    remedy="Free some space; what is finished is kept, and the same command goes on from there.")
 
 
-def _kill(child):
-    """End a cell's process and whatever it has started."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+def _generations(cells, records):
+    """Cell id → how many results of the same cell are there before it: what makes it the newest, whatever a clock says."""
+    before: dict[str, int] = {}
+    for record in records:
+        key = same_cell(record["notebook"], record["parameters"])
+        before[key] = max(before.get(key, 0), age(record)[0] + 1)
+    return {cell.id: before.get(same_cell(cell.notebook.name, cell.parameters), 0) for cell in cells}
+
+
+def _run_all(cells, generations, executor, folder, writer, progress, failed):
+    lost = []
+    with tqdm(total=len(cells), disable=not progress, unit="cell", mininterval=1, desc=cells[0].sweep) as bar:
+
+        def take(outcomes, last=False):
+            with closing(outcomes):  # whatever stops us, no further cell begins
+                for cell, reason in outcomes:
+                    if isinstance(reason, Gone) and not last:
+                        lost.append(cell)
+                        bar.write(f"lost {cell.id} ({cell.label()}): {reason}; once more at the end")
+                        continue
+                    if reason is None:
+                        writer.add(json.loads((folder / cell.id / RESULT).read_text(encoding="utf-8")))
+                    else:
+                        failed[cell.id] = f"its process was lost twice: {reason}" if isinstance(reason, Gone) else reason
+                        bar.write(f"failed {cell.id} ({cell.label()}): {failed[cell.id]}")
+                        if disk_is_full(folder, failed[cell.id]):
+                            raise _full_disk(folder)
+                    bar.update()
+
+        try:
+            take(executor.run([cell for cell in cells if not cell.alone], generations))
+            take(executor.run([cell for cell in cells if cell.alone], generations, jobs=1))
+            take(executor.run(list(lost), generations, jobs=1), last=True)
+        finally:
+            writer.flush()

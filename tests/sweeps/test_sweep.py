@@ -17,53 +17,16 @@ from tal_lib.cli import main
 from tal_lib.files import REPOSITORY
 from tal_lib.sweeps.ledger import finished_runs, read_ledger, update_ledger
 
-PARAMETERS = "number: int = 1  # measured\nfail: bool = False\nout_dir: str = ''"
-WORK = """import time, os, pandas as pd
-from tal_lib.sweeps import record
-with open(r"{log}", "a") as log: log.write(f"{{number}}\\n")
-time.sleep({sleep})
-if fail: raise RuntimeError("told to fail")
-record(out_dir, {{"squares": pd.DataFrame([{{"square": number ** 2}}])}}, config=[number])"""
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A folder with a notebook that logs each of its runs, and a grid over it."""
-
-    def make(numbers=(1, 2, 3, 4), sleep=0.0, fail=(), alone=False):
-        folder = tmp_path / "notebooks" / "sweeps"
-        folder.mkdir(parents=True, exist_ok=True)
-        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"),
-                 new_code_cell(WORK.format(log=tmp_path / "log", sleep=sleep), id="b")]
-        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p",
-                                                                          "language": "python"}}), folder.parent / "work.ipynb")
-        blocks = [{"notebook": "work.ipynb", "grid": {"number": [n for n in numbers if n not in fail]}, "alone": alone}]
-        if fail:
-            blocks.append({"notebook": "work.ipynb", "parameters": {"fail": True}, "grid": {"number": list(fail)}})
-        (folder / "grid.yaml").write_text(json.dumps({"cells": blocks}))
-        return folder / "grid.yaml"
-
-    make.where = {"results": str(tmp_path / "results"), "runs": str(tmp_path / "runs")}
-    make.log = lambda: sorted(map(int, (tmp_path / "log").read_text().split())) if (tmp_path / "log").exists() else []
-    make.ledger = tmp_path / "results" / "ledger" / "grid.jsonl"
-    return make
-
-
-def squares(ledger):
-    return sorted((record["parameters"]["number"], record["tables"]["squares"][0]["square"])
-                  for record in read_ledger(ledger).values())
-
-
 def test_runs_each_cell_once_and_resumes(project, capsys):
-    grid = project()
+    grid = project.make()
     arguments = [str(grid), "--jobs", "2", "--results", project.where["results"], "--runs", project.where["runs"]]
     assert main(["sweep", *arguments]) == 0
-    assert project.log() == [1, 2, 3, 4] and squares(project.ledger) == [(n, n * n) for n in (1, 2, 3, 4)]
+    assert project.log() == [1, 2, 3, 4] and project.squares() == [(n, n * n) for n in (1, 2, 3, 4)]
     before = project.ledger.read_bytes()
     assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4]
     shutil.rmtree(project.where["runs"])  # a fresh clone: the ledger alone is enough
     assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4] and project.ledger.read_bytes() == before
-    project(numbers=(1, 2, 3, 4, 5))
+    project.make(numbers=(1, 2, 3, 4, 5))
     assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4, 5]
     record = next(iter(read_ledger(project.ledger).values()))
     assert {"git_commit", "torch_version", "device_name", "config_hash", "utc"} <= set(record["provenance"])
@@ -71,11 +34,11 @@ def test_runs_each_cell_once_and_resumes(project, capsys):
 
 
 def test_a_failing_cell_stops_nothing_and_is_tried_again(project, capsys):
-    grid = project(numbers=(1, 2, 3), fail=(2,))
+    grid = project.make(numbers=(1, 2, 3), fail=(2,))
     arguments = ["sweep", str(grid), "--results", project.where["results"], "--runs", project.where["runs"]]
     assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "1 failed" in out and "told to fail" in out and squares(project.ledger) == [(1, 1), (3, 9)]
+    assert "1 failed" in out and "told to fail" in out and project.squares() == [(1, 1), (3, 9)]
     failed = next((project.ledger.parent.parent.parent / "runs" / "grid").glob("*.failed"))
     notebook = nbformat.read(failed / "notebook.ipynb", as_version=4)
     assert any("told to fail" in str(cell.get("outputs")) for cell in notebook.cells)
@@ -83,23 +46,23 @@ def test_a_failing_cell_stops_nothing_and_is_tried_again(project, capsys):
 
 
 def test_again_replaces_what_is_there(project):
-    grid = project(numbers=(1,))
-    first = sweeps.run(grid, progress=False, **project.where)
+    grid = project.make(numbers=(1,))
+    first = sweeps.run(grid, **project.where)
     before = next(iter(finished_runs(first.runs).values()))["provenance"]["utc"]
-    second = sweeps.run(grid, progress=False, resume=False, **project.where)
+    second = sweeps.run(grid, resume=False, **project.where)
     assert not second.failed and project.log() == [1, 1]
     assert next(iter(finished_runs(second.runs).values()))["provenance"]["utc"] >= before
     assert [path.name for path in second.runs.iterdir() if path.name.startswith(".") and path.is_dir()] == []
 
 
 def start(grid, where):
-    code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, jobs=2, progress=False, **{where!r})"
+    code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, jobs=2, **{where!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
 
 
 def test_killed_midway_gives_the_same_tables(project):
     numbers = (1, 2, 3, 4, 5)
-    grid = project(numbers, sleep=1.0)
+    grid = project.make(numbers, sleep=1.0)
     driver = start(grid, project.where)
     folder = project.ledger.parent.parent.parent / "runs" / "grid"
     deadline = time.time() + 120
@@ -112,8 +75,8 @@ def test_killed_midway_gives_the_same_tables(project):
     assert 1 <= done < 5
     time.sleep(3.0)
     assert len(finished_runs(folder)) == done
-    result = sweeps.run(grid, jobs=2, progress=False, **project.where)
-    assert result.complete and squares(project.ledger) == [(n, n * n) for n in numbers]
+    result = sweeps.run(grid, jobs=2, **project.where)
+    assert result.complete and project.squares() == [(n, n * n) for n in numbers]
     finished = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     assert len(finished) == 5 and not list(folder.glob("*.failed")) and not list(folder.glob(".*.part"))
     # what was whole before the kill was not run again
@@ -121,25 +84,25 @@ def test_killed_midway_gives_the_same_tables(project):
 
 
 def test_two_sweeps_at_once_are_kept_apart(project):
-    grid = project((1, 2), sleep=2.0)
+    grid = project.make((1, 2), sleep=2.0)
     driver = start(grid, project.where)
     lock = project.ledger.parent.parent.parent / "runs" / "grid" / ".lock"
     deadline = time.time() + 60
     while not (lock.exists() and list(lock.parent.glob(".*.part"))) and time.time() < deadline:
         time.sleep(0.05)
     with pytest.raises(TalError, match="another sweep"):
-        sweeps.run(grid, progress=False, **project.where)
+        sweeps.run(grid, **project.where)
     assert driver.wait(timeout=120) == 0 and project.log() == [1, 2]
 
 
 def test_a_changed_notebook_is_another_cell(project):
-    first = {cell.id for cell in sweeps.plan(project((1, 2)))}
-    sweeps.grid.read_notebook.cache_clear()
-    assert not first & {cell.id for cell in sweeps.plan(project((1, 2), sleep=0.5))}
+    first = {cell.id for cell in sweeps.plan(project.make((1, 2)))}
+
+    assert not first & {cell.id for cell in sweeps.plan(project.make((1, 2), sleep=0.5))}
 
 
 def test_only_and_dry_run(project, capsys):
-    grid = project()
+    grid = project.make()
     assert main(["sweep", str(grid), "--dry-run", "--only", "number=3"]) == 0
     assert "1 cells, 1 to do" in capsys.readouterr().out
     assert main(["sweep", str(grid), "--only", "colour=3"]) == 2
@@ -153,7 +116,7 @@ def test_only_and_dry_run(project, capsys):
     ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "no parameter 'nummer'"),
     ("cells: [{notebook: work.ipynb, grid: {number: ['3']}}]", "is str, not int"), ("surprise: 1\ncells: []", "a grid holds")])
 def test_bad_grids_are_named(project, text, message):
-    grid = project()
+    grid = project.make()
     grid.write_text(text)
     with pytest.raises(TalError, match=message) as error:
         sweeps.plan(grid)

@@ -1,0 +1,213 @@
+"""Cells on the workers of a Dask cluster.
+
+A cell travels as its notebook, its parameters and the name and hash of its data; the worker has the library and the data. Its run folder
+comes back as one archive with a hash, is unpacked under a temporary name and renamed: whole or not at all. No shared file system is needed,
+and workers may join and leave: what a lost worker was running goes to another.
+"""
+
+import hashlib
+import io
+import shutil
+import socket
+import tarfile
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from functools import cache
+from logging import ERROR
+from pathlib import Path
+
+import yaml
+
+from tal_lib import __version__
+from tal_lib.errors import TalError
+from tal_lib.provenance import git_commit
+from tal_lib.sweeps.cell import keep_failed, part_of, put_in_place
+from tal_lib.sweeps.grid import Cell, data_hash
+from tal_lib.sweeps.local import Gone, WarmProcesses
+
+FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
+AHEAD = 2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
+CONNECT_SECONDS = 20
+
+
+class Cluster:
+    """Runs cells on a cluster and puts what comes back into a folder.
+
+    Args:
+        address: `tcp://HOST:PORT` (a running scheduler), `local:N` (N workers on this machine) or `slurm:CONFIG.yaml`.
+        threads: CPU threads a cell; memory_limit: bytes a kernel.
+    """
+
+    def __init__(self, address: str, folder: Path, threads: int, memory_limit: int | None = None):
+        self.address, self.folder, self.threads, self.memory_limit = address, folder, threads, memory_limit
+
+    def __enter__(self):
+        try:
+            import dask
+            from distributed import Client
+        except ImportError:
+            raise TalError("sweeps on a cluster need Dask", remedy="pip install 'efficient-tal[cluster]'") from None
+        dask.config.set({"distributed.scheduler.work-stealing": False, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+                         "distributed.admin.large-graph-warning-threshold": "1GB"})
+        kind, _, rest = self.address.partition(":")
+        self._own = {"local": _local, "slurm": _slurm}[kind](rest) if kind in ("local", "slurm") else None
+        if self._own is None and "://" not in self.address:
+            raise TalError(f"cluster {self.address!r}", remedy=FORMS)
+        try:
+            self._client = Client(self._own or self.address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise TalError(f"no scheduler answers ({type(error).__name__})", where=self.address,
+                           remedy="Start it with `dask scheduler`, or check host and port.") from None
+        return self
+
+    def __exit__(self, *_):
+        self._client.close(timeout=5)
+        if self._own is not None:
+            self._own.close(timeout=10)
+
+    def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
+        """Each cell with None, or with why it failed, as they end; `Gone` where it took its worker with it several times.
+
+        `jobs=1`: one at a time, whatever the number of workers.
+        """
+        waiting, running = deque(cells), {}
+        while waiting or running:
+            while waiting and len(running) < (jobs or self._room()):
+                cell = waiting.popleft()
+                running[self._submit(cell, generations[cell.id])] = cell
+            for future in self._ended(running):
+                cell = running.pop(future)
+                yield cell, self._take(cell, future)
+                future.release()
+
+    def _room(self):
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return AHEAD * max(1, sum(worker["nthreads"] for worker in workers.values()))
+
+    def _submit(self, cell, generation):
+        job = {"cell": replace(cell, notebook=Path(cell.notebook.name)), "notebook": cell.notebook.read_text(encoding="utf-8"),
+               "generation": generation, "threads": self.threads, "memory_limit": self.memory_limit, "versions": _versions()}
+        return self._client.submit(run_packed, job, key=f"{cell.id}-{uuid.uuid4().hex}", pure=False,
+                                   resources={"GPU": 1} if cell.gpu else None)
+
+    def _ended(self, running):
+        """Futures that have ended, at least one; an error once the scheduler is away."""
+        from distributed import wait
+
+        while True:
+            try:
+                with self._client.as_current():
+                    ended = wait(list(running), timeout=1, return_when="FIRST_COMPLETED").done
+                if all(future.status in ("finished", "error") for future in ended):
+                    return ended
+            except TimeoutError:
+                if self._client.status in ("running", "connecting"):
+                    continue
+            except CancelledError:
+                pass
+            raise TalError("the scheduler is gone", where=self.address, remedy="Start it again; what is finished is kept, and the same "
+                           "command goes on from there.")
+
+    def _take(self, cell, future):
+        if future.status == "error":
+            error = future.exception()
+            if type(error).__name__ == "KilledWorker":
+                return Gone("it took its worker with it several times: was it out of memory?")
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        reason, archive, checksum = future.result()
+        if archive is None:
+            return reason
+        if hashlib.sha256(archive).hexdigest() != checksum:
+            return Gone("what came back was damaged on the way")
+        part = part_of(self.folder, cell.id)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+            packed.extractall(part, filter="data")
+        if reason is not None:
+            return keep_failed(self.folder, cell.id, reason)
+        put_in_place(self.folder, cell.id)
+        return None
+
+
+def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
+    """On a worker: run the cell in a scratch folder; why it failed (None: it did not), its run folder as an archive, the archive's hash."""
+    cell: Cell = job["cell"]
+    if problem := _not_as_here(job["versions"], cell):
+        return f"worker {socket.gethostname()}: {problem}", None, ""
+    with tempfile.TemporaryDirectory(prefix="tal-cell-") as scratch:
+        notebook = Path(scratch) / cell.notebook.name
+        notebook.write_text(job["notebook"], encoding="utf-8")
+        runs = Path(scratch) / "runs"
+        runs.mkdir()
+        reason = _processes(job["threads"], job["memory_limit"]).run(cell, notebook, job["generation"], runs)
+        folder = runs / (cell.id if reason is None else f"{cell.id}.failed")
+        if not folder.is_dir():
+            return reason, None, ""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as packed:
+            packed.add(folder, arcname=".")
+        return reason, buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+@cache
+def _processes(threads, memory_limit):
+    """The warm processes of this worker; they end with it."""
+    return WarmProcesses(threads, memory_limit)
+
+
+def _versions():
+    return {"tal_lib": __version__, "commit": git_commit().rstrip("+")}
+
+
+def _not_as_here(versions, cell):
+    """Why a cell must not run on this worker: another library or other data would give other numbers under the same id."""
+    if versions != (mine := _versions()):
+        return (f"has tal_lib {mine['tal_lib']} at commit {mine['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
+                f"{versions['commit'] or 'unknown'}. Install the same on both.")
+    benchmark = cell.parameters.get("benchmark")
+    if not benchmark:
+        return None
+    try:
+        found = data_hash(benchmark)
+    except TalError as error:
+        return str(error)
+    return None if found == cell.data_hash else (f"has other data for {benchmark} (hash {found}, the sweep has {cell.data_hash}). Copy the "
+                                                 "same files there and point TAL_DATA at them.")
+
+
+def _local(number):
+    """N workers on this machine, a process and a thread each."""
+    from distributed import LocalCluster
+
+    if not number.isdigit() or int(number) < 1:
+        raise TalError(f"cluster local:{number}", remedy="Give the number of workers: local:2.")
+    return LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+                        silence_logs=ERROR)
+
+
+def _slurm(path):
+    """Workers as Slurm jobs, as a YAML file describes them: `jobs`, `gpu`, and what `dask_jobqueue.SLURMCluster` takes."""
+    try:
+        options = yaml.safe_load(Path(path).read_text())
+        jobs, gpu = options.pop("jobs", 1), options.pop("gpu", False)
+    except FileNotFoundError:
+        raise TalError("cluster file not found", where=path, remedy="See docs/cluster.md.") from None
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise TalError(f"not a cluster description ({type(error).__name__})", where=path, remedy="See docs/cluster.md.") from None
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise TalError("sweeps on Slurm need dask-jobqueue", remedy="pip install 'efficient-tal[cluster]'") from None
+    if gpu:
+        options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--resources", "GPU=1"]
+    try:
+        cluster = SLURMCluster(**options)
+    except (TypeError, ValueError) as error:
+        raise TalError(f"not a cluster description ({error})", where=path, remedy="See docs/cluster.md.") from None
+    cluster.scale(jobs=jobs)
+    return cluster

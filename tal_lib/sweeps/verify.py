@@ -1,0 +1,122 @@
+"""Run a random sample of committed cells again and see whether their numbers hold."""
+
+import json
+import random
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY, digest
+from tal_lib.provenance import provenance
+from tal_lib.sweeps.grid import Cell, data_hash, read_notebook
+from tal_lib.sweeps.ledger import RESULT, read_all
+from tal_lib.sweeps.local import WarmProcesses
+
+# what depends on the machine's speed, memory and load, not on the computation
+MEASURED = re.compile(r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall")
+EQUAL, CLOSE, DIFFERS, NOT_RUN = "equal", "close", "differs", "not run"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one cell."""
+
+    cell: str
+    notebook: str
+    parameters: dict
+    verdict: str  # EQUAL, CLOSE, DIFFERS or NOT_RUN
+    difference: float  # the largest of any number, relative to the larger of its values and 1; NaN if not run
+    remark: str
+
+
+def verify(results: str | Path = "results", sample: int = 3, seed: int | None = None, tolerance: float = 0.01, longest: float = 300.0,
+           only: dict[str, str] | None = None, notebooks: str | Path = REPOSITORY / "notebooks") -> Iterator[Verdict]:
+    """Run cells of the ledgers again and compare every number that does not depend on the machine's speed.
+
+    Same seed, machine, versions and threads give the same bits; elsewhere sums come in another order, so that numbers differ in the last
+    digits and training carries the difference on: `close` is at most `tolerance`, of a number's size or, below 1, absolutely.
+
+    Args:
+        sample: how many cells, drawn at random (`seed`: the same ones again); longest: of those that took at most so many seconds.
+        only: of those whose parameters have these values (compared as text).
+
+    Raises:
+        TalError: no ledger, or no cell like that in any.
+    """
+    records = [record for record in read_all(results) if record.get("seconds", 0) <= longest and _compared(record["tables"])
+               and all(str(record["parameters"].get(name)) == value for name, value in (only or {}).items())]
+    if not records:
+        raise TalError("no such cell in any ledger", where=Path(results) / "ledger", remedy="Check the folder, --only and --longest.")
+    for record in random.Random(seed).sample(records, min(sample, len(records))):
+        yield _again(record, Path(notebooks), tolerance)
+
+
+def _again(record, notebooks, tolerance):
+    about = (record["id"], record["notebook"], record["parameters"])
+    known = record["provenance"]
+    try:
+        notebook = notebooks / record["notebook"]
+        defaults, code = read_notebook(notebook)
+        benchmark = record["parameters"].get("benchmark")
+        data = data_hash(benchmark) if benchmark else ""
+    except TalError as error:
+        return Verdict(*about, NOT_RUN, np.nan, str(error))
+    if data != known["data_hash"]:
+        return Verdict(*about, NOT_RUN, np.nan, f"made with other data for {benchmark} (hash {known['data_hash']}, here {data})")
+    if set(record["parameters"]) - set(defaults):
+        return Verdict(*about, NOT_RUN, np.nan, "made by an older notebook with other parameters")
+    remarks = ["made by an older notebook"] if digest(code, record["parameters"], data) != record["id"] else []
+    now = provenance()
+    remarks += [f"{name} was {known[name]}" for name in ("torch_version", "device_name", "tal_lib_version") if known[name] != now[name]]
+    cell = Cell("verify", notebook, record["parameters"], data, record["id"])
+    processes = WarmProcesses(known.get("threads") or 1)
+    with tempfile.TemporaryDirectory(prefix="tal-verify-") as folder:
+        try:
+            reason = processes.run(cell, notebook, 0, Path(folder))
+        finally:
+            processes.close()
+        if reason is not None:
+            return Verdict(*about, NOT_RUN, np.nan, f"{reason}")
+        again = json.loads((Path(folder) / record["id"] / RESULT).read_text())
+    difference = largest_difference(record["tables"], again["tables"])
+    verdict = EQUAL if difference == 0 else CLOSE if difference <= tolerance else DIFFERS
+    return Verdict(*about, verdict, difference, "; ".join(remarks))
+
+
+def _compared(tables):
+    """Tables and their columns that are compared: table → frame."""
+    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    frames = {name: frame[[column for column in frame if not MEASURED.search(column)]] for name, frame in frames.items()
+              if name != "machines"}
+    return {name: frame for name, frame in frames.items() if frame.select_dtypes("number").size}
+
+
+def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict]]) -> float:
+    """The largest |a − b| / max(1, |a|, |b|) of all numbers in tables that do not measure speed; infinite where rows, texts or what is
+    missing differ."""
+    before, after = _compared(before), _compared(after)
+    if before.keys() != after.keys():
+        return np.inf
+    worst = 0.0
+    for name, frame in before.items():
+        other = after[name]
+        if frame.shape != other.shape or set(frame) != set(other):
+            return np.inf
+        for column in frame:
+            a, b = frame[column], other[column]
+            if not (pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b)):
+                if a.map(str).tolist() != b.map(str).tolist():
+                    return np.inf
+                continue
+            a, b = a.to_numpy(float), b.to_numpy(float)
+            if (np.isnan(a) != np.isnan(b)).any():
+                return np.inf
+            apart = np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
+            worst = max(worst, float(np.nanmax(apart, initial=0.0)))
+    return worst
