@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from functools import cache
 from logging import ERROR
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from tal_lib.errors import TalError
 from tal_lib.provenance import git_commit
 from tal_lib.sweeps.cell import keep_failed, part_of, put_in_place
 from tal_lib.sweeps.grid import Cell, data_hash
-from tal_lib.sweeps.local import Gone, WarmProcesses
+from tal_lib.sweeps.local import Gone, warm_processes
 
 FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
 AHEAD = 2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
@@ -144,7 +143,7 @@ def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
         notebook.write_text(job["notebook"], encoding="utf-8")
         runs = Path(scratch) / "runs"
         runs.mkdir()
-        reason = _processes(job["threads"], job["memory_limit"]).run(cell, notebook, job["generation"], runs)
+        reason = warm_processes(job["threads"], job["memory_limit"]).run(cell, notebook, job["generation"], runs)
         folder = runs / (cell.id if reason is None else f"{cell.id}.failed")
         if not folder.is_dir():
             return reason, None, ""
@@ -152,12 +151,6 @@ def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
         with tarfile.open(fileobj=buffer, mode="w") as packed:
             packed.add(folder, arcname=".")
         return reason, buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
-
-
-@cache
-def _processes(threads, memory_limit):
-    """The warm processes of this worker; they end with it."""
-    return WarmProcesses(threads, memory_limit)
 
 
 def _versions():

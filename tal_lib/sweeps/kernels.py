@@ -18,6 +18,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 
 from tal_lib.nursery import die_with_parent
 from tal_lib.processes import allow_memory, child_environment
+from tal_lib.provenance import git_commit
 
 ENGINE = "warm"
 LONGEST_OUTPUT = 1_000_000  # characters a cell prints
@@ -146,3 +147,4 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register(ENGINE, _Engine)
+git_commit()  # now: forks run what is imported here, whatever becomes of the files meanwhile

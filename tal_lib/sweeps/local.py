@@ -3,8 +3,8 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 from tal_lib.files import REPOSITORY
 from tal_lib.nursery import Failed, Nursery
@@ -23,17 +23,16 @@ class Gone(Exception):
 class WarmProcesses:
     """Nurseries, as many as cells run at once; each runs one cell after another."""
 
-    def __init__(self, threads: int, memory_limit: int | None = None):
-        self.threads, self.memory_limit = threads, memory_limit
-        self._idle: SimpleQueue[Nursery] = SimpleQueue()
-        self._all: list[Nursery] = []
-        self._closed = False
+    def __init__(self, threads: int, memory_limit: int | None, environment: dict[str, str]):
+        self.threads, self.memory_limit, self._environment = threads, memory_limit, environment
+        self._idle: list[Nursery] = []
+        self._busy: list[Nursery] = []
 
     def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | Gone | None:
         """Run one cell into `<folder>/<id>`: None, or why it failed."""
-        nursery = None
+        nursery = self._idle.pop() if self._idle else Nursery(self._environment, IMPORTS)
+        self._busy.append(nursery)
         try:
-            nursery = self._borrow()
             return nursery.run(RUN_CELL, time_limit=cell.time_limit, id=cell.id, sweep=cell.sweep, notebook=str(notebook),
                                name=cell.notebook.name, parameters=cell.parameters, data_hash=cell.data_hash, generation=generation,
                                runs=str(folder), cwd=str(REPOSITORY), threads=self.threads, memory_limit=self.memory_limit)
@@ -43,44 +42,47 @@ class WarmProcesses:
             shutil.rmtree(part_of(folder, cell.id), ignore_errors=True)
             return Gone(str(failed))
         finally:
-            if nursery is not None and nursery.alive:
-                self._idle.put(nursery)
+            self._busy.remove(nursery)
+            if nursery.alive:
+                self._idle.append(nursery)
 
-    def _borrow(self):
-        try:
-            while not (nursery := self._idle.get_nowait()).alive:
-                pass
-            return nursery
-        except Empty:
-            if self._closed:
-                raise Failed("the sweep has ended") from None
-            nursery = Nursery(kernel_environment(self.threads), IMPORTS)
-            self._all.append(nursery)
-            return nursery
-
-    def close(self):
-        """End all, with what they run; none begins any more."""
-        self._closed = True
-        for nursery in self._all:
+    def stop(self):
+        """End what runs; idle nurseries stay for the next sweep of this process."""
+        for nursery in list(self._busy):
             nursery.close()
+
+
+@cache
+def _processes(threads, memory_limit, environment):
+    return WarmProcesses(threads, memory_limit, dict(environment))
+
+
+def warm_processes(threads: int, memory_limit: int | None = None) -> WarmProcesses:
+    """This process's nurseries for such cells, in today's environment; they end with this process."""
+    return _processes(threads, memory_limit, tuple(sorted(kernel_environment(threads).items())))
 
 
 class Local:
     """Runs cells into a folder, `jobs` at a time, each with so many CPU threads."""
 
     def __init__(self, folder: Path, jobs: int, threads: int, memory_limit: int | None = None):
-        self.folder, self.jobs, self._processes = folder, jobs, WarmProcesses(threads, memory_limit)
+        self.folder, self.jobs, self._processes = folder, jobs, warm_processes(threads, memory_limit)
+        self._stopped = False
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._processes.close()
+        self._stopped = True
+        self._processes.stop()
+
+    def _run(self, cell, generation):
+        return Gone("the sweep has ended") if self._stopped else self._processes.run(cell, cell.notebook, generation, self.folder)
 
     def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
         """Each cell with None, or with why it failed, as they end; `Gone` where its process was lost."""
         pool = ThreadPoolExecutor(jobs or self.jobs)
-        futures = {pool.submit(self._processes.run, cell, cell.notebook, generations[cell.id], self.folder): cell for cell in cells}
+        futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

@@ -16,7 +16,7 @@ from tal_lib.files import REPOSITORY, digest
 from tal_lib.provenance import provenance
 from tal_lib.sweeps.grid import Cell, data_hash, read_notebook
 from tal_lib.sweeps.ledger import RESULT, read_all
-from tal_lib.sweeps.local import WarmProcesses
+from tal_lib.sweeps.local import warm_processes
 
 # what depends on the machine's speed, memory and load, not on the computation
 MEASURED = re.compile(r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall")
@@ -73,14 +73,10 @@ def _again(record, notebooks, tolerance):
         return Verdict(*about, NOT_RUN, np.nan, "made by an older notebook with other parameters")
     remarks = ["made by an older notebook"] if digest(code, record["parameters"], data) != record["id"] else []
     now = provenance()
-    remarks += [f"{name} was {known[name]}" for name in ("torch_version", "device_name", "tal_lib_version") if known[name] != now[name]]
+    remarks += [f"{name} was {known[name]}" for name in ("torch_version", "device_name", "git_commit") if known[name] != now[name]]
     cell = Cell("verify", notebook, record["parameters"], data, record["id"])
-    processes = WarmProcesses(known.get("threads") or 1)
     with tempfile.TemporaryDirectory(prefix="tal-verify-") as folder:
-        try:
-            reason = processes.run(cell, notebook, 0, Path(folder))
-        finally:
-            processes.close()
+        reason = warm_processes(known.get("threads") or 1).run(cell, notebook, 0, Path(folder))
         if reason is not None:
             return Verdict(*about, NOT_RUN, np.nan, f"{reason}")
         again = json.loads((Path(folder) / record["id"] / RESULT).read_text())

@@ -1,6 +1,5 @@
 """Sweeps as they really run: processes, a killed driver, failing cells, resumed ledgers."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,12 +9,12 @@ import time
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from tal_lib import TalError, sweeps
 from tal_lib.cli import main
 from tal_lib.files import REPOSITORY
 from tal_lib.sweeps.ledger import finished_runs, read_ledger, update_ledger
+
 
 def test_runs_each_cell_once_and_resumes(project, capsys):
     grid = project.make()

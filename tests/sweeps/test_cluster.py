@@ -1,0 +1,235 @@
+"""Sweeps on real Dask clusters of this machine: workers and schedulers that are killed, workers that join, data that differ, hosts."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from tal_lib import TalError, sweeps
+from tal_lib.files import REPOSITORY
+
+pytest.importorskip("distributed")
+NUMBERS = (1, 2, 3, 4)
+WHOLE = [(n, n * n) for n in NUMBERS]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+
+
+class Processes:
+    """Scheduler and workers as processes of their own, perhaps each in a network namespace."""
+
+    def __init__(self):
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.all = []
+
+    def start(self, *command, within=()):
+        process = subprocess.Popen([*within, sys.executable, "-m", "distributed.cli." + command[0], *command[1:]], env=ENVIRONMENT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.all.append(process)
+        return process
+
+    def scheduler(self, host="127.0.0.1", within=()):
+        return self.start("dask_scheduler", "--host", host, "--port", str(self.port), "--no-dashboard", within=within)
+
+    def worker(self, *options, within=()):
+        return self.start("dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--memory-limit", "0",
+                          "--death-timeout", "60", *options, within=within)
+
+    def kill(self, process):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def processes():
+    here = Processes()
+    yield here
+    for process in here.all:
+        if process.poll() is None:
+            here.kill(process)
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.1)
+
+
+class Sweep(threading.Thread):
+    """A sweep in a thread; `outcome` is its result or its error."""
+
+    def __init__(self, grid, project, address):
+        super().__init__(daemon=True)
+        self.arguments, self.outcome = (grid, {"cluster": address, **project.where}), None
+        self.start()
+
+    def run(self):
+        try:
+            self.outcome = sweeps.run(self.arguments[0], **self.arguments[1])
+        except BaseException as error:
+            self.outcome = error
+
+    def result(self, seconds=120):
+        self.join(seconds)
+        assert not self.is_alive(), "the sweep does not end"
+        return self.outcome
+
+
+def test_workers_of_this_machine(project):
+    """`local:2` gives the tables of a sweep without a cluster, and a failing cell its traceback."""
+    grid = project.make(NUMBERS, fail=(3,))
+    result = sweeps.run(grid, cluster="local:2", **project.where)
+    assert list(result.failed.values()) == ["RuntimeError: told to fail"] and not project.left_over()
+    assert (result.runs / f"{next(iter(result.failed))}.failed" / "notebook.ipynb").stat().st_size > 1000
+    on_cluster = project.tables()
+    shutil.rmtree(project.where["runs"])
+    project.ledger.unlink()
+    sweeps.run(grid, **project.where)
+    assert project.tables() == on_cluster and len(on_cluster) == 3
+
+
+def test_a_worker_is_killed_and_another_joins(project, processes):
+    """SIGKILL to the only worker amid a cell; the cell runs on the one that comes later."""
+    grid = project.make(NUMBERS, sleep=0.5)
+    processes.scheduler()
+    first = processes.worker()
+    sweep = Sweep(grid, project, processes.address)
+    wait_for(lambda: len(project.log()) >= 2)
+    processes.kill(first)
+    done = project.finished()
+    processes.worker()
+    assert sweep.result().complete and project.squares() == WHOLE
+    assert set(done) <= set(project.finished()) and len(project.log()) <= len(NUMBERS) + 2  # nothing that was done is done again
+
+
+def test_the_scheduler_is_killed(project, processes):
+    grid = project.make(NUMBERS, sleep=1.0)
+    scheduler, worker = processes.scheduler(), processes.worker()
+    sweep = Sweep(grid, project, processes.address)
+    wait_for(lambda: project.finished())
+    processes.kill(scheduler)
+    error = sweep.result()
+    assert isinstance(error, TalError) and "the scheduler is gone. Start it again" in str(error)
+    processes.kill(worker)
+    done = project.finished()
+    assert 1 <= len(done) < len(NUMBERS)
+    processes.scheduler(), processes.worker()
+    result = Sweep(grid, project, processes.address).result()
+    assert result.complete and result.done_before == len(done) and project.squares() == WHOLE and not project.left_over()
+
+
+def test_no_scheduler_there(project, monkeypatch):
+    monkeypatch.setattr(sweeps.cluster, "CONNECT_SECONDS", 2)
+    with pytest.raises(TalError, match="tcp://127.0.0.1:9: no scheduler answers"):
+        sweeps.run(project.make(), cluster="tcp://127.0.0.1:9", **project.where)
+    for address in ("nowhere", "local:none", "local:0", "slurm:none.yaml"):
+        with pytest.raises(TalError, match=r"cluster nowhere|'nowhere'|Give the number of workers|cluster file not found"):
+            sweeps.run(project.make(), cluster=address, **project.where)
+
+
+def test_gpu_cells_go_to_workers_that_have_one(project, processes):
+    grid = project.make((1,), gpu=True)
+    processes.scheduler(), processes.worker()
+    sweep = Sweep(grid, project, processes.address)
+    time.sleep(6)
+    assert project.log() == []  # the worker without waits
+    processes.worker("--resources", "GPU=1")
+    assert sweep.result().complete
+
+
+def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeypatch):
+    from tal_lib.sweeps import cluster
+    from tal_lib.sweeps.grid import Cell
+
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", {"benchmark": "synthetic"}, "0" * 16, "x")
+    job = {"cell": cell, "notebook": "", "generation": 0, "threads": 1, "memory_limit": None, "versions": cluster._versions()}
+    reason, archive, _ = cluster.run_packed(job)
+    assert "has other data for synthetic" in reason and "TAL_DATA" in reason and archive is None
+    monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789")
+    assert "at commit 0123456789, the sweep" in cluster.run_packed(job)[0]
+
+
+SBATCH = """#!/bin/sh
+# what Slurm's own command does, without the queue: run the job script in the background and say its number
+for script; do :; done
+setsid sh "$script" > {folder}/job.log 2>&1 &
+echo "$!" >> {folder}/jobs
+echo "Submitted batch job $!"
+"""
+
+
+def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch):
+    """dask-jobqueue's scripts, really submitted, to an `sbatch` that runs them here."""
+    pytest.importorskip("dask_jobqueue")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (("sbatch", SBATCH.format(folder=tmp_path)), ("scancel", "#!/bin/sh\nkill -9 -- -$1 2>/dev/null\ntrue\n")):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    description = tmp_path / "slurm.yaml"
+    description.write_text("{jobs: 2, gpu: true, cores: 1, memory: 2GB, queue: short, walltime: '00:10:00', interface: lo, "
+                           f"local_directory: {tmp_path}, log_directory: {tmp_path}}}")
+    result = sweeps.run(project.make((1, 2), gpu=True), cluster=f"slurm:{description}", **project.where)
+    assert result.complete and project.squares() == [(1, 1), (2, 4)]
+    assert len((tmp_path / "jobs").read_text().split()) == 2
+
+
+@pytest.fixture
+def hosts():
+    """Two hosts beside this one: network namespaces, 10.77.0.1 and 2, on a bridge whose end here is 10.77.0.254."""
+    names = [f"tal{os.getpid() % 10000}{letter}" for letter in "ab"]
+    bridge = f"tb{os.getpid() % 10000}"
+
+    def ip(*arguments):
+        return subprocess.run(["ip", *arguments], capture_output=True)
+
+    try:
+        if ip("link", "add", bridge, "type", "bridge").returncode:
+            pytest.skip("no network namespaces here")
+    except FileNotFoundError:
+        pytest.skip("no network namespaces here")
+    ip("addr", "add", "10.77.0.254/24", "dev", bridge)
+    ip("link", "set", bridge, "up")
+    for number, name in enumerate(names, 1):
+        ip("netns", "add", name)
+        ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", f"{name}v", "master", bridge, "up")
+        for arguments in (("addr", "add", f"10.77.0.{number}/24", "dev", "eth0"), ("link", "set", "eth0", "up"), ("link", "set", "lo", "up")):
+            ip("-n", name, *arguments)
+    yield names, ip
+    for name in names:
+        ip("link", "del", f"{name}v")
+        ip("netns", "del", name)
+    ip("link", "del", bridge)
+
+
+def test_hosts_of_which_one_is_cut_off(project, processes, hosts):
+    """A scheduler here, two workers on two other hosts; the cable of one of these is pulled amid a cell."""
+    names, ip = hosts
+    processes.address = f"tcp://10.77.0.254:{processes.port}"
+    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
+    ENVIRONMENT.update(quick)
+    try:
+        processes.scheduler("10.77.0.254")
+        for number, name in enumerate(names, 1):
+            processes.worker("--host", f"10.77.0.{number}", within=("ip", "netns", "exec", name))
+        sweep = Sweep(project.make(NUMBERS, sleep=1.0), project, processes.address)
+        wait_for(lambda: len(project.log()) >= 3)
+        ip("link", "set", f"{names[1]}v", "down")
+        result = sweep.result(180)
+    finally:
+        for name in quick:
+            ENVIRONMENT.pop(name)
+    assert result.complete and project.squares() == WHOLE
