@@ -7,6 +7,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
+
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
 
@@ -20,11 +22,11 @@ def read_ledger(path: str | Path) -> dict[str, dict]:
     if not path.is_file():
         return {}
     records = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = orjson.loads(line)
             records[record["id"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (orjson.JSONDecodeError, KeyError, TypeError):
             raise TalError("not a ledger line", where=f"{path}, line {number}",
                            remedy="Restore the file from git; finished runs in the run folders are found again.") from None
     return records
@@ -46,9 +48,9 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
             continue
         if not entry.name.startswith(".") and not entry.name.endswith(".failed") and entry.is_dir():
             try:
-                with open(os.path.join(entry.path, RESULT), encoding="utf-8") as file:
-                    record = json.load(file)
-            except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+                with open(os.path.join(entry.path, RESULT), "rb") as file:
+                    record = orjson.loads(file.read())
+            except (OSError, orjson.JSONDecodeError):
                 continue
             if isinstance(record, dict) and record.get("id") == entry.name:
                 records[entry.name] = record
@@ -64,17 +66,16 @@ def _locked(path):
         yield
 
 
-def update_ledger(path: str | Path, records: dict[str, dict]) -> dict[str, dict]:
-    """Add records to a ledger: the union by id, written whole and renamed. Returns the union."""
+def update_ledger(path: str | Path, records: dict[str, dict]) -> None:
+    """Add records to a ledger: the union by id, written whole and renamed."""
     path = Path(path)
     if not records:
-        return read_ledger(path)
+        return
     with _locked(path):
         union = read_ledger(path) | records
         text = "".join(json.dumps(union[key], sort_keys=True) + "\n" for key in sorted(union))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-    return union
 
 
 class LedgerWriter:

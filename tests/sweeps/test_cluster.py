@@ -206,8 +206,9 @@ def hosts():
         ip("netns", "add", name)
         ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
         ip("link", "set", f"{name}v", "master", bridge, "up")
-        for arguments in (("addr", "add", f"10.77.0.{number}/24", "dev", "eth0"), ("link", "set", "eth0", "up"), ("link", "set", "lo", "up")):
-            ip("-n", name, *arguments)
+        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        for device in ("eth0", "lo"):
+            ip("-n", name, "link", "set", device, "up")
     yield names, ip
     for name in names:
         ip("link", "del", f"{name}v")
