@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
         raise TalError("annotation file not found", where=path, remedy="Give the path of the data set's annotations.")
     try:
         text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TalError(f"cannot be read ({error})", where=path, remedy="Copy or download the file again.") from None
     if text.lstrip()[:1] in ("{", "["):
         recordings, segments = _from_json(text, path)

@@ -4,7 +4,6 @@ Tensor names of the released files as in their authors' repositories (happyharry
 TuanTNG/TemporalMaxer).
 """
 
-import pickle
 import re
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TalError("file not found", where=path, remedy="Train a model with `tal train`.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # damaged pickles end in any exception
         raise TalError(f"not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
                        where=path, remedy="Copy or train it again.") from None
     if not isinstance(content, dict):

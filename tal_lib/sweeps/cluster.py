@@ -31,6 +31,7 @@ from tal_lib.sweeps.local import Gone, warm_processes
 FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
 AHEAD = 2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
 CONNECT_SECONDS = 20
+SEE = "docs/cluster.md has an example."
 
 
 class Cluster:
@@ -183,24 +184,36 @@ def _local(number):
                         silence_logs=ERROR)
 
 
-def _slurm(path):
-    """Workers as Slurm jobs, as a YAML file describes them: `jobs`, `gpu`, and what `dask_jobqueue.SLURMCluster` takes."""
+def read_description(path: str | Path) -> dict:
+    """What a YAML file says of a Slurm cluster: `jobs`, `gpu`, and what `dask_jobqueue.SLURMCluster` takes."""
     try:
-        options = yaml.safe_load(Path(path).read_text())
-        jobs, gpu = options.pop("jobs", 1), options.pop("gpu", False)
+        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TalError("cluster file not found", where=path, remedy="See docs/cluster.md.") from None
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-        raise TalError(f"not a cluster description ({type(error).__name__})", where=path, remedy="See docs/cluster.md.") from None
+        raise TalError("cluster file not found", where=path, remedy=SEE) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise TalError(f"not valid YAML ({type(error).__name__})", where=path, remedy=SEE) from None
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise TalError("not a cluster description: no names and values in it", where=path, remedy=SEE)
+    options = {"jobs": 1, "gpu": False, "worker_extra_args": []} | options
+    for name, kind in (("jobs", int), ("gpu", bool), ("worker_extra_args", list)):
+        if type(options[name]) is not kind:
+            raise TalError(f"{name}: {options[name]!r} is not {kind.__name__}", where=path, remedy=SEE)
+    return options
+
+
+def _slurm(path):
+    """Workers as Slurm jobs."""
+    options = read_description(path)
+    jobs, gpu = options.pop("jobs"), options.pop("gpu")
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise TalError("sweeps on Slurm need dask-jobqueue", remedy="pip install 'efficient-tal[cluster]'") from None
     if gpu:
-        options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--resources", "GPU=1"]
+        options["worker_extra_args"] = [*options["worker_extra_args"], "--resources", "GPU=1"]
     try:
         cluster = SLURMCluster(**options)
     except (TypeError, ValueError) as error:
-        raise TalError(f"not a cluster description ({error})", where=path, remedy="See docs/cluster.md.") from None
+        raise TalError(f"not a cluster description ({error})", where=path, remedy=SEE) from None
     cluster.scale(jobs=jobs)
     return cluster

@@ -100,7 +100,10 @@ def _expand(path, sweep, block):
         parameters = defaults | fixed | dict(zip(grid, values))
         parameters = {name: float(value) if isinstance(defaults[name], float) else value for name, value in parameters.items()}
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
-        data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
+        try:
+            data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
+        except TalError as error:
+            raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
         yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data),
                    block.get("alone", False), block.get("gpu", False), 60 * block["time_limit"] if "time_limit" in block else None)
 

@@ -45,7 +45,8 @@ def load_model(path: str | Path) -> Trained:
         model = models.build_from(spec)
         model.load_state_dict(content["state_dict"])  # the texts of the classes with it, where the model reads names
         model.class_names = tuple(content["classes"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise TalError(f"does not fit the model it names ({str(error).splitlines()[0]})", where=path,
-                       remedy="It was written by another version; train it again.") from None
-    return Trained(model.eval(), tuple(content["classes"]), FeatureSpec(**content["feature_spec"]), content["stream"])
+        features = FeatureSpec(**content["feature_spec"])
+    except Exception as error:  # whatever a file may say of itself
+        raise TalError(f"does not fit the model it names ({(str(error) or type(error).__name__).splitlines()[0]})", where=path,
+                       remedy="It is damaged or of another version; train it again.") from None
+    return Trained(model.eval(), tuple(content["classes"]), features, content["stream"])
