@@ -174,8 +174,15 @@ def _program(deployed, example):
 
 def _write_onnx(deployed, example, path):
     outputs = ["segments", "scores"] if deployed.decodes else None
-    program = torch.onnx.export(_program(deployed, example), dynamo=True, input_names=["features", "mask"], output_names=outputs,
-                                verbose=False)
+    from onnx_ir.passes import PassError
+
+    traced = _program(deployed, example)
+    write = lambda optimize: torch.onnx.export(traced, dynamo=True, input_names=["features", "mask"], output_names=outputs,  # noqa: E731
+                                               verbose=False, optimize=optimize)
+    try:
+        program = write(optimize=True)
+    except PassError:  # the optimizer's inliner gives up on large scans; onnxruntime optimizes what it loads in any case
+        program = write(optimize=False)
     program.save(path)
 
 

@@ -102,6 +102,17 @@ def test_no_pickle_is_executed(name, tmp_path):
     assert flag.exists()  # the harm is real
 
 
+def test_a_small_pickle_does_not_take_all_memory(tmp_path):
+    """Seven bytes, found by fuzzing, for which Python's unpickler takes more than 8 GB."""
+    with pytest.raises(TalError, match="s.pkl: not a pickle of plain values .it numbers 2,037,997,921 objects"):
+        fuzz.READERS["class_scores_pickle"][1](_written(tmp_path / "s.pkl", b"N" + b"r" + b"aayy" + b"."))
+
+
+def _written(path, data):
+    path.write_bytes(data)
+    return path
+
+
 def test_no_pickle_in_an_authors_checkpoint_is_executed(tmp_path):
     flag, path = tmp_path / "executed", tmp_path / "epoch_034.pth.tar"
     torch.save({"state_dict_ema": Harm(flag)}, path)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _unpickle(raw, path):
     try:
+        for operation, argument, _ in pickletools.genops(raw):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):  # the unpickler would make room for as many
+                raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
         return _PlainUnpickler(io.BytesIO(raw), encoding="latin1").load()
     except Exception as error:  # whatever a broken stream raises
         raise TalError(f"not a pickle of plain values ({error})", where=path, remedy=SHAPE) from None
