@@ -2,9 +2,9 @@
 
     python benchmarks/study_cost.py [--preset paper] [--gmacs-per-second 1000]
 
-A training step is taken as three forward passes (forward, and twice that backward), as many as the recipe has epochs. CPU hours: at the share of
-MACs a second that each model reached in training on HAPT (results/training_step.csv; models without a row there: the median). GPU hours: at a
-speed that you state, because none was measured. Storage: the run folder of one cell.
+A training step is taken as three forward passes (forward, and twice that backward), as many as the recipe has epochs. CPU hours: at the
+MACs a second that each model reached in training on HAPT (results/training_step.csv; models without a row there: the median). GPU hours:
+at a speed that you state, because none was measured.
 """
 
 import argparse

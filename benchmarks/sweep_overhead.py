@@ -2,9 +2,9 @@
 
     python benchmarks/sweep_overhead.py --models window_cnn local_global actionformer
 
-Bare: the library's calls that 02_train_evaluate.ipynb makes (subset, fit, detect, propose, evaluate, write), one training after another in one
-process that has imported everything. Cells: the same trainings as a sweep on warm kernels, each with its rendered notebook, pictures included.
-Both with one CPU thread; the sweep once with one job and once with two. On a machine that does nothing else.
+Bare: the library's calls that 02_train_evaluate.ipynb makes (subset, fit, detect, propose, evaluate, write), one training after another in
+one process that has imported everything. Cells: the same trainings as a sweep on warm kernels, each with its rendered notebook, pictures
+included. Both with one CPU thread; the sweep once with one job and once with two. On a machine that does nothing else.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import pickletools
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -89,17 +90,64 @@ def _parse(raw, path):
         raise TalError(f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again.") from None
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Plain values and numpy arrays; nothing that could run code."""
+class _Dtype:
+    """Stands in for numpy's: that one, given a state that was tampered with, crashes the process."""
 
-    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
-               *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-               *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core"))}
+    def __init__(self, kind, *_):
+        self.kind, self.order = kind, "="
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def true(self) -> np.dtype:
+        dtype = np.dtype(f"{'=' if self.order == '|' else self.order}{self.kind}")
+        if dtype.kind not in "fiubUS":
+            raise pickle.UnpicklingError(f"it holds {dtype} values")
+        return dtype
+
+
+class _Array:
+    """Stands in for an array that is being put together."""
+
+    def __init__(self, *_):
+        self.values = np.empty(0)
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        self.values = _frombuffer(data, dtype, shape, "F" if fortran else "C")
+
+
+def _frombuffer(data, dtype, shape, order):
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(data, dtype.true()).reshape(shape, order=order)
+
+
+def _encode(text, encoding):
+    return text.encode({"latin1": "latin1"}[encoding])
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Plain values and numpy arrays of numbers and text; nothing that could run code, or that numpy itself would unpickle."""
+
+    ALLOWED = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encode,
+               ("collections", "OrderedDict"): OrderedDict} | {
+        (f"numpy.{core}.{module}", name): meaning for core in ("core", "_core") for module, name, meaning in (
+            ("multiarray", "_reconstruct", _Array), ("numeric", "_frombuffer", _frombuffer),
+            ("multiarray", "scalar", lambda dtype, data: _frombuffer(data, dtype, (), "C")))}
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it wants {module}.{name}")
-        return super().find_class(module, name)
+        return self.ALLOWED[module, name]
+
+
+def _plain(value):
+    """Arrays in the place of their stand-ins."""
+    if isinstance(value, _Array):
+        return value.values
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _unpickle(raw, path):
@@ -107,6 +155,6 @@ def _unpickle(raw, path):
         for operation, argument, _ in pickletools.genops(raw):
             if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):  # the unpickler would make room for as many
                 raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
-        return _PlainUnpickler(io.BytesIO(raw), encoding="latin1").load()
+        return _plain(_PlainUnpickler(io.BytesIO(raw), encoding="latin1").load())
     except Exception as error:  # whatever a broken stream raises
         raise TalError(f"not a pickle of plain values ({error})", where=path, remedy=SHAPE) from None
