@@ -64,7 +64,7 @@ def _parser():
     again.add_argument("results", nargs="?", default="results", help="folder of the ledgers (default: results)")
     again.add_argument("--sample", type=int, default=3, help="how many cells (default 3)")
     again.add_argument("--seed", type=int, default=None, help="of the draw (default: another one each time)")
-    again.add_argument("--tolerance", type=float, default=0.01, help="how far a number may be off (default 0.01, relative above 1)")
+    again.add_argument("--tolerance", type=float, default=0.02, help="how far means may be off (default 0.02: 2 points of mAP)")
     again.add_argument("--longest", type=float, default=300, metavar="SECONDS", help="draw from cells that took at most so long")
     again.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only cells with this parameter value")
     again.set_defaults(run=_verify)
@@ -214,7 +214,8 @@ def _verify(arguments):
     for one in sweeps.verify(arguments.results, arguments.sample, arguments.seed, arguments.tolerance, arguments.longest, _only(arguments)):
         held.append(one.verdict in ("equal", "close"))
         about = " ".join(str(value) for value in one.parameters.values() if value not in ("", None, {}, []))
-        apart = "" if one.verdict in ("equal", "not run") else f" by up to {one.difference:.2g}"
+        apart = ("" if one.verdict in ("equal", "not run") else
+                 f" (means by up to {one.mean_difference:.2g}, single numbers by {one.difference:.2g})")
         print(f"{one.verdict}{apart}  {one.cell}  {one.notebook.removesuffix('.ipynb')}  {about}"
               + (f"\n    {one.remark}" if one.remark else ""), flush=True)
     print(f"{sum(held)} of {len(held)} cells hold")

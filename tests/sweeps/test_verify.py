@@ -1,0 +1,55 @@
+"""`tal verify`: numbers that hold, that were tampered with, and that nobody can check."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tal_lib import TalError, sweeps
+from tal_lib.cli import main
+from tal_lib.sweeps.ledger import read_ledger
+from tal_lib.sweeps.verify import largest_difference
+
+
+def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
+    sweeps.run(project.make((3, 4)), **project.where)
+    notebooks = project.folder / "notebooks"
+    results = project.where["results"]
+    assert [one.verdict for one in sweeps.verify(results, sample=5, notebooks=notebooks)] == ["equal", "equal"]
+    records = read_ledger(project.ledger)
+    for record in records.values():
+        if record["parameters"]["number"] == 3:
+            record["tables"]["squares"][0]["square"] = 10
+    project.ledger.write_text("".join(json.dumps(record) + "\n" for record in records.values()))
+    found = {one.parameters["number"]: one for one in sweeps.verify(results, sample=5, notebooks=notebooks)}
+    assert (found[3].verdict, found[4].verdict) == ("differs", "equal") and found[3].difference == pytest.approx(0.1)
+    again = sweeps.verify(results, sample=1, seed=7, notebooks=notebooks), sweeps.verify(results, sample=1, seed=7, notebooks=notebooks)
+    assert next(again[0]).cell == next(again[1]).cell
+    project.make((3, 4), sleep=0.01)  # another notebook under the same name
+    assert "older notebook" in next(sweeps.verify(results, sample=1, notebooks=notebooks)).remark
+    assert main(["verify", results]) == 1  # the study's own notebooks have none called so
+    assert "not run" in capsys.readouterr().out
+
+
+def test_a_cell_that_fails_now_is_not_run(project):
+    sweeps.run(project.make((3,)), **project.where)
+    project.set_fault("raise RuntimeError('gone wrong')")
+    (one,) = sweeps.verify(project.where["results"], notebooks=project.folder / "notebooks")
+    assert one.verdict == "not run" and "gone wrong" in one.remark and np.isnan(one.difference)
+
+
+def test_nothing_to_verify(tmp_path):
+    with pytest.raises(TalError, match="no such cell in any ledger"):
+        next(sweeps.verify(tmp_path))
+
+
+def test_differences_by_hand():
+    rows = [{"label": "a", "ap": 0.5, "steps_s": 1.0}, {"label": "b", "ap": 0.7, "steps_s": 2.0}]
+    moved = [{"label": "a", "ap": 0.6, "steps_s": 9.0}, {"label": "b", "ap": 0.6, "steps_s": 9.0}]
+    worst, of_means = largest_difference({"t": rows}, {"t": moved})
+    assert worst == pytest.approx(0.1) and of_means == pytest.approx(0.0)
+    assert largest_difference({"t": rows}, {"t": rows}) == (0.0, 0.0)
+    large = {"t": [{"macs": 1000.0}]}, {"t": [{"macs": 1010.0}]}
+    assert largest_difference(*large)[0] == pytest.approx(10 / 1010)
+    for other in ({"t": rows[:1]}, {"u": rows}, {"t": [rows[0] | {"label": "c"}, rows[1]]}, {"t": [rows[0] | {"ap": None}, rows[1]]}):
+        assert largest_difference({"t": rows}, other) == (np.inf, np.inf)
