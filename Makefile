@@ -17,7 +17,7 @@ study: .venv/.installed  ## the quick study on generated recordings
 	@$(BIN)/tal report $(STUDY)
 
 test: .venv/.installed  ## everything that is tested
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
 	@$(BIN)/tal data fetch hapt

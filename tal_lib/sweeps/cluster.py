@@ -24,7 +24,7 @@ import yaml
 from tal_lib import __version__
 from tal_lib.errors import TalError
 from tal_lib.provenance import git_commit
-from tal_lib.sweeps.cell import keep_failed, part_of, put_in_place
+from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
 from tal_lib.sweeps.grid import Cell, data_hash
 from tal_lib.sweeps.local import Gone, warm_processes
 

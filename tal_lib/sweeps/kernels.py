@@ -17,19 +17,11 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from tal_lib.nursery import die_with_parent
-from tal_lib.processes import allow_memory, child_environment
+from tal_lib.processes import allow_memory
 from tal_lib.provenance import git_commit
 
 ENGINE = "warm"
 LONGEST_OUTPUT = 1_000_000  # characters a cell prints
-# what the notebooks import; matplotlib.pyplot is left to the kernel, which chooses how figures are shown
-IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell", "pandas", "torch", "matplotlib", "scipy.stats", "tal_lib.data", "tal_lib.models",
-           "tal_lib.training", "tal_lib.evaluation", "tal_lib.sweeps")
-
-
-def kernel_environment(threads: int) -> dict[str, str]:
-    """Environment of a nursery of kernels with so many CPU threads each."""
-    return child_environment(threads) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 class ForkedKernel:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 from tal_lib.files import REPOSITORY
 from tal_lib.nursery import Failed, Nursery
-from tal_lib.sweeps.cell import keep_failed, part_of
+from tal_lib.processes import child_environment
+from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell
-from tal_lib.sweeps.kernels import IMPORTS, kernel_environment
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 LEAST_FREE = 2**20  # bytes of disk, below which nothing can be written
+# what the notebooks import; matplotlib.pyplot is left to the kernel, which chooses how figures are shown
+IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell", "pandas", "torch", "matplotlib", "scipy.stats", "tal_lib.data", "tal_lib.models",
+           "tal_lib.training", "tal_lib.evaluation", "tal_lib.sweeps")
+
+
+def kernel_environment(threads: int) -> dict[str, str]:
+    """Environment of a nursery of kernels with so many CPU threads each."""
+    return child_environment(threads) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 class Gone(Exception):

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from tal_lib import models
-from tal_lib.data import limited_subset, load_benchmark
 from tal_lib.sweeps.ledger import finished_runs
-from tal_lib.training import fit, recipe_for, seed_everything
 
 HERE = "trained here"
 
@@ -28,6 +25,10 @@ def checkpoint_of(benchmark: str, model: str, preset: str, seed: int, recipe: di
     Args:
         recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be trained.
     """
+    from tal_lib import models
+    from tal_lib.data import limited_subset, load_benchmark
+    from tal_lib.training import fit, recipe_for, seed_everything
+
     about = {"benchmark": benchmark, "model": model, "preset": preset, "fraction": 1.0, "seed": seed, "recipe": recipe}
     if found := trained_in(runs, **about, stream="", options={}):
         return found, found.parent.name

@@ -61,7 +61,7 @@ def start(grid, where):
 
 def test_killed_midway_gives_the_same_tables(project):
     numbers = (1, 2, 3, 4, 5)
-    grid = project.make(numbers, sleep=1.0)
+    grid = project.make(numbers, sleep=0.7)
     driver = start(grid, project.where)
     folder = project.ledger.parent.parent.parent / "runs" / "grid"
     deadline = time.time() + 120
@@ -72,7 +72,7 @@ def test_killed_midway_gives_the_same_tables(project):
     time.sleep(1.0)  # the orphans notice and leave
     done = len(finished_runs(folder))
     assert 1 <= done < 5
-    time.sleep(3.0)
+    time.sleep(1.5)
     assert len(finished_runs(folder)) == done
     result = sweeps.run(grid, jobs=2, **project.where)
     assert result.complete and project.squares() == [(n, n * n) for n in numbers]

@@ -1,0 +1,42 @@
+"""Run folders: written under a temporary name, renamed when whole, set aside when failed."""
+
+import os
+import shutil
+from pathlib import Path
+
+from tal_lib.files import write_text
+
+
+def part_of(runs: Path, id: str) -> Path:
+    """Where a run is written until it is whole."""
+    return runs / f".{id}.part"
+
+
+def put_in_place(runs: Path, id: str) -> None:
+    """A whole temporary folder becomes the run folder: its files reach the disk first, then it is renamed."""
+    part, folder, old = part_of(runs, id), runs / id, runs / f".{id}.old"
+    for path in part.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(runs / f"{id}.failed", ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():  # of a run that is made again: a folder is not replaced by another in one step
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_failed(runs: Path, id: str, reason: str) -> str:
+    """What a failed run left becomes `<id>.failed`, with the reason beside it; the reason's first line."""
+    part, failed = part_of(runs, id), runs / f"{id}.failed"
+    reason = reason.strip() or "no message"
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        write_text(part / "error.txt", reason + "\n")
+        shutil.rmtree(failed, ignore_errors=True)
+        os.replace(part, failed)
+    except OSError as error:  # a full disk, most likely: the reason must be told all the same
+        shutil.rmtree(part, ignore_errors=True)
+        return f"{reason.splitlines()[0]} ({error})"
+    return reason.splitlines()[0]
