@@ -1,6 +1,8 @@
 """The environment of the processes that train and measure, and what memory they may take."""
 
 import os
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from tal_lib.files import REPOSITORY
@@ -18,6 +20,32 @@ def child_environment(threads: int | None = None, keep_freed: bool = True) -> di
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return kept | (KEEP_FREED if keep_freed else {}) | limits | {"PYTHONPATH": path}
+
+
+def beside(function: Callable[[], object]) -> Callable[[], None]:
+    """Begin a function in a fork, for what it writes; what is returned waits for its end and raises RuntimeError if it failed.
+
+    Where processes cannot be forked it is run at once.
+    """
+    if not hasattr(os, "fork"):
+        function()
+        return lambda: None
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def wait():
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise RuntimeError("a process that wrote a part of the results failed")
+
+    return wait
 
 
 def process_status(field: str) -> int:

@@ -9,12 +9,16 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
+from tal_lib.processes import beside
 from tal_lib.reports import costs, figures, pages, tables, theme
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
 SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb", "03_inference_length.ipynb", "04_open_set.ipynb",
          "05_streams_and_distillation.ipynb", "06_training_cost.ipynb", "07_quantization.ipynb", "08_export.ipynb")
+
+
+LARGEST = "class_ap"  # a row a cell, class and tIoU
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,17 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         raise TalError("no finished cell in any ledger", where=results / "ledger",
                        remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
     names = sorted({name for record in records for name in record["tables"]})
-    data = {name: tables.tidy(records, name) for name in names}
+    # nothing below reads the largest table: where it is long it is made beside the others
+    long = sum(len(record["tables"].get(LARGEST, ())) for record in records) >= tables.LONG
+    write_largest = lambda: tables.write_csv(tables.tidy(records, LARGEST), results, LARGEST)  # noqa: E731
+    written = [results / f"{LARGEST}.csv"] if long else []
+    wait = beside(write_largest) if long else lambda: None
+    data = {name: tables.tidy(records, name) for name in names if not (long and name == LARGEST)}
     if "inference_cost" in data:
         data["inference_cost"] = tables.newest(data["inference_cost"])
     if "machines" in data:  # a machine is described by every run on it
         data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(columns=tables.KEYS, errors="ignore")
-    written = [tables.write_csv(table, results, name) for name, table in data.items()]
+    written += [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
@@ -61,6 +70,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     written += costs.write(data, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     if len(efficiency) and len(cost):
         _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
+    wait()
     rendered = _notebooks(results, runs, records) if render else []
     return Report(written, drawn, rendered)
 

@@ -114,3 +114,18 @@ def test_figures_have_units_and_legends():
     cost = pd.DataFrame({"model": ["bilstm"] * 2, "length_steps": [10, 100], "v": [1.0, 10.0]})
     assert "steps" in figures.cost_against_length(cost, "v", "GMACs").get_xlabel()
     plt.close("all")
+
+
+def test_long_tables_are_written_another_way_with_the_same_bytes(ledger, monkeypatch):
+    """A cell's text once and in a process beside: what 100,000 cells need."""
+    folder, records = ledger
+    for number, one in enumerate(records):
+        one["tables"]["class_ap"] = [{"label": label, "tiou": tiou, "ap": None if label == "y" else 1 / (3 + number)} for label in "xy"
+                                     for tiou in (0.3, 0.7)]
+    update_ledger(folder / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    state = []
+    for long in (10**9, 1):
+        monkeypatch.setattr(tables, "LONG", long)
+        report(folder / "results", folder / "figures", folder / "runs", render=False)
+        state.append({path.name: path.read_bytes() for path in (folder / "results").glob("*.csv")})
+    assert state[0] == state[1] and len(state[0]["class_ap.csv"].splitlines()) == 33
