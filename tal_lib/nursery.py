@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 OUT_OF_MEMORY = 3  # exit code of a fork
@@ -72,6 +73,8 @@ class Nursery:
         try:
             self._process.stdin.write((json.dumps(order) + "\n").encode())
         except (BrokenPipeError, ValueError):
+            return None
+        if not self._process.stdout.readline().strip():  # the fork has begun; imports before it do not count
             return None
         if time_limit and not select.select([self._process.stdout], [], [], time_limit)[0]:
             self.close()
@@ -152,7 +155,8 @@ def _serve(imports):
     while line := orders.readline():
         order = json.loads(line)
         for name in order["imports"]:
-            importlib.import_module(name)
+            with suppress(Exception):  # the job itself will show what is wrong with it
+                importlib.import_module(name)
         child = os.fork()
         if not child:
             code = 1
@@ -169,8 +173,9 @@ def _serve(imports):
             os.setpgid(child, child)  # here too: whichever comes first
         except (PermissionError, ProcessLookupError):
             pass
-        replies.write(f"{_wait(child)}\n")
-        replies.flush()
+        for reply in (lambda: "begun", lambda: _wait(child)):
+            replies.write(f"{reply()}\n")
+            replies.flush()
 
 
 if __name__ == "__main__":

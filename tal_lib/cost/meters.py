@@ -58,7 +58,7 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
                    max_seconds: float = 20.0, **arguments) -> tuple[list[float], float, float]:
     """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
 
-    Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most three times `max_seconds`;
+    Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most eight times `min_seconds`;
     the samples are those of the quietest.
 
     Args:
@@ -79,7 +79,7 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
         rounds.append((max(before, after), samples))
         fastest, before = min(fastest, before, after), after
         quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
-        if quiet >= ROUNDS or len(rounds) >= ROUNDS and time.perf_counter() - began > min(3 * max_seconds, 15 * min_seconds):
+        if quiet >= ROUNDS or len(rounds) >= ROUNDS and time.perf_counter() - began > min(3 * max_seconds, 8 * min_seconds):
             kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 

@@ -1,10 +1,15 @@
 """Cells on this machine, a few at a time, each in a process group of its own with a warm kernel."""
 
+import ast
+import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
+
+import nbformat
 
 from tal_lib.files import REPOSITORY
 from tal_lib.nursery import Failed, Nursery
@@ -14,9 +19,35 @@ from tal_lib.sweeps.grid import Cell
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 LEAST_FREE = 2**20  # bytes of disk, below which nothing can be written
-# what the notebooks import; matplotlib.pyplot is left to the kernel, which chooses how figures are shown
-IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell", "pandas", "torch", "matplotlib", "scipy.stats", "tal_lib.data", "tal_lib.models",
-           "tal_lib.training", "tal_lib.evaluation", "tal_lib.sweeps")
+IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
+DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")  # left to the kernel, which chooses how figures are shown; but for
+BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # what these import at length
+
+
+@cache
+def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
+    """Modules that a notebook imports and that a kernel may find imported already; `changed` is when the file was."""
+    names = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        try:
+            tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.Module([], [])
+        except SyntaxError:  # a line of IPython's own, or a fault that the run itself will show
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    drawn = any(name.startswith(DRAWING) for name in names)
+    found = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
+    return tuple(name for name in [*found, *(BEFORE_DRAWING if drawn else ())] if _is_module(name))
+
+
+def _is_module(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # of a package's own names, most are no modules
+        return False
 
 
 def kernel_environment(threads: int) -> dict[str, str]:
@@ -41,7 +72,8 @@ class WarmProcesses:
         nursery = self._idle.pop() if self._idle else Nursery(self._environment, IMPORTS)
         self._busy.append(nursery)
         try:
-            return nursery.run(RUN_CELL, time_limit=cell.time_limit, id=cell.id, sweep=cell.sweep, notebook=str(notebook),
+            imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
+            return nursery.run(RUN_CELL, time_limit=cell.time_limit, imports=imports, id=cell.id, sweep=cell.sweep, notebook=str(notebook),
                                name=cell.notebook.name, parameters=cell.parameters, data_hash=cell.data_hash, generation=generation,
                                runs=str(folder), cwd=str(REPOSITORY), threads=self.threads, memory_limit=self.memory_limit)
         except Failed as failed:

@@ -1,6 +1,7 @@
 """How a notebook hands over what it measured."""
 
 import json
+import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -28,4 +29,4 @@ def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
     if not any(rows.values()):
         raise TalError("a run recorded no rows", where=out_dir, remedy="Record at least one table.")
     write_json(Path(out_dir) / MEASURED, {"tables": rows, "config_hash": digest(json.loads(json.dumps(plain, default=str))),
-                                          "device_name": device_name(default_device())})
+                                          "device_name": device_name(default_device() if "torch" in sys.modules else "cpu")})
