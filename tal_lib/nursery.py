@@ -173,9 +173,8 @@ def _serve(imports):
             os.setpgid(child, child)  # here too: whichever comes first
         except (PermissionError, ProcessLookupError):
             pass
-        for reply in (lambda: "begun", lambda: _wait(child)):
-            replies.write(f"{reply()}\n")
-            replies.flush()
+        print("begun", file=replies, flush=True)
+        print(_wait(child), file=replies, flush=True)
 
 
 if __name__ == "__main__":
