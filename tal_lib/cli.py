@@ -212,12 +212,8 @@ def _verify(arguments):
 
     held = []
     for one in sweeps.verify(arguments.results, arguments.sample, arguments.seed, arguments.tolerance, arguments.longest, _only(arguments)):
-        held.append(one.verdict in ("equal", "close"))
-        about = " ".join(str(value) for value in one.parameters.values() if value not in ("", None, {}, []))
-        apart = ("" if one.verdict in ("equal", "not run") else
-                 f" (means by up to {one.mean_difference:.2g}, single numbers by {one.difference:.2g})")
-        print(f"{one.verdict}{apart}  {one.cell}  {one.notebook.removesuffix('.ipynb')}  {about}"
-              + (f"\n    {one.remark}" if one.remark else ""), flush=True)
+        held.append(one.holds)
+        print(one, flush=True)
     print(f"{sum(held)} of {len(held)} cells hold")
     return 0 if all(held) else 1
 

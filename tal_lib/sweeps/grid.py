@@ -43,7 +43,17 @@ class Cell:
 
     def label(self) -> str:
         """The cell in a few words."""
-        return " ".join(str(value) for value in self.parameters.values() if value not in ("", None, {}, []))
+        return label(self.parameters)
+
+
+def label(parameters: dict) -> str:
+    """A cell's parameters in a few words."""
+    return " ".join(str(value) for value in parameters.values() if value not in ("", None, {}, []))
+
+
+def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
+    """Whether parameters have all the values that were asked for (compared as text)."""
+    return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
 
 
 def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
@@ -70,8 +80,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
         if cells and not any(name in cell.parameters for cell in cells.values()):
             raise TalError(f"no cell has a parameter {name!r}", where=path,
                            remedy=f"Parameters: {', '.join(next(iter(cells.values())).parameters)}.")
-    return [cell for cell in cells.values()
-            if all(str(cell.parameters.get(name)) == value for name, value in (only or {}).items())]
+    return [cell for cell in cells.values() if chosen(cell.parameters, only)]
 
 
 def _expand(path, sweep, block):

@@ -14,7 +14,7 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, digest
 from tal_lib.provenance import provenance
-from tal_lib.sweeps.grid import Cell, data_hash, read_notebook
+from tal_lib.sweeps.grid import Cell, chosen, data_hash, label, read_notebook
 from tal_lib.sweeps.ledger import RESULT, read_all
 from tal_lib.sweeps.local import warm_processes
 
@@ -35,6 +35,16 @@ class Verdict:
     mean_difference: float  # likewise of the columns' means, as avg mAP is one
     remark: str
 
+    @property
+    def holds(self) -> bool:
+        return self.verdict in (EQUAL, CLOSE)
+
+    def __str__(self):
+        apart = ("" if self.verdict in (EQUAL, NOT_RUN) else
+                 f" (means by up to {self.mean_difference:.2g}, single numbers by {self.difference:.2g})")
+        return (f"{self.verdict}{apart}  {self.cell}  {self.notebook.removesuffix('.ipynb')}  {label(self.parameters)}"
+                + (f"\n    {self.remark}" if self.remark else ""))
+
 
 def verify(results: str | Path = "results", sample: int = 3, seed: int | None = None, tolerance: float = 0.02, longest: float = 300.0,
            only: dict[str, str] | None = None, notebooks: str | Path = REPOSITORY / "notebooks") -> Iterator[Verdict]:
@@ -52,7 +62,7 @@ def verify(results: str | Path = "results", sample: int = 3, seed: int | None = 
         TalError: no ledger, or no cell like that in any.
     """
     records = [record for record in read_all(results) if record.get("seconds", 0) <= longest and _compared(record["tables"])
-               and all(str(record["parameters"].get(name)) == value for name, value in (only or {}).items())]
+               and chosen(record["parameters"], only)]
     if not records:
         raise TalError("no such cell in any ledger", where=Path(results) / "ledger", remedy="Check the folder, --only and --longest.")
     for record in random.Random(seed).sample(records, min(sample, len(records))):
