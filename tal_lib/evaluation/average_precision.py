@@ -25,26 +25,47 @@ def average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious
     tious = _check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     labels = list(dict.fromkeys(annotations.label)) if classes is None else list(classes)
-    label_index = {label: i for i, label in enumerate(labels)}
-    truth = annotations[annotations.label.isin(label_index)].reset_index(drop=True)
-    found = detections[detections.label.isin(label_index)].reset_index(drop=True)
+    found, found_class, totals, owners = _matched(annotations, detections, labels, tious)
+    rows = []
+    for tiou, owner in zip(tious, owners):
+        for index, label in enumerate(labels):
+            first, last = np.searchsorted(found_class, [index, index + 1])
+            rows.append((label, tiou, interpolated_ap(owner[first:last] >= 0, totals[index])))
+    return pd.DataFrame(rows, columns=["label", "tiou", "ap"])
 
+
+def matches(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> dict[float, np.ndarray]:
+    """Which annotation each detection takes, as AP counts: tIoU → (N,) position of the annotation's row, −1 for a false positive."""
+    tious = _check_tious(tious)
+    annotations, detections = check_annotations(annotations), check_detections(detections)
+    found, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
+    taken = {}
+    for tiou, owner in zip(tious, owners):
+        taken[tiou] = np.full(len(detections), -1)
+        taken[tiou][found] = owner
+    return taken
+
+
+def _matched(annotations, detections, labels, tious):
+    """(positions of the detections of these classes, by class and best first; their class; annotations a class; and for each tIoU the
+    position of the annotation that each takes, or −1)."""
+    label_index = {label: i for i, label in enumerate(labels)}
+    own, mine = (np.flatnonzero(table.label.isin(label_index)) for table in (annotations, detections))
+    truth, found = annotations.iloc[own], detections.iloc[mine]
     truth_class = truth.label.map(label_index).to_numpy(dtype=np.int64)
     found_class = found.label.map(label_index).to_numpy(dtype=np.int64)
     # best first within a class; of equal scores the later row first
     order = np.lexsort((-np.arange(len(found)), -found.score.to_numpy(), found_class))
-    found, found_class = found.iloc[order].reset_index(drop=True), found_class[order]
+    found, found_class, mine = found.iloc[order], found_class[order], mine[order]
     pair_detection, pair_truth, overlap = _pairs(truth, truth_class, found, found_class)
-
-    totals = np.bincount(truth_class, minlength=len(labels))
-    rows = []
+    owners = []
     for tiou in tious:
         good = overlap >= tiou
-        hit = _match(pair_detection[good], pair_truth[good], len(found), len(truth))
-        for index, label in enumerate(labels):
-            first, last = np.searchsorted(found_class, [index, index + 1])
-            rows.append((label, tiou, interpolated_ap(hit[first:last], totals[index])))
-    return pd.DataFrame(rows, columns=["label", "tiou", "ap"])
+        holder = _match(pair_detection[good], pair_truth[good], len(found), len(truth))
+        owner = np.full(len(found) + 1, -1)
+        owner[holder] = own
+        owners.append(owner[:-1])  # the last place is of annotations that nothing took
+    return mine, found_class, np.bincount(truth_class, minlength=len(labels)), owners
 
 
 def mean_average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> pd.Series:
@@ -106,7 +127,7 @@ def _pairs(truth, truth_class, found, found_class):
 
 
 def _match(detection, annotation, detections, annotations):
-    """Which detections get an annotation, when they choose in order of their row.
+    """The detection's row that takes each annotation, when they choose in order of their row; `detections` where none does.
 
     Everyone proposes to the best annotation that has not refused them; an annotation keeps the earliest row that asks.
     The only stable outcome is the sequential one, and it takes few rounds.
@@ -114,10 +135,9 @@ def _match(detection, annotation, detections, annotations):
     Args:
         detection, annotation: allowed pairs, sorted by detection, preferred annotation first.
     """
-    hit = np.zeros(detections, dtype=bool)
-    if not len(detection):
-        return hit
     holder = np.full(annotations, detections)  # row that an annotation holds
+    if not len(detection):
+        return holder
     starts = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])
     ends = np.r_[starts[1:], len(detection)]
     owner = detection[starts]
@@ -133,5 +153,4 @@ def _match(detection, annotation, detections, annotations):
         again = np.concatenate([refused, index_of[ousted]])
         pointer[again] += 1
         asking = again[pointer[again] < ends[again]]
-    hit[holder[holder < detections]] = True
-    return hit
+    return holder

@@ -1,8 +1,15 @@
-"""Statistics over runs: means with bootstrap intervals."""
+"""Statistics over runs: means and differences with bootstrap intervals, probability of improvement, ranks, components of variance.
+
+Runs of different models are paired where they share their training recordings (`seed`). Source of the interquartile mean, the stratified
+bootstrap and the probability of improvement: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice
+(NeurIPS 2021).
+"""
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+RESAMPLES = 2000
 
 
 def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
@@ -26,3 +33,74 @@ def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
     rows = [(*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
             for key, group in table.groupby(by, sort=False)]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
+
+
+def interquartile_mean(values) -> float:
+    """Mean of the middle half of all values."""
+    return float(stats.trim_mean(np.ravel(values), 0.25))
+
+
+def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
+    """Interquartile mean over all strata together, and its 95 % interval by resampling runs within each stratum (here: a fraction)."""
+    rng = np.random.default_rng(seed)
+    strata = [np.asarray(one, dtype=float) for one in strata]
+    drawn = np.concatenate([one[rng.integers(len(one), size=(RESAMPLES, len(one)))] for one in strata], 1)
+    low, high = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
+    return interquartile_mean(np.concatenate(strata)), float(low), float(high)
+
+
+def probability_of_improvement(ours: list[np.ndarray], theirs: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
+    """How probable it is that a run of ours beats one of theirs, mean over strata, with its 95 % interval by stratified bootstrap.
+
+    Args:
+        ours, theirs: the runs' values, one array a stratum (here: a fraction), in the same order. Equal values count half.
+    """
+    rng = np.random.default_rng(seed)
+
+    def wins(x, y):  # (..., n), (..., m) -> (...)
+        difference = x[..., :, None] - y[..., None, :]
+        return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
+
+    pairs = [(np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for x, y in zip(ours, theirs, strict=True)]
+    draws = np.mean([wins(x[rng.integers(len(x), size=(RESAMPLES, len(x)))], y[rng.integers(len(y), size=(RESAMPLES, len(y)))])
+                     for x, y in pairs], axis=0)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(np.mean([wins(x, y) for x, y in pairs])), float(low), float(high)
+
+
+def paired_difference(runs: pd.DataFrame, ours: str, theirs: str, value: str = "avg_map", pairs=("fraction", "seed")
+                      ) -> tuple[float, float, float, int]:
+    """Mean of ours minus theirs over the runs that both have (same training recordings), 95 % interval, and the number of pairs.
+
+    Args:
+        runs: `model`, the columns of `pairs`, and the value; one row a run.
+    """
+    table = runs.pivot_table(index=list(pairs), columns="model", values=value)
+    difference = (table[ours] - table[theirs]).dropna()
+    return *mean_interval(difference), len(difference)
+
+
+def mean_ranks(runs: pd.DataFrame, value: str = "avg_map", pairs=("fraction", "seed")) -> pd.Series:
+    """Mean rank of each model, 1 the best, over the pairs for which every model has a run."""
+    table = runs.pivot_table(index=list(pairs), columns="model", values=value).dropna()
+    return table.rank(axis=1, ascending=False).mean().rename("rank")
+
+
+def variance_components(table: pd.DataFrame, rows: str = "subset_seed", columns: str = "seed", value: str = "avg_map") -> dict[str, float]:
+    """Standard deviations that the draw of recordings and the training seed cause, of a crossed design with one run a cell.
+
+    Two-way random effects without replication, estimated by mean squares; a negative variance is given as zero.
+
+    Returns:
+        `subset`, `seed`, `interaction` (with what is left over), in the unit of the value.
+    """
+    y = table.pivot(index=rows, columns=columns, values=value).to_numpy(dtype=float)
+    n, m = y.shape
+    if min(n, m) < 2 or np.isnan(y).any():
+        raise ValueError(f"a crossed design of {n} × {m} runs with {int(np.isnan(y).sum())} missing has no components of variance")
+    grand, of_row, of_column = y.mean(), y.mean(1), y.mean(0)
+    rest = y - of_row[:, None] - of_column[None] + grand
+    within = (rest**2).sum() / ((n - 1) * (m - 1))
+    between_rows, between_columns = m * of_row.var(ddof=1), n * of_column.var(ddof=1)
+    return {"subset": float(max(0, (between_rows - within) / m) ** 0.5), "seed": float(max(0, (between_columns - within) / n) ** 0.5),
+            "interaction": float(within**0.5)}

@@ -1,7 +1,10 @@
 import numpy as np
 import pandas as pd
+import pytest
+from scipy import stats
 
-from tal_lib.evaluation.statistics import mean_interval, summarise
+from tal_lib.evaluation.statistics import (interquartile_interval, interquartile_mean, mean_interval, mean_ranks, paired_difference,
+                                           probability_of_improvement, summarise, variance_components)
 
 
 def test_interval_covers_the_mean_of_normal_samples():
@@ -22,3 +25,44 @@ def test_few_values():
 def test_summarise_groups():
     table = pd.DataFrame({"model": ["a", "a", "b"], "v": [1.0, 3.0, 5.0]})
     assert summarise(table, ["model"], "v")[["model", "mean", "runs"]].to_numpy().tolist() == [["a", 2.0, 2], ["b", 5.0, 1]]
+
+
+def test_the_interquartile_mean_leaves_out_both_quarters():
+    assert interquartile_mean([0, 1, 2, 3, 4, 5, 6, 1000]) == 3.5
+    value, low, high = interquartile_interval([np.arange(8.0), np.arange(8.0)])
+    assert value == 3.5 and low < 3.5 < high
+
+
+def test_probability_of_improvement_is_that_of_mann_and_whitney():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(1, 1, 7), rng.normal(0, 1, 5)
+    expected = stats.mannwhitneyu(x, y).statistic / 35
+    value, low, high = probability_of_improvement([x], [y])
+    assert np.isclose(value, expected) and low <= value <= high
+    assert probability_of_improvement([x, x], [y, x])[0] == (value + 0.5) / 2
+    assert probability_of_improvement([[2.0, 3.0]], [[0.0, 1.0]]) == (1, 1, 1)
+
+
+RUNS = pd.DataFrame([("a", f, s, 10 * f + s + 1) for f in (1, 2) for s in (0, 1)] + [("b", f, s, 10 * f + s) for f in (1, 2) for s in (0, 1)]
+                    + [("c", 1, 0, 50.0)], columns=["model", "fraction", "seed", "avg_map"])
+
+
+def test_paired_differences_leave_out_what_all_pairs_share():
+    assert paired_difference(RUNS, "a", "b") == (1, 1, 1, 4)
+    assert paired_difference(RUNS, "a", "c")[3] == 1
+
+
+def test_ranks_are_over_runs_that_all_models_have():
+    assert mean_ranks(RUNS).to_dict() == {"a": 2, "b": 3, "c": 1}
+    assert mean_ranks(RUNS[RUNS.model != "c"]).to_dict() == {"a": 1, "b": 2}
+
+
+def test_components_of_variance_of_a_made_design():
+    rng = np.random.default_rng(0)
+    n, m = 400, 300
+    values = rng.normal(0, 3, (n, 1)) + rng.normal(0, 2, (1, m)) + rng.normal(0, 1, (n, m))
+    table = pd.DataFrame([(i, j, values[i, j]) for i in range(n) for j in range(m)], columns=["subset_seed", "seed", "avg_map"])
+    found = variance_components(table)
+    assert abs(found["subset"] - 3) < 0.4 and abs(found["seed"] - 2) < 0.3 and abs(found["interaction"] - 1) < 0.02
+    with pytest.raises(ValueError, match="crossed design"):
+        variance_components(table[table.seed == 0])
