@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tal_lib.data.inertial import Inertial
 from tal_lib.data.tables import check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import digest
@@ -66,11 +67,13 @@ class Benchmark:
         source_hash: identifies the feature data; goes into `data_hash`.
         notes: what the loader mended in the published files, `recording: what`.
         ends_checked: refuse segments that go beyond their recording (published files have some).
+        inertial: how columns hold the signals of three-axis sensors, where they do.
     """
 
     def __init__(self, *, name: str, classes, tious, feature_spec: FeatureSpec, recordings: pd.DataFrame,
                  annotations: pd.DataFrame, load_features: Callable[[str], np.ndarray], source_hash: str,
-                 where: str | None = None, notes: tuple[str, ...] = (), ends_checked: bool = True):
+                 where: str | None = None, notes: tuple[str, ...] = (), ends_checked: bool = True,
+                 inertial: Inertial | None = None):
         where = where or name
         twice = recordings.recording[recordings.recording.duplicated()]
         if len(twice):
@@ -83,6 +86,7 @@ class Benchmark:
         self.classes = tuple(classes)
         self.tious = tuple(tious)
         self.feature_spec = feature_spec
+        self.inertial = inertial
         self._recordings = recordings.set_index("recording", drop=False)
         self._annotations = check_annotations(
             annotations, durations=self._recordings.duration if ends_checked else None, classes=self.classes, where=where)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
+from tal_lib.data.inertial import Inertial
 from tal_lib.errors import TalError
 
 RATE_HZ = 50
@@ -137,7 +138,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
         feature_spec=FeatureSpec(stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}),
         recordings=recordings, annotations=annotations,
         load_features=lambda recording: (features[recording] - mean) / std,
-        source_hash=archive.read.hexdigest(), where=str(path))
+        source_hash=archive.read.hexdigest(), where=str(path), inertial=Inertial(WINDOW, mean, std))
 
 
 def fetch(root: Path, source: str | None = None) -> Path:

@@ -57,7 +57,7 @@ def needed_for(wanted: float, amount, map_percent) -> float:
 
 
 def area_under(amount, map_percent) -> float:
-    """Mean mAP (%) along the curve, over log amount."""
+    """Mean mAP (%) along the curve, over log amount; NaN where there is one amount only."""
     order = np.argsort(amount)
     n, score = np.log(np.asarray(amount, dtype=float)[order]), np.asarray(map_percent, dtype=float)[order]
-    return float(np.trapezoid(score, n) / (n[-1] - n[0]))
+    return float(np.trapezoid(score, n) / (n[-1] - n[0])) if n[-1] > n[0] else float("nan")

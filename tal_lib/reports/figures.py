@@ -63,12 +63,34 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
         colour, marker = style(model)
         ax.plot(rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3)
         ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
-    ticks = sorted(summary.fraction.unique())
+    _fractions(ax, summary)
+    ax.set(ylabel="avg mAP (%)")
+    _legend(ax, summary.groupby("model")["mean"].last())
+    return ax
+
+
+def _fractions(ax, table):
+    """The x axis of shares of the training recordings."""
+    ticks = sorted(table.fraction.unique())
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="training recordings used (%)", ylabel="avg mAP (%)")
-    _legend(ax, summary.groupby("model")["mean"].last())
+    ax.set(xlabel="training recordings used (%)")
+
+
+def probability_matrix(matrix: pd.DataFrame, ax=None):
+    """Probability that a run of the row's model beats one of the column's. matrix: models × models, best first, NaN on the diagonal."""
+    ax = new_axes(ax, figsize=(6.4, 5.6))
+    picture = ax.imshow(matrix.to_numpy(), cmap="RdBu", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+        if value == value:
+            ax.text(column, row, f"{value:.2f}".lstrip("0") if value < 1 else "1", ha="center", va="center", fontsize=6,
+                    color="white" if abs(value - 0.5) > 0.35 else "black")
+    places = range(len(matrix))
+    ax.set_xticks(places, matrix.columns, rotation=45, ha="right", fontsize=7)
+    ax.set_yticks(places, matrix.index, fontsize=7)
+    ax.grid(visible=False)
+    ax.figure.colorbar(picture, ax=ax, shrink=0.6, label="P(row better than column)")
     return ax
 
 
@@ -221,6 +243,23 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
         ax.plot(theirs.length_steps, theirs[quantity], color=colour, marker=marker, markerfacecolor="none", markersize=5,
                 linestyle="--", linewidth=0.8, label=f"{model}, prior study")
     ax.set(xlabel="recording length (steps)", ylabel=label, ylim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
+    """avg mAP against the share of training recordings: here (filled, lines) and in the prior study (open, dashed; THUMOS14).
+
+    table: `model, fraction, map, ours` (in %).
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    for model, rows in table.sort_values("fraction").groupby("model", sort=False):
+        colour, marker = style(model)
+        ax.plot(rows.fraction, rows.ours, color=colour, marker=marker, markersize=4, linewidth=1.3, label=f"{model}, {benchmark}, here")
+        ax.plot(rows.fraction, rows["map"], color=colour, marker=marker, markerfacecolor="none", markersize=5, linestyle="--",
+                linewidth=0.8, label=f"{model}, THUMOS14, prior study")
+    _fractions(ax, table)
+    ax.set(ylabel="avg mAP (%)", ylim=(0, 100))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 

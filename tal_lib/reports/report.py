@@ -11,6 +11,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.processes import beside
 from tal_lib.reports import costs, figures, pages, tables, theme
+from tal_lib.reports import efficiency as study
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
@@ -59,7 +60,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     drawn: list[Path] = []
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
-        written += _efficiency(efficiency, results, figures_dir, drawn)
+        written += study.write(efficiency, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     if len(proposals := data.get("proposals", pd.DataFrame())):
         written += _proposals(proposals, results, figures_dir, drawn)
     if len(open_set := data.get("open_set", pd.DataFrame())):
@@ -78,23 +79,6 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
 def _draw(axes, folder, name, drawn):
     drawn.append(theme.save(axes.figure, folder, name))
     plt.close(axes.figure)
-
-
-def _efficiency(efficiency, results, folder, drawn):
-    summary = tables.efficiency_summary(efficiency)
-    written = [tables.write_csv(summary, results, "data_efficiency_summary")]
-    for benchmark, rows in summary.groupby("benchmark", sort=False):
-        runs = f"{rows.runs.min()}" if rows.runs.min() == rows.runs.max() else f"{rows.runs.min()}–{rows.runs.max()}"
-        caption = (f"avg mAP (%) on {benchmark} by share of training recordings: mean of {runs} runs (seeds) with 95 % "
-                   "bootstrap interval.")
-        written.append(tables.write_table(tables.efficiency_table(summary, benchmark), results, f"data_efficiency_{benchmark}",
-                                          caption))
-        if rows.fraction.nunique() > 1:
-            _draw(figures.data_efficiency(rows), folder, f"data_efficiency_{benchmark}", drawn)
-        mine = efficiency[(efficiency.benchmark == benchmark) & (efficiency.fraction == rows.fraction.max())]
-        mine = tables.with_shown_names(mine.assign(map=100 * mine["map"]))
-        _draw(figures.map_by_tiou(mine), folder, f"map_by_tiou_{benchmark}", drawn)
-    return written
 
 
 def _proposals(proposals, results, folder, drawn):

@@ -68,8 +68,8 @@ def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFram
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     """One row a run: its avg mAP in %, and the name under which its model is shown."""
     keys = ["benchmark", "model", "preset", "options", "recipe", "stream", "fraction", "seed", "subset_seed", "train_recordings",
-            "cell"]
-    runs = data_efficiency.drop_duplicates("cell")[keys]  # the same in all rows of a cell
+            "train_segments", "cell"]
+    runs = data_efficiency.drop_duplicates("cell")[[key for key in keys if key in data_efficiency]]  # the same in all rows of a cell
     means = data_efficiency.groupby("cell", sort=False)["map"].mean().mul(100)
     return with_shown_names(runs.assign(avg_map=runs.cell.map(means)).reset_index(drop=True))
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from tal_lib.data.augment import Augment
 from tal_lib.data.batches import Batch, collate, crop, make_item
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
@@ -157,6 +158,8 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, recipe))
     average = _Average(model, recipe.ema) if recipe.ema else None
     generator = torch.Generator().manual_seed(seed)
+    inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
+    augment = Augment(items, inertial, generator, exchange=recipe.exchange, rotate=recipe.rotate)
     history, elapsed, first = [], 0.0, 0
     state_path = Path(out_dir) / "training.pt" if out_dir else None
     identity = [model.spec, asdict(recipe), seed, list(recordings), stream, benchmark.data_hash]
@@ -179,7 +182,7 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
         sums: dict[str, float] = {}
         order = torch.randperm(len(items), generator=generator).tolist()
         for at in range(0, len(order), recipe.batch_size):
-            crops = [crop(items[i], recipe.max_steps, generator, shrink=recipe.shrink)
+            crops = [augment(crop(items[i], recipe.max_steps, generator, shrink=recipe.shrink))
                      for i in order[at:at + recipe.batch_size]]
             batch = collate(crops).to(device)
             if recipe.feature_noise:

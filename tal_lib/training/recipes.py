@@ -22,6 +22,8 @@ class Recipe:
     max_steps: int = 2304  # training crops are at most this long
     shrink: tuple[float, float] = (0.9, 1.0)  # random crop of shorter recordings, share kept
     feature_noise: float = 0.0  # standard deviation of noise added to the features
+    exchange: float = 0.0  # probability that a segment's steps are taken from another instance of its class
+    rotate: float = 0.0  # standard deviation of a random rotation of inertial sensors, degrees; of other features nothing is changed
     precision: str = "float32"  # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
 
     def __post_init__(self):
@@ -32,6 +34,8 @@ class Recipe:
             raise TalError(f"unknown precision {self.precision!r}", remedy="Choose float32 or bfloat16.")
         if min(self.epochs, self.batch_size, self.max_steps) < 1 or self.learning_rate <= 0:
             raise TalError("epochs, batch_size, max_steps and learning_rate must be positive")
+        if not 0 <= self.exchange <= 1 or self.rotate < 0:
+            raise TalError(f"exchange {self.exchange}, rotate {self.rotate}", remedy="Give a probability, and degrees from 0 up.")
 
 
 _DENSE = Recipe(optimizer="adam", learning_rate=1e-4, weight_decay=0.0, epochs=10, min_steps=0, warmup=0.0, schedule="constant",

@@ -3,8 +3,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tal_lib.evaluation.statistics import (interquartile_interval, interquartile_mean, mean_interval, mean_ranks, paired_difference,
-                                           probability_of_improvement, summarise, variance_components)
+from tal_lib.evaluation.statistics import (
+    interquartile_interval,
+    interquartile_mean,
+    mean_interval,
+    mean_ranks,
+    paired_difference,
+    probability_of_improvement,
+    summarise,
+    variance_components,
+)
 
 
 def test_interval_covers_the_mean_of_normal_samples():
@@ -43,7 +51,7 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney():
     assert probability_of_improvement([[2.0, 3.0]], [[0.0, 1.0]]) == (1, 1, 1)
 
 
-RUNS = pd.DataFrame([("a", f, s, 10 * f + s + 1) for f in (1, 2) for s in (0, 1)] + [("b", f, s, 10 * f + s) for f in (1, 2) for s in (0, 1)]
+RUNS = pd.DataFrame([(model, f, s, 10 * f + s + more) for model, more in (("a", 1), ("b", 0)) for f in (1, 2) for s in (0, 1)]
                     + [("c", 1, 0, 50.0)], columns=["model", "fraction", "seed", "avg_map"])
 
 
@@ -61,7 +69,7 @@ def test_components_of_variance_of_a_made_design():
     rng = np.random.default_rng(0)
     n, m = 400, 300
     values = rng.normal(0, 3, (n, 1)) + rng.normal(0, 2, (1, m)) + rng.normal(0, 1, (n, m))
-    table = pd.DataFrame([(i, j, values[i, j]) for i in range(n) for j in range(m)], columns=["subset_seed", "seed", "avg_map"])
+    table = pd.DataFrame(values).rename_axis("subset_seed").melt(var_name="seed", value_name="avg_map", ignore_index=False).reset_index()
     found = variance_components(table)
     assert abs(found["subset"] - 3) < 0.4 and abs(found["seed"] - 2) < 0.3 and abs(found["interaction"] - 1) < 0.02
     with pytest.raises(ValueError, match="crossed design"):

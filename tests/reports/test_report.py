@@ -48,7 +48,7 @@ def test_tables_say_what_the_ledger_says(ledger):
         assert (folder / "results" / f"data_efficiency_b.{suffix}").stat().st_size > 50
     assert "\\toprule" in (folder / "results" / "data_efficiency_b.tex").read_text()
     assert (folder / "results" / "data_efficiency_b.md").read_text().index("local_global") < 300  # the best first
-    assert {path.name for path in done.figures} == {"data_efficiency_b.png", "map_by_tiou_b.png"}
+    assert {path.name for path in done.figures} == {"data_efficiency_b.png", "map_by_tiou_b.png", "probability_of_improvement_b.png"}
     assert all(path.with_suffix(".svg").is_file() for path in done.figures)
 
 

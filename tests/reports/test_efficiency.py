@@ -1,0 +1,70 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tal_lib.reports import efficiency
+
+FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
+
+
+def runs(models=("local_global", "bilstm"), seeds=(0, 1, 2), recipe="", subset_seed=-1, more=0.0):
+    """One row a run: models differ by 5 points, seeds by 1, on a power law of the segments."""
+    rows = [{"benchmark": "b", "model": model, "preset": "compact", "options": "", "recipe": recipe, "stream": "", "fraction": fraction,
+             "seed": seed, "subset_seed": subset_seed, "train_recordings": 40 * fraction, "train_segments": 750 * fraction,
+             "avg_map": 95 - 5 * place - 40 * (7.5 * fraction) ** -0.8 + seed + more}
+            for place, model in enumerate(models) for fraction in FRACTIONS for seed in seeds]
+    return pd.DataFrame(rows)
+
+
+def test_the_largest_whole_block_is_compared():
+    half = runs(("tridet",), seeds=(0, 1))
+    extra = runs(("local_global",), seeds=(0, 1, 2)).assign(fraction=0.5)
+    block = efficiency.complete(pd.concat([runs(), half, extra]))
+    assert set(block.model) == {"local_global", "bilstm", "tridet"} or len(block) == 30  # either is 30 runs
+    assert set(block.fraction) == set(FRACTIONS)
+    assert len(efficiency.complete(pd.concat([runs(("a", "b", "c", "d")), half]))) == 60
+
+
+def test_standings_and_comparison_of_models_that_differ_by_five_points():
+    table = efficiency.standings(runs())
+    assert list(table.model) == ["local_global", "bilstm"] and list(table["rank"]) == [1, 2]
+    assert table.iqm[0] - table.iqm[1] == pytest.approx(5)
+    pair = efficiency.comparison(runs()).set_index(["model", "other"])
+    assert pair.probability["local_global", "bilstm"] == 1 and pair.probability["bilstm", "local_global"] == 0
+    assert pair.difference["local_global", "bilstm"] == pytest.approx(5) and pair.pairs["local_global", "bilstm"] == 15
+
+
+def test_the_best_other_model_is_found_at_each_fraction():
+    table = efficiency.against_the_best(runs(("afsd", "local_global", "bilstm")))
+    assert list(table.fraction) == list(FRACTIONS) and set(table.best) == {"afsd"}
+    assert table.difference.to_numpy() == pytest.approx(np.full(5, -5.0)) and (table.probability == 0).all()
+    assert efficiency.against_the_best(runs(("afsd",))).empty
+
+
+def test_a_power_law_foretells_what_follows_it():
+    table = efficiency.annotation(runs()).set_index("model")
+    assert table.error.abs().max() < 0.5 and (table["last"] < -1).all()
+    assert table.needs_80["local_global"] < table.needs_80["bilstm"] < np.inf
+    assert np.isinf(table.needs_90["bilstm"])
+
+
+def test_a_recipe_is_compared_on_the_same_recordings():
+    both = pd.concat([runs(), runs(("local_global",), seeds=(1, 2, 3), recipe="rotate=15", more=2.0)])
+    table = efficiency.recipe_gains(both)
+    assert set(table.model) == {"local_global"} and (table.pairs == 2).all()
+    assert table.difference.to_numpy() == pytest.approx(np.full(5, 2.0))
+
+
+def test_arms_do_not_count_as_runs_of_the_main_study():
+    table = pd.concat([runs(), runs(recipe="min_steps=660"), runs(subset_seed=0)]).rename(columns={"avg_map": "map"})
+    assert len(efficiency.main_arm(table)) == len(runs())
+
+
+def test_the_prior_study_ranks_what_both_have():
+    summary = pd.DataFrame([(model, fraction, value) for fraction in (0.1, 1.0)
+                            for model, value in (("actionformer", 80), ("temporalmaxer", 70), ("gaf", 90))],
+                           columns=["model", "fraction", "mean"])
+    table = efficiency.beside_prior(summary)
+    assert set(table.model) == {"actionformer", "temporalmaxer"}
+    first = table[table.fraction == 0.1].set_index("model")
+    assert first.our_rank["actionformer"] == 1 and first["rank"]["actionformer"] == 2 and first["map"]["actionformer"] == 4.55
