@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: study test hapt costs demo report lint clean
+.PHONY: study test hapt costs demo report site lint clean
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -41,6 +41,9 @@ demo: .venv/.installed  ## live detections on rendered videos, in a browser: min
 
 report: .venv/.installed  ## tables, figures and rendered notebooks from the committed ledgers
 	@$(BIN)/tal report
+
+site: .venv/.installed  ## the rendered notebooks, tables and figures as a static site: build/site/index.html
+	@$(BIN)/tal site
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

@@ -73,6 +73,9 @@ def _parser():
     report.add_argument("--figures", default=None, help="folder of the figures (default: figures, or RESULTS/figures)")
     report.add_argument("--no-notebooks", action="store_true", help="tables and figures only")
     report.set_defaults(run=_report)
+    site = commands.add_parser("site", help="build a static site, which works offline, from the rendered notebooks")
+    site.add_argument("--out", default="build/site", help="folder of the site (default: build/site)")
+    site.set_defaults(run=_site)
     for one in (sweep, report):
         one.add_argument("--results", default="results", help="folder of ledger and tables (default: results)")
         one.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
@@ -216,6 +219,12 @@ def _verify(arguments):
         print(one, flush=True)
     print(f"{sum(held)} of {len(held)} cells hold")
     return 0 if all(held) else 1
+
+
+def _site(arguments):
+    from tal_lib.reports import site
+
+    print(f"{len(written := site.build(arguments.out))} pages; open {written[0]}")
 
 
 def _report(arguments):

@@ -38,7 +38,9 @@ def study(tmp_path_factory):
          "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn", "lengths": [64], "threads": [1], "calibration": 2,
                         "min_seconds": 0.02}},
         {"notebook": "08_export.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn",
-                                                       "formats": ["pt2", "torchscript"], "sizes": [[1, 65], [2, 90]]}}]}
+                                                       "formats": ["pt2", "torchscript"], "sizes": [[1, 65], [2, 90]]}},
+        {"notebook": "09_diagnosis.ipynb", "parameters": {"model": "window_cnn", "fraction": 0.1, "seeds": [0],
+                                                          "recipe": {"epochs": 1, "min_steps": 4}}}]}
     (folder / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(grid))
     where = {"results": folder / "results", "runs": folder / "runs"}
     result = sweeps.run(folder / "sweeps" / "smoke.yaml", jobs=2, progress=False, **where)
@@ -62,6 +64,8 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     assert pd.read_csv(folder / "results" / "training_synthetic.csv").model.tolist() == ["window_cnn"]
     assert pd.read_csv(folder / "results" / "inference_length.csv").window.tolist() == [0, 64, 64]
     assert set(pd.read_csv(folder / "results" / "export.csv").format) == {"pt2", "torchscript"}
+    diagnosis = pd.read_csv(folder / "results" / "diagnosis.csv")
+    assert set(diagnosis.analysis) == {"profile", "impact", "map_n", "missed"}
     assert len(pd.read_csv(folder / "results" / "machines.csv")) == 1
     names = {path.stem for path in done.figures}
     assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic", "open_set_synthetic",
@@ -69,7 +73,8 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     assert {path.stem for path in done.notebooks} == {
         "01_data_synthetic", "02_train_evaluate_synthetic", "03_inference_cost_synthetic", "03_inference_length_synthetic",
         "04_open_set_synthetic", "06_training_cost_synthetic", "07_quantization_synthetic", "08_export_synthetic",
-        *(f"05_streams_and_distillation_{study}_synthetic" for study in ("streams", "distillation", "ablation")), "09_report"}
+        *(f"05_streams_and_distillation_{study}_synthetic" for study in ("streams", "distillation", "ablation")), "00_findings",
+        "09_diagnosis_synthetic"}
     for page in done.notebooks:
         text = page.read_text()
         assert ("data:image/png" in text or "08_export" in page.stem) and "Traceback" not in text and str(folder) not in text

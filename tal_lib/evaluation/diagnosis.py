@@ -84,7 +84,8 @@ def in_fifths(values: pd.Series) -> tuple[pd.Series, dict[str, str]]:
     edges = np.r_[-np.inf, edges]
     place = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
     names = BUCKETS[:len(edges) - 1]
-    spans = {name: f"{values[place == i].min():.3g}–{values[place == i].max():.3g}" for i, name in enumerate(names) if (place == i).any()}
+    spans = {name: "–".join(dict.fromkeys(f"{end:.3g}" for end in (values[place == i].min(), values[place == i].max())))
+             for i, name in enumerate(names) if (place == i).any()}
     return pd.Series(np.asarray(names)[place], index=values.index), spans
 
 

@@ -34,8 +34,13 @@ def write(efficiency: pd.DataFrame, results: Path, draw) -> list[Path]:
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
-    """Runs by the models' own recipe and options on subsets drawn with the training's seed: what models are compared by."""
-    return efficiency[(efficiency.recipe == "") & (efficiency.options == "") & (efficiency.subset_seed < 0)]
+    """Runs by the models' own recipe and options on subsets drawn with the training's seed: what models are compared by.
+
+    A benchmark on which no run has a model's own recipe, as in a quick study, is judged by the most frequent one.
+    """
+    alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
+    main = alike.groupby("benchmark").recipe.transform(lambda one: "" if (one == "").any() else one.mode().iloc[0])
+    return alike[alike.recipe == main]
 
 
 def complete(runs: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ div.output_area,div.jp-OutputArea-output{overflow-x:auto}
 table{border-collapse:collapse;font-size:14px;margin:.8rem 0}
 th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
-summary{color:#777;font-size:13px;cursor:pointer}.anchor-link{display:none}h1{line-height:1.2}.linenos{display:none}
+summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
 .k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
 
 
@@ -64,13 +64,25 @@ def render(notebook: str | Path, target: str | Path) -> Path:
     """Write an executed notebook as one HTML page with its pictures in it and its code folded away."""
     content = nbformat.read(notebook, as_version=4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
-    soup = BeautifulSoup(body, "html.parser")
+    soup = folded(BeautifulSoup(body, "html.parser"))
+    title = title_of(content, notebook)
+    return write_text(target, f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title}</title>"
+                              f"<meta name=viewport content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
+                              f"<body>{soup}</body></html>\n")
+
+
+def folded(soup: BeautifulSoup) -> BeautifulSoup:
+    """The page with its code folded away and without the marks beside headings."""
+    for mark in soup.select("a.anchor-link"):
+        mark.decompose()
     for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):
         details = soup.new_tag("details")
         details.append(soup.new_tag("summary", string="code"))
         code.wrap(details)
-    title = next((line.lstrip("# ").strip() for cell in content.cells for line in cell.source.splitlines()
-                  if line.startswith("# ")), Path(notebook).stem)
-    return write_text(target, f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title}</title>"
-                              f"<meta name=viewport content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
-                              f"<body>{soup}</body></html>\n")
+    return soup
+
+
+def title_of(content, path: str | Path) -> str:
+    """A notebook's first heading; its file's name if it has none."""
+    return next((line.lstrip("# ").strip() for cell in content.cells for line in cell.source.splitlines() if line.startswith("# ")),
+                Path(path).stem)

@@ -10,13 +10,14 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.processes import beside
-from tal_lib.reports import costs, figures, pages, tables, theme
+from tal_lib.reports import costs, diagnosis, figures, pages, tables, theme
 from tal_lib.reports import efficiency as study
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
 SHOWN = ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb", "03_inference_length.ipynb", "04_open_set.ipynb",
-         "05_streams_and_distillation.ipynb", "06_training_cost.ipynb", "07_quantization.ipynb", "08_export.ipynb")
+         "05_streams_and_distillation.ipynb", "06_training_cost.ipynb", "07_quantization.ipynb", "08_export.ipynb",
+         "09_diagnosis.ipynb")
 
 
 LARGEST = "class_ap"  # a row a cell, class and tIoU
@@ -68,6 +69,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     for name in ("streams", "distillation", "ablation"):
         if name in data:
             written += _variants(name, data[name], results, figures_dir, drawn)
+    if len(errors := data.get("diagnosis", pd.DataFrame())):
+        written += diagnosis.write(errors, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     written += costs.write(data, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     if len(efficiency) and len(cost):
         _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
@@ -158,7 +161,7 @@ def _notebooks(results, runs, records):
         shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")
         pages.clean(target / f"{stem}.ipynb")
         rendered.append(target / f"{stem}.ipynb")
-    rendered.append(pages.execute(REPOSITORY / "notebooks" / "09_report.ipynb", target / "09_report.ipynb",
+    rendered.append(pages.execute(REPOSITORY / "notebooks" / "00_findings.ipynb", target / "00_findings.ipynb",
                                   {"results": str(results.resolve())}))
     return [pages.render(path, path.with_suffix(".html")) for path in rendered]
 

@@ -1,0 +1,159 @@
+"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on a phone."""
+
+import base64
+import hashlib
+import html
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY, write_text
+from tal_lib.reports import pages
+
+STYLE = pages.STYLE + """
+nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;padding-bottom:.5rem}
+nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
+.list{list-style:none;padding:0}.list li{margin:.9rem 0}.list p{margin:.1rem 0;color:#555;font-size:15px}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}.figures figure{margin:0}
+figcaption{font-size:13px;color:#555}"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the site."""
+
+    name: str  # of its file
+    title: str
+    about: str  # the first sentence
+    body: str
+
+
+def build(target: str | Path, results: str | Path = REPOSITORY / "results", figures: str | Path = REPOSITORY / "figures",
+          about: str | Path = REPOSITORY / "RESULTS.md") -> list[Path]:
+    """Write the site anew into a folder; the pages' paths, the index first. Pictures are files, each once.
+
+    Raises:
+        TalError: nothing rendered is there, or the folder holds something else than an earlier site.
+    """
+    target, results, figures = Path(target), Path(results), Path(figures)
+    notebooks = sorted((results / "notebooks").glob("*.ipynb"))
+    if not notebooks:
+        raise TalError("no rendered notebooks", where=results / "notebooks", remedy="Run `tal report` first.")
+    if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
+        raise TalError("the folder holds something else", where=target, remedy="Name an empty folder, or that of an earlier site.")
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "pictures").mkdir(parents=True)
+    made = [_notebook(path, target) for path in notebooks]
+    made += [page for page in (_document(about, "results"), _tables(results), _figures(figures, target)) if page]
+    names = {Path(path).name: f"{page.name}.html" for path, page in zip(notebooks, made)} | {"RESULTS.md": "results.html"}
+    written = [write_text(target / "index.html", _whole("Efficient temporal action localization", _index(made), made, names))]
+    written += [write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page)) for page in made]
+    write_text(target / "style.css", STYLE)
+    return written
+
+
+def _notebook(path, target):
+    content = nbformat.read(path, as_version=4)
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
+    soup = pages.folded(BeautifulSoup(body, "html.parser"))
+    for image in soup.select("img[src^='data:image/']"):
+        kind, data = re.match(r"data:image/(\w+);base64,(.*)", image["src"], re.S).groups()
+        raw = base64.b64decode(data)
+        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{kind}"
+        (target / name).write_bytes(raw)
+        image["src"], image["loading"], image["alt"] = name, "lazy", image.get("alt") or "figure"
+    title = pages.title_of(content, path)
+    return Page(path.stem, _with_condition(title, path.stem), _first_sentence(content.cells[0].source), str(soup))
+
+
+def _with_condition(title, stem):
+    """One notebook is shown under several conditions, which its file's name ends with."""
+    extra = re.sub(r"^\d+_", "", stem)
+    known = {"data", "train_evaluate", "inference_cost", "inference_length", "open_set", "streams_and_distillation", "training_cost",
+             "quantization", "export", "diagnosis", "findings"}
+    own = max((name for name in known if extra.startswith(name)), key=len, default="")
+    condition = extra[len(own):].strip("_").replace("_", ", ")
+    return f"{title} ({condition})" if condition else title
+
+
+def _first_sentence(markdown):
+    text = " ".join(line for line in markdown.splitlines() if not line.startswith("#")).strip()
+    return re.split(r"(?<=[.?!])\s", re.sub(r"[`*]", "", text), maxsplit=1)[0]
+
+
+def _document(path, name):
+    if not Path(path).is_file():
+        return None
+    source = Path(path).read_text(encoding="utf-8")
+    title = source.splitlines()[0].lstrip("# ").strip()
+    return Page(name, title, _first_sentence(source), markdown2html_mistune(source))
+
+
+def _tables(results):
+    """Every table that was written for readers, with its caption."""
+    parts, jumps = [], []
+    for path in sorted(results.glob("*.md")):
+        if path.stem[:1].isupper():
+            continue
+        caption, _, table = path.read_text(encoding="utf-8").partition("\n\n")
+        parts.append(f"<h2 id='{path.stem}'>{path.stem}</h2><p>{html.escape(caption)}</p>{markdown2html_mistune(table)}")
+        jumps.append(f"<a href='#{path.stem}'>{path.stem}</a>")
+    return Page("tables", "All tables", "Every table for readers, with its caption.", f"<h1>All tables</h1><p>{' · '.join(jumps)}</p>"
+                + "".join(parts)) if parts else None
+
+
+def _figures(figures, target):
+    shown = sorted(figures.glob("*.png"))
+    for path in shown:
+        shutil.copyfile(path, target / "pictures" / path.name)
+    body = "".join(f"<figure><a href='pictures/{path.name}'><img loading=lazy src='pictures/{path.name}' alt='{path.stem}'></a>"
+                   f"<figcaption>{path.stem.replace('_', ' ')}</figcaption></figure>" for path in shown)
+    return Page("figures", "All figures", "Every figure, as drawn from the tables.",
+                f"<h1>All figures</h1><div class=figures>{body}</div>") if shown else None
+
+
+def _index(made):
+    items = "".join(f"<li><a href='{page.name}.html'>{html.escape(page.title)}</a><p>{html.escape(page.about)}</p></li>" for page in made)
+    return ("<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
+            "each model when labels are few, and what does it cost to train and to run?</p><ul class=list>" + items + "</ul>")
+
+
+def _whole(title, body, made, names, here=None):
+    soup = BeautifulSoup(body, "html.parser")
+    for table in soup.select("table"):
+        if "wide" not in (table.parent.get("class") or ()):
+            table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+    for link in soup.select("a[href]"):
+        address = _inside(link["href"], names)
+        if address:
+            link["href"] = address
+        else:
+            link.unwrap()
+    place = made.index(here) if here else -1
+    steps = [("index", "Overview"), *([(made[place - 1].name, "← " + made[place - 1].title)] if place > 0 else []),
+             *([(made[place + 1].name, made[place + 1].title + " →")] if place + 1 < len(made) else [])]
+    links = "".join(f"<a href='{name}.html'>{html.escape(text)}</a>" for name, text in steps)
+    return (f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
+            "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
+            f"<link rel=stylesheet href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n")
+
+
+def _inside(address, names):
+    """Where a link between the repository's files leads in the site; None for a file that the site has not."""
+    if re.match(r"[a-z]+:|#", address) or address.split("#")[0].endswith(".html") or address.startswith("pictures/"):
+        return address
+    name = Path(address.split("#")[0]).name
+    if name in names:
+        return names[name]
+    if address.startswith("figures/") and name.endswith(".png"):
+        return f"pictures/{name}"
+    if address.startswith("results/") and name.endswith(".md"):
+        return f"tables.html#{Path(name).stem}"
+    return None

@@ -1,0 +1,73 @@
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from tal_lib import TalError
+from tal_lib.reports import site
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results" / "notebooks"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("00_findings", "02_train_evaluate_hapt")):
+        page = nbformat.v4.new_notebook()
+        page.cells = [nbformat.v4.new_markdown_cell(f"# 0{number} · Title {number}\n\nFirst sentence. Second, [there](RESULTS.md)."),
+                      nbformat.v4.new_code_cell("1 + 1", outputs=[nbformat.v4.new_output(
+                          "display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"})])]
+        nbformat.write(page, folder / f"{name}.ipynb")
+    (tmp_path / "results" / "standings_hapt.md").write_text("A caption, 5 % < 6 %.\n\n| model | IQM |\n|:--|--:|\n| afsd | 9 |\n")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "curve.png").write_bytes(b"png")
+    links = {"the table": "results/standings_hapt.md", "the picture": "figures/curve.png", "the code": "tal_lib/cli.py",
+             "the page": "results/notebooks/00_findings.ipynb"}
+    (tmp_path / "RESULTS.md").write_text("# Results 1\n\nWhat came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
+    return tmp_path
+
+
+def build(folder):
+    return site.build(folder / "site", folder / "results", folder / "figures", folder / "RESULTS.md")
+
+
+def test_every_link_and_picture_of_the_site_is_there(results):
+    pages = build(results)
+    assert [page.name for page in pages] == ["index.html", "00_findings.html", "02_train_evaluate_hapt.html", "results.html",
+                                             "tables.html", "figures.html"]
+    seen = 0
+    for page in pages:
+        soup = BeautifulSoup(page.read_text(), "html.parser")
+        for tag, key in (("a", "href"), ("img", "src"), ("link", "href")):
+            for one in soup.select(f"{tag}[{key}]"):
+                address, _, anchor = unquote(one[key]).partition("#")
+                if address.startswith("data:"):
+                    continue
+                target = page.parent / address if address else page
+                assert target.is_file(), f"{page.name}: {one[key]}"
+                if anchor:
+                    assert BeautifulSoup(target.read_text(), "html.parser").find(id=anchor), one[key]
+                seen += 1
+        assert ";base64," not in page.read_text() and soup.select_one("meta[name=viewport]")
+    assert seen > 20
+    text = (results / "site" / "results.html").read_text()
+    assert "tables.html#standings_hapt" in text and "pictures/curve.png" in text and "the code" in text and "cli.py" not in text
+
+
+def test_the_same_picture_is_kept_once_and_the_index_says_what_is_where(results):
+    build(results)
+    assert len(list((results / "site" / "pictures").glob("*.png"))) == 2
+    index = (results / "site" / "index.html").read_text()
+    assert "01 · Title 1 (hapt)" in index and "First sentence." in index and "Second" not in index
+
+
+def test_another_folder_is_not_overwritten(results):
+    (results / "site").mkdir()
+    (results / "site" / "mine.txt").write_text("mine")
+    with pytest.raises(TalError, match="something else"):
+        build(results)
+    assert (results / "site" / "mine.txt").read_text() == "mine"
+    with pytest.raises(TalError, match="tal report"):
+        site.build(results / "new", results / "figures")
