@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from fnmatch import fnmatch
 
 import pandas as pd
 import pytest
@@ -63,3 +64,16 @@ def test_readme_figures_are_the_tables():
             assert value == (f"{mine['mean'].iloc[0]:.1f}" if len(mine) else "–"), (name, fraction)
         gmacs = cost[(cost.benchmark == "hapt") & (cost.model == name.split(" + ")[0]) & (cost.length_steps == 720)].macs.iloc[0] / 1e9
         assert values[-1] == f"{gmacs:.2f}", name
+
+
+def test_every_column_is_in_the_data_dictionary():
+    text = (REPOSITORY / "results" / "README.md").read_text()
+    known = set(re.findall(r"`([^`]+)`", text))
+    scripts = {"boundary_matching", "given_boundaries", "speed", "live", "sweep_overhead", "scale", "fuzzing"}
+    for path in sorted((REPOSITORY / "results").glob("*.csv")):
+        if path.with_suffix(".md").is_file():
+            continue  # a table for readers has its caption
+        assert any(fnmatch(path.stem, name) for name in known), f"{path.name} is not in the dictionary"
+        if path.stem not in scripts:
+            unknown = set(pd.read_csv(path, nrows=0)) - known
+            assert not unknown, f"{path.name}: {unknown}"

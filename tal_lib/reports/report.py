@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, write_text
 from tal_lib.processes import beside
 from tal_lib.reports import costs, diagnosis, figures, pages, tables, theme
 from tal_lib.reports import efficiency as study
@@ -62,6 +62,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
         written += study.write(efficiency, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
+    if len(subsets := data.get("subset_recordings", pd.DataFrame())):
+        written += _subsets(subsets, results)
     if len(proposals := data.get("proposals", pd.DataFrame())):
         written += _proposals(proposals, results, figures_dir, drawn)
     if len(open_set := data.get("open_set", pd.DataFrame())):
@@ -82,6 +84,12 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
 def _draw(axes, folder, name, drawn):
     drawn.append(theme.save(axes.figure, folder, name))
     plt.close(axes.figure)
+
+
+def _subsets(subsets, results):
+    """The recordings of every draw and share, an id a line, under the names that the files of a study's subsets go by."""
+    return [write_text(results / "subsets" / f"{benchmark}_{100 * fraction:g}_seed{seed}.txt", "\n".join(sorted(rows.recording)) + "\n")
+            for (benchmark, fraction, seed), rows in subsets.groupby(["benchmark", "fraction", "subset_seed"])]
 
 
 def _proposals(proposals, results, folder, drawn):

@@ -1,0 +1,88 @@
+"""What to use when: each answer is derived from the results tables, or left out where they do not hold it."""
+
+import pandas as pd
+
+from tal_lib.reports import tables
+from tal_lib.reports.efficiency import main_arm
+
+CLOSE = 2.0  # points of avg mAP that count as nearly as good
+
+
+def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.DataFrame:
+    """`situation, use, because, from`.
+
+    Args:
+        read: `read(name)` → the results table of that name, empty if there is none.
+        benchmark: whose accuracy counts; long_shape: whose costs of long recordings.
+    """
+    found = []
+    efficiency = read("data_efficiency")
+    if efficiency.empty or not (efficiency.benchmark == benchmark).any():
+        return pd.DataFrame(columns=["situation", "use", "because", "from"])
+    mine = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
+    summary = tables.efficiency_summary(main_arm(mine))
+    few, most = (summary[summary.fraction == pick].set_index("model")["mean"] for pick in (summary.fraction.min(), summary.fraction.max()))
+    close = set(most[most >= most.max() - CLOSE].index)
+    near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
+
+    def say(situation, model, because, table):
+        found.append({"situation": situation, "use": model, "because": because, "from": table})
+
+    share = f"{100 * summary.fraction.min():g} %"
+    ranked = few.sort_values(ascending=False)
+    say(f"few labels ({share} of the recordings)", ranked.index[0],
+        f"{ranked.iloc[0]:.1f} avg mAP; next {', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
+        f"data_efficiency_{benchmark}")
+    ranked = most.sort_values(ascending=False)
+    say("all labels", ranked.index[0], f"{ranked.iloc[0]:.1f} avg mAP; next "
+        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}", f"data_efficiency_{benchmark}")
+    _costs(read, say, benchmark, long_shape, close, near, most)
+    open_set = read("open_set")
+    if len(open_set):
+        named = tables.open_set_summary(open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool}))
+        unseen = named[(named.part == "unseen") & (named.fraction == named.fraction.max()) & (named.seen == named.seen.max())]
+        for where, rows in unseen.groupby("benchmark", sort=False):
+            best = rows.loc[rows["mean"].idxmax()]
+            say(f"classes known by name alone ({where})", best.model, f"{best['mean']:.1f} avg mAP on unseen classes, "
+                f"{tables.split_name(best.seen)} seen/unseen", f"open_set_{where}")
+    return pd.DataFrame(found)
+
+
+def _costs(read, say, benchmark, long_shape, close, near, most):
+    """Answers that weigh accuracy against a cost, among the models that are nearly as good as the best."""
+    cost = read("inference_cost")
+    if len(cost):
+        cost = cost[(cost.device == "cpu") & (cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
+        cost = tables.with_shown_names(cost.assign(options=""))
+        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
+        if len(here):
+            steps = min(here.length_steps.unique(), key=lambda length: abs(length - 720))
+            at = here[here.length_steps == steps].groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]].median()
+            fast, small = at.latency_s_median.idxmin(), at.macs.idxmin()
+            say("a CPU only, one thread", fast, f"{1e3 * at.latency_s_median[fast]:.1f} ms for {steps:,} steps at {most[fast]:.1f} avg "
+                f"mAP, the fastest {near}", f"latency_{benchmark}_cpu")
+            say("little computation", small, f"{at.macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP, the "
+                f"fewest {near}", f"macs_{benchmark}_cpu")
+        far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
+        if len(far):
+            steps = far.length_steps.max()
+            at = far[far.length_steps == steps].groupby("model")[["latency_s_median", "peak_memory_bytes"]].median()
+            fast, lean = at.latency_s_median.idxmin(), at.peak_memory_bytes.idxmin()
+            say(f"long recordings ({steps:,} steps)", fast, f"{at.latency_s_median[fast]:.2f} s, the fastest {near}; least memory: {lean}, "
+                f"{at.peak_memory_bytes[lean] / 1e6:.0f} MB", f"latency_{long_shape}_cpu")
+    milestones = read("training_milestones")
+    if len(milestones):
+        rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
+        reached = rows.groupby("model").near_final_s.median()
+        if len(reached):
+            say("little time to train", reached.idxmin(), f"{reached.min():.0f} s to 95 % of its final mAP on one thread, the shortest "
+                f"{near}", f"training_{benchmark}")
+    numbers = read("quantization")
+    if len(numbers):
+        rows = numbers[(numbers.benchmark == benchmark) & numbers.model.isin(close) & (numbers.threads_used == 1) & (numbers.map_lost <= 1)]
+        rows = rows.dropna(subset=["latency_s_median"])
+        if len(rows):
+            best = rows.loc[rows.latency_s_median.idxmin()]
+            say("smallest latency with lower precision", f"{best.model}, {best.variant}", f"{1e3 * best.latency_s_median:.1f} ms at "
+                f"{best.length_steps:,.0f} steps ({best.speedup:.2f} times float32), {best.map_lost:.2f} points lost",
+                f"quantization_{benchmark}_1thread")

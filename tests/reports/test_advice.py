@@ -1,0 +1,30 @@
+import pandas as pd
+
+from tal_lib.reports.advice import advice
+
+
+def tables():
+    runs = [("local_global", 0.1, 70), ("local_global", 1.0, 92.5), ("gaf", 0.1, 80), ("gaf", 1.0, 93), ("ssn", 0.1, 60), ("ssn", 1.0, 75)]
+    efficiency = pd.DataFrame([{"benchmark": "hapt", "model": model, "preset": "compact", "options": None, "recipe": None, "stream": None,
+                                "fraction": fraction, "seed": 0, "subset_seed": -1, "train_recordings": 4, "cell": f"{model}{fraction}",
+                                "tiou": 0.5, "map": value / 100} for model, fraction, value in runs])
+    cost = pd.DataFrame([{"benchmark": benchmark, "model": model, "preset": "compact", "device": "cpu", "precision": "float32",
+                          "threads_used": 1, "length_steps": steps, "latency_s_median": steps * ms / 720e3, "macs": steps * ms * 1e6,
+                          "peak_memory_bytes": steps * 1000}
+                         for model, ms in (("local_global", 10), ("gaf", 30), ("ssn", 1))
+                         for benchmark, steps in (("hapt", 288), ("hapt", 720), ("thumos14", 36864))])
+    return {"data_efficiency": efficiency, "inference_cost": cost}
+
+
+def test_each_answer_follows_from_the_tables():
+    given = tables()
+    answers = advice(lambda name: given.get(name, pd.DataFrame())).set_index("situation")
+    assert answers.use["few labels (10 % of the recordings)"] == answers.use["all labels"] == "gaf"
+    assert answers.use["a CPU only, one thread"] == "local_global"  # ssn is faster, but not nearly as good
+    assert "10.0 ms for 720 steps at 92.5 avg mAP" in answers.because["a CPU only, one thread"]
+    assert answers.use["long recordings (36,864 steps)"] == "local_global"
+    assert "little time to train" not in answers.index  # no table says
+
+
+def test_without_tables_there_is_no_advice():
+    assert advice(lambda name: pd.DataFrame()).empty
