@@ -29,6 +29,7 @@ class ActionMambaConfig(PyramidConfig):
     drop_path: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         if self.block not in ("dbm", "vim"):
             raise TalError(f"unknown block {self.block!r}", remedy="Choose dbm or vim.")
 

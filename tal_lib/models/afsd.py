@@ -161,7 +161,7 @@ class AFSD(PyramidDetector):
 
     def build_heads(self) -> None:
         c = self.config
-        self.class_tower, self.boundary_tower = (Tower(c.width, c.head_width, c.head_layers) for _ in range(2))
+        self.class_tower, self.boundary_tower = (Tower(c.width, c.head_width, c.head_layers, c.norm) for _ in range(2))
         self.class_out, self.boundary_out = self.class_output(c.head_width), TemporalConv(c.head_width, 2)
         nn.init.zeros_(self.boundary_out.bias)
         self.scales = Scales(len(c.ranges))

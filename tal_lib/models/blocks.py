@@ -244,16 +244,40 @@ class MaskedGroupNorm(nn.Module):
         return torch.addcmul(self.bias, x, torch.rsqrt(variance + self.eps) * self.weight)
 
 
-class ConvNormReLU(nn.Module):
-    """Convolution without bias → layer norm over channels → ReLU."""
+class InstanceNorm(nn.Module):
+    """Each channel of each recording to mean 0 and variance 1 over its valid steps, then a learned scale and shift; (B, T, C) → same.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False):
+    What all steps of a recording share, such as how a sensor is worn, goes. Source: Ulyanov et al., Instance Normalization (2016).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        if keep is None:
+            x = x - x.mean(1, keepdim=True)
+            variance = (x * x).mean(1, keepdim=True)
+        else:
+            count = keep.sum(1, keepdim=True).clamp(min=1)
+            x = x - (x * keep).sum(1, keepdim=True) / count
+            variance = (x * x * keep).sum(1, keepdim=True) / count
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return torch.addcmul(self.bias, x, scale) if torch.is_grad_enabled() else x.mul_(scale).add_(self.bias)  # x is its own by now
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution without bias → norm → ReLU. norm: `layer`, over the channels of a step, or `instance`, over the steps of a recording."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False, norm: str = "layer"):
         super().__init__()
         self.conv = TemporalConv(inputs, outputs, kernel, bias=bias)
-        self.norm = nn.LayerNorm(outputs)
+        self.norm = nn.LayerNorm(outputs) if norm == "layer" else InstanceNorm(outputs)
 
     def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
-        return self.norm(self.conv(x, keep, sizes)).relu_()
+        x = self.conv(x, keep, sizes)
+        return (self.norm(x, keep) if isinstance(self.norm, InstanceNorm) else self.norm(x)).relu_()
 
 
 def max_pool(x: Tensor, keep: Tensor | None = None) -> Tensor:

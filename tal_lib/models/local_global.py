@@ -1,9 +1,12 @@
 """local_global: the study's own detector. Light convolution beside global attention, two regressions fused into one.
 
-Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution fuses them.
-On each point of the pyramid a boundary head gives distances to start and end, a segment head gives centre and
-duration; learned confidences weigh the two answers. Cost is linear in the length.
-Source: this project; the latents of the global block follow Lee et al., Set Transformer (ICML 2019), section 3.1.
+Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution fuses them. Two such blocks at
+full resolution, then max-pooling alone makes the pyramid. Embedding and heads are normalized over the steps of a recording, which
+takes away what its steps share: with few labels, how these few people differ. On each point of the pyramid a boundary head gives distances
+to start and end, a segment head gives centre and duration; learned confidences weigh the two answers. Cost is linear in the length.
+What each part is worth: `results/own_model_hapt_validation.md`.
+Source: this project; the latents of the global block follow Lee et al., Set Transformer (ICML 2019), section 3.1; the pooled pyramid
+TemporalMaxer (2023); the normalization Ulyanov et al. (2016).
 """
 
 from dataclasses import dataclass
@@ -24,9 +27,12 @@ class LocalGlobalConfig(PyramidConfig):
     """Options of local_global."""
 
     heads: int = 4
-    latents: int = 16  # tokens that carry the recording's context
+    latents: int = 16  # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
     kernels: tuple[int, ...] = (3, 7)  # of the local block's depthwise convolutions
-    stem_blocks: int = 1
+    stem_blocks: int = 2
+    level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
+    embedding_kernel: int = 1
+    norm: str = "instance"
     drop_path: float = 0.1
 
 
@@ -67,6 +73,13 @@ class GlobalContextBlock(nn.Module):
         return attend(split(self.query(x)), split(keys), split(values)).transpose(1, 2).flatten(2)
 
 
+class Pool(nn.Module):
+    """The next level of the pyramid: a maximum over three steps, every other one; (B, T, C) → (B, ⌈T / 2⌉, C)."""
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return max_pool(x, keep), halve(keep)
+
+
 class LocalGlobalBlock(nn.Module):
     """Pool if it begins a level; local and global halves side by side; 1×1 fusion; residual."""
 
@@ -76,7 +89,7 @@ class LocalGlobalBlock(nn.Module):
         self.stride = stride
         self.norm = nn.LayerNorm(config.width)
         self.local_block = LocalTemporalBlock(half, config.kernels)
-        self.global_block = GlobalContextBlock(half, config.heads, config.latents)
+        self.global_block = GlobalContextBlock(half, config.heads, config.latents) if config.latents else None
         self.fuse = nn.Linear(config.width, 2 * config.width)
         self.out = nn.Linear(2 * config.width, config.width)
         self.drop = DropPath(config.width, config.drop_path, scale=0.1)
@@ -85,7 +98,7 @@ class LocalGlobalBlock(nn.Module):
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
         near, far = self.norm(x).chunk(2, -1)
-        both = torch.cat([self.local_block(near, keep), self.global_block(far, keep)], -1)
+        both = torch.cat([self.local_block(near, keep), self.global_block(far, keep) if self.global_block else far], -1)
         return self.drop(x, masked(self.out(F.gelu(self.fuse(both))), keep)), keep
 
 
@@ -102,11 +115,17 @@ class LocalGlobal(PyramidDetector):
     def block(self, stride: int) -> LocalGlobalBlock:
         return LocalGlobalBlock(self.config, stride)
 
+    def build_pyramid(self) -> None:
+        super().build_pyramid()
+        if not self.config.level_blocks:
+            self.branch = nn.ModuleList(Pool() for _ in self.branch)
+            self.neck = nn.ModuleList(nn.Identity() for _ in self.neck)
+
     def build_heads(self) -> None:
         c = self.config
-        self.class_tower = Tower(c.width, c.head_width, c.head_layers)
+        self.class_tower = Tower(c.width, c.head_width, c.head_layers, c.norm)
         self.class_out = self.class_output(c.head_width)
-        self.regression_tower = Tower(c.width, c.head_width, c.head_layers)
+        self.regression_tower = Tower(c.width, c.head_width, c.head_layers, c.norm)
         self.regression_out = TemporalConv(c.head_width, 6)  # boundary 2, segment 2, confidences 2
         nn.init.zeros_(self.regression_out.bias)
         self.scales = Scales(len(c.ranges))

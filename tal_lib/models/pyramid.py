@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
 from tal_lib.models.assignment import Points, centre_assignment, pyramid_points
 from tal_lib.models.blocks import ConvNormReLU, TemporalConv, masked, to_keep
 from tal_lib.models.detector import Candidates, Detector, DetectorConfig
@@ -35,7 +36,9 @@ class PyramidConfig(DetectorConfig):
     """Options of every pyramid detector."""
 
     width: int = 512  # channels C of the pyramid
-    embedding_layers: int = 2  # k3 convolutions before it
+    embedding_layers: int = 2  # convolutions before it
+    embedding_kernel: int = 3  # of the first of them; the others see three steps
+    norm: str = "layer"  # of embedding and heads: layer, over channels, as published; or instance, over a recording's steps
     stem_blocks: int = 2  # at stride 1, before the levels
     head_width: int = 512
     head_layers: int = 2  # k3 convolutions before the output convolution
@@ -48,13 +51,17 @@ class PyramidConfig(DetectorConfig):
     loss_norm_momentum: float = 0.9
     label_smoothing: float = 0.0
 
+    def __post_init__(self):
+        if self.norm not in ("layer", "instance"):
+            raise TalError(f"unknown norm {self.norm!r}", remedy="Choose layer or instance.")
+
 
 class Tower(nn.Module):
     """Convolutions of a head, shared by all levels."""
 
-    def __init__(self, inputs: int, width: int, layers: int):
+    def __init__(self, inputs: int, width: int, layers: int, norm: str = "layer"):
         super().__init__()
-        self.layers = nn.ModuleList(ConvNormReLU(inputs if i == 0 else width, width) for i in range(layers))
+        self.layers = nn.ModuleList(ConvNormReLU(inputs if i == 0 else width, width, norm=norm) for i in range(layers))
 
     def forward(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
         for layer in self.layers:
@@ -91,7 +98,8 @@ class PyramidDetector(Detector):
     def __init__(self, config: PyramidConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)
         self.embedding = nn.ModuleList(
-            ConvNormReLU(input_dim if i == 0 else config.width, config.width) for i in range(config.embedding_layers))
+            ConvNormReLU(config.width if i else input_dim, config.width, 3 if i else config.embedding_kernel, norm=config.norm)
+            for i in range(config.embedding_layers))
         self.build_pyramid()
         self.build_heads()
         self.register_buffer("positives", torch.tensor(float(config.loss_norm)))
@@ -123,9 +131,9 @@ class PyramidDetector(Detector):
     def build_heads(self) -> None:
         """Create the layers that `heads` uses."""
         config = self.config
-        self.class_tower = Tower(config.width, config.head_width, config.head_layers)
+        self.class_tower = Tower(config.width, config.head_width, config.head_layers, config.norm)
         self.class_out = self.class_output(config.head_width)
-        self.boundary_tower = Tower(config.width, config.head_width, config.head_layers)
+        self.boundary_tower = Tower(config.width, config.head_width, config.head_layers, config.norm)
         self.boundary_out = TemporalConv(config.head_width, 2)
         nn.init.constant_(self.boundary_out.bias, config.distance_bias)
         self.scales = Scales(len(config.ranges))

@@ -31,6 +31,7 @@ class TemporalMaxerConfig(PyramidConfig):
     class_weight: float = 1.0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.assignment not in ("simota", "centre"):
             raise TalError(f"unknown assignment {self.assignment!r}", remedy="Choose simota or centre.")
 

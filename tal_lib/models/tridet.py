@@ -95,7 +95,7 @@ class TriDet(PyramidDetector):
 
     def build_heads(self) -> None:
         c = self.config
-        tower = lambda: Tower(c.width, c.head_width, c.head_layers)  # noqa: E731
+        tower = lambda: Tower(c.width, c.head_width, c.head_layers, c.norm)  # noqa: E731
         self.class_tower, self.start_tower, self.end_tower, self.boundary_tower = (tower() for _ in range(4))
         self.class_out, self.start_out, self.end_out = (self.class_output(c.head_width) for _ in range(3))
         self.boundary_out = TemporalConv(c.head_width, 2 * (c.bins + 1))

@@ -218,6 +218,10 @@ def _arms(runs, benchmark, results, draw):
     recipes = plain[plain.subset_seed < 0]
     if recipes.recipe.nunique() > 1:
         written.append(_recipes(recipes, benchmark, results, draw))
+    own = runs[runs.model.str.fullmatch(rf"{OWN}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")]
+    own = own[own.subset_seed < 0]
+    if own.options.nunique() > 1:
+        written += _own_model(own, benchmark, results, draw)
     crossed = runs[(runs.subset_seed >= 0) & (runs.recipe == "")]
     if len(crossed):
         written += _variance(crossed, benchmark, results)
@@ -248,6 +252,38 @@ def _recipes(runs, benchmark, results, draw):
     caption = (f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own recipe on the same "
                f"recordings; mean of {_span(table.pairs)} seeds.")
     return tables.write_table(shown.reset_index(), results, f"recipes_{benchmark}", caption)
+
+
+def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Our model with other options or recipes beside itself as it is, paired by seed.
+
+    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it is first.
+    """
+    runs = runs.assign(variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()])
+    plain = runs[runs.variant == ""].set_index(["fraction", "seed"]).avg_map
+    rows = []
+    for (variant, fraction), mine in runs.groupby(["variant", "fraction"], sort=False):
+        both = mine.set_index(["fraction", "seed"]).avg_map.to_frame("changed").join(plain.rename("plain"), how="inner")
+        if len(both):
+            difference = statistics.mean_interval(both.changed - both.plain)
+            rows.append((variant or "as it is", fraction, *statistics.mean_interval(both.changed), *difference, len(both)))
+    table = pd.DataFrame(rows, columns=["variant", "fraction", "mean", "low", "high", "difference", "difference_low", "difference_high",
+                                        "pairs"])
+    return table.sort_values("variant", key=lambda one: one != "as it is", kind="stable", ignore_index=True)
+
+
+def _own_model(runs, benchmark, results, draw):
+    table = own_variants(runs)
+    text = [f"{row.mean:.1f}" if row.variant == "as it is" else
+            f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]" for row in table.itertuples()]
+    wide = table.assign(text=text).pivot(index="variant", columns="fraction", values="text")
+    wide = wide.loc[list(dict.fromkeys(table.variant))].fillna("")
+    wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
+    caption = (f"{OWN} on {benchmark} by share of the training recordings: avg mAP (%) as it is, and what each other option or recipe "
+               f"changes (points, 95 % bootstrap interval over {_span(table.pairs)} seeds on the same recordings).")
+    draw(figures.changes(table[table.variant != "as it is"]), f"own_model_{benchmark}")
+    return [tables.write_csv(table, results, f"own_model_values_{benchmark}"),
+            tables.write_table(wide.reset_index(), results, f"own_model_{benchmark}", caption)]
 
 
 def _variance(runs, benchmark, results):

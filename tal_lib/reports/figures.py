@@ -264,6 +264,24 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
     return ax
 
 
+def changes(table: pd.DataFrame, ax=None):
+    """What each variant changes, with its interval, a marker a fraction.
+
+    table: `variant, fraction, difference, difference_low, difference_high`.
+    """
+    names = list(dict.fromkeys(table.variant))[::-1]
+    fractions = sorted(table.fraction.unique())
+    ax = new_axes(ax, figsize=(6.4, 0.34 * len(names) + 1.0))
+    for offset, fraction, (colour, marker) in zip(np.linspace(0.2, -0.2, len(fractions)), fractions, _VARIANTS):
+        mine = table.loc[table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]]
+        mine = mine.set_axis(["variant", "mean", "low", "high"], axis=1)
+        _points(ax, mine, [names.index(name) + offset for name in mine.variant], colour, marker, f"{100 * fraction:g} %")
+    ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="change of avg mAP (points)")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="recordings")
+    return ax
+
+
 _ERRORS = {"true positive": "#009E73", "double detection": "#56B4E9", "wrong label": "#D55E00", "localization": "#E69F00",
            "confusion": "#CC79A7", "background": "#999999"}
 

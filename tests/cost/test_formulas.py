@@ -54,8 +54,8 @@ def tridet(m, T, K):
 
 
 def local_global(m, T, K):
-    c, sizes, P = m.config, levels(m, T), sum(levels(m, T))
-    at = {f"stem__{index}": T for index in range(len(m.stem))} | {f"branch__{index}": n for index, n in enumerate(sizes[1:])}
+    c, P = m.config, sum(levels(m, T))
+    at = {f"stem__{index}": T for index in range(len(m.stem))}
     each = {key: count for name, n in at.items() for key, count in
             {f"{name}__global_block__write": c.latents, f"{name}__": n}.items()}
     return used(m, embedding=T, **each, class_=P, regression_=P) + sum(through_latents(n, c.width // 2, c.latents) for n in at.values())
