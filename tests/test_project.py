@@ -10,6 +10,7 @@ import yaml
 
 from tal_lib import __version__
 from tal_lib.files import REPOSITORY
+from tal_lib.reports import results_page
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
@@ -64,6 +65,10 @@ def test_readme_figures_are_the_tables():
             assert value == (f"{mine['mean'].iloc[0]:.1f}" if len(mine) else "–"), (name, fraction)
         gmacs = cost[(cost.benchmark == "hapt") & (cost.model == name.split(" + ")[0]) & (cost.length_steps == 720)].macs.iloc[0] / 1e9
         assert values[-1] == f"{gmacs:.2f}", name
+
+
+def test_the_page_to_cite_says_what_the_tables_say(tmp_path):
+    assert results_page.write(REPOSITORY / "results", tmp_path / "RESULTS.md").read_text() == (REPOSITORY / "RESULTS.md").read_text()
 
 
 def test_every_column_is_in_the_data_dictionary():

@@ -1,11 +1,41 @@
-"""What to use when: each answer is derived from the results tables, or left out where they do not hold it."""
+"""What the study says, and what to use when: each answer is derived from the results tables, or left out where they do not hold it."""
 
 import pandas as pd
 
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency import main_arm
+from tal_lib.reports.efficiency import OWN, main_arm
 
 CLOSE = 2.0  # points of avg mAP that count as nearly as good
+
+
+def headlines(read, benchmark: str = "hapt") -> list[str]:
+    """The study's findings on a benchmark as sentences in Markdown. read: as for `advice`."""
+    said = []
+    standing, best, needed = (read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation"))
+    if len(standing):
+        first = standing.iloc[0]
+        close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
+        said.append(f"Over all shares of the labels **{first.model}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
+                    f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(standing.model.iloc[1:4])}"
+                    + (f"; the intervals of {', '.join(close)} hold that figure too." if len(close) else "."))
+    if len(best):
+        ahead = best[best.difference > 0]
+        said.append(f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, at {len(ahead)} of "
+                    f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to {best.difference.max():+.1f} points.")
+    recipes = read(f"recipes_values_{benchmark}")
+    given = recipes[recipes.recipe.str.contains("rotate=30") & (recipes.model != OWN)] if len(recipes) else recipes
+    for fraction, rows in given.groupby("fraction") if len(given) and len(best) else []:
+        top = rows.loc[rows.changed.idxmax()]
+        own = best[best.fraction == fraction].own_mean
+        if len(own):
+            said.append(f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at {100 * fraction:g} % of the "
+                        f"recordings is {top.model} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
+                        f"{own.iloc[0]:.1f}.")
+    if len(needed):
+        few = needed.iloc[0]
+        said.append(f"80 avg mAP take {few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
+                    f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are.")
+    return said
 
 
 def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.DataFrame:

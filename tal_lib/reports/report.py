@@ -10,7 +10,7 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, write_text
 from tal_lib.processes import beside
-from tal_lib.reports import costs, diagnosis, figures, pages, tables, theme
+from tal_lib.reports import costs, diagnosis, figures, pages, results_page, tables, theme
 from tal_lib.reports import efficiency as study
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
 
@@ -77,6 +77,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     if len(efficiency) and len(cost):
         _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
     wait()
+    if results.resolve() == REPOSITORY / "results":
+        written.append(results_page.write(results, REPOSITORY / "RESULTS.md"))
     rendered = _notebooks(results, runs, records) if render else []
     return Report(written, drawn, rendered)
 

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from tal_lib.reports.advice import advice
+from tal_lib.reports.advice import advice, headlines
 
 
 def tables():
@@ -24,6 +24,20 @@ def test_each_answer_follows_from_the_tables():
     assert "10.0 ms for 720 steps at 92.5 avg mAP" in answers.because["a CPU only, one thread"]
     assert answers.use["long recordings (36,864 steps)"] == "local_global"
     assert "little time to train" not in answers.index  # no table says
+
+
+def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
+    given = {"standings_values_hapt": pd.DataFrame([("local_global", 94, 93, 95), ("gaf", 90, 89, 91)],
+                                                   columns=["model", "iqm", "low", "high"]),
+             "against_the_best_values_hapt": pd.DataFrame([(0.1, 91.0, 11.0), (1.0, 96.0, -0.5)],
+                                                          columns=["fraction", "own_mean", "difference"]),
+             "recipes_values_hapt": pd.DataFrame([("exchange=0.3, rotate=30", "gaf", 0.1, 88.0, 8.0),
+                                                  ("min_steps=630", "gaf", 0.1, 99.0, 1.0)],
+                                                 columns=["recipe", "model", "fraction", "changed", "difference"])}
+    said = headlines(lambda name: given.get(name, pd.DataFrame()))
+    assert len(said) == 3 and "**local_global** stands first (interquartile mean 94.0" in said[0]
+    assert "at 1 of 2 shares" in said[1] and "from -0.5 to +11.0" in said[1]
+    assert "gaf with 88.0 (+8.0 by the recipe); local_global has 91.0" in said[2]
 
 
 def test_without_tables_there_is_no_advice():
