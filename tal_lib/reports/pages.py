@@ -12,12 +12,14 @@ from nbconvert import HTMLExporter
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, atomic_path, write_text
 
+LONG_TEXT = 45  # characters
+
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 pre{background:#f6f6f4;padding:.6rem .8rem;overflow-x:auto;font-size:13px;line-height:1.4;border-radius:4px}
 div.output_area,div.jp-OutputArea-output{overflow-x:auto}
 table{border-collapse:collapse;font-size:14px;margin:.8rem 0}
 th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
+th:first-child,td:first-child{text-align:left}td.long{white-space:normal;min-width:16rem;text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
 summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
 .k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
 
@@ -72,7 +74,10 @@ def render(notebook: str | Path, target: str | Path) -> Path:
 
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
-    """The page with its code folded away and without the marks beside headings."""
+    """The page with its code folded away, without the marks beside headings, and with long texts in tables broken into lines."""
+    for cell in soup.select("td"):
+        if len(cell.get_text()) > LONG_TEXT:
+            cell["class"] = "long"
     for mark in soup.select("a.anchor-link"):
         mark.decompose()
     for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):

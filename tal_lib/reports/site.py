@@ -93,7 +93,7 @@ def _document(path, name):
         return None
     source = Path(path).read_text(encoding="utf-8")
     title = source.splitlines()[0].lstrip("# ").strip()
-    return Page(name, title, _first_sentence(source), markdown2html_mistune(source))
+    return Page(name, title, _first_sentence(source), str(pages.folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))))
 
 
 def _tables(results):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal_lib.models.blocks import DepthwiseConv, LocalAttention, MaskedGroupNorm, TemporalConv, max_pool
+from tal_lib.models.blocks import DepthwiseConv, InstanceNorm, LocalAttention, MaskedGroupNorm, TemporalConv, max_pool
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -80,6 +80,20 @@ def test_group_norm_is_group_norm_over_the_valid_steps():
     want = lambda one: F.group_norm(one.transpose(1, 2), 2, layer.weight, layer.bias).transpose(1, 2)
     torch.testing.assert_close(layer(x), want(x))
     torch.testing.assert_close(layer(x, keep)[1:, :4], want(x[1:, :4]))
+
+
+def test_instance_norm_is_instance_norm_over_the_valid_steps():
+    layer, x = InstanceNorm(6), 3 + torch.randn(2, 9, 6)
+    keep = (torch.arange(9) < torch.tensor([[9], [4]])).float()[..., None]
+    with torch.no_grad():
+        layer.weight.normal_(), layer.bias.normal_()
+    want = lambda one: F.instance_norm(one.transpose(1, 2), weight=layer.weight, bias=layer.bias).transpose(1, 2)
+    before = x.clone()
+    for context in (torch.enable_grad(), torch.no_grad()):  # another path without gradients, which must not change its input either
+        with context:
+            torch.testing.assert_close(layer(x), want(x))
+            torch.testing.assert_close(layer(x, keep)[1:, :4], want(x[1:, :4]))
+            torch.testing.assert_close(x, before)
 
 
 @given(steps=st.integers(1, 20), valid=st.integers(1, 20))
