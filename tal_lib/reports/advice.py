@@ -33,7 +33,8 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
                         f"{own.iloc[0]:.1f}.")
     if len(needed):
         few = needed.iloc[0]
-        said.append(f"80 avg mAP take {few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
+        bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
+        said.append(f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
                     f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are.")
     return said
 

@@ -175,13 +175,14 @@ def _against_the_best(runs, benchmark, results, draw):
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to `HELD_BACK` foretells.
 
-    `model, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: error is foretold − measured at all recordings;
-    `last` is the error of expecting no further gain.
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are the segments of the smallest
+    share; error is foretold − measured at all recordings; `last` is the error of expecting no further gain.
     """
     rows = []
     for model, mine in complete(runs).groupby("model", sort=False):
         curve = mine.groupby("fraction").agg(segments=("train_segments", "mean"), score=("avg_map", "mean"))
-        row = {"model": model} | {f"needs_{wanted}": learning_curves.needed_for(wanted, curve.segments, curve.score) for wanted in WANTED}
+        row = {"model": model, "fewest": curve.segments.min()}
+        row |= {f"needs_{wanted}": learning_curves.needed_for(wanted, curve.segments, curve.score) for wanted in WANTED}
         known = mine[mine.fraction <= HELD_BACK]
         if known.fraction.nunique() >= 3 and curve.index.max() > HELD_BACK:
             law = learning_curves.fit_power_law(known.train_segments, known.avg_map)
@@ -197,8 +198,9 @@ def _annotation(runs, benchmark, results, draw):
     if "train_segments" not in runs or complete(runs).fraction.nunique() < 2:
         return []
     table = annotation(runs)
-    count = lambda value: "not reached" if np.isinf(value) else f"{value:.0f}"  # noqa: E731
-    shown = pd.DataFrame({"model": table.model} | {f"segments for {wanted}": table[f"needs_{wanted}"].map(count) for wanted in WANTED})
+    count = lambda value, least: "not reached" if np.isinf(value) else f"{'≤ ' * (value <= least)}{value:.0f}"  # noqa: E731
+    shown = pd.DataFrame({"model": table.model} | {f"segments for {wanted}": list(map(count, table[f"needs_{wanted}"], table.fewest))
+                                                   for wanted in WANTED})
     caption = f"Annotated segments that a wanted avg mAP takes on {benchmark} (straight between the measured shares, over log segments)"
     if "error" in table:
         shown = shown.assign(exponent=table.exponent.round(2), foretold=table.foretold.round(1), measured=table.measured.round(1),
