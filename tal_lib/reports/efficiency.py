@@ -25,7 +25,7 @@ def write(efficiency: pd.DataFrame, results: Path, draw) -> list[Path]:
         mine = efficiency[efficiency.benchmark == benchmark]
         written += _curves(mine, rows, summary, benchmark, results, draw)
         runs = tables.average_map(main_arm(mine))
-        for section in (_standings, _comparison, _against_the_best, _annotation):
+        for section in (_standings, _comparison, _against_the_best, _annotation) if runs.model.nunique() > 1 else ():
             written += section(runs, benchmark, results, draw)
         written += _arms(tables.average_map(mine), benchmark, results, draw)
         if PRIOR.is_file():
@@ -122,9 +122,9 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparison(runs, benchmark, results, draw):
-    if complete(runs).model.nunique() < 2:
-        return []
     table = comparison(runs)
+    if table.empty:
+        return []
     order = list(standings(runs).model)
     matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
     draw(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
