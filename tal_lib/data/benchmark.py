@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,7 @@ class Benchmark:
             raise TalError(f"recording {bad.recording.iloc[0]} has duration {bad.duration.iloc[0]}", where=where,
                            remedy="Give every recording its duration in seconds.")
         self.name = name
+        self.root: Path | None = None  # data folder, where it was named
         self.classes = tuple(classes)
         self.tious = tuple(tious)
         self.feature_spec = feature_spec

@@ -1,6 +1,6 @@
 """The benchmarks by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from tal_lib.data import hapt, synthetic, videos
 from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import data_root
 
@@ -22,6 +23,12 @@ class Entry:
     file: str | None  # below the data root; None: nothing needed
 
 
+def _with_prior_subsets(name, root):
+    benchmark = BENCHMARKS[name].load(root)
+    benchmark.name, benchmark.root = name + PRIOR, root
+    return benchmark
+
+
 BENCHMARKS = {
     "synthetic": Entry(lambda root: synthetic.load(), "generated, two streams, 20 classes", "made from a seed", None),
     "hapt": Entry(hapt.load, "61 smartphone recordings, 12 classes", "UCI 341, CC BY 4.0: `tal data fetch hapt`",
@@ -34,13 +41,17 @@ BENCHMARKS = {
     "activitynet": Entry(videos.load_activitynet, "v1.3, 14,950 videos, 200 classes", "your annotations and features",
                          "activitynet"),
 }
+BENCHMARKS |= {name + PRIOR: replace(BENCHMARKS[name], load=partial(_with_prior_subsets, name),
+                                     about=f"{name}, with the training subsets of Warchocki et al., 2023")
+               for name in ("thumos14", "activitynet")}
 
 
 def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
     """Load a benchmark.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14` or `activitynet`; or a folder with `annotations.json` and `features/`.
+        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with `_prior`; or a folder with
+            `annotations.json` and `features/`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
     if name not in BENCHMARKS and Path(name).is_dir():

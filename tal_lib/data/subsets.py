@@ -11,6 +11,8 @@ from tal_lib.data.benchmark import Benchmark
 from tal_lib.errors import TalError
 from tal_lib.files import data_root
 
+PRIOR = "_prior"  # ends the name of a benchmark whose subsets are those of the prior study
+
 
 def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
     """All training recordings in the order in which growing subsets take them.
@@ -35,13 +37,16 @@ def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
 def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str]:
     """Training recordings that a data-limited run may use.
 
-    Deterministic; for one seed a smaller fraction's recordings are among a larger one's.
+    Deterministic; for one seed a smaller fraction's recordings are among a larger one's. Of `thumos14_prior` and `activitynet_prior` the
+    seed is the number of the prior study's own draw (`published_subset`), which are not nested.
 
     Args:
         fraction: share of the training recordings in (0, 1]; the count is rounded, at least one.
     """
     if not 0 < fraction <= 1:
         raise TalError(f"fraction {fraction}", where=benchmark.name, remedy="Give a share in (0, 1].")
+    if benchmark.name.endswith(PRIOR):
+        return published_subset(benchmark, round(100 * fraction), seed, benchmark.root)
     order = subset_order(benchmark, seed)
     if not order:
         raise TalError("no training recordings to take a subset of", where=benchmark.name,
@@ -82,7 +87,7 @@ def open_set_split(benchmark: Benchmark, seen: float, seed: int) -> tuple[list[s
 
 def published_subset(benchmark: Benchmark, percent: int, draw: int, root: str | Path | None = None) -> list[str]:
     """A training subset of the prior data-efficiency study (Warchocki et al., ICCV Workshops 2023): five draws each."""
-    name = f"{benchmark.name}/limited_subsets/splits_p{percent}_{draw}.txt"
+    name = f"{benchmark.name.removesuffix(PRIOR)}/limited_subsets/splits_p{percent}_{draw}.txt"
     wanted = set(_read_list(root, name))
     return _only_known(wanted, benchmark.recordings("train"), name)
 

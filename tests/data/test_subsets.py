@@ -64,6 +64,9 @@ def test_published_lists(real_data):
     thumos, anet = load_benchmark("thumos14"), load_benchmark("activitynet")
     assert len(published_subset(thumos, 10, 0)) == 20 and len(published_subset(thumos, 100, 4)) == 200
     assert 900 < len(published_subset(anet, 10, 1)) < 1100
+    prior = load_benchmark("thumos14_prior")
+    assert limited_subset(prior, 0.1, 3) == published_subset(thumos, 10, 3) != limited_subset(thumos, 0.1, 3)
+    assert prior.data_hash == thumos.data_hash and prior.name == "thumos14_prior"
     for data, total in ((thumos, 20), (anet, 200)):
         for share in (0.75, 0.5):
             for draw in range(10):
