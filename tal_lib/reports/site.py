@@ -50,9 +50,9 @@ def build(target: str | Path, results: str | Path = REPOSITORY / "results", figu
         raise TalError("the folder holds something else", where=target, remedy="Name an empty folder, or that of an earlier site.")
     shutil.rmtree(target, ignore_errors=True)
     (target / "pictures").mkdir(parents=True)
-    made = [_notebook(path, target) for path in notebooks]
-    made += [page for page in (_document(about, "results"), _tables(results), _figures(figures, target)) if page]
-    names = {Path(path).name: f"{page.name}.html" for path, page in zip(notebooks, made)} | {"RESULTS.md": "results.html"}
+    names = {path.name: f"{path.stem}.html" for path in notebooks} | {"RESULTS.md": "results.html"}
+    made = [_document(about, "results"), *(_notebook(path, target) for path in notebooks), _tables(results), _figures(figures, target)]
+    made = [page for page in made if page]
     written = [write_text(target / "index.html", _whole("Efficient temporal action localization", _index(made), made, names))]
     written += [write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page)) for page in made]
     write_text(target / "style.css", STYLE)

@@ -35,7 +35,7 @@ def build(folder):
 
 def test_every_link_and_picture_of_the_site_is_there(results):
     pages = build(results)
-    assert [page.name for page in pages] == ["index.html", "00_findings.html", "02_train_evaluate_hapt.html", "results.html",
+    assert [page.name for page in pages] == ["index.html", "results.html", "00_findings.html", "02_train_evaluate_hapt.html",
                                              "tables.html", "figures.html"]
     assert links_of(pages) > 20
     text = (results / "site" / "results.html").read_text()
