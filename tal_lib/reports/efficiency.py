@@ -223,7 +223,7 @@ def _arms(runs, benchmark, results, draw):
     own = runs[runs.model.str.fullmatch(rf"{OWN}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")]
     own = own[own.subset_seed < 0]
     if own.options.nunique() > 1:
-        written += _own_model(own, benchmark, results, draw)
+        written += [*_own_model(own, benchmark, results, draw), _every_variant(runs[runs.subset_seed < 0], benchmark, results)]
     crossed = runs[(runs.subset_seed >= 0) & (runs.recipe == "")]
     if len(crossed):
         written += _variance(crossed, benchmark, results)
@@ -254,6 +254,16 @@ def _recipes(runs, benchmark, results, draw):
     caption = (f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own recipe on the same "
                f"recordings; mean of {_span(table.pairs)} seeds.")
     return tables.write_table(shown.reset_index(), results, f"recipes_{benchmark}", caption)
+
+
+def _every_variant(runs, benchmark, results):
+    summary = statistics.summarise(runs, ["model", "recipe", "fraction"], "avg_map")
+    wide = summary.assign(text=tables.with_interval(summary)).pivot(index=["model", "recipe"], columns="fraction", values="text").fillna("")
+    wide = wide.loc[summary.groupby(["model", "recipe"])["mean"].mean().sort_values(ascending=False).index]
+    wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
+    caption = (f"Every model, option and recipe tried on {benchmark}: avg mAP (%), mean of {_span(summary.runs)} seeds with 95 % bootstrap "
+               "interval; an empty recipe is the model's own.")
+    return tables.write_table(wide.reset_index(), results, f"variants_{benchmark}", caption)
 
 
 def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
