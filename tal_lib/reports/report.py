@@ -65,7 +65,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
     if len(subsets := data.get("subset_recordings", pd.DataFrame())):
         written += _subsets(subsets, results)
     if len(proposals := data.get("proposals", pd.DataFrame())):
-        written += _proposals(proposals, results, figures_dir, drawn)
+        written += _proposals(study.main_arm(proposals), results, figures_dir, drawn)
     if len(open_set := data.get("open_set", pd.DataFrame())):
         written += _open_set(open_set, results, figures_dir, drawn)
     for name in ("streams", "distillation", "ablation"):
@@ -75,7 +75,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         written += diagnosis.write(errors, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     written += costs.write(data, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
     if len(efficiency) and len(cost):
-        _accuracy_and_cost(efficiency, cost, figures_dir, drawn)
+        _accuracy_and_cost(study.main_arm(efficiency), cost, figures_dir, drawn)
     wait()
     if results.resolve() == REPOSITORY / "results":
         written.append(results_page.write(results, REPOSITORY / "RESULTS.md"))
