@@ -51,7 +51,8 @@ def build(target: str | Path, results: str | Path = REPOSITORY / "results", figu
     shutil.rmtree(target, ignore_errors=True)
     (target / "pictures").mkdir(parents=True)
     names = {path.name: f"{path.stem}.html" for path in notebooks} | {"RESULTS.md": "results.html"}
-    made = [_document(about, "results"), *(_notebook(path, target) for path in notebooks), _tables(results), _figures(figures, target)]
+    made = [_document(about, "results"), *(_notebook(path, target) for path in notebooks), _tables(results), _figures(figures, target),
+            _document(results / "README.md", "columns")]
     made = [page for page in made if page]
     written = [write_text(target / "index.html", _whole("Efficient temporal action localization", _index(made), made, names))]
     written += [write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page)) for page in made]
@@ -152,8 +153,10 @@ def _inside(address, names):
     name = Path(address.split("#")[0]).name
     if name in names:
         return names[name]
+    if address == "results/README.md":
+        return "columns.html"
     if address.startswith("figures/") and name.endswith(".png"):
         return f"pictures/{name}"
-    if address.startswith("results/") and name.endswith(".md"):
+    if re.fullmatch(r"results/[a-z0-9_]+\.md", address):
         return f"tables.html#{Path(name).stem}"
     return None
