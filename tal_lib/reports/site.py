@@ -137,6 +137,8 @@ def _whole(title, body, made, names, here=None):
             link["href"] = address
         else:
             link.unwrap()
+    for image in soup.select("img[src^='figures/']"):
+        image["src"] = _inside(image["src"], names)
     place = made.index(here) if here else -1
     steps = [("index", "Overview"), *([(made[place - 1].name, "← " + made[place - 1].title)] if place > 0 else []),
              *([(made[place + 1].name, made[place + 1].title + " →")] if place + 1 < len(made) else [])]
