@@ -22,7 +22,8 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px 
 nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
 .list{list-style:none;padding:0}.list li{margin:.9rem 0}.list p{margin:.1rem 0;color:#555;font-size:15px}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}.figures figure{margin:0}
-figcaption{font-size:13px;color:#555}"""
+figcaption{font-size:13px;color:#555}
+.text td:not([style]),.text th:not([style]){text-align:left;white-space:normal;overflow-wrap:anywhere}"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _document(path, name):
         return None
     source = Path(path).read_text(encoding="utf-8")
     title = source.splitlines()[0].lstrip("# ").strip()
-    return Page(name, title, _first_sentence(source), str(pages.folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))))
+    body = pages.folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))
+    return Page(name, title, _first_sentence(source), f"<div class=text>{body}</div>")
 
 
 def _tables(results):
