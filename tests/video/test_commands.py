@@ -61,7 +61,8 @@ def test_detect(folder, tmp_path, capsys):
 def test_serve(folder):
     server = subprocess.Popen([sys.executable, "-m", "tal_lib", "serve", str(folder / "videos" / "test_000.mp4"), "--model",
                                str(folder / "model.pt"), "--port", "0", "--token", "secret"], cwd=REPOSITORY,
-                              stdout=subprocess.PIPE, text=True)
+                              stdout=subprocess.PIPE, text=True,  # a background job's children ignore Ctrl-C, unless they are told not to
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         line = server.stdout.readline()
         where = re.search(r"http://127.0.0.1:\d+/", line).group()
