@@ -86,8 +86,11 @@ def interpolated_ap(hit: np.ndarray, total: int) -> float:
         return float("nan")
     if not len(hit):
         return 0.0
-    positives = np.cumsum(hit)
-    precision = positives / np.arange(1, len(hit) + 1)
+    return area_under(np.cumsum(hit) / np.arange(1, len(hit) + 1), hit, total)
+
+
+def area_under(precision: np.ndarray, hit: np.ndarray, total: int) -> float:
+    """Area under a precision–recall curve after interpolation, from the precision (N,) down to each detection."""
     ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or beyond
     return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.data.tables import check_annotations, check_detections
-from tal_lib.evaluation.average_precision import interpolated_ap, matches
+from tal_lib.evaluation.average_precision import area_under, interpolated_ap, matches
 from tal_lib.models.nms import tiou as overlap_of
 
 HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = ERRORS = (
@@ -102,8 +102,7 @@ def normalized_ap(hit: np.ndarray, total: int, usual: float) -> float:
     hit = np.asarray(hit, dtype=bool)
     recall, wrong = hit.cumsum() / total, (~hit).cumsum()
     precision = recall * usual / np.maximum(recall * usual + wrong, 1e-12)
-    ceiling = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(ceiling[hit].sum() / total)
+    return area_under(precision, hit, total)
 
 
 def by_characteristic(annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious) -> pd.DataFrame:

@@ -59,9 +59,10 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(columns=tables.KEYS, errors="ignore")
     written += [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
+    draw = lambda axes, name: _draw(axes, figures_dir, name, drawn)  # noqa: E731
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
-        written += study.write(efficiency, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
+        written += study.write(efficiency, results, draw)
     if len(subsets := data.get("subset_recordings", pd.DataFrame())):
         written += _subsets(subsets, results)
     if len(proposals := data.get("proposals", pd.DataFrame())):
@@ -72,8 +73,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         if name in data:
             written += _variants(name, data[name], results, figures_dir, drawn)
     if len(errors := data.get("diagnosis", pd.DataFrame())):
-        written += diagnosis.write(errors, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
-    written += costs.write(data, results, lambda axes, name: _draw(axes, figures_dir, name, drawn))
+        written += diagnosis.write(errors, results, draw)
+    written += costs.write(data, results, draw)
     if len(efficiency) and len(cost):
         _accuracy_and_cost(study.main_arm(efficiency), cost, figures_dir, drawn)
     wait()
