@@ -83,7 +83,8 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
     """Answers that weigh accuracy against a cost, among the models that are nearly as good as the best."""
     cost = read("inference_cost")
     if len(cost):
-        cost = cost[(cost.device == "cpu") & (cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
+        cost = tables.on_main_machine(cost[cost.device == "cpu"])
+        cost = cost[(cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
         cost = tables.with_shown_names(cost.assign(options=""))
         here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
         if len(here):
@@ -101,14 +102,14 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             fast, lean = at.latency_s_median.idxmin(), at.peak_memory_bytes.idxmin()
             say(f"long recordings ({steps:,} steps)", fast, f"{at.latency_s_median[fast]:.2f} s, the fastest {near}; least memory: {lean}, "
                 f"{at.peak_memory_bytes[lean] / 1e6:.0f} MB", f"latency_{long_shape}_cpu")
-    milestones = read("training_milestones")
+    milestones = tables.on_main_machine(read("training_milestones"))
     if len(milestones):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
         if len(reached):
             say("little time to train", reached.idxmin(), f"{reached.min():.0f} s to 95 % of its final mAP on one thread, the shortest "
                 f"{near}", f"training_{benchmark}")
-    numbers = read("quantization")
+    numbers = tables.on_main_machine(read("quantization"))
     if len(numbers):
         rows = numbers[(numbers.benchmark == benchmark) & numbers.model.isin(close) & (numbers.threads_used == 1) & (numbers.map_lost <= 1)]
         rows = rows.dropna(subset=["latency_s_median"])

@@ -38,8 +38,9 @@ def conditions(cost: pd.DataFrame):
         extra = [part for part in ("" if preset == "compact" else preset, "" if precision == "float32" else precision,
                                    "" if threads == 1 or device != "cpu" else f"{threads:g}threads") if part]
         counted = f", {threads:g} thread{'s' * (threads > 1)}" if device == "cpu" else ""
+        other = tables.machine_suffix(device_name, measured[measured.device == device])
         words = f"{preset} models, {precision}, batch 1, {device_name}{counted}; D and K of {benchmark}"
-        yield "_".join([benchmark, *extra, device]), words, rows
+        yield "_".join([benchmark, *extra, device]) + other, words, rows
 
 
 def inference(data, results, draw):
@@ -47,6 +48,7 @@ def inference(data, results, draw):
     cost, written, grown, longest = data["inference_cost"], [], [], []
     for stem, words, rows in conditions(cost):
         alike = (cost[["benchmark", "preset", "precision"]] == rows[["benchmark", "preset", "precision"]].iloc[0]).all(axis=1)
+        alike &= cost.device_name == rows.device_name.iloc[0]
         failed = cost[alike & cost.latency_s_median.isna()].groupby("model").length_steps.min()  # with decoding and NMS
         for column, (name, label, unit) in COSTS.items():
             table = rows.assign(value=rows[column] / unit).pivot_table(index="model", columns="length_steps", values="value",
@@ -115,6 +117,7 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
     """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU, with NMS) and `our_gmacs,
     our_memory_mib, our_time_ms` (CPU, with NMS)."""
     prior = pd.read_csv(PRIOR)
+    cost = tables.on_main_machine(cost[cost.device == "cpu"])
     mine = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
     mine = mine.groupby(["model", "length_steps"]).agg(our_gmacs=("macs", "median"), our_memory_mib=("peak_memory_bytes", "median"),
                                                        our_time_ms=("detect_s_median", "median")).reset_index()
@@ -139,8 +142,9 @@ def training(data, results, draw):
     """Steps, memory, time to accuracy."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
     written = []
-    for benchmark, rows in step.groupby("benchmark", sort=False):
-        mine = reached[reached.benchmark == benchmark]
+    for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
+        here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023, E731
+        mine, stem = here(reached), benchmark + tables.machine_suffix(machine, step)
         both = rows.groupby("model").mean(numeric_only=True).join(mine.groupby("model").mean(numeric_only=True), rsuffix="_of_run")
         table = pd.DataFrame({
             "params (M)": both.params / 1e6, "ms a step": 1e3 * both.step_s_median, "steps/s": both.steps_per_s,
@@ -149,11 +153,11 @@ def training(data, results, draw):
             "best avg mAP": 100 * both.best_map}).sort_values("to 95 % of final (s)").map(_short)
         threads = "one CPU thread" if rows.threads_used.max() == 1 else f"{rows.threads_used.max():g} CPU threads"
         caption = (f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most {rows.crop_steps.max():g} steps "
-                   f"for every model, {rows.device_name.iloc[0]}, {threads}. Memory: peak of a step above state (weights, gradients, "
+                   f"for every model, {machine}, {threads}. Memory: peak of a step above state (weights, gradients, "
                    "moments). Times are of training alone; mAP of the test recordings at several epochs, which chose nothing.")
-        written.append(tables.write_table(table.reset_index(), results, f"training_{benchmark}", caption))
-        lines = curve[curve.benchmark == benchmark]
-        draw(figures.accuracy_over_time(lines.assign(map=100 * lines["map"])), f"accuracy_over_time_{benchmark}")
+        written.append(tables.write_table(table.reset_index(), results, f"training_{stem}", caption))
+        lines = here(curve)
+        draw(figures.accuracy_over_time(lines.assign(map=100 * lines["map"])), f"accuracy_over_time_{stem}")
     return written
 
 
@@ -161,16 +165,16 @@ def quantization(data, results, draw):
     """How much faster, and how much worse, a model is in smaller numbers."""
     table, written = data["quantization"], []
     timed = table.dropna(subset=["latency_s_median"])
-    for (benchmark, threads, steps), rows in timed.groupby(["benchmark", "threads_used", "length_steps"]):
+    for (benchmark, threads, steps, machine), rows in timed.groupby(["benchmark", "threads_used", "length_steps", "device_name"]):
         shown = pd.DataFrame({
             "model": rows.model, "variant": rows.variant,
             "converted layers": [f"{row.converted:g} of {row.layers:g}" for row in rows.itertuples()],
             "of weights (%)": (100 * rows.weight_share).round(), "of MACs (%)": (100 * rows.mac_share).round(),
             "file (MB)": (rows.file_bytes / 1e6).round(2), "latency (ms)": (1e3 * rows.latency_s_median).round(1),
             "times as fast": rows.speedup.round(2), "avg mAP": rows.avg_map.round(1), "lost": rows.map_lost.round(2)})
-        caption = (f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {rows.device_name.iloc[0]}. A graph "
+        caption = (f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A graph "
                    "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, measured in turns.")
-        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}"
+        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}{tables.machine_suffix(machine, timed)}"
         written.append(tables.write_table(shown.fillna("–"), results, stem, caption))
         draw(figures.speed_and_loss(rows[rows.variant != "float32"]), stem)
     return written
@@ -194,7 +198,8 @@ def _reason(problem):
 def inference_length(data, results, draw):
     """Whole recordings against windows of them."""
     table, written = data["inference_length"], []
-    for benchmark, rows in table.groupby("benchmark", sort=False):
+    for (benchmark, machine), rows in table.groupby(["benchmark", "device_name"], sort=False):
+        stem = benchmark + tables.machine_suffix(machine, table)
         rows = rows.assign(share=(rows.overlap / rows.window).fillna(0).round(2), whole=rows.window == 0)
         name = ["whole" if row.whole else f"{row.window:g}, {100 * row.share:g} % overlap" for row in rows.itertuples()]
         rows = rows.assign(choice=name)
@@ -204,7 +209,8 @@ def inference_length(data, results, draw):
                 ("peak_memory_bytes", "memory", 1e6, "peak memory (MB) of the longest recording")):
             shown = rows.assign(value=rows[column] / unit).pivot_table(index="model", columns="choice", values="value")[order].map(_short)
             caption = (f"{label[0].upper()}{label[1:]}: {benchmark}, models run on whole recordings or on windows (steps) of them; "
-                       f"network, decoding and NMS on one CPU thread; recordings of at most {rows.longest_steps.max():,.0f} steps.")
-            written.append(tables.write_table(shown.reset_index(), results, f"inference_length_{name}_{benchmark}", caption))
-        draw(figures.window_accuracy(rows), f"inference_length_{benchmark}")
+                       f"network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
+                       f"{rows.longest_steps.max():,.0f} steps.")
+            written.append(tables.write_table(shown.reset_index(), results, f"inference_length_{name}_{stem}", caption))
+        draw(figures.window_accuracy(rows), f"inference_length_{stem}")
     return written

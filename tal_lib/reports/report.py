@@ -140,9 +140,10 @@ def _variants(name, table, results, folder, drawn):
 def _accuracy_and_cost(efficiency, cost, folder, drawn):
     """mAP at the largest fraction against each cost at the length nearest to 720 steps (six minutes of HAPT), compact models on a CPU."""
     summary = tables.efficiency_summary(efficiency)
+    cost = tables.on_main_machine(cost[cost.device == "cpu"])
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         rows = rows[rows.fraction == rows.fraction.max()]
-        mine = cost[(cost.benchmark == benchmark) & (cost.device == "cpu") & (cost.preset == "compact") & (cost.precision == "float32")]
+        mine = cost[(cost.benchmark == benchmark) & (cost.preset == "compact") & (cost.precision == "float32")]
         mine = mine.dropna(subset=["latency_s_median"])
         if mine.empty:
             continue

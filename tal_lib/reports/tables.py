@@ -1,6 +1,7 @@
 """Ledger → tidy tables → CSV, Markdown and LaTeX."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFram
     """Of rows with the same keys, as a longer list of models or lengths gives, the newest only."""
     keys = [name for name in keys if name in table]
     return table.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
+
+
+def on_main_machine(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one machine, the one with the most: times of several are not compared."""
+    if table.empty or "device_name" not in table:
+        return table
+    return table[table.device_name == table.device_name.value_counts().sort_index().idxmax()]
+
+
+def machine_suffix(device_name: str, table: pd.DataFrame) -> str:
+    """What tables and figures of another machine than the main one of `table` are called by, behind their name; empty for the main one."""
+    main = on_main_machine(table).device_name.iloc[0]
+    return "" if device_name == main else "_" + re.sub(r"[^a-z0-9]+", "_", device_name.lower()).strip("_")
 
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:

@@ -19,12 +19,12 @@ NOTEBOOK = "notebook.ipynb"
 
 
 def run_cell(id: str, sweep: str, notebook: str, name: str, parameters: dict, data_hash: str, generation: int, runs: str, cwd: str,
-             threads: int, memory_limit: int | None = None) -> str | None:
+             threads: int, memory_limit: int | None = None, machine: str = "") -> str | None:
     """Execute the notebook into `<runs>/<id>`; in a fork of a nursery, because the kernel is a fork of this process.
 
     Args:
         notebook: path of the file; name: what it is called in results.
-        memory_limit: bytes that the kernel may take (None: what there is).
+        memory_limit: bytes that the kernel may take (None: what there is); machine: as the cell's, kept in the record where there is one.
 
     Returns:
         None if the run folder is whole, else why the notebook failed; then what it left is in `<runs>/<id>.failed`.
@@ -47,10 +47,10 @@ def run_cell(id: str, sweep: str, notebook: str, name: str, parameters: dict, da
         return keep_failed(folder, id, f"{error.ename}: {error.evalue}")
     except Exception as error:
         return keep_failed(folder, id, f"{type(error).__name__}: {error}".strip())
-    write_json(part / RESULT, {
+    write_json(part / RESULT, ({"machine": machine} if machine else {}) | {
         "id": id, "sweep": sweep, "notebook": name, "parameters": parameters, "generation": generation, "tables": measured["tables"],
         "seconds": round(time.monotonic() - started, 2),
-        "provenance": provenance(device=measured["device_name"], threads=threads, config_hash=measured["config_hash"],
+        "provenance": provenance(device=machine or measured["device_name"], threads=threads, config_hash=measured["config_hash"],
                                  data_hash=data_hash)})
     (part / MEASURED).unlink()
     put_in_place(folder, id)

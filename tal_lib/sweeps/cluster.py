@@ -25,7 +25,7 @@ from tal_lib import __version__
 from tal_lib.errors import TalError
 from tal_lib.provenance import git_commit
 from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
-from tal_lib.sweeps.grid import Cell, data_hash
+from tal_lib.sweeps.grid import Cell, data_hash, measured_on
 from tal_lib.sweeps.local import Gone, warm_processes
 
 FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
@@ -139,6 +139,8 @@ def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
     cell: Cell = job["cell"]
     if problem := _not_as_here(job["versions"], cell):
         return f"worker {socket.gethostname()}: {problem}", None, ""
+    if cell.alone:
+        cell = replace(cell, machine=measured_on(cell.parameters))
     with tempfile.TemporaryDirectory(prefix="tal-cell-") as scratch:
         notebook = Path(scratch) / cell.notebook.name
         notebook.write_text(job["notebook"], encoding="utf-8")

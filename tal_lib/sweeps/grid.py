@@ -8,7 +8,8 @@
 
 A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
 workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
-A cell's id is a hash of the notebook's code, its parameters and the data's hash.
+A cell's id is a hash of the notebook's code, its parameters and the data's hash; where it measures time, of the machine's name too: what
+one machine measured is neither done nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
 """
 
 import ast
@@ -23,6 +24,7 @@ import yaml
 
 from tal_lib.errors import TalError
 from tal_lib.files import digest
+from tal_lib.provenance import device_name
 
 # of a block of cells
 KEYS = {"notebook": str, "parameters": dict | None, "grid": dict | None, "alone": bool, "gpu": bool, "time_limit": int | float}
@@ -38,6 +40,7 @@ class Cell:
     data_hash: str
     id: str
     alone: bool = False  # nothing else may run meanwhile
+    machine: str = ""  # what it measures the time of; empty: it measures none, or the machine is not known
     gpu: bool = False  # only where a GPU is
     time_limit: float | None = None  # seconds
 
@@ -56,11 +59,17 @@ def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
     return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
 
 
-def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
+def cell_id(code: str, parameters: dict, data: str, machine: str = "") -> str:
+    """What a result is known by."""
+    return digest(code, parameters, data, *filter(None, [machine]))
+
+
+def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
     """All cells of a grid file, in order, without repeats.
 
     Args:
         only: keep the cells whose parameters have these values (compared as text).
+        here: whether they will run on this machine.
     """
     path = Path(path)
     try:
@@ -74,7 +83,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
         raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
     cells = {}
     for block in blocks:
-        for cell in _expand(path, str(content.get("name", path.stem)), block):
+        for cell in _expand(path, str(content.get("name", path.stem)), block, here):
             cells.setdefault(cell.id, cell)
     for name in only or {}:
         if cells and not any(name in cell.parameters for cell in cells.values()):
@@ -83,7 +92,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None) -> list[Cell]:
     return [cell for cell in cells.values() if chosen(cell.parameters, only)]
 
 
-def _expand(path, sweep, block):
+def _expand(path, sweep, block, here):
     if not isinstance(block, dict) or "notebook" not in block or set(block) - {*KEYS}:
         raise TalError(f"a block of cells holds {', '.join(KEYS)}, not {block!r}", where=path, remedy="See notebooks/sweeps.")
     for name, kinds in KEYS.items():
@@ -113,8 +122,21 @@ def _expand(path, sweep, block):
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
-        yield Cell(sweep, notebook, parameters, data, digest(code, parameters, data),
-                   block.get("alone", False), block.get("gpu", False), 60 * block["time_limit"] if "time_limit" in block else None)
+        alone, limit = block.get("alone", False), 60 * block["time_limit"] if "time_limit" in block else None
+        machine = measured_on(parameters) if alone and here else ""
+        yield Cell(sweep, notebook, parameters, data, cell_id(code, parameters, data, machine), alone, machine, block.get("gpu", False),
+                   limit)
+
+
+def measured_on(parameters: dict) -> str:
+    """Name of the device that a cell with these parameters measures; empty where it is not on this machine."""
+    device = parameters.get("device", "cpu")
+    if device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return ""
+    return device_name(device)
 
 
 def _values(path, name, values):

@@ -104,9 +104,14 @@ def ledgers(results: str | Path) -> list[dict]:
     return [record for path in sorted(Path(results).glob("ledger/*.jsonl")) for record in read_ledger(path).values()]
 
 
-def same_cell(notebook: str, parameters: dict) -> str:
+def same_cell(notebook: str, parameters: dict, machine: str = "") -> str:
     """What two results of the same cell share, whatever the notebook's version and the data's."""
-    return json.dumps([notebook, parameters], sort_keys=True)
+    return json.dumps([notebook, parameters, machine], sort_keys=True)
+
+
+def kin(record: dict) -> str:
+    """`same_cell` of a record."""
+    return same_cell(record["notebook"], record["parameters"], record.get("machine", ""))
 
 
 def age(record: dict) -> tuple[int, str]:
@@ -117,12 +122,12 @@ def age(record: dict) -> tuple[int, str]:
 def read_all(results: str | Path) -> list[dict]:
     """Every current record of every ledger below a results folder, sorted by id.
 
-    Of several records with the same notebook and parameters only the newest is current: the others were made
-    with an older notebook or older data.
+    Of several records with the same notebook and parameters (and machine, where time was measured) only the newest is current: the others
+    were made with an older notebook or older data.
     """
     current: dict[str, dict] = {}
     for record in ledgers(results):
-        key = same_cell(record["notebook"], record["parameters"])
+        key = kin(record)
         if key not in current or age(record) > age(current[key]):
             current[key] = record
     return sorted(current.values(), key=lambda record: record["id"])

@@ -75,7 +75,8 @@ class WarmProcesses:
             imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
             return nursery.run(RUN_CELL, time_limit=cell.time_limit, imports=imports, id=cell.id, sweep=cell.sweep, notebook=str(notebook),
                                name=cell.notebook.name, parameters=cell.parameters, data_hash=cell.data_hash, generation=generation,
-                               runs=str(folder), cwd=str(REPOSITORY), threads=self.threads, memory_limit=self.memory_limit)
+                               runs=str(folder), cwd=str(REPOSITORY), threads=self.threads, memory_limit=self.memory_limit,
+                               machine=cell.machine)
         except Failed as failed:
             if failed.timed_out:
                 return keep_failed(folder, cell.id, f"stopped after its time limit of {cell.time_limit / 60:g} minutes")

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from tal_lib.errors import TalError
 from tal_lib.sweeps.grid import Cell, plan
-from tal_lib.sweeps.ledger import RESULT, LedgerWriter, age, finished_runs, ledgers, same_cell, update_ledger
+from tal_lib.sweeps.ledger import RESULT, LedgerWriter, age, finished_runs, kin, ledgers, same_cell, update_ledger
 from tal_lib.sweeps.local import Gone, Local, disk_is_full
 
 TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
@@ -54,7 +54,7 @@ def run(grid_yaml, *, jobs: int = 1, threads: int = 1, cluster: str | None = Non
     """
     if jobs < 1 or threads < 1:
         raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
-    cells = plan(grid_yaml, only)
+    cells = plan(grid_yaml, only, here=cluster is None)
     if not cells:
         raise TalError("the grid has no such cell", where=grid_yaml, remedy="Check --only and the grid's lists.")
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
@@ -123,9 +123,9 @@ def _generations(cells, records):
     """Cell id → how many results of the same cell are there before it: what makes it the newest, whatever a clock says."""
     before: dict[str, int] = {}
     for record in records:
-        key = same_cell(record["notebook"], record["parameters"])
+        key = kin(record)
         before[key] = max(before.get(key, 0), age(record)[0] + 1)
-    return {cell.id: before.get(same_cell(cell.notebook.name, cell.parameters), 0) for cell in cells}
+    return {cell.id: before.get(same_cell(cell.notebook.name, cell.parameters, cell.machine), 0) for cell in cells}
 
 
 def _run_all(cells, generations, executor, folder, writer, progress, failed):

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, digest
+from tal_lib.files import REPOSITORY
 from tal_lib.provenance import provenance
-from tal_lib.sweeps.grid import Cell, chosen, data_hash, label, read_notebook
+from tal_lib.sweeps.grid import Cell, cell_id, chosen, data_hash, label, read_notebook
 from tal_lib.sweeps.ledger import RESULT, read_all
 from tal_lib.sweeps.local import warm_processes
 
@@ -83,7 +83,8 @@ def _again(record, notebooks, tolerance):
         return Verdict(*about, NOT_RUN, np.nan, np.nan, f"made with other data for {benchmark} (hash {known['data_hash']}, here {data})")
     if set(record["parameters"]) - set(defaults):
         return Verdict(*about, NOT_RUN, np.nan, np.nan, "made by an older notebook with other parameters")
-    remarks = ["made by an older notebook"] if digest(code, record["parameters"], data) != record["id"] else []
+    current = cell_id(code, record["parameters"], data, record.get("machine", ""))
+    remarks = ["made by an older notebook"] if current != record["id"] else []
     now = provenance()
     remarks += [f"{name} was {known[name]}" for name in ("torch_version", "device_name", "git_commit") if known[name] != now[name]]
     cell = Cell("verify", notebook, record["parameters"], data, record["id"])

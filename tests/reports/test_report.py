@@ -81,6 +81,23 @@ def test_a_cost_measured_again_replaces_the_old_one():
     assert tables.newest(rows).values.tolist() == [["a", 9, "2", 5], ["b", 9, "1", 6]]
 
 
+def test_machines_are_not_mixed(tmp_path):
+    rows = [("a", "one", 0.001), ("b", "one", 0.002), ("a", "the other (R), 2 cores", 0.009)]
+    records = []
+    for number, (model, machine, latency) in enumerate(rows):
+        one = record(model, 1.0, 0, {0.5: 0.5})
+        cost = {"device": "cpu", "precision": "float32", "threads_used": 1, "length_steps": 720, "latency_s_median": latency, "macs": 1e9,
+                "detect_s_median": latency, "peak_memory_bytes": 1e6}
+        about = {"notebook": "03_inference_cost.ipynb", "machine": machine, "provenance": one["provenance"] | {"device_name": machine}}
+        records.append(one | about | {"id": str(number), "tables": {"inference_cost": [cost]}})
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
+    first, second = (pd.read_csv(tmp_path / "results" / f"latency_b_cpu{name}.csv") for name in ("", "_the_other_r_2_cores"))
+    assert first.values.tolist() == [["a", 1], ["b", 2]] and second.values.tolist() == [["a", 9]]
+    caption = (tmp_path / "results" / "latency_b_cpu_the_other_r_2_cores.md").read_text()
+    assert "the other (R), 2 cores, 1 thread" in caption
+
+
 def test_nothing_to_report(tmp_path):
     with pytest.raises(TalError, match="tal sweep"):
         report(tmp_path, tmp_path, tmp_path)

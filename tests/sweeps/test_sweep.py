@@ -100,6 +100,23 @@ def test_a_changed_notebook_is_another_cell(project):
     assert not first & {cell.id for cell in sweeps.plan(project.make((1, 2), sleep=0.5))}
 
 
+def test_what_one_machine_measured_is_not_done_on_another(project, monkeypatch):
+    grid = project.make((1, 2), alone=True)
+    assert sweeps.run(grid, **project.where).complete
+    here = sweeps.read_all(project.where["results"])
+    assert {one["machine"] for one in here} == {one["provenance"]["device_name"] for one in here} != {""}
+    assert sweeps.run(grid, **project.where).done_now == 0
+    monkeypatch.setattr(sweeps.grid, "device_name", lambda device: "another")
+    assert sweeps.run(grid, **project.where).done_now == 2  # beside what was there, not in its place
+    both = sweeps.read_all(project.where["results"])
+    assert sorted(one["machine"] for one in both) == sorted(["another"] * 2 + [here[0]["machine"]] * 2)
+    assert {one["provenance"]["device_name"] for one in both} == {"another", here[0]["machine"]}
+    assert not {cell.id for cell in sweeps.plan(grid, here=False)} & {one["id"] for one in both}  # a cluster's machines are not known
+    project.make((1, 2))  # what measures no time is the same everywhere
+    assert "machine" not in read_ledger(project.ledger) and len({cell.id for cell in sweeps.plan(grid)}) == 2
+    assert {cell.id for cell in sweeps.plan(grid)} == {cell.id for cell in sweeps.plan(grid, here=False)}
+
+
 def test_only_and_dry_run(project, capsys):
     grid = project.make()
     assert main(["sweep", str(grid), "--dry-run", "--only", "number=3"]) == 0

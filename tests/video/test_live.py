@@ -212,6 +212,7 @@ def read_pictures(response, count):
     found = []
     while len(found) < count:
         line = response.readline()
+        assert line, "the feed ended"
         if line.lower().startswith(b"content-length"):
             response.readline()
             found.append(response.read(int(line.split(b":")[1])))

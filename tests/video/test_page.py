@@ -32,7 +32,7 @@ class Tab:
         port_file = folder / "DevToolsActivePort"
         wait_for(lambda: port_file.is_file() and port_file.read_text(), 30)
         port = port_file.read_text().split()[0]
-        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
+        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30))
         where = next(page for page in pages if page["type"] == "page")["webSocketDebuggerUrl"]
         self.socket, self.number, self.problems = websocket.create_connection(where, timeout=30), 0, []
         for domain in ("Runtime", "Log", "Page", "Network"):
@@ -41,7 +41,9 @@ class Tab:
     def ask(self, method, **parameters):
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        asked = time.monotonic()
         while True:
+            assert time.monotonic() - asked < 60, f"no answer to {method}, only events"
             message = json.loads(self.socket.recv())
             self._note(message)
             if message.get("id") == self.number:
