@@ -21,10 +21,10 @@ def write(efficiency: pd.DataFrame, results: Path, draw) -> list[Path]:
     written = []
     summary = tables.efficiency_summary(main_arm(efficiency))
     written.append(tables.write_csv(summary, results, "data_efficiency_summary"))
-    for benchmark, rows in summary.groupby("benchmark", sort=False):
+    for benchmark, rows in compared(summary).groupby("benchmark", sort=False):
         mine = efficiency[efficiency.benchmark == benchmark]
-        written += _curves(mine, rows, summary, benchmark, results, draw)
-        runs = tables.average_map(main_arm(mine))
+        written += _curves(mine, rows, benchmark, results, draw)
+        runs = compared(tables.average_map(main_arm(mine)))
         for section in (_standings, _comparison, _against_the_best, _annotation) if runs.model.nunique() > 1 else ():
             written += section(runs, benchmark, results, draw)
         written += _arms(tables.average_map(mine), benchmark, results, draw)
@@ -41,6 +41,12 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
     main = alike.groupby("benchmark").recipe.transform(lambda one: "" if (one == "").any() else one.mode().iloc[0])
     return alike[alike.recipe == main]
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those shares of the recordings that most models of their benchmark have."""
+    models = lambda *by: table.groupby(list(by)).model.transform("nunique")  # noqa: E731
+    return table[models("benchmark", "fraction") > models("benchmark") / 2]
 
 
 def complete(runs: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +71,7 @@ def _span(counts):
     return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
 
 
-def _curves(mine, rows, summary, benchmark, results, draw):
+def _curves(mine, rows, benchmark, results, draw):
     caption = (f"avg mAP (%) on {benchmark} by share of training recordings: mean of {_span(rows.runs)} runs (seeds) with 95 % bootstrap "
                "interval.")
     if rows.fraction.nunique() > 1:
@@ -73,7 +79,7 @@ def _curves(mine, rows, summary, benchmark, results, draw):
     most = main_arm(mine)
     most = most[most.fraction == rows.fraction.max()]
     draw(figures.map_by_tiou(tables.with_shown_names(most.assign(map=100 * most["map"]))), f"map_by_tiou_{benchmark}")
-    return [tables.write_table(tables.efficiency_table(summary, benchmark), results, f"data_efficiency_{benchmark}", caption)]
+    return [tables.write_table(tables.efficiency_table(rows, benchmark), results, f"data_efficiency_{benchmark}", caption)]
 
 
 def standings(runs: pd.DataFrame) -> pd.DataFrame:

@@ -64,9 +64,29 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
         ax.plot(rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3)
         ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
     _fractions(ax, summary)
-    ax.set(ylabel="avg mAP (%)")
+    _spaced_by_what_is_missing(ax, summary)
     _legend(ax, summary.groupby("model")["mean"].last())
     return ax
+
+
+def _spaced_by_what_is_missing(ax, table):
+    """A y axis of avg mAP on which halving what is missing to 100 is always the same way up: the best are told apart.
+
+    table: `mean, low, high`, the intervals perhaps NaN.
+    """
+    beyond = 101.0  # so that 100 itself has a place
+    low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
+    ax.set_yscale("function", functions=(lambda y: -np.log(np.clip(beyond - y, 1e-9, None)), lambda z: beyond - np.exp(-z)))
+    missing = beyond - low, beyond - high
+    room = (missing[0] / missing[1]) ** 0.04
+    ax.set_ylim(max(0, beyond - missing[0] * room), min(100, beyond - missing[1] / room))
+    least, ticks = np.log(missing[0] / missing[1]) / 12, []
+    for tick in (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100):
+        if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least):
+            ticks.append(tick)
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set(ylabel="avg mAP (%), spaced by what is missing to 100")
+    ax.minorticks_off()
 
 
 def _fractions(ax, table):
@@ -177,7 +197,10 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
         rows = rows.groupby("length_steps")[value].median()
         ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
     ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
-    ticks = sorted(table.length_steps.unique())
+    ticks = []
+    for length in sorted(table.length_steps.unique()):
+        if not ticks or length >= 1.3 * ticks[-1]:  # lengths that lie closer would be written over each other
+            ticks.append(length)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
     ax.xaxis.set_minor_locator(NullLocator())
     _plain_log(ax.yaxis)
@@ -252,7 +275,7 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
 
     table: `model, fraction, map, ours` (in %).
     """
-    ax = new_axes(ax, figsize=(5.6, 3.4))
+    ax = new_axes(ax, figsize=(6.8, 3.4))
     for model, rows in table.sort_values("fraction").groupby("model", sort=False):
         colour, marker = style(model)
         ax.plot(rows.fraction, rows.ours, color=colour, marker=marker, markersize=4, linewidth=1.3, label=f"{model}, {benchmark}, here")
@@ -392,7 +415,8 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
     front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
     line = table[front].sort_values(cost)
     ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
-    ax.set(xscale="log", xlabel=label, ylabel="avg mAP (%)")
+    ax.set(xscale="log", xlabel=label)
+    _spaced_by_what_is_missing(ax, table)
     _plain_log(ax.xaxis)
     _legend(ax, table.set_index("model")["mean"])
     return ax

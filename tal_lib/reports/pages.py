@@ -14,12 +14,13 @@ from tal_lib.files import REPOSITORY, atomic_path, write_text
 
 LONG_TEXT = 45  # characters
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 pre{background:#f6f6f4;padding:.6rem .8rem;overflow-x:auto;font-size:13px;line-height:1.4;border-radius:4px}
 div.output_area,div.jp-OutputArea-output{overflow-x:auto}
-table{border-collapse:collapse;font-size:14px;margin:.8rem 0}
-th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td.long{white-space:normal;min-width:16rem;text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
+table{border:0;border-collapse:collapse;font-size:13.5px;margin:.8rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .6rem;border:0;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}thead th{border-bottom-color:#888}
+th:first-child,td:first-child{text-align:left}tbody th{white-space:normal;min-width:8rem}
+td.long{white-space:normal;min-width:16rem}.words{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
 summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
 .k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
 
@@ -74,17 +75,45 @@ def render(notebook: str | Path, target: str | Path) -> Path:
 
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
-    """The page with its code folded away, without the marks beside headings, and with long texts in tables broken into lines."""
+    """The page with its code folded away, without the marks beside headings, and with tables that can be read."""
     for cell in soup.select("td"):
         if len(cell.get_text()) > LONG_TEXT:
-            cell["class"] = "long"
-    for mark in soup.select("a.anchor-link"):
+            cell["class"] = ["long"]
+    for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas brings a style of its own with every table
         mark.decompose()
+    for table in soup.select("table.dataframe"):
+        _one_row(table.select_one("thead"))
+        _words_from_the_left(table)
     for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):
         details = soup.new_tag("details")
         details.append(soup.new_tag("summary", string="code"))
         code.wrap(details)
     return soup
+
+
+def _one_row(head):
+    """pandas writes the names of a table's rows into a second row of its head; they fit into the empty places of the first."""
+    rows = head.select("tr") if head else []
+    if len(rows) != 2:
+        return
+    above, below = (row.select("th") for row in rows)
+    if len(above) == len(below) and all(not (first.get_text(strip=True) and second.get_text(strip=True))
+                                        for first, second in zip(above, below)):
+        for first, second in zip(above, below):
+            if second.get_text(strip=True):
+                first.string = second.get_text()
+        rows[1].decompose()
+
+
+def _words_from_the_left(table):
+    """Columns of words are read from the left, under a heading that stands there too."""
+    rows = [row.select("td") for row in table.select("tbody tr")]
+    headings = table.select("thead tr:last-child th")
+    for place, column in enumerate(zip(*rows)):
+        texts = [cell.get_text(strip=True) for cell in column]
+        if all(sum(map(str.isalpha, text)) > 0.4 * len(text) and text not in ("NaN", "True", "False") for text in texts):
+            for cell in (*column, headings[place - len(rows[0])]):
+                cell["class"] = [*(cell.get("class") or []), "words"]
 
 
 def title_of(content, path: str | Path) -> str:

@@ -161,7 +161,6 @@ def _accuracy_and_cost(efficiency, cost, folder, drawn):
 
 def _notebooks(results, runs, records):
     target = results / "notebooks"
-    rendered = []
     pages_of = {}
     for record in records:
         if record["notebook"] in SHOWN and (runs / record["sweep"] / record["id"] / "notebook.ipynb").is_file():
@@ -172,14 +171,15 @@ def _notebooks(results, runs, records):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")
         pages.clean(target / f"{stem}.ipynb")
-        rendered.append(target / f"{stem}.ipynb")
-    rendered.append(pages.execute(REPOSITORY / "notebooks" / "00_findings.ipynb", target / "00_findings.ipynb",
-                                  {"results": str(results.resolve())}))
-    return [pages.render(path, path.with_suffix(".html")) for path in rendered]
+    pages.execute(REPOSITORY / "notebooks" / "00_findings.ipynb", target / "00_findings.ipynb", {"results": str(results.resolve())})
+    return [pages.render(path, path.with_suffix(".html")) for path in sorted(target.glob("*.ipynb"))]
 
 
 def _worth_showing(parameters, utc):
-    """Of the runs of one notebook: the most data, the study's own model, true names, the first split and seed, the newest."""
-    model = parameters.get("model")
-    return (parameters.get("fraction", 0), model in ("local_global", "stale"), not parameters.get("misnamed"), parameters.get("seen", 0),
-            -parameters.get("split", 0), -parameters.get("seed", 0), model == "local_global", utc)
+    """Of the runs of one notebook: the model's own options and recipe, the most models, lengths and data, the study's own model, true
+    names, one thread, the first split and seed, the newest."""
+    given = parameters.get
+    plain = not given("options") and given("subset_seed", -1) < 0
+    count = [len(given(name, ())) for name in ("model_names", "lengths")]
+    return (plain, not given("recipe"), *count, given("fraction", 0), given("model") in ("local_global", "stale"), not given("misnamed"),
+            given("seen", 0), given("threads") == [1], -given("split", 0), -given("seed", 0), given("model") == "local_global", utc)

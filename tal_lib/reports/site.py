@@ -55,7 +55,8 @@ def build(target: str | Path, results: str | Path = REPOSITORY / "results", figu
     made = [_document(about, "results"), *(_notebook(path, target) for path in notebooks), _tables(results), _figures(figures, target),
             _document(results / "README.md", "columns")]
     made = [page for page in made if page]
-    written = [write_text(target / "index.html", _whole("Efficient temporal action localization", _index(made), made, names))]
+    written = [write_text(target / "index.html", _whole("Efficient temporal action localization",
+                                                            _index(made, about, figures), made, names))]
     written += [write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page)) for page in made]
     write_text(target / "style.css", STYLE)
     return written
@@ -122,10 +123,19 @@ def _figures(figures, target):
                 f"<h1>All figures</h1><div class=figures>{body}</div>") if shown else None
 
 
-def _index(made):
+def _index(made, about, figures):
+    """What came out, in short and as one picture, and where the rest is."""
+    text = Path(about).read_text(encoding="utf-8") if Path(about).is_file() else ""
+    found = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    short = markdown2html_mistune(found[1]) if found else ""
+    curve = next((path for path in sorted(figures.glob("data_efficiency_*.png")) if "validation" not in path.stem), None)
+    if curve:
+        short += (f"<p><img src='pictures/{curve.name}' alt='avg mAP by share of the labelled recordings' "
+                  "style='max-width:36rem;width:100%'></p>")
     items = "".join(f"<li><a href='{page.name}.html'>{html.escape(page.title)}</a><p>{html.escape(page.about)}</p></li>" for page in made)
     return ("<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
-            "each model when labels are few, and what does it cost to train and to run?</p><ul class=list>" + items + "</ul>")
+            f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All pages</h2><ul class=list>{items}"
+            "</ul>")
 
 
 def _whole(title, body, made, names, here=None):

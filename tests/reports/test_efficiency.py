@@ -25,6 +25,14 @@ def test_the_largest_whole_block_is_compared():
     assert len(efficiency.complete(pd.concat([runs(("a", "b", "c", "d")), half]))) == 60
 
 
+def test_shares_that_few_models_have_are_not_compared():
+    extra = runs(("local_global",)).assign(fraction=0.5)
+    table = pd.concat([runs(("local_global", "bilstm", "tridet")), extra])
+    assert set(efficiency.compared(table).fraction) == set(FRACTIONS)
+    other = pd.concat([table, extra.assign(benchmark="alone")])  # there it is all that is there
+    assert set(efficiency.compared(other)[lambda rows: rows.benchmark == "alone"].fraction) == {0.5}
+
+
 def test_standings_and_comparison_of_models_that_differ_by_five_points():
     table = efficiency.standings(runs())
     assert list(table.model) == ["local_global", "bilstm"] and list(table["rank"]) == [1, 2]

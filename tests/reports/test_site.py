@@ -1,11 +1,13 @@
 from urllib.parse import unquote
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
 from tal_lib import TalError, cli
 from tal_lib.reports import site
+from tal_lib.reports.pages import folded
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -23,9 +25,11 @@ def results(tmp_path):
     (tmp_path / "results" / "standings_hapt.md").write_text("A caption, 5 % < 6 %.\n\n| model | IQM |\n|:--|--:|\n| afsd | 9 |\n")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curve.png").write_bytes(b"png")
+    (tmp_path / "figures" / "data_efficiency_hapt.png").write_bytes(b"curves")
     links = {"the table": "results/standings_hapt.md", "the picture": "figures/curve.png", "the code": "tal_lib/cli.py",
              "the page": "results/notebooks/00_findings.ipynb"}
-    (tmp_path / "RESULTS.md").write_text("# Results 1\n\nWhat came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
+    short = "## In short\n\n- One leads.\n\n## More\n\n"
+    (tmp_path / "RESULTS.md").write_text(f"# Results 1\n\n{short}What came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
     return tmp_path
 
 
@@ -71,9 +75,20 @@ def links_of(pages):
 
 def test_the_same_picture_is_kept_once_and_the_index_says_what_is_where(results):
     build(results)
-    assert len(list((results / "site" / "pictures").glob("*.png"))) == 2
+    assert len(list((results / "site" / "pictures").glob("*.png"))) == 3
     index = (results / "site" / "index.html").read_text()
     assert "01 · Title 1 (hapt)" in index and "First sentence." in index and "Second" not in index
+    assert "<li>One leads.</li>" in index and "pictures/data_efficiency_hapt.png" in index
+
+
+def test_tables_have_one_heading_and_words_stand_at_the_left():
+    table = pd.DataFrame({"model": ["a", "b"], "why": ["0.3 s, the least of all", "no other is near"], "ms": [1.5, 2.5]}).set_index("model")
+    soup = folded(BeautifulSoup(f"<div><style scoped>th {{}}</style>{table.to_html()}</div>", "html.parser"))
+    (row,) = soup.select("thead tr")
+    assert [cell.get_text() for cell in row.select("th")] == ["model", "why", "ms"] and not soup.select("style")
+    assert [cell.get_text() for cell in soup.select(".words")] == ["why", "0.3 s, the least of all", "no other is near"]
+    table.columns.name = "measured"  # both corners taken: nothing is lost
+    assert len(folded(BeautifulSoup(table.to_html(), "html.parser")).select("thead tr")) == 2
 
 
 def test_another_folder_is_not_overwritten(results):
