@@ -29,7 +29,8 @@ def results(tmp_path):
     links = {"the table": "results/standings_hapt.md", "the picture": "figures/curve.png", "the code": "tal_lib/cli.py",
              "the page": "results/notebooks/00_findings.ipynb"}
     short = "## In short\n\n- One leads.\n\n## More\n\n"
-    (tmp_path / "RESULTS.md").write_text(f"# Results 1\n\n{short}What came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
+    (tmp_path / "RESULTS.md").write_text(
+        f"# Results 1\n\n{short}What came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
     return tmp_path
 
 
