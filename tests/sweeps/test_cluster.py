@@ -13,8 +13,10 @@ import pytest
 
 from tal_lib import TalError, sweeps
 from tal_lib.files import REPOSITORY
+from tal_lib.provenance import cpu_name
 from tal_lib.sweeps import cluster
 from tal_lib.sweeps.grid import Cell
+from tal_lib.sweeps.ledger import read_ledger
 
 pytest.importorskip("distributed")
 NUMBERS = (1, 2, 3)
@@ -88,8 +90,9 @@ class Sweep(threading.Thread):
 
 def test_workers_of_this_machine(project):
     """`local:2` gives the tables that a sweep gives, and a failing cell its traceback."""
-    grid = project.make((1, 2, 3, 4), fail=(3,))
+    grid = project.make((1, 2, 3, 4), fail=(3,), alone=True)
     result = sweeps.run(grid, cluster="local:2", **project.where)
+    assert {one["machine"] for one in read_ledger(project.ledger).values()} == {cpu_name()}  # as the worker calls it
     assert list(result.failed.values()) == ["RuntimeError: told to fail"] and not project.left_over()
     assert (result.runs / f"{next(iter(result.failed))}.failed" / "notebook.ipynb").stat().st_size > 1000
     assert project.squares() == [(1, 1), (2, 4), (4, 16)] and len(project.finished()) == 3
