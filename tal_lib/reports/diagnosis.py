@@ -19,6 +19,23 @@ def write(diagnosis: pd.DataFrame, results: Path, draw) -> list[Path]:
     return written
 
 
+def write_classes(class_ap: pd.DataFrame, results: Path, draw) -> list[Path]:
+    """AP of every class by every model, with the fewest and with all labels. class_ap: of the main arm; draw and answer as of `write`."""
+    written = []
+    for benchmark, rows in tables.with_shown_names(class_ap).groupby("benchmark", sort=False):
+        for fraction in sorted({rows.fraction.min(), rows.fraction.max()}):
+            table = rows[rows.fraction == fraction].pivot_table(index="label", columns="model", values="ap") * 100
+            table = table.loc[table.mean(axis=1).sort_values().index, table.mean().sort_values(ascending=False).index]
+            stem = f"classes_{benchmark}_{100 * fraction:g}"
+            if table.shape[1] < 2:
+                continue
+            caption = (f"AP (%) of every class on {benchmark}, mean over tIoUs and seeds, {100 * fraction:g} % of the training recordings: "
+                       "the hardest class first, the best model at the left.")
+            draw(figures.class_matrix(table), stem)
+            written.append(tables.write_table(table.round(1).reset_index().rename(columns={"label": "class"}), results, stem, caption))
+    return written
+
+
 def best_detections(rows: pd.DataFrame) -> pd.DataFrame:
     """Share (%) of each kind among the G best detections, a row a model and fraction; mean over seeds."""
     first = rows[(rows.analysis == "profile") & (rows.bucket == "1G")]

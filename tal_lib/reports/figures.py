@@ -101,16 +101,26 @@ def _fractions(ax, table):
 def probability_matrix(matrix: pd.DataFrame, ax=None):
     """Probability that a run of the row's model beats one of the column's. matrix: models × models, best first, NaN on the diagonal."""
     ax = new_axes(ax, figsize=(6.4, 5.6))
-    picture = ax.imshow(matrix.to_numpy(), cmap="RdBu", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(matrix.to_numpy()):
-        if value == value:
-            ax.text(column, row, f"{value:.2f}".lstrip("0") if value < 1 else "1", ha="center", va="center", fontsize=6,
-                    color="white" if abs(value - 0.5) > 0.35 else "black")
-    places = range(len(matrix))
-    ax.set_xticks(places, matrix.columns, rotation=45, ha="right", fontsize=7)
-    ax.set_yticks(places, matrix.index, fontsize=7)
+    texts = matrix.map(lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1")
+    return _matrix(ax, matrix, texts, "P(row better than column)", matrix.map(lambda value: abs(value - 0.5) > 0.35), cmap="RdBu", vmin=0,
+                   vmax=1)
+
+
+def class_matrix(table: pd.DataFrame, ax=None):
+    """AP of every class (rows) by every model (columns). table: classes × models, in %."""
+    ax = new_axes(ax, figsize=(6.4, 0.26 * len(table) + 1.6))
+    return _matrix(ax, table, table.map("{:.0f}".format), "AP, mean over tIoUs (%)", table > 65, cmap="YlGnBu", vmin=0, vmax=100)
+
+
+def _matrix(ax, table, texts, label, dark, **colours):
+    """A table as coloured squares with their values; `dark`: where the text is to be white."""
+    picture = ax.imshow(table.to_numpy(), aspect="auto", **colours)
+    for (row, column), text in np.ndenumerate(texts.to_numpy()):
+        ax.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark.iat[row, column] else "black")
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=7)
+    ax.set_yticks(range(len(table)), table.index, fontsize=7)
     ax.grid(visible=False)
-    ax.figure.colorbar(picture, ax=ax, shrink=0.6, label="P(row better than column)")
+    ax.figure.colorbar(picture, ax=ax, shrink=0.6, label=label)
     return ax
 
 

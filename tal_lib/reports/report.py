@@ -47,7 +47,7 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
         raise TalError("no finished cell in any ledger", where=results / "ledger",
                        remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.")
     names = sorted({name for record in records for name in record["tables"]})
-    # nothing below reads the largest table: where it is long it is made beside the others
+    # where the largest table is long it is made beside the others, and what is drawn from it is left out
     long = sum(len(record["tables"].get(LARGEST, ())) for record in records) >= tables.LONG
     write_largest = lambda: tables.write_csv(tables.tidy(records, LARGEST), results, LARGEST)  # noqa: E731
     written = [results / f"{LARGEST}.csv"] if long else []
@@ -74,6 +74,8 @@ def report(results: str | Path = "results", figures_dir: str | Path = "figures",
             written += _variants(name, data[name], results, figures_dir, drawn)
     if len(errors := data.get("diagnosis", pd.DataFrame())):
         written += diagnosis.write(errors, results, draw)
+    if len(classes := data.get(LARGEST, pd.DataFrame())):
+        written += diagnosis.write_classes(study.main_arm(classes), results, draw)
     written += costs.write(data, results, draw)
     if len(efficiency) and len(cost):
         _accuracy_and_cost(study.main_arm(efficiency), cost, figures_dir, drawn)
