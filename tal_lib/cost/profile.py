@@ -32,7 +32,7 @@ class CostRow:
     input_dim: int
     num_classes: int
     params: int
-    macs: int
+    macs: int  # 0: not counted
     uncounted_ops: str  # operators that are in no count, separated by spaces; empty: the MACs are complete
     weight_bytes: int
     peak_memory_bytes: int  # above what the process held before the forward pass, weights excluded
@@ -47,6 +47,7 @@ class CostRow:
     energy_j: float | None  # joules of one pass of the network, by NVML or RAPL; None where the machine does not expose it
     reference_s: float | None  # of a fixed convolution beside the samples: where it is slow, something disturbed; None on a GPU
     latency_s_raw: tuple[float, ...]  # every sample
+    passes: int = 1  # processes that measured it, at different times
 
     @property
     def latency_s(self) -> float:
@@ -56,7 +57,7 @@ class CostRow:
 
 def profile(model: Detector | str, input_dim: int, length: int, device: str = "cpu", *, num_classes: int = 20,
             preset: str = "compact", precision: str = "float32", threads: int | None = None, min_seconds: float = 1.0,
-            memory_limit_bytes: int | None = None, **overrides) -> CostRow:
+            memory_limit_bytes: int | None = None, counted: bool = True, **overrides) -> CostRow:
     """Measure a model, given by name or as built by `tal_lib.models.build`, in a fresh process.
 
     Args:
@@ -64,6 +65,7 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
         precision: one of `PRECISIONS`; `compiled` is float32 through torch.compile with dynamic length (needs a C++ compiler).
         threads: CPU threads (all usable cores if None); min_seconds: spent sampling each latency.
         memory_limit_bytes: what one pass may take on a CPU, weights excluded; None: what there is.
+        counted: whether MACs are counted too, which takes a second.
         num_classes, preset, overrides: of a model given by name.
 
     Raises:
@@ -87,12 +89,13 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
         raise TalError("no CUDA device here", remedy="Use device='cpu'.")
     threads = threads or usable_cores()
     row = isolated(_measure, f"{spec['name']} at {length} steps", threads, spec=spec, length=length, device=device,
-                   min_seconds=min_seconds, precision=precision, limit=memory_limit_bytes, fastest=_fastest.get(threads))
+                   min_seconds=min_seconds, precision=precision, limit=memory_limit_bytes, counted=counted,
+                   fastest=_fastest.get(threads))
     _fastest[threads] = row.pop("fastest")
     return CostRow(**row | {"latency_s_raw": tuple(row["latency_s_raw"]), "device_name": device_name(device)})
 
 
-def _measure(spec, length, device, threads, min_seconds, precision, limit, fastest):
+def _measure(spec, length, device, threads, min_seconds, precision, limit, counted, fastest):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     make = lambda: build_from(spec).eval()  # noqa: E731
@@ -119,7 +122,7 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, faste
         detect, _, fastest = steady_samples(lambda: model.detect(batch), device, fastest=fastest, min_seconds=min_seconds / 2, least=3,
                                             max_seconds=10, warm=latency[0] > 1)
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
-    macs, uncounted = count_macs(make(), spec["input_dim"], length)
+    macs, uncounted = count_macs(make(), spec["input_dim"], length) if counted else (0, [])
     return dict(
         model=spec["name"], preset=spec["preset"], device=device, precision=precision, threads=threads, length_steps=length,
         input_dim=spec["input_dim"], num_classes=spec["num_classes"],

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tal_lib.cost import (
     growth,
     longest_within,
     meters,
+    passes,
     profile,
     quantization,
 )
@@ -66,6 +68,32 @@ def test_profile_measures_in_a_process_of_its_own():
     assert 0 < row.latency_s_p10 <= row.latency_s_median <= row.latency_s_p90
     assert row.latency_samples == len(row.latency_s_raw) >= 5
     assert profile(model, 16, 200, min_seconds=0.05).num_classes == 4
+
+
+def test_the_pass_in_the_middle_counts(monkeypatch):
+    """Three passes in different orders; what is slow is measured once, what does not fit is not tried again."""
+    calls = []
+    real = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
+
+    def measured(model, min_seconds, counted):
+        number = sum(name == model for name, *_ in calls)
+        calls.append((model, min_seconds, counted))
+        if model == "large":
+            raise DoesNotFit("no")
+        latency = 5.0 if model == "slow" else (0.3, 0.1, 0.2)[number]
+        return replace(real, latency_s_median=latency, latency_s_raw=(latency, 1.0), detect_s_median=2 * latency, latency_samples=2,
+                       macs=7 if counted else 0, reference_s=latency)
+
+    monkeypatch.setattr(passes, "profile", measured)
+    names = ["a", "b", "c", "slow", "large"]
+    rows = passes.profile_all([{"model": name, "min_seconds": 0.6} for name in names], 3, seed=1)
+    assert rows[4] is None and rows[3].passes == 1 and [name for name, *_ in calls].count("large") == 1
+    one = rows[0]
+    assert (one.passes, one.latency_s_median, one.reference_s, one.detect_s_median, one.macs) == (3, 0.2, 0.2, 0.4, 7)
+    assert sorted(one.latency_s_raw) == [0.1, 0.2, 0.3, 1.0, 1.0, 1.0] and one.latency_samples == 6
+    assert all(seconds == pytest.approx(0.2) for _, seconds, _ in calls) and sum(counted for *_, counted in calls) == 5
+    orders = [[name for name, *_ in calls if name in "abc"][at:at + 3] for at in (0, 3, 6)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders) and len({*map(tuple, orders)}) > 1
 
 
 def test_bfloat16_is_measured_and_close():
