@@ -85,7 +85,7 @@ def _spaced_by_what_is_missing(ax, table):
         if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least):
             ticks.append(tick)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set(ylabel="avg mAP (%), spaced by what is missing to 100")
+    ax.set(ylabel="avg mAP (%), log of the error")
     ax.minorticks_off()
 
 
