@@ -54,7 +54,9 @@ def _errors(rows, benchmark, results, draw):
         mine = mine[mine.fraction == mine.fraction.max()].groupby(["bucket", "error"]).value.mean().reset_index()
         draw(figures.error_profile(mine), f"error_profile_{OWN}_{benchmark}")
     if table.index.get_level_values("fraction").nunique() > 1:
-        long = table.stack().rename("value").reset_index()
+        whole = table.dropna().groupby("model").size()
+        whole = whole[whole == whole.max()].index  # the same models at every share, or the mean would change with them
+        long = table[table.index.get_level_values("model").isin(whole)].stack().rename("value").reset_index()
         draw(figures.errors_by_fraction(long.groupby(["fraction", "error"]).value.mean().reset_index()), f"errors_by_fraction_{benchmark}")
     return [tables.write_table(shown.rename(columns={"fraction": "recordings"}), results, f"errors_{benchmark}", caption)]
 
