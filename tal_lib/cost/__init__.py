@@ -5,11 +5,11 @@ from tal_lib.cost.inference_length import window_costs
 from tal_lib.cost.isolated import DoesNotFit
 from tal_lib.cost.machine import describe_machine
 from tal_lib.cost.macs import count_macs
-from tal_lib.cost.passes import profile_all, together
+from tal_lib.cost.passes import profile_all
 from tal_lib.cost.profile import CostRow, profile
 from tal_lib.cost.quantization import VARIANTS, Quantized, compare_latency, quantize, write_graphs
 from tal_lib.cost.training import Milestones, TrainingCostRow, milestones, profile_training
 
 __all__ = ["VARIANTS", "CostRow", "DoesNotFit", "Milestones", "Quantized", "TrainingCostRow", "compare_latency", "count_macs",
            "describe_machine", "growth", "growth_table", "longest_within", "milestones", "profile", "profile_all", "profile_training",
-           "quantize", "together", "window_costs", "write_graphs"]
+           "quantize", "window_costs", "write_graphs"]

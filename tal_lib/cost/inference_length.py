@@ -12,6 +12,7 @@ from tal_lib.cost.meters import peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.models.windowed import InWindows
+from tal_lib.processes import keep_freed
 from tal_lib.training import detect_all, load_model
 
 
@@ -35,6 +36,7 @@ def _measure(checkpoint, benchmark, choices, rounds, threads):
     batches = [collate([make_item(data, recording, trained.stream)]) for recording in recordings]
     longest = max(batches, key=lambda batch: batch.features.shape[2])
     peaks = [peak_memory(partial(model.detect, longest), "cpu") for model in models]
+    keep_freed(max(peaks))
     seconds = [[[] for _ in batches] for _ in models]
     for _ in range(rounds):
         for index, batch in enumerate(batches):

@@ -19,7 +19,7 @@ RAPL = Path("/sys/class/powercap")
 def latency_samples(call: Callable[[], object], device: str, *, min_seconds: float = 1.0, least: int = 5, max_seconds: float = 20.0,
                     warm: bool = False) -> list[float]:
     """Seconds of single calls, after one that is not counted (unless `warm`): for at least `min_seconds` and `least` calls; slow ones
-    stop after `max_seconds`, with at least two. By CUDA events on a GPU, else by the clock."""
+    stop after `max_seconds`. By CUDA events on a GPU, else by the clock."""
     if not warm:
         call()
     cuda = device.startswith("cuda")
@@ -27,7 +27,7 @@ def latency_samples(call: Callable[[], object], device: str, *, min_seconds: flo
     began = time.perf_counter()
     while True:
         spent = time.perf_counter() - began
-        if len(samples) >= least and spent >= min_seconds or len(samples) >= 2 and spent >= max_seconds:
+        if len(samples) >= least and spent >= min_seconds or samples and spent >= max_seconds:
             return samples
         if cuda:
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -59,7 +59,8 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
     """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
 
     Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most eight times `min_seconds`;
-    the samples are those of the quietest.
+    the samples are those of the quietest. Calls so slow that `ROUNDS` of them take longer than three times `max_seconds` stop there: a
+    minute's call has the disturbances of a minute in it.
 
     Args:
         fastest: seconds of the reference as measured before on this machine.
@@ -79,7 +80,8 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
         rounds.append((max(before, after), samples))
         fastest, before = min(fastest, before, after), after
         quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
-        if quiet >= ROUNDS or len(rounds) >= ROUNDS and time.perf_counter() - began > min(3 * max_seconds, 8 * min_seconds):
+        spent = time.perf_counter() - began
+        if quiet >= ROUNDS or spent > 3 * max_seconds or len(rounds) >= ROUNDS and spent > 8 * min_seconds:
             kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 

@@ -38,11 +38,12 @@ def profile_all(todo: list[dict], passes: int = 3, seed: int = 0, progress: bool
 
 
 def together(rows: list[CostRow]) -> CostRow:
-    """One row of several passes: the pass in the middle by latency, with the samples of all; medians of what else was measured."""
+    """One row of several passes, the first of which counted MACs: the pass in the middle by latency, with the samples of all; medians of
+    what else was measured."""
     by_latency = sorted(rows, key=lambda row: row.latency_s_median)
     middle = by_latency[(len(rows) - 1) // 2]
     median = lambda name: statistics.median(getattr(row, name) for row in rows)  # noqa: E731
     detect, raw = median("detect_s_median"), tuple(sample for row in rows for sample in row.latency_s_raw)
-    return replace(middle, passes=len(rows), macs=max(row.macs for row in rows), uncounted_ops=rows[0].uncounted_ops,
+    return replace(middle, passes=len(rows), macs=rows[0].macs, uncounted_ops=rows[0].uncounted_ops,
                    peak_memory_bytes=round(median("peak_memory_bytes")), detect_s_median=detect, detect_s_p90=median("detect_s_p90"),
                    recordings_per_s=1 / detect, latency_samples=len(raw), latency_s_raw=raw)

@@ -1,6 +1,7 @@
 """What one model costs at one recording length on one device; each measurement in a process of its own."""
 
 import statistics
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from tal_lib.cost.meters import Energy, Utilisation, memory_limit, peak_memory, 
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
+from tal_lib.processes import keep_freed
 from tal_lib.provenance import device_name, usable_cores
 
 _fastest: dict[int, float] = {}  # threads -> seconds of the reference, the fastest so far
@@ -32,11 +34,11 @@ class CostRow:
     input_dim: int
     num_classes: int
     params: int
-    macs: int  # 0: not counted
+    macs: int | None  # None: not counted
     uncounted_ops: str  # operators that are in no count, separated by spaces; empty: the MACs are complete
     weight_bytes: int
     peak_memory_bytes: int  # above what the process held before the forward pass, weights excluded
-    latency_s_median: float  # the network alone
+    latency_s_median: float  # the network alone, in memory that it had before: no pass pays for fresh pages
     latency_s_p10: float
     latency_s_p90: float
     latency_samples: int
@@ -115,14 +117,17 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
     with torch.inference_mode():  # a few steps first: the library's own code and tables are not the model's memory
         model(features[..., :64])
     with memory_limit(None if device.startswith("cuda") else limit):
-        peak = peak_memory(network, device)  # the first call at this length: what follows is warm
+        began = time.perf_counter()
+        peak = peak_memory(network, device)
+        slow = time.perf_counter() - began > 1 and precision != "compiled"  # then the first call has to do for warming up
+        if device == "cpu":
+            keep_freed(peak)
         with Energy(device) as energy, Utilisation(device) as utilisation:
-            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds,
-                                                         warm=precision != "compiled")
+            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds, warm=slow)
         detect, _, fastest = steady_samples(lambda: model.detect(batch), device, fastest=fastest, min_seconds=min_seconds / 2, least=3,
-                                            max_seconds=10, warm=latency[0] > 1)
+                                            max_seconds=10, warm=slow)
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
-    macs, uncounted = count_macs(make(), spec["input_dim"], length) if counted else (0, [])
+    macs, uncounted = count_macs(make(), spec["input_dim"], length) if counted else (None, [])
     return dict(
         model=spec["name"], preset=spec["preset"], device=device, precision=precision, threads=threads, length_steps=length,
         input_dim=spec["input_dim"], num_classes=spec["num_classes"],

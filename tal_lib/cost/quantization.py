@@ -26,6 +26,7 @@ from tal_lib.export import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.models.blocks import TemporalConv
+from tal_lib.processes import keep_freed
 from tal_lib.training import Trained, load_model
 
 VARIANTS = {
@@ -248,6 +249,7 @@ def compare_latency(checkpoint: str | Path, variants: list[str], length: int, *,
 
 def _compare(checkpoint, variants, length, folder, threads, min_seconds):
     torch.set_num_threads(threads)
+    keep_freed()
     trained, mask = load_model(checkpoint), torch.ones(1, length, dtype=torch.bool)
     models = {variant: quantize(trained, variant, folder, threads=threads).model for variant in variants}
     plain = torch.randn(1, trained.model.input_dim, length)

@@ -12,6 +12,7 @@ from tal_lib.cost.meters import Energy, latency_samples, peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
 from tal_lib.models import build
+from tal_lib.processes import keep_freed
 from tal_lib.provenance import device_name, usable_cores
 from tal_lib.training import recipe_for, seed_everything
 from tal_lib.training.loop import make_optimizer, training_step
@@ -73,6 +74,7 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
     turn = iter(range(10**9))
     step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan)  # noqa: E731
     peak = peak_memory(step, device)
+    keep_freed(peak)
     with Energy(device) as energy:
         samples = latency_samples(step, device, min_seconds=min_seconds, least=len(batches), max_seconds=4 * min_seconds, warm=True)
     params = sum(parameter.numel() for parameter in model.parameters())

@@ -82,7 +82,7 @@ def test_the_pass_in_the_middle_counts(monkeypatch):
             raise DoesNotFit("no")
         latency = 5.0 if model == "slow" else (0.3, 0.1, 0.2)[number]
         return replace(real, latency_s_median=latency, latency_s_raw=(latency, 1.0), detect_s_median=2 * latency, latency_samples=2,
-                       macs=7 if counted else 0, reference_s=latency)
+                       macs=7 if counted else None, reference_s=latency)
 
     monkeypatch.setattr(passes, "profile", measured)
     names = ["a", "b", "c", "slow", "large"]
