@@ -6,12 +6,15 @@ import sys
 from tal_lib import __version__
 from tal_lib.cli_video import add_commands
 from tal_lib.errors import TalError
+from tal_lib.processes import keep_freed
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with `argv` (of the process if None); the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if argv is None:  # the process is ours
+        keep_freed()
     try:
         return arguments.run(arguments) or 0
     except TalError as error:

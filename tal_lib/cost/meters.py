@@ -59,8 +59,8 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
     """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
 
     Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most eight times `min_seconds`;
-    the samples are those of the quietest. Calls so slow that `ROUNDS` of them take longer than three times `max_seconds` stop there: a
-    minute's call has the disturbances of a minute in it.
+    the samples are those of the quietest. Calls so slow that `ROUNDS` of them take longer than three times `max_seconds` stop there,
+    with at least two: a minute's call has the disturbances of a minute in it.
 
     Args:
         fastest: seconds of the reference as measured before on this machine.
@@ -81,7 +81,7 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
         fastest, before = min(fastest, before, after), after
         quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
         spent = time.perf_counter() - began
-        if quiet >= ROUNDS or spent > 3 * max_seconds or len(rounds) >= ROUNDS and spent > 8 * min_seconds:
+        if quiet >= ROUNDS or len(rounds) > 1 and spent > 3 * max_seconds or len(rounds) >= ROUNDS and spent > 8 * min_seconds:
             kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 

@@ -25,6 +25,7 @@ from tal_lib.cost import (
 )
 from tal_lib.cost.isolated import isolated
 from tal_lib.files import REPOSITORY
+from tal_lib.processes import child_environment
 
 
 @pytest.mark.parametrize(("name", "params", "gmacs"), [("actionformer", 29.252, 45.250), ("tridet", 15.990, 43.698),
@@ -126,6 +127,17 @@ def test_memory_that_was_freed_before_is_not_counted_out():
             "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))")
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert 0.9 < int(done.stdout) / 2**24 < 1.3
+
+
+def test_kept_memory_costs_no_page_faults():
+    """Ten tensors of 40 MB, made and freed one after the other: without `keep_freed` each pays for its 10,240 pages anew."""
+    code = ("import resource, sys, torch; from tal_lib.processes import keep_freed; keep_freed(41 * 2**20) if sys.argv[1:] else None; "
+            "torch.ones(64); faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; before = faults()\n"
+            "for _ in range(10): torch.ones(10 * 2**20)\n"
+            "print(faults() - before)")
+    kept, given_back = (int(subprocess.run([sys.executable, "-c", code, *more], cwd=REPOSITORY, capture_output=True, text=True, check=True,
+                                           env=child_environment(1, keep_freed=False)).stdout) for more in (["keep"], []))
+    assert kept < 200 and given_back > 100_000
 
 
 def test_what_does_not_fit_says_so():
