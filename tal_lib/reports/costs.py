@@ -34,11 +34,12 @@ def conditions(cost: pd.DataFrame):
     """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads measured."""
     keys = ["benchmark", "preset", "device_name", "device", "precision", "threads_used"]
     measured = cost.dropna(subset=["latency_s_median"])
+    main = {device: tables.main_machine(rows) for device, rows in measured.groupby("device")}
     for (benchmark, preset, device_name, device, precision, threads), rows in measured.groupby(keys, sort=False):
         extra = [part for part in ("" if preset == "compact" else preset, "" if precision == "float32" else precision,
                                    "" if threads == 1 or device != "cpu" else f"{threads:g}threads") if part]
         counted = f", {threads:g} thread{'s' * (threads > 1)}" if device == "cpu" else ""
-        other = tables.machine_suffix(device_name, measured[measured.device == device])
+        other = tables.machine_suffix(device_name, main[device])
         words = f"{preset} models, {precision}, batch 1, {device_name}{counted}; D and K of {benchmark}"
         yield "_".join([benchmark, *extra, device]) + other, words, rows
 
@@ -141,10 +142,10 @@ def _prior(cost, results, draw):
 def training(data, results, draw):
     """Steps, memory, time to accuracy."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
-    written = []
+    written, main = [], tables.main_machine(step)
     for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
         here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023, E731
-        mine, stem = here(reached), benchmark + tables.machine_suffix(machine, step)
+        mine, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
         both = rows.groupby("model").mean(numeric_only=True).join(mine.groupby("model").mean(numeric_only=True), rsuffix="_of_run")
         table = pd.DataFrame({
             "params (M)": both.params / 1e6, "ms a step": 1e3 * both.step_s_median, "steps/s": both.steps_per_s,
@@ -165,6 +166,7 @@ def quantization(data, results, draw):
     """How much faster, and how much worse, a model is in smaller numbers."""
     table, written = data["quantization"], []
     timed = table.dropna(subset=["latency_s_median"])
+    main = tables.main_machine(timed)
     for (benchmark, threads, steps, machine), rows in timed.groupby(["benchmark", "threads_used", "length_steps", "device_name"]):
         shown = pd.DataFrame({
             "model": rows.model, "variant": rows.variant,
@@ -174,7 +176,7 @@ def quantization(data, results, draw):
             "times as fast": rows.speedup.round(2), "avg mAP": rows.avg_map.round(1), "lost": rows.map_lost.round(2)})
         caption = (f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A graph "
                    "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, measured in turns.")
-        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}{tables.machine_suffix(machine, timed)}"
+        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}{tables.machine_suffix(machine, main)}"
         written.append(tables.write_table(shown.fillna("–"), results, stem, caption))
         draw(figures.speed_and_loss(rows[rows.variant != "float32"]), stem)
     return written
@@ -198,8 +200,9 @@ def _reason(problem):
 def inference_length(data, results, draw):
     """Whole recordings against windows of them."""
     table, written = data["inference_length"], []
+    main = tables.main_machine(table)
     for (benchmark, machine), rows in table.groupby(["benchmark", "device_name"], sort=False):
-        stem = benchmark + tables.machine_suffix(machine, table)
+        stem = benchmark + tables.machine_suffix(machine, main)
         rows = rows.assign(share=(rows.overlap / rows.window).fillna(0).round(2), whole=rows.window == 0)
         name = ["whole" if row.whole else f"{row.window:g}, {100 * row.share:g} % overlap" for row in rows.itertuples()]
         rows = rows.assign(choice=name)
