@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tal_lib.files import REPOSITORY
 
-# glibc keeps freed memory for the next tensor, which else pays for fresh pages: 5 to 8 % of a forward pass measured here
+# glibc keeps freed memory for the next tensor, which else pays for fresh pages (results/allocator.csv)
 KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0"}
 
 
