@@ -16,7 +16,7 @@ import time
 import torch
 from tqdm.auto import tqdm
 
-from tal_lib import models
+from tal_lib import data, models
 from tal_lib.files import REPOSITORY, write_text
 from tal_lib.processes import keep_freed
 from tal_lib.provenance import device_name, git_commit
@@ -24,12 +24,12 @@ from tal_lib.provenance import device_name, git_commit
 CHOICES = {"given back": False, "kept": True}
 
 
-def measure(name: str, length: int, kept: bool, passes: int, answers) -> None:
+def measure(name: str, shape: data.Shape, length: int, kept: bool, passes: int, answers) -> None:
     """In a process of its own: median seconds of a pass, and page faults a pass, after two passes that are not counted."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = models.build(name, input_dim=6, num_classes=12).eval()
-    features, samples = torch.randn(1, 6, length), []
+    model = models.build(name, input_dim=shape.input_dim, num_classes=shape.num_classes).eval()
+    features, samples = torch.randn(1, shape.input_dim, length), []
     if kept:
         keep_freed()
     with torch.inference_mode():
@@ -54,11 +54,11 @@ def main():
     parser.add_argument("--passes", type=int, default=20)
     chosen = parser.parse_args()
     fork, rows = multiprocessing.get_context("fork"), []  # this process computes nothing, so that its forks are as good as new
-    answers = fork.SimpleQueue()
+    answers, shape = fork.SimpleQueue(), data.shape_of("hapt")
     for name in tqdm(chosen.models):
         for number in range(chosen.processes):
             for choice, kept in CHOICES.items():
-                process = fork.Process(target=measure, args=(name, chosen.length, kept, chosen.passes, answers))
+                process = fork.Process(target=measure, args=(name, shape, chosen.length, kept, chosen.passes, answers))
                 process.start()
                 process.join()
                 if process.exitcode:
