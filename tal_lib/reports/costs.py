@@ -16,7 +16,7 @@ COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latenc
          "detect_s_median": ("detect", "latency with decoding and NMS (ms, median)", 1e-3),
          "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6)}
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
-OLDER = "; taken before freed memory was kept (allocator.csv), so slower than it is"  # rows of one pass
+OLDER = "; older: taken before freed memory was kept, which slows some models (allocator.csv)"  # rows without `passes`
 LIMITS_GB = (0.5, 2, 8)
 PRIOR = REPOSITORY / "results" / "prior" / "warchocki_2023_inference.csv"
 
