@@ -18,6 +18,7 @@ COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latenc
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 OLDER = "; older: taken before freed memory was kept, which slows some models (allocator.csv)"  # rows without `passes`
 LIMITS_GB = (0.5, 2, 8)
+FAR = 8  # times the longest measured recording, beyond which an extrapolation is not given
 PRIOR = REPOSITORY / "results" / "prior" / "warchocki_2023_inference.csv"
 
 
@@ -70,7 +71,7 @@ def inference(data, results, draw):
             for limit in LIMITS_GB:
                 steps, beyond = longest_within(mine.length_steps, mine.peak_memory_bytes, limit * 1e9)
                 longest.append(about | {"model": model, "limit_gb": limit, "steps": steps, "extrapolated": beyond,
-                                        "did_not_fit_at": failed.get(model, np.nan)})
+                                        "longest_steps": mine.length_steps.max(), "did_not_fit_at": failed.get(model, np.nan)})
     grown, longest = pd.concat(grown).dropna(subset=["exponent"]), pd.DataFrame(longest)
     if len(grown):
         written.append(tables.write_csv(grown, results, "growth"))
@@ -81,8 +82,8 @@ def inference(data, results, draw):
         fits = longest[longest.condition == stem].assign(text=lambda t: [_steps(row) for row in t.itertuples()])
         fits = fits.pivot(index="model", columns="limit_gb", values="text").rename(columns=lambda limit: f"steps in {limit:g} GB")
         caption = ("How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest recording "
-                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured; <: decoding did not fit "
-                   f"there); {stem.replace('_', ' ')}.")
+                   f"whose pass fits into a given memory, weights excluded (≈: beyond what was measured, >: far beyond; <: decoding "
+                   f"did not fit there); {stem.replace('_', ' ')}.")
         written.append(tables.write_table(table.join(fits).reset_index(), results, f"growth_{stem}", caption))
     return written + _repeatability(cost, results) + _prior(cost, results, draw)
 
@@ -95,6 +96,8 @@ def _short(value):
 def _steps(row):
     if row.steps > row.did_not_fit_at:
         return f"< {row.did_not_fit_at:,.0f}"
+    if row.extrapolated and row.steps > FAR * row.longest_steps:
+        return f"> {FAR * row.longest_steps:,.0f}"
     return "not known" if np.isnan(row.steps) else f"{'≈ ' if row.extrapolated else ''}{row.steps:,.0f}"
 
 
