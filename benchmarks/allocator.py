@@ -1,4 +1,4 @@
-"""What fresh memory costs a forward pass: every model in fresh processes, with the allocator as it is and with one that keeps what it frees.
+"""What fresh memory costs a forward pass: every model in fresh processes, with the allocator as it is and keeping what it frees.
 
     python benchmarks/allocator.py --processes 5
 

@@ -123,7 +123,8 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         if device == "cpu":
             keep_freed(peak)
         with Energy(device) as energy, Utilisation(device) as utilisation:
-            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds, warm=slow)
+            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds,
+                                                         warm=slow)
         detect, _, fastest = steady_samples(lambda: model.detect(batch), device, fastest=fastest, min_seconds=min_seconds / 2, least=3,
                                             max_seconds=10, warm=slow)
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
