@@ -159,7 +159,8 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
 SBATCH = """#!/bin/sh
 # what Slurm's own command does, without the queue: run the job script in the background and say its number
 for script; do :; done
-setsid sh "$script" > {folder}/job.log 2>&1 &
+cp "$script" {folder}/job.$$.sh  # as Slurm does: the caller deletes its own at once
+setsid sh {folder}/job.$$.sh > {folder}/job.log 2>&1 &
 echo "$!" >> {folder}/jobs
 echo "Submitted batch job $!"
 """
