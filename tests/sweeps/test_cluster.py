@@ -1,6 +1,7 @@
 """Sweeps on real Dask clusters of this machine: workers and schedulers that are killed, workers that join, data that differ, hosts."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -184,46 +186,54 @@ def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch):
     assert len((tmp_path / "jobs").read_text().split()) == 2
 
 
+def ip(*arguments):
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True)
+
+
+def without_hosts(number):
+    """Take the bridge and the two hosts of process `number` away."""
+    for letter in "ab":
+        ip("link", "del", f"tal{number}{letter}v")
+        ip("netns", "del", f"tal{number}{letter}")
+    ip("link", "del", f"tb{number}")
+
+
 @pytest.fixture
 def hosts():
-    """Two hosts beside this one: network namespaces, 10.77.0.1 and 2, on a bridge whose end here is 10.77.0.254."""
-    names = [f"tal{os.getpid() % 10000}{letter}" for letter in "ab"]
-    bridge = f"tb{os.getpid() % 10000}"
-
-    def ip(*arguments):
-        return subprocess.run(["ip", *arguments], capture_output=True)
-
+    """Two hosts beside this one: network namespaces, .1 and .2 of a subnet on a bridge whose end here is .254; (names, subnet)."""
+    here = os.getpid()
+    subnet, bridge, names = f"10.77.{here % 256}", f"tb{here}", [f"tal{here}{letter}" for letter in "ab"]
     try:
         if ip("link", "add", bridge, "type", "bridge").returncode:
             pytest.skip("no network namespaces here")
     except FileNotFoundError:
         pytest.skip("no network namespaces here")
-    ip("addr", "add", "10.77.0.254/24", "dev", bridge)
+    for number in map(int, re.findall(r"^\d+: tb(\d+):", ip("-o", "link").stdout, re.MULTILINE)):
+        if not Path(f"/proc/{number}").exists():  # a run that was killed left its own, perhaps with this subnet
+            without_hosts(number)
+    ip("addr", "add", f"{subnet}.254/24", "dev", bridge)
     ip("link", "set", bridge, "up")
     for number, name in enumerate(names, 1):
         ip("netns", "add", name)
         ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
         ip("link", "set", f"{name}v", "master", bridge, "up")
-        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        ip("-n", name, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
             ip("-n", name, "link", "set", device, "up")
-    yield names, ip
-    for name in names:
-        ip("link", "del", f"{name}v")
-        ip("netns", "del", name)
-    ip("link", "del", bridge)
+    yield names, subnet
+    without_hosts(here)
 
 
 def test_hosts_of_which_one_is_cut_off(project, processes, hosts):
     """A scheduler here, two workers on two other hosts; the cable of one of these is pulled amid a cell."""
-    names, ip = hosts
-    processes.address = f"tcp://10.77.0.254:{processes.port}"
+    names, subnet = hosts
+    processes.address = f"tcp://{subnet}.254:{processes.port}"
     quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
     ENVIRONMENT.update(quick)
     try:
-        processes.scheduler("10.77.0.254")
+        processes.scheduler(f"{subnet}.254")
         for number, name in enumerate(names, 1):
-            processes.worker("--host", f"10.77.0.{number}", within=("ip", "netns", "exec", name))
+            processes.worker("--host", f"{subnet}.{number}", within=("ip", "netns", "exec", name))
         sweep = Sweep(project.make(NUMBERS, sleep=1.0), project, processes.address)
         wait_for(lambda: len(project.log()) >= 2)
         ip("link", "set", f"{names[1]}v", "down")
