@@ -12,9 +12,9 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.data import collate, make_item
-from tal_lib.export import Deployed, export, load_graph, parity
+from tal_lib.export import Deployed, export, load_graph, parity, rounding
 from tal_lib.files import REPOSITORY
-from tal_lib.models import afsd, blocks, scan
+from tal_lib.models import afsd, blocks, sampling, scan
 from tal_lib.training import Trained
 
 SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
@@ -62,6 +62,46 @@ def test_pt2_of_any_length(small, tmp_path):
     assert parity(Deployed(kept.model), load_graph(path), [(1, 5), (3, 401)]) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["bsn", "prn"])
+def test_onnx_of_models_that_propose(name, small, tmp_path):
+    """Attention between proposals, maps of them, and lists in whose order equally good ones may change places."""
+    pytest.importorskip("onnxruntime")
+    narrow = {"window": 32, "overlap": 16, "max_duration": 16} | ({"points": 4} if name == "prn" else {})
+    kept = trained(small, name, **narrow)
+    path = export(kept, tmp_path, "onnx") / "model.onnx"
+    assert parity(Deployed(kept.model), load_graph(path), [(1, 31), (2, 150)]) < 1e-4
+
+
+def test_proposals_are_compared_in_the_order_of_their_segments(small):
+    deployed = Deployed(trained(small, "bsn").model)
+
+    def turned(places, by=0.0):
+        def graph(features, mask):
+            outputs = list(deployed(torch.from_numpy(features), torch.from_numpy(mask)))
+            for place in places:
+                outputs[place] = outputs[place].flip(1)
+            return [*outputs[:-1], outputs[-1] + by]
+        return graph
+
+    for places in ((1, 2, 3), (-3, -2, -1), (1, 2, 3, -3, -2, -1)):
+        assert parity(deployed, turned(places), [(2, 60)]) < 1e-6
+    assert parity(deployed, turned((-3, -2, -1), by=0.5), [(2, 60)]) > 0.01
+    assert parity(deployed, turned((-1,)), [(2, 60)]) > 0.01  # logits of other proposals
+    assert parity(deployed, turned((), by=float("nan")), [(2, 60)]) == float("inf")
+
+
+def test_what_float32_loses(small):
+    """A model that subtracts a large number again: float32 keeps a twentieth of a millionth of 1,000,000."""
+    class Rounded(torch.nn.Module):
+        decodes, model = True, trained(small, **SMALL).model
+
+        def forward(self, features, mask):
+            return (features + 1_000_000 - 1_000_000,)
+
+    lost = rounding(Rounded(), [(1, 50)])
+    assert 0.005 < lost < 0.0625
+
+
 def test_a_graph_that_answers_otherwise_is_noticed(small):
     kept = trained(small, **SMALL)
     model = Deployed(kept.model)
@@ -91,9 +131,11 @@ def test_layers_compute_the_same_when_exported(steps):
     q, k, v = torch.randn(3, 2, steps, 8).unbind(0)
     keep = (torch.arange(steps) < torch.tensor([steps, max(1, steps - 4)])[:, None]).float()[..., None]
     attention, x = blocks.LocalAttention(2, 4), torch.randn(2, steps, 6)
+    matching = sampling.BoundaryMatching(6, 5, steps=steps, max_duration=9, points=4)
     first = torch.randint(0, steps, (2, 20))
     last = (first + torch.randint(0, steps, (2, 20))).clamp(max=steps - 1)
-    calls = [lambda: scan.linear_scan(a, b), lambda: attention(q, k, v, keep) * keep, lambda: afsd.range_max(x, first, last)]
+    calls = [lambda: scan.linear_scan(a, b), lambda: attention(q, k, v, keep) * keep, lambda: afsd.range_max(x, first, last),
+             lambda: matching(x).detach()]
     plain = [call() for call in calls]
     with blocks.for_any_length():
         for before, call in zip(plain, calls):

@@ -47,6 +47,7 @@ class BSN(ProposalDetector):
     """`windows` gives curve logits (N, T, 3) of start, end and action, segments (N, P, 2), which exist (N, P), confidences (N, P)."""
 
     config: BSNConfig
+    unordered = ((1, 2, 3), *ProposalDetector.unordered)
 
     def build_network(self) -> None:
         c = self.config

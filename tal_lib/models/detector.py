@@ -67,6 +67,7 @@ class Detector(nn.Module):
     """
 
     separate_classifier = False  # whether its proposals are classified by a stage that is not the published model's
+    unordered: tuple[tuple[int, ...], ...] = ()  # outputs (B, P, …) that list proposals, in any order: segments, scores, …
 
     def __init__(self, config: DetectorConfig, input_dim: int, num_classes: int):
         super().__init__()

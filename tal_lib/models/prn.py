@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tal_lib.models.blocks import exporting
 from tal_lib.models.bmn import ACTIVITYNET, BMN, COMPACT, BMNConfig
 from tal_lib.models.registry import register
 from tal_lib.models.tcanet import LGTE
@@ -35,8 +36,11 @@ class AxialAttention(nn.Module):
         self.norm, self.qkv, self.mix = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for part in self.qkv(self.norm(x)).chunk(3, -1))
-        return x + self.mix(F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2))
+        rows = self.qkv(self.norm(x))
+        if exporting():  # ONNX wants its attention in four axes
+            rows = rows.flatten(0, -3)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for part in rows.chunk(3, -1))
+        return x + self.mix(F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2)).reshape(x.shape)
 
 
 class ProposalRelation(nn.Module):

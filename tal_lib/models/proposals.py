@@ -140,6 +140,7 @@ def best_of_grid(scores: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, T
     scores = scores * allowed
     peaks = scores * (scores >= F.max_pool2d(scores.unsqueeze(1), 3, stride=1, padding=1).squeeze(1))
     best, index = peaks.flatten(1).topk(min(count, steps * max_duration))
+    index = index * (best > 0)  # where too few are allowed: [0, 1], the same wherever the graph runs
     start = index // max_duration
     return torch.stack([start, start + 1 + index % max_duration], -1).float(), best
 
@@ -166,6 +167,7 @@ class ProposalDetector(Detector):
 
     config: ProposalConfig
     separate_classifier = True
+    unordered = ((-3, -2, -1),)
 
     def __init__(self, config: ProposalConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)

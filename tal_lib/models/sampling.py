@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tal_lib.models.blocks import exporting
+
 
 def sample_linear(values: Tensor, at: Tensor) -> Tensor:
     """Values at fractional positions, zero beyond the ends.
@@ -91,6 +93,9 @@ class BoundaryMatching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, size = x.shape[0], self.steps * self.points
         table = (x @ self.weight).reshape(batch * size, -1)
+        if exporting():  # ONNX would loop over the bags, one after the other
+            parts = (table.unflatten(0, (batch, size))[:, row] * share[:, None] for row, share in zip(self.rows.T, self.share.T))
+            return self._placed(sum(parts) + self.bias)
         times = torch.arange(batch, device=x.device)[:, None]
         every = lambda index, step: (index.flatten() + step * times).flatten()  # noqa: E731  (the same for all windows)
         rows = every(self.rows, size).unflatten(0, (-1, 2 * self.points))
@@ -101,8 +106,11 @@ class BoundaryMatching(nn.Module):
             sums = _WeightedSum.apply(table, rows, share, back)
         else:
             sums = F.embedding_bag(rows, table, mode="sum", per_sample_weights=share)
-        sums = sums.add_(self.bias).unflatten(0, (batch, -1))
-        maps = sums.new_zeros(batch, self.steps * self.max_duration, sums.shape[-1]).index_copy_(1, self.cells, sums)
+        return self._placed(sums.add_(self.bias).unflatten(0, (batch, -1)))
+
+    def _placed(self, sums):
+        """Proposals inside the window (B, cells, C') at their places in all (B, T, D, C')."""
+        maps = sums.new_zeros(sums.shape[0], self.steps * self.max_duration, sums.shape[-1]).index_copy_(1, self.cells, sums)
         return maps.unflatten(1, (self.steps, self.max_duration))
 
 

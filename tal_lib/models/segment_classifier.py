@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import ConvNormReLU, masked
+from tal_lib.models.blocks import ConvNormReLU, exporting, masked
 from tal_lib.models.losses import interval_iou
 from tal_lib.models.sampling import sample_segments
 
@@ -37,7 +37,7 @@ class SegmentClassifier(nn.Module):
 
     def forward(self, features: Tensor, segments: Tensor) -> Tensor:
         """Features (B, T, width) and segments (B, P, 2) in steps → class logits (B, P, K + 1)."""
-        if not torch.is_grad_enabled() and segments.shape[1] > PROPOSALS_AT_ONCE:
+        if not (torch.is_grad_enabled() or exporting()) and segments.shape[1] > PROPOSALS_AT_ONCE:
             return torch.cat([self(features, part) for part in segments.split(PROPOSALS_AT_ONCE, 1)], 1)
         sampled = sample_segments(features, segments, self.points, self.context).flatten(2)
         return self.out(self.drop(F.relu(self.norm(self.hidden(sampled)))))
