@@ -134,7 +134,15 @@ def load_graph(path: str | Path, threads: int | None = None) -> Callable[[np.nda
         options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread leaves its core to others
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return lambda features, mask: session.run(None, {"features": features, "mask": mask})
+
+        def run_onnx(features, mask):
+            try:
+                return session.run(None, {"features": features, "mask": mask})
+            except Exception as error:  # ONNX Runtime's have no base of their own
+                raise TalError(f"ONNX Runtime cannot run {features.shape[2]} steps ({str(error).splitlines()[0][:300]})", where=path.name,
+                               remedy="Try another format, or the graph that is not quantized.") from error
+
+        return run_onnx
     if path.suffix == ".pt2":  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
         graph = torch.export.load(path).module(check_guards=False)
     else:

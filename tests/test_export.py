@@ -34,6 +34,8 @@ def test_onnx_runs_without_torch(small, tmp_path):
     pytest.importorskip("onnxruntime")
     kept = trained(small, **SMALL)
     about = json.loads((export(kept, tmp_path, "onnx") / "model.json").read_text())
+    with pytest.raises(TalError, match="model.onnx: ONNX Runtime cannot run 30 steps.*Try another format"):
+        load_graph(tmp_path / "model.onnx")(np.zeros((1, 3, 30), dtype=np.float32), np.ones((1, 30), dtype=bool))  # of another width
     assert about["largest_difference"] < 1e-4 and about["classes"] == list(small.classes) and about["outputs"] == ["segments", "scores"]
     recording = small.recordings("test")[1]
     np.save(tmp_path / "features.npy", small.features(recording))
