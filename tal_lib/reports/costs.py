@@ -16,7 +16,6 @@ COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latenc
          "detect_s_median": ("detect", "latency with decoding and NMS (ms, median)", 1e-3),
          "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6)}
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
-OLDER = "; older: taken before freed memory was kept, which slows some models (allocator.csv)"  # rows without `passes`
 LIMITS_GB = (0.5, 2, 8)
 FAR = 8  # times the longest measured recording, beyond which an extrapolation is not given
 PRIOR = REPOSITORY / "results" / "prior" / "warchocki_2023_inference.csv"
@@ -36,7 +35,6 @@ def conditions(cost: pd.DataFrame):
     """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads measured."""
     keys = ["benchmark", "preset", "device_name", "device", "precision", "threads_used"]
     measured = cost.dropna(subset=["latency_s_median"])
-    measured = measured if "passes" in measured else measured.assign(passes=np.nan)
     main = {device: tables.main_machine(rows) for device, rows in measured.groupby("device")}
     for (benchmark, preset, device_name, device, precision, threads), rows in measured.groupby(keys, sort=False):
         extra = [part for part in ("" if preset == "compact" else preset, "" if precision == "float32" else precision,
@@ -59,8 +57,7 @@ def inference(data, results, draw):
                                                                        aggfunc="median")
             table = table.sort_values(table.columns[-1]).map(_short)
             table.columns = [f"{steps:,}" for steps in table.columns]
-            older = OLDER if column.endswith("_s_median") and (rows.device == "cpu").all() and rows.passes.isna().all() else ""
-            caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}{older}."
+            caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
             written.append(tables.write_table(table.fillna("–").reset_index(), results, f"{name}_{stem}", caption))
             if rows.length_steps.nunique() > 1:
                 draw(figures.cost_against_length(rows.assign(**{column: rows[column] / unit}), column, label),
@@ -195,6 +192,8 @@ def export(data, results, draw):
     shown = table.assign(text=text).pivot(index="model", columns="format", values="text").fillna("–").reset_index()
     caption = ("Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches and lengths other than "
                "the traced one; or why there is no graph.")
+    if (table.largest_difference > 1e-4).any():
+        caption += " Where it is above 1e-4, so is float32 itself: the model differs as much from itself in float64."
     return [tables.write_table(shown, results, "export_parity", caption)]
 
 
