@@ -140,7 +140,7 @@ def test_kept_memory_costs_no_page_faults():
             "ten(); before = faults(); ten(); print(faults() - before)")
     kept, given_back = (int(subprocess.run([sys.executable, "-c", code, *more], cwd=REPOSITORY, capture_output=True, text=True, check=True,
                                            env=child_environment(1, keep_freed=False)).stdout) for more in (["keep"], []))
-    assert given_back > 100_000 > 10_240 > kept
+    assert kept < 200 and given_back > 100_000
 
 
 def test_what_does_not_fit_says_so():
