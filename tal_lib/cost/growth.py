@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 FIRST = 1152  # steps; below it, fixed costs of calls and paddings hide the growth
+FAR = 8  # times the longest measured recording, beyond which an extrapolation is not given
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,20 @@ def growth_table(cost: pd.DataFrame, columns: dict[str, str], by: str = "model")
     """A row a model and cost: `<by>, cost, exponent, low, high, points`. columns: column of `cost` → what it is called."""
     rows = [{by: name, "cost": label} | vars(growth(mine.length_steps, mine[column]))
             for name, mine in cost.groupby(by, sort=False) for column, label in columns.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[by, "cost", *Growth.__dataclass_fields__])
 
 
 def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     """The length at which a cost reaches `limit`, and whether that is beyond what was measured.
 
     Between two measured lengths (a cost of NaN: it did not fit) it is interpolated on logarithms; beyond the longest it follows the
-    fitted growth. 0 if the shortest is too much already.
+    fitted growth. 0 if the shortest is too much already; NaN where nothing tells.
     """
     table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
     table = table.groupby("length").cost.median()
-    if table.empty or table.iloc[0] > limit:
+    if table.empty:
+        return np.nan, True
+    if table.iloc[0] > limit:
         return 0.0, False
     over = np.flatnonzero(table.to_numpy() > limit)
     if len(over):
@@ -60,3 +63,12 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     if not exponent > 0:
         return np.nan, True
     return float(table.index[-1] * (limit / table.iloc[-1]) ** (1 / exponent)), True
+
+
+def longest_text(steps: float, beyond: bool, longest: int) -> str:
+    """What `longest_within` found, for readers; longest: that was measured, steps."""
+    if np.isnan(steps):
+        return "not known"
+    if beyond and steps > FAR * longest:
+        return f"> {FAR * longest:,.0f}"
+    return f"{'≈ ' if beyond else ''}{steps:,.0f}"

@@ -2,8 +2,9 @@
 
 import random
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from tal_lib.cost.isolated import DoesNotFit
@@ -35,6 +36,15 @@ def profile_all(todo: list[dict], passes: int = 3, seed: int = 0, progress: bool
                 except DoesNotFit:
                     never.add(place)
     return [None if place in never else together(mine) for place, mine in enumerate(rows)]
+
+
+def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
+    """A row a measurement: the fields of `CostRow`, and whether it fits. Of what does not fit only what was asked for is known."""
+    asked = ("model", "preset", "device", "precision", "input_dim", "num_classes")
+    records = [{"fits": True} | asdict(row) if row else
+               {"fits": False, "length_steps": one["length"], "latency_s_raw": ()} | {name: one[name] for name in asked if name in one}
+               for one, row in zip(todo, rows)]
+    return pd.DataFrame(records, columns=[*(field.name for field in fields(CostRow)), "fits"])
 
 
 def together(rows: list[CostRow]) -> CostRow:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tal_lib.cost.growth import growth_table, longest_within
+from tal_lib.cost.growth import growth_table, longest_text, longest_within
 from tal_lib.cost.meters import QUIET
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import figures, tables
@@ -17,7 +17,6 @@ COSTS = {"macs": ("macs", "GMACs", 1e9), "latency_s_median": ("latency", "latenc
          "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6)}
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
-FAR = 8  # times the longest measured recording, beyond which an extrapolation is not given
 PRIOR = REPOSITORY / "results" / "prior" / "warchocki_2023_inference.csv"
 
 
@@ -93,9 +92,7 @@ def _short(value):
 def _steps(row):
     if row.steps > row.did_not_fit_at:
         return f"< {row.did_not_fit_at:,.0f}"
-    if row.extrapolated and row.steps > FAR * row.longest_steps:
-        return f"> {FAR * row.longest_steps:,.0f}"
-    return "not known" if np.isnan(row.steps) else f"{'≈ ' if row.extrapolated else ''}{row.steps:,.0f}"
+    return longest_text(row.steps, row.extrapolated, row.longest_steps)
 
 
 def repeatability(cost: pd.DataFrame) -> pd.DataFrame:

@@ -8,13 +8,15 @@
 
 A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
 workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
-A cell's id is a hash of the notebook's code, its parameters and the data's hash; where it measures time, of the machine's name too: what
-one machine measured is neither done nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
+A cell's id is a hash of the notebook's code, its parameters and the data's hash. The code counts up to where it records its tables: what
+comes after that only shows them. Where a cell measures time its id is of the machine's name too: what one machine measured is neither done
+nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
 """
 
 import ast
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import digest
 from tal_lib.provenance import device_name
 
+RECORDS = re.compile(r"^record\(", re.MULTILINE)
 # of a block of cells
 KEYS = {"notebook": str, "parameters": dict | None, "grid": dict | None, "alone": bool, "gpu": bool, "time_limit": int | float}
 
@@ -147,7 +150,7 @@ def _values(path, name, values):
 
 @cache
 def read_notebook(path: Path) -> tuple[dict, str]:
-    """A notebook's default parameters (from the cell tagged `parameters`) and its code, as text to hash."""
+    """A notebook's default parameters (from the cell tagged `parameters`) and its code up to where it records, as text to hash."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -162,7 +165,8 @@ def read_notebook(path: Path) -> tuple[dict, str]:
     for statement in ast.parse(tagged[0].source).body:
         target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
         defaults[target.id] = ast.literal_eval(statement.value)
-    return defaults, json.dumps([cell.source for cell in code])
+    recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
+    return defaults, json.dumps([cell.source for cell in code[:recorded[-1] + 1 if recorded else None]])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tal_lib import TalError, models
 from tal_lib.cost import (
     DoesNotFit,
+    cost_table,
     count_macs,
     describe_machine,
     growth,
+    growth_table,
+    longest_text,
     longest_within,
     meters,
     passes,
@@ -95,6 +98,18 @@ def test_the_pass_in_the_middle_counts(monkeypatch):
     assert all(seconds == pytest.approx(0.2) for _, seconds, _ in calls) and sum(counted for *_, counted in calls) == 5
     orders = [[name for name, *_ in calls if name in "abc"][at:at + 3] for at in (0, 3, 6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders) and len({*map(tuple, orders)}) > 1
+
+
+def test_table_of_costs_says_what_did_not_fit():
+    row = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
+    asked = [{"model": "stale", "length": 64, "preset": "compact", "input_dim": 8, "num_classes": 3, "threads": 1},
+             {"model": "window_cnn", "length": 32}]
+    table = cost_table(asked, [None, row])
+    assert table.fits.tolist() == [False, True] and table.model.tolist() == ["stale", "window_cnn"]
+    assert table.length_steps.tolist() == [64, 32] and np.isnan(table.latency_s_median[0]) and table.num_classes[0] == 3
+    assert all(table.loc[1, name] == value for name, value in asdict(row).items() if value is not None)
+    none = cost_table(asked[:1], [None])
+    assert list(none) == list(table) and growth_table(none.dropna(subset=["macs"]), {"macs": "MACs"}).empty
 
 
 def test_bfloat16_is_measured_and_close():
@@ -193,6 +208,7 @@ def test_growth_finds_the_exponent(exponent, factor):
     assert length == pytest.approx(3000, rel=1e-3) and not beyond
     length, beyond = longest_within(lengths, factor * lengths.astype(float) ** exponent, factor * 20000.0**exponent)
     assert length == pytest.approx(20000, rel=1e-3) and beyond
+    assert longest_text(length, beyond, 9216) == f"≈ {length:,.0f}" and longest_text(length, beyond, 2304) == "> 18,432"
 
 
 def test_growth_of_too_little():
@@ -200,6 +216,7 @@ def test_growth_of_too_little():
     assert longest_within([100, 200], [5.0, 6.0], 4.0) == (0.0, False)
     length, beyond = longest_within([100, 200], [5.0, np.nan], 50.0)
     assert np.isnan(length) and beyond  # it did not fit somewhere, and nothing tells where
+    assert longest_text(length, beyond, 100) == "not known" and np.isnan(longest_within([100], [np.nan], 50.0)[0])
 
 
 def test_interval_of_a_noisy_growth_holds_the_truth():

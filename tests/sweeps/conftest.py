@@ -28,11 +28,12 @@ class Project:
         self.where = {"results": str(folder / "results"), "runs": str(folder / "runs"), "progress": False}
         self.runs = folder / "runs" / "grid"
 
-    def make(self, numbers=(1, 2, 3, 4), sleep=0.0, fail=(), **block):
+    def make(self, numbers=(1, 2, 3, 4), sleep=0.0, fail=(), shown="", **block):
         grids = self.folder / "notebooks" / "sweeps"
         grids.mkdir(parents=True, exist_ok=True)
         work = WORK.format(log=self.folder / "log", fault=self.folder / "fault.py", sleep=sleep)
-        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"), new_code_cell(work, id="b")]
+        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"), new_code_cell(work, id="b"),
+                 new_code_cell(shown, id="c")]
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}),
                        grids.parent / "work.ipynb")
         sweeps.grid.read_notebook.cache_clear()

@@ -100,6 +100,12 @@ def test_a_changed_notebook_is_another_cell(project):
     assert not first & {cell.id for cell in sweeps.plan(project.make((1, 2), sleep=0.5))}
 
 
+def test_what_is_only_shown_does_not_make_another_cell(project):
+    before = sweeps.plan(project.make())
+    assert sweeps.plan(project.make(shown="print('after the tables')")) == before
+    assert not {cell.id for cell in sweeps.plan(project.make(sleep=0.001))} & {cell.id for cell in before}
+
+
 def test_what_one_machine_measured_is_not_done_on_another(project, monkeypatch):
     grid = project.make((1, 2), alone=True)
     assert sweeps.run(grid, **project.where).complete
