@@ -19,6 +19,7 @@ from pathlib import Path
 
 OUT_OF_MEMORY = 3  # exit code of a fork
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+LIBRARY = Path(__file__).parent
 
 
 class Failed(Exception):
@@ -39,6 +40,7 @@ class Nursery:
     """One nursery; it runs one job at a time."""
 
     def __init__(self, environment: dict[str, str], imports: tuple[str, ...] = ()):
+        self._code = _code()
         self._process = subprocess.Popen([sys.executable, "-m", __name__, *imports], env=environment, stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
 
@@ -86,12 +88,22 @@ class Nursery:
     def alive(self) -> bool:
         return self._process.poll() is None and not self._process.stdin.closed
 
+    @property
+    def outdated(self) -> bool:
+        """Whether this library's files were changed since: what it has imported and what it would import now do not go together."""
+        return self._code != _code()
+
     def close(self):
         """End it, with the job that it runs."""
         if not self._process.stdin.closed:
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+def _code():
+    """This library's files, each with the time of its last change."""
+    return {path: path.stat().st_mtime_ns for path in LIBRARY.rglob("*.py")}
 
 
 def out_of_memory(error: BaseException) -> bool:

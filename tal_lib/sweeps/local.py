@@ -11,11 +11,12 @@ from pathlib import Path
 
 import nbformat
 
+from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.nursery import Failed, Nursery
 from tal_lib.processes import child_environment
 from tal_lib.sweeps.folders import keep_failed, part_of
-from tal_lib.sweeps.grid import Cell
+from tal_lib.sweeps.grid import Cell, cell_id, read_notebook
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 LEAST_FREE = 2**20  # bytes of disk, below which nothing can be written
@@ -69,7 +70,7 @@ class WarmProcesses:
 
     def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | Gone | None:
         """Run one cell into `<folder>/<id>`: None, or why it failed."""
-        nursery = self._idle.pop() if self._idle else Nursery(self._environment, IMPORTS)
+        nursery = self._warm()
         self._busy.append(nursery)
         try:
             imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
@@ -86,6 +87,15 @@ class WarmProcesses:
             self._busy.remove(nursery)
             if nursery.alive:
                 self._idle.append(nursery)
+
+    def _warm(self):
+        """A nursery that has the library as it is now."""
+        while self._idle:
+            nursery = self._idle.pop()
+            if not nursery.outdated:
+                return nursery
+            nursery.close()
+        return Nursery(self._environment, IMPORTS)
 
     def stop(self):
         """End what runs; idle nurseries stay for the next sweep of this process."""
@@ -118,7 +128,12 @@ class Local:
         self._processes.stop()
 
     def _run(self, cell, generation):
-        return Gone("the sweep has ended") if self._stopped else self._processes.run(cell, cell.notebook, generation, self.folder)
+        if self._stopped:
+            return Gone("the sweep has ended")
+        if cell.id != cell_id(read_notebook.__wrapped__(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
+            raise TalError("the notebook was changed while its sweep ran", where=cell.notebook,
+                           remedy="What is finished is kept; the same command goes on with the notebook as it is now.")
+        return self._processes.run(cell, cell.notebook, generation, self.folder)
 
     def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
         """Each cell with None, or with why it failed, as they end; `Gone` where its process was lost."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tal_lib import TalError, sweeps
+from tal_lib import TalError, nursery, sweeps
 from tal_lib.files import REPOSITORY
+from tal_lib.sweeps import local
 from tal_lib.sweeps.ledger import read_ledger, update_ledger
 
 NUMBERS = (1, 2, 3)
@@ -48,6 +49,31 @@ def test_a_killed_cell_is_tried_once_more(project):
     once(project, "os.kill(os.getppid(), 9); time.sleep(30)")
     result = sweeps.run(grid, **project.where)
     assert result.complete and project.squares() == WHOLE and project.log() == [1, 2, 2, 3] and not project.left_over()
+
+
+def test_code_changed_meanwhile_is_taken_whole(project, monkeypatch, tmp_path):
+    """A process that imported the library before it was changed makes no further cell: it would mix old code and new."""
+    (tmp_path / "library").mkdir()
+    module = tmp_path / "library" / "module.py"
+    module.write_text("old")
+    monkeypatch.setattr(nursery, "LIBRARY", module.parent)
+    warm = local.WarmProcesses(1, None, local.kernel_environment(1))
+    monkeypatch.setattr(local, "warm_processes", lambda *_: warm)
+    project.set_fault(f"""if number == 2: Path({str(module)!r}).write_text('new')
+parent_of_parent = Path('/proc', str(os.getppid()), 'stat').read_text().split()[3]
+with open({str(project.folder / "made_by")!r}, 'a') as by: by.write(parent_of_parent + ' ')""")
+    assert sweeps.run(project.make(NUMBERS), **project.where).complete and project.squares() == WHOLE
+    first, second, third = (project.folder / "made_by").read_text().split()
+    assert first == second != third
+
+
+def test_a_notebook_changed_meanwhile_stops_the_sweep(project):
+    grid = project.make(NUMBERS)
+    notebook = grid.parent.parent / "work.ipynb"
+    once(project, f"p = Path({str(notebook)!r}); p.write_text(p.read_text().replace('number ** 2', 'number ** 3'))")
+    with pytest.raises(TalError, match="changed while its sweep ran"):
+        sweeps.run(grid, **project.where)
+    assert project.squares() == [(1, 1), (2, 4)]
 
 
 def test_a_dead_kernel_is_named_and_its_cell_runs_again(project):
