@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
@@ -118,7 +119,7 @@ class Local:
 
     def __init__(self, folder: Path, jobs: int, threads: int, memory_limit: int | None = None):
         self.folder, self.jobs, self._processes = folder, jobs, warm_processes(threads, memory_limit)
-        self._stopped = False
+        self._stopped, self._futures = False, {}
 
     def __enter__(self):
         return self
@@ -126,19 +127,20 @@ class Local:
     def __exit__(self, *_):
         self._stopped = True
         self._processes.stop()
+        while not all(future.done() for future in self._futures):  # a cell that was about to begin is stopped once it has begun
+            time.sleep(0.01)
+            self._processes.stop()
 
     def _run(self, cell, generation):
-        if self._stopped:
-            return Gone("the sweep has ended")
         if cell.id != cell_id(read_notebook.__wrapped__(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
             raise TalError("the notebook was changed while its sweep ran", where=cell.notebook,
                            remedy="What is finished is kept; the same command goes on with the notebook as it is now.")
-        return self._processes.run(cell, cell.notebook, generation, self.folder)
+        return Gone("the sweep has ended") if self._stopped else self._processes.run(cell, cell.notebook, generation, self.folder)
 
     def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
         """Each cell with None, or with why it failed, as they end; `Gone` where its process was lost."""
         pool = ThreadPoolExecutor(jobs or self.jobs)
-        futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}
+        self._futures = futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
