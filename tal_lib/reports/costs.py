@@ -54,6 +54,7 @@ def inference(data, results, draw):
         for column, (name, label, unit) in COSTS.items():
             table = rows.assign(value=rows[column] / unit).pivot_table(index="model", columns="length_steps", values="value",
                                                                        aggfunc="median")
+            table = table.loc[:, table.notna().mean() >= 0.5]  # the prior study's lengths are of its own models
             table = table.sort_values(table.columns[-1]).map(_short)
             table.columns = [f"{steps:,}" for steps in table.columns]
             caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
@@ -107,6 +108,20 @@ def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
     times = both.latency_s_median[[0, 1]].rename(columns={0: "first_s", 1: "again_s"})
     times = times.assign(change=times.again_s / times.first_s - 1, quiet=(both.slower[[0, 1]] <= QUIET).all(axis=1))
     return times.dropna().reset_index()
+
+
+def repeats(table: pd.DataFrame) -> list[str]:
+    """How far latencies repeat, a sentence or two a machine. table: as `repeatability` makes it, or empty."""
+    said = []
+    for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
+        change = 100 * rows.change.abs()
+        said.append(f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: half of the medians "
+                    f"differ by less than {change.median():.1f} %, nine of ten by less than {change.quantile(0.9):.1f} %, "
+                    f"{(change < 10).mean():.0%} by less than 10 %, the worst by {change.max():.1f} %.")
+        if 0 < rows.quiet.sum() < len(rows):
+            said[-1] += (f" Where the machine was quiet both times ({rows.quiet.sum()}, by the reference beside the samples): "
+                         f"{(change[rows.quiet] < 10).mean():.0%}, {change[rows.quiet].max():.1f} %.")
+    return said
 
 
 def _repeatability(cost, results):

@@ -9,6 +9,7 @@ from tal_lib import __version__
 from tal_lib.files import write_text
 from tal_lib.reports import tables
 from tal_lib.reports.advice import advice, headlines
+from tal_lib.reports.costs import repeats
 
 TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
 
@@ -35,6 +36,8 @@ def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> P
             return mean(*arguments)
         if what == "version":
             return __version__
+        if what == "repeats":
+            return " ".join(repeats(read("repeatability"))) or "How far they repeat was not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, benchmark)) or "Nothing measured yet."
         answers = advice(read, benchmark)
