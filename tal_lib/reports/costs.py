@@ -87,7 +87,7 @@ def inference(data, results, draw):
 
 def _short(value):
     """Three figures, no exponent."""
-    return value if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return value if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _steps(row):

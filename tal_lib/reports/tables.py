@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_float_dtype
 
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.files import atomic_path, write_text
@@ -14,7 +14,7 @@ from tal_lib.models.registry import has_separate_classifier
 from tal_lib.provenance import COLUMNS as PROVENANCE
 
 LONG = 100_000  # rows
-NUMBER = re.compile(r"[<>≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as readers see it; – is a missing one
+NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as readers see it; – is a missing one
 CLASSIFIED = " + classifier"
 KEYS = ["benchmark", "model", "preset", "repeat", "batch_size", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed",
         "stream", "student", "student_options", "options", "recipe"]
@@ -244,15 +244,18 @@ def _lines(table):
 def write_table(table: pd.DataFrame, folder: str | Path, name: str, caption: str) -> Path:
     """Write a table for readers: CSV, Markdown and LaTeX (booktabs); the Markdown's path."""
     write_csv(table, folder, name)
-    right = [_is_of_numbers(table[column]) for column in table]
+    table = table.apply(_as_read)
+    right = [column.map(lambda value: bool(NUMBER.match(str(value)))).all() for _, column in table.items()]
     latex = table.to_latex(index=False, escape=True, caption=caption, label=f"tab:{name.replace('_', '-')}", position="tb",
                            column_format="".join("r" if number else "l" for number in right))
     write_text(Path(folder) / f"{name}.tex", latex.replace("\\begin{tabular}", "\\centering\n\\begin{tabular}"))
-    as_written = [number for number, dtype in enumerate(table.dtypes) if not is_numeric_dtype(dtype)]  # "1,049" is not to become 1049
-    markdown = table.to_markdown(index=False, disable_numparse=as_written, colalign=["right" if number else "left" for number in right])
+    markdown = table.to_markdown(index=False, disable_numparse=True, colalign=["right" if number else "left" for number in right])
     return write_text(Path(folder) / f"{name}.md", f"{caption}\n\n{markdown}\n")
 
 
-def _is_of_numbers(column):
-    """Whether readers want it aligned at the right: numbers, or texts that each begin with one (or stand for a missing one)."""
-    return is_numeric_dtype(column) or column.map(lambda value: bool(NUMBER.match(str(value)))).all()
+def _as_read(column):
+    """Numbers of a column with as many decimals as the one that has most, at most three; – where there is none."""
+    if not is_float_dtype(column):
+        return column.fillna("–")
+    decimals = max((len(f"{value:.3f}".rstrip("0").split(".")[1]) for value in column.dropna()), default=0)
+    return column.map(lambda value: "–" if pd.isna(value) else f"{value:,.{decimals}f}")
