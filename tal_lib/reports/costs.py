@@ -51,16 +51,17 @@ def inference(data, results, draw):
         alike = (cost[["benchmark", "preset", "precision"]] == rows[["benchmark", "preset", "precision"]].iloc[0]).all(axis=1)
         alike &= cost.device_name == rows.device_name.iloc[0]
         failed = cost[alike & cost.latency_s_median.isna()].groupby("model").length_steps.min()  # with decoding and NMS
+        share = rows.groupby("length_steps").model.nunique() / rows.model.nunique()
+        common = rows[rows.length_steps.map(share) >= 0.5]  # the prior study's lengths are of its own models
         for column, (name, label, unit) in COSTS.items():
-            table = rows.assign(value=rows[column] / unit).pivot_table(index="model", columns="length_steps", values="value",
+            table = common.assign(value=common[column] / unit).pivot_table(index="model", columns="length_steps", values="value",
                                                                        aggfunc="median")
-            table = table.loc[:, table.notna().mean() >= 0.5]  # the prior study's lengths are of its own models
             table = table.sort_values(table.columns[-1]).map(_short)
             table.columns = [f"{steps:,}" for steps in table.columns]
             caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
             written.append(tables.write_table(table.fillna("–").reset_index(), results, f"{name}_{stem}", caption))
-            if rows.length_steps.nunique() > 1:
-                draw(figures.cost_against_length(rows.assign(**{column: rows[column] / unit}), column, label),
+            if common.length_steps.nunique() > 1:
+                draw(figures.cost_against_length(common.assign(**{column: common[column] / unit}), column, label),
                      f"{name}_against_length_{stem}")
         about = {"condition": stem}
         grown.append(growth_table(rows, GROWTHS).assign(**about))
