@@ -118,10 +118,11 @@ def repeats(table: pd.DataFrame) -> list[str]:
         change = 100 * rows.change.abs()
         said.append(f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: half of the medians "
                     f"differ by less than {change.median():.1f} %, nine of ten by less than {change.quantile(0.9):.1f} %, "
-                    f"{(change < 10).mean():.0%} by less than 10 %, the worst by {change.max():.1f} %.")
+                    f"{100 * (change < 10).mean():.0f} % by less than 10 %, the worst by {change.max():.1f} %.")
         if 0 < rows.quiet.sum() < len(rows):
-            said[-1] += (f" Where the machine was quiet both times ({rows.quiet.sum()}, by the reference beside the samples): "
-                         f"{(change[rows.quiet] < 10).mean():.0%}, {change[rows.quiet].max():.1f} %.")
+            quiet = change[rows.quiet]
+            said[-1] += (f" Where the machine was quiet both times ({len(quiet)}, by the reference beside the samples): "
+                         f"{100 * (quiet < 10).mean():.0f} % by less than 10 %, the worst by {quiet.max():.1f} %.")
     return said
 
 

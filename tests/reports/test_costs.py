@@ -16,8 +16,8 @@ def test_repeats_are_told_as_they_were_measured():
     assert table.model.tolist() == ["a", "b"] and table.quiet.tolist() == [True, False]
     assert table.change.tolist() == pytest.approx([0.02, -0.25])
     (said,) = costs.repeats(table)
-    assert said.startswith("2 latencies were measured twice on a processor") and "50% by less than 10 %, the worst by 25.0 %" in said
-    assert said.endswith("both times (1, by the reference beside the samples): 100%, 2.0 %.")
+    assert said.startswith("2 latencies were measured twice on a processor") and "50 % by less than 10 %, the worst by 25.0 %" in said
+    assert said.endswith("both times (1, by the reference beside the samples): 100 % by less than 10 %, the worst by 2.0 %.")
     assert costs.repeats(costs.repeatability(cost[cost.repeat == 0])) == []
 
 
