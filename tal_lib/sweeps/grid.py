@@ -148,7 +148,6 @@ def _values(path, name, values):
     return values
 
 
-@cache
 def read_notebook(path: Path) -> tuple[dict, str]:
     """A notebook's default parameters (from the cell tagged `parameters`) and its code up to where it records, as text to hash."""
     try:

@@ -126,13 +126,12 @@ class Local:
 
     def __exit__(self, *_):
         self._stopped = True
-        self._processes.stop()
-        while not all(future.done() for future in self._futures):  # a cell that was about to begin is stopped once it has begun
-            time.sleep(0.01)
+        while not all(future.done() for future in self._futures):  # once more: a cell that was about to begin has begun meanwhile
             self._processes.stop()
+            time.sleep(0.01)
 
     def _run(self, cell, generation):
-        if cell.id != cell_id(read_notebook.__wrapped__(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
+        if cell.id != cell_id(read_notebook(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
             raise TalError("the notebook was changed while its sweep ran", where=cell.notebook,
                            remedy="What is finished is kept; the same command goes on with the notebook as it is now.")
         return Gone("the sweep has ended") if self._stopped else self._processes.run(cell, cell.notebook, generation, self.folder)

@@ -36,7 +36,6 @@ class Project:
                  new_code_cell(shown, id="c")]
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}),
                        grids.parent / "work.ipynb")
-        sweeps.grid.read_notebook.cache_clear()
         blocks = [{"notebook": "work.ipynb", "grid": {"number": [n for n in numbers if n not in fail]}, **block}]
         if fail:
             blocks.append({"notebook": "work.ipynb", "parameters": {"fail": True}, "grid": {"number": list(fail)}})
