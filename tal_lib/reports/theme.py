@@ -42,7 +42,8 @@ def save(figure: mpl.figure.Figure, folder: str | Path, name: str) -> Path:
     """Write a figure as PNG and SVG (the same bytes for the same figure); the PNG's path."""
     for suffix in ("svg", "png"):
         with atomic_path(Path(folder) / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
+            figure.savefig(temporary, format=suffix, bbox_inches="tight",  # as notebooks show it: no long label is cut
+                           metadata={"Date": None} if suffix == "svg" else {"Software": None})
     return Path(folder) / f"{name}.png"
 
 
