@@ -25,15 +25,21 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.models import Detector, build_from
-from tal_lib.models.blocks import for_any_length
-from tal_lib.models.detector import Candidates
-from tal_lib.models.pyramid import PyramidDetector
+from tal_lib.models.parts.candidates import Candidates
+from tal_lib.models.parts.conv import for_any_length
+from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
 
 FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model.ts"}
 ABOUT = "model.json"
-NOT_TRACED = {"tcanet": "it suppresses proposals inside the network", "ssn": "it groups a curve by watershed inside the network"}
-EXAMPLE = (2, 1203)  # recordings and steps of the traced example: no size in the graph is 0 or 1, or a multiple of a window
+NOT_TRACED = {
+    "tcanet": "it suppresses proposals inside the network",
+    "ssn": "it groups a curve by watershed inside the network",
+}
+EXAMPLE = (
+    2,
+    1203,
+)  # recordings and steps of the traced example: no size in the graph is 0 or 1, or a multiple of a window
 
 
 class Deployed(nn.Module):
@@ -59,26 +65,53 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
         raise TalError(f"no export format {form!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
     name = trained.model.spec["name"]
     if name in NOT_TRACED:
-        raise TalError(f"{name} cannot be exported: {NOT_TRACED[name]}", remedy="Use `tal train` and `tal_lib` to run it.")
+        raise TalError(
+            f"{name} cannot be exported: {NOT_TRACED[name]}",
+            remedy="Use `tal train` and `tal_lib` to run it.",
+        )
     folder, deployed = Path(folder), Deployed(trained.model.cpu().eval())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FORMATS[form]
     try:
         _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
     except Exception as error:
-        raise TalError(f"{name} cannot be written as {form} ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]})",
-                       remedy="Try another format.") from error
+        raise TalError(
+            f"{name} cannot be written as {form} ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]})",
+            remedy="Try another format.",
+        ) from error
     sizes = ((1, 97), (2, 640), (3, 1203))
     worst = parity(deployed, load_graph(path), sizes)
     if worst > 1e-4 and worst > 2 * rounding(deployed, sizes):
         path.unlink()
-        raise TalError(f"the exported graph of {name} differs from the model by {worst:.2g}", where=path.name, remedy="Try another format.")
-    names = ["segments", "scores"] if deployed.decodes else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
+        raise TalError(
+            f"the exported graph of {name} differs from the model by {worst:.2g}",
+            where=path.name,
+            remedy="Try another format.",
+        )
+    names = (
+        ["segments", "scores"]
+        if deployed.decodes
+        else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
+    )
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
-    write_json(folder / ABOUT, {
-        "format": form, "file": path.name, "model": trained.model.spec, "classes": list(trained.classes), "feature_spec": spec,
-        "stream": trained.stream, "post": asdict(trained.model.config.post), "inputs": ["features", "mask"], "outputs": names,
-        "decoded": deployed.decodes, "largest_difference": worst, "tal_lib": __version__, "torch": torch.__version__})
+    write_json(
+        folder / ABOUT,
+        {
+            "format": form,
+            "file": path.name,
+            "model": trained.model.spec,
+            "classes": list(trained.classes),
+            "feature_spec": spec,
+            "stream": trained.stream,
+            "post": asdict(trained.model.config.post),
+            "inputs": ["features", "mask"],
+            "outputs": names,
+            "decoded": deployed.decodes,
+            "largest_difference": worst,
+            "tal_lib": __version__,
+            "torch": torch.__version__,
+        },
+    )
     return folder
 
 
@@ -92,19 +125,28 @@ class Exported(Detector):
     def __init__(self, folder: str | Path, *, file: str | None = None, threads: int | None = None):
         folder = Path(folder)
         if not (folder / ABOUT).is_file():
-            raise TalError("file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`.")
+            raise TalError(
+                "file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`."
+            )
         about = json.loads((folder / ABOUT).read_text())
         spec = about["model"]
         model = build_from(spec)
         super().__init__(model.config, model.input_dim, model.num_classes)
-        self.model, self.decoded, self.spec = model.eval(), about["decoded"], spec  # of the model only what follows the network
+        self.model, self.decoded, self.spec = (
+            model.eval(),
+            about["decoded"],
+            spec,
+        )  # of the model only what follows the network
         self.class_names = model.class_names = tuple(about["classes"])
         self.feature_spec, self.stream = FeatureSpec(**about["feature_spec"]), about["stream"]
         self.graph = load_graph(folder / (file or about["file"]), threads)
 
     def name_classes(self, names: tuple[str, ...]) -> None:
         if tuple(names) != self.class_names:
-            raise TalError(f"the graph was exported for classes {', '.join(self.class_names)}", remedy="Export the model again.")
+            raise TalError(
+                f"the graph was exported for classes {', '.join(self.class_names)}",
+                remedy="Export the model again.",
+            )
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         mask = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
@@ -115,14 +157,24 @@ class Exported(Detector):
             return self.model.candidates(outputs, mask)
         segments, scores = outputs
         by_class = segments.shape[2] > 1
-        return self.model.best_points(scores, lambda at: segments[at.batch, at.row, at.label if by_class else torch.zeros_like(at.label)],
-                                      self.model.points(mask.shape[1]), mask)
+        return self.model.best_points(
+            scores,
+            lambda at: segments[at.batch, at.row, at.label if by_class else torch.zeros_like(at.label)],
+            self.model.points(mask.shape[1]),
+            mask,
+        )
 
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        return super().class_agnostic(outputs, mask) if self.decoded else self.model.class_agnostic(outputs, mask)
+        return (
+            super().class_agnostic(outputs, mask)
+            if self.decoded
+            else self.model.class_agnostic(outputs, mask)
+        )
 
 
-def load_graph(path: str | Path, threads: int | None = None) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
+def load_graph(
+    path: str | Path, threads: int | None = None
+) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
     """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out. threads: of ONNX Runtime."""
     path = Path(path)
     if not path.is_file():
@@ -132,18 +184,25 @@ def load_graph(path: str | Path, threads: int | None = None) -> Callable[[np.nda
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread leaves its core to others
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # a waiting thread leaves its core to others
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
         def run_onnx(features, mask):
             try:
                 return session.run(None, {"features": features, "mask": mask})
             except Exception as error:  # ONNX Runtime's have no base of their own
-                raise TalError(f"ONNX Runtime cannot run {features.shape[2]} steps ({str(error).splitlines()[0][:300]})", where=path.name,
-                               remedy="Try another format, or the graph that is not quantized.") from error
+                raise TalError(
+                    f"ONNX Runtime cannot run {features.shape[2]} steps ({str(error).splitlines()[0][:300]})",
+                    where=path.name,
+                    remedy="Try another format, or the graph that is not quantized.",
+                ) from error
 
         return run_onnx
-    if path.suffix == ".pt2":  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
+    if (
+        path.suffix == ".pt2"
+    ):  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
         graph = torch.export.load(path).module(check_guards=False)
     else:
         graph = torch.jit.load(path)
@@ -178,7 +237,11 @@ def parity(deployed: Deployed, graph, sizes) -> float:
 def rounding(deployed: Deployed, sizes) -> float:
     """What float32 itself makes of a model: its `parity` with the same model in float64."""
     exact = copy.deepcopy(deployed).double()
-    return parity(deployed, lambda features, mask: exact(torch.from_numpy(features).double(), torch.from_numpy(mask)), sizes)
+    return parity(
+        deployed,
+        lambda features, mask: exact(torch.from_numpy(features).double(), torch.from_numpy(mask)),
+        sizes,
+    )
 
 
 def _largest_difference(ours, its):
@@ -198,13 +261,17 @@ def _sort_proposals(outputs, group):
 def _example(deployed, batch, steps):
     generator = torch.Generator().manual_seed(steps)
     mask = torch.ones(batch, steps, dtype=torch.bool)
-    mask[-1, steps - steps // 5:] = False
+    mask[-1, steps - steps // 5 :] = False
     return torch.randn(batch, deployed.model.input_dim, steps, generator=generator) * mask[:, None], mask
 
 
 def _program(deployed, example):
     sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
-    with torch.no_grad(), for_any_length(), symbolic_shapes.patch(backed_size_oblivious=True):  # sizes of one are not special
+    with (
+        torch.no_grad(),
+        for_any_length(),
+        symbolic_shapes.patch(backed_size_oblivious=True),
+    ):  # sizes of one are not special
         return torch.export.export(deployed, example, dynamic_shapes=sizes, strict=False)
 
 
@@ -213,11 +280,19 @@ def _write_onnx(deployed, example, path):
     from onnx_ir.passes import PassError
 
     traced = _program(deployed, example)
-    write = lambda optimize: torch.onnx.export(traced, dynamo=True, input_names=["features", "mask"], output_names=outputs,  # noqa: E731
-                                               verbose=False, optimize=optimize)
+    write = lambda optimize: torch.onnx.export(
+        traced,
+        dynamo=True,
+        input_names=["features", "mask"],
+        output_names=outputs,  # noqa: E731
+        verbose=False,
+        optimize=optimize,
+    )
     try:
         program = write(optimize=True)
-    except PassError:  # the optimizer's inliner gives up on large scans; onnxruntime optimizes what it loads in any case
+    except (
+        PassError
+    ):  # the optimizer's inliner gives up on large scans; onnxruntime optimizes what it loads in any case
         program = write(optimize=False)
     program.save(path)
 

@@ -10,7 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from tal_lib import __version__
 from tal_lib.files import REPOSITORY
 
-COLUMNS = ["git_commit", "tal_lib_version", "torch_version", "device_name", "threads", "config_hash", "data_hash", "utc"]
+COLUMNS = [
+    "git_commit",
+    "tal_lib_version",
+    "torch_version",
+    "device_name",
+    "threads",
+    "config_hash",
+    "data_hash",
+    "utc",
+]
 
 
 @functools.cache
@@ -31,7 +40,9 @@ def cpu_name() -> str:
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as info:
-            name = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), name)
+            name = next(
+                (line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), name
+            )
     except OSError:
         pass
     return f"{name}, {os.cpu_count()} cores"
@@ -58,12 +69,21 @@ def device_name(device: str = "cpu") -> str:
     return cpu_name()
 
 
-def provenance(*, device: str | None = None, threads: int | None = None, config_hash: str = "", data_hash: str = "") -> dict:
+def provenance(
+    *, device: str | None = None, threads: int | None = None, config_hash: str = "", data_hash: str = ""
+) -> dict:
     """The provenance columns of a result; `device` is a device's name, this processor's if None."""
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
         torch_version = ""
-    return {"git_commit": git_commit(), "tal_lib_version": __version__, "torch_version": torch_version,
-            "device_name": device or cpu_name(), "threads": threads, "config_hash": config_hash, "data_hash": data_hash,
-            "utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {
+        "git_commit": git_commit(),
+        "tal_lib_version": __version__,
+        "torch_version": torch_version,
+        "device_name": device or cpu_name(),
+        "threads": threads,
+        "config_hash": config_hash,
+        "data_hash": data_hash,
+        "utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

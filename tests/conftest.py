@@ -27,7 +27,9 @@ def real_data():
 @pytest.fixture(scope="session")
 def small():
     """A small synthetic benchmark."""
-    return synthetic.load(synthetic.SyntheticConfig(train_recordings=8, test_recordings=4, median_duration_s=60.0))
+    return synthetic.load(
+        synthetic.SyntheticConfig(train_recordings=8, test_recordings=4, median_duration_s=60.0)
+    )
 
 
 @pytest.fixture
@@ -38,9 +40,14 @@ def tiny():
         if table is None:
             table = pd.DataFrame({"recording": recordings, "split": "train", "duration": 100.0})
         return Benchmark(
-            name="tiny", classes=classes, tious=(0.5,),
-            feature_spec=FeatureSpec(stride_s=1.0, window_s=1.0, streams={"one": 3}), recordings=table,
+            name="tiny",
+            classes=classes,
+            tious=(0.5,),
+            feature_spec=FeatureSpec(stride_s=1.0, window_s=1.0, streams={"one": 3}),
+            recordings=table,
             annotations=pd.DataFrame(rows, columns=["recording", "start", "end", "label"]),
-            load_features=features or (lambda recording: np.zeros((100, 3))), source_hash="0")
+            load_features=features or (lambda recording: np.zeros((100, 3))),
+            source_hash="0",
+        )
 
     return make

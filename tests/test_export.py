@@ -14,7 +14,9 @@ from tal_lib import TalError, models
 from tal_lib.data import collate, make_item
 from tal_lib.export import Deployed, export, load_graph, parity, rounding
 from tal_lib.files import REPOSITORY
-from tal_lib.models import afsd, blocks, sampling, scan
+from tal_lib.models import afsd
+from tal_lib.models.parts import conv, sampling, scan
+from tal_lib.models.parts.attention import LocalAttention
 from tal_lib.training import Trained
 
 SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
@@ -22,7 +24,9 @@ SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
 
 def trained(small, name="temporalmaxer", **options):
     torch.manual_seed(0)
-    model = models.build(name, input_dim=small.feature_spec.dim, num_classes=len(small.classes), **options).eval()
+    model = models.build(
+        name, input_dim=small.feature_spec.dim, num_classes=len(small.classes), **options
+    ).eval()
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     if hasattr(model, "class_out"):
@@ -35,20 +39,46 @@ def test_onnx_runs_without_torch(small, tmp_path):
     kept = trained(small, **SMALL)
     about = json.loads((export(kept, tmp_path, "onnx") / "model.json").read_text())
     with pytest.raises(TalError, match="model.onnx: ONNX Runtime cannot run 30 steps.*Try another format"):
-        load_graph(tmp_path / "model.onnx")(np.zeros((1, 3, 30), dtype=np.float32), np.ones((1, 30), dtype=bool))  # of another width
-    assert about["largest_difference"] < 1e-4 and about["classes"] == list(small.classes) and about["outputs"] == ["segments", "scores"]
+        load_graph(tmp_path / "model.onnx")(
+            np.zeros((1, 3, 30), dtype=np.float32), np.ones((1, 30), dtype=bool)
+        )  # of another width
+    assert (
+        about["largest_difference"] < 1e-4
+        and about["classes"] == list(small.classes)
+        and about["outputs"] == ["segments", "scores"]
+    )
     recording = small.recordings("test")[1]
     np.save(tmp_path / "features.npy", small.features(recording))
-    blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
-    done = subprocess.run([sys.executable, "-c", blocked, REPOSITORY / "examples" / "run_onnx.py", tmp_path, tmp_path / "features.npy"],
-                          capture_output=True, text=True)
+    blocked = (
+        "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            blocked,
+            REPOSITORY / "examples" / "run_onnx.py",
+            tmp_path,
+            tmp_path / "features.npy",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     printed = pd.read_csv(io.StringIO(done.stdout))
-    plain = models.build("temporalmaxer", input_dim=small.feature_spec.dim, num_classes=len(small.classes), voting_tiou=0.0, **SMALL)
+    plain = models.build(
+        "temporalmaxer",
+        input_dim=small.feature_spec.dim,
+        num_classes=len(small.classes),
+        voting_tiou=0.0,
+        **SMALL,
+    )
     plain.load_state_dict(kept.model.state_dict())
     ours = plain.detect(collate([make_item(small, recording)]))[0]
     assert len(printed) > 20 and (printed.label.head(20) == ours.label.head(20)).all()
-    assert np.allclose(printed[["start_s", "end_s", "score"]].head(20), ours[["start", "end", "score"]].head(20), atol=0.02)
+    assert np.allclose(
+        printed[["start_s", "end_s", "score"]].head(20), ours[["start", "end", "score"]].head(20), atol=0.02
+    )
 
 
 @pytest.mark.parametrize("name, options", [("local_global", SMALL), ("actionformer", SMALL), ("bilstm", {})])
@@ -83,6 +113,7 @@ def test_proposals_are_compared_in_the_order_of_their_segments(small):
             for place in places:
                 outputs[place] = outputs[place].flip(1)
             return [*outputs[:-1], outputs[-1] + by]
+
         return graph
 
     for places in ((1, 2, 3), (-3, -2, -1), (1, 2, 3, -3, -2, -1)):
@@ -94,6 +125,7 @@ def test_proposals_are_compared_in_the_order_of_their_segments(small):
 
 def test_what_float32_loses(small):
     """A model that subtracts a large number again: float32 keeps a twentieth of a millionth of 1,000,000."""
+
     class Rounded(torch.nn.Module):
         decodes, model = True, trained(small, **SMALL).model
 
@@ -109,7 +141,9 @@ def test_a_graph_that_answers_otherwise_is_noticed(small):
     model = Deployed(kept.model)
 
     def wrong(features, mask):
-        segments, scores = (one.detach().numpy().copy() for one in model(torch.from_numpy(features), torch.from_numpy(mask)))
+        segments, scores = (
+            one.detach().numpy().copy() for one in model(torch.from_numpy(features), torch.from_numpy(mask))
+        )
         scores[0, -1, 0] += 0.01
         return segments, scores
 
@@ -132,13 +166,17 @@ def test_layers_compute_the_same_when_exported(steps):
     a, b = torch.rand(2, steps, 3, 2), torch.randn(2, steps, 3, 2)
     q, k, v = torch.randn(3, 2, steps, 8).unbind(0)
     keep = (torch.arange(steps) < torch.tensor([steps, max(1, steps - 4)])[:, None]).float()[..., None]
-    attention, x = blocks.LocalAttention(2, 4), torch.randn(2, steps, 6)
+    attention, x = LocalAttention(2, 4), torch.randn(2, steps, 6)
     matching = sampling.BoundaryMatching(6, 5, steps=steps, max_duration=9, points=4)
     first = torch.randint(0, steps, (2, 20))
     last = (first + torch.randint(0, steps, (2, 20))).clamp(max=steps - 1)
-    calls = [lambda: scan.linear_scan(a, b), lambda: attention(q, k, v, keep) * keep, lambda: afsd.range_max(x, first, last),
-             lambda: matching(x).detach()]
+    calls = [
+        lambda: scan.linear_scan(a, b),
+        lambda: attention(q, k, v, keep) * keep,
+        lambda: afsd.range_max(x, first, last),
+        lambda: matching(x).detach(),
+    ]
     plain = [call() for call in calls]
-    with blocks.for_any_length():
+    with conv.for_any_length():
         for before, call in zip(plain, calls):
             torch.testing.assert_close(call(), before, atol=1e-5, rtol=1e-4)

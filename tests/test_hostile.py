@@ -1,6 +1,6 @@
 """Files that mean harm, or were harmed: every reader returns, or says what is wrong with which file; none executes what it reads.
 
-Coverage-guided fuzzing of the same readers, with millions of inputs, is `benchmarks/fuzz.py`.
+Coverage-guided fuzzing of the same readers, with millions of inputs, is `experiments/fuzz.py`.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from tal_lib.files import REPOSITORY
 from tal_lib.models import load_checkpoint
 from tal_lib.training import load_model
 
-spec = importlib.util.spec_from_file_location("fuzz", REPOSITORY / "benchmarks" / "fuzz.py")
+spec = importlib.util.spec_from_file_location("fuzz", REPOSITORY / "experiments" / "fuzz.py")
 fuzz = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fuzz)
 SEEDS = {name: reader[2]() for name, reader in fuzz.READERS.items()}
@@ -50,7 +50,7 @@ def test_damaged_files_are_refused_by_name(name, tmp_path, data):
         if kind == "cut":
             raw = raw[:at]
         elif kind == "change":
-            raw[at:at + len(new)] = new
+            raw[at : at + len(new)] = new
         elif kind == "insert":
             raw[at:at] = new
         elif kind == "double":
@@ -88,14 +88,21 @@ def in_zip(member, harm):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", [name for name in fuzz.READERS if name.startswith(("features", "class", "check"))])
+@pytest.mark.parametrize(
+    "name", [name for name in fuzz.READERS if name.startswith(("features", "class", "check"))]
+)
 def test_no_pickle_is_executed(name, tmp_path):
     flag = tmp_path / "executed"
     objects = np.array([Harm(flag)], dtype=object)
-    for data in (pickle.dumps(Harm(flag)), pickle.dumps({"a": Harm(flag)}, 0), saved(save_torch, {"features": Harm(flag)}),
-                 saved(save_torch, {"spec": Harm(flag), "state_dict": {}}),
-                 saved(lambda buffer, content: np.save(buffer, content, allow_pickle=True), objects),
-                 saved(lambda buffer, content: np.savez(buffer, features=content), objects), in_zip("m/data.pkl", Harm(flag))):
+    for data in (
+        pickle.dumps(Harm(flag)),
+        pickle.dumps({"a": Harm(flag)}, 0),
+        saved(save_torch, {"features": Harm(flag)}),
+        saved(save_torch, {"spec": Harm(flag), "state_dict": {}}),
+        saved(lambda buffer, content: np.save(buffer, content, allow_pickle=True), objects),
+        saved(lambda buffer, content: np.savez(buffer, features=content), objects),
+        in_zip("m/data.pkl", Harm(flag)),
+    ):
         fuzz.try_reader(name, data, tmp_path)
         assert not flag.exists(), "code in the file was executed"
     pickle.loads(pickle.dumps(Harm(flag)))
@@ -104,7 +111,9 @@ def test_no_pickle_is_executed(name, tmp_path):
 
 def test_a_small_pickle_does_not_take_all_memory(tmp_path):
     """Seven bytes, found by fuzzing, for which Python's unpickler takes more than 8 GB."""
-    with pytest.raises(TalError, match="s.pkl: not a pickle of plain values .it numbers 2,037,997,921 objects"):
+    with pytest.raises(
+        TalError, match="s.pkl: not a pickle of plain values .it numbers 2,037,997,921 objects"
+    ):
         fuzz.READERS["class_scores_pickle"][1](_written(tmp_path / "s.pkl", b"N" + b"r" + b"aayy" + b"."))
 
 
@@ -121,13 +130,35 @@ def test_no_pickle_in_an_authors_checkpoint_is_executed(tmp_path):
     assert not flag.exists()
 
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=5),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.dictionaries(st.sampled_from(["spec", "state_dict", "classes", "feature_spec", "stream", "spec.name", "spec.input_dim",
-                                                "spec.preset", "spec.overrides", "spec.num_classes"]), VALUES, min_size=1, max_size=2))
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(
+            [
+                "spec",
+                "state_dict",
+                "classes",
+                "feature_spec",
+                "stream",
+                "spec.name",
+                "spec.input_dim",
+                "spec.preset",
+                "spec.overrides",
+                "spec.num_classes",
+            ]
+        ),
+        VALUES,
+        min_size=1,
+        max_size=2,
+    )
+)
 def test_checkpoints_with_other_contents_are_refused_by_name(tmp_path, changes):
     """Well-formed files in which something is not what it should be."""
     content = torch.load(io.BytesIO(SEEDS["checkpoints"][0]), weights_only=True)

@@ -20,27 +20,79 @@ def study(tmp_path_factory):
     (folder / "sweeps").mkdir()
     for notebook in NOTEBOOKS:
         (folder / notebook.name).symlink_to(notebook)
-    grid = {"cells": [
-        {"notebook": "02_train_evaluate.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
-         "grid": {"model": ["local_global", "window_cnn"], "fraction": [0.1, 0.2]}},
-        {"notebook": "01_data.ipynb"},
-        {"notebook": "04_open_set.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
-         "grid": {"split": [0, 1], "misnamed": [False, True]}},
-        {"notebook": "05_streams_and_distillation.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "fraction": 0.1},
-         "grid": {"study": ["streams", "distillation", "ablation"]}},
-        {"notebook": "03_inference_cost.ipynb", "alone": True,
-         "parameters": {"model_names": ["local_global", "window_cnn"], "lengths": [64, 128], "min_seconds": 0.05}},
-        {"notebook": "03_inference_length.ipynb", "alone": True,
-         "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "windows": [64], "rounds": 1}},
-        {"notebook": "06_training_cost.ipynb", "alone": True,
-         "parameters": {"recipe": {"epochs": 2, "min_steps": 4}, "model": "window_cnn", "min_seconds": 0.05}},
-        {"notebook": "07_quantization.ipynb", "alone": True,
-         "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn", "lengths": [64], "threads": [1], "calibration": 2,
-                        "min_seconds": 0.02}},
-        {"notebook": "08_export.ipynb", "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "model": "window_cnn",
-                                                       "formats": ["pt2", "torchscript"], "sizes": [[1, 65], [2, 90]]}},
-        {"notebook": "09_diagnosis.ipynb", "parameters": {"model": "window_cnn", "fraction": 0.1, "seeds": [0],
-                                                          "recipe": {"epochs": 1, "min_steps": 4}}}]}
+    grid = {
+        "cells": [
+            {
+                "notebook": "02_train_evaluate.ipynb",
+                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+                "grid": {"model": ["local_global", "window_cnn"], "fraction": [0.1, 0.2]},
+            },
+            {"notebook": "01_data.ipynb"},
+            {
+                "notebook": "04_open_set.ipynb",
+                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+                "grid": {"split": [0, 1], "misnamed": [False, True]},
+            },
+            {
+                "notebook": "05_streams_and_distillation.ipynb",
+                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "fraction": 0.1},
+                "grid": {"study": ["streams", "distillation", "ablation"]},
+            },
+            {
+                "notebook": "03_inference_cost.ipynb",
+                "alone": True,
+                "parameters": {
+                    "model_names": ["local_global", "window_cnn"],
+                    "lengths": [64, 128],
+                    "min_seconds": 0.05,
+                },
+            },
+            {
+                "notebook": "03_inference_length.ipynb",
+                "alone": True,
+                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}, "windows": [64], "rounds": 1},
+            },
+            {
+                "notebook": "06_training_cost.ipynb",
+                "alone": True,
+                "parameters": {
+                    "recipe": {"epochs": 2, "min_steps": 4},
+                    "model": "window_cnn",
+                    "min_seconds": 0.05,
+                },
+            },
+            {
+                "notebook": "07_quantization.ipynb",
+                "alone": True,
+                "parameters": {
+                    "recipe": {"epochs": 1, "min_steps": 4},
+                    "model": "window_cnn",
+                    "lengths": [64],
+                    "threads": [1],
+                    "calibration": 2,
+                    "min_seconds": 0.02,
+                },
+            },
+            {
+                "notebook": "08_export.ipynb",
+                "parameters": {
+                    "recipe": {"epochs": 1, "min_steps": 4},
+                    "model": "window_cnn",
+                    "formats": ["pt2", "torchscript"],
+                    "sizes": [[1, 65], [2, 90]],
+                },
+            },
+            {
+                "notebook": "09_diagnosis.ipynb",
+                "parameters": {
+                    "model": "window_cnn",
+                    "fraction": 0.1,
+                    "seeds": [0],
+                    "recipe": {"epochs": 1, "min_steps": 4},
+                },
+            },
+        ]
+    }
     (folder / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(grid))
     where = {"results": folder / "results", "runs": folder / "runs"}
     result = sweeps.run(folder / "sweeps" / "smoke.yaml", jobs=2, progress=False, **where)
@@ -55,12 +107,24 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
     open_set = pd.read_csv(folder / "results" / "open_set_synthetic.csv")
     assert set(open_set.model) == {"stale"} and set(open_set.splits) == {2}
-    assert set(open_set.columns) >= {"unseen", "unseen, wrong names", "unseen, trained with wrong names", "seen, all names"}
+    assert set(open_set.columns) >= {
+        "unseen",
+        "unseen, wrong names",
+        "unseen, trained with wrong names",
+        "seen, all names",
+    }
     streams = pd.read_csv(folder / "results" / "streams_synthetic_10.csv")
     assert list(streams.columns) == ["model", "rgb", "flow", "early", "late", "runs"] and len(streams) == 1
-    assert set(pd.read_csv(folder / "results" / "ablation.csv").variant) >= {"whole", "without intra", "without generative"}
+    assert set(pd.read_csv(folder / "results" / "ablation.csv").variant) >= {
+        "whole",
+        "without intra",
+        "without generative",
+    }
     numbers = pd.read_csv(folder / "results" / "quantization.csv").set_index("variant")
-    assert set(numbers.index) == set(VARIANTS) and numbers.converted["int8"] == numbers.layers["int8"] > numbers.converted["int8 linear"]
+    assert (
+        set(numbers.index) == set(VARIANTS)
+        and numbers.converted["int8"] == numbers.layers["int8"] > numbers.converted["int8 linear"]
+    )
     assert pd.read_csv(folder / "results" / "training_synthetic.csv").model.tolist() == ["window_cnn"]
     assert pd.read_csv(folder / "results" / "inference_length.csv").window.tolist() == [0, 64, 64]
     assert set(pd.read_csv(folder / "results" / "export.csv").format) == {"pt2", "torchscript"}
@@ -68,16 +132,38 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     assert set(diagnosis.analysis) == {"profile", "impact", "map_n", "missed"}
     assert len(pd.read_csv(folder / "results" / "machines.csv")) == 1
     names = {path.stem for path in done.figures}
-    assert {"data_efficiency_synthetic", "latency_against_length_synthetic_cpu", "accuracy_macs_synthetic", "open_set_synthetic",
-            "streams_synthetic_10", "distillation_synthetic_10", "ablation_synthetic_10"} <= names
+    assert {
+        "data_efficiency_synthetic",
+        "latency_against_length_synthetic_cpu",
+        "accuracy_macs_synthetic",
+        "open_set_synthetic",
+        "streams_synthetic_10",
+        "distillation_synthetic_10",
+        "ablation_synthetic_10",
+    } <= names
     assert {path.stem for path in done.notebooks} == {
-        "01_data_synthetic", "02_train_evaluate_synthetic", "03_inference_cost_synthetic", "03_inference_length_synthetic",
-        "04_open_set_synthetic", "06_training_cost_synthetic", "07_quantization_synthetic", "08_export_synthetic",
-        *(f"05_streams_and_distillation_{study}_synthetic" for study in ("streams", "distillation", "ablation")), "00_findings",
-        "09_diagnosis_synthetic"}
+        "01_data_synthetic",
+        "02_train_evaluate_synthetic",
+        "03_inference_cost_synthetic",
+        "03_inference_length_synthetic",
+        "04_open_set_synthetic",
+        "06_training_cost_synthetic",
+        "07_quantization_synthetic",
+        "08_export_synthetic",
+        *(
+            f"05_streams_and_distillation_{study}_synthetic"
+            for study in ("streams", "distillation", "ablation")
+        ),
+        "00_findings",
+        "09_diagnosis_synthetic",
+    }
     for page in done.notebooks:
         text = page.read_text()
-        assert ("data:image/png" in text or "08_export" in page.stem) and "Traceback" not in text and str(folder) not in text
+        assert (
+            ("data:image/png" in text or "08_export" in page.stem)
+            and "Traceback" not in text
+            and str(folder) not in text
+        )
         assert len(text) < 1_000_000
 
 
@@ -90,7 +176,11 @@ def test_sources_are_clean(path):
     assert len(tagged) == 1
     for line in tagged[0].source.splitlines():  # typed and commented: that is the help text
         assert ": " in line.split("=")[0]
-        assert "  # " in line or line.split(":")[0] in ("preset", "seed", "formats")  # 02 says what the first two are
+        assert "  # " in line or line.split(":")[0] in (
+            "preset",
+            "seed",
+            "formats",
+        )  # 02 says what the first two are
 
 
 def test_every_committed_grid_plans():

@@ -37,13 +37,26 @@ def test_readme_points_at_what_exists():
     assert "make test" in (REPOSITORY / ".ci" / "run").read_text() and "make test" in text
 
 
-ORDER = ["files", "errors", "provenance", "processes", "data", "models", "training", "evaluation", "cost", "sweeps", "reports", "cli"]
+ORDER = [
+    "files",
+    "errors",
+    "provenance",
+    "processes",
+    "data",
+    "models",
+    "training",
+    "evaluation",
+    "cost",
+    "sweeps",
+    "reports",
+    "cli",
+]
 
 
 @pytest.mark.parametrize("package", ["data", "models"])
 def test_arrows_point_down(package):
     """`models` knows nothing of training, files of results or plots; `data` nothing of models."""
-    above = set(ORDER[ORDER.index(package) + 1:])
+    above = set(ORDER[ORDER.index(package) + 1 :])
     for path in (REPOSITORY / "tal_lib" / package).glob("*.py"):
         used = set(re.findall(r"^\s*(?:from|import) tal_lib\.(\w+)", path.read_text(), re.M))
         assert not used & above, path
@@ -56,25 +69,47 @@ def test_readme_figures_are_the_tables():
     lines = (REPOSITORY / "README.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| avg mAP on HAPT"))
     fractions = [int(share) / 100 for share in re.findall(r"(\d+) %", header)]
-    rows = lines[lines.index(header) + 2:]
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[:next(i for i, row in enumerate(rows) if not row)]]
+    rows = lines[lines.index(header) + 2 :]
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in rows[: next(i for i, row in enumerate(rows) if not row)]
+    ]
     assert {row[0] for row in rows} == set(summary.model[summary.benchmark == "hapt"])
     for name, *values in rows:
         for fraction, value in zip(fractions, values):
-            mine = summary[(summary.benchmark == "hapt") & (summary.model == name) & (summary.fraction == fraction)]
+            mine = summary[
+                (summary.benchmark == "hapt") & (summary.model == name) & (summary.fraction == fraction)
+            ]
             assert value == (f"{mine['mean'].iloc[0]:.1f}" if len(mine) else "–"), (name, fraction)
-        gmacs = cost[(cost.benchmark == "hapt") & (cost.model == name.split(" + ")[0]) & (cost.length_steps == 720)].macs.iloc[0] / 1e9
+        gmacs = (
+            cost[
+                (cost.benchmark == "hapt") & (cost.model == name.split(" + ")[0]) & (cost.length_steps == 720)
+            ].macs.iloc[0]
+            / 1e9
+        )
         assert values[-1] == f"{gmacs:.2f}", name
 
 
 def test_the_page_to_cite_says_what_the_tables_say(tmp_path):
-    assert results_page.write(REPOSITORY / "results", tmp_path / "RESULTS.md").read_text() == (REPOSITORY / "RESULTS.md").read_text()
+    assert (
+        results_page.write(REPOSITORY / "results", tmp_path / "RESULTS.md").read_text()
+        == (REPOSITORY / "RESULTS.md").read_text()
+    )
 
 
 def test_every_column_is_in_the_data_dictionary():
     text = (REPOSITORY / "results" / "README.md").read_text()
     known = set(re.findall(r"`([^`]+)`", text))
-    scripts = {"boundary_matching", "given_boundaries", "speed", "live", "sweep_overhead", "scale", "fuzzing", "allocator"}
+    scripts = {
+        "boundary_matching",
+        "given_boundaries",
+        "speed",
+        "live",
+        "sweep_overhead",
+        "scale",
+        "fuzzing",
+        "allocator",
+    }
     for path in sorted((REPOSITORY / "results").glob("*.csv")):
         if path.with_suffix(".md").is_file():
             continue  # a table for readers has its caption

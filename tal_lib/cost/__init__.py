@@ -10,6 +10,26 @@ from tal_lib.cost.profile import CostRow, profile
 from tal_lib.cost.quantization import VARIANTS, Quantized, compare_latency, quantize, write_graphs
 from tal_lib.cost.training import Milestones, TrainingCostRow, milestones, profile_training
 
-__all__ = ["VARIANTS", "CostRow", "DoesNotFit", "Milestones", "Quantized", "TrainingCostRow", "compare_latency", "cost_table",
-           "count_macs", "describe_machine", "growth", "growth_table", "longest_text", "longest_within", "milestones", "profile",
-           "profile_all", "profile_training", "quantize", "window_costs", "write_graphs"]
+__all__ = [
+    "VARIANTS",
+    "CostRow",
+    "DoesNotFit",
+    "Milestones",
+    "Quantized",
+    "TrainingCostRow",
+    "compare_latency",
+    "cost_table",
+    "count_macs",
+    "describe_machine",
+    "growth",
+    "growth_table",
+    "longest_text",
+    "longest_within",
+    "milestones",
+    "profile",
+    "profile_all",
+    "profile_training",
+    "quantize",
+    "window_costs",
+    "write_graphs",
+]

@@ -37,8 +37,11 @@ def growth(lengths, costs, first: int = FIRST) -> Growth:
 
 def growth_table(cost: pd.DataFrame, columns: dict[str, str], by: str = "model") -> pd.DataFrame:
     """A row a model and cost: `<by>, cost, exponent, low, high, points`. columns: column of `cost` → what it is called."""
-    rows = [{by: name, "cost": label} | vars(growth(mine.length_steps, mine[column]))
-            for name, mine in cost.groupby(by, sort=False) for column, label in columns.items()]
+    rows = [
+        {by: name, "cost": label} | vars(growth(mine.length_steps, mine[column]))
+        for name, mine in cost.groupby(by, sort=False)
+        for column, label in columns.items()
+    ]
     return pd.DataFrame(rows, columns=[by, "cost", *Growth.__dataclass_fields__])
 
 
@@ -56,7 +59,7 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
         return 0.0, False
     over = np.flatnonzero(table.to_numpy() > limit)
     if len(over):
-        pair = table.iloc[over[0] - 1:over[0] + 1]
+        pair = table.iloc[over[0] - 1 : over[0] + 1]
         share = np.log(limit / pair.iloc[0]) / np.log(pair.iloc[1] / pair.iloc[0])
         return float(np.exp(np.log(pair.index[0]) + share * np.log(pair.index[1] / pair.index[0]))), False
     exponent = growth(table.index, table).exponent

@@ -11,26 +11,41 @@ from tal_lib.cost.isolated import isolated
 from tal_lib.cost.meters import peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.evaluation import mean_average_precision
-from tal_lib.models.windowed import InWindows
-from tal_lib.processes import keep_freed
+from tal_lib.models.parts.windowed import InWindows
+from tal_lib.process.memory import keep_freed
 from tal_lib.training import detect_all, load_model
 
 
-def window_costs(checkpoint: str | Path, benchmark: str, choices: list[tuple[int, int]], *, rounds: int = 3,
-                 threads: int = 1) -> list[dict]:
+def window_costs(
+    checkpoint: str | Path,
+    benchmark: str,
+    choices: list[tuple[int, int]],
+    *,
+    rounds: int = 3,
+    threads: int = 1,
+) -> list[dict]:
     """A trained model on a benchmark's test recordings, for every (window, overlap) in steps; window 0: the whole recording.
 
     Time is that of network, decoding and NMS; the choices take turns, recording by recording, and the median of `rounds` counts.
     Rows: `window, overlap, avg_map (%), seconds_per_hour, peak_memory_bytes` (of the longest recording).
     """
-    return isolated(_measure, f"{Path(checkpoint).name} in windows", threads, checkpoint=str(checkpoint), benchmark=benchmark,
-                    choices=[list(one) for one in choices], rounds=rounds)
+    return isolated(
+        _measure,
+        f"{Path(checkpoint).name} in windows",
+        threads,
+        checkpoint=str(checkpoint),
+        benchmark=benchmark,
+        choices=[list(one) for one in choices],
+        rounds=rounds,
+    )
 
 
 def _measure(checkpoint, benchmark, choices, rounds, threads):
     torch.set_num_threads(threads)
     data, trained = load_benchmark(benchmark), load_model(checkpoint)
-    models = [InWindows(trained.model, window, overlap) if window else trained.model for window, overlap in choices]
+    models = [
+        InWindows(trained.model, window, overlap) if window else trained.model for window, overlap in choices
+    ]
     recordings = data.recordings("test")
     truth, hours = data.annotations("test"), sum(map(data.duration, recordings)) / 3600
     batches = [collate([make_item(data, recording, trained.stream)]) for recording in recordings]
@@ -44,8 +59,20 @@ def _measure(checkpoint, benchmark, choices, rounds, threads):
                 start = time.perf_counter()
                 model.detect(batch)
                 own[index].append(time.perf_counter() - start)
-    return [{"window": window, "overlap": overlap, "peak_memory_bytes": peak,
-             "seconds_per_hour": sum(map(statistics.median, own)) / hours,
-             "avg_map": 100 * float(mean_average_precision(truth, detect_all(model, data, recordings, stream=trained.stream, device="cpu"),
-                                                           data.tious).mean())}
-            for (window, overlap), model, own, peak in zip(choices, models, seconds, peaks)]
+    return [
+        {
+            "window": window,
+            "overlap": overlap,
+            "peak_memory_bytes": peak,
+            "seconds_per_hour": sum(map(statistics.median, own)) / hours,
+            "avg_map": 100
+            * float(
+                mean_average_precision(
+                    truth,
+                    detect_all(model, data, recordings, stream=trained.stream, device="cpu"),
+                    data.tious,
+                ).mean()
+            ),
+        }
+        for (window, overlap), model, own, peak in zip(choices, models, seconds, peaks)
+    ]

@@ -1,6 +1,6 @@
 """A measurement in a process of its own: nothing that ran before it is in its memory, and nothing of it stays.
 
-Every measurement is a fork of a nursery (`tal_lib.nursery`), pinned to as many cores as it has threads.
+Every measurement is a fork of a fork server (`tal_lib.process.fork_server`), pinned to as many cores as it has threads.
 """
 
 import atexit
@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 
 from tal_lib.errors import TalError
-from tal_lib.nursery import Failed, Nursery
-from tal_lib.processes import child_environment
+from tal_lib.process.environment import child_environment
+from tal_lib.process.fork_server import Failed, ForkServer
 
-_nurseries: dict[int, Nursery] = {}  # by number of threads
+_servers: dict[int, ForkServer] = {}  # by number of threads
 
 
 class DoesNotFit(TalError):
@@ -29,31 +29,40 @@ def isolated(function: Callable, subject: str, threads: int, **job):
         DoesNotFit: the process ran out of memory. TalError: it failed otherwise.
     """
     try:
-        return _nursery(threads).run(f"{__name__}:pinned", imports=(function.__module__,), module=function.__module__,
-                                     name=function.__qualname__, job={"threads": threads} | job)
+        return _server(threads).run(
+            f"{__name__}:pinned",
+            imports=(function.__module__,),
+            module=function.__module__,
+            name=function.__qualname__,
+            job={"threads": threads} | job,
+        )
     except Failed as failed:
         if failed.out_of_memory:
-            raise DoesNotFit(f"{subject} does not fit into memory",
-                             remedy="Try a shorter length, or a machine with more memory.") from None
-        raise TalError(f"{subject}: the measuring process failed ({failed})",
-                       remedy="Try the same call in a Python session to see where it fails.") from None
+            raise DoesNotFit(
+                f"{subject} does not fit into memory",
+                remedy="Try a shorter length, or a machine with more memory.",
+            ) from None
+        raise TalError(
+            f"{subject}: the measuring process failed ({failed})",
+            remedy="Try the same call in a Python session to see where it fails.",
+        ) from None
 
 
 def pinned(module: str, name: str, job: dict):
     """In the fork: the function, on the last cores (the first serve the system's own work)."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-job["threads"]:])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-job["threads"] :])
     return getattr(importlib.import_module(module), name)(**job)
 
 
-def _nursery(threads):
-    nursery = _nurseries.get(threads)
-    if nursery is None or not nursery.alive:
-        nursery = _nurseries[threads] = Nursery(child_environment(threads, keep_freed=False))
-    return nursery
+def _server(threads):
+    server = _servers.get(threads)
+    if server is None or not server.alive:
+        server = _servers[threads] = ForkServer(child_environment(threads, keep_freed=False))
+    return server
 
 
 @atexit.register
 def _dismiss():
-    for nursery in _nurseries.values():
-        nursery.close()
+    for server in _servers.values():
+        server.close()

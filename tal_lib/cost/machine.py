@@ -11,7 +11,9 @@ import torch
 
 from tal_lib.provenance import cpu_name, device_name
 
-INSTRUCTIONS = re.compile(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b")  # that matrix products use
+INSTRUCTIONS = re.compile(
+    r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b"
+)  # that matrix products use
 
 
 def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
@@ -21,24 +23,41 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
     """
     cpu = _lscpu()
     found = {
-        "device_name": device_name(device), "processor": cpu_name(), "cores": os.cpu_count(),
+        "device_name": device_name(device),
+        "processor": cpu_name(),
+        "cores": os.cpu_count(),
         "threads_per_core": cpu.get("Thread(s) per core"),
-        "l2_cache": cpu.get("L2 cache"), "l3_cache": cpu.get("L3 cache"), "virtual_machine": "hypervisor" in cpu.get("Flags", ""),
+        "l2_cache": cpu.get("L2 cache"),
+        "l3_cache": cpu.get("L3 cache"),
+        "virtual_machine": "hypervisor" in cpu.get("Flags", ""),
         "instruction_sets": " ".join(sorted(set(INSTRUCTIONS.findall(cpu.get("Flags", ""))))),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1) if hasattr(os, "sysconf") else None,
-        "frequency_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), "system": platform.platform(),
-        "python": platform.python_version(), "torch": torch.__version__, "mkldnn": torch.backends.mkldnn.is_available(),
-        "ceiling_gmac_s_float32": _ceiling(torch.float32, seconds), "ceiling_gmac_s_bfloat16": _ceiling(torch.bfloat16, seconds)}
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+        if hasattr(os, "sysconf")
+        else None,
+        "frequency_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mkldnn": torch.backends.mkldnn.is_available(),
+        "ceiling_gmac_s_float32": _ceiling(torch.float32, seconds),
+        "ceiling_gmac_s_bfloat16": _ceiling(torch.bfloat16, seconds),
+    }
     if device.startswith("cuda"):
         about = torch.cuda.get_device_properties(device)
-        found |= {"gpu_memory_gb": round(about.total_memory / 1e9, 1), "gpu_driver": _driver(), "cuda": torch.version.cuda,
-                  "tf32": torch.backends.cuda.matmul.allow_tf32}
+        found |= {
+            "gpu_memory_gb": round(about.total_memory / 1e9, 1),
+            "gpu_driver": _driver(),
+            "cuda": torch.version.cuda,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
     return found
 
 
 def _lscpu():
     try:
-        lines = subprocess.run(["lscpu"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stdout.splitlines()
+        lines = subprocess.run(
+            ["lscpu"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}
+        ).stdout.splitlines()
     except OSError:
         return {}
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -11,13 +11,20 @@ from pathlib import Path
 
 import torch
 
-from tal_lib.processes import allow_memory, process_status
+from tal_lib.process.memory import allow_memory, process_status
 
 RAPL = Path("/sys/class/powercap")
 
 
-def latency_samples(call: Callable[[], object], device: str, *, min_seconds: float = 1.0, least: int = 5, max_seconds: float = 20.0,
-                    warm: bool = False) -> list[float]:
+def latency_samples(
+    call: Callable[[], object],
+    device: str,
+    *,
+    min_seconds: float = 1.0,
+    least: int = 5,
+    max_seconds: float = 20.0,
+    warm: bool = False,
+) -> list[float]:
     """Seconds of single calls, after one that is not counted (unless `warm`): for at least `min_seconds` and `least` calls; slow ones
     stop after `max_seconds`. By CUDA events on a GPU, else by the clock."""
     if not warm:
@@ -49,13 +56,27 @@ ROUNDS = 3
 def reference_seconds(calls: int = 20) -> float:
     """Median seconds of a small convolution, always the same: how fast this core is right now."""
     generator = torch.Generator().manual_seed(0)
-    values, weight = torch.randn(1, 128, 720, generator=generator), torch.randn(128, 128, 3, generator=generator)
+    values, weight = (
+        torch.randn(1, 128, 720, generator=generator),
+        torch.randn(128, 128, 3, generator=generator),
+    )
     with torch.inference_mode():
-        return statistics.median(latency_samples(lambda: torch.nn.functional.conv1d(values, weight), "cpu", min_seconds=0, least=calls))
+        return statistics.median(
+            latency_samples(
+                lambda: torch.nn.functional.conv1d(values, weight), "cpu", min_seconds=0, least=calls
+            )
+        )
 
 
-def steady_samples(call: Callable[[], object], device: str, *, fastest: float = float("inf"), min_seconds: float = 1.0,
-                   max_seconds: float = 20.0, **arguments) -> tuple[list[float], float, float]:
+def steady_samples(
+    call: Callable[[], object],
+    device: str,
+    *,
+    fastest: float = float("inf"),
+    min_seconds: float = 1.0,
+    max_seconds: float = 20.0,
+    **arguments,
+) -> tuple[list[float], float, float]:
     """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
 
     Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most eight times `min_seconds`;
@@ -69,7 +90,11 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
         The samples, seconds of the reference around the slowest round among them, and its fastest seconds so far.
     """
     if device.startswith("cuda"):
-        return latency_samples(call, device, min_seconds=min_seconds, max_seconds=max_seconds, **arguments), float("nan"), fastest
+        return (
+            latency_samples(call, device, min_seconds=min_seconds, max_seconds=max_seconds, **arguments),
+            float("nan"),
+            fastest,
+        )
     rounds, began = [], time.perf_counter()
     share = {"min_seconds": min_seconds / ROUNDS, "max_seconds": max_seconds / ROUNDS}
     before = reference_seconds()
@@ -81,7 +106,13 @@ def steady_samples(call: Callable[[], object], device: str, *, fastest: float = 
         fastest, before = min(fastest, before, after), after
         quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
         spent = time.perf_counter() - began
-        if quiet >= ROUNDS or len(rounds) > 1 and spent > 3 * max_seconds or len(rounds) >= ROUNDS and spent > 8 * min_seconds:
+        if (
+            quiet >= ROUNDS
+            or len(rounds) > 1
+            and spent > 3 * max_seconds
+            or len(rounds) >= ROUNDS
+            and spent > 8 * min_seconds
+        ):
             kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 
@@ -96,7 +127,9 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     try:
-        with suppress(OSError, AttributeError):  # glibc: give back what building freed, or `call` takes that first
+        with suppress(
+            OSError, AttributeError
+        ):  # glibc: give back what building freed, or `call` takes that first
             ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing and building
         before = process_status("VmRSS")
@@ -107,7 +140,9 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
 
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         call()
-        return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+        return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 @contextmanager
@@ -136,7 +171,10 @@ class Energy:
 
     def __exit__(self, *_):
         after = self._counters()
-        used = [now - then if now >= then else now - then + most for (now, most), (then, _) in zip(after, self.before)]
+        used = [
+            now - then if now >= then else now - then + most
+            for (now, most), (then, _) in zip(after, self.before)
+        ]
         self.joules = sum(used) if used and len(after) == len(self.before) else None
 
     def _counters(self):
@@ -155,7 +193,12 @@ class Energy:
         for zone in sorted(RAPL.glob("intel-rapl:*")) if RAPL.is_dir() else []:
             try:
                 if (zone / "name").read_text().startswith("package"):
-                    found.append(tuple(int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj")))
+                    found.append(
+                        tuple(
+                            int((zone / name).read_text()) / 1e6
+                            for name in ("energy_uj", "max_energy_range_uj")
+                        )
+                    )
             except OSError:  # only root may read it on most systems
                 return []
         return found

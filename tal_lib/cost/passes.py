@@ -13,14 +13,16 @@ from tal_lib.cost.profile import CostRow, profile
 SLOW = 2.0  # seconds of a network, above which one pass has to do
 
 
-def profile_all(todo: list[dict], passes: int = 3, seed: int = 0, progress: bool = False) -> list[CostRow | None]:
+def profile_all(
+    todo: list[dict], passes: int = 3, seed: int = 0, progress: bool = False
+) -> list[CostRow | None]:
     """`profile(**one)` for each of a list, in several passes over all of them, each in an order of its own.
 
     Args:
         todo: arguments of `profile`; `min_seconds` is for all passes of one together. seed: of the orders.
 
     Returns:
-        A row each, as `together` makes it of the passes; None for what does not fit into memory.
+        A row each, as `middle_pass` makes it of the passes; None for what does not fit into memory.
     """
     rows: list[list[CostRow]] = [[] for _ in todo]
     orders, never = random.Random(seed), set()
@@ -35,25 +37,38 @@ def profile_all(todo: list[dict], passes: int = 3, seed: int = 0, progress: bool
                     rows[place].append(profile(**arguments, counted=number == 0))
                 except DoesNotFit:
                     never.add(place)
-    return [None if place in never else together(mine) for place, mine in enumerate(rows)]
+    return [None if place in never else middle_pass(mine) for place, mine in enumerate(rows)]
 
 
 def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
     """A row a measurement: the fields of `CostRow`, and whether it fits. Of what does not fit only what was asked for is known."""
     asked = ("model", "preset", "device", "precision", "input_dim", "num_classes")
-    records = [{"fits": True} | asdict(row) if row else
-               {"fits": False, "length_steps": one["length"], "latency_s_raw": ()} | {name: one[name] for name in asked if name in one}
-               for one, row in zip(todo, rows)]
+    records = [
+        {"fits": True} | asdict(row)
+        if row
+        else {"fits": False, "length_steps": one["length"], "latency_s_raw": ()}
+        | {name: one[name] for name in asked if name in one}
+        for one, row in zip(todo, rows)
+    ]
     return pd.DataFrame(records, columns=[*(field.name for field in fields(CostRow)), "fits"])
 
 
-def together(rows: list[CostRow]) -> CostRow:
+def middle_pass(rows: list[CostRow]) -> CostRow:
     """One row of several passes, the first of which counted MACs: the pass in the middle by latency, with the samples of all; medians of
     what else was measured."""
     by_latency = sorted(rows, key=lambda row: row.latency_s_median)
     middle = by_latency[(len(rows) - 1) // 2]
     median = lambda name: statistics.median(getattr(row, name) for row in rows)  # noqa: E731
     detect, raw = median("detect_s_median"), tuple(sample for row in rows for sample in row.latency_s_raw)
-    return replace(middle, passes=len(rows), macs=rows[0].macs, uncounted_ops=rows[0].uncounted_ops,
-                   peak_memory_bytes=round(median("peak_memory_bytes")), detect_s_median=detect, detect_s_p90=median("detect_s_p90"),
-                   recordings_per_s=1 / detect, latency_samples=len(raw), latency_s_raw=raw)
+    return replace(
+        middle,
+        passes=len(rows),
+        macs=rows[0].macs,
+        uncounted_ops=rows[0].uncounted_ops,
+        peak_memory_bytes=round(median("peak_memory_bytes")),
+        detect_s_median=detect,
+        detect_s_p90=median("detect_s_p90"),
+        recordings_per_s=1 / detect,
+        latency_samples=len(raw),
+        latency_s_raw=raw,
+    )

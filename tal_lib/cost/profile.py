@@ -13,7 +13,7 @@ from tal_lib.cost.meters import Energy, Utilisation, memory_limit, peak_memory, 
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
-from tal_lib.processes import keep_freed
+from tal_lib.process.memory import keep_freed
 from tal_lib.provenance import device_name, usable_cores
 
 _fastest: dict[int, float] = {}  # threads -> seconds of the reference, the fastest so far
@@ -46,8 +46,12 @@ class CostRow:
     detect_s_p90: float
     recordings_per_s: float  # 1 / detect_s_median
     gpu_utilisation: float | None  # share of time in which a kernel ran, by NVML; None on CPU
-    energy_j: float | None  # joules of one pass of the network, by NVML or RAPL; None where the machine does not expose it
-    reference_s: float | None  # of a fixed convolution beside the samples: where it is slow, something disturbed; None on a GPU
+    energy_j: (
+        float | None
+    )  # joules of one pass of the network, by NVML or RAPL; None where the machine does not expose it
+    reference_s: (
+        float | None
+    )  # of a fixed convolution beside the samples: where it is slow, something disturbed; None on a GPU
     latency_s_raw: tuple[float, ...]  # every sample
     passes: int = 1  # processes that measured it, at different times
 
@@ -57,9 +61,21 @@ class CostRow:
         return self.latency_s_median
 
 
-def profile(model: Detector | str, input_dim: int, length: int, device: str = "cpu", *, num_classes: int = 20,
-            preset: str = "compact", precision: str = "float32", threads: int | None = None, min_seconds: float = 1.0,
-            memory_limit_bytes: int | None = None, counted: bool = True, **overrides) -> CostRow:
+def profile(
+    model: Detector | str,
+    input_dim: int,
+    length: int,
+    device: str = "cpu",
+    *,
+    num_classes: int = 20,
+    preset: str = "compact",
+    precision: str = "float32",
+    threads: int | None = None,
+    min_seconds: float = 1.0,
+    memory_limit_bytes: int | None = None,
+    counted: bool = True,
+    **overrides,
+) -> CostRow:
     """Measure a model, given by name or as built by `tal_lib.models.build`, in a fresh process.
 
     Args:
@@ -75,14 +91,25 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
         TalError: unknown model, a model that `build` did not make, or no such device.
     """
     if isinstance(model, str):
-        spec = {"name": model, "preset": preset, "input_dim": input_dim, "num_classes": num_classes, "overrides": overrides}
-        build(model, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides)  # refuse nonsense here
+        spec = {
+            "name": model,
+            "preset": preset,
+            "input_dim": input_dim,
+            "num_classes": num_classes,
+            "overrides": overrides,
+        }
+        build(
+            model, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides
+        )  # refuse nonsense here
     else:
         spec = getattr(model, "spec", None)
         if not spec:
             raise TalError("this model was not made by tal_lib.models.build", remedy="Build it by name.")
         if spec["input_dim"] != input_dim:
-            raise TalError(f"the model takes {spec['input_dim']} columns, not {input_dim}", remedy="Pass its own input_dim.")
+            raise TalError(
+                f"the model takes {spec['input_dim']} columns, not {input_dim}",
+                remedy="Pass its own input_dim.",
+            )
     if precision not in PRECISIONS:
         raise TalError(f"unknown precision {precision!r}", remedy=f"Choose from {', '.join(PRECISIONS)}.")
     if length < 1:
@@ -90,9 +117,19 @@ def profile(model: Detector | str, input_dim: int, length: int, device: str = "c
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TalError("no CUDA device here", remedy="Use device='cpu'.")
     threads = threads or usable_cores()
-    row = isolated(_measure, f"{spec['name']} at {length} steps", threads, spec=spec, length=length, device=device,
-                   min_seconds=min_seconds, precision=precision, limit=memory_limit_bytes, counted=counted,
-                   fastest=_fastest.get(threads))
+    row = isolated(
+        _measure,
+        f"{spec['name']} at {length} steps",
+        threads,
+        spec=spec,
+        length=length,
+        device=device,
+        min_seconds=min_seconds,
+        precision=precision,
+        limit=memory_limit_bytes,
+        counted=counted,
+        fastest=_fastest.get(threads),
+    )
     _fastest[threads] = row.pop("fastest")
     return CostRow(**row | {"latency_s_raw": tuple(row["latency_s_raw"]), "device_name": device_name(device)})
 
@@ -103,7 +140,9 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
     make = lambda: build_from(spec).eval()  # noqa: E731
     model = make().to(device)
     batch = collate([_noise(spec, length)]).to(device)
-    model.class_names = batch.classes  # no cost depends on what a class is called: the encoder of names is not asked
+    model.class_names = (
+        batch.classes
+    )  # no cost depends on what a class is called: the encoder of names is not asked
     if precision == "bfloat16":
         model = model.bfloat16()
     if precision == "compiled":
@@ -114,34 +153,69 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         with torch.inference_mode():
             model(features)
 
-    with torch.inference_mode():  # a few steps first: the library's own code and tables are not the model's memory
+    with (
+        torch.inference_mode()
+    ):  # a few steps first: the library's own code and tables are not the model's memory
         model(features[..., :64])
     with memory_limit(None if device.startswith("cuda") else limit):
         began = time.perf_counter()
         peak = peak_memory(network, device)
-        slow = time.perf_counter() - began > 1 and precision != "compiled"  # then the first call has to do for warming up
+        slow = (
+            time.perf_counter() - began > 1 and precision != "compiled"
+        )  # then the first call has to do for warming up
         if device == "cpu":
             keep_freed(peak)
         with Energy(device) as energy, Utilisation(device) as utilisation:
-            latency, reference, fastest = steady_samples(network, device, fastest=fastest or float("inf"), min_seconds=min_seconds,
-                                                         warm=slow)
-        detect, _, fastest = steady_samples(lambda: model.detect(batch), device, fastest=fastest, min_seconds=min_seconds / 2, least=3,
-                                            max_seconds=10, warm=slow)
+            latency, reference, fastest = steady_samples(
+                network, device, fastest=fastest or float("inf"), min_seconds=min_seconds, warm=slow
+            )
+        detect, _, fastest = steady_samples(
+            lambda: model.detect(batch),
+            device,
+            fastest=fastest,
+            min_seconds=min_seconds / 2,
+            least=3,
+            max_seconds=10,
+            warm=slow,
+        )
     # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
     macs, uncounted = count_macs(make(), spec["input_dim"], length) if counted else (None, [])
     return dict(
-        model=spec["name"], preset=spec["preset"], device=device, precision=precision, threads=threads, length_steps=length,
-        input_dim=spec["input_dim"], num_classes=spec["num_classes"],
-        params=sum(p.numel() for p in model.parameters()), macs=macs, uncounted_ops=" ".join(uncounted),
-        weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()), peak_memory_bytes=peak,
-        latency_s_median=statistics.median(latency), latency_s_p10=float(np.percentile(latency, 10)),
-        latency_s_p90=float(np.percentile(latency, 90)), latency_samples=len(latency),
-        detect_s_median=statistics.median(detect), detect_s_p90=float(np.percentile(detect, 90)),
-        recordings_per_s=1 / statistics.median(detect), gpu_utilisation=utilisation.mean,
-        energy_j=energy.joules and energy.joules / len(latency), latency_s_raw=latency,
-        reference_s=None if device.startswith("cuda") else reference, fastest=None if device.startswith("cuda") else fastest)
+        model=spec["name"],
+        preset=spec["preset"],
+        device=device,
+        precision=precision,
+        threads=threads,
+        length_steps=length,
+        input_dim=spec["input_dim"],
+        num_classes=spec["num_classes"],
+        params=sum(p.numel() for p in model.parameters()),
+        macs=macs,
+        uncounted_ops=" ".join(uncounted),
+        weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        peak_memory_bytes=peak,
+        latency_s_median=statistics.median(latency),
+        latency_s_p10=float(np.percentile(latency, 10)),
+        latency_s_p90=float(np.percentile(latency, 90)),
+        latency_samples=len(latency),
+        detect_s_median=statistics.median(detect),
+        detect_s_p90=float(np.percentile(detect, 90)),
+        recordings_per_s=1 / statistics.median(detect),
+        gpu_utilisation=utilisation.mean,
+        energy_j=energy.joules and energy.joules / len(latency),
+        latency_s_raw=latency,
+        reference_s=None if device.startswith("cuda") else reference,
+        fastest=None if device.startswith("cuda") else fastest,
+    )
 
 
 def _noise(spec, length):
     """A recording of random features without annotations."""
-    return unannotated("r", torch.randn(spec["input_dim"], length), float(length), 1.0, 1.0, tuple(map(str, range(spec["num_classes"]))))
+    return unannotated(
+        "r",
+        torch.randn(spec["input_dim"], length),
+        float(length),
+        1.0,
+        1.0,
+        tuple(map(str, range(spec["num_classes"]))),
+    )

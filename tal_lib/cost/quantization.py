@@ -25,8 +25,8 @@ from tal_lib.errors import TalError
 from tal_lib.export import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
-from tal_lib.models.blocks import TemporalConv
-from tal_lib.processes import keep_freed
+from tal_lib.models.parts.conv import TemporalConv
+from tal_lib.process.memory import keep_freed
 from tal_lib.training import Trained, load_model
 
 VARIANTS = {
@@ -73,7 +73,7 @@ class LinearConv(nn.Module):
         if sizes is not None:
             return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
         padded = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2))
-        return self.linear(torch.cat([padded[:, tap:tap + x.shape[1]] for tap in range(self.kernel)], -1))
+        return self.linear(torch.cat([padded[:, tap : tap + x.shape[1]] for tap in range(self.kernel)], -1))
 
 
 def with_linear_convolutions(model: nn.Module) -> nn.Module:
@@ -86,7 +86,9 @@ def with_linear_convolutions(model: nn.Module) -> nn.Module:
     return model
 
 
-def quantize(trained: Trained, variant: str, folder: str | Path | None = None, *, threads: int | None = None) -> Quantized:
+def quantize(
+    trained: Trained, variant: str, folder: str | Path | None = None, *, threads: int | None = None
+) -> Quantized:
     """A trained model in one of `VARIANTS`; the given one stays as it is.
 
     Args:
@@ -104,10 +106,18 @@ def quantize(trained: Trained, variant: str, folder: str | Path | None = None, *
         path = Path(folder) / GRAPHS[variant]
         problem = path.with_suffix(".problem")
         if problem.is_file():
-            raise TalError(f"{variant} cannot be made ({problem.read_text().strip()})", remedy="Choose another variant.")
+            raise TalError(
+                f"{variant} cannot be made ({problem.read_text().strip()})", remedy="Choose another variant."
+            )
         converted = _converted_weights(path)
-        return Quantized(Exported(folder, file=path.name, threads=threads), len(size), len(converted),
-                         min(1.0, sum(converted) / total), None, path.stat().st_size)
+        return Quantized(
+            Exported(folder, file=path.name, threads=threads),
+            len(size),
+            len(converted),
+            min(1.0, sum(converted) / total),
+            None,
+            path.stat().st_size,
+        )
     model = copy.deepcopy(network).eval().requires_grad_(False)
     if variant == "bfloat16":
         model, converted = model.bfloat16(), set(size)
@@ -117,15 +127,30 @@ def quantize(trained: Trained, variant: str, folder: str | Path | None = None, *
         if variant != "int8 linear":
             model = with_linear_convolutions(model)
         model = _torchao(model) if variant == "int8 torchao" else _dynamic(model)
-        converted = {name.removesuffix(".linear") for name, module in model.named_modules() if _is_int8(module)} & set(size)
-    share = 1.0 if variant == "bfloat16" else _mac_share(network, converted)  # in bfloat16 the products of activations are too
-    return Quantized(model, len(size), len(converted), sum(size[name] for name in converted) / total, share, _file_bytes(model))
+        converted = {
+            name.removesuffix(".linear") for name, module in model.named_modules() if _is_int8(module)
+        } & set(size)
+    share = (
+        1.0 if variant == "bfloat16" else _mac_share(network, converted)
+    )  # in bfloat16 the products of activations are too
+    return Quantized(
+        model,
+        len(size),
+        len(converted),
+        sum(size[name] for name in converted) / total,
+        share,
+        _file_bytes(model),
+    )
 
 
 def _matrix(module):
     """Weights in a layer's own matrices or kernels; 0 if it has none."""
     known = isinstance(module, nn.Linear | nn.LSTM | nn.modules.conv._ConvNd) or hasattr(module, "kernel")
-    return sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.ndim > 1) if known else 0
+    return (
+        sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.ndim > 1)
+        if known
+        else 0
+    )
 
 
 def _dynamic(model):
@@ -138,7 +163,9 @@ def _torchao(model):
     try:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
     except ImportError:
-        raise TalError("torchao is not installed", remedy="pip install 'efficient-tal[quantization]'") from None
+        raise TalError(
+            "torchao is not installed", remedy="pip install 'efficient-tal[quantization]'"
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantize_(model, Int8DynamicActivationInt8WeightConfig())
@@ -158,9 +185,13 @@ def _mac_share(network, converted, steps=720):
     def count(module, inputs, output):
         output = output[0] if isinstance(output, tuple) else output
         per_step = _matrix(module) if isinstance(module, nn.LSTM) else _matrix(module) / output.shape[-1]
-        found[0] += per_step * (inputs[0].shape[:-1].numel() if isinstance(module, nn.LSTM) else output.numel())
+        found[0] += per_step * (
+            inputs[0].shape[:-1].numel() if isinstance(module, nn.LSTM) else output.numel()
+        )
 
-    hooks = [module.register_forward_hook(count) for name, module in network.named_modules() if name in converted]
+    hooks = [
+        module.register_forward_hook(count) for name, module in network.named_modules() if name in converted
+    ]
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, network.input_dim, steps))
@@ -176,7 +207,9 @@ def _file_bytes(model):
     return buffer.tell()
 
 
-def write_graphs(folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None) -> None:
+def write_graphs(
+    folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None
+) -> None:
     """Beside an exported `model.onnx`, its int8 graphs; static scales are found on the given recordings. Of a graph that cannot be
     written there is a `.problem`, which `quantize` raises.
 
@@ -200,18 +233,29 @@ def write_graphs(folder: str | Path, benchmark: Benchmark, recordings: list[str]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole = folder / GRAPHS["onnx"]
-        shared = {"nodes_to_quantize": [node.name for node, weight in _weighted_nodes(whole) if weight], "per_channel": True,
-                  "weight_type": ort.QuantType.QInt8}
+        shared = {
+            "nodes_to_quantize": [node.name for node, weight in _weighted_nodes(whole) if weight],
+            "per_channel": True,
+            "weight_type": ort.QuantType.QInt8,
+        }
         for variant, write in (
-                ("onnx int8 dynamic", lambda path: ort.quantize_dynamic(whole, path, **shared)),
-                ("onnx int8 static", lambda path: ort.quantize_static(whole, path, Recordings(), activation_type=ort.QuantType.QUInt8,
-                                                                      **shared))):
+            ("onnx int8 dynamic", lambda path: ort.quantize_dynamic(whole, path, **shared)),
+            (
+                "onnx int8 static",
+                lambda path: ort.quantize_static(
+                    whole, path, Recordings(), activation_type=ort.QuantType.QUInt8, **shared
+                ),
+            ),
+        ):
             path = folder / GRAPHS[variant]
             try:
                 write(path)
             except Exception as error:  # of ONNX Runtime's quantizer, on graphs that it does not understand
                 path.unlink(missing_ok=True)
-                write_text(path.with_suffix(".problem"), f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}\n")
+                write_text(
+                    path.with_suffix(".problem"),
+                    f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}\n",
+                )
 
 
 def _weighted_nodes(path):
@@ -220,7 +264,11 @@ def _weighted_nodes(path):
 
     graph = onnx.load(path).graph
     known = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
-    return [(node, max((known.get(name, 0) for name in node.input[1:2]), default=0)) for node in graph.node if node.op_type in _WEIGHTED]
+    return [
+        (node, max((known.get(name, 0) for name in node.input[1:2]), default=0))
+        for node in graph.node
+        if node.op_type in _WEIGHTED
+    ]
 
 
 def _converted_weights(path):
@@ -230,21 +278,42 @@ def _converted_weights(path):
     graph = onnx.load(path).graph
     known = {one.name: (int(np.prod(one.dims)), one.data_type) for one in graph.initializer}
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    names = {source.get(node.input[1], node.input[1]) for node in graph.node
-             if node.op_type in (*_WEIGHTED, "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")}
+    names = {
+        source.get(node.input[1], node.input[1])
+        for node in graph.node
+        if node.op_type
+        in (*_WEIGHTED, "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
+    }
     small = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-    return [known[name][0] for name in names if name in known and known[name][1] in small and known[name][0] > 1]
+    return [
+        known[name][0] for name in names if name in known and known[name][1] in small and known[name][0] > 1
+    ]
 
 
-def compare_latency(checkpoint: str | Path, variants: list[str], length: int, *, folder: str | Path | None = None, threads: int = 1,
-                    min_seconds: float = 1.0) -> list[dict]:
+def compare_latency(
+    checkpoint: str | Path,
+    variants: list[str],
+    length: int,
+    *,
+    folder: str | Path | None = None,
+    threads: int = 1,
+    min_seconds: float = 1.0,
+) -> list[dict]:
     """Seconds of the network alone in each variant, of one recording of random features.
 
     All variants are in one fresh process and take turns, call by call: a drift of the machine hits them alike, so their ratios hold.
     Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples`; min_seconds: a variant.
     """
-    return isolated(_compare, f"{Path(checkpoint).name} at {length} steps", threads, checkpoint=str(checkpoint), variants=list(variants),
-                    length=length, folder=folder and str(folder), min_seconds=min_seconds)
+    return isolated(
+        _compare,
+        f"{Path(checkpoint).name} at {length} steps",
+        threads,
+        checkpoint=str(checkpoint),
+        variants=list(variants),
+        length=length,
+        folder=folder and str(folder),
+        min_seconds=min_seconds,
+    )
 
 
 def _compare(checkpoint, variants, length, folder, threads, min_seconds):
@@ -265,5 +334,13 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
                 start = time.perf_counter()
                 model(features[variant], mask if variant in GRAPHS else None)
                 samples[variant].append(time.perf_counter() - start)
-    return [{"variant": variant, "latency_s_median": statistics.median(one), "latency_s_p10": float(np.percentile(one, 10)),
-             "latency_s_p90": float(np.percentile(one, 90)), "latency_samples": len(one)} for variant, one in samples.items()]
+    return [
+        {
+            "variant": variant,
+            "latency_s_median": statistics.median(one),
+            "latency_s_p10": float(np.percentile(one, 10)),
+            "latency_s_p90": float(np.percentile(one, 90)),
+            "latency_samples": len(one),
+        }
+        for variant, one in samples.items()
+    ]

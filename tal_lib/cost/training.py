@@ -12,7 +12,7 @@ from tal_lib.cost.meters import Energy, latency_samples, peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
 from tal_lib.models import build
-from tal_lib.processes import keep_freed
+from tal_lib.process.memory import keep_freed
 from tal_lib.provenance import device_name, usable_cores
 from tal_lib.training import recipe_for, seed_everything
 from tal_lib.training.loop import make_optimizer, training_step
@@ -41,8 +41,17 @@ class TrainingCostRow:
     energy_j: float | None  # joules of one step; None where the machine does not expose it
 
 
-def profile_training(model: str, benchmark: str, *, preset: str = "compact", device: str = "cpu", threads: int | None = None,
-                     min_seconds: float = 5.0, options: dict | None = None, **recipe) -> TrainingCostRow:
+def profile_training(
+    model: str,
+    benchmark: str,
+    *,
+    preset: str = "compact",
+    device: str = "cpu",
+    threads: int | None = None,
+    min_seconds: float = 5.0,
+    options: dict | None = None,
+    **recipe,
+) -> TrainingCostRow:
     """Measure the training step of a model on the benchmark's own recordings, in a fresh process.
 
     Args:
@@ -53,8 +62,18 @@ def profile_training(model: str, benchmark: str, *, preset: str = "compact", dev
     """
     recipe_for(model, preset, **recipe)  # refuse nonsense here
     load_benchmark(benchmark)
-    row = isolated(_measure, f"training {model}", threads or usable_cores(), name=model, benchmark=benchmark, preset=preset, device=device,
-                   min_seconds=min_seconds, options=options or {}, recipe=recipe)
+    row = isolated(
+        _measure,
+        f"training {model}",
+        threads or usable_cores(),
+        name=model,
+        benchmark=benchmark,
+        preset=preset,
+        device=device,
+        min_seconds=min_seconds,
+        options=options or {},
+        recipe=recipe,
+    )
     return TrainingCostRow(**row | {"device_name": device_name(device)})
 
 
@@ -62,13 +81,24 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
     torch.set_num_threads(threads)
     data, plan = load_benchmark(benchmark), recipe_for(name, preset, **recipe)
     seed_everything(0)
-    model = build(name, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset, **options).to(device).train()
+    model = (
+        build(name, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset, **options)
+        .to(device)
+        .train()
+    )
     model.name_classes(data.classes)
     optimizer = make_optimizer(model, plan)
     items = [make_item(data, recording) for recording in data.recordings("train")]
     generator = torch.Generator().manual_seed(0)
-    batches = [collate([crop(item, plan.max_steps, generator, shrink=plan.shrink) for item in items[at:at + plan.batch_size]]).to(device)
-               for at in range(0, len(items) - plan.batch_size + 1, plan.batch_size)]
+    batches = [
+        collate(
+            [
+                crop(item, plan.max_steps, generator, shrink=plan.shrink)
+                for item in items[at : at + plan.batch_size]
+            ]
+        ).to(device)
+        for at in range(0, len(items) - plan.batch_size + 1, plan.batch_size)
+    ]
     batches.sort(key=lambda batch: -batch.features.shape[2])  # the largest first: it decides the memory
     training_step(model, batches[-1], optimizer, plan)  # the optimizer's moments are part of what is held
     turn = iter(range(10**9))
@@ -76,14 +106,31 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
     peak = peak_memory(step, device)
     keep_freed(peak)
     with Energy(device) as energy:
-        samples = latency_samples(step, device, min_seconds=min_seconds, least=len(batches), max_seconds=4 * min_seconds, warm=True)
+        samples = latency_samples(
+            step, device, min_seconds=min_seconds, least=len(batches), max_seconds=4 * min_seconds, warm=True
+        )
     params = sum(parameter.numel() for parameter in model.parameters())
-    return asdict(TrainingCostRow(
-        model=name, preset=preset, device=device, device_name="", threads=threads, precision=plan.precision, batch_size=plan.batch_size,
-        crop_steps=max(batch.features.shape[2] for batch in batches), params=params, step_s_median=statistics.median(samples),
-        step_s_p10=float(np.percentile(samples, 10)), step_s_p90=float(np.percentile(samples, 90)), step_samples=len(samples),
-        steps_per_s=1 / statistics.median(samples), peak_memory_bytes=peak, state_bytes=4 * 4 * params,
-        energy_j=energy.joules and energy.joules / len(samples)))
+    return asdict(
+        TrainingCostRow(
+            model=name,
+            preset=preset,
+            device=device,
+            device_name="",
+            threads=threads,
+            precision=plan.precision,
+            batch_size=plan.batch_size,
+            crop_steps=max(batch.features.shape[2] for batch in batches),
+            params=params,
+            step_s_median=statistics.median(samples),
+            step_s_p10=float(np.percentile(samples, 10)),
+            step_s_p90=float(np.percentile(samples, 90)),
+            step_samples=len(samples),
+            steps_per_s=1 / statistics.median(samples),
+            peak_memory_bytes=peak,
+            state_bytes=4 * 4 * params,
+            energy_j=energy.joules and energy.joules / len(samples),
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -106,5 +153,11 @@ def milestones(curve: pd.DataFrame, share: float = 0.95) -> Milestones:
     after = int(np.flatnonzero(maps[1:] >= share * last["map"])[0])
     low, high = maps[after], maps[after + 1]
     part = 1.0 if high <= low else (share * last["map"] - low) / (high - low)
-    return Milestones(int(best.epoch), float(best.seconds), float(best["map"]), float(last["map"]),
-                      float(seconds[after] + part * (seconds[after + 1] - seconds[after])), float(last.seconds))
+    return Milestones(
+        int(best.epoch),
+        float(best.seconds),
+        float(best["map"]),
+        float(last["map"]),
+        float(seconds[after] + part * (seconds[after + 1] - seconds[after])),
+        float(last.seconds),
+    )

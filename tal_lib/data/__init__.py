@@ -15,7 +15,28 @@ from tal_lib.data.subsets import (
     write_limited_annotations,
 )
 
-__all__ = ["Batch", "Benchmark", "FeatureSpec", "OpenSet", "Shape", "check_benchmark", "class_split", "collate", "limited_subset",
-           "list_benchmarks", "load_benchmark", "make_item", "open_set", "open_set_split", "published_open_set_split",
-           "published_subset", "read_annotations", "read_limited_annotations", "shape_of", "shuffled_names", "synthetic",
-           "write_annotations", "write_limited_annotations"]
+__all__ = [
+    "Batch",
+    "Benchmark",
+    "FeatureSpec",
+    "OpenSet",
+    "Shape",
+    "check_benchmark",
+    "class_split",
+    "collate",
+    "limited_subset",
+    "list_benchmarks",
+    "load_benchmark",
+    "make_item",
+    "open_set",
+    "open_set_split",
+    "published_open_set_split",
+    "published_subset",
+    "read_annotations",
+    "read_limited_annotations",
+    "shape_of",
+    "shuffled_names",
+    "synthetic",
+    "write_annotations",
+    "write_limited_annotations",
+]

@@ -20,15 +20,22 @@ class Augment:
             are not `Inertial`.
     """
 
-    def __init__(self, items: list[Item], inertial: Inertial | None, generator: torch.Generator, *, exchange: float = 0.0,
-                 rotate: float = 0.0):
+    def __init__(
+        self,
+        items: list[Item],
+        inertial: Inertial | None,
+        generator: torch.Generator,
+        *,
+        exchange: float = 0.0,
+        rotate: float = 0.0,
+    ):
         self.inertial, self.generator = inertial, generator
         self.exchange, self.rotate = exchange, rotate if inertial else 0.0
         self.instances: dict[int, list[torch.Tensor]] = {}  # class -> features (D, n) of its instances
         for item in items if exchange else ():
             for label, (first, last) in zip(item.labels.tolist(), _steps(item)):
                 if last > first:
-                    self.instances.setdefault(label, []).append(item.features[:, first:last + 1])
+                    self.instances.setdefault(label, []).append(item.features[:, first : last + 1])
 
     def __call__(self, item: Item) -> Item:
         if self.exchange:
@@ -43,8 +50,10 @@ class Augment:
             if last > first and float(torch.rand((), generator=self.generator)) < self.exchange:
                 others = self.instances[label]
                 other = others[int(torch.randint(len(others), (), generator=self.generator))]
-                steps = torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()  # blending steps would blur them
-                features[:, first:last + 1] = other[:, steps]
+                steps = (
+                    torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()
+                )  # blending steps would blur them
+                features[:, first : last + 1] = other[:, steps]
         return features
 
 

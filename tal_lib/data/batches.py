@@ -34,8 +34,13 @@ class Batch:
     def to(self, device) -> "Batch":
         """The same batch on another device."""
         move = lambda value: value.to(device, non_blocking=True)  # noqa: E731
-        return replace(self, features=move(self.features), mask=move(self.mask),
-                       segments=tuple(map(move, self.segments)), labels=tuple(map(move, self.labels)))
+        return replace(
+            self,
+            features=move(self.features),
+            mask=move(self.mask),
+            segments=tuple(map(move, self.segments)),
+            labels=tuple(map(move, self.labels)),
+        )
 
     def to_seconds(self, index: int, steps: Tensor) -> Tensor:
         """Positions in steps → seconds of recording `index`, clipped to it."""
@@ -66,15 +71,34 @@ def make_item(benchmark: Benchmark, recording: str, stream: str | None = None) -
     return Item(
         recording=recording,
         features=torch.from_numpy(np.ascontiguousarray(benchmark.features(recording, stream).T)),
-        duration=benchmark.duration(recording), stride_s=stride_s, window_s=window_s, classes=benchmark.classes,
+        duration=benchmark.duration(recording),
+        stride_s=stride_s,
+        window_s=window_s,
+        classes=benchmark.classes,
         segments=(seconds - window_s / 2) / stride_s,
-        labels=torch.tensor([index[label] for label in table.label], dtype=torch.long))
+        labels=torch.tensor([index[label] for label in table.label], dtype=torch.long),
+    )
 
 
-def unannotated(recording: str, features: Tensor, duration: float, stride_s: float, window_s: float, classes: tuple[str, ...]) -> Item:
+def unannotated(
+    recording: str,
+    features: Tensor,
+    duration: float,
+    stride_s: float,
+    window_s: float,
+    classes: tuple[str, ...],
+) -> Item:
     """A recording to detect in: features (D, T), nothing known of what happens."""
-    return Item(recording=recording, features=features, duration=duration, stride_s=stride_s, window_s=window_s, classes=classes,
-                segments=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.long))
+    return Item(
+        recording=recording,
+        features=features,
+        duration=duration,
+        stride_s=stride_s,
+        window_s=window_s,
+        classes=classes,
+        segments=torch.zeros(0, 2),
+        labels=torch.zeros(0, dtype=torch.long),
+    )
 
 
 def collate(items: list[Item]) -> Batch:
@@ -82,19 +106,28 @@ def collate(items: list[Item]) -> Batch:
     lengths = [item.features.shape[1] for item in items]
     features = items[0].features.new_zeros(len(items), items[0].features.shape[0], max(lengths))
     for row, item in zip(features, items):
-        row[:, :item.features.shape[1]] = item.features
+        row[:, : item.features.shape[1]] = item.features
     return Batch(
-        recordings=tuple(item.recording for item in items), features=features,
+        recordings=tuple(item.recording for item in items),
+        features=features,
         mask=torch.arange(max(lengths)) < torch.tensor(lengths)[:, None],
         durations=torch.tensor([item.duration for item in items]),
         stride_s=torch.tensor([item.stride_s for item in items]),
         window_s=torch.tensor([item.window_s for item in items]),
         classes=items[0].classes,
-        segments=tuple(item.segments for item in items), labels=tuple(item.labels for item in items))
+        segments=tuple(item.segments for item in items),
+        labels=tuple(item.labels for item in items),
+    )
 
 
-def crop(item: Item, max_steps: int, generator: torch.Generator, *, keep: float = 0.5,
-         shrink: tuple[float, float] = (0.9, 1.0)) -> Item:
+def crop(
+    item: Item,
+    max_steps: int,
+    generator: torch.Generator,
+    *,
+    keep: float = 0.5,
+    shrink: tuple[float, float] = (0.9, 1.0),
+) -> Item:
     """A random crop of at most `max_steps`; segments of which less than `keep` remains are dropped.
 
     Shorter recordings are cropped to a random share of themselves drawn from `shrink` (ActionFormer's recipe); a crop
@@ -111,5 +144,9 @@ def crop(item: Item, max_steps: int, generator: torch.Generator, *, keep: float 
         kept = (clipped[:, 1] - clipped[:, 0]) >= keep * (item.segments[:, 1] - item.segments[:, 0])
         if kept.any() or not len(item.segments):
             break
-    return replace(item, features=item.features[:, first:first + size], segments=clipped[kept] - first,
-                   labels=item.labels[kept])
+    return replace(
+        item,
+        features=item.features[:, first : first + size],
+        segments=clipped[kept] - first,
+        labels=item.labels[kept],
+    )

@@ -46,14 +46,20 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
     """Return float32 features (T, dim), or raise `TalError` naming `where` for a wrong shape, NaN or infinity."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] != dim:
-        raise TalError(f"features of shape {features.shape}, expected (T, {dim})", where=where,
-                       remedy="Extract them again, or state their width in the feature spec.")
+        raise TalError(
+            f"features of shape {features.shape}, expected (T, {dim})",
+            where=where,
+            remedy="Extract them again, or state their width in the feature spec.",
+        )
     if len(features) == 0:
         raise TalError("features have no steps", where=where, remedy="Extract them again.")
     if not np.isfinite(features).all():
         step = int(np.argmax(~np.isfinite(features).all(axis=1)))
-        raise TalError(f"features are NaN or infinite, first at step {step}", where=where,
-                       remedy="Extract them again, or replace those values.")
+        raise TalError(
+            f"features are NaN or infinite, first at step {step}",
+            where=where,
+            remedy="Extract them again, or replace those values.",
+        )
     return np.ascontiguousarray(features, dtype=np.float32)
 
 
@@ -71,18 +77,35 @@ class Benchmark:
         inertial: how columns hold the signals of three-axis sensors, where they do.
     """
 
-    def __init__(self, *, name: str, classes, tious, feature_spec: FeatureSpec, recordings: pd.DataFrame,
-                 annotations: pd.DataFrame, load_features: Callable[[str], np.ndarray], source_hash: str,
-                 where: str | None = None, notes: tuple[str, ...] = (), ends_checked: bool = True,
-                 inertial: Inertial | None = None):
+    def __init__(
+        self,
+        *,
+        name: str,
+        classes,
+        tious,
+        feature_spec: FeatureSpec,
+        recordings: pd.DataFrame,
+        annotations: pd.DataFrame,
+        load_features: Callable[[str], np.ndarray],
+        source_hash: str,
+        where: str | None = None,
+        notes: tuple[str, ...] = (),
+        ends_checked: bool = True,
+        inertial: Inertial | None = None,
+    ):
         where = where or name
         twice = recordings.recording[recordings.recording.duplicated()]
         if len(twice):
-            raise TalError(f"recording {twice.iloc[0]} is listed twice", where=where, remedy="Keep one row a recording.")
+            raise TalError(
+                f"recording {twice.iloc[0]} is listed twice", where=where, remedy="Keep one row a recording."
+            )
         bad = recordings[~(recordings.duration > 0) | ~np.isfinite(recordings.duration)]
         if len(bad):
-            raise TalError(f"recording {bad.recording.iloc[0]} has duration {bad.duration.iloc[0]}", where=where,
-                           remedy="Give every recording its duration in seconds.")
+            raise TalError(
+                f"recording {bad.recording.iloc[0]} has duration {bad.duration.iloc[0]}",
+                where=where,
+                remedy="Give every recording its duration in seconds.",
+            )
         self.name = name
         self.root: Path | None = None  # data folder, where it was named
         self.classes = tuple(classes)
@@ -91,15 +114,25 @@ class Benchmark:
         self.inertial = inertial
         self._recordings = recordings.set_index("recording", drop=False)
         self._annotations = check_annotations(
-            annotations, durations=self._recordings.duration if ends_checked else None, classes=self.classes, where=where)
+            annotations,
+            durations=self._recordings.duration if ends_checked else None,
+            classes=self.classes,
+            where=where,
+        )
         self.notes = tuple(notes)
         self._load_features = load_features
         self._cache: dict[str, np.ndarray] = {}
-        self.data_hash = digest(source_hash, self._recordings.to_csv(index=False), self._annotations.to_csv(index=False),
-                                [feature_spec.stride_s, feature_spec.window_s, dict(feature_spec.streams)])
+        self.data_hash = digest(
+            source_hash,
+            self._recordings.to_csv(index=False),
+            self._annotations.to_csv(index=False),
+            [feature_spec.stride_s, feature_spec.window_s, dict(feature_spec.streams)],
+        )
 
     def __repr__(self):
-        counts = ", ".join(f"{count} {split}" for split, count in self._recordings.split.value_counts().items())
+        counts = ", ".join(
+            f"{count} {split}" for split, count in self._recordings.split.value_counts().items()
+        )
         return f"Benchmark({self.name!r}: {counts} recordings, {len(self.classes)} classes, data {self.data_hash})"
 
     @property
@@ -112,7 +145,9 @@ class Benchmark:
         table = self._recordings
         if split is not None:
             if split not in self.splits:
-                raise TalError(f"{self.name} has no split {split!r}", remedy=f"Choose from {', '.join(self.splits)}.")
+                raise TalError(
+                    f"{self.name} has no split {split!r}", remedy=f"Choose from {', '.join(self.splits)}."
+                )
             table = table[table.split == split]
         return table.recording.tolist()
 
@@ -125,8 +160,10 @@ class Benchmark:
         """Annotated segments of the given recording ids."""
         unknown = set(recordings) - set(self._recordings.index)
         if unknown:
-            raise TalError(f"{self.name} has no recording {sorted(unknown)[0]!r}",
-                           remedy="Take ids from benchmark.recordings().")
+            raise TalError(
+                f"{self.name} has no recording {sorted(unknown)[0]!r}",
+                remedy="Take ids from benchmark.recordings().",
+            )
         return self._annotations[self._annotations.recording.isin(list(recordings))].reset_index(drop=True)
 
     def duration(self, recording_id: str) -> float:
@@ -140,15 +177,20 @@ class Benchmark:
     def time_axis(self, recording_id: str) -> tuple[float, float]:
         """(stride_s, window_s) of one recording's steps."""
         row = self._row(recording_id)
-        return (float(row.get("stride_s", self.feature_spec.stride_s)),
-                float(row.get("window_s", self.feature_spec.window_s)))
+        return (
+            float(row.get("stride_s", self.feature_spec.stride_s)),
+            float(row.get("window_s", self.feature_spec.window_s)),
+        )
 
     def features(self, recording_id: str, stream: str | None = None) -> np.ndarray:
         """Features (T, D) of one recording, float32; of one stream only, if named."""
         self._row(recording_id)
         if recording_id not in self._cache:
-            self._cache[recording_id] = check_features(self._load_features(recording_id), dim=self.feature_spec.dim,
-                                                       where=f"{self.name}, recording {recording_id}")
+            self._cache[recording_id] = check_features(
+                self._load_features(recording_id),
+                dim=self.feature_spec.dim,
+                where=f"{self.name}, recording {recording_id}",
+            )
         return self._cache[recording_id][:, self.feature_spec.columns(stream)]
 
     def forget(self, recording_id: str) -> None:
@@ -159,5 +201,7 @@ class Benchmark:
         try:
             return self._recordings.loc[recording_id]
         except KeyError:
-            raise TalError(f"{self.name} has no recording {recording_id!r}",
-                           remedy="Take ids from benchmark.recordings().") from None
+            raise TalError(
+                f"{self.name} has no recording {recording_id!r}",
+                remedy="Take ids from benchmark.recordings().",
+            ) from None

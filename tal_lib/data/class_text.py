@@ -41,8 +41,11 @@ def text_dim(encoder: str) -> int:
         return ENCODERS[encoder][2]
     kind, where = _kind_and_place(encoder)
     config = _from_hub("AutoConfig", where)
-    return config.text_config.projection_dim if kind == "clip" and hasattr(config, "text_config") else (
-        config.projection_dim if kind == "clip" else config.hidden_size)
+    return (
+        config.text_config.projection_dim
+        if kind == "clip" and hasattr(config, "text_config")
+        else (config.projection_dim if kind == "clip" else config.hidden_size)
+    )
 
 
 def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROMPTS) -> np.ndarray:
@@ -58,7 +61,10 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
     if encoder == "words":
         vectors = np.stack([_words_vector(name) for name in names])
     else:
-        path = _cache_folder() / f"{digest('class text 1', list(_kind_and_place(encoder)), list(prompts), list(names))}.npy"
+        path = (
+            _cache_folder()
+            / f"{digest('class text 1', list(_kind_and_place(encoder)), list(prompts), list(names))}.npy"
+        )
         vectors = _read_cached(path, len(names))
         if vectors is None:
             texts = [prompt.format(" ".join(words_of(name))) for prompt in prompts for name in names]
@@ -69,7 +75,9 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
     alike = np.argwhere(np.triu(vectors @ vectors.T > 1 - 1e-6, 1))
     if len(alike):
         a, b = alike[0]
-        raise TalError(f"classes {names[a]!r} and {names[b]!r} have the same text", remedy="Give them different names.")
+        raise TalError(
+            f"classes {names[a]!r} and {names[b]!r} have the same text", remedy="Give them different names."
+        )
     return vectors.astype(np.float32)
 
 
@@ -105,8 +113,10 @@ def _kind_and_place(encoder):
         return ENCODERS[encoder][:2]
     kind, colon, where = encoder.partition(":")
     if kind not in ("clip", "sentence") or not colon or not where:
-        raise TalError(f"no text encoder {encoder!r}",
-                       remedy=f"Choose from words, {', '.join(ENCODERS)}, clip:WHERE or sentence:WHERE.")
+        raise TalError(
+            f"no text encoder {encoder!r}",
+            remedy=f"Choose from words, {', '.join(ENCODERS)}, clip:WHERE or sentence:WHERE.",
+        )
     return kind, where
 
 
@@ -115,13 +125,18 @@ def _from_hub(loader, where):
     try:
         import transformers
     except ImportError:
-        raise TalError("text encoders need the package transformers", remedy="pip install 'efficient-tal[text]'") from None
+        raise TalError(
+            "text encoders need the package transformers", remedy="pip install 'efficient-tal[text]'"
+        ) from None
     transformers.utils.logging.disable_progress_bar()
     try:
         return getattr(transformers, loader).from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise TalError(f"the text encoder's weights are neither cached nor reachable ({str(error).splitlines()[0]})", where=where,
-                       remedy=f"Fetch them once with a connection: `hf download {where}`; or use the encoder `words`.") from None
+        raise TalError(
+            f"the text encoder's weights are neither cached nor reachable ({str(error).splitlines()[0]})",
+            where=where,
+            remedy=f"Fetch them once with a connection: `hf download {where}`; or use the encoder `words`.",
+        ) from None
 
 
 def _encode(encoder, texts):

@@ -26,13 +26,19 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
     try:
         array = _READERS[path.suffix.lower()](path)
     except KeyError:
-        raise TalError(f"unknown kind of feature file {path.suffix!r}", where=path,
-                       remedy=f"Use one of {', '.join(SUFFIXES)}.") from None
+        raise TalError(
+            f"unknown kind of feature file {path.suffix!r}",
+            where=path,
+            remedy=f"Use one of {', '.join(SUFFIXES)}.",
+        ) from None
     except TalError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TalError(f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-                       where=path, remedy=remedy) from None
+        raise TalError(
+            f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=path,
+            remedy=remedy,
+        ) from None
     except Exception as error:  # a zip or HDF5 library's own errors on damaged files
         raise TalError(f"cannot be read ({type(error).__name__})", where=path, remedy=remedy) from None
     array = np.asarray(array)
@@ -52,8 +58,11 @@ def _one_array(mapping, path):
         if name in names:
             return np.asarray(mapping[name])
     if len(names) != 1:
-        raise TalError(f"holds {len(names)} arrays ({', '.join(map(str, names[:5]))})", where=path,
-                       remedy="Name the right one `features`.")
+        raise TalError(
+            f"holds {len(names)} arrays ({', '.join(map(str, names[:5]))})",
+            where=path,
+            remedy="Name the right one `features`.",
+        )
     return np.asarray(mapping[names[0]])
 
 
@@ -85,8 +94,15 @@ def _read_csv(path):
     return table.to_numpy()
 
 
-_READERS = {".npy": lambda path: np.load(path, allow_pickle=False), ".npz": _read_npz, ".pt": _read_pt, ".pth": _read_pt,
-            ".h5": _read_h5, ".hdf5": _read_h5, ".csv": _read_csv}
+_READERS = {
+    ".npy": lambda path: np.load(path, allow_pickle=False),
+    ".npz": _read_npz,
+    ".pt": _read_pt,
+    ".pth": _read_pt,
+    ".h5": _read_h5,
+    ".hdf5": _read_h5,
+    ".csv": _read_csv,
+}
 
 
 def find_feature_file(folder: Path, recording: str) -> Path:
@@ -95,8 +111,11 @@ def find_feature_file(folder: Path, recording: str) -> Path:
         for suffix in SUFFIXES:
             if (folder / f"{name}{suffix}").is_file():
                 return folder / f"{name}{suffix}"
-    raise TalError("feature file not found", where=f"{folder}, recording {recording}",
-                   remedy=f"Put {recording}.npy (or {', '.join(SUFFIXES[1:])}) there.")
+    raise TalError(
+        "feature file not found",
+        where=f"{folder}, recording {recording}",
+        remedy=f"Put {recording}.npy (or {', '.join(SUFFIXES[1:])}) there.",
+    )
 
 
 def load_features(folder: Path, recording: str, spec: FeatureSpec) -> np.ndarray:
@@ -106,8 +125,10 @@ def load_features(folder: Path, recording: str, spec: FeatureSpec) -> np.ndarray
     """
     if not all((folder / stream).is_dir() for stream in spec.streams):
         return read_feature_file(find_feature_file(folder, recording), spec.dim)
-    parts = [read_feature_file(find_feature_file(folder / stream, recording), width)
-             for stream, width in spec.streams.items()]
+    parts = [
+        read_feature_file(find_feature_file(folder / stream, recording), width)
+        for stream, width in spec.streams.items()
+    ]
     steps = min(map(len, parts))
     return np.hstack([part[:steps] for part in parts])
 

@@ -38,7 +38,9 @@ def check_archive(path: Path) -> None:
             for sensor in ("acc", "gyro"):
                 archive.member(f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt")
         if len(labels) != 1214 or labels[["experiment", "user"]].drop_duplicates().shape[0] != 61:
-            raise TalError(f"{len(labels)} labelled segments, expected 1,214 of 61 recordings", where=path, remedy=FETCH)
+            raise TalError(
+                f"{len(labels)} labelled segments, expected 1,214 of 61 recordings", where=path, remedy=FETCH
+            )
 
 
 class _Archive:
@@ -70,8 +72,14 @@ class _Archive:
         try:
             content = self.zip.read(self.member(name))
             self.read.update(name.encode() + content)
-            table = pd.read_csv(io.BytesIO(content), sep=r"\s+" if dtype is str else " ",
-                                header=None, names=columns, dtype=dtype, skipinitialspace=True)
+            table = pd.read_csv(
+                io.BytesIO(content),
+                sep=r"\s+" if dtype is str else " ",
+                header=None,
+                names=columns,
+                dtype=dtype,
+                skipinitialspace=True,
+            )
         except (ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:
             raise TalError(f"{name} cannot be read ({error})", where=self.path, remedy=FETCH) from None
         if table.isna().any().any():
@@ -84,8 +92,12 @@ class _Archive:
 
 def _signal(archive, experiment, user):
     """Samples (S, 6): three axes of acceleration (g), three of angular velocity (rad/s)."""
-    halves = [archive.table(f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt", ["x", "y", "z"], float).to_numpy()
-              for sensor in ("acc", "gyro")]
+    halves = [
+        archive.table(
+            f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt", ["x", "y", "z"], float
+        ).to_numpy()
+        for sensor in ("acc", "gyro")
+    ]
     samples = min(map(len, halves))
     return np.hstack([half[:samples] for half in halves]).astype(np.float32)
 
@@ -107,8 +119,12 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     with _Archive(path) as archive:
         names = archive.table("activity_labels.txt", ["activity", "name"], str)
         classes = [name.lower() for name in names.name]
-        people = {split: sorted(archive.table(f"{split.title()}/subject_id_{split}.txt", ["user"], int).user.unique())
-                  for split in ("train", "test")}
+        people = {
+            split: sorted(
+                archive.table(f"{split.title()}/subject_id_{split}.txt", ["user"], int).user.unique()
+            )
+            for split in ("train", "test")
+        }
         labels = archive.labels()
         signals, rows = {}, []
         held_out = set(people["train"][::VALIDATION_EVERY])
@@ -120,25 +136,37 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
                 split = "test" if user in held_out else "train"
             recording = f"exp{experiment:02d}_user{user:02d}"
             signals[recording] = _signal(archive, experiment, user)
-            rows.append({"recording": recording, "split": split, "duration": len(signals[recording]) / RATE_HZ})
+            rows.append(
+                {"recording": recording, "split": split, "duration": len(signals[recording]) / RATE_HZ}
+            )
     recordings = pd.DataFrame(rows)
-    annotations = pd.DataFrame({
-        "recording": [f"exp{e:02d}_user{u:02d}" for e, u in zip(labels.experiment, labels.user)],
-        "start": (labels["first"] - 1) / RATE_HZ,  # samples are counted from one, ends included
-        "end": labels["last"] / RATE_HZ,
-        "label": [classes[activity - 1] for activity in labels.activity],
-    })
+    annotations = pd.DataFrame(
+        {
+            "recording": [f"exp{e:02d}_user{u:02d}" for e, u in zip(labels.experiment, labels.user)],
+            "start": (labels["first"] - 1) / RATE_HZ,  # samples are counted from one, ends included
+            "end": labels["last"] / RATE_HZ,
+            "label": [classes[activity - 1] for activity in labels.activity],
+        }
+    )
     annotations = annotations[annotations.recording.isin(recordings.recording)]
     features = {recording: window_features(signal) for recording, signal in signals.items()}
     training = np.concatenate([features[r] for r in recordings.recording[recordings.split == "train"]])
     mean, std = training.mean(0), training.std(0) + 1e-6
 
     return Benchmark(
-        name="hapt_validation" if validation else "hapt", classes=classes, tious=TIOUS,
-        feature_spec=FeatureSpec(stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}),
-        recordings=recordings, annotations=annotations,
+        name="hapt_validation" if validation else "hapt",
+        classes=classes,
+        tious=TIOUS,
+        feature_spec=FeatureSpec(
+            stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}
+        ),
+        recordings=recordings,
+        annotations=annotations,
         load_features=lambda recording: (features[recording] - mean) / std,
-        source_hash=archive.read.hexdigest(), where=str(path), inertial=Inertial(WINDOW, mean, std))
+        source_hash=archive.read.hexdigest(),
+        where=str(path),
+        inertial=Inertial(WINDOW, mean, std),
+    )
 
 
 def fetch(root: Path, source: str | None = None) -> Path:
@@ -156,15 +184,20 @@ def fetch(root: Path, source: str | None = None) -> Path:
     with atomic_path(target) as temporary:
         if source is not None:
             if not Path(source).is_file():
-                raise TalError("file not found", where=source, remedy="Give the path of the downloaded archive.")
+                raise TalError(
+                    "file not found", where=source, remedy="Give the path of the downloaded archive."
+                )
             shutil.copyfile(source, temporary)
         else:
             try:
                 with urllib.request.urlopen(URL, timeout=60) as reply, open(temporary, "wb") as out:
                     shutil.copyfileobj(reply, out)
             except (urllib.error.URLError, OSError) as error:
-                raise TalError(f"download failed ({error})", where=URL,
-                               remedy="Download it in a browser and run `tal data fetch hapt --from FILE`.") from None
+                raise TalError(
+                    f"download failed ({error})",
+                    where=URL,
+                    remedy="Download it in a browser and run `tal data fetch hapt --from FILE`.",
+                ) from None
         _unwrap(temporary)
         check_archive(temporary)
     return target

@@ -30,6 +30,8 @@ class Inertial:
         """
         x, y, z = (torch.randn(3, generator=generator) * math.radians(degrees)).tolist()
         turn = torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
-        mean, std = (torch.from_numpy(np.asarray(part, dtype=np.float32))[:, None] for part in (self.mean, self.std))
+        mean, std = (
+            torch.from_numpy(np.asarray(part, dtype=np.float32))[:, None] for part in (self.mean, self.std)
+        )
         signals = (features * std + mean).unflatten(0, (-1, 3, self.samples))
         return (torch.einsum("ij,sjwt->siwt", turn, signals).flatten(0, 2) - mean) / std

@@ -49,26 +49,41 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
     seen, unseen = tuple(seen), tuple(unseen)
     odd = set(seen) & set(unseen) | set(benchmark.classes) ^ (set(seen) | set(unseen))
     if odd:
-        raise TalError(f"class {sorted(odd)[0]!r} must be either seen or unseen", where=benchmark.name,
-                       remedy="Take both lists from class_split.")
+        raise TalError(
+            f"class {sorted(odd)[0]!r} must be either seen or unseen",
+            where=benchmark.name,
+            remedy="Take both lists from class_split.",
+        )
     if keep not in ("recordings", "stretches"):
         raise TalError(f"keep={keep!r}", remedy="Choose recordings or stretches.")
     train, test = benchmark.annotations("train"), benchmark.annotations("test")
     if keep == "recordings":
         touched = set(train.recording[train.label.isin(unseen)])
-        pieces = [(name, name, 0.0, benchmark.duration(name)) for name in benchmark.recordings("train") if name not in touched]
+        pieces = [
+            (name, name, 0.0, benchmark.duration(name))
+            for name in benchmark.recordings("train")
+            if name not in touched
+        ]
     else:
         hidden = train[train.label.isin(unseen)]
-        pieces = [(f"{name}#{number}", name, start, end) for name in benchmark.recordings("train")
-                  for number, (start, end) in enumerate(_free(benchmark, name, hidden[hidden.recording == name]))]
+        pieces = [
+            (f"{name}#{number}", name, start, end)
+            for name in benchmark.recordings("train")
+            for number, (start, end) in enumerate(_free(benchmark, name, hidden[hidden.recording == name]))
+        ]
     learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen) if pieces else None
     if learn is None or not len(learn.annotations()):
-        raise TalError("no seen segment is left to train on", where=f"{benchmark.name}, {len(unseen)} unseen classes",
-                       remedy="Use keep='stretches', or more seen classes.")
+        raise TalError(
+            "no seen segment is left to train on",
+            where=f"{benchmark.name}, {len(unseen)} unseen classes",
+            remedy="Use keep='stretches', or more seen classes.",
+        )
     wanted = test[test.label.isin(unseen)]
     if not len(wanted):
         raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Draw another split.")
-    return OpenSet(seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test, benchmark.classes))
+    return OpenSet(
+        seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test, benchmark.classes)
+    )
 
 
 def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str, str]]:
@@ -78,8 +93,14 @@ def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str
         pass
     given = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
     table = benchmark.annotations()
-    return _view(benchmark, benchmark.table(), table.assign(label=table.label.map(given)), benchmark.classes, benchmark.features,
-                 ["shuffled", seed]), given
+    return _view(
+        benchmark,
+        benchmark.table(),
+        table.assign(label=table.label.map(given)),
+        benchmark.classes,
+        benchmark.features,
+        ["shuffled", seed],
+    ), given
 
 
 def _free(benchmark, recording, taken):
@@ -87,7 +108,10 @@ def _free(benchmark, recording, taken):
     stride_s, window_s = benchmark.time_axis(recording)
     stretches, at = [], 0.0
     end_of_all = benchmark.duration(recording)
-    for start, end in [*taken[["start", "end"]].sort_values("start").itertuples(index=False), (end_of_all, end_of_all)]:
+    for start, end in [
+        *taken[["start", "end"]].sort_values("start").itertuples(index=False),
+        (end_of_all, end_of_all),
+    ]:
         if start - at >= max(SHORTEST_S, window_s + stride_s):
             stretches.append((at, float(start)))
         at = max(at, float(end))
@@ -104,9 +128,21 @@ def _pieces(benchmark, pieces, annotations, classes):
         last = None if whole else int(np.floor((end - window_s) / stride_s + 1e-9)) + 1
         offset, length = first * stride_s, end - first * stride_s
         spans[piece] = recording, slice(first, last)
-        rows.append({"recording": piece, "split": "train", "duration": length, "stride_s": stride_s, "window_s": window_s})
+        rows.append(
+            {
+                "recording": piece,
+                "split": "train",
+                "duration": length,
+                "stride_s": stride_s,
+                "window_s": window_s,
+            }
+        )
         mine = annotations[annotations.recording == recording]
-        kept = mine.assign(recording=piece, start=(mine.start - offset).clip(0, length), end=(mine.end - offset).clip(0, length))
+        kept = mine.assign(
+            recording=piece,
+            start=(mine.start - offset).clip(0, length),
+            end=(mine.end - offset).clip(0, length),
+        )
         segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
     table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
 
@@ -114,16 +150,32 @@ def _pieces(benchmark, pieces, annotations, classes):
         recording, steps = spans[piece]
         return benchmark.features(recording)[steps]
 
-    return _view(benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces])
+    return _view(
+        benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces]
+    )
 
 
 def _test(benchmark, annotations, classes):
     table = benchmark.table()
-    return _view(benchmark, table[table.recording.isin(annotations.recording)].assign(split="test"), annotations, classes,
-                 benchmark.features, ["test"])
+    return _view(
+        benchmark,
+        table[table.recording.isin(annotations.recording)].assign(split="test"),
+        annotations,
+        classes,
+        benchmark.features,
+        ["test"],
+    )
 
 
 def _view(benchmark, table, annotations, classes, load_features, what):
-    return Benchmark(name=benchmark.name, classes=classes, tious=benchmark.tious, feature_spec=benchmark.feature_spec, recordings=table,
-                     annotations=annotations.reset_index(drop=True), load_features=load_features,
-                     source_hash=digest(benchmark.data_hash, list(classes), what), ends_checked=False)
+    return Benchmark(
+        name=benchmark.name,
+        classes=classes,
+        tious=benchmark.tious,
+        feature_spec=benchmark.feature_spec,
+        recordings=table,
+        annotations=annotations.reset_index(drop=True),
+        load_features=load_features,
+        source_hash=digest(benchmark.data_hash, list(classes), what),
+        ends_checked=False,
+    )

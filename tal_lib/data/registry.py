@@ -30,20 +30,42 @@ def _with_prior_subsets(name, root):
 
 
 BENCHMARKS = {
-    "synthetic": Entry(lambda root: synthetic.load(), "generated, two streams, 20 classes", "made from a seed", None),
-    "hapt": Entry(hapt.load, "61 smartphone recordings, 12 classes", "UCI 341, CC BY 4.0: `tal data fetch hapt`",
-                  "hapt/hapt.zip"),
-    "hapt_validation": Entry(partial(hapt.load, validation=True),
-                             "hapt's training people only, a quarter held out as test; for design decisions", "as hapt",
-                             "hapt/hapt.zip"),
-    "thumos14": Entry(videos.load_thumos14, "412 videos, 20 classes", "your annotations and features",
-                      "thumos14/thumos14.json"),
-    "activitynet": Entry(videos.load_activitynet, "v1.3, 14,950 videos, 200 classes", "your annotations and features",
-                         "activitynet"),
+    "synthetic": Entry(
+        lambda root: synthetic.load(), "generated, two streams, 20 classes", "made from a seed", None
+    ),
+    "hapt": Entry(
+        hapt.load,
+        "61 smartphone recordings, 12 classes",
+        "UCI 341, CC BY 4.0: `tal data fetch hapt`",
+        "hapt/hapt.zip",
+    ),
+    "hapt_validation": Entry(
+        partial(hapt.load, validation=True),
+        "hapt's training people only, a quarter held out as test; for design decisions",
+        "as hapt",
+        "hapt/hapt.zip",
+    ),
+    "thumos14": Entry(
+        videos.load_thumos14,
+        "412 videos, 20 classes",
+        "your annotations and features",
+        "thumos14/thumos14.json",
+    ),
+    "activitynet": Entry(
+        videos.load_activitynet,
+        "v1.3, 14,950 videos, 200 classes",
+        "your annotations and features",
+        "activitynet",
+    ),
 }
-BENCHMARKS |= {name + PRIOR: replace(BENCHMARKS[name], load=partial(_with_prior_subsets, name),
-                                     about=f"{name}, with the training subsets of Warchocki et al., 2023")
-               for name in ("thumos14", "activitynet")}
+BENCHMARKS |= {
+    name + PRIOR: replace(
+        BENCHMARKS[name],
+        load=partial(_with_prior_subsets, name),
+        about=f"{name}, with the training subsets of Warchocki et al., 2023",
+    )
+    for name in ("thumos14", "activitynet")
+}
 
 
 def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
@@ -57,7 +79,9 @@ def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
     if name not in BENCHMARKS and Path(name).is_dir():
         return videos.load_folder(Path(name))
     if name not in BENCHMARKS:
-        raise TalError(f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder.")
+        raise TalError(
+            f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder."
+        )
     return BENCHMARKS[name].load(Path(root) if root is not None else data_root())
 
 
@@ -85,16 +109,26 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
     """One row a benchmark: name, what it is, where it comes from, whether its files are here."""
     root = Path(root) if root is not None else data_root()
-    return pd.DataFrame([{"benchmark": name, "about": entry.about, "origin": entry.origin,
-                          "here": "yes" if entry.file is None or (root / entry.file).exists() else "no"}
-                         for name, entry in BENCHMARKS.items()])
+    return pd.DataFrame(
+        [
+            {
+                "benchmark": name,
+                "about": entry.about,
+                "origin": entry.origin,
+                "here": "yes" if entry.file is None or (root / entry.file).exists() else "no",
+            }
+            for name, entry in BENCHMARKS.items()
+        ]
+    )
 
 
 def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
     """Load every recording; one row for each thing missing, broken or repaired: `recording, problem`."""
     benchmark = load_benchmark(name, root)
-    rows = [{"recording": line.split(": ")[0], "kind": "as published", "problem": line.split(": ", 1)[1]}
-            for line in benchmark.notes]
+    rows = [
+        {"recording": line.split(": ")[0], "kind": "as published", "problem": line.split(": ", 1)[1]}
+        for line in benchmark.notes
+    ]
     for recording in benchmark.recordings():
         try:
             steps = len(benchmark.features(recording))
@@ -105,6 +139,11 @@ def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
         stride_s, window_s = benchmark.time_axis(recording)
         covered = (steps - 1) * stride_s + window_s
         if abs(covered - benchmark.duration(recording)) > max(5.0, 0.1 * benchmark.duration(recording)):
-            rows.append({"recording": recording, "kind": "suspect",
-                         "problem": f"{steps} steps cover {covered:.1f} s of {benchmark.duration(recording):.1f} s"})
+            rows.append(
+                {
+                    "recording": recording,
+                    "kind": "suspect",
+                    "problem": f"{steps} steps cover {covered:.1f} s of {benchmark.duration(recording):.1f} s",
+                }
+            )
     return pd.DataFrame(rows, columns=["recording", "kind", "problem"])

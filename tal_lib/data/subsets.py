@@ -49,9 +49,12 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
         return published_subset(benchmark, round(100 * fraction), seed, benchmark.root)
     order = subset_order(benchmark, seed)
     if not order:
-        raise TalError("no training recordings to take a subset of", where=benchmark.name,
-                       remedy="Check the annotations' subsets.")
-    return order[:max(1, round(fraction * len(order)))]
+        raise TalError(
+            "no training recordings to take a subset of",
+            where=benchmark.name,
+            remedy="Check the annotations' subsets.",
+        )
+    return order[: max(1, round(fraction * len(order)))]
 
 
 def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, folder: str | Path) -> Path:
@@ -59,11 +62,17 @@ def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, 
 
     The name follows the field's habit: `<benchmark>_20p5.json` is the subset of 20 % drawn with seed 5.
     """
-    kept = limited_subset(benchmark, fraction, seed) + [r for split in benchmark.splits if split != "train"
-                                                        for r in benchmark.recordings(split)]
+    kept = limited_subset(benchmark, fraction, seed) + [
+        r for split in benchmark.splits if split != "train" for r in benchmark.recordings(split)
+    ]
     splits = {recording: split for split in benchmark.splits for recording in benchmark.recordings(split)}
-    table = pd.DataFrame({"recording": kept, "split": [splits[r] for r in kept],
-                          "duration": [benchmark.duration(r) for r in kept]})
+    table = pd.DataFrame(
+        {
+            "recording": kept,
+            "split": [splits[r] for r in kept],
+            "duration": [benchmark.duration(r) for r in kept],
+        }
+    )
     path = Path(folder) / f"{benchmark.name}_{100 * fraction:g}p{seed}.json"
     return write_annotations(path, table, benchmark.annotations_of(kept))
 
@@ -77,23 +86,31 @@ def read_limited_annotations(path: str | Path) -> list[str]:
 def open_set_split(benchmark: Benchmark, seen: float, seed: int) -> tuple[list[str], list[str]]:
     """Seen and unseen classes: a random `seen` share of them, by seed. Each side has at least one class."""
     if not 0 < seen < 1 or len(benchmark.classes) < 2:
-        raise TalError(f"a share of {seen} of {len(benchmark.classes)} classes", where=benchmark.name,
-                       remedy="Give a share in (0, 1) and at least two classes.")
+        raise TalError(
+            f"a share of {seen} of {len(benchmark.classes)} classes",
+            where=benchmark.name,
+            remedy="Give a share in (0, 1) and at least two classes.",
+        )
     count = min(max(1, round(seen * len(benchmark.classes))), len(benchmark.classes) - 1)
     chosen = set(np.random.default_rng([seed, 75]).permutation(len(benchmark.classes))[:count].tolist())
-    return ([name for i, name in enumerate(benchmark.classes) if i in chosen],
-            [name for i, name in enumerate(benchmark.classes) if i not in chosen])
+    return (
+        [name for i, name in enumerate(benchmark.classes) if i in chosen],
+        [name for i, name in enumerate(benchmark.classes) if i not in chosen],
+    )
 
 
-def published_subset(benchmark: Benchmark, percent: int, draw: int, root: str | Path | None = None) -> list[str]:
+def published_subset(
+    benchmark: Benchmark, percent: int, draw: int, root: str | Path | None = None
+) -> list[str]:
     """A training subset of the prior data-efficiency study (Warchocki et al., ICCV Workshops 2023): five draws each."""
     name = f"{benchmark.name.removesuffix(PRIOR)}/limited_subsets/splits_p{percent}_{draw}.txt"
     wanted = set(_read_list(root, name))
     return _only_known(wanted, benchmark.recordings("train"), name)
 
 
-def published_open_set_split(benchmark: Benchmark, seen: float, draw: int,
-                             root: str | Path | None = None) -> tuple[list[str], list[str]]:
+def published_open_set_split(
+    benchmark: Benchmark, seen: float, draw: int, root: str | Path | None = None
+) -> tuple[list[str], list[str]]:
     """One of the ten class splits of the zero-shot literature (Ju et al., 2022; Nag et al., 2022), 0.75 or 0.5 seen."""
     percent = round(100 * seen)
     folder = f"{benchmark.name}/open_set_splits/train_{percent}_test_{100 - percent}"
@@ -101,7 +118,9 @@ def published_open_set_split(benchmark: Benchmark, seen: float, draw: int,
     parts = []
     for side in ("train", "test"):
         name = f"{folder}/{side}/split_{draw}.list"
-        parts.append([known[key] for key in _only_known([_key(line) for line in _read_list(root, name)], known, name)])
+        parts.append(
+            [known[key] for key in _only_known([_key(line) for line in _read_list(root, name)], known, name)]
+        )
     return parts[0], parts[1]
 
 
@@ -112,8 +131,11 @@ def _key(name):
 def _only_known(names, known, where):
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise TalError(f"names {unknown[0]!r}, which the benchmark does not have", where=where,
-                       remedy="Use the list with the annotations it was made for.")
+        raise TalError(
+            f"names {unknown[0]!r}, which the benchmark does not have",
+            where=where,
+            remedy="Use the list with the annotations it was made for.",
+        )
     return [name for name in known if name in set(names)]
 
 
@@ -124,5 +146,7 @@ def _read_list(root, name):
     elif path.is_file():
         text = path.read_text()
     else:
-        raise TalError("no such published list", where=path, remedy="See the data folder for the lists there are.")
+        raise TalError(
+            "no such published list", where=path, remedy="See the data folder for the lists there are."
+        )
     return [line.strip() for line in text.splitlines() if line.strip()]

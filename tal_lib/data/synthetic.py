@@ -48,7 +48,7 @@ def patterns(config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
     rng = generator(config, "patterns")
     # verbs share phases in different order: which comes when is what tells them apart
     basis = np.linalg.qr(rng.standard_normal((config.dim, config.phases + len(VERBS))))[0].T
-    shared, own = basis[:config.phases], basis[config.phases:]
+    shared, own = basis[: config.phases], basis[config.phases :]
     verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * own[v] for v in range(len(VERBS))])
     objects = np.linalg.qr(rng.standard_normal((config.dim, len(OBJECTS))))[0].T
     return verbs / np.linalg.norm(verbs, axis=-1, keepdims=True), objects
@@ -89,15 +89,23 @@ def _features(config, recording, duration, events):
         drift[t] = 0.95 * drift[t - 1] + np.sqrt(1 - 0.95**2) * drift[t]
     scene = rng.standard_normal(2 * config.dim)
     mix = rng.standard_normal((2 * config.dim, 3)) / np.sqrt(3)
-    x = config.slow_noise * (drift[:, :3] @ mix.T + 0.5 * scene) + rng.standard_normal((steps, 2 * config.dim))
-    rgb, flow = x[:, :config.dim], x[:, config.dim:]
+    x = config.slow_noise * (drift[:, :3] @ mix.T + 0.5 * scene) + rng.standard_normal(
+        (steps, 2 * config.dim)
+    )
+    rgb, flow = x[:, : config.dim], x[:, config.dim :]
     time = np.arange(steps) * config.stride_s + config.stride_s  # centres of the windows
     scale = config.signal * np.sqrt(config.dim) / 2
     for start, end, verb, thing in events:
-        inside = np.clip((time - start) / (0.5 * config.stride_s) + 0.5, 0, 1) * np.clip((end - time) / (0.5 * config.stride_s) + 0.5, 0, 1)
+        inside = np.clip((time - start) / (0.5 * config.stride_s) + 0.5, 0, 1) * np.clip(
+            (end - time) / (0.5 * config.stride_s) + 0.5, 0, 1
+        )
         gain = scale * rng.uniform(0.7, 1.3)
         if verb >= 0:
-            flow += gain * inside[:, None] * (_course((time - start) / (end - start), config.phases) @ verbs[verb])
+            flow += (
+                gain
+                * inside[:, None]
+                * (_course((time - start) / (end - start), config.phases) @ verbs[verb])
+            )
         if thing >= 0:
             rgb += gain * inside[:, None] * objects[thing]
     return x.astype(np.float32)
@@ -116,19 +124,35 @@ def load(config: SyntheticConfig | None = None) -> Benchmark:
                 duration, events = _timeline(config, rng)
             timelines[recording] = duration, events
             rows.append({"recording": recording, "split": split, "duration": duration})
-            segments += [{"recording": recording, "start": start, "end": end,
-                          "label": f"{VERBS[verb]} {OBJECTS[thing]}"}
-                         for start, end, verb, thing in events if verb >= 0 and thing >= 0]
+            segments += [
+                {
+                    "recording": recording,
+                    "start": start,
+                    "end": end,
+                    "label": f"{VERBS[verb]} {OBJECTS[thing]}",
+                }
+                for start, end, verb, thing in events
+                if verb >= 0 and thing >= 0
+            ]
     return Benchmark(
-        name="synthetic", classes=CLASSES, tious=TIOUS,
-        feature_spec=FeatureSpec(stride_s=config.stride_s, window_s=2 * config.stride_s,
-                                 streams={"rgb": config.dim, "flow": config.dim}),
-        recordings=pd.DataFrame(rows), annotations=pd.DataFrame(segments),
+        name="synthetic",
+        classes=CLASSES,
+        tious=TIOUS,
+        feature_spec=FeatureSpec(
+            stride_s=config.stride_s,
+            window_s=2 * config.stride_s,
+            streams={"rgb": config.dim, "flow": config.dim},
+        ),
+        recordings=pd.DataFrame(rows),
+        annotations=pd.DataFrame(segments),
         load_features=lambda recording: _features(config, recording, *timelines[recording]),
-        source_hash=digest("synthetic 1", asdict(config)))
+        source_hash=digest("synthetic 1", asdict(config)),
+    )
 
 
-def chance(benchmark: Benchmark, split: str = "test", per_recording: int = 100, seed: int = 0) -> pd.DataFrame:
+def chance(
+    benchmark: Benchmark, split: str = "test", per_recording: int = 100, seed: int = 0
+) -> pd.DataFrame:
     """Detections that know durations and class frequencies but not the features."""
     rng = np.random.default_rng(seed)
     known = benchmark.annotations("train")
@@ -138,8 +162,17 @@ def chance(benchmark: Benchmark, split: str = "test", per_recording: int = 100, 
         duration = benchmark.duration(recording)
         length = np.minimum(rng.choice(lengths, per_recording), duration)
         start = rng.uniform(0, duration - length)
-        tables.append(pd.DataFrame({"recording": recording, "start": start, "end": start + length,
-                                    "label": rng.choice(labels, per_recording), "score": rng.random(per_recording)}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "recording": recording,
+                    "start": start,
+                    "end": start + length,
+                    "label": rng.choice(labels, per_recording),
+                    "score": rng.random(per_recording),
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -158,8 +191,8 @@ def oracle(benchmark: Benchmark, split: str = "test", config: SyntheticConfig | 
         around = (time >= segment.start - 4) & (time <= segment.end + 4) & ~inside
         x = x - (x[around].mean(0) if around.any() else 0)
         course = _course((time[inside] - segment.start) / (segment.end - segment.start), config.phases)
-        verb_score = np.einsum("td,tp,vpd->v", x[inside, config.dim:], course, verbs) / max(1, inside.sum())
-        object_score = (x[inside, :config.dim] @ objects.T).sum(0) / max(1, inside.sum())
+        verb_score = np.einsum("td,tp,vpd->v", x[inside, config.dim :], course, verbs) / max(1, inside.sum())
+        object_score = (x[inside, : config.dim] @ objects.T).sum(0) / max(1, inside.sum())
         score = verb_score[:, None] + object_score[None]
         best = int(score.argmax())
         rows.append((segment.recording, segment.start, segment.end, CLASSES[best], float(score.max())))

@@ -33,17 +33,32 @@ def read_spec(folder: Path, default: dict) -> dict:
         return default
     try:
         spec = json.loads(path.read_text())
-        unknown = set(spec) - {"streams", "stride_frames", "window_frames", "stride_s", "window_s", "resize", "fps", "backbone"}
+        unknown = set(spec) - {
+            "streams",
+            "stride_frames",
+            "window_frames",
+            "stride_s",
+            "window_s",
+            "resize",
+            "fps",
+            "backbone",
+        }
         if unknown:
-            raise TalError(f"unknown entry {sorted(unknown)[0]!r}", where=path, remedy="See tal_lib/data/videos.py.")
+            raise TalError(
+                f"unknown entry {sorted(unknown)[0]!r}", where=path, remedy="See tal_lib/data/videos.py."
+            )
         if not all(int(width) > 0 for width in spec.get("streams", {"one": 1}).values()):
             raise ValueError("stream widths must be positive")
     except (ValueError, AttributeError, TypeError) as error:
         if isinstance(error, TalError):
             raise
-        raise TalError(f"not a feature spec ({error})", where=path, remedy="See tal_lib/data/videos.py.") from None
+        raise TalError(
+            f"not a feature spec ({error})", where=path, remedy="See tal_lib/data/videos.py."
+        ) from None
     timing = {"stride_frames", "window_frames", "stride_s", "window_s", "resize"}
-    return ({key: value for key, value in default.items() if key == "streams"} if timing & set(spec) else default) | spec
+    return (
+        {key: value for key, value in default.items() if key == "streams"} if timing & set(spec) else default
+    ) | spec
 
 
 def load_thumos14(root: Path) -> Benchmark:
@@ -51,9 +66,13 @@ def load_thumos14(root: Path) -> Benchmark:
     path = root / "thumos14" / "thumos14.json"
     content = read_annotations(path, repair=True)
     content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
-    spec = read_spec(root / "thumos14" / "features",
-                     {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16})
-    return _benchmark("thumos14", (0.3, 0.4, 0.5, 0.6, 0.7), content, spec, root / "thumos14" / "features", path)
+    spec = read_spec(
+        root / "thumos14" / "features",
+        {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16},
+    )
+    return _benchmark(
+        "thumos14", (0.3, 0.4, 0.5, 0.6, 0.7), content, spec, root / "thumos14" / "features", path
+    )
 
 
 def load_activitynet(root: Path) -> Benchmark:
@@ -70,13 +89,23 @@ def load_activitynet(root: Path) -> Benchmark:
         content = AnnotationFile(content.recordings[keep].reset_index(drop=True), segments, content.repairs)
     else:
         files = [folder / f"activitynet_v1-3_{part}_tsp_groundtruth.csv.gz" for part in ("train", "valid")]
-        parts = [read_annotations(file, repair=True, split=split) for file, split in zip(files, ("train", "validation"))]
-        content = AnnotationFile(*(pd.concat([getattr(part, name) for part in parts], ignore_index=True)
-                                   for name in ("recordings", "segments")), parts[0].repairs + parts[1].repairs)
+        parts = [
+            read_annotations(file, repair=True, split=split)
+            for file, split in zip(files, ("train", "validation"))
+        ]
+        content = AnnotationFile(
+            *(
+                pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+                for name in ("recordings", "segments")
+            ),
+            parts[0].repairs + parts[1].repairs,
+        )
         path = folder
     content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
     spec = read_spec(folder / "features", {"streams": {"tsp": 512}, "resize": RESIZED_STEPS})
-    return _benchmark("activitynet", tuple(np.round(np.arange(0.5, 1.0, 0.05), 2)), content, spec, folder / "features", path)
+    return _benchmark(
+        "activitynet", tuple(np.round(np.arange(0.5, 1.0, 0.05), 2)), content, spec, folder / "features", path
+    )
 
 
 def load_folder(folder: Path) -> Benchmark:
@@ -87,8 +116,14 @@ def load_folder(folder: Path) -> Benchmark:
         content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
     known = folder / "features" / "spec.json"
     if not known.is_file():
-        raise TalError("file not found", where=known, remedy="Extract features with `tal extract`, or describe yours there.")
-    return _benchmark(folder.name, (0.3, 0.4, 0.5, 0.6, 0.7), content, read_spec(known.parent, {}), known.parent, folder)
+        raise TalError(
+            "file not found",
+            where=known,
+            remedy="Extract features with `tal extract`, or describe yours there.",
+        )
+    return _benchmark(
+        folder.name, (0.3, 0.4, 0.5, 0.6, 0.7), content, read_spec(known.parent, {}), known.parent, folder
+    )
 
 
 def _benchmark(name, tious, content, spec, folder, where):
@@ -100,19 +135,42 @@ def _benchmark(name, tious, content, spec, folder, where):
         stride_s, window_s = spec["stride_s"], spec.get("window_s", spec["stride_s"])
     else:
         fps = recordings.fps.fillna(30.0)
-        recordings["stride_s"], recordings["window_s"] = spec["stride_frames"] / fps, spec["window_frames"] / fps
+        recordings["stride_s"], recordings["window_s"] = (
+            spec["stride_frames"] / fps,
+            spec["window_frames"] / fps,
+        )
         stride_s, window_s = spec["stride_frames"] / 30.0, spec["window_frames"] / 30.0
     feature_spec = FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec["streams"]))
 
     def load(recording):
         if not folder.is_dir():
-            raise TalError(f"no features: folder not found, asked for recording {recording}", where=folder,
-                           remedy=f"Put the features there; `tal data check {name}` lists what is missing.")
+            raise TalError(
+                f"no features: folder not found, asked for recording {recording}",
+                where=folder,
+                remedy=f"Put the features there; `tal data check {name}` lists what is missing.",
+            )
         features = load_features(folder, recording, feature_spec)
         return resize(features, spec["resize"]) if "resize" in spec else features
 
-    files = sorted((str(file.relative_to(folder)), file.stat().st_size) for file in folder.rglob("*") if file.is_file()) \
-        if folder.is_dir() else []
-    return Benchmark(name=name, classes=sorted(content.segments.label.unique()), tious=tious, feature_spec=feature_spec,
-                     recordings=recordings, annotations=content.segments, load_features=load,
-                     source_hash=digest(name, files), where=str(where), notes=content.repairs, ends_checked=False)
+    files = (
+        sorted(
+            (str(file.relative_to(folder)), file.stat().st_size)
+            for file in folder.rglob("*")
+            if file.is_file()
+        )
+        if folder.is_dir()
+        else []
+    )
+    return Benchmark(
+        name=name,
+        classes=sorted(content.segments.label.unique()),
+        tious=tious,
+        feature_spec=feature_spec,
+        recordings=recordings,
+        annotations=content.segments,
+        load_features=load,
+        source_hash=digest(name, files),
+        where=str(where),
+        notes=content.repairs,
+        ends_checked=False,
+    )

@@ -6,7 +6,21 @@ from tal_lib.evaluation.detections import read_detections, write_detections
 from tal_lib.evaluation.diagnosis import diagnose, error_types
 from tal_lib.evaluation.names import wrong_names_map
 from tal_lib.evaluation.proposals import area_under_recall, average_recall
-from tal_lib.models.nms import nms, soft_nms, tiou
+from tal_lib.segments import nms, soft_nms, tiou
 
-__all__ = ["area_under_recall", "average_precision", "average_recall", "diagnose", "error_types", "fuse", "mean_average_precision", "nms",
-           "read_class_scores", "read_detections", "soft_nms", "tiou", "write_detections", "wrong_names_map"]
+__all__ = [
+    "area_under_recall",
+    "average_precision",
+    "average_recall",
+    "diagnose",
+    "error_types",
+    "fuse",
+    "mean_average_precision",
+    "nms",
+    "read_class_scores",
+    "read_detections",
+    "soft_nms",
+    "tiou",
+    "write_detections",
+    "wrong_names_map",
+]

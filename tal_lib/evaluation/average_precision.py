@@ -12,7 +12,9 @@ from tal_lib.data.tables import check_annotations, check_detections
 from tal_lib.errors import TalError
 
 
-def average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious, classes=None) -> pd.DataFrame:
+def average_precision(
+    annotations: pd.DataFrame, detections: pd.DataFrame, tious, classes=None
+) -> pd.DataFrame:
     """AP of every class at every tIoU.
 
     Args:
@@ -111,7 +113,9 @@ def _pairs(truth, truth_class, found, found_class):
     recordings = pd.Index(pd.unique(truth.recording))
     size = len(recordings) + 1
     truth_group = truth_class * size + recordings.get_indexer(truth.recording)
-    found_group = found_class * size + np.where((at := recordings.get_indexer(found.recording)) < 0, size - 1, at)
+    found_group = found_class * size + np.where(
+        (at := recordings.get_indexer(found.recording)) < 0, size - 1, at
+    )
     by_group = np.argsort(truth_group, kind="stable")
     first = np.searchsorted(truth_group[by_group], found_group, side="left")
     count = np.searchsorted(truth_group[by_group], found_group, side="right") - first

@@ -13,8 +13,10 @@ import pandas as pd
 from tal_lib.data.tables import DETECTION_COLUMNS, check_proposals
 from tal_lib.errors import TalError
 
-SHAPE = ("Expected {'results': {recording: [score a class]}, 'class': [names]}, {'results': {recording: [{'label', 'score'}]}}, "
-         "or {recording: scores a class}, as JSON or as a pickle of plain values and numpy arrays.")
+SHAPE = (
+    "Expected {'results': {recording: [score a class]}, 'class': [names]}, {'results': {recording: [{'label', 'score'}]}}, "
+    "or {recording: scores a class}, as JSON or as a pickle of plain values and numpy arrays."
+)
 
 
 def read_class_scores(path: str | Path, classes) -> pd.DataFrame:
@@ -30,23 +32,40 @@ def read_class_scores(path: str | Path, classes) -> pd.DataFrame:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise TalError("class scores not found", where=path, remedy="Give the path of a JSON or pickle file.") from None
+        raise TalError(
+            "class scores not found", where=path, remedy="Give the path of a JSON or pickle file."
+        ) from None
     content = _unpickle(raw, path) if path.suffix in (".pkl", ".pickle") else _parse(raw, path)
-    names, content = (content.get("class", classes), content.get("results", content)) if isinstance(content, dict) else (None, None)
+    names, content = (
+        (content.get("class", classes), content.get("results", content))
+        if isinstance(content, dict)
+        else (None, None)
+    )
     if not isinstance(content, dict) or not content:
         raise TalError("class scores of another shape", where=path, remedy=SHAPE)
     missing = [name for name in classes if name not in names]
     if missing:
-        raise TalError(f"no scores for class {missing[0]!r}", where=path, remedy=f"The file has {len(names)} classes; rename to match.")
+        raise TalError(
+            f"no scores for class {missing[0]!r}",
+            where=path,
+            remedy=f"The file has {len(names)} classes; rename to match.",
+        )
     rows = {}
     for recording, scores in content.items():
         try:
             one = _row(scores, list(names))
         except (KeyError, TypeError, ValueError) as error:
-            raise TalError(f"class scores of another shape ({type(error).__name__}: {error})",
-                           where=f"{path}, recording {recording}", remedy=SHAPE) from None
+            raise TalError(
+                f"class scores of another shape ({type(error).__name__}: {error})",
+                where=f"{path}, recording {recording}",
+                remedy=SHAPE,
+            ) from None
         if not np.isfinite(one).all():
-            raise TalError("class scores that are not finite", where=f"{path}, recording {recording}", remedy="Write finite scores.")
+            raise TalError(
+                "class scores that are not finite",
+                where=f"{path}, recording {recording}",
+                remedy="Write finite scores.",
+            )
         name = str(recording)
         rows[name.removeprefix("v_") if len(name) == 13 else name] = one
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))[classes]
@@ -61,13 +80,28 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
     proposals = check_proposals(proposals)
     unknown = proposals.recording[~proposals.recording.isin(class_scores.index)]
     if len(unknown):
-        raise TalError(f"no class scores for recording {unknown.iloc[0]}", where="fusion",
-                       remedy="Score every recording that has proposals, or leave its proposals out.")
-    best = class_scores.rename_axis("recording").stack().rename("class_score").rename_axis(["recording", "label"]).reset_index()
-    best = best.sort_values("class_score", ascending=False, kind="stable").groupby("recording", sort=False).head(top)
+        raise TalError(
+            f"no class scores for recording {unknown.iloc[0]}",
+            where="fusion",
+            remedy="Score every recording that has proposals, or leave its proposals out.",
+        )
+    best = (
+        class_scores.rename_axis("recording")
+        .stack()
+        .rename("class_score")
+        .rename_axis(["recording", "label"])
+        .reset_index()
+    )
+    best = (
+        best.sort_values("class_score", ascending=False, kind="stable")
+        .groupby("recording", sort=False)
+        .head(top)
+    )
     fused = proposals.merge(best, on="recording")
     fused["score"] *= fused.class_score
-    return fused.sort_values(["recording", "score"], ascending=[True, False], kind="stable")[DETECTION_COLUMNS].reset_index(drop=True)
+    return fused.sort_values(["recording", "score"], ascending=[True, False], kind="stable")[
+        DETECTION_COLUMNS
+    ].reset_index(drop=True)
 
 
 def _row(scores, names):
@@ -87,7 +121,9 @@ def _parse(raw, path):
     try:
         return json.loads(raw.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TalError(f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again.") from None
+        raise TalError(
+            f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again."
+        ) from None
 
 
 class _Dtype:
@@ -129,11 +165,20 @@ def _encode(text, encoding):
 class _PlainUnpickler(pickle.Unpickler):
     """Plain values and numpy arrays of numbers and text; nothing that could run code, or that numpy itself would unpickle."""
 
-    ALLOWED = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encode,
-               ("collections", "OrderedDict"): OrderedDict} | {
-        (f"numpy.{core}.{module}", name): meaning for core in ("core", "_core") for module, name, meaning in (
-            ("multiarray", "_reconstruct", _Array), ("numeric", "_frombuffer", _frombuffer),
-            ("multiarray", "scalar", lambda dtype, data: _frombuffer(data, dtype, (), "C")))}
+    ALLOWED = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _encode,
+        ("collections", "OrderedDict"): OrderedDict,
+    } | {
+        (f"numpy.{core}.{module}", name): meaning
+        for core in ("core", "_core")
+        for module, name, meaning in (
+            ("multiarray", "_reconstruct", _Array),
+            ("numeric", "_frombuffer", _frombuffer),
+            ("multiarray", "scalar", lambda dtype, data: _frombuffer(data, dtype, (), "C")),
+        )
+    }
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
@@ -153,7 +198,9 @@ def _plain(value):
 def _unpickle(raw, path):
     try:
         for operation, argument, _ in pickletools.genops(raw):
-            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):  # the unpickler would make room for as many
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(
+                raw
+            ):  # the unpickler would make room for as many
                 raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
         return _plain(_PlainUnpickler(io.BytesIO(raw), encoding="latin1").load())
     except Exception as error:  # whatever a broken stream raises

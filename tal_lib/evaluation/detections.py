@@ -18,9 +18,13 @@ def read_detections(path: str | Path) -> pd.DataFrame:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TalError("detections file not found", where=path, remedy="Give the path of a results JSON.") from None
+        raise TalError(
+            "detections file not found", where=path, remedy="Give the path of a results JSON."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TalError(f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again.") from None
+        raise TalError(
+            f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again."
+        ) from None
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise TalError("JSON of another shape: no 'results' in it", where=path, remedy=SHAPE)
@@ -32,8 +36,11 @@ def read_detections(path: str | Path) -> pd.DataFrame:
                 start, end = item["segment"]
                 rows.append((name, float(start), float(end), str(item["label"]), float(item["score"])))
         except (KeyError, TypeError, ValueError) as error:
-            raise TalError(f"JSON of another shape ({type(error).__name__}: {error})",
-                           where=f"{path}, recording {recording}", remedy=SHAPE) from None
+            raise TalError(
+                f"JSON of another shape ({type(error).__name__}: {error})",
+                where=f"{path}, recording {recording}",
+                remedy=SHAPE,
+            ) from None
     return check_detections(pd.DataFrame(rows, columns=DETECTION_COLUMNS), where=path)
 
 

@@ -10,10 +10,16 @@ import pandas as pd
 
 from tal_lib.data.tables import check_annotations, check_detections
 from tal_lib.evaluation.average_precision import area_under, interpolated_ap, matches
-from tal_lib.models.nms import tiou as overlap_of
+from tal_lib.segments import tiou as overlap_of
 
 HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = ERRORS = (
-    "true positive", "double detection", "wrong label", "localization", "confusion", "background")
+    "true positive",
+    "double detection",
+    "wrong label",
+    "localization",
+    "confusion",
+    "background",
+)
 BACKGROUND_TIOU = 0.1  # below it a detection touches nothing
 BUCKETS = ("XS", "S", "M", "L", "XL")
 CHARACTERISTICS = ("coverage", "length", "instances")
@@ -34,16 +40,23 @@ def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float
         if recording not in truth:
             continue
         own = truth[recording]
-        table = overlap_of(detections[["start", "end"]].to_numpy()[rows][:, None], own[["start", "end"]].to_numpy()[None])
+        table = overlap_of(
+            detections[["start", "end"]].to_numpy()[rows][:, None], own[["start", "end"]].to_numpy()[None]
+        )
         alike = detections.label.to_numpy()[rows][:, None] == own.label.to_numpy()[None]
         same[rows] = np.where(alike, table, 0).max(1)
         other[rows] = np.where(alike, 0, table).max(1)
-    kinds = np.select([hit, same >= tiou, other >= tiou, same >= BACKGROUND_TIOU, other >= BACKGROUND_TIOU],
-                      [HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION], BACKGROUND)
+    kinds = np.select(
+        [hit, same >= tiou, other >= tiou, same >= BACKGROUND_TIOU, other >= BACKGROUND_TIOU],
+        [HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION],
+        BACKGROUND,
+    )
     return pd.Series(kinds, index=detections.index, name="error")
 
 
-def false_positive_profile(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5, upto: int = 5) -> pd.DataFrame:
+def false_positive_profile(
+    annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5, upto: int = 5
+) -> pd.DataFrame:
     """What the best detections are: `bucket, error, value`.
 
     G annotated segments; bucket `kG` holds the detections from rank (k − 1)·G to k·G over all recordings by score; value is the share (%)
@@ -52,30 +65,51 @@ def false_positive_profile(annotations: pd.DataFrame, detections: pd.DataFrame, 
     best = detections.sort_values("score", ascending=False, kind="stable")
     kinds = error_types(annotations, detections, tiou).loc[best.index].to_numpy()
     group = max(1, len(annotations))
-    return pd.DataFrame([{"bucket": f"{k}G", "error": kind, "value": 100 * (kinds[(k - 1) * group:k * group] == kind).sum() / group}
-                         for k in range(1, upto + 1) for kind in ERRORS])
+    return pd.DataFrame(
+        [
+            {
+                "bucket": f"{k}G",
+                "error": kind,
+                "value": 100 * (kinds[(k - 1) * group : k * group] == kind).sum() / group,
+            }
+            for k in range(1, upto + 1)
+            for kind in ERRORS
+        ]
+    )
 
 
 def error_impact(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> pd.DataFrame:
     """`error, value`: points of avg mAP that are won when all errors of a kind are taken away, mean over `tious`."""
     gains = {kind: [] for kind in ERRORS[1:]}
     classes = list(dict.fromkeys(annotations.label))
-    mean_ap = lambda found, hit: np.mean([interpolated_ap(hit[(found.label == name).to_numpy()], total)  # noqa: E731
-                                          for name, total in annotations.label.value_counts().loc[classes].items()])
+    mean_ap = lambda found, hit: np.mean(
+        [
+            interpolated_ap(hit[(found.label == name).to_numpy()], total)  # noqa: E731
+            for name, total in annotations.label.value_counts().loc[classes].items()
+        ]
+    )
     best = detections.sort_values("score", ascending=False, kind="stable")
     for level in tious:
         kinds = error_types(annotations, detections, level).loc[best.index].to_numpy()
         whole = mean_ap(best, kinds == HIT)
         for kind, values in gains.items():
             values.append(mean_ap(best[kinds != kind], kinds[kinds != kind] == HIT) - whole)
-    return pd.DataFrame([{"error": kind, "value": 100 * float(np.mean(values))} for kind, values in gains.items()])
+    return pd.DataFrame(
+        [{"error": kind, "value": 100 * float(np.mean(values))} for kind, values in gains.items()]
+    )
 
 
 def characteristics(annotations: pd.DataFrame, durations: dict[str, float]) -> pd.DataFrame:
     """What segments are sorted by, a row each: coverage (share of the recording), length (s), instances (of its class in the recording)."""
     length = annotations.end - annotations.start
-    return pd.DataFrame({"coverage": length / annotations.recording.map(durations), "length": length,
-                         "instances": annotations.groupby(["recording", "label"]).label.transform("size")}, index=annotations.index)
+    return pd.DataFrame(
+        {
+            "coverage": length / annotations.recording.map(durations),
+            "length": length,
+            "instances": annotations.groupby(["recording", "label"]).label.transform("size"),
+        },
+        index=annotations.index,
+    )
 
 
 def in_fifths(values: pd.Series) -> tuple[pd.Series, dict[str, str]]:
@@ -83,9 +117,14 @@ def in_fifths(values: pd.Series) -> tuple[pd.Series, dict[str, str]]:
     edges = np.unique(np.quantile(values, np.linspace(0, 1, len(BUCKETS) + 1)[1:]))  # upper ends
     edges = np.r_[-np.inf, edges]
     place = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
-    names = BUCKETS[:len(edges) - 1]
-    spans = {name: "–".join(dict.fromkeys(f"{end:.3g}" for end in (values[place == i].min(), values[place == i].max())))
-             for i, name in enumerate(names) if (place == i).any()}
+    names = BUCKETS[: len(edges) - 1]
+    spans = {
+        name: "–".join(
+            dict.fromkeys(f"{end:.3g}" for end in (values[place == i].min(), values[place == i].max()))
+        )
+        for i, name in enumerate(names)
+        if (place == i).any()
+    }
     return pd.Series(np.asarray(names)[place], index=values.index), spans
 
 
@@ -105,7 +144,9 @@ def normalized_ap(hit: np.ndarray, total: int, usual: float) -> float:
     return area_under(precision, hit, total)
 
 
-def by_characteristic(annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious) -> pd.DataFrame:
+def by_characteristic(
+    annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious
+) -> pd.DataFrame:
     """Sensitivity and misses by bucket: `characteristic, bucket, span, segments, map_n, missed`.
 
     map_n: normalized mAP (%) of the bucket's segments alone, mean over `tious` and classes; detections of other buckets' segments are
@@ -116,7 +157,7 @@ def by_characteristic(annotations: pd.DataFrame, detections: pd.DataFrame, durat
     best = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
     owner = matches(annotations, best, tious)
     usual = len(annotations) / max(1, annotations.label.nunique())
-    few = matches(annotations, best.iloc[:max(1, len(annotations))], [0.5])[0.5]
+    few = matches(annotations, best.iloc[: max(1, len(annotations))], [0.5])[0.5]
     found = np.isin(np.arange(len(annotations)), few)
     labels = best.label.to_numpy()
 
@@ -128,26 +169,36 @@ def by_characteristic(annotations: pd.DataFrame, detections: pd.DataFrame, durat
             for name, total in annotations.label[inside].value_counts().items():
                 mine = counts & (labels == name)
                 values.append(normalized_ap(own[mine] >= 0, total, usual))
-        return {"segments": int(inside.sum()), "map_n": 100 * float(np.mean(values)), "missed": 100 * float((~found[inside]).mean())}
+        return {
+            "segments": int(inside.sum()),
+            "map_n": 100 * float(np.mean(values)),
+            "missed": 100 * float((~found[inside]).mean()),
+        }
 
     rows = [{"characteristic": "all", "bucket": "", "span": ""} | row(np.ones(len(annotations), bool))]
     table = characteristics(annotations, durations)
     for name in CHARACTERISTICS:
         bucket, spans = in_fifths(table[name])
-        rows += [{"characteristic": name, "bucket": which, "span": span} | row((bucket == which).to_numpy())
-                 for which, span in spans.items()]
+        rows += [
+            {"characteristic": name, "bucket": which, "span": span} | row((bucket == which).to_numpy())
+            for which, span in spans.items()
+        ]
     return pd.DataFrame(rows)
 
 
-def diagnose(annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious) -> pd.DataFrame:
+def diagnose(
+    annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious
+) -> pd.DataFrame:
     """All of it as one tidy table: `analysis, characteristic, bucket, span, segments, error, value` (%; impact: points of avg mAP).
 
     Analyses: `profile` (false positives, tIoU 0.5), `impact`, `map_n` (sensitivity), `missed` (false negatives).
     """
     sensitivity = by_characteristic(annotations, detections, durations, tious)
-    parts = [false_positive_profile(annotations, detections).assign(analysis="profile"),
-             error_impact(annotations, detections, tious).assign(analysis="impact"),
-             sensitivity.drop(columns="missed").rename(columns={"map_n": "value"}).assign(analysis="map_n"),
-             sensitivity.drop(columns="map_n").rename(columns={"missed": "value"}).assign(analysis="missed")]
+    parts = [
+        false_positive_profile(annotations, detections).assign(analysis="profile"),
+        error_impact(annotations, detections, tious).assign(analysis="impact"),
+        sensitivity.drop(columns="missed").rename(columns={"map_n": "value"}).assign(analysis="map_n"),
+        sensitivity.drop(columns="map_n").rename(columns={"missed": "value"}).assign(analysis="missed"),
+    ]
     columns = ["analysis", "characteristic", "bucket", "span", "segments", "error", "value"]
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)

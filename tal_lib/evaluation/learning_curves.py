@@ -33,8 +33,14 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     if len(np.unique(n)) < 3:
         raise ValueError(f"{len(np.unique(n))} amounts of annotation, a power law with a floor needs three")
     unit = n.mean()  # amounts near one: the scale does not follow the exponent
-    found = [least_squares(lambda p: p[0] * (n / unit) ** -p[1] + p[2] - error, [max(error.mean() - floor, 1), 0.7, floor],
-                           bounds=([0, 0.01, 0], [np.inf, 5, 100])) for floor in (0.0, max(0.0, 0.9 * error.min()))]
+    found = [
+        least_squares(
+            lambda p: p[0] * (n / unit) ** -p[1] + p[2] - error,
+            [max(error.mean() - floor, 1), 0.7, floor],
+            bounds=([0, 0.01, 0], [np.inf, 5, 100]),
+        )
+        for floor in (0.0, max(0.0, 0.9 * error.min()))
+    ]
     scale, exponent, floor = min(found, key=lambda one: one.cost).x
     return PowerLaw(float(scale * unit**exponent), float(exponent), float(floor))
 

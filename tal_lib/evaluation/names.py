@@ -13,7 +13,10 @@ def wrong_names_map(annotations: pd.DataFrame, detections: pd.DataFrame, classes
     """
     classes = list(classes)
     moved = [dict(zip(classes, classes[shift:] + classes[:shift])) for shift in range(1, len(classes))]
-    scores = [mean_average_precision(annotations, detections.assign(label=detections.label.map(names)), tious) for names in moved]
+    scores = [
+        mean_average_precision(annotations, detections.assign(label=detections.label.map(names)), tious)
+        for names in moved
+    ]
     if not scores:
         return mean_average_precision(annotations, detections, tious) * float("nan")
     return sum(scores) / len(scores)

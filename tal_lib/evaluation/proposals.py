@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.data.tables import check_annotations, check_proposals
-from tal_lib.models.nms import tiou
+from tal_lib.segments import tiou
 
 TIOUS = np.linspace(0.5, 0.95, 10)
 NUMBERS = tuple(range(1, 101))
 
 
-def average_recall(annotations: pd.DataFrame, proposals: pd.DataFrame, numbers=NUMBERS, tious=TIOUS) -> pd.Series:
+def average_recall(
+    annotations: pd.DataFrame, proposals: pd.DataFrame, numbers=NUMBERS, tious=TIOUS
+) -> pd.Series:
     """AR@AN: share of the annotated segments that some kept proposal overlaps by at least the tIoU, mean over `tious`.
 
     Args:
@@ -38,8 +40,17 @@ def average_recall(annotations: pd.DataFrame, proposals: pd.DataFrame, numbers=N
         if found is None:
             parts.append((0, np.full((len(truth), len(tious)), np.inf)))
             continue
-        found = found.iloc[np.argsort(found.score.to_numpy(), kind="stable")[::-1][:min(int(len(found) * share), len(found))]]
-        parts.append((len(found), first_hits(truth[["start", "end"]].to_numpy(), found[["start", "end"]].to_numpy(), tious)))
+        found = found.iloc[
+            np.argsort(found.score.to_numpy(), kind="stable")[::-1][
+                : min(int(len(found) * share), len(found))
+            ]
+        ]
+        parts.append(
+            (
+                len(found),
+                first_hits(truth[["start", "end"]].to_numpy(), found[["start", "end"]].to_numpy(), tious),
+            )
+        )
     total = sum(count for count, _ in parts)
     shares = numbers / max(total, 1) * len(recordings)
     hits = np.zeros((len(numbers), len(tious)))

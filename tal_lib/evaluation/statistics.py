@@ -23,15 +23,23 @@ def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[floa
         return mean, float("nan"), float("nan")
     if np.ptp(values) == 0:
         return mean, mean, mean
-    found = stats.bootstrap((values,), np.mean, confidence_level=confidence, n_resamples=9999, method="percentile",
-                            rng=np.random.default_rng(seed))
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=9999,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
     return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
     """One row a group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
-    rows = [(*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
-            for key, group in table.groupby(by, sort=False)]
+    rows = [
+        (*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
+        for key, group in table.groupby(by, sort=False)
+    ]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
@@ -49,7 +57,9 @@ def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[flo
     return interquartile_mean(np.concatenate(strata)), float(low), float(high)
 
 
-def probability_of_improvement(ours: list[np.ndarray], theirs: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
+def probability_of_improvement(
+    ours: list[np.ndarray], theirs: list[np.ndarray], seed: int = 0
+) -> tuple[float, float, float]:
     """How probable it is that a run of ours beats one of theirs, mean over strata, with its 95 % interval by stratified bootstrap.
 
     Args:
@@ -61,15 +71,26 @@ def probability_of_improvement(ours: list[np.ndarray], theirs: list[np.ndarray],
         difference = x[..., :, None] - y[..., None, :]
         return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
 
-    pairs = [(np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for x, y in zip(ours, theirs, strict=True)]
-    draws = np.mean([wins(x[rng.integers(len(x), size=(RESAMPLES, len(x)))], y[rng.integers(len(y), size=(RESAMPLES, len(y)))])
-                     for x, y in pairs], axis=0)
+    pairs = [
+        (np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for x, y in zip(ours, theirs, strict=True)
+    ]
+    draws = np.mean(
+        [
+            wins(
+                x[rng.integers(len(x), size=(RESAMPLES, len(x)))],
+                y[rng.integers(len(y), size=(RESAMPLES, len(y)))],
+            )
+            for x, y in pairs
+        ],
+        axis=0,
+    )
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(np.mean([wins(x, y) for x, y in pairs])), float(low), float(high)
 
 
-def paired_difference(runs: pd.DataFrame, ours: str, theirs: str, value: str = "avg_map", pairs=("fraction", "seed")
-                      ) -> tuple[float, float, float, int]:
+def paired_difference(
+    runs: pd.DataFrame, ours: str, theirs: str, value: str = "avg_map", pairs=("fraction", "seed")
+) -> tuple[float, float, float, int]:
     """Mean of ours minus theirs over the runs that both have (same training recordings), 95 % interval, and the number of pairs.
 
     Args:
@@ -86,7 +107,9 @@ def mean_ranks(runs: pd.DataFrame, value: str = "avg_map", pairs=("fraction", "s
     return table.rank(axis=1, ascending=False).mean().rename("rank")
 
 
-def variance_components(table: pd.DataFrame, rows: str = "subset_seed", columns: str = "seed", value: str = "avg_map") -> dict[str, float]:
+def variance_components(
+    table: pd.DataFrame, rows: str = "subset_seed", columns: str = "seed", value: str = "avg_map"
+) -> dict[str, float]:
     """Standard deviations that the draw of recordings and the training seed cause, of a crossed design with one run a cell.
 
     Two-way random effects without replication, estimated by mean squares; a negative variance is given as zero.
@@ -97,10 +120,15 @@ def variance_components(table: pd.DataFrame, rows: str = "subset_seed", columns:
     y = table.pivot(index=rows, columns=columns, values=value).to_numpy(dtype=float)
     n, m = y.shape
     if min(n, m) < 2 or np.isnan(y).any():
-        raise ValueError(f"a crossed design of {n} × {m} runs with {int(np.isnan(y).sum())} missing has no components of variance")
+        raise ValueError(
+            f"a crossed design of {n} × {m} runs with {int(np.isnan(y).sum())} missing has no components of variance"
+        )
     grand, of_row, of_column = y.mean(), y.mean(1), y.mean(0)
     rest = y - of_row[:, None] - of_column[None] + grand
     within = (rest**2).sum() / ((n - 1) * (m - 1))
     between_rows, between_columns = m * of_row.var(ddof=1), n * of_column.var(ddof=1)
-    return {"subset": float(max(0, (between_rows - within) / m) ** 0.5), "seed": float(max(0, (between_columns - within) / n) ** 0.5),
-            "interaction": float(within**0.5)}
+    return {
+        "subset": float(max(0, (between_rows - within) / m) ** 0.5),
+        "seed": float(max(0, (between_columns - within) / n) ** 0.5),
+        "interaction": float(within**0.5),
+    }

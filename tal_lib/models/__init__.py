@@ -1,7 +1,17 @@
 """Detectors: `names()` lists them, `build()` makes one."""
 
-from tal_lib.models.checkpoints import load_checkpoint
-from tal_lib.models.detector import Candidates, Detector, PostProcess
-from tal_lib.models.registry import build, build_from, config, names
+from tal_lib.models.parts.candidates import Candidates, PostProcess
+from tal_lib.models.parts.detector import Detector
+from tal_lib.models.parts.registry import build, build_from, config, names
+from tal_lib.models.released import load_checkpoint
 
-__all__ = ["Candidates", "Detector", "PostProcess", "build", "build_from", "config", "load_checkpoint", "names"]
+__all__ = [
+    "Candidates",
+    "Detector",
+    "PostProcess",
+    "build",
+    "build_from",
+    "config",
+    "load_checkpoint",
+    "names",
+]

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.errors import TalError
-from tal_lib.models.blocks import DepthwiseConv, DropPath, exporting, halve, masked, max_pool
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
-from tal_lib.models.registry import register
-from tal_lib.models.scan import linear_scan
+from tal_lib.models.parts.blocks import DropPath
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import DepthwiseConv, exporting, halve, masked, max_pool
+from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.scan import linear_scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,9 @@ class SelectiveScan(nn.Module):
     h_t = exp(Δ_t A) h_(t−1) + Δ_t B_t x_t, y_t = C_t h_t + D x_t; Δ, B, C from x. Source: Mamba, algorithm 2.
     """
 
-    LONGEST = 4096  # at inference longer recordings are scanned in stretches of this many steps, to bound memory
+    LONGEST = (
+        4096  # at inference longer recordings are scanned in stretches of this many steps, to bound memory
+    )
 
     def __init__(self, channels: int, state: int, rank: int, kernel: int):
         super().__init__()
@@ -52,7 +55,9 @@ class SelectiveScan(nn.Module):
         start = torch.exp(torch.rand(channels) * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3))
         with torch.no_grad():  # softplus(bias) is log-uniform in [1e-3, 0.1]
             self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
-        self.log_a = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(channels, 1))  # (C, N)
+        self.log_a = nn.Parameter(
+            torch.arange(1, state + 1, dtype=torch.float32).log().repeat(channels, 1)
+        )  # (C, N)
         self.skip = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
@@ -100,7 +105,9 @@ class ViM(nn.Module):
         super().__init__()
         inner = 2 * c.width
         self.inner = nn.Linear(c.width, 2 * inner, bias=False)
-        self.ahead, self.back = (SelectiveScan(inner, c.state, max(1, c.width // 16), c.conv_kernel) for _ in range(2))
+        self.ahead, self.back = (
+            SelectiveScan(inner, c.state, max(1, c.width // 16), c.conv_kernel) for _ in range(2)
+        )
         self.out = nn.Linear(inner, c.width, bias=False)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
@@ -128,8 +135,13 @@ class MambaBlock(nn.Module):
     "action_mamba",
     paper=ActionMambaConfig(),
     compact=ActionMambaConfig(width=128, head_width=128, state=8),
-    paper_activitynet=ActionMambaConfig(width=256, head_width=256, loss_norm=200, label_smoothing=0.1,
-                                        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9)),
+    paper_activitynet=ActionMambaConfig(
+        width=256,
+        head_width=256,
+        loss_norm=200,
+        label_smoothing=0.1,
+        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+    ),
 )
 class ActionMamba(PyramidDetector):
     """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""

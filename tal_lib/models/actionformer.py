@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import DepthwiseConv, DropPath, LocalAttention, halve, masked, max_pool, mlp
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.pyramid import PyramidConfig, PyramidDetector
-from tal_lib.models.registry import register
+from tal_lib.models.parts.attention import LocalAttention
+from tal_lib.models.parts.blocks import DropPath, mlp
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import DepthwiseConv, halve, masked, max_pool
+from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,9 @@ class TransformerBlock(nn.Module):
         u = masked(self.norm1(x), keep)
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
-        q, k, v = (project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections))
+        q, k, v = (
+            project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections)
+        )
         x = self.drop1(x, masked(self.out(self.attention(q, k, v, keep)), keep))
         x = self.drop2(x, masked(mlp(self.norm2(x), self.mlp_in, self.mlp_out), keep))
         return x, keep
@@ -53,9 +57,14 @@ class TransformerBlock(nn.Module):
     paper=ActionFormerConfig(),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(
-        width=256, head_width=256, window=7, loss_norm=200,
-        ranges=((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10_000)), label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9)),
+        width=256,
+        head_width=256,
+        window=7,
+        loss_norm=200,
+        ranges=((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10_000)),
+        label_smoothing=0.1,
+        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+    ),
 )
 class ActionFormer(PyramidDetector):
     """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import MaskedGroupNorm, TemporalConv, ceil_div, exporting, halve, masked, to_keep
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.losses import giou, interval_iou, sigmoid_focal
-from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
-from tal_lib.models.registry import register
+from tal_lib.models.parts.assignment import Points
+from tal_lib.models.parts.blocks import MaskedGroupNorm
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import TemporalConv, ceil_div, exporting, halve, masked, to_keep
+from tal_lib.models.parts.losses import giou, sigmoid_focal
+from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
+from tal_lib.models.parts.registry import register
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,9 @@ def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
         tables.append(table)
         span *= 2
     while not exporting() and 2 * span <= steps:
-        table = torch.cat([larger(table[:, :-span], table[:, span:]), table[:, -span:]], 1)  # the tail is never asked for
+        table = torch.cat(
+            [larger(table[:, :-span], table[:, span:]), table[:, -span:]], 1
+        )  # the tail is never asked for
         tables.append(table)
         span *= 2
     power = power.clamp(max=len(tables) - 1)
@@ -98,7 +102,10 @@ def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
     length = (segments[..., 1] - segments[..., 0]).clamp(min=1)
     half = x.shape[-1] // 2
     parts = []
-    for channels, at, before, after in ((x[..., :half], segments[..., 0], 0.1, 0.25), (x[..., half:], segments[..., 1], 0.25, 0.1)):
+    for channels, at, before, after in (
+        (x[..., :half], segments[..., 0], 0.1, 0.25),
+        (x[..., half:], segments[..., 1], 0.25, 0.1),
+    ):
         first = torch.minimum((at - before * length).floor().long().clamp(min=0), steps - 1)
         last = torch.maximum(torch.minimum((at + after * length).ceil().long(), steps - 1), first)
         parts.append(range_max(channels, first, last))
@@ -108,8 +115,11 @@ def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
 def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
     """Maxima around the starts and around the ends of segments (P, 2), from features (1, T, C): (P, C) each, all channels."""
     length = (segments[:, 1] - segments[:, 0]).clamp(min=1)
-    around = lambda at, before, after: range_max(x, (at - before * length).floor().long()[None],  # noqa: E731
-                                                 (at + after * length).ceil().long()[None])[0]
+    around = lambda at, before, after: range_max(
+        x,
+        (at - before * length).floor().long()[None],  # noqa: E731
+        (at + after * length).ceil().long()[None],
+    )[0]
     return around(segments[:, 0], 0.1, 0.25), around(segments[:, 1], 0.25, 0.1)
 
 
@@ -123,7 +133,7 @@ def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 
     free = torch.ones(steps + 2, dtype=torch.long)
     free[[0, -1]] = 0
     for start, end in ends.tolist():
-        free[start + 1:end + 1] = 0
+        free[start + 1 : end + 1] = 0
     change = free.diff()
     gaps = torch.stack([(change == 1).nonzero()[:, 0], (change == -1).nonzero()[:, 0]], 1)
     gaps = gaps[gaps[:, 1] - gaps[:, 0] >= background]
@@ -148,7 +158,9 @@ class AFSD(PyramidDetector):
 
     def build_pyramid(self) -> None:
         c = self.config
-        self.branch = nn.ModuleList(ConvGroupNorm(c.width, c.width, 3, c.groups, stride=2) for _ in c.ranges[1:])
+        self.branch = nn.ModuleList(
+            ConvGroupNorm(c.width, c.width, 3, c.groups, stride=2) for _ in c.ranges[1:]
+        )
         self.frame = nn.ModuleList(ConvGroupNorm(c.width, c.width, 3, c.groups) for _ in range(3))
 
     def pyramid(self, x: Tensor, keep: Tensor | None):
@@ -161,13 +173,17 @@ class AFSD(PyramidDetector):
 
     def build_heads(self) -> None:
         c = self.config
-        self.class_tower, self.boundary_tower = (Tower(c.width, c.head_width, c.head_layers, c.norm) for _ in range(2))
+        self.class_tower, self.boundary_tower = (
+            Tower(c.width, c.head_width, c.head_layers, c.norm) for _ in range(2)
+        )
         self.class_out, self.boundary_out = self.class_output(c.head_width), TemporalConv(c.head_width, 2)
         nn.init.zeros_(self.boundary_out.bias)
         self.scales = Scales(len(c.ranges))
         mix = lambda: nn.Sequential(nn.Linear(3 * c.width, c.width), nn.LayerNorm(c.width), nn.ReLU())  # noqa: E731
         self.class_mix, self.location_mix = mix(), mix()
-        self.class_again, self.offset, self.quality = (nn.Linear(c.width, n) for n in (self.num_classes, 2, 1))
+        self.class_again, self.offset, self.quality = (
+            nn.Linear(c.width, n) for n in (self.num_classes, 2, 1)
+        )
         nn.init.constant_(self.class_again.bias, -math.log((1 - c.prior) / c.prior))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -175,7 +191,9 @@ class AFSD(PyramidDetector):
         x = self.embed(features.transpose(1, 2), keep)
         return self.heads_on(x, keep, *self.pyramid(x, keep))
 
-    def heads_on(self, x: Tensor, keep: Tensor | None, levels: list[Tensor], keeps: list[Tensor | None]) -> tuple[Tensor, ...]:
+    def heads_on(
+        self, x: Tensor, keep: Tensor | None, levels: list[Tensor], keeps: list[Tensor | None]
+    ) -> tuple[Tensor, ...]:
         """Outputs at the points, from the embedded features (B, T, C) and the pyramid's levels."""
         joined, joined_keep, sizes = join_levels(levels, keeps)
         logits = self.class_out(self.class_tower(joined, joined_keep, sizes), joined_keep, sizes)
@@ -185,17 +203,26 @@ class AFSD(PyramidDetector):
         frame = self.frame_features(x, keep)
         points = self.points(x.shape[1])
         coarse = self.coarse_segments(distances.detach(), points)
-        count = (torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()).clamp(min=1)
+        count = (
+            torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()
+        ).clamp(min=1)
         own, first = [], 0
         for level, (size, one) in enumerate(zip(sizes, levels)):  # the level's own feature, in its own steps
-            here = coarse[:, first:first + size] / 2**level
+            here = coarse[:, first : first + size] / 2**level
             own.append(boundary_pooling(one, here, ceil_div(count, 2**level)))
             first += size
         every = torch.cat([joined, boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
         for_class, for_location = self.class_mix(every), self.location_mix(every)
         half = frame.shape[-1] // 2
         curves = torch.stack([frame[..., :half].mean(-1), frame[..., half:].mean(-1)], -1)
-        return logits, distances, self.class_again(for_class), self.offset(for_location), self.quality(for_location), curves
+        return (
+            logits,
+            distances,
+            self.class_again(for_class),
+            self.offset(for_location),
+            self.quality(for_location),
+            curves,
+        )
 
     def frame_features(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """Embedded features (B, T, C) → frame-level features (B, T, C)."""
@@ -260,13 +287,20 @@ class AFSD(PyramidDetector):
                 continue
             (start, end), (first, last) = chosen
             middle, added = (start + end) // 2, last - first
-            pasted = torch.cat([features[:, :middle], features[:, first:last], features[:, middle:int(mask.sum())]], 1)
+            pasted = torch.cat(
+                [features[:, :middle], features[:, first:last], features[:, middle : int(mask.sum())]], 1
+            )
             frame = self.frame_features(self.embed(pasted.T[None], None), None)
-            pieces = frame.new_tensor([[start, middle], [middle, middle + added], [middle + added, end + added]])
+            pieces = frame.new_tensor(
+                [[start, middle], [middle, middle + added], [middle + added, end + added]]
+            )
             starts, ends = (F.normalize(one, dim=-1) for one in end_features(frame, pieces))
             apart = lambda a, b: (a - b).square().sum()  # noqa: E731
             halves = apart(ends[0], starts[2])
-            found.append(F.relu(halves - apart(ends[0], starts[1]) + 1) + F.relu(halves - apart(starts[2], ends[1]) + 1))
+            found.append(
+                F.relu(halves - apart(ends[0], starts[1]) + 1)
+                + F.relu(halves - apart(starts[2], ends[1]) + 1)
+            )
         return torch.stack(found).sum() / max(1, len(found) - 1)
 
     def boundary_loss(self, curves: Tensor, batch: Batch) -> Tensor:

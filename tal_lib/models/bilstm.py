@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import ceil_div, masked, to_keep
-from tal_lib.models.dense import DenseConfig, DenseDetector
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.registry import register
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import ceil_div, masked, to_keep
+from tal_lib.models.parts.dense import DenseConfig, DenseDetector
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,11 @@ class BiLSTMConfig(DenseConfig):
     dropout: float = 0.1
 
 
-@register("bilstm", paper=BiLSTMConfig(post=PostProcess(voting_tiou=0.0)),
-          compact=BiLSTMConfig(width=64, sequence=32, context=16, post=PostProcess(voting_tiou=0.0)))
+@register(
+    "bilstm",
+    paper=BiLSTMConfig(post=PostProcess(voting_tiou=0.0)),
+    compact=BiLSTMConfig(width=64, sequence=32, context=16, post=PostProcess(voting_tiou=0.0)),
+)
 class BiLSTM(DenseDetector):
     """forward: features (B, D, T) → class logits (B, T, K + 1)."""
 
@@ -37,8 +40,14 @@ class BiLSTM(DenseDetector):
 
     def __init__(self, config: BiLSTMConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)
-        self.lstm = nn.LSTM(input_dim, config.width, config.layers, batch_first=True, bidirectional=True,
-                            dropout=config.dropout if config.layers > 1 else 0.0)
+        self.lstm = nn.LSTM(
+            input_dim,
+            config.width,
+            config.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
         self.out = nn.Linear(2 * config.width, num_classes + 1)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -47,6 +56,8 @@ class BiLSTM(DenseDetector):
         sequence, context = self.config.sequence, self.config.context
         count = ceil_div(steps, sequence)
         x = F.pad(x, (0, 0, context, context + count * sequence - steps))
-        x = x.unfold(1, sequence + 2 * context, sequence).transpose(2, 3)  # (B, count, sequence + 2 context, D)
-        hidden = self.lstm(x.reshape(batch * count, -1, dim))[0][:, context:context + sequence]
+        x = x.unfold(1, sequence + 2 * context, sequence).transpose(
+            2, 3
+        )  # (B, count, sequence + 2 context, D)
+        hidden = self.lstm(x.reshape(batch * count, -1, dim))[0][:, context : context + sequence]
         return (self.out(hidden.reshape(batch, count * sequence, -1)[:, :steps]),)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import TemporalConv
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.proposals import (
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import TemporalConv
+from tal_lib.models.parts.proposals import (
     ProposalConfig,
     ProposalDetector,
     at_ends,
@@ -23,8 +23,8 @@ from tal_lib.models.proposals import (
     overlap_map,
     pair_boundaries,
 )
-from tal_lib.models.registry import register
-from tal_lib.models.sampling import BoundaryMatching
+from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.sampling import BoundaryMatching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,21 @@ class BMNConfig(ProposalConfig):
     regression_weight: float = 10.0
 
 
-COMPACT = {"base_width": 128, "width": 64, "points": 16, "sampled_width": 48, "map_width": 32, "classifier_width": 64,
-           "positive_tiou": 0.7}  # short segments on the grid of steps hardly ever overlap by 0.9
-ACTIVITYNET = {"window": 100, "overlap": 50, "max_duration": 100, "post": PostProcess(max_detections=100, voting_tiou=0.0)}
+COMPACT = {
+    "base_width": 128,
+    "width": 64,
+    "points": 16,
+    "sampled_width": 48,
+    "map_width": 32,
+    "classifier_width": 64,
+    "positive_tiou": 0.7,
+}  # short segments on the grid of steps hardly ever overlap by 0.9
+ACTIVITYNET = {
+    "window": 100,
+    "overlap": 50,
+    "max_duration": 100,
+    "post": PostProcess(max_detections=100, voting_tiou=0.0),
+}
 
 
 class ConfidenceMaps(nn.Module):
@@ -71,12 +83,25 @@ class BMN(ProposalDetector):
 
     def build_network(self) -> None:
         c = self.config
-        self.base = nn.ModuleList([TemporalConv(self.input_dim, c.base_width, groups=grouped(self.input_dim, c.groups)),
-                                   TemporalConv(c.base_width, c.width, groups=c.groups)])
-        self.curves_in, self.curves_out = TemporalConv(c.width, 2 * c.width, groups=c.groups), TemporalConv(2 * c.width, 2, 1)
+        self.base = nn.ModuleList(
+            [
+                TemporalConv(self.input_dim, c.base_width, groups=grouped(self.input_dim, c.groups)),
+                TemporalConv(c.base_width, c.width, groups=c.groups),
+            ]
+        )
+        self.curves_in, self.curves_out = (
+            TemporalConv(c.width, 2 * c.width, groups=c.groups),
+            TemporalConv(2 * c.width, 2, 1),
+        )
         self.proposal_conv = TemporalConv(c.width, c.width)
-        self.matching = BoundaryMatching(c.width, c.sampled_width, steps=c.window, max_duration=c.max_duration, points=c.points,
-                                         context=c.context)
+        self.matching = BoundaryMatching(
+            c.width,
+            c.sampled_width,
+            steps=c.window,
+            max_duration=c.max_duration,
+            points=c.points,
+            context=c.context,
+        )
         self.maps = ConfidenceMaps(c.sampled_width, c.map_width)
 
     def encode(self, x: Tensor, keep: Tensor) -> Tensor:
@@ -99,7 +124,9 @@ class BMN(ProposalDetector):
         scores = pairs * maps.sigmoid().prod(-1).sqrt()
         return (curves, maps), *best_of_grid(scores.detach(), allowed, self.config.proposals)
 
-    def proposal_loss(self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor) -> dict[str, Tensor]:
+    def proposal_loss(
+        self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor
+    ) -> dict[str, Tensor]:
         curves, maps = outputs
         c = self.config
         wanted = torch.stack([curve_targets(one, c.window)[:, :2] for one in segments])
@@ -107,8 +134,11 @@ class BMN(ProposalDetector):
         valid = keep[..., None] & (at_ends(keep.float(), c.max_duration) > 0)
         start, end = (balanced_bce(curves[..., i], wanted[..., i] > 0.5, keep) for i in range(2))
         regression = balanced_by_overlap((maps[..., 1].sigmoid() - overlap) ** 2, overlap, valid)
-        return {"curves": start + end, "map_classification": balanced_bce(maps[..., 0], overlap > c.positive_tiou, valid),
-                "map_regression": c.regression_weight * regression}
+        return {
+            "curves": start + end,
+            "map_classification": balanced_bce(maps[..., 0], overlap > c.positive_tiou, valid),
+            "map_regression": c.regression_weight * regression,
+        }
 
 
 def grouped(channels: int, groups: int) -> int:

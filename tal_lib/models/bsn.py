@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import TemporalConv
 from tal_lib.models.bmn import ACTIVITYNET
-from tal_lib.models.losses import interval_iou
-from tal_lib.models.proposals import (
+from tal_lib.models.parts.conv import TemporalConv
+from tal_lib.models.parts.proposals import (
     ProposalConfig,
     ProposalDetector,
     balanced_bce,
@@ -22,8 +21,9 @@ from tal_lib.models.proposals import (
     curve_targets,
     pair_boundaries,
 )
-from tal_lib.models.registry import register
-from tal_lib.models.sampling import sample_segments
+from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.sampling import sample_segments
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,21 @@ class BSNConfig(ProposalConfig):
     confidence_width: int = 256
     centre_points: int = 16  # samples of the action curve inside a proposal
     boundary_points: int = 8  # at each of its ends, a fifth of its length to either side
-    curves: tuple[str, ...] = ("action",)  # sampled for the confidence; start and end may join, which the paper does not do
+    curves: tuple[str, ...] = (
+        "action",
+    )  # sampled for the confidence; start and end may join, which the paper does not do
     confidence_weight: float = 1.0
 
 
 CURVES = ("start", "end", "action")
 
 
-@register("bsn", paper=BSNConfig(), compact=BSNConfig(width=128, confidence_width=64, classifier_width=64),
-          paper_activitynet=BSNConfig(**ACTIVITYNET))
+@register(
+    "bsn",
+    paper=BSNConfig(),
+    compact=BSNConfig(width=128, confidence_width=64, classifier_width=64),
+    paper_activitynet=BSNConfig(**ACTIVITYNET),
+)
 class BSN(ProposalDetector):
     """`windows` gives curve logits (N, T, 3) of start, end and action, segments (N, P, 2), which exist (N, P), confidences (N, P)."""
 
@@ -61,9 +67,13 @@ class BSN(ProposalDetector):
         c = self.config
         chosen = curves[..., [CURVES.index(name) for name in c.curves]]
         reach = (segments[..., 1:] - segments[..., :1]) / 5
-        regions = [(torch.cat([at - reach, at + reach], -1), c.boundary_points) for at in segments.split(1, -1)]
+        regions = [
+            (torch.cat([at - reach, at + reach], -1), c.boundary_points) for at in segments.split(1, -1)
+        ]
         regions.insert(1, (segments, c.centre_points))
-        return torch.cat([sample_segments(chosen, region, points).flatten(2) for region, points in regions], -1)
+        return torch.cat(
+            [sample_segments(chosen, region, points).flatten(2) for region, points in regions], -1
+        )
 
     def windows(self, x: Tensor, keep: Tensor):
         c = self.config
@@ -73,14 +83,25 @@ class BSN(ProposalDetector):
         curves = logits.sigmoid().detach()
         pairs, allowed = pair_boundaries(curves[..., 0], curves[..., 1], keep, c.max_duration)
         segments, scores = best_of_grid(pairs, allowed, c.proposals)
-        confidence = self.confidence(F.relu(self.hidden(self.proposal_features(curves * keep, segments)))).squeeze(-1)
+        confidence = self.confidence(
+            F.relu(self.hidden(self.proposal_features(curves * keep, segments)))
+        ).squeeze(-1)
         return (logits, segments, scores, confidence), segments, scores * confidence.detach().sigmoid()
 
-    def proposal_loss(self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor) -> dict[str, Tensor]:
+    def proposal_loss(
+        self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor
+    ) -> dict[str, Tensor]:
         logits, proposals, scores, confidence = outputs
         wanted = torch.stack([curve_targets(one, self.config.window) for one in segments])
-        overlap = torch.stack([interval_iou(mine[:, None], one[None]).amax(1) if len(one) else mine.new_zeros(len(mine))
-                               for mine, one in zip(proposals, segments)])
+        overlap = torch.stack(
+            [
+                interval_iou(mine[:, None], one[None]).amax(1) if len(one) else mine.new_zeros(len(mine))
+                for mine, one in zip(proposals, segments)
+            ]
+        )
         curves = sum(balanced_bce(logits[..., i], wanted[..., i] > 0.5, keep) for i in range(3))
         error = F.smooth_l1_loss(confidence.sigmoid(), overlap, reduction="none", beta=0.1)
-        return {"curves": curves, "confidence": self.config.confidence_weight * balanced_by_overlap(error, overlap, scores > 0)}
+        return {
+            "curves": curves,
+            "confidence": self.config.confidence_weight * balanced_by_overlap(error, overlap, scores > 0),
+        }

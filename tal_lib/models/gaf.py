@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.afsd import AFSD, AFSDConfig
-from tal_lib.models.blocks import TemporalConv, masked, to_keep
-from tal_lib.models.dense import cell_instances
-from tal_lib.models.local_global import GlobalContextBlock
-from tal_lib.models.pyramid import join_levels
-from tal_lib.models.registry import register
+from tal_lib.models.parts.attention import GlobalContextBlock
+from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
+from tal_lib.models.parts.dense import cell_instances
+from tal_lib.models.parts.pyramid import join_levels
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,11 @@ class IntraAttention(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = self.steps(x, keep)
-        mean = x.mean(1, keepdim=True) if keep is None else (x * keep).sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
+        mean = (
+            x.mean(1, keepdim=True)
+            if keep is None
+            else (x * keep).sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
+        )
         return x * (1 + logits.sigmoid() * self.channels(mean).sigmoid()), logits
 
 
@@ -73,7 +77,9 @@ class AttentionVAE(nn.Module):
     def __init__(self, width: int, code: int, hidden: int, prior_scale: float):
         super().__init__()
         self.code, self.prior_scale = code, prior_scale
-        net = lambda inputs, outputs: nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))  # noqa: E731
+        net = lambda inputs, outputs: nn.Sequential(
+            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+        )  # noqa: E731
         self.encoder, self.decoder = net(width + 1, 2 * code), net(code + 1, width)
 
     def generative_loss(self, x: Tensor, attention: Tensor, divergence_weight: float) -> Tensor:
@@ -82,7 +88,9 @@ class AttentionVAE(nn.Module):
         log_variance = log_variance.clamp(-8, 8)
         z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         reconstruction = (self.decoder(torch.cat([z, attention], 1)) - x).square().mean()
-        return reconstruction + divergence_weight * normal_divergence(mean, log_variance, self.prior_scale * attention)
+        return reconstruction + divergence_weight * normal_divergence(
+            mean, log_variance, self.prior_scale * attention
+        )
 
     def attention_loss(self, x: Tensor, attention: Tensor) -> Tensor:
         """Error of what the fixed decoder makes of λ alone, through the prior's mean: teaches λ."""
@@ -97,7 +105,11 @@ def normal_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) ->
     return 0.5 * (log_variance.exp() + (mean - prior_mean).square() - 1 - log_variance).mean()
 
 
-@register("gaf", paper=GAFConfig(hidden=512, code=128), compact=GAFConfig(width=128, head_width=128, groups=16, contrast_weight=0.0))
+@register(
+    "gaf",
+    paper=GAFConfig(hidden=512, code=128),
+    compact=GAFConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
+)
 class GAF(AFSD):
     """forward: as AFSD, then logits of λ (B, T, 1) and the embedded features (B, T, C)."""
 
@@ -136,7 +148,9 @@ class GAF(AFSD):
         losses["foreground"] = foreground.detach()
         if c.generative_weight:
             x, attention = embedded[valid].detach(), logits[valid].sigmoid()
-            generative = self.vae.generative_loss(x, attention.detach(), c.divergence_weight) + self.vae.attention_loss(x, attention)
+            generative = self.vae.generative_loss(
+                x, attention.detach(), c.divergence_weight
+            ) + self.vae.attention_loss(x, attention)
             losses["total"] = losses["total"] + c.generative_weight * generative
             losses["generative"] = generative.detach()
         return losses

@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import DepthwiseConv, DropPath, TemporalConv, attend, halve, masked, max_pool
-from tal_lib.models.losses import diou
-from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
-from tal_lib.models.registry import register
+from tal_lib.models.parts.assignment import Points
+from tal_lib.models.parts.attention import GlobalContextBlock
+from tal_lib.models.parts.blocks import DropPath
+from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked, max_pool
+from tal_lib.models.parts.losses import diou
+from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,9 @@ class LocalGlobalConfig(PyramidConfig):
     """Options of local_global."""
 
     heads: int = 4
-    latents: int = 16  # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
+    latents: int = (
+        16  # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
+    )
     kernels: tuple[int, ...] = (3, 7)  # of the local block's depthwise convolutions
     stem_blocks: int = 2
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
@@ -46,31 +50,6 @@ class LocalTemporalBlock(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         x = masked(x, keep)
         return F.relu(sum(conv(x) for conv in self.convs))
-
-
-class GlobalContextBlock(nn.Module):
-    """Multi-head attention through a few latents: they read the recording, then every step reads them.
-
-    (B, T, C) → same, in O(T · latents).
-    """
-
-    def __init__(self, channels: int, heads: int, latents: int):
-        super().__init__()
-        self.heads = heads
-        self.latents = nn.Parameter(torch.randn(latents, channels) * channels**-0.5)
-        self.read = nn.Linear(channels, 2 * channels)  # keys and values of the steps
-        self.write = nn.Linear(channels, 2 * channels)  # keys and values of the latents
-        self.query = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        batch = x.shape[0]
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, ·, d)
-        bias = None if keep is None else torch.where(keep > 0, 0.0, -1e4).to(x.dtype).transpose(1, 2).unsqueeze(1)
-        keys, values = self.read(x).chunk(2, -1)
-        latents = attend(split(self.latents.expand(batch, -1, -1)), split(keys), split(values), bias)
-        latents = latents.transpose(1, 2).flatten(2) + self.latents
-        keys, values = self.write(latents).chunk(2, -1)
-        return attend(split(self.query(x)), split(keys), split(values)).transpose(1, 2).flatten(2)
 
 
 class Pool(nn.Module):
@@ -98,7 +77,9 @@ class LocalGlobalBlock(nn.Module):
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
         near, far = self.norm(x).chunk(2, -1)
-        both = torch.cat([self.local_block(near, keep), self.global_block(far, keep) if self.global_block else far], -1)
+        both = torch.cat(
+            [self.local_block(near, keep), self.global_block(far, keep) if self.global_block else far], -1
+        )
         return self.drop(x, masked(self.out(F.gelu(self.fuse(both))), keep)), keep
 
 
@@ -150,10 +131,13 @@ class LocalGlobal(PyramidDetector):
     def decode(self, outputs, points: Points, at: At) -> Tensor:
         """The two heads' answers, weighed by their confidences."""
         weight = outputs[3][at.batch, at.row].softmax(-1)
-        return (weight[:, :1] * self.decode_boundary(outputs, points, at)
-                + weight[:, 1:] * self.decode_segment(outputs, points, at))
+        return weight[:, :1] * self.decode_boundary(outputs, points, at) + weight[
+            :, 1:
+        ] * self.decode_segment(outputs, points, at)
 
     def regression_loss(self, outputs, points: Points, at: At, targets: Tensor) -> Tensor:
-        fused, boundary, segment = (diou(decode(outputs, points, at), targets) for decode in
-                                    (self.decode, self.decode_boundary, self.decode_segment))
+        fused, boundary, segment = (
+            diou(decode(outputs, points, at), targets)
+            for decode in (self.decode, self.decode_boundary, self.decode_segment)
+        )
         return fused + 0.5 * (boundary + segment)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import exporting
 from tal_lib.models.bmn import ACTIVITYNET, BMN, COMPACT, BMNConfig
-from tal_lib.models.registry import register
-from tal_lib.models.tcanet import LGTE
+from tal_lib.models.parts.attention import LGTE
+from tal_lib.models.parts.conv import exporting
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +33,20 @@ class AxialAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm, self.qkv, self.mix = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm, self.qkv, self.mix = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.qkv(self.norm(x))
         if exporting():  # ONNX wants its attention in four axes
             rows = rows.flatten(0, -3)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for part in rows.chunk(3, -1))
-        return x + self.mix(F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2)).reshape(x.shape)
+        return x + self.mix(F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2)).reshape(
+            x.shape
+        )
 
 
 class ProposalRelation(nn.Module):
@@ -54,15 +60,21 @@ class ProposalRelation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         steps, durations = x.shape[1:3]
-        blocks = F.avg_pool2d(x.permute(0, 3, 1, 2), self.block, ceil_mode=True, count_include_pad=False).permute(0, 2, 3, 1)
+        blocks = F.avg_pool2d(
+            x.permute(0, 3, 1, 2), self.block, ceil_mode=True, count_include_pad=False
+        ).permute(0, 2, 3, 1)
         y = self.over_durations(self.down(blocks))
         y = self.up(self.over_starts(y.transpose(1, 2)).transpose(1, 2))
         y = y.repeat_interleave(self.block, 1).repeat_interleave(self.block, 2)[:, :steps, :durations]
         return x + y
 
 
-@register("prn", paper=PRNConfig(), compact=PRNConfig(**COMPACT, heads=4, relation_width=48, relation_heads=4),
-          paper_activitynet=PRNConfig(**ACTIVITYNET))
+@register(
+    "prn",
+    paper=PRNConfig(),
+    compact=PRNConfig(**COMPACT, heads=4, relation_width=48, relation_heads=4),
+    paper_activitynet=PRNConfig(**ACTIVITYNET),
+)
 class PRN(BMN):
     """Outputs are BMN's."""
 
@@ -72,7 +84,9 @@ class PRN(BMN):
         super().build_network()
         c = self.config
         self.encoder = LGTE(c.width, c.heads, c.attention_window, 2 * c.width)
-        self.relation = ProposalRelation(c.sampled_width, c.relation_width, c.relation_heads, c.relation_block)
+        self.relation = ProposalRelation(
+            c.sampled_width, c.relation_width, c.relation_heads, c.relation_block
+        )
 
     def encode(self, x: Tensor, keep: Tensor) -> Tensor:
         return self.encoder(super().encode(x, keep), keep)

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
-from tal_lib.models.blocks import ConvNormReLU, masked, to_keep
-from tal_lib.models.detector import Candidates, Detector, DetectorConfig
-from tal_lib.models.losses import interval_iou
-from tal_lib.models.nms import nms
-from tal_lib.models.proposals import balanced_bce, moved, region_targets
-from tal_lib.models.registry import register
-from tal_lib.models.sampling import sample_segments
-from tal_lib.models.segment_classifier import IGNORED, classification_loss
+from tal_lib.models.parts.blocks import ConvNormReLU
+from tal_lib.models.parts.candidates import Candidates
+from tal_lib.models.parts.conv import masked, to_keep
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.proposals import balanced_bce, moved, region_targets
+from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.sampling import sample_segments
+from tal_lib.models.parts.segment_classifier import IGNORED, classification_loss
+from tal_lib.segments import interval_iou, nms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,9 @@ class SSNConfig(DetectorConfig):
 
     width: int = 512
     actionness: str = "binary"  # one curve, or one a class
-    levels: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))  # of water, and of the share that is wet
+    levels: tuple[float, ...] = tuple(
+        round(0.05 * i, 2) for i in range(1, 20)
+    )  # of water, and of the share that is wet
     duplicate_tiou: float = 0.95  # proposals closer than this are one
     proposals: int = 400  # a recording
     part_points: int = 8  # samples averaged in each part of the pyramid
@@ -60,11 +63,15 @@ def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
             seed, last = np.arange(some, min(some + 256, len(first)))[:, None], np.arange(some, len(first))
             length = np.maximum(end[last] - first[seed], 1)
             share = np.where(last >= seed, (wet[last + 1] - wet[seed]) / length, np.inf)
-            lowest = np.minimum.accumulate(share, axis=1)  # grouping stops at the first basin that dilutes too much
+            lowest = np.minimum.accumulate(
+                share, axis=1
+            )  # grouping stops at the first basin that dilutes too much
             for least in levels:
                 found.append(first[seed[:, 0]] * (len(curve) + 1) + end[some + (lowest >= least).sum(1) - 1])
     each = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
-    return np.stack(np.divmod(each, len(curve) + 1), 1).astype(np.float32) - 0.5  # step t is [t − 0.5, t + 0.5]
+    return (
+        np.stack(np.divmod(each, len(curve) + 1), 1).astype(np.float32) - 0.5
+    )  # step t is [t − 0.5, t + 0.5]
 
 
 def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -73,11 +80,17 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
     first, end = (segments + 0.5).astype(int).T
     flank = np.maximum(1, (end - first) // 2)
     total = lambda a, b: sums[np.clip(b, 0, len(curve))] - sums[np.clip(a, 0, len(curve))]  # noqa: E731
-    return total(first, end) / (end - first) - (total(first - flank, first) + total(end, end + flank)) / (2 * flank)
+    return total(first, end) / (end - first) - (total(first - flank, first) + total(end, end + flank)) / (
+        2 * flank
+    )
 
 
-@register("ssn", paper=SSNConfig(), compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
-          paper_activitynet=SSNConfig())
+@register(
+    "ssn",
+    paper=SSNConfig(),
+    compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
+    paper_activitynet=SSNConfig(),
+)
 class SSN(Detector):
     """forward: actionness logits (B, T, 1 or K), features (B, T, C), segments (B, P, 2) in steps, which exist (B, P), and of each
     activity logits (B, P, K + 1), completeness (B, P, K), class-wise shift and log scale (B, P, K, 2).
@@ -92,7 +105,10 @@ class SSN(Detector):
         self.actionness = nn.Linear(width, 1 if config.actionness == "binary" else num_classes)
         self.drop = nn.Dropout(0.5)
         self.activity = nn.Linear(3 * width, num_classes + 1)  # class K is background
-        self.completeness, self.regression = nn.Linear(5 * width, num_classes), nn.Linear(5 * width, 2 * num_classes)
+        self.completeness, self.regression = (
+            nn.Linear(5 * width, num_classes),
+            nn.Linear(5 * width, 2 * num_classes),
+        )
         for layer in (self.activity, self.completeness, self.regression):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
@@ -116,10 +132,14 @@ class SSN(Detector):
         for index, one in enumerate(curves.float().cpu().numpy()):
             found = [actionness_groups(curve, c.levels) for curve in one.T]
             scores = [contrast(curve, segments) for curve, segments in zip(one.T, found)]
-            kept, _, _ = nms(np.concatenate(found), np.concatenate(scores) + 1, tiou_threshold=c.duplicate_tiou,
-                             max_detections=c.proposals)
-            segments[index, :len(kept)] = torch.from_numpy(kept).to(segments)
-            exist[index, :len(kept)] = True
+            kept, _, _ = nms(
+                np.concatenate(found),
+                np.concatenate(scores) + 1,
+                tiou_threshold=c.duplicate_tiou,
+                max_detections=c.proposals,
+            )
+            segments[index, : len(kept)] = torch.from_numpy(kept).to(segments)
+            exist[index, : len(kept)] = True
         return segments, exist
 
     def classify(self, x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,18 +155,28 @@ class SSN(Detector):
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         actionness, x, proposals, exist, *answers = outputs
         steps, parts = batch.mask.shape[1], []
-        inside = torch.stack([self.actionness_targets(*one, steps) for one in zip(batch.segments, batch.labels)])
-        losses = {"actionness": balanced_bce(actionness, inside > 0.5, batch.mask[..., None].expand_as(actionness))}
+        inside = torch.stack(
+            [self.actionness_targets(*one, steps) for one in zip(batch.segments, batch.labels)]
+        )
+        losses = {
+            "actionness": balanced_bce(actionness, inside > 0.5, batch.mask[..., None].expand_as(actionness))
+        }
         for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
             if not len(segments):
                 continue
             some = exist[index]
             own = training_segments(segments)
-            extra = [part.float() for part in self.classify(x[index:index + 1], own[None])]
-            parts.append((*roles(torch.cat([proposals[index][some], own]), segments, labels),
-                          *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra))))
+            extra = [part.float() for part in self.classify(x[index : index + 1], own[None])]
+            parts.append(
+                (
+                    *roles(torch.cat([proposals[index][some], own]), segments, labels),
+                    *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra)),
+                )
+            )
         if parts:
-            role, label, target, segment, activity, completeness, regression = (torch.cat(part) for part in zip(*parts))
+            role, label, target, segment, activity, completeness, regression = (
+                torch.cat(part) for part in zip(*parts)
+            )
             losses |= self.proposal_losses(role, label, target, segment, activity, completeness, regression)
         return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
 
@@ -154,9 +184,13 @@ class SSN(Detector):
         """(T, 1 or K)."""
         if self.config.actionness == "binary":
             return region_targets(segments, steps)[:, None]
-        return torch.stack([region_targets(segments[labels == label], steps) for label in range(self.num_classes)], 1)
+        return torch.stack(
+            [region_targets(segments[labels == label], steps) for label in range(self.num_classes)], 1
+        )
 
-    def proposal_losses(self, role, label, target, segment, activity, completeness, regression) -> dict[str, Tensor]:
+    def proposal_losses(
+        self, role, label, target, segment, activity, completeness, regression
+    ) -> dict[str, Tensor]:
         """Activity of complete and background proposals, completeness by hinge with the hardest incomplete, location of complete."""
         c = self.config
         complete, incomplete, background = (role == name for name in (COMPLETE, INCOMPLETE, BACKGROUND))
@@ -171,21 +205,34 @@ class SSN(Detector):
         length = segment[:, 1] - segment[:, 0]
         scale = ((target[:, 1] - target[:, 0]) / length).clamp(min=1e-3).log()
         wanted = torch.stack([(target.mean(1) - segment.mean(1)) / length, scale], 1)
-        location = F.smooth_l1_loss(regression[at, label][complete], wanted[complete], reduction="sum", beta=0.1)
-        return {"activity": entropy, "completeness": c.completeness_weight * hinge,
-                "location": c.regression_weight * location / complete.sum().clamp(min=1)}
+        location = F.smooth_l1_loss(
+            regression[at, label][complete], wanted[complete], reduction="sum", beta=0.1
+        )
+        return {
+            "activity": entropy,
+            "completeness": c.completeness_weight * hinge,
+            "location": c.regression_weight * location / complete.sum().clamp(min=1),
+        }
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         """Activity probability × exp(completeness), at the class's own location."""
         _, _, segments, exist, activity, completeness, regression = outputs
         found = []
         for index, valid in enumerate(mask.sum(1).tolist()):
-            chance = activity[index].softmax(-1)[:, :-1] * (completeness[index] - 1).exp() * exist[index][:, None]
+            chance = (
+                activity[index].softmax(-1)[:, :-1] * (completeness[index] - 1).exp() * exist[index][:, None]
+            )
             row, label = (chance > self.config.post.score_threshold).nonzero(as_tuple=True)
             segment, (shift, scale) = segments[index][row], regression[index][row, label].unbind(-1)
             length = segment[:, 1] - segment[:, 0]
             centre, half = segment.mean(1) + shift * length, length * scale.clamp(-2, 2).exp() / 2
-            found.append(Candidates(torch.stack([centre - half, centre + half], 1).clamp(-0.5, valid - 0.5), chance[row, label], label))
+            found.append(
+                Candidates(
+                    torch.stack([centre - half, centre + half], 1).clamp(-0.5, valid - 0.5),
+                    chance[row, label],
+                    label,
+                )
+            )
         return found
 
 
@@ -208,7 +255,10 @@ def roles(proposals: Tensor, segments: Tensor, labels: Tensor):
     Source: section 4.2.
     """
     overlap, best = interval_iou(proposals[:, None], segments).max(1)
-    shared = (torch.minimum(proposals[:, None, 1], segments[:, 1]) - torch.maximum(proposals[:, None, 0], segments[:, 0])).clamp(min=0)
+    shared = (
+        torch.minimum(proposals[:, None, 1], segments[:, 1])
+        - torch.maximum(proposals[:, None, 0], segments[:, 0])
+    ).clamp(min=0)
     contained, around = (shared / (proposals[:, 1:] - proposals[:, :1]).clamp(min=1e-6)).max(1)
     role = torch.full_like(best, UNUSED)
     role[(overlap < 0.3) & (contained >= 0.8)] = INCOMPLETE

@@ -18,12 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import ConvNormReLU, TemporalConv, attend, masked, to_keep
-from tal_lib.models.dense import cell_instances, group_runs, instance_labels
-from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
-from tal_lib.models.language import LanguageConfig, ReadsNames, TextSimilarity
-from tal_lib.models.proposals import balanced_bce, cut, window_starts
-from tal_lib.models.registry import register
+from tal_lib.models.parts.attention import attend
+from tal_lib.models.parts.blocks import ConvNormReLU
+from tal_lib.models.parts.candidates import Candidates, PostProcess
+from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
+from tal_lib.models.parts.dense import cell_instances, group_runs, instance_labels
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.language import LanguageConfig, ReadsNames, TextSimilarity
+from tal_lib.models.parts.proposals import balanced_bce, cut, window_starts
+from tal_lib.models.parts.registry import register
 
 TENTHS = tuple(i / 10 for i in range(10))
 
@@ -39,7 +42,9 @@ class StaleConfig(DetectorConfig, LanguageConfig):
     heads: int = 4
     query_layers: int = 2  # of the transformer that finds the foreground
     mask_width: int = 256
-    relative_masks: bool = False  # masks count from their step, with a product of embeddings for every pair of steps
+    relative_masks: bool = (
+        False  # masks count from their step, with a product of embeddings for every pair of steps
+    )
     dropout: float = 0.2
     text_dropout: float = 0.3
     scale: float = 100.0  # of the cosine
@@ -122,10 +127,24 @@ def middle_windows(steps: int, windows: int, stride: int, window: int, device=No
 @register(
     "stale",
     paper=StaleConfig(text="clip", post=PostProcess(nms_sigma=0.6, voting_tiou=0.0)),
-    compact=StaleConfig(window=128, overlap=64, width=128, mask_width=128, embedding_layers=2, relative_masks=True, scale=20.0,
-                        learn_scale=True, post=PostProcess(nms_sigma=0.6)),
-    paper_50=StaleConfig(text="clip", step_weight=0.1, recording_weight=1.0, consistency_weight=0.1,
-                         post=PostProcess(nms_sigma=0.6, voting_tiou=0.0)),
+    compact=StaleConfig(
+        window=128,
+        overlap=64,
+        width=128,
+        mask_width=128,
+        embedding_layers=2,
+        relative_masks=True,
+        scale=20.0,
+        learn_scale=True,
+        post=PostProcess(nms_sigma=0.6),
+    ),
+    paper_50=StaleConfig(
+        text="clip",
+        step_weight=0.1,
+        recording_weight=1.0,
+        consistency_weight=0.1,
+        post=PostProcess(nms_sigma=0.6, voting_tiou=0.0),
+    ),
 )
 class STALE(ReadsNames, Detector):
     """forward: of W windows of T steps a recording, class logits (B · W, T, K + 1; background last), foreground logits (B · W, T), mask
@@ -138,12 +157,18 @@ class STALE(ReadsNames, Detector):
         super().__init__(config, input_dim, num_classes)
         c = config
         if c.embedding_layers:
-            self.embedding = nn.ModuleList(ConvNormReLU(input_dim if i == 0 else c.width, c.width) for i in range(c.embedding_layers))
+            self.embedding = nn.ModuleList(
+                ConvNormReLU(input_dim if i == 0 else c.width, c.width) for i in range(c.embedding_layers)
+            )
         else:
-            self.embedding = nn.ModuleList([TemporalConv(input_dim, c.width, 1)] if input_dim != c.width else [])
+            self.embedding = nn.ModuleList(
+                [TemporalConv(input_dim, c.width, 1)] if input_dim != c.width else []
+            )
         self.snippet = Attention(c.width, c.heads, c.dropout)
         self.query = nn.Parameter(torch.randn(1, 1, c.width) * c.width**-0.5)
-        self.query_layers = nn.ModuleList(QueryLayer(c.width, c.heads, c.dropout) for _ in range(c.query_layers))
+        self.query_layers = nn.ModuleList(
+            QueryLayer(c.width, c.heads, c.dropout) for _ in range(c.query_layers)
+        )
         self.query_out = nn.Linear(c.width, c.width)
         dim = self.begin_text()
         self.to_text = nn.Linear(c.width, dim) if dim != c.width else nn.Identity()
@@ -152,7 +177,10 @@ class STALE(ReadsNames, Detector):
         self.adapter_scale = nn.Parameter(torch.full((dim,), 0.1))
         self.similarity = TextSimilarity(c.scale, learned=c.learn_scale)
         outputs = 2 * c.window - 1 if c.relative_masks else c.window
-        self.mask_conv, self.mask_out = TemporalConv(c.width, c.mask_width), TemporalConv(c.mask_width, outputs, 1)
+        self.mask_conv, self.mask_out = (
+            TemporalConv(c.width, c.mask_width),
+            TemporalConv(c.mask_width, outputs, 1),
+        )
         if c.relative_masks:
             self.mask_pair = nn.Linear(c.width, 2 * c.mask_width)
 
@@ -206,7 +234,9 @@ class STALE(ReadsNames, Detector):
         at = torch.arange(steps, device=batch.mask.device, dtype=torch.float32)
         instances = [cell_instances(at, segments) for segments in batch.segments]
         labels = [instance_labels(one, own, self.num_classes) for one, own in zip(instances, batch.labels)]
-        table = torch.stack([batch.mask, torch.stack(instances) + 1, torch.stack(labels)], -1).float()  # zero beyond the end
+        table = torch.stack(
+            [batch.mask, torch.stack(instances) + 1, torch.stack(labels)], -1
+        ).float()  # zero beyond the end
         windows = cut(table, self.starts(steps, table.device), self.config.window, self.config.overlap).long()
         return windows[..., 0] > 0, windows[..., 1] - 1, windows[..., 2]
 
@@ -221,15 +251,21 @@ class STALE(ReadsNames, Detector):
         if not some.any():
             return logits.sum() * 0
         mean = pooled(logits[..., :-1], foreground.sigmoid() * valid)[some]
-        return focal_cross_entropy(mean, present[some] / present[some].sum(1, keepdim=True), self.config.gamma).mean()
+        return focal_cross_entropy(
+            mean, present[some] / present[some].sum(1, keepdim=True), self.config.gamma
+        ).mean()
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         logits, _, masks, _ = outputs
         return self.decode(logits.softmax(-1)[..., :-1], masks.sigmoid(), mask)
 
-    def candidates_together(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
+    def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
-        return self.decode(mean(one[0].softmax(-1)[..., :-1] for one in outputs), mean(one[2].sigmoid() for one in outputs), mask)
+        return self.decode(
+            mean(one[0].softmax(-1)[..., :-1] for one in outputs),
+            mean(one[2].sigmoid() for one in outputs),
+            mask,
+        )
 
     def decode(self, probabilities: Tensor, masks: Tensor, mask: Tensor) -> list[Candidates]:
         """Class probabilities (B · W, T, K) and masks (B · W, T, T) of windows → candidates.
@@ -249,10 +285,17 @@ class STALE(ReadsNames, Detector):
             first, last, _, label = group_runs(scores, c.class_thresholds)
             best = best_step(scores, first, last, label)
             best, label = torch.stack([best, label]).unique(dim=1)
-            segments, agreement = mask_runs(rows[best], (at - origin)[best], (steps - origin)[best], c.mask_thresholds)
+            segments, agreement = mask_runs(
+                rows[best], (at - origin)[best], (steps - origin)[best], c.mask_thresholds
+            )
             times = len(c.mask_thresholds)
-            found.append(Candidates(segments + origin[best].repeat(times)[:, None], scores[best, label].repeat(times) * agreement,
-                                    label.repeat(times)))
+            found.append(
+                Candidates(
+                    segments + origin[best].repeat(times)[:, None],
+                    scores[best, label].repeat(times) * agreement,
+                    label.repeat(times),
+                )
+            )
         return found
 
 
@@ -293,10 +336,14 @@ def mask_runs(rows: Tensor, at: Tensor, end: Tensor, thresholds: tuple[float, ..
     segments, agreement = [], []
     for threshold in thresholds:
         out = (rows <= threshold) | (position >= end[:, None])
-        first = torch.where(out & (position <= at[:, None]), position, -1).amax(1) + 1  # after the last step outside before it
+        first = (
+            torch.where(out & (position <= at[:, None]), position, -1).amax(1) + 1
+        )  # after the last step outside before it
         last = torch.where(out & (position >= at[:, None]), position, rows.shape[1]).amin(1) - 1
         inside = (position >= first[:, None]) & (position <= last[:, None])
         segments.append(torch.stack([first - 0.5, last + 0.5], 1))
         within = (rows * inside).sum(1)
-        agreement.append(within / (inside.sum(1) + (rows * (position < end[:, None])).sum(1) - within).clamp(min=1e-6))
+        agreement.append(
+            within / (inside.sum(1) + (rows * (position < end[:, None])).sum(1) - within).clamp(min=1e-6)
+        )
     return torch.cat(segments).to(rows.dtype), torch.cat(agreement)

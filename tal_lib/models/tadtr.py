@@ -13,11 +13,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import MaskedGroupNorm, ceil_div, exporting, masked, to_keep
-from tal_lib.models.detector import Candidates, Detector, DetectorConfig, PostProcess
-from tal_lib.models.losses import interval_iou, sigmoid_focal
-from tal_lib.models.registry import register
-from tal_lib.models.sampling import sample_linear
+from tal_lib.models.parts.blocks import MaskedGroupNorm
+from tal_lib.models.parts.candidates import Candidates, PostProcess
+from tal_lib.models.parts.conv import ceil_div, exporting, masked, to_keep
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.losses import sigmoid_focal
+from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.sampling import sample_linear
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +70,17 @@ class DeformableAttention(nn.Module):
             side = torch.tensor([1.0, -1.0]).repeat(heads)[:heads]
             self.offsets.bias.copy_((side[:, None] * torch.arange(1, samples + 1)).flatten())
 
-    def forward(self, query: Tensor, memory: Tensor, centre: Tensor, width: Tensor | None, keep: Tensor | None) -> Tensor:
+    def forward(
+        self, query: Tensor, memory: Tensor, centre: Tensor, width: Tensor | None, keep: Tensor | None
+    ) -> Tensor:
         """Queries (S, Q, C) with reference centres (S, Q) and widths in steps, memory (S, L, C) → (S, Q, C).
 
         Offsets are in steps; with a width, in halves of it divided by the number of samples.
         """
         slices, queries, _ = query.shape
-        values = masked(self.values(memory), keep).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (S, H, L, d)
+        values = (
+            masked(self.values(memory), keep).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        )  # (S, H, L, d)
         offsets = self.offsets(query).unflatten(-1, (self.heads, self.samples))
         if width is not None:
             offsets = offsets / self.samples * width[..., None, None] * 0.5
@@ -90,7 +97,11 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = DeformableAttention(c.width, c.heads, c.samples)
         self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(c.width), nn.LayerNorm(c.width), nn.Dropout(c.dropout)
+        self.norm1, self.norm2, self.drop = (
+            nn.LayerNorm(c.width),
+            nn.LayerNorm(c.width),
+            nn.Dropout(c.dropout),
+        )
 
     def forward(self, x: Tensor, position: Tensor, centre: Tensor, keep: Tensor | None) -> Tensor:
         x = self.norm1(x + self.drop(self.attention(x + position, x, centre, None, keep)))
@@ -103,16 +114,24 @@ class DecoderLayer(nn.Module):
     def __init__(self, c: TadTRConfig):
         super().__init__()
         self.heads = c.heads
-        self.qk, self.v, self.mix = nn.Linear(c.width, 2 * c.width), nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
+        self.qk, self.v, self.mix = (
+            nn.Linear(c.width, 2 * c.width),
+            nn.Linear(c.width, c.width),
+            nn.Linear(c.width, c.width),
+        )
         self.attention = DeformableAttention(c.width, c.heads, c.samples)
         self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
         self.norms, self.drop = nn.ModuleList(nn.LayerNorm(c.width) for _ in range(3)), nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, position: Tensor, memory: Tensor, centre: Tensor, width: Tensor, keep: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, position: Tensor, memory: Tensor, centre: Tensor, width: Tensor, keep: Tensor | None
+    ) -> Tensor:
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
         q, k = map(split, self.qk(x + position).chunk(2, -1))
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-        x = self.norms[0](x + self.drop(self.mix((scores.softmax(-1) @ split(self.v(x))).transpose(1, 2).flatten(2))))
+        x = self.norms[0](
+            x + self.drop(self.mix((scores.softmax(-1) @ split(self.v(x))).transpose(1, 2).flatten(2)))
+        )
         x = self.norms[1](x + self.drop(self.attention(x + position, memory, centre, width, keep)))
         return self.norms[2](x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
 
@@ -123,7 +142,9 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return torch.log(x / (1 - x))
 
 
-def match(class_logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, c: TadTRConfig) -> tuple[Tensor, Tensor]:
+def match(
+    class_logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, c: TadTRConfig
+) -> tuple[Tensor, Tensor]:
     """One-to-one assignment of least cost between predictions and annotations of a slice (Hungarian method).
 
     Args:
@@ -135,8 +156,11 @@ def match(class_logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, 
     p = class_logits.sigmoid()
     positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
     negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
-    cost = (c.cost_class * (positive - negative)[:, labels] + c.cost_l1 * torch.cdist(boxes, targets, p=1)
-            - c.cost_iou * interval_iou(to_segments(boxes)[:, None], to_segments(targets)[None]))
+    cost = (
+        c.cost_class * (positive - negative)[:, labels]
+        + c.cost_l1 * torch.cdist(boxes, targets, p=1)
+        - c.cost_iou * interval_iou(to_segments(boxes)[:, None], to_segments(targets)[None])
+    )
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
     return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
 
@@ -150,10 +174,23 @@ def to_segments(boxes: Tensor) -> Tensor:
 @register(
     "tadtr",
     paper=TadTRConfig(post=PostProcess(nms="soft", voting_tiou=0.0)),
-    compact=TadTRConfig(width=128, heads=4, feed_forward=256, encoder_layers=2, decoder_layers=3, queries=24, train_overlap=0.25,
-                        post=PostProcess(nms="soft", voting_tiou=0.0)),
-    paper_activitynet=TadTRConfig(slice_steps=192, queries=10, train_overlap=0.0, test_overlap=0.0,
-                                  post=PostProcess(max_detections=100, nms="soft", voting_tiou=0.0)),
+    compact=TadTRConfig(
+        width=128,
+        heads=4,
+        feed_forward=256,
+        encoder_layers=2,
+        decoder_layers=3,
+        queries=24,
+        train_overlap=0.25,
+        post=PostProcess(nms="soft", voting_tiou=0.0),
+    ),
+    paper_activitynet=TadTRConfig(
+        slice_steps=192,
+        queries=10,
+        train_overlap=0.0,
+        test_overlap=0.0,
+        post=PostProcess(max_detections=100, nms="soft", voting_tiou=0.0),
+    ),
 )
 class TadTR(Detector):
     """forward: features (B, D, T) → class logits (B, S, layers, Q, K), boxes (B, S, layers, Q, 2) and actionness (B, S, Q).
@@ -166,24 +203,42 @@ class TadTR(Detector):
     def __init__(self, config: TadTRConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)
         c = config
-        self.reduce, self.norm = nn.Linear(input_dim, c.width), MaskedGroupNorm(min(32, c.width // 4), c.width)
+        self.reduce, self.norm = (
+            nn.Linear(input_dim, c.width),
+            MaskedGroupNorm(min(32, c.width // 4), c.width),
+        )
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
         self.query = nn.Parameter(torch.randn(c.queries, 2 * c.width))  # content and position
         self.reference = nn.Linear(c.width, 2)
         self.classify = nn.ModuleList(nn.Linear(c.width, num_classes) for _ in self.decoder)
-        self.refine = nn.ModuleList(nn.Sequential(nn.Linear(c.width, c.width), nn.ReLU(), nn.Linear(c.width, c.width), nn.ReLU(),
-                                                  nn.Linear(c.width, 2)) for _ in self.decoder)
+        self.refine = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(c.width, c.width),
+                nn.ReLU(),
+                nn.Linear(c.width, c.width),
+                nn.ReLU(),
+                nn.Linear(c.width, 2),
+            )
+            for _ in self.decoder
+        )
         for head, box in zip(self.classify, self.refine):
             nn.init.constant_(head.bias, -math.log((1 - c.prior) / c.prior))
             nn.init.zeros_(box[-1].weight)
             nn.init.zeros_(box[-1].bias)
         nn.init.constant_(self.refine[0][-1].bias[1:], -2.0)  # begin with short segments
-        self.actionness = nn.Sequential(nn.Linear(c.roi_bins * c.width, c.width), nn.ReLU(), nn.Linear(c.width, c.width), nn.ReLU(),
-                                        nn.Linear(c.width, 1))
+        self.actionness = nn.Sequential(
+            nn.Linear(c.roi_bins * c.width, c.width),
+            nn.ReLU(),
+            nn.Linear(c.width, c.width),
+            nn.ReLU(),
+            nn.Linear(c.width, 1),
+        )
         step = torch.arange(c.slice_steps)[:, None]
         wave = step / 10_000 ** (torch.arange(0, c.width, 2) / c.width)
-        self.register_buffer("position", torch.stack([wave.sin(), wave.cos()], -1).flatten(1), persistent=False)
+        self.register_buffer(
+            "position", torch.stack([wave.sin(), wave.cos()], -1).flatten(1), persistent=False
+        )
 
     def slices(self, steps: int) -> list[int]:
         """First step of each slice; training uses more overlap than inference."""
@@ -201,7 +256,12 @@ class TadTR(Detector):
         batch, _, steps = features.shape
         valid = features.new_ones(batch, steps, 1) if mask is None else to_keep(mask, features)
         count, stride = self.slicing(steps if exporting() else int(steps))
-        cut = lambda x: F.pad(x, (0, 0, 0, c.slice_steps)).unfold(1, c.slice_steps, stride)[:, :count].transpose(2, 3).flatten(0, 1)  # noqa: E731
+        cut = lambda x: (
+            F.pad(x, (0, 0, 0, c.slice_steps))
+            .unfold(1, c.slice_steps, stride)[:, :count]
+            .transpose(2, 3)
+            .flatten(0, 1)
+        )  # noqa: E731
         keep = cut(valid)
         x = cut(self.reduce(features.transpose(1, 2)) * valid)
         x = masked(self.norm(x, keep), keep)
@@ -221,7 +281,11 @@ class TadTR(Detector):
             boxes.append(box)
             box = box.detach()
         quality = self.look_again(memory, boxes[-1].detach()).unflatten(0, (batch, -1))
-        return (torch.stack(classes, 1).unflatten(0, (batch, -1)), torch.stack(boxes, 1).unflatten(0, (batch, -1)), quality)
+        return (
+            torch.stack(classes, 1).unflatten(0, (batch, -1)),
+            torch.stack(boxes, 1).unflatten(0, (batch, -1)),
+            quality,
+        )
 
     def look_again(self, memory: Tensor, boxes: Tensor) -> Tensor:
         """Actionness regression: RoIAlign over the widened segment → how well it fits; logits (S, Q)."""
@@ -232,7 +296,9 @@ class TadTR(Detector):
         region = sample_linear(memory, at.flatten(1)).unflatten(1, at.shape[1:])  # (S, Q, bins, C)
         return self.actionness(region.flatten(2)).squeeze(-1)
 
-    def slice_targets(self, start: int, valid_steps: int, segments: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def slice_targets(
+        self, start: int, valid_steps: int, segments: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Annotations of a slice: centre and width as shares of it, and labels; those cut too short are left out."""
         end = min(self.config.slice_steps, valid_steps - start)
         inside = (segments + 0.5 - start).clamp(0, max(end, 0))  # step t covers [t, t + 1) of the slice
@@ -250,7 +316,9 @@ class TadTR(Detector):
         valid = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
         chosen, wanted, fits, total = [], [], torch.zeros_like(quality), 0
         with torch.no_grad():
-            for b, (steps, segments, labels) in enumerate(zip(batch.mask.sum(1).tolist(), batch.segments, batch.labels)):
+            for b, (steps, segments, labels) in enumerate(
+                zip(batch.mask.sum(1).tolist(), batch.segments, batch.labels)
+            ):
                 for s, start in enumerate(starts):
                     if start >= steps:
                         continue
@@ -267,16 +335,27 @@ class TadTR(Detector):
                     overlap = interval_iou(to_segments(boxes[b, s, -1])[:, None], to_segments(targets)[None])
                     fits[b, s] = overlap.max(1).values
         norm = max(1, total)
-        found = boxes[tuple(torch.tensor(chosen, device=boxes.device).T)] if chosen else boxes.flatten(0, -2)[:0]
+        found = (
+            boxes[tuple(torch.tensor(chosen, device=boxes.device).T)] if chosen else boxes.flatten(0, -2)[:0]
+        )
         wanted = torch.cat(wanted) if wanted else found
         classification = sigmoid_focal(logits, classes)[valid].sum() / norm
         distance = (found - wanted).abs().sum() / norm
         overlap = (1 - interval_iou(to_segments(found), to_segments(wanted))).sum() / norm
         actionness = (quality.sigmoid() - fits)[valid].abs().mean() if valid.any() else quality.sum() * 0
-        total_loss = (c.class_weight * classification + c.l1_weight * distance + c.iou_weight * overlap
-                      + c.actionness_weight * actionness)
-        return {"total": total_loss, "classification": classification.detach(), "l1": distance.detach(),
-                "iou": overlap.detach(), "actionness": actionness.detach()}
+        total_loss = (
+            c.class_weight * classification
+            + c.l1_weight * distance
+            + c.iou_weight * overlap
+            + c.actionness_weight * actionness
+        )
+        return {
+            "total": total_loss,
+            "classification": classification.detach(),
+            "l1": distance.detach(),
+            "iou": overlap.detach(),
+            "actionness": actionness.detach(),
+        }
 
     def starts_of(self, slices: int, steps: int) -> list[int]:
         """The slices' first steps, by the overlap that their number tells."""

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.blocks import TemporalConv, ceil_div, to_keep
 from tal_lib.models.bmn import ACTIVITYNET, grouped
-from tal_lib.models.detector import PostProcess, suppress
-from tal_lib.models.losses import interval_iou
-from tal_lib.models.proposals import ProposalConfig, ProposalDetector, balanced_by_overlap, join
-from tal_lib.models.registry import build, register
-from tal_lib.models.sampling import sample_segments
+from tal_lib.models.parts.attention import LGTE
+from tal_lib.models.parts.candidates import PostProcess, suppress
+from tal_lib.models.parts.conv import TemporalConv, ceil_div, to_keep
+from tal_lib.models.parts.proposals import ProposalConfig, ProposalDetector, balanced_by_overlap, join
+from tal_lib.models.parts.registry import build, register
+from tal_lib.models.parts.sampling import sample_segments
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,37 +36,11 @@ class TCANetConfig(ProposalConfig):
     encoders: int = 2
     thresholds: tuple[float, ...] = (0.5, 0.6, 0.7)  # tIoU from which on a proposal teaches each refinement
     points: int = 32  # sampled at each end, twice as many inside
-    nms: PostProcess = field(default_factory=lambda: PostProcess(nms_sigma=0.5, max_detections=100, voting_tiou=0.0,
-                                                                 min_score=0.0, score_threshold=0.0))
-
-
-class LGTE(nn.Module):
-    """Local-global temporal encoder: half of the heads see a window around each step, the other half every step.
-
-    (N, T, C) → same; attention, then a feed-forward net, each followed by a layer norm. Source: section 3.2.
-    """
-
-    def __init__(self, width: int, heads: int, window: int, feed_forward: int):
-        super().__init__()
-        self.heads, self.reach = heads, window // 2
-        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.grow, self.shrink = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
-        self.norm1, self.norm2, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(0.1)
-
-    def allowed(self, steps: int, device=None) -> Tensor:
-        """Which step sees which, (heads, T, T): the first half of the heads is local."""
-        at = torch.arange(steps, device=device)
-        near = (at[:, None] - at[None]).abs() <= self.reach
-        local = torch.arange(self.heads, device=device)[:, None, None] < self.heads // 2
-        return near | ~local
-
-    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        seen = self.allowed(x.shape[1], x.device) & (keep.transpose(1, 2).unsqueeze(1) > 0)  # (N, heads, T, T)
-        bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill_(~seen, -1e4)  # finite: a masked row stays finite
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
-        x = self.norm1(x + self.drop(self.mix(mixed)))
-        return self.norm2(x + self.drop(self.shrink(self.drop(F.relu(self.grow(x)))))) * keep
+    nms: PostProcess = field(
+        default_factory=lambda: PostProcess(
+            nms_sigma=0.5, max_detections=100, voting_tiou=0.0, min_score=0.0, score_threshold=0.0
+        )
+    )
 
 
 class TBR(nn.Module):
@@ -79,18 +54,38 @@ class TBR(nn.Module):
         self.points = points
         conv = lambda inputs, outputs: nn.Conv1d(inputs, outputs, 3, stride=2, padding=1, groups=groups)  # noqa: E731
         half = lambda size: ceil_div(size, 2)  # noqa: E731
-        self.ends = nn.ModuleList(nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width // 4), nn.ReLU(), nn.Flatten(),
-                                                nn.Linear(half(half(points)) * (width // 4), 1)) for _ in range(2))
-        self.whole = nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width // 4), nn.ReLU(), nn.Flatten(),
-                                   nn.Linear(half(half(4 * points)) * (width // 4), 3))
+        self.ends = nn.ModuleList(
+            nn.Sequential(
+                conv(width, width),
+                nn.ReLU(),
+                conv(width, width // 4),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(half(half(points)) * (width // 4), 1),
+            )
+            for _ in range(2)
+        )
+        self.whole = nn.Sequential(
+            conv(width, width),
+            nn.ReLU(),
+            conv(width, width // 4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(half(half(4 * points)) * (width // 4), 3),
+        )
         for head in (*self.ends, self.whole):
             nn.init.normal_(head[-1].weight, std=1e-3)
             nn.init.zeros_(head[-1].bias)
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
         """Features (B, T, C), segments (B, P, 2) in steps → offsets (B, P, 5): start, end, centre, width, confidence logit."""
-        reach = (segments[..., 1:] - segments[..., :1]) / 4  # each end's region is half as long as the proposal
-        around = [sample_segments(x, torch.cat([at - reach, at + reach], -1), self.points) for at in segments.split(1, -1)]
+        reach = (
+            segments[..., 1:] - segments[..., :1]
+        ) / 4  # each end's region is half as long as the proposal
+        around = [
+            sample_segments(x, torch.cat([at - reach, at + reach], -1), self.points)
+            for at in segments.split(1, -1)
+        ]
         inside = sample_segments(x, segments, 2 * self.points)
         channels_first = lambda part: part.flatten(0, 1).transpose(1, 2)  # noqa: E731
         ends = [head(channels_first(part)) for head, part in zip(self.ends, around)]
@@ -103,7 +98,7 @@ CENTRE_VARIANCE, WIDTH_VARIANCE = 0.1, 0.2
 
 def refine(segments: Tensor, offsets: Tensor) -> Tensor:
     """Segments (..., 2) moved by offsets (..., ≥ 4): the mean of what the ends say and of what centre and width say."""
-    length = (segments[..., 1:] - segments[..., :1])
+    length = segments[..., 1:] - segments[..., :1]
     ends = segments + offsets[..., :2] * length
     centre = segments.mean(-1, keepdim=True) + CENTRE_VARIANCE * offsets[..., 2:3] * length
     half = length * (WIDTH_VARIANCE * offsets[..., 3:4]).clamp(max=2).exp() / 2
@@ -122,7 +117,9 @@ def wanted_offsets(segments: Tensor, targets: Tensor) -> Tensor:
 @register(
     "tcanet",
     paper=TCANetConfig(),
-    compact=TCANetConfig(generator_preset="compact", width=64, heads=4, feed_forward=128, points=8, classifier_width=64),
+    compact=TCANetConfig(
+        generator_preset="compact", width=64, heads=4, feed_forward=128, points=8, classifier_width=64
+    ),
     paper_activitynet=TCANetConfig(generator_preset="paper_activitynet", **ACTIVITYNET),
 )
 class TCANet(ProposalDetector):
@@ -132,10 +129,18 @@ class TCANet(ProposalDetector):
 
     def build_network(self) -> None:
         c = self.config
-        self.generator = build(c.generator, input_dim=self.input_dim, num_classes=self.num_classes, preset=c.generator_preset)
-        self.base = nn.ModuleList([TemporalConv(self.input_dim, c.width, groups=grouped(self.input_dim, c.groups)),
-                                   TemporalConv(c.width, c.width, groups=c.groups)])
-        self.encoders = nn.ModuleList(LGTE(c.width, c.heads, c.attention_window, c.feed_forward) for _ in range(c.encoders))
+        self.generator = build(
+            c.generator, input_dim=self.input_dim, num_classes=self.num_classes, preset=c.generator_preset
+        )
+        self.base = nn.ModuleList(
+            [
+                TemporalConv(self.input_dim, c.width, groups=grouped(self.input_dim, c.groups)),
+                TemporalConv(c.width, c.width, groups=c.groups),
+            ]
+        )
+        self.encoders = nn.ModuleList(
+            LGTE(c.width, c.heads, c.attention_window, c.feed_forward) for _ in range(c.encoders)
+        )
         self.regressors = nn.ModuleList(TBR(c.width, c.points, c.groups) for _ in c.thresholds)
 
     def encode(self, x: Tensor, keep: Tensor | None) -> Tensor:
@@ -156,7 +161,7 @@ class TCANet(ProposalDetector):
         for index, found in enumerate(self.generator.class_agnostic(outputs, mask)):
             best, score, _ = suppress(found, self.config.nms)
             best, score = torch.from_numpy(best[:count]), torch.from_numpy(score[:count])
-            segments[index, :len(best)], scores[index, :len(best)] = best.to(segments), score.to(scores)
+            segments[index, : len(best)], scores[index, : len(best)] = best.to(segments), score.to(scores)
         return segments, scores
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -169,7 +174,9 @@ class TCANet(ProposalDetector):
             answer = regressor(context, segments)
             stages.append(torch.cat([segments, answer], -1))
             segments = refine(segments, answer.detach())
-            segments = torch.stack([segments[..., 0], torch.maximum(segments[..., 1], segments[..., 0] + 0.5)], -1)
+            segments = torch.stack(
+                [segments[..., 0], torch.maximum(segments[..., 1], segments[..., 0] + 0.5)], -1
+            )
             scores = scores * answer[..., 4].detach().sigmoid()
         found = self.classifier.features(x, keep)
         return (torch.cat(stages, -1), *generated, found, segments, scores, self.classifier(found, segments))
@@ -178,7 +185,10 @@ class TCANet(ProposalDetector):
         stages, *generated, found, proposals, scores, logits = outputs
         generator = self.generator.loss(tuple(generated), batch)["total"]
         exists = scores > 0
-        losses = {"generator": generator, "classification": self.class_loss(found, proposals, scores, logits, batch)}
+        losses = {
+            "generator": generator,
+            "classification": self.class_loss(found, proposals, scores, logits, batch),
+        }
         for index, (stage, threshold) in enumerate(zip(stages.split(7, -1), self.config.thresholds), 1):
             losses[f"refinement_{index}"] = self.stage_loss(stage, exists, batch.segments, threshold)
         return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
@@ -197,6 +207,8 @@ class TCANet(ProposalDetector):
                 targets.append(segments)
         overlap, target = torch.stack(overlaps), torch.stack(targets)
         good = exists & (overlap >= threshold)
-        offsets = F.smooth_l1_loss(stage[..., 2:6][good], wanted_offsets(stage[..., :2][good], target[good]), reduction="sum")
+        offsets = F.smooth_l1_loss(
+            stage[..., 2:6][good], wanted_offsets(stage[..., :2][good], target[good]), reduction="sum"
+        )
         error = F.smooth_l1_loss(stage[..., 6].sigmoid(), overlap, reduction="none", beta=0.1)
         return offsets / good.sum().clamp(min=1) + balanced_by_overlap(error, overlap, exists)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
-from tal_lib.models.assignment import Points, simota_assignment
-from tal_lib.models.blocks import halve, max_pool
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector
-from tal_lib.models.registry import register
+from tal_lib.models.parts.assignment import Points, simota_assignment
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import halve, max_pool
+from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,13 @@ class TemporalMaxerConfig(PyramidConfig):
     "temporalmaxer",
     paper=TemporalMaxerConfig(),
     compact=TemporalMaxerConfig(width=128, head_width=128, distance_bias=1.0),
-    paper_activitynet=TemporalMaxerConfig(width=256, head_width=256, loss_norm=200, label_smoothing=0.1,
-                                          post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9)),
+    paper_activitynet=TemporalMaxerConfig(
+        width=256,
+        head_width=256,
+        loss_norm=200,
+        label_smoothing=0.1,
+        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+    ),
 )
 class TemporalMaxer(PyramidDetector):
     """Each level is the max-pool of the one below; no norm between pyramid and heads."""
@@ -66,7 +71,17 @@ class TemporalMaxer(PyramidDetector):
         found = []
         for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
             predicted = self.decode(outputs, points, At(torch.full_like(every, index), every, every))
-            found.append(simota_assignment(points, segments, labels, outputs[0][index], predicted, valid[index],
-                                           radius=self.config.centre_radius, iou_weight=self.config.iou_weight,
-                                           class_weight=self.config.class_weight))
+            found.append(
+                simota_assignment(
+                    points,
+                    segments,
+                    labels,
+                    outputs[0][index],
+                    predicted,
+                    valid[index],
+                    radius=self.config.centre_radius,
+                    iou_weight=self.config.iou_weight,
+                    class_weight=self.config.class_weight,
+                )
+            )
         return tuple(torch.stack(part) for part in zip(*found))

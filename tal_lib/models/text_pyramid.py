@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tal_lib.models.actionformer import ActionFormer, ActionFormerConfig
-from tal_lib.models.blocks import TemporalConv
-from tal_lib.models.language import LanguageConfig, ReadsNames, TextSimilarity
-from tal_lib.models.registry import register
+from tal_lib.models.parts.conv import TemporalConv
+from tal_lib.models.parts.language import LanguageConfig, ReadsNames, TextSimilarity
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,11 @@ class TextPyramidConfig(ActionFormerConfig, LanguageConfig):
     scale: float = 10.0  # initial, of the cosine
 
 
-@register("text_pyramid", paper=TextPyramidConfig(text="clip"), compact=TextPyramidConfig(width=128, head_width=128, window=9))
+@register(
+    "text_pyramid",
+    paper=TextPyramidConfig(text="clip"),
+    compact=TextPyramidConfig(width=128, head_width=128, window=9),
+)
 class TextPyramid(ReadsNames, ActionFormer):
     """forward: as ActionFormer."""
 

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.assignment import Points
-from tal_lib.models.blocks import DepthwiseConv, DropPath, MaskedGroupNorm, TemporalConv, halve, masked, max_pool, mlp
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.losses import interval_iou
-from tal_lib.models.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
-from tal_lib.models.registry import register
+from tal_lib.models.parts.assignment import Points
+from tal_lib.models.parts.blocks import DropPath, MaskedGroupNorm, mlp
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked, max_pool
+from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.parts.registry import register
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +62,19 @@ class SGPBlock(nn.Module):
         self.group_norm = MaskedGroupNorm(c.groups, c.width)
         self.mlp_in, self.mlp_out = nn.Linear(c.width, c.mlp_width), nn.Linear(c.mlp_width, c.width)
         # blocks at stride 1 have plain residuals, as released
-        self.drop1, self.drop2 = (DropPath(c.width, c.drop_path) if stride > 1 else Residual() for _ in range(2))
+        self.drop1, self.drop2 = (
+            DropPath(c.width, c.drop_path) if stride > 1 else Residual() for _ in range(2)
+        )
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
         u = masked(self.norm(x), keep)
-        mean = u.mean(1, keepdim=True) if keep is None else u.sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
+        mean = (
+            u.mean(1, keepdim=True)
+            if keep is None
+            else u.sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)
+        )
         instant = self.fc(u) * F.relu(self.global_fc(mean))
         window = (self.convw(u) + self.convkw(u)) * self.psi(u)
         x = masked(self.drop1(x, instant + window + u), keep)
@@ -79,9 +86,19 @@ class SGPBlock(nn.Module):
     "tridet",
     paper=TriDetConfig(),
     compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
-    paper_activitynet=TriDetConfig(width=256, head_width=512, window=15, scale=1.3, mlp_width=2048, bins=12, iou_power=1.0,
-                                   weight_std=0.2, loss_norm=400, label_smoothing=0.1,
-                                   post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95)),
+    paper_activitynet=TriDetConfig(
+        width=256,
+        head_width=512,
+        window=15,
+        scale=1.3,
+        mlp_width=2048,
+        bins=12,
+        iou_power=1.0,
+        weight_std=0.2,
+        loss_norm=400,
+        label_smoothing=0.1,
+        post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95),
+    ),
 )
 class TriDet(PyramidDetector):
     """forward: class logits (B, P, K), bin offsets (B, P, 2, bins + 1), start and end scores (B, P, K) each."""
@@ -105,8 +122,10 @@ class TriDet(PyramidDetector):
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
         still = x.detach()  # boundaries do not teach the pyramid
         logits = self.class_out(self.class_tower(x, keep, sizes), keep, sizes)
-        start, end = (masked(out(tower(still, keep, sizes), keep, sizes), keep)
-                      for out, tower in ((self.start_out, self.start_tower), (self.end_out, self.end_tower)))
+        start, end = (
+            masked(out(tower(still, keep, sizes), keep, sizes), keep)
+            for out, tower in ((self.start_out, self.start_tower), (self.end_out, self.end_tower))
+        )
         bins = F.relu(self.scales(self.boundary_out(self.boundary_tower(x, keep, sizes), keep, sizes), sizes))
         return logits, bins.unflatten(-1, (2, -1)), start, end
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.blocks import TemporalConv, masked, to_keep
-from tal_lib.models.dense import DenseConfig, DenseDetector
-from tal_lib.models.detector import PostProcess
-from tal_lib.models.registry import register
+from tal_lib.models.parts.candidates import PostProcess
+from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
+from tal_lib.models.parts.dense import DenseConfig, DenseDetector
+from tal_lib.models.parts.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,12 @@ class WindowCNNConfig(DenseConfig):
 PLAIN = WindowCNNConfig(width=256, window=16, stride=16, thresholds=(0.5,), post=PostProcess(nms="none"))
 
 
-@register("window_cnn", paper=PLAIN, compact=WindowCNNConfig(post=PostProcess(voting_tiou=0.0)),
-          plain=WindowCNNConfig(window=8, stride=8, thresholds=(0.5,), post=PostProcess(nms="none")))
+@register(
+    "window_cnn",
+    paper=PLAIN,
+    compact=WindowCNNConfig(post=PostProcess(voting_tiou=0.0)),
+    plain=WindowCNNConfig(window=8, stride=8, thresholds=(0.5,), post=PostProcess(nms="none")),
+)
 class WindowCNN(DenseDetector):
     """forward: features (B, D, T) → class logits (B, windows, K + 1)."""
 

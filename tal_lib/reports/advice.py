@@ -11,31 +11,45 @@ CLOSE = 2.0  # points of avg mAP that count as nearly as good
 def headlines(read, benchmark: str = "hapt") -> list[str]:
     """The study's findings on a benchmark as sentences in Markdown. read: as for `advice`."""
     said = []
-    standing, best, needed = (read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation"))
+    standing, best, needed = (
+        read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation")
+    )
     if len(standing):
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
-        said.append(f"Over all shares of the labels **{first.model}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
-                    f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(standing.model.iloc[1:4])}"
-                    + (f"; the intervals of {', '.join(close)} hold that figure too." if len(close) else "."))
+        said.append(
+            f"Over all shares of the labels **{first.model}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
+            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(standing.model.iloc[1:4])}"
+            + (f"; the intervals of {', '.join(close)} hold that figure too." if len(close) else ".")
+        )
     if len(best):
         ahead = best[best.difference > 0]
-        said.append(f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, at {len(ahead)} of "
-                    f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to {best.difference.max():+.1f} points.")
+        said.append(
+            f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, at {len(ahead)} of "
+            f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to {best.difference.max():+.1f} points."
+        )
     recipes = read(f"recipes_values_{benchmark}")
-    given = recipes[recipes.recipe.str.contains("rotate=30") & (recipes.model != OWN)] if len(recipes) else recipes
+    given = (
+        recipes[recipes.recipe.str.contains("rotate=30") & (recipes.model != OWN)]
+        if len(recipes)
+        else recipes
+    )
     for fraction, rows in given.groupby("fraction") if len(given) and len(best) else []:
         top = rows.loc[rows.changed.idxmax()]
         own = best[best.fraction == fraction].own_mean
         if len(own):
-            said.append(f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at {100 * fraction:g} % of the "
-                        f"recordings is {top.model} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
-                        f"{own.iloc[0]:.1f}.")
+            said.append(
+                f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at {100 * fraction:g} % of the "
+                f"recordings is {top.model} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
+                f"{own.iloc[0]:.1f}."
+            )
     if len(needed):
         few = needed.iloc[0]
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
-        said.append(f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
-                    f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are.")
+        said.append(
+            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
+            f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are."
+        )
     return said
 
 
@@ -52,7 +66,10 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
         return pd.DataFrame(columns=["situation", "use", "because", "from"])
     mine = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
     summary = tables.efficiency_summary(main_arm(mine))
-    few, most = (summary[summary.fraction == pick].set_index("model")["mean"] for pick in (summary.fraction.min(), summary.fraction.max()))
+    few, most = (
+        summary[summary.fraction == pick].set_index("model")["mean"]
+        for pick in (summary.fraction.min(), summary.fraction.max())
+    )
     close = set(most[most >= most.max() - CLOSE].index)
     near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
 
@@ -61,21 +78,39 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
 
     share = f"{100 * summary.fraction.min():g} %"
     ranked = few.sort_values(ascending=False)
-    say(f"few labels ({share} of the recordings)", ranked.index[0],
+    say(
+        f"few labels ({share} of the recordings)",
+        ranked.index[0],
         f"{ranked.iloc[0]:.1f} avg mAP; next {', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
-        f"data_efficiency_{benchmark}")
+        f"data_efficiency_{benchmark}",
+    )
     ranked = most.sort_values(ascending=False)
-    say("all labels", ranked.index[0], f"{ranked.iloc[0]:.1f} avg mAP; next "
-        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}", f"data_efficiency_{benchmark}")
+    say(
+        "all labels",
+        ranked.index[0],
+        f"{ranked.iloc[0]:.1f} avg mAP; next "
+        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
+        f"data_efficiency_{benchmark}",
+    )
     _costs(read, say, benchmark, long_shape, close, near, most)
     open_set = read("open_set")
     if len(open_set):
-        named = tables.open_set_summary(open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool}))
-        unseen = named[(named.part == "unseen") & (named.fraction == named.fraction.max()) & (named.seen == named.seen.max())]
+        named = tables.open_set_summary(
+            open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
+        )
+        unseen = named[
+            (named.part == "unseen")
+            & (named.fraction == named.fraction.max())
+            & (named.seen == named.seen.max())
+        ]
         for where, rows in unseen.groupby("benchmark", sort=False):
             best = rows.loc[rows["mean"].idxmax()]
-            say(f"classes known by name alone ({where})", best.model, f"{best['mean']:.1f} avg mAP on unseen classes, "
-                f"{tables.split_name(best.seen)} seen/unseen", f"open_set_{where}")
+            say(
+                f"classes known by name alone ({where})",
+                best.model,
+                f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
+                f"open_set_{where}",
+            )
     return pd.DataFrame(found)
 
 
@@ -86,35 +121,75 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
         cost = tables.on_main_machine(cost[cost.device == "cpu"])
         cost = cost[(cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
         cost = tables.with_shown_names(cost.assign(options=""))
-        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
+        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(
+            subset=["latency_s_median"]
+        )
         if len(here):
             steps = min(here.length_steps.unique(), key=lambda length: abs(length - 720))
-            at = here[here.length_steps == steps].groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]].median()
+            at = (
+                here[here.length_steps == steps]
+                .groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]]
+                .median()
+            )
             fast, small = at.latency_s_median.idxmin(), at.macs.idxmin()
-            say("a CPU only, one thread", fast, f"{1e3 * at.latency_s_median[fast]:.1f} ms for {steps:,} steps at {most[fast]:.1f} avg "
-                f"mAP, the fastest {near}", f"latency_{benchmark}_cpu")
-            say("little computation", small, f"{at.macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP, the "
-                f"fewest {near}", f"macs_{benchmark}_cpu")
-        far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
+            say(
+                "a CPU only, one thread",
+                fast,
+                f"{1e3 * at.latency_s_median[fast]:.1f} ms for {steps:,} steps at {most[fast]:.1f} avg "
+                f"mAP, the fastest {near}",
+                f"latency_{benchmark}_cpu",
+            )
+            say(
+                "little computation",
+                small,
+                f"{at.macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP, the "
+                f"fewest {near}",
+                f"macs_{benchmark}_cpu",
+            )
+        far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)].dropna(
+            subset=["latency_s_median"]
+        )
         if len(far):
             steps = far.length_steps.max()
-            at = far[far.length_steps == steps].groupby("model")[["latency_s_median", "peak_memory_bytes"]].median()
+            at = (
+                far[far.length_steps == steps]
+                .groupby("model")[["latency_s_median", "peak_memory_bytes"]]
+                .median()
+            )
             fast, lean = at.latency_s_median.idxmin(), at.peak_memory_bytes.idxmin()
-            say(f"long recordings ({steps:,} steps)", fast, f"{at.latency_s_median[fast]:.2f} s, the fastest {near}; least memory: {lean}, "
-                f"{at.peak_memory_bytes[lean] / 1e6:.0f} MB", f"latency_{long_shape}_cpu")
+            say(
+                f"long recordings ({steps:,} steps)",
+                fast,
+                f"{at.latency_s_median[fast]:.2f} s, the fastest {near}; least memory: {lean}, "
+                f"{at.peak_memory_bytes[lean] / 1e6:.0f} MB",
+                f"latency_{long_shape}_cpu",
+            )
     milestones = tables.on_main_machine(read("training_milestones"))
     if len(milestones):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
         if len(reached):
-            say("little time to train", reached.idxmin(), f"{reached.min():.0f} s to 95 % of its final mAP on one thread, the shortest "
-                f"{near}", f"training_{benchmark}")
+            say(
+                "little time to train",
+                reached.idxmin(),
+                f"{reached.min():.0f} s to 95 % of its final mAP on one thread, the shortest {near}",
+                f"training_{benchmark}",
+            )
     numbers = tables.on_main_machine(read("quantization"))
     if len(numbers):
-        rows = numbers[(numbers.benchmark == benchmark) & numbers.model.isin(close) & (numbers.threads_used == 1) & (numbers.map_lost <= 1)]
+        rows = numbers[
+            (numbers.benchmark == benchmark)
+            & numbers.model.isin(close)
+            & (numbers.threads_used == 1)
+            & (numbers.map_lost <= 1)
+        ]
         rows = rows.dropna(subset=["latency_s_median"])
         if len(rows):
             best = rows.loc[rows.latency_s_median.idxmin()]
-            say("smallest latency with lower precision", f"{best.model}, {best.variant}", f"{1e3 * best.latency_s_median:.1f} ms at "
+            say(
+                "smallest latency with lower precision",
+                f"{best.model}, {best.variant}",
+                f"{1e3 * best.latency_s_median:.1f} ms at "
                 f"{best.length_steps:,.0f} steps ({best.speedup:.2f} times float32), {best.map_lost:.2f} points lost",
-                f"quantization_{benchmark}_1thread")
+                f"quantization_{benchmark}_1thread",
+            )

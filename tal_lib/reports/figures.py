@@ -27,16 +27,26 @@ def ap_by_class(table: pd.DataFrame, ax=None):
     return ax
 
 
-def timeline(annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None):
+def timeline(
+    annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None
+):
     """One recording: annotated segments (upper half of a row) over detections (lower half, opacity is the score)."""
-    labels = sorted(set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True)
+    labels = sorted(
+        set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True
+    )
     row = {label: i for i, label in enumerate(labels)}
     ax = new_axes(ax, figsize=(5.6, 0.25 * max(2, len(labels)) + 0.8))
     for item in annotations.itertuples():
         ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
     for item in detections[detections.score >= min_score].itertuples():
-        ax.barh(row[item.label] - 0.2, item.end - item.start, left=item.start, height=0.35, color="#D55E00",
-                alpha=float(min(1.0, max(0.15, item.score))))
+        ax.barh(
+            row[item.label] - 0.2,
+            item.end - item.start,
+            left=item.start,
+            height=0.35,
+            color="#D55E00",
+            alpha=float(min(1.0, max(0.15, item.score))),
+        )
     ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
     ax.set_title(f"annotated (grey) and detected with score ≥ {min_score:g} (orange)", fontsize="medium")
     return ax
@@ -47,7 +57,9 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
     table = annotations.assign(seconds=annotations.end - annotations.start)
     order = table.groupby("label").seconds.median().sort_values().index
     ax = new_axes(ax, figsize=(5.6, 0.22 * len(order) + 0.8))
-    sns.boxplot(table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8)
+    sns.boxplot(
+        table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8
+    )
     ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
     _plain_log(ax.xaxis)
     return ax
@@ -61,7 +73,9 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
         colour, marker = style(model)
-        ax.plot(rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3)
+        ax.plot(
+            rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3
+        )
         ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
     _fractions(ax, summary)
     _spaced_by_what_is_missing(ax, summary)
@@ -76,13 +90,18 @@ def _spaced_by_what_is_missing(ax, table):
     """
     beyond = 101.0  # so that 100 itself has a place
     low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
-    ax.set_yscale("function", functions=(lambda y: -np.log(np.clip(beyond - y, 1e-9, None)), lambda z: beyond - np.exp(-z)))
+    ax.set_yscale(
+        "function",
+        functions=(lambda y: -np.log(np.clip(beyond - y, 1e-9, None)), lambda z: beyond - np.exp(-z)),
+    )
     missing = beyond - low, beyond - high
     room = (missing[0] / missing[1]) ** 0.04
     ax.set_ylim(max(0, beyond - missing[0] * room), min(100, beyond - missing[1] / room))
     least, ticks = np.log(missing[0] / missing[1]) / 12, []
     for tick in (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100):
-        if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least):
+        if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (
+            not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least
+        ):
             ticks.append(tick)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set(ylabel="avg mAP (%), log of the error")
@@ -101,22 +120,49 @@ def _fractions(ax, table):
 def probability_matrix(matrix: pd.DataFrame, ax=None):
     """Probability that a run of the row's model beats one of the column's. matrix: models × models, best first, NaN on the diagonal."""
     ax = new_axes(ax, figsize=(6.4, 5.6))
-    texts = matrix.map(lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1")
-    return _matrix(ax, matrix, texts, "P(row better than column)", matrix.map(lambda value: abs(value - 0.5) > 0.35), cmap="RdBu", vmin=0,
-                   vmax=1)
+    texts = matrix.map(
+        lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1"
+    )
+    return _matrix(
+        ax,
+        matrix,
+        texts,
+        "P(row better than column)",
+        matrix.map(lambda value: abs(value - 0.5) > 0.35),
+        cmap="RdBu",
+        vmin=0,
+        vmax=1,
+    )
 
 
 def class_matrix(table: pd.DataFrame, ax=None):
     """AP of every class (rows) by every model (columns). table: classes × models, in %."""
     ax = new_axes(ax, figsize=(6.4, 0.26 * len(table) + 1.6))
-    return _matrix(ax, table, table.map("{:.0f}".format), "AP, mean over tIoUs (%)", table > 65, cmap="YlGnBu", vmin=0, vmax=100)
+    return _matrix(
+        ax,
+        table,
+        table.map("{:.0f}".format),
+        "AP, mean over tIoUs (%)",
+        table > 65,
+        cmap="YlGnBu",
+        vmin=0,
+        vmax=100,
+    )
 
 
 def _matrix(ax, table, texts, label, dark, **colours):
     """A table as coloured squares with their values; `dark`: where the text is to be white."""
     picture = ax.imshow(table.to_numpy(), aspect="auto", **colours)
     for (row, column), text in np.ndenumerate(texts.to_numpy()):
-        ax.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark.iat[row, column] else "black")
+        ax.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="white" if dark.iat[row, column] else "black",
+        )
     ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=7)
     ax.set_yticks(range(len(table)), table.index, fontsize=7)
     ax.grid(visible=False)
@@ -142,7 +188,14 @@ def average_recall(table: pd.DataFrame, ax=None):
     for model, rows in table.groupby("model", sort=False):
         colour, marker = style(model)
         rows = rows.groupby("an").ar.mean()
-        ax.plot(rows.index, rows, marker=marker if len(rows) < 20 else None, color=colour, label=model, markersize=4)
+        ax.plot(
+            rows.index,
+            rows,
+            marker=marker if len(rows) < 20 else None,
+            color=colour,
+            label=model,
+            markersize=4,
+        )
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick in set(table.an)]
     ax.set_xscale("log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -161,8 +214,13 @@ def open_set(summary: pd.DataFrame, ax=None):
     rows = rows.assign(row=[f"{model}, {split_name(seen)}" for seen, model in zip(rows.seen, rows.model)])
     names = list(dict.fromkeys(rows.row))
     ax = new_axes(ax, figsize=(5.6, 0.5 * len(names) + 1.0))
-    looks = {"unseen": ("#D55E00", "o"), "unseen, all names": ("#E69F00", "D"), "unseen, wrong names": ("#777777", "x"),
-             "unseen, trained with wrong names": ("#000000", "+"), "seen, all names": ("#56B4E9", "s")}
+    looks = {
+        "unseen": ("#D55E00", "o"),
+        "unseen, all names": ("#E69F00", "D"),
+        "unseen, wrong names": ("#777777", "x"),
+        "unseen, trained with wrong names": ("#000000", "+"),
+        "seen, all names": ("#56B4E9", "s"),
+    }
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
         mine = rows[rows.part == part]
         if len(mine):  # an arm that was not run is not in the legend either
@@ -180,22 +238,43 @@ def variants(summary: pd.DataFrame, ax=None):
     for index, kind in enumerate(kinds):
         mine = summary[summary.variant == kind]
         spread = 0.18 if len(order) > 1 else 0.3
-        y = [order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1)) for model in mine.model]
+        y = [
+            order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1))
+            for model in mine.model
+        ]
         colour, marker = _VARIANTS[index % len(_VARIANTS)]
         _points(ax, mine, y, colour, marker, kind)
-    ax.set(yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.set(
+        yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 
 
-_VARIANTS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#000000", "D"), ("#CC79A7", "v"), ("#E69F00", "P")]
+_VARIANTS = [
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#000000", "D"),
+    ("#CC79A7", "v"),
+    ("#E69F00", "P"),
+]
 
 
 def _points(ax, rows, y, colour, marker, label):
     """Means with horizontal intervals; none where there was one run."""
     error = np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]])
-    ax.errorbar(rows["mean"], y, xerr=np.nan_to_num(error), color=colour, marker=marker, markersize=4.5, linestyle="none", linewidth=1,
-                label=label)
+    ax.errorbar(
+        rows["mean"],
+        y,
+        xerr=np.nan_to_num(error),
+        color=colour,
+        marker=marker,
+        markersize=4.5,
+        linestyle="none",
+        linewidth=1,
+        label=label,
+    )
 
 
 def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
@@ -229,13 +308,34 @@ def inference_length(table: pd.DataFrame, ax=None):
     for index, (share, rows) in enumerate(windows.groupby(shares)):
         colour, marker = _VARIANTS[index % len(_VARIANTS)]
         rows = rows.sort_values("window")
-        ax.plot(rows.seconds_per_hour, rows.avg_map, marker=marker, color=colour, markersize=4.5, linewidth=0.9,
-                label=f"windows, {100 * share:g} % overlap")
+        ax.plot(
+            rows.seconds_per_hour,
+            rows.avg_map,
+            marker=marker,
+            color=colour,
+            markersize=4.5,
+            linewidth=0.9,
+            label=f"windows, {100 * share:g} % overlap",
+        )
         for row in rows.itertuples():
-            ax.annotate(f"{row.window:g}", (row.seconds_per_hour, row.avg_map), xytext=(4, -9), textcoords="offset points", fontsize=7,
-                        color=colour)
+            ax.annotate(
+                f"{row.window:g}",
+                (row.seconds_per_hour, row.avg_map),
+                xytext=(4, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
     whole = table[table.window == 0]
-    ax.plot(whole.seconds_per_hour, whole.avg_map, marker="*", color="#000000", markersize=10, linestyle="none", label="whole recording")
+    ax.plot(
+        whole.seconds_per_hour,
+        whole.avg_map,
+        marker="*",
+        color="#000000",
+        markersize=10,
+        linestyle="none",
+        label="whole recording",
+    )
     ax.set(xlabel="seconds for an hour of recording", ylabel="avg mAP (%)", xscale="log")
     _plain_log(ax.xaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
@@ -270,11 +370,27 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
     ax = new_axes(ax, figsize=(5.6, 3.4))
     for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
         colour, marker = style(model)
-        ax.plot(rows.length_steps, rows[f"our_{quantity}"], color=colour, marker=marker, markersize=3.5, linewidth=1.3,
-                label=f"{model}, here")
+        ax.plot(
+            rows.length_steps,
+            rows[f"our_{quantity}"],
+            color=colour,
+            marker=marker,
+            markersize=3.5,
+            linewidth=1.3,
+            label=f"{model}, here",
+        )
         theirs = rows.dropna(subset=[quantity])
-        ax.plot(theirs.length_steps, theirs[quantity], color=colour, marker=marker, markerfacecolor="none", markersize=5,
-                linestyle="--", linewidth=0.8, label=f"{model}, prior study")
+        ax.plot(
+            theirs.length_steps,
+            theirs[quantity],
+            color=colour,
+            marker=marker,
+            markerfacecolor="none",
+            markersize=5,
+            linestyle="--",
+            linewidth=0.8,
+            label=f"{model}, prior study",
+        )
     ax.set(xlabel="recording length (steps)", ylabel=label, ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
@@ -288,9 +404,26 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
     ax = new_axes(ax, figsize=(6.8, 3.4))
     for model, rows in table.sort_values("fraction").groupby("model", sort=False):
         colour, marker = style(model)
-        ax.plot(rows.fraction, rows.ours, color=colour, marker=marker, markersize=4, linewidth=1.3, label=f"{model}, {benchmark}, here")
-        ax.plot(rows.fraction, rows["map"], color=colour, marker=marker, markerfacecolor="none", markersize=5, linestyle="--",
-                linewidth=0.8, label=f"{model}, THUMOS14, prior study")
+        ax.plot(
+            rows.fraction,
+            rows.ours,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.3,
+            label=f"{model}, {benchmark}, here",
+        )
+        ax.plot(
+            rows.fraction,
+            rows["map"],
+            color=colour,
+            marker=marker,
+            markerfacecolor="none",
+            markersize=5,
+            linestyle="--",
+            linewidth=0.8,
+            label=f"{model}, THUMOS14, prior study",
+        )
     _fractions(ax, table)
     ax.set(ylabel="avg mAP (%)", ylim=(0, 100))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
@@ -305,18 +438,35 @@ def changes(table: pd.DataFrame, ax=None):
     names = list(dict.fromkeys(table.variant))[::-1]
     fractions = sorted(table.fraction.unique())
     ax = new_axes(ax, figsize=(6.4, 0.34 * len(names) + 1.0))
-    for offset, fraction, (colour, marker) in zip(np.linspace(0.2, -0.2, len(fractions)), fractions, _VARIANTS):
-        mine = table.loc[table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]]
+    for offset, fraction, (colour, marker) in zip(
+        np.linspace(0.2, -0.2, len(fractions)), fractions, _VARIANTS
+    ):
+        mine = table.loc[
+            table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]
+        ]
         mine = mine.set_axis(["variant", "mean", "low", "high"], axis=1)
-        _points(ax, mine, [names.index(name) + offset for name in mine.variant], colour, marker, f"{100 * fraction:g} %")
+        _points(
+            ax,
+            mine,
+            [names.index(name) + offset for name in mine.variant],
+            colour,
+            marker,
+            f"{100 * fraction:g} %",
+        )
     ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="change of avg mAP (points)")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="recordings")
     return ax
 
 
-_ERRORS = {"true positive": "#009E73", "double detection": "#56B4E9", "wrong label": "#D55E00", "localization": "#E69F00",
-           "confusion": "#CC79A7", "background": "#999999"}
+_ERRORS = {
+    "true positive": "#009E73",
+    "double detection": "#56B4E9",
+    "wrong label": "#D55E00",
+    "localization": "#E69F00",
+    "confusion": "#CC79A7",
+    "background": "#999999",
+}
 
 
 def error_profile(profile: pd.DataFrame, ax=None):
@@ -341,9 +491,18 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
     ax = new_axes(ax, figsize=(6.4, 2.8))
     ticks, labels, place = [], [], 0
     for name, rows in buckets.groupby("characteristic", sort=False):
-        mine = rows.pivot(index="bucket", columns="analysis", values="value").loc[list(dict.fromkeys(rows.bucket))]
+        mine = rows.pivot(index="bucket", columns="analysis", values="value").loc[
+            list(dict.fromkeys(rows.bucket))
+        ]
         x = place + np.arange(len(mine))
-        ax.plot(x, mine.map_n, color="#0072B2", marker="o", markersize=4, label=None if place else "normalized mAP")
+        ax.plot(
+            x,
+            mine.map_n,
+            color="#0072B2",
+            marker="o",
+            markersize=4,
+            label=None if place else "normalized mAP",
+        )
         ax.plot(x, mine.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed")
         ax.text(x.mean(), 1.02, name, transform=ax.get_xaxis_transform(), ha="center", fontsize="small")
         ticks, labels, place = [*ticks, *x], [*labels, *mine.index], x[-1] + 2
@@ -370,7 +529,9 @@ def errors_by_fraction(table: pd.DataFrame, ax=None):
 def error_impact(table: pd.DataFrame, ax=None):
     """Points of avg mAP won without each kind of error, stacked, a bar a model, most at the bottom. table: `model, error, value`."""
     wide = table.pivot(index="model", columns="error", values="value").clip(lower=0)
-    wide = wide.loc[wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in _ERRORS if kind in wide]]
+    wide = wide.loc[
+        wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in _ERRORS if kind in wide]
+    ]
     ax = new_axes(ax, figsize=(5.6, 0.24 * len(wide) + 0.9))
     left = np.zeros(len(wide))
     for kind in wide:
@@ -387,8 +548,16 @@ def speed_and_loss(table: pd.DataFrame, ax=None):
     ax = new_axes(ax, figsize=(5.6, 3.0))
     for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
         colour, marker = _VARIANTS[index % len(_VARIANTS)]
-        ax.plot(rows.speedup, rows.map_lost, marker=marker, color=colour, linestyle="none", markersize=5, label=variant,
-                markerfacecolor="none" if index >= len(_VARIANTS) else colour)
+        ax.plot(
+            rows.speedup,
+            rows.map_lost,
+            marker=marker,
+            color=colour,
+            linestyle="none",
+            markersize=5,
+            label=variant,
+            markerfacecolor="none" if index >= len(_VARIANTS) else colour,
+        )
     ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     ax.set(xscale="log", xlabel="times as fast as float32", ylabel="avg mAP lost (points)")
@@ -403,7 +572,9 @@ def accuracy_over_time(curve: pd.DataFrame, ax=None):
     for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
         colour, marker = style(model, place)
         rows = rows.groupby("epoch")[["seconds", "map"]].mean()
-        ax.plot(rows.seconds, rows["map"], marker=marker, color=colour, label=model, markersize=3.5, linewidth=1.2)
+        ax.plot(
+            rows.seconds, rows["map"], marker=marker, color=colour, label=model, markersize=3.5, linewidth=1.2
+        )
     ax.set(xlabel="training time (s)", ylabel="avg mAP (%)", ylim=(0, 100), xscale="log")
     _plain_log(ax.xaxis)
     _legend(ax, curve.groupby("model")["map"].last())
@@ -420,8 +591,17 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
         colour, marker = style(row.model)
         x, y = getattr(row, cost), row.mean
         across = [[x - row.cost_low], [row.cost_high - x]] if "cost_low" in table else None
-        ax.errorbar(x, y, yerr=[[y - row.low], [row.high - y]], xerr=across, color=colour, marker=marker, capsize=2, linestyle="none",
-                    label=row.model)
+        ax.errorbar(
+            x,
+            y,
+            yerr=[[y - row.low], [row.high - y]],
+            xerr=across,
+            color=colour,
+            marker=marker,
+            capsize=2,
+            linestyle="none",
+            label=row.model,
+        )
     front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
     line = table[front].sort_values(cost)
     ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
@@ -434,8 +614,11 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Which points (N,) no other point beats: less cost and no less gain, or more gain at no more cost."""
-    beaten = ((cost[None] <= cost[:, None]) & (gain[None] >= gain[:, None])
-              & ((cost[None] < cost[:, None]) | (gain[None] > gain[:, None]))).any(1)
+    beaten = (
+        (cost[None] <= cost[:, None])
+        & (gain[None] >= gain[:, None])
+        & ((cost[None] < cost[:, None]) | (gain[None] > gain[:, None]))
+    ).any(1)
     return ~beaten
 
 
@@ -450,5 +633,10 @@ def _legend(ax, final: pd.Series):
     """Legend beside the axes, in the order in which the lines end."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: -float(final.get(labels[i], 0)))
-    ax.legend([handles[i] for i in order], [labels[i] for i in order], loc="center left", bbox_to_anchor=(1, 0.5),
-              fontsize="small")
+    ax.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        fontsize="small",
+    )

@@ -29,12 +29,28 @@ def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
     """Run a notebook and keep its executed copy, whole or not at all."""
     with atomic_path(target) as temporary:
         given = [part for name, value in parameters.items() for part in ("-r", name, str(value))]
-        done = subprocess.run([sys.executable, "-m", "papermill", str(notebook), str(temporary), "--no-progress-bar",
-                               "--cwd", str(REPOSITORY), *given], capture_output=True, text=True,
-                              env=os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(REPOSITORY)})
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "papermill",
+                str(notebook),
+                str(temporary),
+                "--no-progress-bar",
+                "--cwd",
+                str(REPOSITORY),
+                *given,
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(REPOSITORY)},
+        )
         if done.returncode:
-            raise TalError(f"the notebook failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]})", where=notebook,
-                           remedy="Open it in Jupyter and run it cell by cell.")
+            raise TalError(
+                f"the notebook failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]})",
+                where=notebook,
+                remedy="Open it in Jupyter and run it cell by cell.",
+            )
         clean(temporary)
     return Path(target)
 
@@ -56,11 +72,16 @@ def clean(path: str | Path) -> None:
 
 def _own_parameters(cell):
     """The injected lines that say what was run, without where it was written."""
-    return [line for line in cell.source.splitlines() if not line.startswith(("out_dir", "results", "figures"))]
+    return [
+        line for line in cell.source.splitlines() if not line.startswith(("out_dir", "results", "figures"))
+    ]
 
 
 def _empty_parameters(cell):
-    return "injected-parameters" in cell.metadata.get("tags", []) and _own_parameters(cell) in ([], ["# Parameters"])
+    return "injected-parameters" in cell.metadata.get("tags", []) and _own_parameters(cell) in (
+        [],
+        ["# Parameters"],
+    )
 
 
 def render(notebook: str | Path, target: str | Path) -> Path:
@@ -69,9 +90,12 @@ def render(notebook: str | Path, target: str | Path) -> Path:
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
     soup = folded(BeautifulSoup(body, "html.parser"))
     title = title_of(content, notebook)
-    return write_text(target, f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title}</title>"
-                              f"<meta name=viewport content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
-                              f"<body>{soup}</body></html>\n")
+    return write_text(
+        target,
+        f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title}</title>"
+        f"<meta name=viewport content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
+        f"<body>{soup}</body></html>\n",
+    )
 
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
@@ -79,7 +103,9 @@ def folded(soup: BeautifulSoup) -> BeautifulSoup:
     for cell in soup.select("td"):
         if len(cell.get_text()) > LONG_TEXT:
             cell["class"] = ["long"]
-    for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas brings a style of its own with every table
+    for mark in soup.select(
+        "a.anchor-link, style[scoped]"
+    ):  # pandas brings a style of its own with every table
         mark.decompose()
     for table in soup.select("table.dataframe"):
         _one_row(table.select_one("thead"))
@@ -97,8 +123,10 @@ def _one_row(head):
     if len(rows) != 2:
         return
     above, below = (row.select("th") for row in rows)
-    if len(above) == len(below) and all(not (first.get_text(strip=True) and second.get_text(strip=True))
-                                        for first, second in zip(above, below)):
+    if len(above) == len(below) and all(
+        not (first.get_text(strip=True) and second.get_text(strip=True))
+        for first, second in zip(above, below)
+    ):
         for first, second in zip(above, below):
             if second.get_text(strip=True):
                 first.string = second.get_text()
@@ -111,12 +139,22 @@ def _words_from_the_left(table):
     headings = table.select("thead tr:last-child th")
     for place, column in enumerate(zip(*rows)):
         texts = [cell.get_text(strip=True) for cell in column]
-        if all(sum(map(str.isalpha, text)) > 0.4 * len(text) and text not in ("NaN", "True", "False") for text in texts):
+        if all(
+            sum(map(str.isalpha, text)) > 0.4 * len(text) and text not in ("NaN", "True", "False")
+            for text in texts
+        ):
             for cell in (*column, headings[place - len(rows[0])]):
                 cell["class"] = [*(cell.get("class") or []), "words"]
 
 
 def title_of(content, path: str | Path) -> str:
     """A notebook's first heading; its file's name if it has none."""
-    return next((line.lstrip("# ").strip() for cell in content.cells for line in cell.source.splitlines() if line.startswith("# ")),
-                Path(path).stem)
+    return next(
+        (
+            line.lstrip("# ").strip()
+            for cell in content.cells
+            for line in cell.source.splitlines()
+            if line.startswith("# ")
+        ),
+        Path(path).stem,
+    )

@@ -17,7 +17,9 @@ TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
 def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> Path:
     """Fill the template with what the tables hold. A table that is not there says so in its place."""
     results = Path(results)
-    read = lambda name: pd.read_csv(results / f"{name}.csv") if (results / f"{name}.csv").is_file() else pd.DataFrame()  # noqa: E731
+    read = lambda name: (
+        pd.read_csv(results / f"{name}.csv") if (results / f"{name}.csv").is_file() else pd.DataFrame()
+    )  # noqa: E731
 
     def table(name):
         path = results / f"{name}.md"
@@ -25,8 +27,16 @@ def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> P
 
     def mean(model, fraction):
         summary = read("data_efficiency_summary")
-        rows = summary[(summary.benchmark == benchmark) & (summary.model == model) & (summary.fraction == float(fraction))]
-        return tables.with_interval(rows)[0] + f", {rows.runs.iloc[0]} seeds" if len(rows) else "not measured yet"
+        rows = summary[
+            (summary.benchmark == benchmark)
+            & (summary.model == model)
+            & (summary.fraction == float(fraction))
+        ]
+        return (
+            tables.with_interval(rows)[0] + f", {rows.runs.iloc[0]} seeds"
+            if len(rows)
+            else "not measured yet"
+        )
 
     def fill(match):
         what, *arguments = match[1].split(":")

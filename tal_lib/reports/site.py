@@ -17,13 +17,16 @@ from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, write_text
 from tal_lib.reports import pages
 
-STYLE = pages.STYLE + """
+STYLE = (
+    pages.STYLE
+    + """
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;padding-bottom:.5rem}
 nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
 .list{list-style:none;padding:0}.list li{margin:.9rem 0}.list p{margin:.1rem 0;color:#555;font-size:15px}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}.figures figure{margin:0}
 figcaption{font-size:13px;color:#555}
 .text td:not([style]),.text th:not([style]){text-align:left;white-space:normal;overflow-wrap:anywhere}"""
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,12 @@ class Page:
     body: str
 
 
-def build(target: str | Path, results: str | Path = REPOSITORY / "results", figures: str | Path = REPOSITORY / "figures",
-          about: str | Path = REPOSITORY / "RESULTS.md") -> list[Path]:
+def build(
+    target: str | Path,
+    results: str | Path = REPOSITORY / "results",
+    figures: str | Path = REPOSITORY / "figures",
+    about: str | Path = REPOSITORY / "RESULTS.md",
+) -> list[Path]:
     """Write the site anew into a folder; the pages' paths, the index first. Pictures are files, each once.
 
     Raises:
@@ -48,16 +55,32 @@ def build(target: str | Path, results: str | Path = REPOSITORY / "results", figu
     if not notebooks:
         raise TalError("no rendered notebooks", where=results / "notebooks", remedy="Run `tal report` first.")
     if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
-        raise TalError("the folder holds something else", where=target, remedy="Name an empty folder, or that of an earlier site.")
+        raise TalError(
+            "the folder holds something else",
+            where=target,
+            remedy="Name an empty folder, or that of an earlier site.",
+        )
     shutil.rmtree(target, ignore_errors=True)
     (target / "pictures").mkdir(parents=True)
     names = {path.name: f"{path.stem}.html" for path in notebooks} | {"RESULTS.md": "results.html"}
-    made = [_document(about, "results"), *(_notebook(path, target) for path in notebooks), _tables(results), _figures(figures, target),
-            _document(results / "README.md", "columns")]
+    made = [
+        _document(about, "results"),
+        *(_notebook(path, target) for path in notebooks),
+        _tables(results),
+        _figures(figures, target),
+        _document(results / "README.md", "columns"),
+    ]
     made = [page for page in made if page]
-    written = [write_text(target / "index.html", _whole("Efficient temporal action localization",
-                                                            _index(made, about, figures), made, names))]
-    written += [write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page)) for page in made]
+    written = [
+        write_text(
+            target / "index.html",
+            _whole("Efficient temporal action localization", _index(made, about, figures), made, names),
+        )
+    ]
+    written += [
+        write_text(target / f"{page.name}.html", _whole(page.title, page.body, made, names, page))
+        for page in made
+    ]
     write_text(target / "style.css", STYLE)
     return written
 
@@ -73,16 +96,29 @@ def _notebook(path, target):
         (target / name).write_bytes(raw)
         image["src"], image["loading"], image["alt"] = name, "lazy", image.get("alt") or "figure"
     title = pages.title_of(content, path)
-    return Page(path.stem, _with_condition(title, path.stem), _first_sentence(content.cells[0].source), str(soup))
+    return Page(
+        path.stem, _with_condition(title, path.stem), _first_sentence(content.cells[0].source), str(soup)
+    )
 
 
 def _with_condition(title, stem):
     """One notebook is shown under several conditions, which its file's name ends with."""
     extra = re.sub(r"^\d+_", "", stem)
-    known = {"data", "train_evaluate", "inference_cost", "inference_length", "open_set", "streams_and_distillation", "training_cost",
-             "quantization", "export", "diagnosis", "findings"}
+    known = {
+        "data",
+        "train_evaluate",
+        "inference_cost",
+        "inference_length",
+        "open_set",
+        "streams_and_distillation",
+        "training_cost",
+        "quantization",
+        "export",
+        "diagnosis",
+        "findings",
+    }
     own = max((name for name in known if extra.startswith(name)), key=len, default="")
-    condition = extra[len(own):].strip("_").replace("_", ", ")
+    condition = extra[len(own) :].strip("_").replace("_", ", ")
     return f"{title} ({condition})" if condition else title
 
 
@@ -107,20 +143,41 @@ def _tables(results):
         if path.stem[:1].isupper():
             continue
         caption, _, table = path.read_text(encoding="utf-8").partition("\n\n")
-        parts.append(f"<h2 id='{path.stem}'>{path.stem}</h2><p>{html.escape(caption)}</p>{markdown2html_mistune(table)}")
+        parts.append(
+            f"<h2 id='{path.stem}'>{path.stem}</h2><p>{html.escape(caption)}</p>{markdown2html_mistune(table)}"
+        )
         jumps.append(f"<a href='#{path.stem}'>{path.stem}</a>")
-    return Page("tables", "All tables", "Every table for readers, with its caption.", f"<h1>All tables</h1><p>{' · '.join(jumps)}</p>"
-                + "".join(parts)) if parts else None
+    return (
+        Page(
+            "tables",
+            "All tables",
+            "Every table for readers, with its caption.",
+            f"<h1>All tables</h1><p>{' · '.join(jumps)}</p>" + "".join(parts),
+        )
+        if parts
+        else None
+    )
 
 
 def _figures(figures, target):
     shown = sorted(figures.glob("*.png"))
     for path in shown:
         shutil.copyfile(path, target / "pictures" / path.name)
-    body = "".join(f"<figure><a href='pictures/{path.name}'><img loading=lazy src='pictures/{path.name}' alt='{path.stem}'></a>"
-                   f"<figcaption>{path.stem.replace('_', ' ')}</figcaption></figure>" for path in shown)
-    return Page("figures", "All figures", "Every figure, as drawn from the tables.",
-                f"<h1>All figures</h1><div class=figures>{body}</div>") if shown else None
+    body = "".join(
+        f"<figure><a href='pictures/{path.name}'><img loading=lazy src='pictures/{path.name}' alt='{path.stem}'></a>"
+        f"<figcaption>{path.stem.replace('_', ' ')}</figcaption></figure>"
+        for path in shown
+    )
+    return (
+        Page(
+            "figures",
+            "All figures",
+            "Every figure, as drawn from the tables.",
+            f"<h1>All figures</h1><div class=figures>{body}</div>",
+        )
+        if shown
+        else None
+    )
 
 
 def _index(made, about, figures):
@@ -128,14 +185,24 @@ def _index(made, about, figures):
     text = Path(about).read_text(encoding="utf-8") if Path(about).is_file() else ""
     found = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     short = markdown2html_mistune(found[1]) if found else ""
-    curve = next((path for path in sorted(figures.glob("data_efficiency_*.png")) if "validation" not in path.stem), None)
+    curve = next(
+        (path for path in sorted(figures.glob("data_efficiency_*.png")) if "validation" not in path.stem),
+        None,
+    )
     if curve:
-        short += (f"<p><img src='pictures/{curve.name}' alt='avg mAP by share of the labelled recordings' "
-                  "style='max-width:36rem;width:100%'></p>")
-    items = "".join(f"<li><a href='{page.name}.html'>{html.escape(page.title)}</a><p>{html.escape(page.about)}</p></li>" for page in made)
-    return ("<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
-            f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All pages</h2><ul class=list>{items}"
-            "</ul>")
+        short += (
+            f"<p><img src='pictures/{curve.name}' alt='avg mAP by share of the labelled recordings' "
+            "style='max-width:36rem;width:100%'></p>"
+        )
+    items = "".join(
+        f"<li><a href='{page.name}.html'>{html.escape(page.title)}</a><p>{html.escape(page.about)}</p></li>"
+        for page in made
+    )
+    return (
+        "<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
+        f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All pages</h2><ul class=list>{items}"
+        "</ul>"
+    )
 
 
 def _whole(title, body, made, names, here=None):
@@ -152,17 +219,26 @@ def _whole(title, body, made, names, here=None):
     for image in soup.select("img[src^='figures/']"):
         image["src"] = _inside(image["src"], names)
     place = made.index(here) if here else -1
-    steps = [("index", "Overview"), *([(made[place - 1].name, "← " + made[place - 1].title)] if place > 0 else []),
-             *([(made[place + 1].name, made[place + 1].title + " →")] if place + 1 < len(made) else [])]
+    steps = [
+        ("index", "Overview"),
+        *([(made[place - 1].name, "← " + made[place - 1].title)] if place > 0 else []),
+        *([(made[place + 1].name, made[place + 1].title + " →")] if place + 1 < len(made) else []),
+    ]
     links = "".join(f"<a href='{name}.html'>{html.escape(text)}</a>" for name, text in steps)
-    return (f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
-            "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
-            f"<link rel=stylesheet href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n")
+    return (
+        f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
+        f"<link rel=stylesheet href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n"
+    )
 
 
 def _inside(address, names):
     """Where a link between the repository's files leads in the site; None for a file that the site has not."""
-    if re.match(r"[a-z]+:|#", address) or address.split("#")[0].endswith(".html") or address.startswith("pictures/"):
+    if (
+        re.match(r"[a-z]+:|#", address)
+        or address.split("#")[0].endswith(".html")
+        or address.startswith("pictures/")
+    ):
         return address
     name = Path(address.split("#")[0]).name
     if name in names:

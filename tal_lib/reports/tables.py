@@ -10,14 +10,31 @@ from pandas.api.types import is_float_dtype
 
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.files import atomic_path, write_text
-from tal_lib.models.registry import has_separate_classifier
+from tal_lib.models.parts.registry import has_separate_classifier
 from tal_lib.provenance import COLUMNS as PROVENANCE
 
 LONG = 100_000  # rows
 NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as readers see it; – is a missing one
 CLASSIFIED = " + classifier"
-KEYS = ["benchmark", "model", "preset", "repeat", "batch_size", "seen", "keep", "misnamed", "split", "fraction", "seed", "subset_seed",
-        "stream", "student", "student_options", "options", "recipe"]
+KEYS = [
+    "benchmark",
+    "model",
+    "preset",
+    "repeat",
+    "batch_size",
+    "seen",
+    "keep",
+    "misnamed",
+    "split",
+    "fraction",
+    "seed",
+    "subset_seed",
+    "stream",
+    "student",
+    "student_options",
+    "options",
+    "recipe",
+]
 
 
 def tidy(records: list[dict], table: str) -> pd.DataFrame:
@@ -33,18 +50,40 @@ def tidy(records: list[dict], table: str) -> pd.DataFrame:
     owner = np.repeat(np.arange(len(records)), [len(record["tables"][table]) for record in records])
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in PROVENANCE]
     measures = {name: [row.get(name) for row in rows] for name in names}
-    measures = pd.DataFrame({name: values for name, values in measures.items() if not any(isinstance(value, list) for value in values)})
-    keys = pd.DataFrame([{name: _plain(value) for name, value in record["parameters"].items() if name in KEYS} for record in records])
-    own = [name for name in KEYS if name in keys and name not in measures]  # what a row says itself goes before what its cell says
+    measures = pd.DataFrame(
+        {
+            name: values
+            for name, values in measures.items()
+            if not any(isinstance(value, list) for value in values)
+        }
+    )
+    keys = pd.DataFrame(
+        [
+            {name: _plain(value) for name, value in record["parameters"].items() if name in KEYS}
+            for record in records
+        ]
+    )
+    own = [
+        name for name in KEYS if name in keys and name not in measures
+    ]  # what a row says itself goes before what its cell says
     rank = np.zeros(len(keys), int)
     if own:  # cells alike in all keys have the same rank
         sorted_cells = keys.sort_values(own, kind="stable").index
-        rank[sorted_cells] = pd.factorize(keys.groupby(own, sort=False, dropna=False).ngroup()[sorted_cells])[0]
-    order = [name for name in KEYS if name in measures] + [name for name in ("length_steps", "tiou", "label") if name in measures]
+        rank[sorted_cells] = pd.factorize(keys.groupby(own, sort=False, dropna=False).ngroup()[sorted_cells])[
+            0
+        ]
+    order = [name for name in KEYS if name in measures] + [
+        name for name in ("length_steps", "tiou", "label") if name in measures
+    ]
     index = measures[order].assign(rank=rank[owner]).sort_values(["rank", *order], kind="stable").index
     owner, measures = owner[index], measures.loc[index].reset_index(drop=True)
-    about = pd.DataFrame([{"sweep": record["sweep"], "cell": record["id"]} | {name: record["provenance"].get(name) for name in PROVENANCE}
-                          for record in records])
+    about = pd.DataFrame(
+        [
+            {"sweep": record["sweep"], "cell": record["id"]}
+            | {name: record["provenance"].get(name) for name in PROVENANCE}
+            for record in records
+        ]
+    )
     parts = [measures[[name]] if name in measures else keys[[name]].take(owner) for name in keys]
     parts += [measures[[name for name in measures if name not in keys]], about.take(owner)]
     table = pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
@@ -55,17 +94,35 @@ def tidy(records: list[dict], table: str) -> pd.DataFrame:
 def _plain(value):
     """Empty options are empty text; others are written out."""
     if isinstance(value, dict | list):
-        return ", ".join(f"{key}={value[key]}" for key in value) if isinstance(value, dict) else ", ".join(map(str, value))
+        return (
+            ", ".join(f"{key}={value[key]}" for key in value)
+            if isinstance(value, dict)
+            else ", ".join(map(str, value))
+        )
     return value
 
 
-MEASURED = ("benchmark", "model", "preset", "device_name", "precision", "threads_used", "length_steps", "repeat")
+MEASURED = (
+    "benchmark",
+    "model",
+    "preset",
+    "device_name",
+    "precision",
+    "threads_used",
+    "length_steps",
+    "repeat",
+)
 
 
 def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFrame:
     """Of rows with the same keys, as a longer list of models or lengths gives, the newest only."""
     keys = [name for name in keys if name in table]
-    return table.sort_values("utc", kind="stable").drop_duplicates(keys, keep="last").sort_index().reset_index(drop=True)
+    return (
+        table.sort_values("utc", kind="stable")
+        .drop_duplicates(keys, keep="last")
+        .sort_index()
+        .reset_index(drop=True)
+    )
 
 
 def main_machine(table: pd.DataFrame) -> str:
@@ -87,9 +144,23 @@ def machine_suffix(device_name: str, main: str) -> str:
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     """One row a run: its avg mAP in %, and the name under which its model is shown."""
-    keys = ["benchmark", "model", "preset", "options", "recipe", "stream", "fraction", "seed", "subset_seed", "train_recordings",
-            "train_segments", "cell"]
-    runs = data_efficiency.drop_duplicates("cell")[[key for key in keys if key in data_efficiency]]  # the same in all rows of a cell
+    keys = [
+        "benchmark",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "stream",
+        "fraction",
+        "seed",
+        "subset_seed",
+        "train_recordings",
+        "train_segments",
+        "cell",
+    ]
+    runs = data_efficiency.drop_duplicates("cell")[
+        [key for key in keys if key in data_efficiency]
+    ]  # the same in all rows of a cell
     means = data_efficiency.groupby("cell", sort=False)["map"].mean().mul(100)
     return with_shown_names(runs.assign(avg_map=runs.cell.map(means)).reset_index(drop=True))
 
@@ -127,17 +198,45 @@ def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 
 def with_interval(rows: pd.DataFrame) -> list[str]:
     """`mean [low, high]` of each row with these three columns; the mean alone where there is no interval."""
-    return [f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
-            for row in rows[["mean", "low", "high"]].itertuples(index=False)]
+    return [
+        f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
+        for row in rows[["mean", "low", "high"]].itertuples(index=False)
+    ]
 
 
-OPEN_SET_PARTS = ("unseen", "unseen, wrong names", "unseen, trained with wrong names", "unseen, all names", "seen, all names")
+OPEN_SET_PARTS = (
+    "unseen",
+    "unseen, wrong names",
+    "unseen, trained with wrong names",
+    "unseen, all names",
+    "seen, all names",
+)
 
 
 def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals over splits of the classes."""
-    keys = ["benchmark", "model", "preset", "options", "recipe", "keep", "seen", "misnamed", "split", "fraction", "seed", "part", "cell"]
-    runs = open_set.groupby(keys, sort=False, dropna=False)["map"].mean().mul(100).rename("avg_map").reset_index()
+    keys = [
+        "benchmark",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "keep",
+        "seen",
+        "misnamed",
+        "split",
+        "fraction",
+        "seed",
+        "part",
+        "cell",
+    ]
+    runs = (
+        open_set.groupby(keys, sort=False, dropna=False)["map"]
+        .mean()
+        .mul(100)
+        .rename("avg_map")
+        .reset_index()
+    )
     runs = with_shown_names(runs[~runs.misnamed | (runs.part == "unseen")])
     runs.loc[runs.misnamed, "part"] = "unseen, trained with wrong names"
     return summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
@@ -151,22 +250,48 @@ def split_name(seen: float) -> str:
 def open_set_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """For readers: a row a split ratio, fraction and model, a column a part, `mean [low, high]`."""
     rows = summary[summary.benchmark == benchmark]
-    rows = rows.assign(text=with_interval(rows), classes=rows.seen.map(split_name), data=[f"{100 * one:g} %" for one in rows.fraction],
-                       first=-rows.seen, second=-rows.fraction)
+    rows = rows.assign(
+        text=with_interval(rows),
+        classes=rows.seen.map(split_name),
+        data=[f"{100 * one:g} %" for one in rows.fraction],
+        first=-rows.seen,
+        second=-rows.fraction,
+    )
     table = rows.pivot(index=["first", "second", "classes", "data", "model"], columns="part", values="text")
-    splits = rows[rows.part == "unseen"].set_index(["first", "second", "classes", "data", "model"]).runs.rename("splits")
+    splits = (
+        rows[rows.part == "unseen"]
+        .set_index(["first", "second", "classes", "data", "model"])
+        .runs.rename("splits")
+    )
     table = table[[part for part in OPEN_SET_PARTS if part in table]].fillna("").join(splits)
     return table.reset_index().drop(columns=["first", "second"])
 
 
 def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, fraction, model, variant, mean, low, high, runs, params, macs`: avg mAP (%) with 95 % intervals over seeds."""
-    keys = ["benchmark", "fraction", "model", "preset", "options", "recipe", "student", "student_options", "seed", "variant", "cell"]
-    runs = table.groupby([key for key in keys if key in table], sort=False, dropna=False).agg(
-        avg_map=("map", "mean"), params=("params", "first"), macs=("macs", "first")).reset_index()
+    keys = [
+        "benchmark",
+        "fraction",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "student",
+        "student_options",
+        "seed",
+        "variant",
+        "cell",
+    ]
+    runs = (
+        table.groupby([key for key in keys if key in table], sort=False, dropna=False)
+        .agg(avg_map=("map", "mean"), params=("params", "first"), macs=("macs", "first"))
+        .reset_index()
+    )
     runs = with_shown_names(runs.assign(avg_map=100 * runs.avg_map))
     by = ["benchmark", "fraction", "model", "variant"]
-    return summarise(runs, by, "avg_map").merge(runs.groupby(by, sort=False)[["params", "macs"]].first().reset_index(), on=by)
+    return summarise(runs, by, "avg_map").merge(
+        runs.groupby(by, sort=False)[["params", "macs"]].first().reset_index(), on=by
+    )
 
 
 def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
@@ -174,22 +299,38 @@ def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     rows = summary[summary.benchmark == benchmark]
     table = rows.assign(text=with_interval(rows)).pivot(index="model", columns="variant", values="text")
     order = rows[rows.variant == "late"].sort_values("mean", ascending=False)
-    columns = [*(name for name in dict.fromkeys(rows.variant) if name not in ("early", "late")), "early", "late"]
+    columns = [
+        *(name for name in dict.fromkeys(rows.variant) if name not in ("early", "late")),
+        "early",
+        "late",
+    ]
     return table.loc[order.model, columns].join(order.set_index("model").runs).reset_index()
 
 
 def variants_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """For readers: a row a model and variant with avg mAP, parameters and MACs, in the order of the runs."""
     rows = summary[summary.benchmark == benchmark]
-    return pd.DataFrame({"model": rows.model, "variant": rows.variant, "avg mAP": with_interval(rows), "runs": rows.runs,
-                         "params (M)": (rows.params / 1e6).round(3), "GMACs": (rows.macs / 1e9).round(3)})
+    return pd.DataFrame(
+        {
+            "model": rows.model,
+            "variant": rows.variant,
+            "avg mAP": with_interval(rows),
+            "runs": rows.runs,
+            "params (M)": (rows.params / 1e6).round(3),
+            "GMACs": (rows.macs / 1e9).round(3),
+        }
+    )
 
 
 def proposal_summary(proposals: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, model, fraction, an, ar, auc, runs`: AR@AN and AUC (%), mean over seeds."""
     rows = with_shown_names(proposals.assign(ar=100 * proposals.ar))
     keys = ["benchmark", "model", "fraction", "an"]
-    return rows.groupby(keys, sort=False).agg(ar=("ar", "mean"), auc=("auc", "mean"), runs=("ar", "size")).reset_index()
+    return (
+        rows.groupby(keys, sort=False)
+        .agg(ar=("ar", "mean"), auc=("auc", "mean"), runs=("ar", "size"))
+        .reset_index()
+    )
 
 
 def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
@@ -205,14 +346,19 @@ def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 def read_table(path: str | Path) -> tuple[str, pd.DataFrame]:
     """(caption, table) of what `write_table` wrote, by its Markdown file."""
     path = Path(path)
-    return path.read_text(encoding="utf-8").split("\n", 1)[0], pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
+    return path.read_text(encoding="utf-8").split("\n", 1)[0], pd.read_csv(
+        path.with_suffix(".csv"), keep_default_na=False
+    )
 
 
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
     """Write a tidy table for machines."""
     if len(table) < LONG or (lines := _lines(table)) is None:
         return write_text(Path(folder) / f"{name}.csv", _csv(table))
-    with atomic_path(Path(folder) / f"{name}.csv") as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with (
+        atomic_path(Path(folder) / f"{name}.csv") as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         file.write(_csv(table.iloc[:0]))
         file.writelines(lines)
     return Path(folder) / f"{name}.csv"
@@ -228,14 +374,26 @@ def _lines(table):
     columns, shared = list(table), set(table.attrs.get("of_cells", ()))
     left = list(itertools.takewhile(shared.__contains__, columns))
     right = list(itertools.takewhile(shared.__contains__, reversed(columns)))[::-1]
-    middle = columns[len(left):len(columns) - len(right)]
+    middle = columns[len(left) : len(columns) - len(right)]
     if not left or not right or "cell" not in right or not middle:
         return None
     cells, first = table.cell.factorize()[0], ~table.cell.duplicated()
     own = table[middle]
-    own = own.assign(**{name: ["" if value != value else f"{value:.10g}" for value in own[name]] for name in own.select_dtypes("float")})
-    parts = [_csv(part, header=False).splitlines() for part in (table.loc[first, left], table.loc[first, right], own)]
-    if [len(part) for part in parts] != [first.sum(), first.sum(), len(table)]:  # a text with a line break in it
+    own = own.assign(
+        **{
+            name: ["" if value != value else f"{value:.10g}" for value in own[name]]
+            for name in own.select_dtypes("float")
+        }
+    )
+    parts = [
+        _csv(part, header=False).splitlines()
+        for part in (table.loc[first, left], table.loc[first, right], own)
+    ]
+    if [len(part) for part in parts] != [
+        first.sum(),
+        first.sum(),
+        len(table),
+    ]:  # a text with a line break in it
         return None
     before, after, own = parts
     return (f"{before[cell]},{line},{after[cell]}\n" for cell, line in zip(cells, own))
@@ -246,10 +404,20 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, caption: str
     write_csv(table, folder, name)
     table = table.apply(_as_read)
     right = [column.map(lambda value: bool(NUMBER.match(str(value)))).all() for _, column in table.items()]
-    latex = table.to_latex(index=False, escape=True, caption=caption, label=f"tab:{name.replace('_', '-')}", position="tb",
-                           column_format="".join("r" if number else "l" for number in right))
-    write_text(Path(folder) / f"{name}.tex", latex.replace("\\begin{tabular}", "\\centering\n\\begin{tabular}"))
-    markdown = table.to_markdown(index=False, disable_numparse=True, colalign=["right" if number else "left" for number in right])
+    latex = table.to_latex(
+        index=False,
+        escape=True,
+        caption=caption,
+        label=f"tab:{name.replace('_', '-')}",
+        position="tb",
+        column_format="".join("r" if number else "l" for number in right),
+    )
+    write_text(
+        Path(folder) / f"{name}.tex", latex.replace("\\begin{tabular}", "\\centering\n\\begin{tabular}")
+    )
+    markdown = table.to_markdown(
+        index=False, disable_numparse=True, colalign=["right" if number else "left" for number in right]
+    )
     return write_text(Path(folder) / f"{name}.md", f"{caption}\n\n{markdown}\n")
 
 

@@ -11,25 +11,74 @@ from tal_lib.files import atomic_path
 WIDTH = 5.6  # inches; readable at column width
 
 # Okabe–Ito first, then Tol's muted set: told apart by colour-blind readers, with a marker as second cue
-_COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255", "#44AA99", "#999933",
-            "#332288", "#DDCC77", "#AA4499", "#117733", "#88CCEE", "#661100", "#6699CC"]
+_COLOURS = [
+    "#D55E00",
+    "#0072B2",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#882255",
+    "#44AA99",
+    "#999933",
+    "#332288",
+    "#DDCC77",
+    "#AA4499",
+    "#117733",
+    "#88CCEE",
+    "#661100",
+    "#6699CC",
+]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8", (4, 1, 0), "1"]
-_MODELS = ["local_global", "actionformer", "bilstm", "window_cnn", "tridet", "temporalmaxer", "action_mamba", "tadtr", "afsd",
-           "bmn", "bsn", "prn", "tcanet", "ssn", "stale", "gaf", "text_pyramid"]
+_MODELS = [
+    "local_global",
+    "actionformer",
+    "bilstm",
+    "window_cnn",
+    "tridet",
+    "temporalmaxer",
+    "action_mamba",
+    "tadtr",
+    "afsd",
+    "bmn",
+    "bsn",
+    "prn",
+    "tcanet",
+    "ssn",
+    "stale",
+    "gaf",
+    "text_pyramid",
+]
 _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
 
 
 def style(model: str, place: int = 0) -> tuple[str, str]:
     """(colour, marker) of a model, the same in every figure; of anything else, by its place in this one."""
-    return _STYLE.get(model.split(" + ")[0], (_COLOURS[(place + 1) % len(_COLOURS)], _MARKERS[(place + 1) % len(_MARKERS)]))
+    return _STYLE.get(
+        model.split(" + ")[0], (_COLOURS[(place + 1) % len(_COLOURS)], _MARKERS[(place + 1) % len(_MARKERS)])
+    )
 
 
 def apply() -> None:
     """Set the theme; every figure function calls it."""
-    sns.set_theme(context="paper", style="ticks", rc={
-        "figure.figsize": (WIDTH, 3.4), "figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False,
-        "figure.constrained_layout.use": True, "svg.hashsalt": "tal", "svg.fonttype": "none"})
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        rc={
+            "figure.figsize": (WIDTH, 3.4),
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+            "svg.hashsalt": "tal",
+            "svg.fonttype": "none",
+        },
+    )
 
 
 def new_axes(ax=None, **figure):
@@ -42,8 +91,12 @@ def save(figure: mpl.figure.Figure, folder: str | Path, name: str) -> Path:
     """Write a figure as PNG and SVG (the same bytes for the same figure); the PNG's path."""
     for suffix in ("svg", "png"):
         with atomic_path(Path(folder) / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, bbox_inches="tight",  # as notebooks show it: no long label is cut
-                           metadata={"Date": None} if suffix == "svg" else {"Software": None})
+            figure.savefig(
+                temporary,
+                format=suffix,
+                bbox_inches="tight",  # as notebooks show it: no long label is cut
+                metadata={"Date": None} if suffix == "svg" else {"Software": None},
+            )
     return Path(folder) / f"{name}.png"
 
 

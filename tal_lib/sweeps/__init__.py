@@ -7,5 +7,17 @@ from tal_lib.sweeps.runner import SweepResult, run
 from tal_lib.sweeps.trained import checkpoint_of, trained_in
 from tal_lib.sweeps.verify import Verdict, verify
 
-__all__ = ["Cell", "SweepResult", "Verdict", "checkpoint_of", "ledgers", "plan", "read_all", "read_ledger", "record", "run", "trained_in",
-           "verify"]
+__all__ = [
+    "Cell",
+    "SweepResult",
+    "Verdict",
+    "checkpoint_of",
+    "ledgers",
+    "plan",
+    "read_all",
+    "read_ledger",
+    "record",
+    "run",
+    "trained_in",
+    "verify",
+]

@@ -18,9 +18,21 @@ from tal_lib.sweeps.recording import MEASURED
 NOTEBOOK = "notebook.ipynb"
 
 
-def run_cell(id: str, sweep: str, notebook: str, name: str, parameters: dict, data_hash: str, generation: int, runs: str, cwd: str,
-             threads: int, memory_limit: int | None = None, machine: str = "") -> str | None:
-    """Execute the notebook into `<runs>/<id>`; in a fork of a nursery, because the kernel is a fork of this process.
+def run_cell(
+    id: str,
+    sweep: str,
+    notebook: str,
+    name: str,
+    parameters: dict,
+    data_hash: str,
+    generation: int,
+    runs: str,
+    cwd: str,
+    threads: int,
+    memory_limit: int | None = None,
+    machine: str = "",
+) -> str | None:
+    """Execute the notebook into `<runs>/<id>`; in a fork of a fork server, because the kernel is a fork of this process.
 
     Args:
         notebook: path of the file; name: what it is called in results.
@@ -36,22 +48,52 @@ def run_cell(id: str, sweep: str, notebook: str, name: str, parameters: dict, da
     part.mkdir(parents=True)
     started = time.monotonic()
     try:
-        papermill.execute_notebook(notebook, part / NOTEBOOK, parameters=parameters | {"out_dir": str(part)}, progress_bar=False,
-                                   log_output=False, cwd=cwd, engine_name=ENGINE, waiting=kernel)
+        papermill.execute_notebook(
+            notebook,
+            part / NOTEBOOK,
+            parameters=parameters | {"out_dir": str(part)},
+            progress_bar=False,
+            log_output=False,
+            cwd=cwd,
+            engine_name=ENGINE,
+            waiting=kernel,
+        )
         measured = json.loads((part / MEASURED).read_text())
     except DeadKernelError:
         code = kernel.poll()
-        return keep_failed(folder, id, "the kernel died" + (f", killed by signal {-code} (the system does so when memory runs out)"
-                                                            if code and code < 0 else ""))
+        return keep_failed(
+            folder,
+            id,
+            "the kernel died"
+            + (
+                f", killed by signal {-code} (the system does so when memory runs out)"
+                if code and code < 0
+                else ""
+            ),
+        )
     except papermill.PapermillExecutionError as error:
         return keep_failed(folder, id, f"{error.ename}: {error.evalue}")
     except Exception as error:
         return keep_failed(folder, id, f"{type(error).__name__}: {error}".strip())
-    write_json(part / RESULT, ({"machine": machine} if machine else {}) | {
-        "id": id, "sweep": sweep, "notebook": name, "parameters": parameters, "generation": generation, "tables": measured["tables"],
-        "seconds": round(time.monotonic() - started, 2),
-        "provenance": provenance(device=machine or measured["device_name"], threads=threads, config_hash=measured["config_hash"],
-                                 data_hash=data_hash)})
+    write_json(
+        part / RESULT,
+        ({"machine": machine} if machine else {})
+        | {
+            "id": id,
+            "sweep": sweep,
+            "notebook": name,
+            "parameters": parameters,
+            "generation": generation,
+            "tables": measured["tables"],
+            "seconds": round(time.monotonic() - started, 2),
+            "provenance": provenance(
+                device=machine or measured["device_name"],
+                threads=threads,
+                config_hash=measured["config_hash"],
+                data_hash=data_hash,
+            ),
+        },
+    )
     (part / MEASURED).unlink()
     put_in_place(folder, id)
     return None

@@ -26,10 +26,12 @@ from tal_lib.errors import TalError
 from tal_lib.provenance import git_commit
 from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
 from tal_lib.sweeps.grid import Cell, data_hash, measured_on
-from tal_lib.sweeps.local import Gone, warm_processes
+from tal_lib.sweeps.local import ProcessLost, warm_processes
 
 FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
-AHEAD = 2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
+AHEAD = (
+    2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
+)
 CONNECT_SECONDS = 20
 SEE = "docs/cluster.md has an example."
 
@@ -50,9 +52,16 @@ class Cluster:
             import dask
             from distributed import Client
         except ImportError:
-            raise TalError("sweeps on a cluster need Dask", remedy="pip install 'efficient-tal[cluster]'") from None
-        dask.config.set({"distributed.scheduler.work-stealing": False, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
-                         "distributed.admin.large-graph-warning-threshold": "1GB"})
+            raise TalError(
+                "sweeps on a cluster need Dask", remedy="pip install 'efficient-tal[cluster]'"
+            ) from None
+        dask.config.set(
+            {
+                "distributed.scheduler.work-stealing": False,
+                "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+                "distributed.admin.large-graph-warning-threshold": "1GB",
+            }
+        )
         kind, _, rest = self.address.partition(":")
         self._own = {"local": _local, "slurm": _slurm}[kind](rest) if kind in ("local", "slurm") else None
         if self._own is None and "://" not in self.address:
@@ -60,8 +69,11 @@ class Cluster:
         try:
             self._client = Client(self._own or self.address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            raise TalError(f"no scheduler answers ({type(error).__name__})", where=self.address,
-                           remedy="Start it with `dask scheduler`, or check host and port.") from None
+            raise TalError(
+                f"no scheduler answers ({type(error).__name__})",
+                where=self.address,
+                remedy="Start it with `dask scheduler`, or check host and port.",
+            ) from None
         return self
 
     def __exit__(self, *_):
@@ -69,8 +81,10 @@ class Cluster:
         if self._own is not None:
             self._own.close(timeout=10)
 
-    def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
-        """Each cell with None, or with why it failed, as they end; `Gone` where it took its worker with it several times.
+    def run(
+        self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None
+    ) -> Iterator[tuple[Cell, str | ProcessLost | None]]:
+        """Each cell with None, or with why it failed, as they end; `ProcessLost` where it took its worker with it several times.
 
         `jobs=1`: one at a time, whatever the number of workers.
         """
@@ -89,10 +103,21 @@ class Cluster:
         return AHEAD * max(1, sum(worker["nthreads"] for worker in workers.values()))
 
     def _submit(self, cell, generation):
-        job = {"cell": replace(cell, notebook=Path(cell.notebook.name)), "notebook": cell.notebook.read_text(encoding="utf-8"),
-               "generation": generation, "threads": self.threads, "memory_limit": self.memory_limit, "versions": _versions()}
-        return self._client.submit(run_packed, job, key=f"{cell.id}-{uuid.uuid4().hex}", pure=False,
-                                   resources={"GPU": 1} if cell.gpu else None)
+        job = {
+            "cell": replace(cell, notebook=Path(cell.notebook.name)),
+            "notebook": cell.notebook.read_text(encoding="utf-8"),
+            "generation": generation,
+            "threads": self.threads,
+            "memory_limit": self.memory_limit,
+            "versions": _versions(),
+        }
+        return self._client.submit(
+            run_packed,
+            job,
+            key=f"{cell.id}-{uuid.uuid4().hex}",
+            pure=False,
+            resources={"GPU": 1} if cell.gpu else None,
+        )
 
     def _ended(self, running):
         """Futures that have ended, at least one; an error once the scheduler is away."""
@@ -109,20 +134,23 @@ class Cluster:
                     continue
             except CancelledError:
                 pass
-            raise TalError("the scheduler is gone", where=self.address, remedy="Start it again; what is finished is kept, and the same "
-                           "command goes on from there.")
+            raise TalError(
+                "the scheduler is gone",
+                where=self.address,
+                remedy="Start it again; what is finished is kept, and the same command goes on from there.",
+            )
 
     def _take(self, cell, future):
         if future.status == "error":
             error = future.exception()
             if type(error).__name__ == "KilledWorker":
-                return Gone("it took its worker with it several times: was it out of memory?")
+                return ProcessLost("it took its worker with it several times: was it out of memory?")
             return f"{type(error).__name__}: {error}".splitlines()[0]
         reason, archive, checksum = future.result()
         if archive is None:
             return reason
         if hashlib.sha256(archive).hexdigest() != checksum:
-            return Gone("what came back was damaged on the way")
+            return ProcessLost("what came back was damaged on the way")
         part = part_of(self.folder, cell.id)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -134,7 +162,7 @@ class Cluster:
         return None
 
 
-def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
+def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
     """On a worker: run the cell in a scratch folder; why it failed (None: it did not), its run folder as an archive, the archive's hash."""
     cell: Cell = job["cell"]
     if problem := _not_as_here(job["versions"], cell):
@@ -146,7 +174,9 @@ def run_packed(job: dict) -> tuple[str | Gone | None, bytes | None, str]:
         notebook.write_text(job["notebook"], encoding="utf-8")
         runs = Path(scratch) / "runs"
         runs.mkdir()
-        reason = warm_processes(job["threads"], job["memory_limit"]).run(cell, notebook, job["generation"], runs)
+        reason = warm_processes(job["threads"], job["memory_limit"]).run(
+            cell, notebook, job["generation"], runs
+        )
         folder = runs / (cell.id if reason is None else f"{cell.id}.failed")
         if not folder.is_dir():
             return reason, None, ""
@@ -163,8 +193,10 @@ def _versions():
 def _not_as_here(versions, cell):
     """Why a cell must not run on this worker: another library or other data would give other numbers under the same id."""
     if versions != (mine := _versions()):
-        return (f"has tal_lib {mine['tal_lib']} at commit {mine['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
-                f"{versions['commit'] or 'unknown'}. Install the same on both.")
+        return (
+            f"has tal_lib {mine['tal_lib']} at commit {mine['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
+            f"{versions['commit'] or 'unknown'}. Install the same on both."
+        )
     benchmark = cell.parameters.get("benchmark")
     if not benchmark:
         return None
@@ -172,8 +204,14 @@ def _not_as_here(versions, cell):
         found = data_hash(benchmark)
     except TalError as error:
         return str(error)
-    return None if found == cell.data_hash else (f"has other data for {benchmark} (hash {found}, the sweep has {cell.data_hash}). Copy the "
-                                                 "same files there and point TAL_DATA at them.")
+    return (
+        None
+        if found == cell.data_hash
+        else (
+            f"has other data for {benchmark} (hash {found}, the sweep has {cell.data_hash}). Copy the "
+            "same files there and point TAL_DATA at them."
+        )
+    )
 
 
 def _local(number):
@@ -182,8 +220,14 @@ def _local(number):
 
     if not number.isdigit() or int(number) < 1:
         raise TalError(f"cluster local:{number}", remedy="Give the number of workers: local:2.")
-    return LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-                        silence_logs=ERROR)
+    return LocalCluster(
+        n_workers=int(number),
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=0,
+        dashboard_address=None,
+        silence_logs=ERROR,
+    )
 
 
 def read_description(path: str | Path) -> dict:
@@ -210,7 +254,9 @@ def _slurm(path):
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
-        raise TalError("sweeps on Slurm need dask-jobqueue", remedy="pip install 'efficient-tal[cluster]'") from None
+        raise TalError(
+            "sweeps on Slurm need dask-jobqueue", remedy="pip install 'efficient-tal[cluster]'"
+        ) from None
     if gpu:
         options["worker_extra_args"] = [*options["worker_extra_args"], "--resources", "GPU=1"]
     try:

@@ -30,7 +30,14 @@ from tal_lib.provenance import device_name
 
 RECORDS = re.compile(r"^record\(", re.MULTILINE)
 # of a block of cells
-KEYS = {"notebook": str, "parameters": dict | None, "grid": dict | None, "alone": bool, "gpu": bool, "time_limit": int | float}
+KEYS = {
+    "notebook": str,
+    "parameters": dict | None,
+    "grid": dict | None,
+    "alone": bool,
+    "gpu": bool,
+    "time_limit": int | float,
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,9 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     except FileNotFoundError:
         raise TalError("grid file not found", where=path, remedy="See notebooks/sweeps.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise TalError(f"not valid YAML ({str(error).splitlines()[0]})", where=path, remedy="See notebooks/sweeps.") from None
+        raise TalError(
+            f"not valid YAML ({str(error).splitlines()[0]})", where=path, remedy="See notebooks/sweeps."
+        ) from None
     blocks = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
         raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
@@ -90,36 +99,59 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
             cells.setdefault(cell.id, cell)
     for name in only or {}:
         if cells and not any(name in cell.parameters for cell in cells.values()):
-            raise TalError(f"no cell has a parameter {name!r}", where=path,
-                           remedy=f"Parameters: {', '.join(next(iter(cells.values())).parameters)}.")
+            raise TalError(
+                f"no cell has a parameter {name!r}",
+                where=path,
+                remedy=f"Parameters: {', '.join(next(iter(cells.values())).parameters)}.",
+            )
     return [cell for cell in cells.values() if chosen(cell.parameters, only)]
 
 
 def _expand(path, sweep, block, here):
     if not isinstance(block, dict) or "notebook" not in block or set(block) - {*KEYS}:
-        raise TalError(f"a block of cells holds {', '.join(KEYS)}, not {block!r}", where=path, remedy="See notebooks/sweeps.")
+        raise TalError(
+            f"a block of cells holds {', '.join(KEYS)}, not {block!r}",
+            where=path,
+            remedy="See notebooks/sweeps.",
+        )
     for name, kinds in KEYS.items():
         if name in block and not isinstance(block[name], kinds) or isinstance(block.get("time_limit"), bool):
-            raise TalError(f"{name}: {block[name]!r} in a block of cells", where=path, remedy="See notebooks/sweeps.")
+            raise TalError(
+                f"{name}: {block[name]!r} in a block of cells", where=path, remedy="See notebooks/sweeps."
+            )
     if block.get("time_limit", 1) <= 0:
-        raise TalError(f"time_limit: {block['time_limit']}", where=path, remedy="Give minutes, more than none.")
+        raise TalError(
+            f"time_limit: {block['time_limit']}", where=path, remedy="Give minutes, more than none."
+        )
     notebook = (path.parent.parent / block["notebook"]).resolve()
     defaults, code = read_notebook(notebook)
     fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
-    given = [*fixed.items(), *((key, value) for key, values in grid.items() for value in _values(path, key, values))]
+    given = [
+        *fixed.items(),
+        *((key, value) for key, values in grid.items() for value in _values(path, key, values)),
+    ]
     for name, value in given:
         if name not in defaults:
-            raise TalError(f"{notebook.name} has no parameter {name!r}", where=path,
-                           remedy=f"Parameters: {', '.join(defaults)}.")
+            raise TalError(
+                f"{notebook.name} has no parameter {name!r}",
+                where=path,
+                remedy=f"Parameters: {', '.join(defaults)}.",
+            )
         known = defaults[name]
         if isinstance(known, float) and isinstance(value, int) and not isinstance(value, bool):
             continue
         if known is not None and type(value) is not type(known):
-            raise TalError(f"parameter {name}: {value!r} is {type(value).__name__}, not {type(known).__name__}", where=path,
-                           remedy="Write numbers with a point (1.0e-4) and quote text.")
+            raise TalError(
+                f"parameter {name}: {value!r} is {type(value).__name__}, not {type(known).__name__}",
+                where=path,
+                remedy="Write numbers with a point (1.0e-4) and quote text.",
+            )
     for values in itertools.product(*grid.values()):
         parameters = defaults | fixed | dict(zip(grid, values))
-        parameters = {name: float(value) if isinstance(defaults[name], float) else value for name, value in parameters.items()}
+        parameters = {
+            name: float(value) if isinstance(defaults[name], float) else value
+            for name, value in parameters.items()
+        }
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         try:
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
@@ -127,8 +159,17 @@ def _expand(path, sweep, block, here):
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
         alone, limit = block.get("alone", False), 60 * block["time_limit"] if "time_limit" in block else None
         machine = measured_on(parameters) if alone and here else ""
-        yield Cell(sweep, notebook, parameters, data, cell_id(code, parameters, data, machine), alone, machine, block.get("gpu", False),
-                   limit)
+        yield Cell(
+            sweep,
+            notebook,
+            parameters,
+            data,
+            cell_id(code, parameters, data, machine),
+            alone,
+            machine,
+            block.get("gpu", False),
+            limit,
+        )
 
 
 def measured_on(parameters: dict) -> str:
@@ -144,7 +185,9 @@ def measured_on(parameters: dict) -> str:
 
 def _values(path, name, values):
     if not isinstance(values, list) or not values:
-        raise TalError(f"grid entry {name} is not a list of values", where=path, remedy=f"Write {name}: [a, b].")
+        raise TalError(
+            f"grid entry {name} is not a list of values", where=path, remedy=f"Write {name}: [a, b]."
+        )
     return values
 
 
@@ -153,9 +196,13 @@ def read_notebook(path: Path) -> tuple[dict, str]:
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:
-        raise TalError("notebook not found", where=path, remedy="Name one of the files in notebooks/.") from None
+        raise TalError(
+            "notebook not found", where=path, remedy="Name one of the files in notebooks/."
+        ) from None
     except Exception as error:
-        raise TalError(f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git.") from None
+        raise TalError(
+            f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git."
+        ) from None
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -165,7 +212,7 @@ def read_notebook(path: Path) -> tuple[dict, str]:
         target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
         defaults[target.id] = ast.literal_eval(statement.value)
     recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
-    return defaults, json.dumps([cell.source for cell in code[:recorded[-1] + 1 if recorded else None]])
+    return defaults, json.dumps([cell.source for cell in code[: recorded[-1] + 1 if recorded else None]])
 
 
 @cache

@@ -16,8 +16,8 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from tal_lib.nursery import die_with_parent
-from tal_lib.processes import allow_memory
+from tal_lib.process.fork_server import die_with_parent
+from tal_lib.process.memory import allow_memory
 from tal_lib.provenance import git_commit
 
 ENGINE = "warm"
@@ -95,7 +95,11 @@ class _Provisioner(LocalProvisioner):
     async def launch_kernel(self, cmd, **kwargs):
         self.process = self.parent.waiting
         self.process.start(self.parent.connection_file, kwargs.get("cwd"), kwargs.get("env"))
-        self.pid, self.pgid, self.cwd = self.process.pid, None, kwargs.get("cwd") or os.getcwd()  # its group is not its own
+        self.pid, self.pgid, self.cwd = (
+            self.process.pid,
+            None,
+            kwargs.get("cwd") or os.getcwd(),
+        )  # its group is not its own
         return self.connection_info
 
 
@@ -105,8 +109,12 @@ class WarmKernelManager(AsyncKernelManager):
     def __init__(self, waiting: ForkedKernel, **traits):
         super().__init__(**traits)
         self.waiting = waiting
-        self._kernel_spec = KernelSpec(argv=["python", "-f", "{connection_file}"], display_name="Python 3", language="python")
-        self.provisioner = _Provisioner(kernel_id=self.kernel_id or "warm", kernel_spec=self._kernel_spec, parent=self)
+        self._kernel_spec = KernelSpec(
+            argv=["python", "-f", "{connection_file}"], display_name="Python 3", language="python"
+        )
+        self.provisioner = _Provisioner(
+            kernel_id=self.kernel_id or "warm", kernel_spec=self._kernel_spec, parent=self
+        )
 
 
 class _Client(PapermillNotebookClient):
@@ -114,13 +122,17 @@ class _Client(PapermillNotebookClient):
 
     def process_message(self, msg, cell, cell_index):
         if msg["msg_type"] == "stream":
-            printed = self._printed[cell_index] = self._printed.get(cell_index, 0) + len(msg["content"]["text"])
+            printed = self._printed[cell_index] = self._printed.get(cell_index, 0) + len(
+                msg["content"]["text"]
+            )
             if printed > LONGEST_OUTPUT:
                 before = printed - len(msg["content"]["text"])
                 if before > LONGEST_OUTPUT:
                     return None
-                msg["content"]["text"] = (msg["content"]["text"][:LONGEST_OUTPUT - before]
-                                          + f"\n… cut: this cell printed more than {LONGEST_OUTPUT:,} characters\n")
+                msg["content"]["text"] = (
+                    msg["content"]["text"][: LONGEST_OUTPUT - before]
+                    + f"\n… cut: this cell printed more than {LONGEST_OUTPUT:,} characters\n"
+                )
         return super().process_message(msg, cell, cell_index)
 
     def reset_execution_trackers(self):
@@ -132,10 +144,25 @@ class _Engine(NBClientEngine):
     """Papermill's own engine with the client and the kernel of this module."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False, start_timeout=60, execution_timeout=None, waiting=None, **_):
+    def execute_managed_notebook(
+        cls,
+        nb_man,
+        kernel_name,
+        log_output=False,
+        start_timeout=60,
+        execution_timeout=None,
+        waiting=None,
+        **_,
+    ):
         manager = WarmKernelManager(waiting) if waiting else None
-        return _Client(nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, kernel_name=kernel_name,
-                       log_output=log_output).execute()
+        return _Client(
+            nb_man,
+            km=manager,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            log_output=log_output,
+        ).execute()
 
 
 papermill_engines.register(ENGINE, _Engine)

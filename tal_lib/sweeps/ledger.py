@@ -27,8 +27,11 @@ def read_ledger(path: str | Path) -> dict[str, dict]:
             record = orjson.loads(line)
             records[record["id"]] = record
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise TalError("not a ledger line", where=f"{path}, line {number}",
-                           remedy="Restore the file from git; finished runs in the run folders are found again.") from None
+            raise TalError(
+                "not a ledger line",
+                where=f"{path}, line {number}",
+                remedy="Restore the file from git; finished runs in the run folders are found again.",
+            ) from None
     return records
 
 
@@ -101,7 +104,11 @@ class LedgerWriter:
 
 def ledgers(results: str | Path) -> list[dict]:
     """Every record of every ledger below a results folder."""
-    return [record for path in sorted(Path(results).glob("ledger/*.jsonl")) for record in read_ledger(path).values()]
+    return [
+        record
+        for path in sorted(Path(results).glob("ledger/*.jsonl"))
+        for record in read_ledger(path).values()
+    ]
 
 
 def same_cell(notebook: str, parameters: dict, machine: str = "") -> str:
@@ -109,12 +116,12 @@ def same_cell(notebook: str, parameters: dict, machine: str = "") -> str:
     return json.dumps([notebook, parameters, machine], sort_keys=True)
 
 
-def kin(record: dict) -> str:
+def cell_key(record: dict) -> str:
     """`same_cell` of a record."""
     return same_cell(record["notebook"], record["parameters"], record.get("machine", ""))
 
 
-def age(record: dict) -> tuple[int, str]:
+def recency(record: dict) -> tuple[int, str]:
     """The larger, the newer: how many results of the same cell were there before it, whatever the clock said; then the clock."""
     return record.get("generation", 0), record["provenance"]["utc"]
 
@@ -127,7 +134,7 @@ def read_all(results: str | Path) -> list[dict]:
     """
     current: dict[str, dict] = {}
     for record in ledgers(results):
-        key = kin(record)
-        if key not in current or age(record) > age(current[key]):
+        key = cell_key(record)
+        if key not in current or recency(record) > recency(current[key]):
             current[key] = record
     return sorted(current.values(), key=lambda record: record["id"])

@@ -14,15 +14,19 @@ import nbformat
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
-from tal_lib.nursery import Failed, Nursery
-from tal_lib.processes import child_environment
+from tal_lib.process.environment import child_environment
+from tal_lib.process.fork_server import Failed, ForkServer
 from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell, cell_id, read_notebook
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 LEAST_FREE = 2**20  # bytes of disk, below which nothing can be written
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
-DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")  # left to the kernel, which chooses how figures are shown; but for
+DRAWING = (
+    "matplotlib",
+    "seaborn",
+    "tal_lib.reports",
+)  # left to the kernel, which chooses how figures are shown; but for
 BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # what these import at length
 
 
@@ -53,11 +57,14 @@ def _is_module(name):
 
 
 def kernel_environment(threads: int) -> dict[str, str]:
-    """Environment of a nursery of kernels with so many CPU threads each."""
-    return child_environment(threads) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    """Environment of a fork server of kernels with so many CPU threads each."""
+    return child_environment(threads) | {
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
 
 
-class Gone(Exception):
+class ProcessLost(Exception):
     """A cell's process ended without an answer: nothing is known about the cell."""
 
 
@@ -66,42 +73,57 @@ class WarmProcesses:
 
     def __init__(self, threads: int, memory_limit: int | None, environment: dict[str, str]):
         self.threads, self.memory_limit, self._environment = threads, memory_limit, environment
-        self._idle: list[Nursery] = []
-        self._busy: list[Nursery] = []
+        self._idle: list[ForkServer] = []
+        self._busy: list[ForkServer] = []
 
-    def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | Gone | None:
+    def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | ProcessLost | None:
         """Run one cell into `<folder>/<id>`: None, or why it failed."""
-        nursery = self._warm()
-        self._busy.append(nursery)
+        server = self._warm()
+        self._busy.append(server)
         try:
             imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
-            return nursery.run(RUN_CELL, time_limit=cell.time_limit, imports=imports, id=cell.id, sweep=cell.sweep, notebook=str(notebook),
-                               name=cell.notebook.name, parameters=cell.parameters, data_hash=cell.data_hash, generation=generation,
-                               runs=str(folder), cwd=str(REPOSITORY), threads=self.threads, memory_limit=self.memory_limit,
-                               machine=cell.machine)
+            return server.run(
+                RUN_CELL,
+                time_limit=cell.time_limit,
+                imports=imports,
+                id=cell.id,
+                sweep=cell.sweep,
+                notebook=str(notebook),
+                name=cell.notebook.name,
+                parameters=cell.parameters,
+                data_hash=cell.data_hash,
+                generation=generation,
+                runs=str(folder),
+                cwd=str(REPOSITORY),
+                threads=self.threads,
+                memory_limit=self.memory_limit,
+                machine=cell.machine,
+            )
         except Failed as failed:
             if failed.timed_out:
-                return keep_failed(folder, cell.id, f"stopped after its time limit of {cell.time_limit / 60:g} minutes")
+                return keep_failed(
+                    folder, cell.id, f"stopped after its time limit of {cell.time_limit / 60:g} minutes"
+                )
             shutil.rmtree(part_of(folder, cell.id), ignore_errors=True)
-            return Gone(str(failed))
+            return ProcessLost(str(failed))
         finally:
-            self._busy.remove(nursery)
-            if nursery.alive:
-                self._idle.append(nursery)
+            self._busy.remove(server)
+            if server.alive:
+                self._idle.append(server)
 
     def _warm(self):
-        """A nursery that has the library as it is now."""
+        """A fork server that has the library as it is now."""
         while self._idle:
-            nursery = self._idle.pop()
-            if not nursery.outdated:
-                return nursery
-            nursery.close()
-        return Nursery(self._environment, IMPORTS)
+            server = self._idle.pop()
+            if not server.outdated:
+                return server
+            server.close()
+        return ForkServer(self._environment, IMPORTS)
 
     def stop(self):
         """End what runs; idle nurseries stay for the next sweep of this process."""
-        for nursery in list(self._busy):
-            nursery.close()
+        for server in list(self._busy):
+            server.close()
 
 
 @cache
@@ -126,18 +148,29 @@ class Local:
 
     def __exit__(self, *_):
         self._stopped = True
-        while not all(future.done() for future in self._futures):  # once more: a cell that was about to begin has begun meanwhile
+        while not all(
+            future.done() for future in self._futures
+        ):  # once more: a cell that was about to begin has begun meanwhile
             self._processes.stop()
             time.sleep(0.01)
 
     def _run(self, cell, generation):
         if cell.id != cell_id(read_notebook(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
-            raise TalError("the notebook was changed while its sweep ran", where=cell.notebook,
-                           remedy="What is finished is kept; the same command goes on with the notebook as it is now.")
-        return Gone("the sweep has ended") if self._stopped else self._processes.run(cell, cell.notebook, generation, self.folder)
+            raise TalError(
+                "the notebook was changed while its sweep ran",
+                where=cell.notebook,
+                remedy="What is finished is kept; the same command goes on with the notebook as it is now.",
+            )
+        return (
+            ProcessLost("the sweep has ended")
+            if self._stopped
+            else self._processes.run(cell, cell.notebook, generation, self.folder)
+        )
 
-    def run(self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None) -> Iterator[tuple[Cell, str | Gone | None]]:
-        """Each cell with None, or with why it failed, as they end; `Gone` where its process was lost."""
+    def run(
+        self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None
+    ) -> Iterator[tuple[Cell, str | ProcessLost | None]]:
+        """Each cell with None, or with why it failed, as they end; `ProcessLost` where its process was lost."""
         pool = ThreadPoolExecutor(jobs or self.jobs)
         self._futures = futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}
         try:
@@ -149,4 +182,8 @@ class Local:
 
 def disk_is_full(folder: Path, reason: str) -> bool:
     """Whether a failure is one of the disk, which every further cell would share."""
-    return "No space left" in reason or "Disk quota exceeded" in reason or shutil.disk_usage(folder).free < LEAST_FREE
+    return (
+        "No space left" in reason
+        or "Disk quota exceeded" in reason
+        or shutil.disk_usage(folder).free < LEAST_FREE
+    )

@@ -24,9 +24,18 @@ def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
     """
     if not out_dir:
         return
-    rows = {name: json.loads(table.to_json(orient="records", double_precision=10)) for name, table in tables.items()}
+    rows = {
+        name: json.loads(table.to_json(orient="records", double_precision=10))
+        for name, table in tables.items()
+    }
     plain = [asdict(part) if is_dataclass(part) else part for part in config]
     if not any(rows.values()):
         raise TalError("a run recorded no rows", where=out_dir, remedy="Record at least one table.")
-    write_json(Path(out_dir) / MEASURED, {"tables": rows, "config_hash": digest(json.loads(json.dumps(plain, default=str))),
-                                          "device_name": device_name(default_device() if "torch" in sys.modules else "cpu")})
+    write_json(
+        Path(out_dir) / MEASURED,
+        {
+            "tables": rows,
+            "config_hash": digest(json.loads(json.dumps(plain, default=str))),
+            "device_name": device_name(default_device() if "torch" in sys.modules else "cpu"),
+        },
+    )

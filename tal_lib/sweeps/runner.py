@@ -12,8 +12,17 @@ from tqdm.auto import tqdm
 
 from tal_lib.errors import TalError
 from tal_lib.sweeps.grid import Cell, plan
-from tal_lib.sweeps.ledger import RESULT, LedgerWriter, age, finished_runs, kin, ledgers, same_cell, update_ledger
-from tal_lib.sweeps.local import Gone, Local, disk_is_full
+from tal_lib.sweeps.ledger import (
+    RESULT,
+    LedgerWriter,
+    cell_key,
+    finished_runs,
+    ledgers,
+    recency,
+    same_cell,
+    update_ledger,
+)
+from tal_lib.sweeps.local import Local, ProcessLost, disk_is_full
 
 TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
 
@@ -34,9 +43,20 @@ class SweepResult:
         return not self.failed and self.done_before + self.done_now == len(self.cells)
 
 
-def run(grid_yaml, *, jobs: int = 1, threads: int = 1, cluster: str | None = None, resume: bool = True, results="results", runs="runs",
-        only: dict[str, str] | None = None, time_limit: float | None = None, memory_limit: int | None = None,
-        progress: bool = True) -> SweepResult:
+def run(
+    grid_yaml,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    cluster: str | None = None,
+    resume: bool = True,
+    results="results",
+    runs="runs",
+    only: dict[str, str] | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    progress: bool = True,
+) -> SweepResult:
     """Run a sweep: every cell of the grid that neither the ledgers nor the run folders have.
 
     Args:
@@ -56,7 +76,9 @@ def run(grid_yaml, *, jobs: int = 1, threads: int = 1, cluster: str | None = Non
         raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
     cells = plan(grid_yaml, only, here=cluster is None)
     if not cells:
-        raise TalError("the grid has no such cell", where=grid_yaml, remedy="Check --only and the grid's lists.")
+        raise TalError(
+            "the grid has no such cell", where=grid_yaml, remedy="Check --only and the grid's lists."
+        )
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
@@ -70,7 +92,10 @@ def run(grid_yaml, *, jobs: int = 1, threads: int = 1, cluster: str | None = Non
         generations = _generations(waiting, records)
         failed: dict[str, str] = {}
         if waiting:
-            with _executor(cluster, folder, jobs, threads, memory_limit) as executor, _full_disk_is_told(folder):
+            with (
+                _executor(cluster, folder, jobs, threads, memory_limit) as executor,
+                _full_disk_is_told(folder),
+            ):
                 _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
     return SweepResult(cells, len(cells) - len(waiting), len(waiting) - len(failed), failed, ledger, folder)
 
@@ -89,8 +114,11 @@ def _check_writable(folder):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise TalError(f"cannot be written ({error.strerror})", where=folder,
-                       remedy="Name other folders with --results and --runs, or change the rights.") from None
+        raise TalError(
+            f"cannot be written ({error.strerror})",
+            where=folder,
+            remedy="Name other folders with --results and --runs, or change the rights.",
+        ) from None
 
 
 @contextmanager
@@ -100,7 +128,9 @@ def _alone(folder):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TalError("another sweep is running here", where=folder, remedy="Wait for it, or stop it.") from None
+            raise TalError(
+                "another sweep is running here", where=folder, remedy="Wait for it, or stop it."
+            ) from None
         yield
 
 
@@ -115,17 +145,22 @@ def _full_disk_is_told(folder):
 
 
 def _full_disk(folder):
-    return TalError("the disk is full", where=folder,
-                    remedy="Free some space; what is finished is kept, and the same command goes on from there.")
+    return TalError(
+        "the disk is full",
+        where=folder,
+        remedy="Free some space; what is finished is kept, and the same command goes on from there.",
+    )
 
 
 def _generations(cells, records):
     """Cell id → how many results of the same cell are there before it: what makes it the newest, whatever a clock says."""
     before: dict[str, int] = {}
     for record in records:
-        key = kin(record)
-        before[key] = max(before.get(key, 0), age(record)[0] + 1)
-    return {cell.id: before.get(same_cell(cell.notebook.name, cell.parameters, cell.machine), 0) for cell in cells}
+        key = cell_key(record)
+        before[key] = max(before.get(key, 0), recency(record)[0] + 1)
+    return {
+        cell.id: before.get(same_cell(cell.notebook.name, cell.parameters, cell.machine), 0) for cell in cells
+    }
 
 
 def _run_all(cells, generations, executor, folder, writer, progress, failed):
@@ -135,14 +170,18 @@ def _run_all(cells, generations, executor, folder, writer, progress, failed):
         def take(outcomes, last=False):
             with closing(outcomes):  # whatever stops us, no further cell begins
                 for cell, reason in outcomes:
-                    if isinstance(reason, Gone) and not last:
+                    if isinstance(reason, ProcessLost) and not last:
                         lost.append(cell)
                         bar.write(f"lost {cell.id} ({cell.label()}): {reason}; once more at the end")
                         continue
                     if reason is None:
                         writer.add(json.loads((folder / cell.id / RESULT).read_text(encoding="utf-8")))
                     else:
-                        failed[cell.id] = f"its process was lost twice: {reason}" if isinstance(reason, Gone) else reason
+                        failed[cell.id] = (
+                            f"its process was lost twice: {reason}"
+                            if isinstance(reason, ProcessLost)
+                            else reason
+                        )
                         bar.write(f"failed {cell.id} ({cell.label()}): {failed[cell.id]}")
                         if disk_is_full(folder, failed[cell.id]):
                             raise _full_disk(folder)

@@ -18,8 +18,17 @@ def trained_in(runs: str | Path, **parameters) -> Path | None:
     return max(found)[1] if found else None
 
 
-def checkpoint_of(benchmark: str, model: str, preset: str, seed: int, recipe: dict, folder: str | Path,
-                  runs: str | Path = "runs", *, fraction: float = 1.0) -> tuple[Path, str]:
+def checkpoint_of(
+    benchmark: str,
+    model: str,
+    preset: str,
+    seed: int,
+    recipe: dict,
+    folder: str | Path,
+    runs: str | Path = "runs",
+    *,
+    fraction: float = 1.0,
+) -> tuple[Path, str]:
     """A checkpoint of a model trained on a share of a benchmark's training recordings, and whose it is: a cell's id, or `HERE`.
 
     Args:
@@ -29,11 +38,22 @@ def checkpoint_of(benchmark: str, model: str, preset: str, seed: int, recipe: di
     from tal_lib.data import limited_subset, load_benchmark
     from tal_lib.training import fit, recipe_for, seed_everything
 
-    about = {"benchmark": benchmark, "model": model, "preset": preset, "fraction": fraction, "seed": seed, "recipe": recipe}
+    about = {
+        "benchmark": benchmark,
+        "model": model,
+        "preset": preset,
+        "fraction": fraction,
+        "seed": seed,
+        "recipe": recipe,
+    }
     if found := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
         return found, found.parent.name
     data = load_benchmark(benchmark)
     seed_everything(seed)
-    network = models.build(model, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset)
+    network = models.build(
+        model, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset
+    )
     plan = recipe_for(model, preset, **recipe)
-    return fit(network, data, limited_subset(data, fraction, seed), plan, seed, folder, device="cpu").checkpoint, HERE
+    return fit(
+        network, data, limited_subset(data, fraction, seed), plan, seed, folder, device="cpu"
+    ).checkpoint, HERE

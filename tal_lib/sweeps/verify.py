@@ -19,7 +19,9 @@ from tal_lib.sweeps.ledger import RESULT, read_all
 from tal_lib.sweeps.local import warm_processes
 
 # what depends on the machine's speed, memory and load, not on the computation
-MEASURED = re.compile(r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall")
+MEASURED = re.compile(
+    r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall"
+)
 EQUAL, CLOSE, DIFFERS, NOT_RUN = "equal", "close", "differs", "not run"
 
 
@@ -40,14 +42,26 @@ class Verdict:
         return self.verdict in (EQUAL, CLOSE)
 
     def __str__(self):
-        apart = ("" if self.verdict in (EQUAL, NOT_RUN) else
-                 f" (means by up to {self.mean_difference:.2g}, single numbers by {self.difference:.2g})")
-        return (f"{self.verdict}{apart}  {self.cell}  {self.notebook.removesuffix('.ipynb')}  {label(self.parameters)}"
-                + (f"\n    {self.remark}" if self.remark else ""))
+        apart = (
+            ""
+            if self.verdict in (EQUAL, NOT_RUN)
+            else f" (means by up to {self.mean_difference:.2g}, single numbers by {self.difference:.2g})"
+        )
+        return (
+            f"{self.verdict}{apart}  {self.cell}  {self.notebook.removesuffix('.ipynb')}  {label(self.parameters)}"
+            + (f"\n    {self.remark}" if self.remark else "")
+        )
 
 
-def verify(results: str | Path = "results", sample: int = 3, seed: int | None = None, tolerance: float = 0.02, longest: float = 300.0,
-           only: dict[str, str] | None = None, notebooks: str | Path = REPOSITORY / "notebooks") -> Iterator[Verdict]:
+def verify(
+    results: str | Path = "results",
+    sample: int = 3,
+    seed: int | None = None,
+    tolerance: float = 0.02,
+    longest: float = 300.0,
+    only: dict[str, str] | None = None,
+    notebooks: str | Path = REPOSITORY / "notebooks",
+) -> Iterator[Verdict]:
     """Run cells of the ledgers again and compare every number that does not depend on the machine's speed.
 
     Same seed, machine, versions and threads give the same bits; elsewhere sums come in another order, so that numbers differ in the last
@@ -61,10 +75,19 @@ def verify(results: str | Path = "results", sample: int = 3, seed: int | None = 
     Raises:
         TalError: no ledger, or no cell like that in any.
     """
-    records = [record for record in read_all(results) if record.get("seconds", 0) <= longest and _compared(record["tables"])
-               and chosen(record["parameters"], only)]
+    records = [
+        record
+        for record in read_all(results)
+        if record.get("seconds", 0) <= longest
+        and _compared(record["tables"])
+        and chosen(record["parameters"], only)
+    ]
     if not records:
-        raise TalError("no such cell in any ledger", where=Path(results) / "ledger", remedy="Check the folder, --only and --longest.")
+        raise TalError(
+            "no such cell in any ledger",
+            where=Path(results) / "ledger",
+            remedy="Check the folder, --only and --longest.",
+        )
     for record in random.Random(seed).sample(records, min(sample, len(records))):
         yield _again(record, Path(notebooks), tolerance)
 
@@ -80,13 +103,23 @@ def _again(record, notebooks, tolerance):
     except TalError as error:
         return Verdict(*about, NOT_RUN, np.nan, np.nan, str(error))
     if data != known["data_hash"]:
-        return Verdict(*about, NOT_RUN, np.nan, np.nan, f"made with other data for {benchmark} (hash {known['data_hash']}, here {data})")
+        return Verdict(
+            *about,
+            NOT_RUN,
+            np.nan,
+            np.nan,
+            f"made with other data for {benchmark} (hash {known['data_hash']}, here {data})",
+        )
     if set(record["parameters"]) - set(defaults):
         return Verdict(*about, NOT_RUN, np.nan, np.nan, "made by an older notebook with other parameters")
     current = cell_id(code, record["parameters"], data, record.get("machine", ""))
     remarks = ["made by an older notebook"] if current != record["id"] else []
     now = provenance()
-    remarks += [f"{name} was {known[name]}" for name in ("torch_version", "device_name", "git_commit") if known[name] != now[name]]
+    remarks += [
+        f"{name} was {known[name]}"
+        for name in ("torch_version", "device_name", "git_commit")
+        if known[name] != now[name]
+    ]
     cell = Cell("verify", notebook, record["parameters"], data, record["id"])
     with tempfile.TemporaryDirectory(prefix="tal-verify-") as folder:
         reason = warm_processes(known.get("threads") or 1).run(cell, notebook, 0, Path(folder))
@@ -101,8 +134,11 @@ def _again(record, notebooks, tolerance):
 def _compared(tables):
     """Tables and their columns that are compared: table → frame."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    frames = {name: frame[[column for column in frame if not MEASURED.search(column)]] for name, frame in frames.items()
-              if name != "machines"}
+    frames = {
+        name: frame[[column for column in frame if not MEASURED.search(column)]]
+        for name, frame in frames.items()
+        if name != "machines"
+    }
     return {name: frame for name, frame in frames.items() if frame.select_dtypes("number").size}
 
 

@@ -9,7 +9,7 @@ from tal_lib import models
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
-from tal_lib.models.checkpoints import read_checkpoint
+from tal_lib.models.parts.checkpoint_file import read_checkpoint
 
 FORMAT = 1
 
@@ -28,8 +28,17 @@ def save_model(path: str | Path, trained: Trained) -> Path:
     """Write a trained model, whole or not at all."""
     spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "spec": trained.model.spec, "state_dict": trained.model.state_dict(),
-                    "classes": list(trained.classes), "feature_spec": spec, "stream": trained.stream}, temporary)
+        torch.save(
+            {
+                "format": FORMAT,
+                "spec": trained.model.spec,
+                "state_dict": trained.model.state_dict(),
+                "classes": list(trained.classes),
+                "feature_spec": spec,
+                "stream": trained.stream,
+            },
+            temporary,
+        )
     return Path(path)
 
 
@@ -38,15 +47,23 @@ def load_model(path: str | Path) -> Trained:
     content = read_checkpoint(path)
     missing = {"spec", "state_dict", "classes", "feature_spec", "stream"} - set(content)
     if missing:
-        raise TalError(f"no {sorted(missing)[0]!r} in it", where=path,
-                       remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.")
+        raise TalError(
+            f"no {sorted(missing)[0]!r} in it",
+            where=path,
+            remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.",
+        )
     spec = content["spec"]
     try:
         model = models.build_from(spec)
-        model.load_state_dict(content["state_dict"])  # the texts of the classes with it, where the model reads names
+        model.load_state_dict(
+            content["state_dict"]
+        )  # the texts of the classes with it, where the model reads names
         model.class_names = tuple(content["classes"])
         features = FeatureSpec(**content["feature_spec"])
     except Exception as error:  # whatever a file may say of itself
-        raise TalError(f"does not fit the model it names ({(str(error) or type(error).__name__).splitlines()[0]})", where=path,
-                       remedy="It is damaged or of another version; train it again.") from None
+        raise TalError(
+            f"does not fit the model it names ({(str(error) or type(error).__name__).splitlines()[0]})",
+            where=path,
+            remedy="It is damaged or of another version; train it again.",
+        ) from None
     return Trained(model.eval(), tuple(content["classes"]), features, content["stream"])

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
 from tal_lib.models import Detector
-from tal_lib.models.losses import diou, interval_iou
-from tal_lib.models.pyramid import PyramidDetector
+from tal_lib.models.parts.losses import diou
+from tal_lib.models.parts.pyramid import PyramidDetector
+from tal_lib.segments import interval_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class Distillation:
     class_weight: float = 1.0  # cw
     location_weight: float = 1.0  # lw / 10, as AFSD's own losses are weighed here
     feature_weight: float = 1.0
-    piou: float = 0.5  # the teacher's segments are imitated where their tIoU with the annotated one is at least this
+    piou: float = (
+        0.5  # the teacher's segments are imitated where their tIoU with the annotated one is at least this
+    )
     focus: float = 2.0  # exponent of the difference in scores
 
 
@@ -38,13 +41,24 @@ class Distilled(Detector):
         super().__init__(student.config, student.input_dim, student.num_classes)
         for one in (student, teacher):
             if not isinstance(one, PyramidDetector):
-                raise TalError(f"{one.spec.get('name', type(one).__name__)} is not a pyramid detector", remedy="Distil between pyramids.")
+                raise TalError(
+                    f"{one.spec.get('name', type(one).__name__)} is not a pyramid detector",
+                    remedy="Distil between pyramids.",
+                )
         if student.config.ranges != teacher.config.ranges or student.num_classes != teacher.num_classes:
-            raise TalError("teacher and student have different levels or classes", remedy="Build both with the same `ranges`.")
+            raise TalError(
+                "teacher and student have different levels or classes",
+                remedy="Build both with the same `ranges`.",
+            )
         self.student, self.options, self.spec = student, options, student.spec | {"teacher": teacher.spec}
         self.adapter = nn.Linear(student.config.width, teacher.config.width)
-        self.teacher = [teacher.eval().requires_grad_(False)]  # in a list: not a part of what is trained, averaged and saved
-        self._count, self._features = 0, ()  # of the last forward pass: the student's outputs, and both pyramids' features
+        self.teacher = [
+            teacher.eval().requires_grad_(False)
+        ]  # in a list: not a part of what is trained, averaged and saved
+        self._count, self._features = (
+            0,
+            (),
+        )  # of the last forward pass: the student's outputs, and both pyramids' features
 
     @property
     def deployed(self) -> Detector:
@@ -65,14 +79,22 @@ class Distilled(Detector):
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         student, teacher, o = self.student, self.teacher[0], self.options
-        own, its = outputs[:self._count], outputs[self._count:]
+        own, its = outputs[: self._count], outputs[self._count :]
         losses = student.loss(own, batch)
         valid = student.level_mask(batch.mask)
-        score = score_loss(student.probabilities(own)[valid], teacher.probabilities(its)[valid], o.focus) / student.positives
+        score = (
+            score_loss(student.probabilities(own)[valid], teacher.probabilities(its)[valid], o.focus)
+            / student.positives
+        )
         location = self.location_loss(own, its, valid, batch)
         learned, wanted = (levels[valid].float() for levels in self._features)
         feature = (1 - F.cosine_similarity(self.adapter(learned), wanted, dim=-1)).mean()
-        losses["total"] = losses["total"] + o.class_weight * score + o.location_weight * location + o.feature_weight * feature
+        losses["total"] = (
+            losses["total"]
+            + o.class_weight * score
+            + o.location_weight * location
+            + o.feature_weight * feature
+        )
         return losses | {"score": score.detach(), "location": location.detach(), "feature": feature.detach()}
 
     def location_loss(self, own, its, valid, batch) -> Tensor:
@@ -85,7 +107,9 @@ class Distilled(Detector):
         return (diou(self.student.decode(own, points, at), taught) * good).sum() / self.student.positives
 
 
-def with_levels(model: PyramidDetector, features: Tensor, mask: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
+def with_levels(
+    model: PyramidDetector, features: Tensor, mask: Tensor | None
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """A model's outputs, and the joined levels (B, P, C) that it gave its class tower."""
     seen = []
     hook = model.class_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -20,8 +20,8 @@ from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
-from tal_lib.models.checkpoints import read_checkpoint
-from tal_lib.models.detector import in_float32
+from tal_lib.models.parts.checkpoint_file import read_checkpoint
+from tal_lib.models.parts.detector import in_float32
 from tal_lib.provenance import default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
@@ -50,7 +50,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     decayed, rest = [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            plain = name.startswith("bias") or parameter.ndim < 2 or isinstance(module, nn.LayerNorm | nn.GroupNorm)
+            plain = (
+                name.startswith("bias")
+                or parameter.ndim < 2
+                or isinstance(module, nn.LayerNorm | nn.GroupNorm)
+            )
             (rest if plain else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
@@ -73,7 +77,10 @@ class _Average:
         current = model.state_dict()
         self.state = {name: value.detach().clone() for name, value in current.items()}
         floats = [name for name, value in current.items() if value.is_floating_point()]
-        self.pairs = [self.state[name] for name in floats], [current[name] for name in floats]  # both share storage
+        self.pairs = (
+            [self.state[name] for name in floats],
+            [current[name] for name in floats],
+        )  # both share storage
 
     @torch.no_grad()
     def update(self, step):
@@ -107,7 +114,9 @@ def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
     return make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
 
 
-def training_step(model: Detector, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[str, torch.Tensor]:
+def training_step(
+    model: Detector, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> dict[str, torch.Tensor]:
     """Forward, backward and update on one batch; its losses.
 
     Raises:
@@ -115,8 +124,11 @@ def training_step(model: Detector, batch: Batch, optimizer: torch.optim.Optimize
     """
     losses = model.loss(run_in(recipe.precision, model, batch), batch)
     if not torch.isfinite(losses["total"]):
-        raise TalError(f"the loss became {float(losses['total'])}", where=f"recordings {', '.join(batch.recordings)}",
-                       remedy="Lower the learning rate, or check these recordings' features.")
+        raise TalError(
+            f"the loss became {float(losses['total'])}",
+            where=f"recordings {', '.join(batch.recordings)}",
+            remedy="Lower the learning rate, or check these recordings' features.",
+        )
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
     if recipe.clip_norm:
@@ -125,9 +137,19 @@ def training_step(model: Detector, batch: Batch, optimizer: torch.optim.Optimize
     return losses
 
 
-def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Recipe, seed: int,
-        out_dir: str | Path | None = None, *, stream: str | None = None, device: str | None = None, progress: bool = False,
-        on_epoch=None) -> TrainResult:
+def fit(
+    model: Detector,
+    benchmark: Benchmark,
+    recordings: list[str],
+    recipe: Recipe,
+    seed: int,
+    out_dir: str | Path | None = None,
+    *,
+    stream: str | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    on_epoch=None,
+) -> TrainResult:
     """Train `model` in place on the given recordings.
 
     Args:
@@ -145,8 +167,11 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
         raise TalError("no training recordings", where=benchmark.name, remedy="Raise the fraction.")
     items = [make_item(benchmark, recording, stream) for recording in recordings]
     if not any(len(item.segments) for item in items):
-        raise TalError(f"none of the {len(items)} training recordings has an annotated segment", where=benchmark.name,
-                       remedy="Raise the fraction, or check the annotations.")
+        raise TalError(
+            f"none of the {len(items)} training recordings has an annotated segment",
+            where=benchmark.name,
+            remedy="Raise the fraction, or check the annotations.",
+        )
     seed_everything(seed)
     device = device or default_device()
     model.name_classes(benchmark.classes)
@@ -155,7 +180,9 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
     total = epochs * steps_per_epoch
     optimizer = make_optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, recipe))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, total, recipe)
+    )
     average = _Average(model, recipe.ema) if recipe.ema else None
     generator = torch.Generator().manual_seed(seed)
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
@@ -176,14 +203,18 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
             history, elapsed, first = state["history"], state["elapsed"], state["epoch"]
 
     saved = time.monotonic()
-    bar = tqdm(range(first, epochs), disable=not progress, unit="epoch", mininterval=5, initial=first, total=epochs)
+    bar = tqdm(
+        range(first, epochs), disable=not progress, unit="epoch", mininterval=5, initial=first, total=epochs
+    )
     for epoch in bar:
         started = time.perf_counter()
         sums: dict[str, float] = {}
         order = torch.randperm(len(items), generator=generator).tolist()
         for at in range(0, len(order), recipe.batch_size):
-            crops = [augment(crop(items[i], recipe.max_steps, generator, shrink=recipe.shrink))
-                     for i in order[at:at + recipe.batch_size]]
+            crops = [
+                augment(crop(items[i], recipe.max_steps, generator, shrink=recipe.shrink))
+                for i in order[at : at + recipe.batch_size]
+            ]
             batch = collate(crops).to(device)
             if recipe.feature_noise:
                 batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
@@ -194,9 +225,15 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
         elapsed += time.perf_counter() - started
-        history.append({"epoch": epoch + 1, "step": schedule.last_epoch, "seconds": elapsed,
-                        "learning_rate": schedule.get_last_lr()[0]}
-                       | {name: value / steps_per_epoch for name, value in sums.items()})
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "step": schedule.last_epoch,
+                "seconds": elapsed,
+                "learning_rate": schedule.get_last_lr()[0],
+            }
+            | {name: value / steps_per_epoch for name, value in sums.items()}
+        )
         bar.set_postfix_str(f"loss {history[-1]['total']:.3f}")
         if on_epoch:
             with average.in_place_of(model) if average else nullcontext():
@@ -204,38 +241,69 @@ def fit(model: Detector, benchmark: Benchmark, recordings: list[str], recipe: Re
             model.train()
         if state_path and time.monotonic() - saved > 60:
             with atomic_path(state_path) as temporary:
-                torch.save({"identity": repr(identity), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                            "schedule": schedule.state_dict(), "average": average and average.state,
-                            "generator": generator.get_state(), "torch_rng": torch.get_rng_state(),
-                            "history": history, "elapsed": elapsed, "epoch": epoch + 1}, temporary)
+                torch.save(
+                    {
+                        "identity": repr(identity),
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                        "average": average and average.state,
+                        "generator": generator.get_state(),
+                        "torch_rng": torch.get_rng_state(),
+                        "history": history,
+                        "elapsed": elapsed,
+                        "epoch": epoch + 1,
+                    },
+                    temporary,
+                )
             saved = time.monotonic()
     if average:
         model.load_state_dict(average.state)
     model.eval()
     table, checkpoint = pd.DataFrame(history), None
     if out_dir:
-        checkpoint = save_model(Path(out_dir) / "model.pt",
-                                Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream))
+        checkpoint = save_model(
+            Path(out_dir) / "model.pt",
+            Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
+        )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
         state_path.unlink(missing_ok=True)
-    return TrainResult(model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint)
+    return TrainResult(
+        model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint
+    )
 
 
-def detect_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,
-               device: str | None = None) -> pd.DataFrame:
+def detect_all(
+    model: Detector,
+    benchmark: Benchmark,
+    recordings: list[str],
+    *,
+    stream: str | None = None,
+    device: str | None = None,
+) -> pd.DataFrame:
     """Detections of several recordings in one table; each recording is run alone, at its own length."""
     return _in_one_table(model, model.detect, benchmark, recordings, stream, device, empty_detections())
 
 
-def propose_all(model: Detector, benchmark: Benchmark, recordings: list[str], *, stream: str | None = None,
-                device: str | None = None) -> pd.DataFrame:
+def propose_all(
+    model: Detector,
+    benchmark: Benchmark,
+    recordings: list[str],
+    *,
+    stream: str | None = None,
+    device: str | None = None,
+) -> pd.DataFrame:
     """Class-agnostic proposals of several recordings in one table, at most 100 each."""
-    return _in_one_table(model, model.propose, benchmark, recordings, stream, device, empty_detections().drop(columns="label"))
+    return _in_one_table(
+        model, model.propose, benchmark, recordings, stream, device, empty_detections().drop(columns="label")
+    )
 
 
 def _in_one_table(model, find, benchmark, recordings, stream, device, empty):
     device = device or default_device()
     model.to(device).eval()
-    tables = [find(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings]
+    tables = [
+        find(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings
+    ]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else empty

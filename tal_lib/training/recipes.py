@@ -24,44 +24,97 @@ class Recipe:
     feature_noise: float = 0.0  # standard deviation of noise added to the features
     exchange: float = 0.0  # probability that a segment's steps are taken from another instance of its class
     rotate: float = 0.0  # standard deviation of a random rotation of inertial sensors, degrees; of other features nothing is changed
-    precision: str = "float32"  # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
+    precision: str = (
+        "float32"  # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
+    )
 
     def __post_init__(self):
         if self.optimizer not in ("adamw", "adam") or self.schedule not in ("cosine", "constant"):
-            raise TalError(f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}",
-                           remedy="Choose adamw or adam, cosine or constant.")
+            raise TalError(
+                f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}",
+                remedy="Choose adamw or adam, cosine or constant.",
+            )
         if self.precision not in ("float32", "bfloat16"):
             raise TalError(f"unknown precision {self.precision!r}", remedy="Choose float32 or bfloat16.")
         if min(self.epochs, self.batch_size, self.max_steps) < 1 or self.learning_rate <= 0:
             raise TalError("epochs, batch_size, max_steps and learning_rate must be positive")
         if not 0 <= self.exchange <= 1 or self.rotate < 0:
-            raise TalError(f"exchange {self.exchange}, rotate {self.rotate}", remedy="Give a probability, and degrees from 0 up.")
+            raise TalError(
+                f"exchange {self.exchange}, rotate {self.rotate}",
+                remedy="Give a probability, and degrees from 0 up.",
+            )
 
 
-_DENSE = Recipe(optimizer="adam", learning_rate=1e-4, weight_decay=0.0, epochs=10, min_steps=0, warmup=0.0, schedule="constant",
-                ema=0.0, clip_norm=0.0)
+_DENSE = Recipe(
+    optimizer="adam",
+    learning_rate=1e-4,
+    weight_decay=0.0,
+    epochs=10,
+    min_steps=0,
+    warmup=0.0,
+    schedule="constant",
+    ema=0.0,
+    clip_norm=0.0,
+)
 
 # compact: one recipe for all; those that work in windows see crops of a few of them. The study's own model has augmentation besides, found
 # on held-out training people; what it does for the others is in `results/recipes_hapt.md`
 _COMPACT = Recipe()
 _OWN = Recipe(exchange=0.3, rotate=30.0)
 _WINDOWS = Recipe(max_steps=256)
-_PUBLISHED_WINDOWS = Recipe(optimizer="adam", weight_decay=1e-4, epochs=9, min_steps=0, batch_size=16, max_steps=256, warmup=0.0,
-                            ema=0.0, clip_norm=0.0)
-_AFSD = Recipe(learning_rate=1e-4, weight_decay=1e-3, epochs=16, min_steps=0, batch_size=1, max_steps=256, warmup=0.0,
-               schedule="constant", ema=0.0)
+_PUBLISHED_WINDOWS = Recipe(
+    optimizer="adam",
+    weight_decay=1e-4,
+    epochs=9,
+    min_steps=0,
+    batch_size=16,
+    max_steps=256,
+    warmup=0.0,
+    ema=0.0,
+    clip_norm=0.0,
+)
+_AFSD = Recipe(
+    learning_rate=1e-4,
+    weight_decay=1e-3,
+    epochs=16,
+    min_steps=0,
+    batch_size=1,
+    max_steps=256,
+    warmup=0.0,
+    schedule="constant",
+    ema=0.0,
+)
 _PAPER = {
     "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
-    "tridet": Recipe(learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4),
+    "tridet": Recipe(
+        learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4
+    ),
     "action_mamba": Recipe(learning_rate=1e-4, epochs=45, min_steps=0, warmup=5 / 45),
     "afsd": _AFSD,
     "gaf": _AFSD,
-    "stale": Recipe(learning_rate=4e-5, weight_decay=0.02, epochs=5, min_steps=0, batch_size=100, warmup=0.0, schedule="constant",
-                    ema=0.0),
+    "stale": Recipe(
+        learning_rate=4e-5,
+        weight_decay=0.02,
+        epochs=5,
+        min_steps=0,
+        batch_size=100,
+        warmup=0.0,
+        schedule="constant",
+        ema=0.0,
+    ),
     "text_pyramid": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
-    "tadtr": Recipe(learning_rate=2e-4, weight_decay=1e-4, epochs=16, min_steps=0, batch_size=16, clip_norm=0.1, warmup=0.0,
-                    schedule="cosine", ema=0.0),
+    "tadtr": Recipe(
+        learning_rate=2e-4,
+        weight_decay=1e-4,
+        epochs=16,
+        min_steps=0,
+        batch_size=16,
+        clip_norm=0.1,
+        warmup=0.0,
+        schedule="cosine",
+        ema=0.0,
+    ),
     "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "bsn": replace(_PUBLISHED_WINDOWS, epochs=20),
     "bmn": _PUBLISHED_WINDOWS,
@@ -75,10 +128,14 @@ _PAPER = {
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     """The recipe of a model's preset, with fields replaced by name."""
-    compact = _OWN if name == "local_global" else _WINDOWS if name in ("bsn", "bmn", "prn", "tcanet") else _COMPACT
+    compact = (
+        _OWN if name == "local_global" else _WINDOWS if name in ("bsn", "bmn", "prn", "tcanet") else _COMPACT
+    )
     recipe = compact if preset == "compact" else _PAPER.get(name, _COMPACT)
     unknown = sorted(set(overrides) - set(recipe.__dataclass_fields__))
     if unknown:
-        raise TalError(f"a recipe has no option {unknown[0]!r}",
-                       remedy=f"Options: {', '.join(recipe.__dataclass_fields__)}.")
+        raise TalError(
+            f"a recipe has no option {unknown[0]!r}",
+            remedy=f"Options: {', '.join(recipe.__dataclass_fields__)}.",
+        )
     return replace(recipe, **overrides)

@@ -81,7 +81,12 @@ def backbone_for(spec: FeatureSpec) -> Backbone:
 def _hog_hof(pictures, before):
     images = [hog_hof.gray(picture) for picture in pictures]
     earlier = [images[0] if before is None else hog_hof.gray(before), *images]
-    return np.stack([np.concatenate([hog_hof.hog(image), hog_hof.hof(last, image)]) for last, image in zip(earlier, images)])
+    return np.stack(
+        [
+            np.concatenate([hog_hof.hog(image), hog_hof.hof(last, image)])
+            for last, image in zip(earlier, images)
+        ]
+    )
 
 
 def _load(name, kind, where):
@@ -101,11 +106,17 @@ def _load(name, kind, where):
         sizes = getattr(network.config, "hidden_sizes", None)
         return network.eval(), sizes[-1] if sizes else network.config.hidden_size
     except ImportError as error:
-        raise TalError(f"backbone {name} needs {error.name or 'a library'} that is not installed", remedy="pip install "
-                       f"{'timm' if kind == 'timm' else 'efficient-tal[text]'}, or use --backbone hog-hof.") from None
+        raise TalError(
+            f"backbone {name} needs {error.name or 'a library'} that is not installed",
+            remedy="pip install "
+            f"{'timm' if kind == 'timm' else 'efficient-tal[text]'}, or use --backbone hog-hof.",
+        ) from None
     except Exception as error:  # the hub's many errors: offline, no such name, broken files
-        raise TalError(f"weights of backbone {name} are neither cached nor reachable ({type(error).__name__})", where=where,
-                       remedy="Fetch them once with a connection, or use --backbone hog-hof.") from None
+        raise TalError(
+            f"weights of backbone {name} are neither cached nor reachable ({type(error).__name__})",
+            where=where,
+            remedy="Fetch them once with a connection, or use --backbone hog-hof.",
+        ) from None
 
 
 def _of_network(name, kind, network, dim, pixels, scale):
@@ -134,5 +145,11 @@ def _square(pictures, pixels):
     height, width = pictures.shape[1:3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return np.stack([cv2.resize(picture[top:top + side, left:left + side], (pixels, pixels), interpolation=cv2.INTER_AREA)
-                     for picture in pictures])
+    return np.stack(
+        [
+            cv2.resize(
+                picture[top : top + side, left : left + side], (pixels, pixels), interpolation=cv2.INTER_AREA
+            )
+            for picture in pictures
+        ]
+    )

@@ -1,6 +1,6 @@
 """`make demo`: render videos, train local_global on them in minutes, and watch it name the actions of one that it has not seen.
 
-    python -m tal_lib.video.demo [--port 8000] [--folder runs/demo] [--rounds N]
+python -m tal_lib.video.demo [--port 8000] [--folder runs/demo] [--rounds N]
 """
 
 import argparse
@@ -26,7 +26,15 @@ SAMPLING = Sampling(fps=FPS, window=16, stride=4)
 UNSEEN_SECONDS = 60.0
 
 
-def prepare(folder: Path, *, train: int = 40, test: int = 8, seconds: float = 40.0, workers: int = 2, progress: bool = True) -> Path:
+def prepare(
+    folder: Path,
+    *,
+    train: int = 40,
+    test: int = 8,
+    seconds: float = 40.0,
+    workers: int = 2,
+    progress: bool = True,
+) -> Path:
     """Videos, their features and a trained model below a folder, each made once; the checkpoint."""
     render(folder, train, test, seconds, progress=progress)
     extract(folder / "videos", folder / "features", "hog-hof", SAMPLING, workers=workers, progress=progress)
@@ -38,8 +46,10 @@ def prepare(folder: Path, *, train: int = 40, test: int = 8, seconds: float = 40
         plan = recipe_for("local_global", epochs=30, feature_noise=0.05, max_steps=96)
         fit(model, data, data.recordings("train"), plan, 0, checkpoint.parent, progress=progress)
         found = detect_all(model, data, data.recordings("test"))
-        print(f"trained on {len(data.recordings('train'))} videos; avg mAP on {len(data.recordings('test'))} others "
-              f"{100 * mean_average_precision(data.annotations('test'), found, data.tious).mean():.1f} %")
+        print(
+            f"trained on {len(data.recordings('train'))} videos; avg mAP on {len(data.recordings('test'))} others "
+            f"{100 * mean_average_precision(data.annotations('test'), found, data.tious).mean():.1f} %"
+        )
     return checkpoint
 
 
@@ -74,7 +84,12 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/demo", type=Path)
     parser.add_argument("--port", default=8000, type=int)
-    parser.add_argument("--rounds", default=0, type=int, help="end after the video was played so often (default: go on until Ctrl-C)")
+    parser.add_argument(
+        "--rounds",
+        default=0,
+        type=int,
+        help="end after the video was played so often (default: go on until Ctrl-C)",
+    )
     given = parser.parse_args(arguments)
     try:
         trained = load_model(prepare(given.folder))
@@ -87,7 +102,10 @@ def main(arguments=None) -> int:
                 score(answer)
             elif not told.is_set():
                 told.set()
-                print(f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right", flush=True)
+                print(
+                    f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right",
+                    flush=True,
+                )
             if given.rounds and stream.source.rounds >= given.rounds:
                 threading.Thread(target=server.close, daemon=True).start()
 

@@ -36,24 +36,47 @@ def ready(path: str | Path) -> Ready:
         return Ready(model, model.class_names, model.feature_spec)
     trained = load_model(path)
     if trained.stream:
-        raise TalError(f"it was trained on stream {trained.stream} alone", where=path, remedy="Use one trained on all streams.")
+        raise TalError(
+            f"it was trained on stream {trained.stream} alone",
+            where=path,
+            remedy="Use one trained on all streams.",
+        )
     return Ready(trained.model, trained.classes, trained.feature_spec)
 
 
-def detect(video: str | Path, chosen: Ready, extractor: Backbone | None = None, window: int = WINDOW) -> tuple[pd.DataFrame, Reader]:
+def detect(
+    video: str | Path, chosen: Ready, extractor: Backbone | None = None, window: int = WINDOW
+) -> tuple[pd.DataFrame, Reader]:
     """Detections (`recording, start, end, label, score`; seconds, best first) of a video, and its reader."""
     extractor = extractor or backbone_for(chosen.spec)
     features, reader = features_of(video, extractor, sampling_of(chosen.spec, window))
     if features.shape[1] != chosen.spec.dim:
-        raise TalError(f"{extractor.name} gives {features.shape[1]} columns, the model takes {chosen.spec.dim}", where=video,
-                       remedy="Name the backbone that the model was trained on.")
-    item = unannotated(Path(video).stem, torch.from_numpy(features).T.contiguous(), reader.seconds, chosen.spec.stride_s,
-                       chosen.spec.window_s, chosen.classes)
+        raise TalError(
+            f"{extractor.name} gives {features.shape[1]} columns, the model takes {chosen.spec.dim}",
+            where=video,
+            remedy="Name the backbone that the model was trained on.",
+        )
+    item = unannotated(
+        Path(video).stem,
+        torch.from_numpy(features).T.contiguous(),
+        reader.seconds,
+        chosen.spec.stride_s,
+        chosen.spec.window_s,
+        chosen.classes,
+    )
     return chosen.model.detect(collate([item]))[0], reader
 
 
-def write_all(video: str | Path, table: pd.DataFrame, reader: Reader, classes: tuple[str, ...], out: str | Path, *, draw: bool = False,
-              threshold: float = 0.25) -> list[Path]:
+def write_all(
+    video: str | Path,
+    table: pd.DataFrame,
+    reader: Reader,
+    classes: tuple[str, ...],
+    out: str | Path,
+    *,
+    draw: bool = False,
+    threshold: float = 0.25,
+) -> list[Path]:
     """`<video>.json`, `<video>.csv`, `<video>.png`, and with `draw` `<video>.mp4`; their paths."""
     from tal_lib.reports import figures, theme
 
@@ -71,7 +94,11 @@ def write_all(video: str | Path, table: pd.DataFrame, reader: Reader, classes: t
             for index, picture in enumerate(Reader(video, fps)):
                 time = index / fps
                 here = strong[(strong.start <= time) & (time < strong.end)]
-                yield draw_action(picture, *((here.label.iloc[0], here.score.iloc[0]) if len(here) else (None, 0.0)), classes)
+                yield draw_action(
+                    picture,
+                    *((here.label.iloc[0], here.score.iloc[0]) if len(here) else (None, 0.0)),
+                    classes,
+                )
 
         written.append(write_video(out / f"{name}.mp4", drawn(), fps))
     return written

@@ -29,7 +29,9 @@ class Sampling:
 
     def __post_init__(self):
         if not (self.fps > 0 and self.window >= 1 and self.stride >= 1):
-            raise TalError(f"fps={self.fps}, window={self.window}, stride={self.stride}", remedy="All must be positive.")
+            raise TalError(
+                f"fps={self.fps}, window={self.window}, stride={self.stride}", remedy="All must be positive."
+            )
 
     @property
     def stride_s(self) -> float:
@@ -55,7 +57,10 @@ class Steps:
         for row in self.model.describe(pictures, self.before):
             self.described.append(row)
             self.count += 1
-            if self.count >= self.sampling.window and (self.count - self.sampling.window) % self.sampling.stride == 0:
+            if (
+                self.count >= self.sampling.window
+                and (self.count - self.sampling.window) % self.sampling.stride == 0
+            ):
                 found.append(self.model.pool(np.stack(self.described)))
         self.before = pictures[-1]
         return found
@@ -77,8 +82,16 @@ def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[
     return np.stack(found + steps.rest()).astype(np.float32), reader
 
 
-def extract(source: str | Path | list[Path], out: str | Path, name: str = "hog-hof", sampling: Sampling | None = None, *, workers: int = 1,
-            again: bool = False, progress: bool = True) -> pd.DataFrame:
+def extract(
+    source: str | Path | list[Path],
+    out: str | Path,
+    name: str = "hog-hof",
+    sampling: Sampling | None = None,
+    *,
+    workers: int = 1,
+    again: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Write `<video>.npy` and `spec.json` for a video or all videos of a folder; what is there already is not made again.
 
     Returns:
@@ -91,17 +104,29 @@ def extract(source: str | Path | list[Path], out: str | Path, name: str = "hog-h
     paths = source if isinstance(source, list) else videos_in(source)
     names = pd.Series([path.stem for path in paths])
     if names.duplicated().any():
-        raise TalError(f"two videos are called {names[names.duplicated()].iloc[0]}", where=paths[0].parent, remedy="Rename one of them.")
+        raise TalError(
+            f"two videos are called {names[names.duplicated()].iloc[0]}",
+            where=paths[0].parent,
+            remedy="Rename one of them.",
+        )
     model = backbone(name)
-    spec = {"streams": dict(model.streams), "stride_s": sampling.stride_s, "window_s": sampling.window_s, "fps": sampling.fps,
-            "backbone": name}
+    spec = {
+        "streams": dict(model.streams),
+        "stride_s": sampling.stride_s,
+        "window_s": sampling.window_s,
+        "fps": sampling.fps,
+        "backbone": name,
+    }
     known = out / "spec.json"
     if known.is_file() and json.loads(known.read_text()) != spec:
         raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(known, spec)
     todo = [path for path in paths if again or not (out / f"{path.stem}.npy").is_file()]
-    rows = {path: {"video": path.stem, "steps": None, "seconds": None, "problem": "", "new": False} for path in paths}
+    rows = {
+        path: {"video": path.stem, "steps": None, "seconds": None, "problem": "", "new": False}
+        for path in paths
+    }
     for path, row in _results(todo, out, name, sampling, workers, progress):
         rows[path] |= row
     return pd.DataFrame(rows.values())

@@ -45,13 +45,19 @@ class Reader:
         try:
             return av.open(str(self.path))
         except (av.FFmpegError, OSError) as error:
-            raise TalError(f"cannot be opened as a video ({type(error).__name__})", where=self.path,
-                           remedy="Copy, download or convert it again.") from None
+            raise TalError(
+                f"cannot be opened as a video ({type(error).__name__})",
+                where=self.path,
+                remedy="Copy, download or convert it again.",
+            ) from None
 
     def _stream(self, container):
         if not container.streams.video:
-            raise TalError("has no pictures, only sound" if container.streams.audio else "has no video stream", where=self.path,
-                           remedy="Leave it out.")
+            raise TalError(
+                "has no pictures, only sound" if container.streams.audio else "has no video stream",
+                where=self.path,
+                remedy="Leave it out.",
+            )
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         return stream
@@ -66,7 +72,9 @@ class Reader:
                 self.seconds = count / self.fps
             shown = picture
         if shown is None:
-            raise TalError("not one frame can be decoded", where=self.path, remedy="Copy, download or convert it again.")
+            raise TalError(
+                "not one frame can be decoded", where=self.path, remedy="Copy, download or convert it again."
+            )
         yield shown
         self.seconds = (count + 1) / self.fps
         if self.duration and not self.problem and self.seconds < 0.9 * self.duration - 1:
@@ -100,9 +108,13 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Pat
         stream = None
         for picture in frames:
             if stream is None:
-                stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "23"})
+                stream = container.add_stream(
+                    "libx264", rate=fps, options={"preset": "veryfast", "crf": "23"}
+                )
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
+            for packet in stream.encode(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            ):
                 container.mux(packet)
         if stream is None:
             raise TalError("no pictures to write", where=path, remedy="Give at least one.")
@@ -118,5 +130,7 @@ def videos_in(path: str | Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not found:
-        raise TalError(f"no video ({', '.join(SUFFIXES)}) in the folder", where=path, remedy="Check the path.")
+        raise TalError(
+            f"no video ({', '.join(SUFFIXES)}) in the folder", where=path, remedy="Check the path."
+        )
     return found

@@ -17,12 +17,16 @@ STILL = 0.25  # pixels a frame; slower ones count as still
 
 def gray(picture: np.ndarray) -> np.ndarray:
     """RGB (H, W, 3) → gray (48, 64), uint8."""
-    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA
+    )
 
 
 def _histograms(cells, bins, weights, cell_count, bin_count):
     index = cells * bin_count + bins
-    return np.bincount(index.ravel(), weights.ravel(), minlength=cell_count * bin_count).reshape(cell_count, bin_count)
+    return np.bincount(index.ravel(), weights.ravel(), minlength=cell_count * bin_count).reshape(
+        cell_count, bin_count
+    )
 
 
 def _cells(width):

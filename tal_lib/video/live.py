@@ -41,15 +41,30 @@ class LiveDetector:
         threshold: of the score.
     """
 
-    def __init__(self, model: Detector, classes: tuple[str, ...], spec: FeatureSpec, *, extractor: Backbone | None = None,
-                 window: int = WINDOW, history: int = 96, delay_s: float = 1.5, threshold: float = 0.25):
+    def __init__(
+        self,
+        model: Detector,
+        classes: tuple[str, ...],
+        spec: FeatureSpec,
+        *,
+        extractor: Backbone | None = None,
+        window: int = WINDOW,
+        history: int = 96,
+        delay_s: float = 1.5,
+        threshold: float = 0.25,
+    ):
         if history < 1 or delay_s < 0:
-            raise TalError(f"history={history}, delay_s={delay_s}", remedy="Give at least one step, and no negative delay.")
+            raise TalError(
+                f"history={history}, delay_s={delay_s}",
+                remedy="Give at least one step, and no negative delay.",
+            )
         self.model, self.classes, self.spec = model.eval(), tuple(classes), spec
         self.extractor = extractor or backbone_for(spec)
         if sum(self.extractor.streams.values()) != spec.dim:
-            raise TalError(f"{self.extractor.name} gives {sum(self.extractor.streams.values())} columns, the model takes {spec.dim}",
-                           remedy="Name the backbone that the model was trained on.")
+            raise TalError(
+                f"{self.extractor.name} gives {sum(self.extractor.streams.values())} columns, the model takes {spec.dim}",
+                remedy="Name the backbone that the model was trained on.",
+            )
         self.sampling = sampling_of(spec, window)
         self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
@@ -84,4 +99,10 @@ class LiveDetector:
         best = covering.groupby("label").score.max()
         scores = {label: float(best.get(label, 0.0)) for label in self.classes}
         label = max(scores, key=scores.get)
-        return Answer(about_s, label if scores[label] >= self.threshold else None, scores[label], scores, time.perf_counter() - began)
+        return Answer(
+            about_s,
+            label if scores[label] >= self.threshold else None,
+            scores[label],
+            scores,
+            time.perf_counter() - began,
+        )

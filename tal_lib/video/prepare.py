@@ -36,7 +36,9 @@ def kaggle(dataset: str) -> Origin:
 
     def names():  # kagglehub fetches a dataset whole and keeps it in its cache
         root = Path(_asked(lambda: kagglehub.dataset_download(dataset), dataset))
-        fetched.update({str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()})
+        fetched.update(
+            {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
+        )
         return list(fetched)
 
     return Origin(names, lambda name: fetched[name])
@@ -47,9 +49,17 @@ def hugging_face(repository: str) -> Origin:
     try:
         import huggingface_hub
     except ImportError:
-        raise TalError("huggingface_hub is not installed", remedy="pip install 'efficient-tal[data]'") from None
-    return Origin(lambda: _asked(lambda: huggingface_hub.HfApi().list_repo_files(repository, repo_type="dataset"), repository),
-                  lambda name: Path(_asked(lambda: huggingface_hub.hf_hub_download(repository, name, repo_type="dataset"), repository)))
+        raise TalError(
+            "huggingface_hub is not installed", remedy="pip install 'efficient-tal[data]'"
+        ) from None
+    return Origin(
+        lambda: _asked(
+            lambda: huggingface_hub.HfApi().list_repo_files(repository, repo_type="dataset"), repository
+        ),
+        lambda name: Path(
+            _asked(lambda: huggingface_hub.hf_hub_download(repository, name, repo_type="dataset"), repository)
+        ),
+    )
 
 
 def local(folder: str | Path) -> Origin:
@@ -57,8 +67,10 @@ def local(folder: str | Path) -> Origin:
     folder = Path(folder)
     if not folder.is_dir():
         raise TalError("folder not found", where=folder, remedy="Check the path.")
-    return Origin(lambda: [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()],
-                  lambda name: folder / name)
+    return Origin(
+        lambda: [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()],
+        lambda name: folder / name,
+    )
 
 
 def origin(where: str) -> Origin:
@@ -75,12 +87,22 @@ def _asked(call, subject):
     try:
         return call()
     except Exception as error:  # every client has errors of its own
-        raise TalError(f"not reachable ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]})", where=subject,
-                       remedy="Check the name, the connection and the client's credentials.") from None
+        raise TalError(
+            f"not reachable ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]})",
+            where=subject,
+            remedy="Check the name, the connection and the client's credentials.",
+        ) from None
 
 
-def prepare(where: str, out: str | Path, *, count: int | None = None, seed: int = 0, suffixes: tuple[str, ...] = SUFFIXES,
-            progress: bool = True) -> pd.DataFrame:
+def prepare(
+    where: str,
+    out: str | Path,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Copy files of an origin into `out`: all, or `count` of them drawn by `seed`; a larger count keeps those of a smaller one.
 
     Videos are opened to see that they hold pictures. Returns one row a file: `file, problem, new`; what cannot be had or read is named and
@@ -92,7 +114,9 @@ def prepare(where: str, out: str | Path, *, count: int | None = None, seed: int 
     source, out = origin(where), Path(out)
     names = sorted(name for name in source.names() if Path(name).suffix.lower() in suffixes)
     if not names:
-        raise TalError(f"no {', '.join(suffixes)} in it", where=where, remedy="Name the kind of files with --kind.")
+        raise TalError(
+            f"no {', '.join(suffixes)} in it", where=where, remedy="Name the kind of files with --kind."
+        )
     random.Random(seed).shuffle(names)
     rows = []
     for name in tqdm(names[:count], unit="file", disable=not progress, mininterval=1):

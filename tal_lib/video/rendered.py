@@ -43,13 +43,17 @@ def draw(one: Scene, rng: np.random.Generator):
     ground, colour = (dark, light) if rng.random() < 0.5 else (light, dark)
     slope = rng.uniform(-0.2, 0.2, 2)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    base = (ground + (slope[0] * (columns - WIDTH / 2) + slope[1] * (rows - HEIGHT / 2))[..., None]).astype(np.float32)
+    base = (ground + (slope[0] * (columns - WIDTH / 2) + slope[1] * (rows - HEIGHT / 2))[..., None]).astype(
+        np.float32
+    )
     radius, angle = rng.uniform(18, 28), rng.uniform(0, 2 * np.pi)
     x, y = rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.4, 0.65) * HEIGHT
     speeds = {action: rng.uniform(0.8, 1.25) for action in ACTIONS}
     for index in range(round(one.seconds * FPS)):
         time = index / FPS
-        action, since = next(((name, time - start) for start, end, name in one.actions if start <= time < end), (None, 0.0))
+        action, since = next(
+            ((name, time - start) for start, end, name in one.actions if start <= time < end), (None, 0.0)
+        )
         rate = speeds.get(action, 1.0)
         rise, size, shown = 0.0, 1.0, True
         if action in ("slide right", "slide left"):  # leaves at one side and comes in at the other
@@ -72,14 +76,32 @@ def draw(one: Scene, rng: np.random.Generator):
 def _shape(picture, x, y, radius, angle, sides, colour):
     turns = angle + 2 * np.pi * np.arange(sides) / sides
     corners = np.stack([radius * np.cos(turns), radius * np.sin(turns)], 1)
-    hand = 0.9 * radius * np.array([np.cos(angle), np.sin(angle)])  # from the centre to the rim, so that a disc can be seen to spin
+    hand = (
+        0.9 * radius * np.array([np.cos(angle), np.sin(angle)])
+    )  # from the centre to the rim, so that a disc can be seen to spin
     for left in (x - WIDTH, x, x + WIDTH):
-        cv2.fillPoly(picture, [np.round(corners + (left, y)).astype(np.int32)], [float(part) for part in colour], cv2.LINE_AA)
-        ends = [tuple(int(round(part)) for part in point) for point in ((left, y), (left + hand[0], y + hand[1]))]
-        cv2.line(picture, *ends, [float(255 - part) for part in colour], max(3, round(radius / 4)), cv2.LINE_AA)
+        cv2.fillPoly(
+            picture,
+            [np.round(corners + (left, y)).astype(np.int32)],
+            [float(part) for part in colour],
+            cv2.LINE_AA,
+        )
+        ends = [
+            tuple(int(round(part)) for part in point) for point in ((left, y), (left + hand[0], y + hand[1]))
+        ]
+        cv2.line(
+            picture, *ends, [float(255 - part) for part in colour], max(3, round(radius / 4)), cv2.LINE_AA
+        )
 
 
-def render(folder: str | Path, train: int = 40, test: int = 8, seconds: float = 40.0, seed: int = 0, progress: bool = True) -> Path:
+def render(
+    folder: str | Path,
+    train: int = 40,
+    test: int = 8,
+    seconds: float = 40.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
     """Write `videos/*.mp4` and `annotations.json` (ActivityNet's form) below a folder; videos that are there are kept. The folder."""
     folder, database = Path(folder), {}
     for index in tqdm(range(train + test), unit="video", disable=not progress, mininterval=1):
@@ -90,7 +112,11 @@ def render(folder: str | Path, train: int = 40, test: int = 8, seconds: float = 
         path = folder / "videos" / f"{name}.mp4"
         if not path.is_file():
             write_video(path, draw(one, rng), FPS)
-        database[name] = {"subset": split, "duration": seconds, "fps": FPS,
-                          "annotations": [{"segment": [start, end], "label": action} for start, end, action in one.actions]}
+        database[name] = {
+            "subset": split,
+            "duration": seconds,
+            "fps": FPS,
+            "annotations": [{"segment": [start, end], "label": action} for start, end, action in one.actions],
+        }
     write_json(folder / "annotations.json", {"version": "rendered", "database": database})
     return folder

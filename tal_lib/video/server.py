@@ -59,14 +59,29 @@ def make_app(stream: Stream, *, token: str | None = None, most_viewers: int = 32
     def video_feed():
         if stream.viewers >= most_viewers:
             abort(503)
-        parts = (b"--" + BOUNDARY + b"\r\nContent-Type: image/jpeg\r\nContent-Length: " + str(len(picture)).encode() + b"\r\n\r\n" + picture
-                 + b"\r\n" for picture in stream.pictures())
+        parts = (
+            b"--"
+            + BOUNDARY
+            + b"\r\nContent-Type: image/jpeg\r\nContent-Length: "
+            + str(len(picture)).encode()
+            + b"\r\n\r\n"
+            + picture
+            + b"\r\n"
+            for picture in stream.pictures()
+        )
         return Response(parts, mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY.decode()}")
 
     return app
 
 
-def make_server(stream: Stream, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, most_viewers: int = 32):
+def make_server(
+    stream: Stream,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    most_viewers: int = 32,
+):
     """A waitress server, bound and ready to `run()`; port 0 takes a free one (`effective_port`).
 
     Raises:
@@ -76,8 +91,19 @@ def make_server(stream: Stream, *, host: str = "127.0.0.1", port: int = 8000, to
         raise TalError(f"{host} is open to others", remedy="Give a --token, or bind to 127.0.0.1.")
     try:
         # a viewer that reads slowly is held back after one buffer of pictures; every viewer holds a thread
-        return create_server(make_app(stream, token=token, most_viewers=most_viewers), host=host, port=port, threads=most_viewers + 8,
-                             send_bytes=1, outbuf_high_watermark=2**17, max_request_body_size=1024, max_request_header_size=8192,
-                             connection_limit=4 * most_viewers + 32, ident="tal")
+        return create_server(
+            make_app(stream, token=token, most_viewers=most_viewers),
+            host=host,
+            port=port,
+            threads=most_viewers + 8,
+            send_bytes=1,
+            outbuf_high_watermark=2**17,
+            max_request_body_size=1024,
+            max_request_header_size=8192,
+            connection_limit=4 * most_viewers + 32,
+            ident="tal",
+        )
     except OSError as error:
-        raise TalError(f"cannot listen at {host}:{port} ({error.strerror})", remedy="Choose another --port.") from None
+        raise TalError(
+            f"cannot listen at {host}:{port} ({error.strerror})", remedy="Choose another --port."
+        ) from None

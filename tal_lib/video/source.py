@@ -29,11 +29,29 @@ class Source:
         state: `starting`, `playing`, `lost` or `ended`; problem: why it is lost.
     """
 
-    def __init__(self, where: str, fps: float, take: Callable[[np.ndarray, int], None], *, size: tuple[int, int] | None = None,
-                 loop: bool = True, restarted: Callable[[], None] = lambda: None):
-        self.where, self.fps, self.take, self.size, self.loop, self.restarted = str(where), fps, take, size, loop, restarted
+    def __init__(
+        self,
+        where: str,
+        fps: float,
+        take: Callable[[np.ndarray, int], None],
+        *,
+        size: tuple[int, int] | None = None,
+        loop: bool = True,
+        restarted: Callable[[], None] = lambda: None,
+    ):
+        self.where, self.fps, self.take, self.size, self.loop, self.restarted = (
+            str(where),
+            fps,
+            take,
+            size,
+            loop,
+            restarted,
+        )
         self.live, self.state, self.problem, self.rounds = is_live(self.where), "starting", "", 0
-        self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name="source", daemon=True)
+        self._stop, self._thread = (
+            threading.Event(),
+            threading.Thread(target=self._run, name="source", daemon=True),
+        )
 
     def start(self) -> "Source":
         """Begin to play."""
@@ -65,7 +83,10 @@ class Source:
                     continue
                 raise TalError("the stream ended", where=self.where)
             except Exception as error:  # whatever a broken source throws, the server goes on
-                self.state, self.problem = "lost", str(error).splitlines()[0] if str(error) else type(error).__name__
+                self.state, self.problem = (
+                    "lost",
+                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                )
                 self._stop.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
                 self.restarted()

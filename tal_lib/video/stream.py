@@ -23,10 +23,19 @@ class Stream:
         where: see `Source`; on_answer: called with every answer, from the model's thread.
     """
 
-    def __init__(self, where: str, detector: LiveDetector, *, loop: bool = True, on_answer: Callable[[Answer], None] = lambda answer: None):
+    def __init__(
+        self,
+        where: str,
+        detector: LiveDetector,
+        *,
+        loop: bool = True,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
+    ):
         self.detector, self.on_answer = detector, on_answer
         size = detector.extractor.size
-        self.source = Source(where, detector.sampling.fps, self._take, size=size, loop=loop, restarted=self._restart)
+        self.source = Source(
+            where, detector.sampling.fps, self._take, size=size, loop=loop, restarted=self._restart
+        )
         self._waiting, self._arrived = deque(), threading.Condition()
         self._picture, self._number, self._newer = b"", 0, threading.Condition()
         self._lock = threading.Lock()  # of the numbers below
@@ -97,7 +106,13 @@ class Stream:
                 self.detector.forget()
                 continue
             last = answer or last
-            self._publish(to_jpeg(draw_action(taken[-1][0], last and last.label, last.score if last else 0.0, self.detector.classes)))
+            self._publish(
+                to_jpeg(
+                    draw_action(
+                        taken[-1][0], last and last.label, last.score if last else 0.0, self.detector.classes
+                    )
+                )
+            )
             with self._lock:
                 self.frames += len(taken)
                 self._paces.append((time.monotonic(), len(taken)))
@@ -145,20 +160,43 @@ class Stream:
             recent = [(at, count) for at, count in self._paces if now - at < 10]
             span = min(10.0, now - self._began)
             return {
-                "state": self.source.state, "problem": self.source.problem, "uptime_s": round(now - self._began, 1),
+                "state": self.source.state,
+                "problem": self.source.problem,
+                "uptime_s": round(now - self._began, 1),
                 "rounds": self.source.rounds,
-                "action": None if last is None else {"label": last.label, "score": round(last.score, 3), "time_s": round(last.time_s, 2)},
+                "action": None
+                if last is None
+                else {"label": last.label, "score": round(last.score, 3), "time_s": round(last.time_s, 2)},
                 "seconds_by_class": {label: round(value, 2) for label, value in self.seconds.items()},
-                "mean_score_by_class": {label: round(value / max(1, self.answers), 4) for label, value in self.score_sums.items()},
-                "latency_ms": None if not latencies else {
-                    "mean": round(statistics.fmean(latencies), 2), "p50": round(float(np.percentile(latencies, 50)), 2),
-                    "p95": round(float(np.percentile(latencies, 95)), 2)},
-                "frames": self.frames, "frames_per_s": round(sum(count for _, count in recent) / max(span, 1e-9), 2),
-                "dropped_frames": self.dropped, "failures": self.failures, "viewers": self.viewers, "memory_mb": memory_mb(),
-                "classes": list(self.detector.classes), "stride_s": self.detector.sampling.stride_s,
-                "timeline": [{"time_s": round(one.time_s, 2), "label": one.label,
-                              "scores": {label: round(score, 3) for label, score in one.scores.items() if score >= 0.05}}
-                             for one in self.timeline]}
+                "mean_score_by_class": {
+                    label: round(value / max(1, self.answers), 4) for label, value in self.score_sums.items()
+                },
+                "latency_ms": None
+                if not latencies
+                else {
+                    "mean": round(statistics.fmean(latencies), 2),
+                    "p50": round(float(np.percentile(latencies, 50)), 2),
+                    "p95": round(float(np.percentile(latencies, 95)), 2),
+                },
+                "frames": self.frames,
+                "frames_per_s": round(sum(count for _, count in recent) / max(span, 1e-9), 2),
+                "dropped_frames": self.dropped,
+                "failures": self.failures,
+                "viewers": self.viewers,
+                "memory_mb": memory_mb(),
+                "classes": list(self.detector.classes),
+                "stride_s": self.detector.sampling.stride_s,
+                "timeline": [
+                    {
+                        "time_s": round(one.time_s, 2),
+                        "label": one.label,
+                        "scores": {
+                            label: round(score, 3) for label, score in one.scores.items() if score >= 0.05
+                        },
+                    }
+                    for one in self.timeline
+                ],
+            }
 
 
 def memory_mb() -> float | None:

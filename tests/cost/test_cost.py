@@ -28,11 +28,13 @@ from tal_lib.cost import (
 )
 from tal_lib.cost.isolated import isolated
 from tal_lib.files import REPOSITORY
-from tal_lib.processes import child_environment
+from tal_lib.process.environment import child_environment
 
 
-@pytest.mark.parametrize(("name", "params", "gmacs"), [("actionformer", 29.252, 45.250), ("tridet", 15.990, 43.698),
-                                                       ("temporalmaxer", 7.118, 23.491)])
+@pytest.mark.parametrize(
+    ("name", "params", "gmacs"),
+    [("actionformer", 29.252, 45.250), ("tridet", 15.990, 43.698), ("temporalmaxer", 7.118, 23.491)],
+)
 def test_as_measured_on_the_authors_code(name, params, gmacs):
     """THUMOS14: T = 2304, D = 2048, K = 20; to 0.1 %."""
     model = models.build(name, input_dim=2048, num_classes=20, preset="paper")
@@ -67,7 +69,9 @@ def test_an_unknown_operator_is_named():
 def test_profile_measures_in_a_process_of_its_own():
     row = profile("window_cnn", 16, 200, num_classes=4, min_seconds=0.05, threads=1)
     model = models.build("window_cnn", input_dim=16, num_classes=4)
-    assert row.params == sum(p.numel() for p in model.parameters()) and row.macs == count_macs(model, 16, 200)[0]
+    assert (
+        row.params == sum(p.numel() for p in model.parameters()) and row.macs == count_macs(model, 16, 200)[0]
+    )
     assert row.uncounted_ops == "" and row.gpu_utilisation is None and row.threads == 1
     assert 0 < row.latency_s_p10 <= row.latency_s_median <= row.latency_s_p90
     assert row.latency_samples == len(row.latency_s_raw) >= 5
@@ -85,28 +89,50 @@ def test_the_pass_in_the_middle_counts(monkeypatch):
         if model == "large":
             raise DoesNotFit("no")
         latency = 5.0 if model == "slow" else (0.3, 0.1, 0.2)[number]
-        return replace(real, latency_s_median=latency, latency_s_raw=(latency, 1.0), detect_s_median=2 * latency, latency_samples=2,
-                       macs=7 if counted else None, reference_s=latency)
+        return replace(
+            real,
+            latency_s_median=latency,
+            latency_s_raw=(latency, 1.0),
+            detect_s_median=2 * latency,
+            latency_samples=2,
+            macs=7 if counted else None,
+            reference_s=latency,
+        )
 
     monkeypatch.setattr(passes, "profile", measured)
     names = ["a", "b", "c", "slow", "large"]
     rows = passes.profile_all([{"model": name, "min_seconds": 0.6} for name in names], 3, seed=1)
     assert rows[4] is None and rows[3].passes == 1 and [name for name, *_ in calls].count("large") == 1
     one = rows[0]
-    assert (one.passes, one.latency_s_median, one.reference_s, one.detect_s_median, one.macs) == (3, 0.2, 0.2, 0.4, 7)
+    assert (one.passes, one.latency_s_median, one.reference_s, one.detect_s_median, one.macs) == (
+        3,
+        0.2,
+        0.2,
+        0.4,
+        7,
+    )
     assert sorted(one.latency_s_raw) == [0.1, 0.2, 0.3, 1.0, 1.0, 1.0] and one.latency_samples == 6
-    assert all(seconds == pytest.approx(0.2) for _, seconds, _ in calls) and sum(counted for *_, counted in calls) == 5
-    orders = [[name for name, *_ in calls if name in "abc"][at:at + 3] for at in (0, 3, 6)]
+    assert (
+        all(seconds == pytest.approx(0.2) for _, seconds, _ in calls)
+        and sum(counted for *_, counted in calls) == 5
+    )
+    orders = [[name for name, *_ in calls if name in "abc"][at : at + 3] for at in (0, 3, 6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders) and len({*map(tuple, orders)}) > 1
 
 
 def test_table_of_costs_says_what_did_not_fit():
     row = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
-    asked = [{"model": "stale", "length": 64, "preset": "compact", "input_dim": 8, "num_classes": 3, "threads": 1},
-             {"model": "window_cnn", "length": 32}]
+    asked = [
+        {"model": "stale", "length": 64, "preset": "compact", "input_dim": 8, "num_classes": 3, "threads": 1},
+        {"model": "window_cnn", "length": 32},
+    ]
     table = cost_table(asked, [None, row])
     assert table.fits.tolist() == [False, True] and table.model.tolist() == ["stale", "window_cnn"]
-    assert table.length_steps.tolist() == [64, 32] and np.isnan(table.latency_s_median[0]) and table.num_classes[0] == 3
+    assert (
+        table.length_steps.tolist() == [64, 32]
+        and np.isnan(table.latency_s_median[0])
+        and table.num_classes[0] == 3
+    )
     assert all(table.loc[1, name] == value for name, value in asdict(row).items() if value is not None)
     none = cost_table(asked[:1], [None])
     assert list(none) == list(table) and growth_table(none.dropna(subset=["macs"]), {"macs": "MACs"}).empty
@@ -131,16 +157,24 @@ def test_peak_memory_is_at_least_what_must_be_held():
 
 def test_peak_memory_sees_a_known_allocation():
     """In a fresh process, as it is used: one that has freed memory before would take that first."""
-    code = ("import torch; from tal_lib.cost.meters import peak_memory as peak; torch.ones(9).sum(); "
-            f"print(peak(lambda: torch.ones({64 * 2**20} // 4).sum(), 'cpu'))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    code = (
+        "import torch; from tal_lib.cost.meters import peak_memory as peak; torch.ones(9).sum(); "
+        f"print(peak(lambda: torch.ones({64 * 2**20} // 4).sum(), 'cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert 0.9 < int(done.stdout) / (64 * 2**20) < 1.6
 
 
 def test_memory_that_was_freed_before_is_not_counted_out():
-    code = ("import torch; from tal_lib.cost.meters import peak_memory; some = [torch.ones(2**18 * k) for k in (1, 3, 8, 20, 20, 5)]; "
-            "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    code = (
+        "import torch; from tal_lib.cost.meters import peak_memory; some = [torch.ones(2**18 * k) for k in (1, 3, 8, 20, 20, 5)]; "
+        "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert 0.9 < int(done.stdout) / 2**24 < 1.3
 
 
@@ -149,31 +183,73 @@ def test_kept_memory_costs_no_page_faults():
 
     With it a tensor may still come to lie elsewhere, where a small object took its place; by the time that ten were made there is room.
     """
-    code = ("import resource, sys, torch; from tal_lib.processes import keep_freed; keep_freed(41 * 2**20) if sys.argv[1:] else None\n"
-            "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-            "ten = lambda: [torch.ones(10 * 2**20).numel() for _ in range(10)]\n"
-            "ten(); before = faults(); ten(); print(faults() - before)")
-    kept, given_back = (int(subprocess.run([sys.executable, "-c", code, *more], cwd=REPOSITORY, capture_output=True, text=True, check=True,
-                                           env=child_environment(1, keep_freed=False)).stdout) for more in (["keep"], []))
+    code = (
+        "import resource, sys, torch; from tal_lib.process.memory import keep_freed; keep_freed(41 * 2**20) if sys.argv[1:] else None\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "ten = lambda: [torch.ones(10 * 2**20).numel() for _ in range(10)]\n"
+        "ten(); before = faults(); ten(); print(faults() - before)"
+    )
+    kept, given_back = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, *more],
+                cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                check=True,
+                env=child_environment(1, keep_freed=False),
+            ).stdout
+        )
+        for more in (["keep"], [])
+    )
     assert kept < 200 and given_back > 100_000
 
 
 def test_what_does_not_fit_says_so():
     with pytest.raises(DoesNotFit, match="temporalmaxer at 20000 steps does not fit"):
-        profile("temporalmaxer", 32, 20000, num_classes=4, min_seconds=0.0, memory_limit_bytes=10_000_000, threads=1)
-    assert profile("temporalmaxer", 32, 200, num_classes=4, min_seconds=0.0, memory_limit_bytes=100_000_000, threads=1).macs > 0
+        profile(
+            "temporalmaxer",
+            32,
+            20000,
+            num_classes=4,
+            min_seconds=0.0,
+            memory_limit_bytes=10_000_000,
+            threads=1,
+        )
+    assert (
+        profile(
+            "temporalmaxer",
+            32,
+            200,
+            num_classes=4,
+            min_seconds=0.0,
+            memory_limit_bytes=100_000_000,
+            threads=1,
+        ).macs
+        > 0
+    )
 
 
 def test_a_process_that_fails_otherwise_says_why():
     with pytest.raises(TalError, match="bad thing: the measuring process failed .*not-a-checkpoint") as error:
-        isolated(quantization._compare, "bad thing", 1, checkpoint="not-a-checkpoint", variants=["float32"], length=9, folder=None,
-                 min_seconds=0.0)
+        isolated(
+            quantization._compare,
+            "bad thing",
+            1,
+            checkpoint="not-a-checkpoint",
+            variants=["float32"],
+            length=9,
+            folder=None,
+            min_seconds=0.0,
+        )
     assert not isinstance(error.value, DoesNotFit)
 
 
 def test_samples_stop_in_time(monkeypatch):
     clock = iter(range(0, 10**6))
-    monkeypatch.setattr(meters.time, "perf_counter", lambda: float(next(clock)))  # every look at the clock costs a second
+    monkeypatch.setattr(
+        meters.time, "perf_counter", lambda: float(next(clock))
+    )  # every look at the clock costs a second
     assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=0.0)) == 5
     assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=60.0, max_seconds=8.0)) in (2, 3)
     assert len(meters.latency_samples(lambda: None, "cpu", min_seconds=30.0, max_seconds=100.0)) >= 10
@@ -182,8 +258,14 @@ def test_samples_stop_in_time(monkeypatch):
 def test_energy_of_a_counter_that_starts_again(tmp_path, monkeypatch):
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
-    write = lambda joules: [(zone / name).write_text(text) for name, text in  # noqa: E731
-                            (("name", "package-0"), ("energy_uj", str(int(joules * 1e6))), ("max_energy_range_uj", "100000000"))]
+    write = lambda joules: [
+        (zone / name).write_text(text)
+        for name, text in (  # noqa: E731
+            ("name", "package-0"),
+            ("energy_uj", str(int(joules * 1e6))),
+            ("max_energy_range_uj", "100000000"),
+        )
+    ]
     monkeypatch.setattr(meters, "RAPL", tmp_path)
     write(90)
     with meters.Energy("cpu") as energy:
@@ -204,11 +286,18 @@ def test_growth_finds_the_exponent(exponent, factor):
     found = growth(lengths, factor * lengths.astype(float) ** exponent)
     assert found.exponent == pytest.approx(exponent, abs=1e-6) and found.points == 4
     assert found.low <= found.exponent <= found.high and found.high - found.low < 1e-3
-    length, beyond = longest_within(lengths, factor * lengths.astype(float) ** exponent, factor * 3000.0**exponent)
+    length, beyond = longest_within(
+        lengths, factor * lengths.astype(float) ** exponent, factor * 3000.0**exponent
+    )
     assert length == pytest.approx(3000, rel=1e-3) and not beyond
-    length, beyond = longest_within(lengths, factor * lengths.astype(float) ** exponent, factor * 20000.0**exponent)
+    length, beyond = longest_within(
+        lengths, factor * lengths.astype(float) ** exponent, factor * 20000.0**exponent
+    )
     assert length == pytest.approx(20000, rel=1e-3) and beyond
-    assert longest_text(length, beyond, 9216) == f"≈ {length:,.0f}" and longest_text(length, beyond, 2304) == "> 18,432"
+    assert (
+        longest_text(length, beyond, 9216) == f"≈ {length:,.0f}"
+        and longest_text(length, beyond, 2304) == "> 18,432"
+    )
 
 
 def test_growth_of_too_little():
@@ -216,12 +305,19 @@ def test_growth_of_too_little():
     assert longest_within([100, 200], [5.0, 6.0], 4.0) == (0.0, False)
     length, beyond = longest_within([100, 200], [5.0, np.nan], 50.0)
     assert np.isnan(length) and beyond  # it did not fit somewhere, and nothing tells where
-    assert longest_text(length, beyond, 100) == "not known" and np.isnan(longest_within([100], [np.nan], 50.0)[0])
+    assert longest_text(length, beyond, 100) == "not known" and np.isnan(
+        longest_within([100], [np.nan], 50.0)[0]
+    )
 
 
 def test_interval_of_a_noisy_growth_holds_the_truth():
     rng, lengths = np.random.default_rng(0), np.array([1152, 2304, 4608, 9216, 18432])
-    inside = [(found := growth(lengths, lengths**1.2 * np.exp(0.1 * rng.standard_normal(5)))).low <= 1.2 <= found.high for _ in range(400)]
+    inside = [
+        (found := growth(lengths, lengths**1.2 * np.exp(0.1 * rng.standard_normal(5)))).low
+        <= 1.2
+        <= found.high
+        for _ in range(400)
+    ]
     assert 0.92 < np.mean(inside) < 0.98
 
 
@@ -238,9 +334,13 @@ def test_a_model_that_reads_names_is_measured_without_their_encoder(monkeypatch)
 
 
 def test_bad_requests():
-    for call in (lambda: profile("nonesuch", 16, 20), lambda: profile("bilstm", 16, 0), lambda: profile("bilstm", 16, 9, precision="int4"),
-                 lambda: profile(models.build("bilstm", input_dim=8, num_classes=2), 16, 20),
-                 lambda: profile(torch.nn.Linear(2, 2), 2, 20)):
+    for call in (
+        lambda: profile("nonesuch", 16, 20),
+        lambda: profile("bilstm", 16, 0),
+        lambda: profile("bilstm", 16, 9, precision="int4"),
+        lambda: profile(models.build("bilstm", input_dim=8, num_classes=2), 16, 20),
+        lambda: profile(torch.nn.Linear(2, 2), 2, 20),
+    ):
         with pytest.raises(TalError):
             call()
     if not torch.cuda.is_available():
@@ -250,7 +350,9 @@ def test_bad_requests():
 
 def test_of_disturbed_rounds_the_quiet_ones_are_kept(monkeypatch):
     """A core that is twice as slow in two of its five rounds: none of their samples is among those given."""
-    slow = iter([1.0, 1.0, 2.0, 1.0, 1.0, 1.0])  # the reference before the first round and after each: rounds 2 and 3 are disturbed
+    slow = iter(
+        [1.0, 1.0, 2.0, 1.0, 1.0, 1.0]
+    )  # the reference before the first round and after each: rounds 2 and 3 are disturbed
     rounds = iter([[1.0], [20.0], [20.0], [2.0], [3.0]])
     monkeypatch.setattr(meters, "reference_seconds", lambda: next(slow))
     monkeypatch.setattr(meters, "latency_samples", lambda *_, **__: next(rounds))

@@ -10,15 +10,21 @@ import pytest
 
 from tal_lib import models
 from tal_lib.cost import count_macs
-from tal_lib.models.proposals import window_starts
+from tal_lib.models.parts.proposals import window_starts
 
 NO_MATRIX = ("latents", "log_a", "query", "background")  # learned tokens and decays
 
 
 def used(model, **positions):
     """Sum over parameters of elements × positions; prefixes of names with __ for the dots. A prefix must exist, and all must be covered."""
-    total, left = 0, {name: one.numel() for name, one in model.named_parameters()
-                      if one.ndim > 1 and name.split(".")[-1] not in NO_MATRIX and not name.startswith("vae")}
+    total, left = (
+        0,
+        {
+            name: one.numel()
+            for name, one in model.named_parameters()
+            if one.ndim > 1 and name.split(".")[-1] not in NO_MATRIX and not name.startswith("vae")
+        },
+    )
     for prefix, count in positions.items():
         names = [name for name in left if name.startswith(prefix.replace("__", "."))]
         assert names, prefix
@@ -49,24 +55,39 @@ def tridet(m, T, K):
     sizes, P = levels(m, T), sum(levels(m, T))
     block = lambda name, n: {f"{name}__global_fc": 1, f"{name}__": n}  # noqa: E731
     each = {key: count for index in range(len(m.stem)) for key, count in block(f"stem__{index}", T).items()}
-    each |= {key: count for index, n in enumerate(sizes[1:]) for key, count in block(f"branch__{index}", n).items()}
+    each |= {
+        key: count for index, n in enumerate(sizes[1:]) for key, count in block(f"branch__{index}", n).items()
+    }
     return used(m, embedding=T, **each, class_=P, boundary_=P, start_=P, end_=P)
 
 
 def local_global(m, T, K):
     c, P = m.config, sum(levels(m, T))
     at = {f"stem__{index}": T for index in range(len(m.stem))}
-    each = {key: count for name, n in at.items() for key, count in
-            {f"{name}__global_block__write": c.latents, f"{name}__": n}.items()}
-    return used(m, embedding=T, **each, class_=P, regression_=P) + sum(through_latents(n, c.width // 2, c.latents) for n in at.values())
+    each = {
+        key: count
+        for name, n in at.items()
+        for key, count in {f"{name}__global_block__write": c.latents, f"{name}__": n}.items()
+    }
+    return used(m, embedding=T, **each, class_=P, regression_=P) + sum(
+        through_latents(n, c.width // 2, c.latents) for n in at.values()
+    )
 
 
 def action_mamba(m, T, K):
     c, sizes, P = m.config, levels(m, T), sum(levels(m, T))
-    at = {f"stem__{index}": T for index in range(len(m.stem))} | {f"branch__{index}": n for index, n in enumerate(sizes[:-1])}
-    each = {key: count for name, n in at.items() for key, count in {f"{name}__mixer__scan": 2 * n, f"{name}__": n}.items()}
+    at = {f"stem__{index}": T for index in range(len(m.stem))} | {
+        f"branch__{index}": n for index, n in enumerate(sizes[:-1])
+    }
+    each = {
+        key: count
+        for name, n in at.items()
+        for key, count in {f"{name}__mixer__scan": 2 * n, f"{name}__": n}.items()
+    }
 
-    def states(n):  # both directions, half of the channels each: the recurrence within pieces, and the read-out
+    def states(
+        n,
+    ):  # both directions, half of the channels each: the recurrence within pieces, and the read-out
         piece = isqrt(n)
         return c.width * c.state * (-(-n // piece) * (piece - 1) + n)
 
@@ -93,8 +114,12 @@ def text_pyramid(m, T, K):
 
 def afsd(m, T, K, **more):
     sizes, P = levels(m, T), sum(levels(m, T))
-    down = {f"branch__{index}": n for index, n in enumerate(sizes[:-1])}  # convolved, then every other step kept
-    return used(m, embedding=T, **down, frame=T, **more, class_=P, boundary_=P, location_mix=P, offset=P, quality=P)
+    down = {
+        f"branch__{index}": n for index, n in enumerate(sizes[:-1])
+    }  # convolved, then every other step kept
+    return used(
+        m, embedding=T, **down, frame=T, **more, class_=P, boundary_=P, location_mix=P, offset=P, quality=P
+    )
 
 
 def gaf(m, T, K):
@@ -118,8 +143,9 @@ def tadtr(m, T, K):
     c, (S, _) = m.config, m.slicing(T)
     L, Q = S * c.slice_steps, S * c.queries
     memory = {f"decoder__{index}__attention__values": L for index in range(c.decoder_layers)}
-    return (used(m, reduce=T, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q)
-            + c.decoder_layers * S * attention(c.queries, c.queries, c.width))
+    return used(
+        m, reduce=T, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q
+    ) + c.decoder_layers * S * attention(c.queries, c.queries, c.width)
 
 
 def windows(m, T):
@@ -137,14 +163,29 @@ def bmn(m, T, K, **more):
     P, grid = W * c.proposals, W * w * c.max_duration
     cells = sum(min(c.max_duration, w - 1 - start) for start in range(w))
     sampled = W * cells * 2 * c.points * c.sampled_width  # two neighbours of every point
-    return used(m, base=W * w, curves=W * w, proposal_conv=W * w, matching=W * w, maps=grid, **more, classifier__convs=T,
-                classifier=P) + sampled
+    return (
+        used(
+            m,
+            base=W * w,
+            curves=W * w,
+            proposal_conv=W * w,
+            matching=W * w,
+            maps=grid,
+            **more,
+            classifier__convs=T,
+            classifier=P,
+        )
+        + sampled
+    )
 
 
 def prn(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     rows, columns = (-(-size // c.relation_block) for size in (w, c.max_duration))
-    related = W * (rows * attention(columns, columns, c.relation_width) + columns * attention(rows, rows, c.relation_width))
+    related = W * (
+        rows * attention(columns, columns, c.relation_width)
+        + columns * attention(rows, rows, c.relation_width)
+    )
     return bmn(m, T, K, encoder=W * w, relation=W * rows * columns) + W * attention(w, w, c.width) + related
 
 
@@ -155,9 +196,12 @@ def tcanet(m, T, K):
     def ends(prefix, steps):  # two convolutions of stride 2, a linear layer
         return {f"{prefix}__0": P * half(steps), f"{prefix}__2": P * half(half(steps)), f"{prefix}__5": P}
 
-    regressors = {key: count for index in range(len(m.regressors)) for name, steps in
-                  (("ends__0", c.points), ("ends__1", c.points), ("whole", 4 * c.points))
-                  for key, count in ends(f"regressors__{index}__{name}", steps).items()}
+    regressors = {
+        key: count
+        for index in range(len(m.regressors))
+        for name, steps in (("ends__0", c.points), ("ends__1", c.points), ("whole", 4 * c.points))
+        for key, count in ends(f"regressors__{index}__{name}", steps).items()
+    }
     generator, m.generator = m.generator, None  # counted by its own formula
     own = used(m, base=W * w, encoders=W * w, **regressors, classifier__convs=T, classifier=P)
     m.generator = generator
@@ -173,15 +217,39 @@ def stale(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     n, names, dim = W * w, W * (K + 1), m.text.shape[1]  # K classes and the background
     reads = lambda prefix, queries: {f"{prefix}__key": n, f"{prefix}__value": n, f"{prefix}__": queries}  # noqa: E731
-    layers = {key: count for index in range(len(m.query_layers)) for key, count in
-              (reads(f"query_layers__{index}__attention", W) | {f"query_layers__{index}": W}).items()}
+    layers = {
+        key: count
+        for index in range(len(m.query_layers))
+        for key, count in (
+            reads(f"query_layers__{index}__attention", W) | {f"query_layers__{index}": W}
+        ).items()
+    }
     text = {"to_text": n} if dim != c.width else {}
     pair = {"mask_pair": n} if c.relative_masks else {}
     embedding = {"embedding": T} if len(m.embedding) else {}
-    products = (W * attention(w, w, c.width) + len(m.query_layers) * W * attention(1, w, c.width) + n * c.width
-                + W * attention(K + 1, w, dim) + n * (K + 1) * dim + (W * w * w * c.mask_width if c.relative_masks else 0))
-    return used(m, **embedding, **reads("snippet", n), **layers, query_out=W, **text, **reads("adapter", names), **pair, mask_conv=n,
-                mask_out=n) + products
+    products = (
+        W * attention(w, w, c.width)
+        + len(m.query_layers) * W * attention(1, w, c.width)
+        + n * c.width
+        + W * attention(K + 1, w, dim)
+        + n * (K + 1) * dim
+        + (W * w * w * c.mask_width if c.relative_masks else 0)
+    )
+    return (
+        used(
+            m,
+            **embedding,
+            **reads("snippet", n),
+            **layers,
+            query_out=W,
+            **text,
+            **reads("adapter", names),
+            **pair,
+            mask_conv=n,
+            mask_out=n,
+        )
+        + products
+    )
 
 
 FORMULAS = {name: value for name, value in globals().items() if name in models.names()}

@@ -9,7 +9,7 @@ from tal_lib.cost import VARIANTS, compare_latency, quantize, write_graphs
 from tal_lib.cost.quantization import LinearConv
 from tal_lib.data import collate, make_item
 from tal_lib.export import Exported, export
-from tal_lib.models.blocks import TemporalConv
+from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.training import Trained, save_model
 
 SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
@@ -18,7 +18,9 @@ SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
 @pytest.fixture(scope="module")
 def kept(small):
     torch.manual_seed(0)
-    model = models.build("temporalmaxer", input_dim=small.feature_spec.dim, num_classes=len(small.classes), **SMALL).eval()
+    model = models.build(
+        "temporalmaxer", input_dim=small.feature_spec.dim, num_classes=len(small.classes), **SMALL
+    ).eval()
     torch.nn.init.constant_(model.class_out.bias, -1.0)  # so that something is found
     return Trained(model, small.classes, small.feature_spec, None)
 
@@ -44,13 +46,20 @@ def test_a_convolution_as_a_linear_layer_is_the_same(kernel, bias):
 def test_what_is_converted(kept, artefact, small):
     found = {variant: quantize(kept, variant, artefact, threads=1) for variant in VARIANTS}
     layers = found["float32"].layers
-    assert layers == 8 and {one.layers for one in found.values()} == {layers}  # two of the embedding, three a head
-    assert found["float32"].converted == found["int8 linear"].converted == found["onnx"].converted == 0  # all its layers are convolutions
+    assert layers == 8 and {one.layers for one in found.values()} == {
+        layers
+    }  # two of the embedding, three a head
+    assert (
+        found["float32"].converted == found["int8 linear"].converted == found["onnx"].converted == 0
+    )  # all its layers are convolutions
     for variant in ("bfloat16", "int8"):
         assert found[variant].converted == layers and found[variant].weight_share == 1
         assert found[variant].mac_share == pytest.approx(1)
     assert found["onnx int8 static"].converted >= layers and found["onnx int8 static"].weight_share > 0.9
-    assert found["bfloat16"].file_bytes < found["float32"].file_bytes and found["int8"].file_bytes < found["float32"].file_bytes
+    assert (
+        found["bfloat16"].file_bytes < found["float32"].file_bytes
+        and found["int8"].file_bytes < found["float32"].file_bytes
+    )
     batch = collate([make_item(small, small.recordings("test")[0])])
     with torch.no_grad():
         wanted = kept.model.probabilities(kept.model(batch.features))
@@ -60,7 +69,9 @@ def test_what_is_converted(kept, artefact, small):
         with torch.no_grad():
             outputs = one.model.run(batch)
         scores = outputs[1] if isinstance(one.model, Exported) else one.model.probabilities(outputs)
-        assert (scores - wanted).abs().max() < (1e-4 if variant in ("float32", "onnx", "int8 linear") else 0.05), variant
+        assert (scores - wanted).abs().max() < (
+            1e-4 if variant in ("float32", "onnx", "int8 linear") else 0.05
+        ), variant
 
 
 def test_an_exported_graph_detects_as_its_model(kept, artefact, small):
@@ -68,15 +79,25 @@ def test_an_exported_graph_detects_as_its_model(kept, artefact, small):
     ours, its = kept.model.detect(batch), Exported(artefact).detect(batch)
     for one, other in zip(ours, its):
         assert (one.label.head(20) == other.label.head(20)).all()
-        assert np.allclose(one[["start", "end", "score"]].head(20), other[["start", "end", "score"]].head(20), atol=0.01)
+        assert np.allclose(
+            one[["start", "end", "score"]].head(20), other[["start", "end", "score"]].head(20), atol=0.01
+        )
     assert len(Exported(artefact).propose(batch)[0]) == len(kept.model.propose(batch)[0])
     with pytest.raises(TalError, match="exported for classes"):
         Exported(artefact).name_classes(("another",))
 
 
 def test_variants_take_turns(kept, artefact, tmp_path):
-    rows = compare_latency(save_model(tmp_path / "model.pt", kept), ["float32", "bfloat16", "onnx"], 64, folder=artefact, min_seconds=0.02)
-    assert [row["variant"] for row in rows] == ["float32", "bfloat16", "onnx"] and len({row["latency_samples"] for row in rows}) == 1
+    rows = compare_latency(
+        save_model(tmp_path / "model.pt", kept),
+        ["float32", "bfloat16", "onnx"],
+        64,
+        folder=artefact,
+        min_seconds=0.02,
+    )
+    assert [row["variant"] for row in rows] == ["float32", "bfloat16", "onnx"] and len(
+        {row["latency_samples"] for row in rows}
+    ) == 1
     assert all(0 < row["latency_s_p10"] <= row["latency_s_median"] <= row["latency_s_p90"] for row in rows)
 
 

@@ -26,8 +26,11 @@ def test_crops_keep_what_remains_by_half(small, seed, size):
     steps = got.features.shape[1]
     assert steps <= max(size, 1) and len(got.segments) == len(got.labels)
     assert ((got.segments >= -0.5001) & (got.segments <= steps - 0.4999)).all()
-    first = next(i for i in range(item.features.shape[1] - steps + 1)
-                 if torch.equal(item.features[:, i:i + steps], got.features))
+    first = next(
+        i
+        for i in range(item.features.shape[1] - steps + 1)
+        if torch.equal(item.features[:, i : i + steps], got.features)
+    )
     clipped = item.segments.clamp(first - 0.5, first + steps - 0.5) - first
     lengths = item.segments.diff(dim=1).squeeze(1)
     if steps < item.features.shape[1]:

@@ -6,15 +6,25 @@ from tal_lib.data import class_text
 from tal_lib.data.class_text import class_vectors, text_dim, words_of
 
 
-@pytest.mark.parametrize("name, words", [("WALKING_UPSTAIRS", ["walking", "upstairs"]), ("CleanAndJerk", ["clean", "and", "jerk"]),
-                                         ("lift ball", ["lift", "ball"]), ("Tai chi", ["tai", "chi"]), ("TVShow 2", ["tv", "show", "2"]),
-                                         ("举重", ["举重"])])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("WALKING_UPSTAIRS", ["walking", "upstairs"]),
+        ("CleanAndJerk", ["clean", "and", "jerk"]),
+        ("lift ball", ["lift", "ball"]),
+        ("Tai chi", ["tai", "chi"]),
+        ("TVShow 2", ["tv", "show", "2"]),
+        ("举重", ["举重"]),
+    ],
+)
 def test_names_are_split_into_words(name, words):
     assert words_of(name) == words
 
 
 def test_words_compose_and_their_order_counts():
-    lift_ball, lift_box, spin_rope, ball_lift = class_vectors(["lift ball", "lift box", "spin rope", "ball lift"])
+    lift_ball, lift_box, spin_rope, ball_lift = class_vectors(
+        ["lift ball", "lift box", "spin rope", "ball lift"]
+    )
     assert lift_ball @ lift_box > 0.3 > abs(lift_ball @ spin_rope)
     assert lift_ball @ ball_lift < 0.95
     assert np.allclose(np.linalg.norm(class_vectors(["a", "b"]), axis=1), 1)
@@ -38,10 +48,20 @@ def folders(tmp_path_factory):
     plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     plain.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 10)])
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", pad_token="[PAD]", eos_token="[EOS]")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, unk_token="[UNK]", pad_token="[PAD]", eos_token="[EOS]"
+    )
     clip, sentence = tmp_path_factory.mktemp("clip"), tmp_path_factory.mktemp("sentence")
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": len(words)}
-    config = transformers.CLIPTextConfig(**size, projection_dim=8, bos_token_id=0, pad_token_id=1, eos_token_id=10)
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": len(words),
+    }
+    config = transformers.CLIPTextConfig(
+        **size, projection_dim=8, bos_token_id=0, pad_token_id=1, eos_token_id=10
+    )
     transformers.CLIPTextModelWithProjection(config).save_pretrained(clip)
     transformers.BertModel(transformers.BertConfig(**size)).save_pretrained(sentence)
     for folder in (clip, sentence):
@@ -54,7 +74,9 @@ def test_pretrained_encoders_read_prompts_and_are_cached(kind, dim, folders, tmp
     monkeypatch.setenv("TAL_CACHE", str(tmp_path))
     encoder = f"{kind}:{folders[kind]}"
     first = class_vectors(["lift ball", "spin_rope"], encoder)
-    assert first.shape == (2, dim) == (2, text_dim(encoder)) and np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
+    assert first.shape == (2, dim) == (2, text_dim(encoder)) and np.allclose(
+        np.linalg.norm(first, axis=1), 1, atol=1e-6
+    )
     assert not np.allclose(first, class_vectors(["lift ball", "spin_rope"], encoder, ("{}",)))
     alone = class_vectors(["spin_rope"], encoder)  # padding to the longest text changes nothing
     assert np.allclose(alone[0], first[1], atol=1e-5)

@@ -15,36 +15,72 @@ from tal_lib.data.features import read_feature_file, resize
 
 def test_real_thumos14(real_data):
     content = read_annotations(real_data("thumos14/thumos14.json"), repair=True)
-    assert len(content.recordings) == 412 and len(content.segments) == 6365 and content.segments.label.nunique() == 20
+    assert (
+        len(content.recordings) == 412
+        and len(content.segments) == 6365
+        and content.segments.label.nunique() == 20
+    )
     data = load_benchmark("thumos14")
-    assert len(data.recordings("train")) == 200 and len(data.recordings("test")) == 212 and len(data.annotations()) == 6365
+    assert (
+        len(data.recordings("train")) == 200
+        and len(data.recordings("test")) == 212
+        and len(data.annotations()) == 6365
+    )
     assert data.time_axis(data.recordings("test")[0]) == pytest.approx((4 / 30, 16 / 30), rel=0.3)
 
 
 def test_real_activitynet(real_data):
     real_data("activitynet/activitynet_v1-3_valid_tsp_groundtruth.csv.gz")
     data = load_benchmark("activitynet")
-    assert len(data.recordings("test")) == 4926 and len(data.recordings("train")) == 10_024 and len(data.classes) == 200
+    assert (
+        len(data.recordings("test")) == 4926
+        and len(data.recordings("train")) == 10_024
+        and len(data.classes) == 200
+    )
     recording = data.recordings("test")[0]
     assert data.time_axis(recording)[0] * 192 == pytest.approx(data.duration(recording))
 
 
 def entry(**changes):
-    return {"subset": "Validation", "duration": 10.0, "fps": 25.0,
-            "annotations": [{"label": "x", "segment": [1, 4]}]} | changes
+    return {
+        "subset": "Validation",
+        "duration": 10.0,
+        "fps": 25.0,
+        "annotations": [{"label": "x", "segment": [1, 4]}],
+    } | changes
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('{"database": {"r1": {', "not valid JSON"), ("[1, 2]", "another shape"), ('{"results": {}}', "no 'database'"),
-    (json.dumps({"database": {"r1": {"subset": "test"}}}), "recording r1.*duration"),
-    (json.dumps({"database": {"r1": entry(subset="holdout")}}), "recording r1.*unknown subset"),
-    (json.dumps({"database": {"r1": entry(duration=-1)}}), "recording r1.*duration"),
-    (json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [1]}])}}), "recording r1"),
-    (json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [4, 1]}])}}), "recording r1.*ends before"),
-    (json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [4, 11]}])}}), "recording r1.*beyond"),
-    (json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [float("nan"), 2]}])}}), "r1.*not finite"),
-    ('{"database": {"r1": %s, "r1": %s}}' % ((json.dumps(entry()),) * 2), "'r1' is listed twice"),
-    ("a,b\n1,2\n", "columns missing")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"database": {"r1": {', "not valid JSON"),
+        ("[1, 2]", "another shape"),
+        ('{"results": {}}', "no 'database'"),
+        (json.dumps({"database": {"r1": {"subset": "test"}}}), "recording r1.*duration"),
+        (json.dumps({"database": {"r1": entry(subset="holdout")}}), "recording r1.*unknown subset"),
+        (json.dumps({"database": {"r1": entry(duration=-1)}}), "recording r1.*duration"),
+        (
+            json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [1]}])}}),
+            "recording r1",
+        ),
+        (
+            json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [4, 1]}])}}),
+            "recording r1.*ends before",
+        ),
+        (
+            json.dumps({"database": {"r1": entry(annotations=[{"label": "x", "segment": [4, 11]}])}}),
+            "recording r1.*beyond",
+        ),
+        (
+            json.dumps(
+                {"database": {"r1": entry(annotations=[{"label": "x", "segment": [float("nan"), 2]}])}}
+            ),
+            "r1.*not finite",
+        ),
+        ('{"database": {"r1": %s, "r1": %s}}' % ((json.dumps(entry()),) * 2), "'r1' is listed twice"),
+        ("a,b\n1,2\n", "columns missing"),
+    ],
+)
 def test_broken_annotations_are_named(tmp_path, text, message):
     path = tmp_path / "a.json"
     path.write_text(text)
@@ -63,17 +99,25 @@ def test_broken_gzip_and_missing_file(tmp_path):
 def test_annotations_round_trip(tmp_path, small):
     import pandas as pd
 
-    table = pd.DataFrame({"recording": small.recordings(), "split": ["train"] * 8 + ["test"] * 4,
-                          "duration": [small.duration(r) for r in small.recordings()]})
+    table = pd.DataFrame(
+        {
+            "recording": small.recordings(),
+            "split": ["train"] * 8 + ["test"] * 4,
+            "duration": [small.duration(r) for r in small.recordings()],
+        }
+    )
     content = read_annotations(write_annotations(tmp_path / "a.json", table, small.annotations()))
     pd.testing.assert_frame_equal(content.segments, small.annotations(), check_dtype=False)
     assert content.recordings.split.tolist() == table.split.tolist()
 
 
 WRITERS = {
-    ".npy": lambda path, x: np.save(path, x), ".npz": lambda path, x: np.savez(path, feats=x, other=1),
-    ".pt": lambda path, x: torch.save(torch.from_numpy(x), path), ".csv": lambda path, x: np.savetxt(path, x, delimiter=","),
-    ".h5": lambda path, x: h5py.File(path, "w").create_dataset("only", data=x).file.close()}
+    ".npy": lambda path, x: np.save(path, x),
+    ".npz": lambda path, x: np.savez(path, feats=x, other=1),
+    ".pt": lambda path, x: torch.save(torch.from_numpy(x), path),
+    ".csv": lambda path, x: np.savetxt(path, x, delimiter=","),
+    ".h5": lambda path, x: h5py.File(path, "w").create_dataset("only", data=x).file.close(),
+}
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -124,7 +168,9 @@ def folder_of(tmp_path, count=3):
     folder.mkdir(parents=True)
     database = {f"v{i}": entry(subset="Test" if i else "Validation", duration=20.0) for i in range(count)}
     (tmp_path / "thumos14" / "thumos14.json").write_text(json.dumps({"database": database}))
-    (folder / "spec.json").write_text(json.dumps({"streams": {"rgb": 3, "flow": 2}, "stride_frames": 4, "window_frames": 16}))
+    (folder / "spec.json").write_text(
+        json.dumps({"streams": {"rgb": 3, "flow": 2}, "stride_frames": 4, "window_frames": 16})
+    )
     for i in range(count):
         np.save(folder / f"v{i}.npy", np.zeros((120, 5), dtype=np.float32))
     return folder

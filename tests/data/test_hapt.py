@@ -48,9 +48,14 @@ def test_windows_cover_one_second_every_half():
 
 
 def archive(path, labels="1 1 1 10 190\n", rows=200, drop=None):
-    files = {"RawData/labels.txt": labels, "activity_labels.txt": "1 WALKING\n2 SITTING\n",
-             "RawData/acc_exp01_user01.txt": "0.1 0.2 0.3\n" * rows, "RawData/gyro_exp01_user01.txt": "0.1 0.2 0.3\n" * rows,
-             "Train/subject_id_train.txt": "1\n", "Test/subject_id_test.txt": "2\n"}
+    files = {
+        "RawData/labels.txt": labels,
+        "activity_labels.txt": "1 WALKING\n2 SITTING\n",
+        "RawData/acc_exp01_user01.txt": "0.1 0.2 0.3\n" * rows,
+        "RawData/gyro_exp01_user01.txt": "0.1 0.2 0.3\n" * rows,
+        "Train/subject_id_train.txt": "1\n",
+        "Test/subject_id_test.txt": "2\n",
+    }
     with zipfile.ZipFile(path, "w") as target:
         for name, text in files.items():
             if name != drop:
@@ -58,9 +63,15 @@ def archive(path, labels="1 1 1 10 190\n", rows=200, drop=None):
     return path
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"drop": "RawData/gyro_exp01_user01.txt"}, "gyro_exp01_user01.txt is missing"), ({"rows": 100}, "exp01_user01.*beyond"),
-    ({"labels": "1 1 1 90 80\n"}, "exp01_user01.*ends before"), ({"labels": "1 1 x 1 2\n"}, "labels.txt cannot be read")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drop": "RawData/gyro_exp01_user01.txt"}, "gyro_exp01_user01.txt is missing"),
+        ({"rows": 100}, "exp01_user01.*beyond"),
+        ({"labels": "1 1 1 90 80\n"}, "exp01_user01.*ends before"),
+        ({"labels": "1 1 x 1 2\n"}, "labels.txt cannot be read"),
+    ],
+)
 def test_broken_archives_are_named(tmp_path, changes, message):
     (tmp_path / "hapt").mkdir()
     archive(tmp_path / "hapt" / "hapt.zip", **changes)
@@ -93,7 +104,10 @@ def test_the_data_are_the_same_however_they_are_packed(tmp_path):
     for name, compression in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
         source = archive(tmp_path / "a.zip")
         (tmp_path / name / "hapt").mkdir(parents=True)
-        with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / name / "hapt" / "hapt.zip", "w", compression) as new:
+        with (
+            zipfile.ZipFile(source) as old,
+            zipfile.ZipFile(tmp_path / name / "hapt" / "hapt.zip", "w", compression) as new,
+        ):
             for entry in old.namelist():
                 new.writestr(f"{name}/{entry}", old.read(entry))
         hashes.add(hapt.load(tmp_path / name).data_hash)

@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib import TalError, models
-from tal_lib.data import Benchmark, FeatureSpec, class_split, limited_subset, load_benchmark, open_set, shuffled_names
+from tal_lib.data import (
+    Benchmark,
+    FeatureSpec,
+    class_split,
+    limited_subset,
+    load_benchmark,
+    open_set,
+    shuffled_names,
+)
 from tal_lib.training import Recipe, fit
 
 CLASSES = ("a", "b", "c", "d")
@@ -22,19 +30,36 @@ def benchmark(rows, asked=None, recordings=4):
 
     rows = [*rows, *(("t", 10.0 * i, 10.0 * i + 5, name) for i, name in enumerate(CLASSES))]
     table = pd.DataFrame({"recording": names, "split": ["train"] * recordings + ["test"], "duration": 100.0})
-    return Benchmark(name="made", classes=CLASSES, tious=(0.5,), feature_spec=FeatureSpec(stride_s=1.0, window_s=2.0, streams={"one": 2}),
-                     recordings=table, annotations=pd.DataFrame(rows, columns=["recording", "start", "end", "label"]),
-                     load_features=load, source_hash="0")
+    return Benchmark(
+        name="made",
+        classes=CLASSES,
+        tious=(0.5,),
+        feature_spec=FeatureSpec(stride_s=1.0, window_s=2.0, streams={"one": 2}),
+        recordings=table,
+        annotations=pd.DataFrame(rows, columns=["recording", "start", "end", "label"]),
+        load_features=load,
+        source_hash="0",
+    )
 
 
-rows = st.lists(st.tuples(st.sampled_from(["r0", "r1", "r2", "r3"]), st.floats(0, 95), st.floats(0.5, 30), st.sampled_from(CLASSES)),
-                min_size=1, max_size=12)
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["r0", "r1", "r2", "r3"]),
+        st.floats(0, 95),
+        st.floats(0.5, 30),
+        st.sampled_from(CLASSES),
+    ),
+    min_size=1,
+    max_size=12,
+)
 
 
 @settings(max_examples=40, deadline=None)
 @given(rows, st.sampled_from(["recordings", "stretches"]), st.integers(1, 3))
 def test_nothing_unseen_can_be_learned(rows, keep, count):
-    data = benchmark([(name, start, min(start + length, 100.0), label) for name, start, length, label in rows])
+    data = benchmark(
+        [(name, start, min(start + length, 100.0), label) for name, start, length, label in rows]
+    )
     seen, unseen = CLASSES[:count], CLASSES[count:]
     try:
         parts = open_set(data, seen, unseen, keep)
@@ -42,7 +67,11 @@ def test_nothing_unseen_can_be_learned(rows, keep, count):
         assert "no seen segment is left" in str(error)
         return
     hidden = data.annotations("train").query("label in @unseen")
-    assert parts.train.splits == ("train",) and parts.train.classes == seen and set(parts.train.annotations().label) <= set(seen)
+    assert (
+        parts.train.splits == ("train",)
+        and parts.train.classes == seen
+        and set(parts.train.annotations().label) <= set(seen)
+    )
     for name in parts.train.recordings():
         x = parts.train.features(name)
         recording, steps = f"r{int(x[0, 0])}", x[:, 1]
@@ -57,13 +86,18 @@ def test_nothing_unseen_can_be_learned(rows, keep, count):
             there = data.annotations_of([recording]).query("label == @row.label")
             start, end = row.start + steps[0], row.end + steps[0]
             assert ((there.start <= start + 1e-4) & (end - 1e-4 <= there.end)).any()
-    assert set(parts.test.annotations().label) == set(unseen) and set(parts.test_all.annotations().label) == set(CLASSES)
+    assert set(parts.test.annotations().label) == set(unseen) and set(
+        parts.test_all.annotations().label
+    ) == set(CLASSES)
     assert not set(parts.train.recordings()) & set(parts.test_all.recordings())
 
 
 def test_training_asks_for_no_other_recording():
     asked = []
-    data = benchmark([("r0", 5, 15, "a"), ("r1", 5, 15, "b"), ("r1", 30, 40, "c"), ("r2", 3, 9, "b"), ("r3", 0, 9, "d")], asked)
+    data = benchmark(
+        [("r0", 5, 15, "a"), ("r1", 5, 15, "b"), ("r1", 30, 40, "c"), ("r2", 3, 9, "b"), ("r3", 0, 9, "d")],
+        asked,
+    )
     parts = open_set(data, ["a", "b"], ["c", "d"])
     model = models.build("text_pyramid", input_dim=2, num_classes=2, width=16, head_width=16)
     recordings = limited_subset(parts.train, 1.0, 0)
@@ -89,7 +123,9 @@ def test_impossible_splits_are_refused():
 def test_shuffled_names_leave_no_class_its_own():
     data = load_benchmark("synthetic")
     view, given = shuffled_names(data, 3)
-    assert sorted(given) == sorted(given.values()) == sorted(data.classes) and all(name != other for name, other in given.items())
+    assert sorted(given) == sorted(given.values()) == sorted(data.classes) and all(
+        name != other for name, other in given.items()
+    )
     assert view.annotations().label.tolist() == [given[label] for label in data.annotations().label]
     assert view.classes == data.classes and view.data_hash != data.data_hash
 

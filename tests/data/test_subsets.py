@@ -19,7 +19,7 @@ from tal_lib.data import (
 def test_nested_and_deterministic(seed, fractions):
     data = load_benchmark("synthetic")
     small, large = (limited_subset(data, fraction, seed) for fraction in sorted(fractions))
-    assert large[:len(small)] == small == limited_subset(data, min(fractions), seed)
+    assert large[: len(small)] == small == limited_subset(data, min(fractions), seed)
     assert len(set(large)) == len(large) == max(1, round(max(fractions) * 40))
     assert set(limited_subset(data, 1.0, seed)) == set(data.recordings("train"))
 
@@ -55,7 +55,9 @@ def test_subset_files(tmp_path, small):
 def test_open_set_is_a_partition(seen, seed):
     data = load_benchmark("synthetic")
     known, unknown = open_set_split(data, seen, seed)
-    assert set(known) | set(unknown) == set(data.classes) and not set(known) & set(unknown) and known and unknown
+    assert (
+        set(known) | set(unknown) == set(data.classes) and not set(known) & set(unknown) and known and unknown
+    )
     assert (known, unknown) == open_set_split(data, seen, seed)
 
 

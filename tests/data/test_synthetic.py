@@ -13,9 +13,14 @@ def data():
 def test_same_seed_same_recordings(data):
     again = load_benchmark("synthetic")
     recording = data.recordings("test")[3]
-    assert data.data_hash == again.data_hash and np.array_equal(data.features(recording), again.features(recording))
+    assert data.data_hash == again.data_hash and np.array_equal(
+        data.features(recording), again.features(recording)
+    )
     other = synthetic.load(synthetic.SyntheticConfig(seed=1))
-    assert other.data_hash != data.data_hash and other.features(recording).shape != data.features(recording).shape
+    assert (
+        other.data_hash != data.data_hash
+        and other.features(recording).shape != data.features(recording).shape
+    )
 
 
 def test_durations_and_gaps_are_like_thumos14(data):

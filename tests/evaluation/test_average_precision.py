@@ -15,7 +15,9 @@ TIOUS = [0.1, 0.3, 0.5, 0.7, 0.95]
 
 def official(annotations, detections, label, tiou):
     """One class at one tIoU, detection by detection, as the challenge's script goes about it."""
-    truth = [list(row) + [False] for row in annotations[annotations.label == label][ANNOTATION].to_numpy().tolist()]
+    truth = [
+        list(row) + [False] for row in annotations[annotations.label == label][ANNOTATION].to_numpy().tolist()
+    ]
     if not truth:
         return float("nan")
     found = detections[detections.label == label]
@@ -48,16 +50,26 @@ def official(annotations, detections, label, tiou):
 def tables(rng, recordings, annotations, detections, classes, grid, ties):
     def segments(count):
         start = rng.integers(0, grid, count).astype(float)
-        return {"recording": [f"r{i}" for i in rng.integers(recordings, size=count)], "start": start,
-                "end": start + rng.integers(1, 8, count), "label": [f"c{i}" for i in rng.integers(classes, size=count)]}
+        return {
+            "recording": [f"r{i}" for i in rng.integers(recordings, size=count)],
+            "start": start,
+            "end": start + rng.integers(1, 8, count),
+            "label": [f"c{i}" for i in rng.integers(classes, size=count)],
+        }
 
     score = rng.integers(0, ties, detections) / ties if ties else rng.random(detections)
     return pd.DataFrame(segments(annotations)), pd.DataFrame(segments(detections) | {"score": score})
 
 
 @settings(deadline=None, max_examples=150)
-@given(seed=st.integers(0, 2**32 - 1), recordings=st.integers(1, 4), annotations=st.integers(1, 25),
-       detections=st.integers(0, 60), classes=st.integers(1, 3), ties=st.sampled_from([0, 1, 3, 10]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    recordings=st.integers(1, 4),
+    annotations=st.integers(1, 25),
+    detections=st.integers(0, 60),
+    classes=st.integers(1, 3),
+    ties=st.sampled_from([0, 1, 3, 10]),
+)
 def test_equals_the_official_definition(seed, recordings, annotations, detections, classes, ties):
     # a coarse grid of times makes equal overlaps as common as equal scores
     truth, found = tables(np.random.default_rng(seed), recordings, annotations, detections, classes, 20, ties)
@@ -67,10 +79,14 @@ def test_equals_the_official_definition(seed, recordings, annotations, detection
 
 def test_hand_worked():
     truth = pd.DataFrame([("a", 0, 10, "x"), ("a", 20, 30, "x"), ("b", 0, 10, "y")], columns=ANNOTATION)
-    found = pd.DataFrame([("a", 0, 10, "x", 0.9), ("a", 50, 60, "x", 0.8), ("a", 20, 28, "x", 0.7), ("b", 0, 10, "y", 0.1)],
-                         columns=[*ANNOTATION, "score"])
+    found = pd.DataFrame(
+        [("a", 0, 10, "x", 0.9), ("a", 50, 60, "x", 0.8), ("a", 20, 28, "x", 0.7), ("b", 0, 10, "y", 0.1)],
+        columns=[*ANNOTATION, "score"],
+    )
     scores = mean_average_precision(truth, found, [0.5, 0.9])
-    assert scores[0.5] == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)  # x: precisions 1 and 2/3 at its two recalls; y: 1
+    assert scores[0.5] == pytest.approx(
+        ((1 + 2 / 3) / 2 + 1) / 2
+    )  # x: precisions 1 and 2/3 at its two recalls; y: 1
     assert scores[0.9] == pytest.approx((0.5 + 1) / 2)
 
 
@@ -79,7 +95,9 @@ def test_degenerate_tables():
     none = pd.DataFrame(columns=[*ANNOTATION, "score"])
     assert mean_average_precision(truth, none, [0.5]).tolist() == [0.0]
     assert np.isnan(mean_average_precision(truth[:0], none, [0.5])).all()
-    point = pd.DataFrame([("a", 5, 5, "x", 1.0)], columns=[*ANNOTATION, "score"])  # no length: a false positive
+    point = pd.DataFrame(
+        [("a", 5, 5, "x", 1.0)], columns=[*ANNOTATION, "score"]
+    )  # no length: a false positive
     assert mean_average_precision(truth, point, [0.5]).tolist() == [0.0]
     table = average_precision(truth, none, [0.5], classes=["x", "z"])
     assert table.ap.tolist()[0] == 0.0 and np.isnan(table.ap.tolist()[1])  # z is annotated nowhere
@@ -99,7 +117,13 @@ def test_bad_input_is_named():
 
 def test_many_detections_of_one_annotation_terminate():
     rng = np.random.default_rng(0)
-    truth = pd.DataFrame({"recording": "a", "start": np.arange(50.0), "end": np.arange(50.0) + 30, "label": "x"})
+    truth = pd.DataFrame(
+        {"recording": "a", "start": np.arange(50.0), "end": np.arange(50.0) + 30, "label": "x"}
+    )
     start = rng.uniform(0, 60, 5000)
-    found = pd.DataFrame({"recording": "a", "start": start, "end": start + 30, "label": "x", "score": rng.random(5000)})
-    assert average_precision(truth, found, [0.3]).ap[0] == pytest.approx(official(truth, found, "x", 0.3), abs=1e-9)
+    found = pd.DataFrame(
+        {"recording": "a", "start": start, "end": start + 30, "label": "x", "score": rng.random(5000)}
+    )
+    assert average_precision(truth, found, [0.3]).ap[0] == pytest.approx(
+        official(truth, found, "x", 0.3), abs=1e-9
+    )

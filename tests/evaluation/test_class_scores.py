@@ -13,13 +13,24 @@ from tal_lib.evaluation import fuse, read_class_scores
 CLASSES = ("run", "jump", "rest")
 
 
-@pytest.mark.parametrize("content", [
-    {"results": {"a": [0.1, 0.7, 0.2], "b": [0.5, 0.5, 0.0]}, "class": ["jump", "run", "rest"]},
-    {"results": {"a": [{"label": "run", "score": 0.7}, {"label": "jump", "score": 0.1}, {"label": "rest", "score": 0.2}],
-                 "b": [{"label": "run", "score": 0.5}, {"label": "jump", "score": 0.5}]}},
-    {"a": {"run": 0.7, "jump": 0.1, "rest": 0.2}, "b": {"run": 0.5, "jump": 0.5, "rest": 0}},
-    {"a": [0.7, 0.1, 0.2], "b": [[0.4, 0.6, 0.0], [0.6, 0.4, 0.0]]},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"results": {"a": [0.1, 0.7, 0.2], "b": [0.5, 0.5, 0.0]}, "class": ["jump", "run", "rest"]},
+        {
+            "results": {
+                "a": [
+                    {"label": "run", "score": 0.7},
+                    {"label": "jump", "score": 0.1},
+                    {"label": "rest", "score": 0.2},
+                ],
+                "b": [{"label": "run", "score": 0.5}, {"label": "jump", "score": 0.5}],
+            }
+        },
+        {"a": {"run": 0.7, "jump": 0.1, "rest": 0.2}, "b": {"run": 0.5, "jump": 0.5, "rest": 0}},
+        {"a": [0.7, 0.1, 0.2], "b": [[0.4, 0.6, 0.0], [0.6, 0.4, 0.0]]},
+    ],
+)
 def test_the_fields_shapes_read_the_same(content, tmp_path):
     (tmp_path / "scores.json").write_text(json.dumps(content))
     arrays = {key: np.array(value) if isinstance(value, list) else value for key, value in content.items()}
@@ -36,11 +47,17 @@ def test_activitynets_prefix_is_taken_off(tmp_path):
     assert read_class_scores(tmp_path / "s.json", CLASSES).index.tolist() == ["0123456789a"]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('{"a": [0.1, 0.9]}', r"\(2,\) scores for 3 classes"), ('{"a": [0.1, NaN, 0.1]}', "not finite"), ("[1]", "another shape"),
-    ('{"a": [0.1', "not valid JSON"), ('{"results": {"a": [1, 2]}, "class": ["run", "rest"]}', "no scores for class 'jump'"),
-    ("{}", "shape"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": [0.1, 0.9]}', r"\(2,\) scores for 3 classes"),
+        ('{"a": [0.1, NaN, 0.1]}', "not finite"),
+        ("[1]", "another shape"),
+        ('{"a": [0.1', "not valid JSON"),
+        ('{"results": {"a": [1, 2]}, "class": ["run", "rest"]}', "no scores for class 'jump'"),
+        ("{}", "shape"),
+    ],
+)
 def test_broken_files_are_named(text, message, tmp_path):
     path = tmp_path / "scores.json"
     path.write_text(text)
@@ -65,11 +82,24 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
 
 def test_fusion_takes_the_best_classes_of_the_recording():
-    proposals = pd.DataFrame({"recording": ["a", "a", "b"], "start": [0.0, 4.0, 1.0], "end": [2.0, 9.0, 3.0], "score": [0.5, 1.0, 0.8]})
+    proposals = pd.DataFrame(
+        {
+            "recording": ["a", "a", "b"],
+            "start": [0.0, 4.0, 1.0],
+            "end": [2.0, 9.0, 3.0],
+            "score": [0.5, 1.0, 0.8],
+        }
+    )
     scores = pd.DataFrame([[0.7, 0.1, 0.2], [0.0, 0.4, 0.6]], index=["a", "b"], columns=CLASSES)
     fused = fuse(proposals, scores, top=2)
     rows = [(row.recording, row.start, row.label, round(row.score, 3)) for row in fused.itertuples()]
-    assert rows == [("a", 4, "run", 0.7), ("a", 0, "run", 0.35), ("a", 4, "rest", 0.2), ("a", 0, "rest", 0.1),
-                    ("b", 1, "rest", 0.48), ("b", 1, "jump", 0.32)]
+    assert rows == [
+        ("a", 4, "run", 0.7),
+        ("a", 0, "run", 0.35),
+        ("a", 4, "rest", 0.2),
+        ("a", 0, "rest", 0.1),
+        ("b", 1, "rest", 0.48),
+        ("b", 1, "jump", 0.32),
+    ]
     with pytest.raises(TalError, match="no class scores for recording b"):
         fuse(proposals, scores.iloc[:1])

@@ -13,12 +13,14 @@ def table(*rows, score=True):
 
 
 TRUTH = table(("a", 0.0, 10.0, "walk"), ("a", 20.0, 30.0, "sit"), ("b", 0.0, 10.0, "walk"), score=False)
-FOUND = table(("a", 0.0, 9.0, "walk", 0.9),  # hit
-              ("a", 0.0, 10.0, "walk", 0.8),  # the same segment again
-              ("a", 20.0, 30.0, "walk", 0.7),  # found, called by another name
-              ("a", 20.0, 23.0, "sit", 0.6),  # tIoU 0.3
-              ("a", 27.0, 40.0, "walk", 0.5),  # tIoU 0.15 with another class
-              ("b", 50.0, 60.0, "walk", 0.4))  # nothing there
+FOUND = table(
+    ("a", 0.0, 9.0, "walk", 0.9),  # hit
+    ("a", 0.0, 10.0, "walk", 0.8),  # the same segment again
+    ("a", 20.0, 30.0, "walk", 0.7),  # found, called by another name
+    ("a", 20.0, 23.0, "sit", 0.6),  # tIoU 0.3
+    ("a", 27.0, 40.0, "walk", 0.5),  # tIoU 0.15 with another class
+    ("b", 50.0, 60.0, "walk", 0.4),
+)  # nothing there
 
 
 def test_one_detection_of_each_kind():
@@ -30,7 +32,9 @@ def test_a_lower_threshold_turns_a_localization_error_into_a_hit():
 
 
 def test_the_profile_counts_in_groups_of_the_annotated_segments():
-    profile = diagnosis.false_positive_profile(TRUTH, FOUND, upto=3).pivot(index="bucket", columns="error", values="value")
+    profile = diagnosis.false_positive_profile(TRUTH, FOUND, upto=3).pivot(
+        index="bucket", columns="error", values="value"
+    )
     assert profile.loc["1G", diagnosis.HIT] == pytest.approx(100 / 3)
     assert profile.loc["2G", diagnosis.BACKGROUND] == pytest.approx(100 / 3)
     assert profile.loc[["1G", "2G"]].sum(axis=1).to_numpy() == pytest.approx([100, 100])
@@ -50,8 +54,11 @@ def test_normalized_ap_is_ap_where_the_class_has_the_usual_number():
     hit = rng.random(40) < 0.4
     total = int(hit.sum()) + 3
     from tal_lib.evaluation.average_precision import interpolated_ap
+
     assert diagnosis.normalized_ap(hit, total, total) == pytest.approx(interpolated_ap(hit, total))
-    assert diagnosis.normalized_ap(hit, total, 3 * total) > diagnosis.normalized_ap(hit, total, total)  # the same errors weigh less
+    assert diagnosis.normalized_ap(hit, total, 3 * total) > diagnosis.normalized_ap(
+        hit, total, total
+    )  # the same errors weigh less
 
 
 def test_fifths_are_equally_full_and_equal_values_stay_together():
@@ -61,10 +68,23 @@ def test_fifths_are_equally_full_and_equal_values_stay_together():
     assert len(spans) <= 2 and bucket.iloc[:9].nunique() == 1
 
 
-segments = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 12), st.sampled_from(["walk", "sit"])), min_size=1,
-                    max_size=8)
-scored = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(1, 12), st.sampled_from(["walk", "sit", "run"]),
-                            st.integers(1, 99)), max_size=20)
+segments = st.lists(
+    st.tuples(
+        st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 12), st.sampled_from(["walk", "sit"])
+    ),
+    min_size=1,
+    max_size=8,
+)
+scored = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.integers(0, 30),
+        st.integers(1, 12),
+        st.sampled_from(["walk", "sit", "run"]),
+        st.integers(1, 99),
+    ),
+    max_size=20,
+)
 
 
 @given(segments, scored)
@@ -86,18 +106,24 @@ def test_hits_are_those_of_the_mean_average_precision(truth, found):
 def test_the_whole_diagnosis_of_perfect_detections_finds_nothing_wrong():
     perfect = TRUTH.assign(score=0.9)
     rows = diagnosis.diagnose(TRUTH, perfect, {"a": 60.0, "b": 60.0}, [0.5, 0.7])
-    assert (rows[rows.analysis == "map_n"].value == 100).all() and (rows[rows.analysis == "missed"].value == 0).all()
+    assert (rows[rows.analysis == "map_n"].value == 100).all() and (
+        rows[rows.analysis == "missed"].value == 0
+    ).all()
     assert (rows[rows.analysis == "impact"].value == 0).all()
     first = rows[(rows.analysis == "profile") & (rows.bucket == "1G")].set_index("error").value
     assert first[diagnosis.HIT] == 100
 
 
 def test_detections_of_other_buckets_segments_are_not_counted_wrong():
-    rows = diagnosis.by_characteristic(TRUTH, TRUTH.assign(score=[0.9, 0.8, 0.7]), {"a": 60.0, "b": 20.0}, [0.5])
+    rows = diagnosis.by_characteristic(
+        TRUTH, TRUTH.assign(score=[0.9, 0.8, 0.7]), {"a": 60.0, "b": 20.0}, [0.5]
+    )
     assert (rows.map_n == 100).all() and set(rows.characteristic) == {"all", *diagnosis.CHARACTERISTICS}
     assert list(rows[rows.characteristic == "coverage"].segments) == [2, 1]
 
 
 def test_no_detections_miss_everything():
     rows = diagnosis.diagnose(TRUTH, FOUND.iloc[:0], {"a": 60.0, "b": 60.0}, [0.5])
-    assert (rows[rows.analysis == "missed"].value == 100).all() and (rows[rows.analysis == "map_n"].value == 0).all()
+    assert (rows[rows.analysis == "missed"].value == 100).all() and (
+        rows[rows.analysis == "map_n"].value == 0
+    ).all()

@@ -14,7 +14,7 @@ def test_a_power_law_is_found_again(scale, exponent, floor):
     assume(score.min() > 0)
     law = fit_power_law(AMOUNTS, score)
     assert np.abs(law(AMOUNTS) - score).max() < 0.3
-    assert abs(law(1000) - (100 - floor - scale * 10 ** -exponent)) < 1
+    assert abs(law(1000) - (100 - floor - scale * 10**-exponent)) < 1
 
 
 def test_two_amounts_are_too_few():

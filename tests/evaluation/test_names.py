@@ -6,8 +6,10 @@ from tal_lib.evaluation import wrong_names_map
 
 def test_every_wrong_name_once():
     """Two of three classes are found; under wrong names one of them is, by chance, where another was annotated too."""
-    truth = pd.DataFrame([("r", 0.0, 10.0, "a"), ("r", 20.0, 30.0, "b"), ("r", 40.0, 50.0, "c"), ("r", 0.0, 10.0, "c")],
-                         columns=["recording", "start", "end", "label"])
+    truth = pd.DataFrame(
+        [("r", 0.0, 10.0, "a"), ("r", 20.0, 30.0, "b"), ("r", 40.0, 50.0, "c"), ("r", 0.0, 10.0, "c")],
+        columns=["recording", "start", "end", "label"],
+    )
     found = truth.iloc[:2].assign(score=[0.9, 0.8])
     scores = wrong_names_map(truth, found, ["a", "b", "c"], [0.5])
     # shift 1: a → b (wrong place), b → c (wrong place): 0; shift 2: a → c: right for one of two c: AP ½, b → a: 0; mAP 1/6

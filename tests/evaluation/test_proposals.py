@@ -43,11 +43,20 @@ def official(annotations, proposals, numbers, tious):
 @st.composite
 def tables(draw):
     def table(videos, size, name):
-        rows = [(draw(st.sampled_from(videos)), start := draw(st.integers(0, 12)), start + draw(st.integers(1, 8)),
-                 draw(st.integers(0, 4)) / 4 if name == "score" else "a") for _ in range(size)]
+        rows = [
+            (
+                draw(st.sampled_from(videos)),
+                start := draw(st.integers(0, 12)),
+                start + draw(st.integers(1, 8)),
+                draw(st.integers(0, 4)) / 4 if name == "score" else "a",
+            )
+            for _ in range(size)
+        ]
         return pd.DataFrame(rows, columns=["recording", "start", "end", name])
 
-    return table(["u", "v"], draw(st.integers(1, 6)), "label"), table(["u", "v", "w"], draw(st.integers(0, 25)), "score")
+    return table(["u", "v"], draw(st.integers(1, 6)), "label"), table(
+        ["u", "v", "w"], draw(st.integers(0, 25)), "score"
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -61,7 +70,9 @@ def test_average_recall_is_the_official_one(both):
 
 
 def test_perfect_and_absent_proposals():
-    annotations = pd.DataFrame({"recording": ["r", "r"], "start": [0.0, 5.0], "end": [3.0, 9.0], "label": "a"})
+    annotations = pd.DataFrame(
+        {"recording": ["r", "r"], "start": [0.0, 5.0], "end": [3.0, 9.0], "label": "a"}
+    )
     proposals = annotations.assign(score=[0.9, 0.8])
     recall = average_recall(annotations, proposals)
     assert recall[1] == 0.5 and recall[2] == 1 and recall[100] == 1
@@ -73,6 +84,8 @@ def test_perfect_and_absent_proposals():
 def test_proposals_that_are_none_are_refused():
     annotations = pd.DataFrame({"recording": ["r"], "start": [0.0], "end": [3.0], "label": "a"})
     with pytest.raises(TalError, match="recording r: proposal 2.0–1.0 s ends before"):
-        average_recall(annotations, pd.DataFrame({"recording": ["r"], "start": [2.0], "end": [1.0], "score": [1.0]}))
+        average_recall(
+            annotations, pd.DataFrame({"recording": ["r"], "start": [2.0], "end": [1.0], "score": [1.0]})
+        )
     with pytest.raises(TalError, match="columns missing: score"):
         average_recall(annotations, annotations)

@@ -32,7 +32,10 @@ def test_few_values():
 
 def test_summarise_groups():
     table = pd.DataFrame({"model": ["a", "a", "b"], "v": [1.0, 3.0, 5.0]})
-    assert summarise(table, ["model"], "v")[["model", "mean", "runs"]].to_numpy().tolist() == [["a", 2.0, 2], ["b", 5.0, 1]]
+    assert summarise(table, ["model"], "v")[["model", "mean", "runs"]].to_numpy().tolist() == [
+        ["a", 2.0, 2],
+        ["b", 5.0, 1],
+    ]
 
 
 def test_the_interquartile_mean_leaves_out_both_quarters():
@@ -51,8 +54,11 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney():
     assert probability_of_improvement([[2.0, 3.0]], [[0.0, 1.0]]) == (1, 1, 1)
 
 
-RUNS = pd.DataFrame([(model, f, s, 10 * f + s + more) for model, more in (("a", 1), ("b", 0)) for f in (1, 2) for s in (0, 1)]
-                    + [("c", 1, 0, 50.0)], columns=["model", "fraction", "seed", "avg_map"])
+RUNS = pd.DataFrame(
+    [(model, f, s, 10 * f + s + more) for model, more in (("a", 1), ("b", 0)) for f in (1, 2) for s in (0, 1)]
+    + [("c", 1, 0, 50.0)],
+    columns=["model", "fraction", "seed", "avg_map"],
+)
 
 
 def test_paired_differences_leave_out_what_all_pairs_share():
@@ -69,8 +75,17 @@ def test_components_of_variance_of_a_made_design():
     rng = np.random.default_rng(0)
     n, m = 400, 300
     values = rng.normal(0, 3, (n, 1)) + rng.normal(0, 2, (1, m)) + rng.normal(0, 1, (n, m))
-    table = pd.DataFrame(values).rename_axis("subset_seed").melt(var_name="seed", value_name="avg_map", ignore_index=False).reset_index()
+    table = (
+        pd.DataFrame(values)
+        .rename_axis("subset_seed")
+        .melt(var_name="seed", value_name="avg_map", ignore_index=False)
+        .reset_index()
+    )
     found = variance_components(table)
-    assert abs(found["subset"] - 3) < 0.4 and abs(found["seed"] - 2) < 0.3 and abs(found["interaction"] - 1) < 0.02
+    assert (
+        abs(found["subset"] - 3) < 0.4
+        and abs(found["seed"] - 2) < 0.3
+        and abs(found["interaction"] - 1) < 0.02
+    )
     with pytest.raises(ValueError, match="crossed design"):
         variance_components(table[table.seed == 0])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tal_lib import models
 from tal_lib.data import collate, make_item
 from tal_lib.models.afsd import boundary_pooling, choose_cut, end_features, range_max
-from tal_lib.models.losses import giou
+from tal_lib.models.parts.losses import giou
 
 
 @settings(deadline=None, max_examples=40)
@@ -17,7 +17,7 @@ def test_range_max_equals_a_slice(steps, seed):
     got = range_max(x, ends[..., 0], ends[..., 1])
     for b in range(2):
         for p, (first, last) in enumerate(ends[b].tolist()):
-            assert torch.equal(got[b, p], x[b, first:last + 1].amax(0))
+            assert torch.equal(got[b, p], x[b, first : last + 1].amax(0))
 
 
 def test_boundary_pooling_by_hand():
@@ -53,7 +53,9 @@ def test_end_features_by_hand():
 def test_contrast_prefers_halves_that_are_alike(small):
     torch.manual_seed(0)
     batch = collate([make_item(small, recording) for recording in small.recordings("train")[:2]])
-    model = models.build("afsd", input_dim=small.feature_spec.dim, num_classes=len(small.classes), contrast_weight=0.1).train()
+    model = models.build(
+        "afsd", input_dim=small.feature_spec.dim, num_classes=len(small.classes), contrast_weight=0.1
+    ).train()
     losses = model.loss(model.run(batch), batch)
     losses["total"].backward()
     assert 0 < float(losses["contrast"]) <= 10 and model.frame[0].conv.weight.grad.abs().sum() > 0

@@ -12,7 +12,9 @@ NAMES = models.names()
 
 def make(name, benchmark, **options):
     seed_everything(0)
-    return models.build(name, input_dim=benchmark.feature_spec.dim, num_classes=len(benchmark.classes), **options)
+    return models.build(
+        name, input_dim=benchmark.feature_spec.dim, num_classes=len(benchmark.classes), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,9 @@ def test_one_step_reaches_every_parameter(name, small, batch):
 def test_training_lowers_the_loss(name, small):
     model = make(name, small)
     result = fit(model, small, small.recordings("train"), Recipe(epochs=15, min_steps=0), 0)
-    assert result.history.total.iloc[-1] < 0.8 * result.history.total.max()  # the norm of the loss falls first
+    assert (
+        result.history.total.iloc[-1] < 0.8 * result.history.total.max()
+    )  # the norm of the loss falls first
     assert result.steps == 60 and not model.training
 
 
@@ -52,7 +56,9 @@ def test_padding_changes_nothing(name, small):
         alone = model.detect(collate([item]))[0]
         assert len(alone) == len(found)
         for column in ("start", "end", "score"):
-            assert (alone[column].sort_values().to_numpy() == pytest.approx(found[column].sort_values().to_numpy(), abs=2e-3))
+            assert alone[column].sort_values().to_numpy() == pytest.approx(
+                found[column].sort_values().to_numpy(), abs=2e-3
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,14 +78,23 @@ def test_bfloat16_detects(name, small):
     model = make(name, small).eval()
     batch = collate([make_item(small, small.recordings("test")[0])])
     table = model.to(torch.bfloat16).detect(batch)[0]
-    assert table.score.between(0, 20).all() and ((table.start >= 0) & (table.end <= float(batch.durations[0]) + 1e-3)).all()
+    assert (
+        table.score.between(0, 20).all()
+        and ((table.start >= 0) & (table.end <= float(batch.durations[0]) + 1e-3)).all()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_presets_build_and_options_are_named(name):
     for preset in ("compact", "paper"):
         model = models.build(name, input_dim=32, num_classes=3, preset=preset)
-        assert model.spec == {"name": name, "preset": preset, "input_dim": 32, "num_classes": 3, "overrides": {}}
+        assert model.spec == {
+            "name": name,
+            "preset": preset,
+            "input_dim": 32,
+            "num_classes": 3,
+            "overrides": {},
+        }
     with pytest.raises(TalError, match="no option 'colour'"):
         models.build(name, input_dim=32, num_classes=3, colour=1)
 
@@ -94,8 +109,17 @@ def test_unknown_names_list_the_known():
         batch = torch.zeros(1, 8, 5)
         from tal_lib.data import Batch
 
-        model.run(Batch(recordings=("r",), features=batch, mask=torch.ones(1, 5, dtype=torch.bool), durations=torch.ones(1),
-                        stride_s=torch.ones(1), window_s=torch.ones(1), classes=("a",)))
+        model.run(
+            Batch(
+                recordings=("r",),
+                features=batch,
+                mask=torch.ones(1, 5, dtype=torch.bool),
+                durations=torch.ones(1),
+                stride_s=torch.ones(1),
+                window_s=torch.ones(1),
+                classes=("a",),
+            )
+        )
 
 
 def test_post_processing_options_reach_the_model():

@@ -20,7 +20,10 @@ def test_what_a_recording_shares_does_not_change_its_scores():
         assert (plain(features)[0] - plain(shifted)[0]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("options", [{"latents": 0}, {"level_blocks": True}, {"norm": "layer"}, {"kernels": (5,)}, {"embedding_kernel": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [{"latents": 0}, {"level_blocks": True}, {"norm": "layer"}, {"kernels": (5,)}, {"embedding_kernel": 3}],
+)
 def test_each_part_can_be_left_out(options):
     whole, without = build(), build(**options)
     count = lambda model: sum(one.numel() for one in model.parameters())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tal_lib import models
 from tal_lib.models.action_mamba import SelectiveScan
-from tal_lib.models.scan import linear_scan
+from tal_lib.models.parts.scan import linear_scan
 
 
 def loop(a, b, h):
@@ -32,7 +32,9 @@ def test_scan_equals_the_loop(steps, seed, double, begin):
     torch.testing.assert_close(got, want)
     inputs = (a, b, initial) if begin else (a, b)
     weight = torch.randn_like(want)
-    for mine, other in zip(torch.autograd.grad((got * weight).sum(), inputs), torch.autograd.grad((want * weight).sum(), inputs)):
+    for mine, other in zip(
+        torch.autograd.grad((got * weight).sum(), inputs), torch.autograd.grad((want * weight).sum(), inputs)
+    ):
         torch.testing.assert_close(mine, other)
 
 
@@ -45,7 +47,9 @@ def test_selective_scan_is_mambas_recurrence():
     torch.manual_seed(0)
     layer = SelectiveScan(4, 3, 2, 4).double()
     u = torch.randn(1, 11, 4, dtype=torch.double)
-    x = F.silu(F.conv1d(F.pad(u.transpose(1, 2), (3, 0)), layer.conv.weight.T[:, None], layer.conv.bias, groups=4)).transpose(1, 2)
+    x = F.silu(
+        F.conv1d(F.pad(u.transpose(1, 2), (3, 0)), layer.conv.weight.T[:, None], layer.conv.bias, groups=4)
+    ).transpose(1, 2)
     rate, b, c = (x @ layer.parameters_of.weight.T).split([2, 3, 3], -1)
     delta, a = F.softplus(rate @ layer.step.weight.T + layer.step.bias), -layer.log_a.exp()
     h, outputs = torch.zeros(4, 3, dtype=torch.double), []
@@ -69,7 +73,9 @@ def test_stretches_do_not_show():
 def test_directions_mirror(block):
     """Reversed in time, dbm exchanges its halves; both blocks see the future as well as the past."""
     torch.manual_seed(0)
-    model = models.build("action_mamba", input_dim=4, num_classes=2, width=16, head_width=16, block=block).eval()
+    model = models.build(
+        "action_mamba", input_dim=4, num_classes=2, width=16, head_width=16, block=block
+    ).eval()
     x = torch.randn(1, 12, 16, requires_grad=True)
     out = model.stem[0].mixer(x, None)
     for t in (0, 11):  # the output at either end depends on the input at the other

@@ -11,7 +11,7 @@ from tal_lib import TalError, models
 from tal_lib.data import Batch
 from tal_lib.evaluation import tiou
 from tal_lib.models.bsn import CURVES
-from tal_lib.models.proposals import (
+from tal_lib.models.parts.proposals import (
     ProposalConfig,
     ProposalDetector,
     at_ends,
@@ -26,8 +26,8 @@ from tal_lib.models.proposals import (
     pair_boundaries,
     window_starts,
 )
-from tal_lib.models.sampling import proposal_grid, sample_linear
-from tal_lib.models.segment_classifier import IGNORED, class_targets, classification_loss
+from tal_lib.models.parts.sampling import proposal_grid, sample_linear
+from tal_lib.models.parts.segment_classifier import IGNORED, class_targets, classification_loss
 
 
 @given(steps=st.integers(1, 90), window=st.integers(2, 20), overlap=st.integers(0, 19))
@@ -49,12 +49,13 @@ def test_cut_windows_join_to_what_they_were(steps, window, overlap):
     windows = cut(x, starts, window, overlap)
     assert windows.shape == (2 * len(starts), window, 3)
     for index, start in enumerate(starts.tolist()):
-        torch.testing.assert_close(windows[index, :max(0, steps - start)], x[0, start:start + window])
+        torch.testing.assert_close(windows[index, : max(0, steps - start)], x[0, start : start + window])
     torch.testing.assert_close(join(windows, starts, steps), x)
 
 
 segments_st = st.lists(st.tuples(st.floats(-3, 20), st.floats(0.5, 15)), max_size=5).map(
-    lambda pairs: torch.tensor([[start, start + length] for start, length in pairs]).reshape(-1, 2))
+    lambda pairs: torch.tensor([[start, start + length] for start, length in pairs]).reshape(-1, 2)
+)
 
 
 @settings(deadline=None)
@@ -65,7 +66,9 @@ def test_curve_targets_are_overlaps_with_regions(segments):
         want = [0.0, 0.0, 0.0]
         for start, end in segments.tolist():
             reach = max(1.0, (end - start) / 10)
-            for curve, (a, b) in enumerate(((start - reach, start + reach), (end - reach, end + reach), (start, end))):
+            for curve, (a, b) in enumerate(
+                ((start - reach, start + reach), (end - reach, end + reach), (start, end))
+            ):
                 want[curve] = max(want[curve], min(step + 0.5, b) - max(step - 0.5, a))
         assert got[step].tolist() == pytest.approx(want, abs=1e-5)
 
@@ -76,8 +79,15 @@ def test_overlap_map_is_the_best_tiou(segments):
     got = overlap_map(segments, 12, 6)
     for start in range(12):
         for duration in range(1, 7):
-            want = max([float(tiou(torch.tensor([start, start + duration]).double().numpy(), one.double().numpy()))
-                        for one in segments], default=0.0)
+            want = max(
+                [
+                    float(
+                        tiou(torch.tensor([start, start + duration]).double().numpy(), one.double().numpy())
+                    )
+                    for one in segments
+                ],
+                default=0.0,
+            )
             assert float(got[start, duration - 1]) == pytest.approx(want, abs=1e-5)
 
 
@@ -96,7 +106,9 @@ def test_pairs_and_the_best_of_them():
     start[0, [1, 4]], end[0, [3, 6]] = torch.tensor([0.9, 0.8]), torch.tensor([0.7, 0.6])
     scores, allowed = pair_boundaries(start, end, torch.ones(1, 8, 1), max_duration=4)
     segments, best = best_of_grid(scores, allowed, 10)
-    found = {tuple(one): round(score, 4) for one, score in zip(segments[0].tolist(), best[0].tolist()) if score > 0}
+    found = {
+        tuple(one): round(score, 4) for one, score in zip(segments[0].tolist(), best[0].tolist()) if score > 0
+    }
     assert found == {(1, 3): 0.63, (4, 6): 0.48}  # (1, 6) is too long
     keep = torch.ones(1, 8, 1)
     keep[0, 6:] = 0
@@ -141,7 +153,9 @@ def test_class_targets_and_their_loss():
     assert class_targets(proposals, segments, labels, 2).tolist() == [1, IGNORED, 2, 0]
     assert class_targets(proposals, segments[:0], labels[:0], 2).tolist() == [2] * 4
     logits = torch.zeros(5, 3)
-    assert float(classification_loss(logits, torch.tensor([0, 2, 2, 2, IGNORED]))) == pytest.approx(1.0986, rel=1e-3)
+    assert float(classification_loss(logits, torch.tensor([0, 2, 2, 2, IGNORED]))) == pytest.approx(
+        1.0986, rel=1e-3
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +183,19 @@ def test_a_segment_across_a_seam_is_found_once_and_whole(start):
     features = torch.zeros(1, 3, 97)
     features[0, 0, start], features[0, 1, start + 18] = 1, 1
     model = Impulses(ImpulseConfig(), 3, 1).eval()
-    batch = Batch(recordings=("r",), features=features, mask=torch.ones(1, 97, dtype=torch.bool), durations=torch.tensor([98.0]),
-                  stride_s=torch.ones(1), window_s=torch.zeros(1), classes=("a",))
+    batch = Batch(
+        recordings=("r",),
+        features=features,
+        mask=torch.ones(1, 97, dtype=torch.bool),
+        durations=torch.tensor([98.0]),
+        stride_s=torch.ones(1),
+        window_s=torch.zeros(1),
+        classes=("a",),
+    )
     found = model.propose(batch)[0]
-    assert found.iloc[0][["start", "end"]].tolist() == [start, start + 18] and found.score.iloc[0] == pytest.approx(1)
+    assert found.iloc[0][["start", "end"]].tolist() == [start, start + 18] and found.score.iloc[
+        0
+    ] == pytest.approx(1)
     assert (found.score.iloc[1:] < 0.2).all()  # what a second window saw of it is suppressed
 
 
@@ -183,8 +206,8 @@ def test_long_recordings_go_through_in_parts(name, monkeypatch):
     x = torch.randn(2, 8, 500)
     with torch.no_grad():
         want = model(x)
-        monkeypatch.setattr("tal_lib.models.proposals.WINDOWS_AT_ONCE", 3)
-        monkeypatch.setattr("tal_lib.models.segment_classifier.PROPOSALS_AT_ONCE", 70)
+        monkeypatch.setattr("tal_lib.models.parts.proposals.WINDOWS_AT_ONCE", 3)
+        monkeypatch.setattr("tal_lib.models.parts.segment_classifier.PROPOSALS_AT_ONCE", 70)
         for mine, other in zip(model(x), want):
             torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
 
@@ -198,14 +221,25 @@ def test_options_that_cannot_be_are_refused():
 def test_bsn_samples_the_action_curve():
     """8 points in [s − l / 5, s + l / 5], 16 in [s, e], 8 in [e − l / 5, e + l / 5]."""
     model = models.build("bsn", input_dim=8, num_classes=2)
-    curves, segments = torch.rand(2, 30, 3), torch.tensor([[[4.0, 14.0], [0.0, 3.0]], [[7.0, 8.0], [20.0, 29.0]]])
+    curves, segments = (
+        torch.rand(2, 30, 3),
+        torch.tensor([[[4.0, 14.0], [0.0, 3.0]], [[7.0, 8.0], [20.0, 29.0]]]),
+    )
     got = model.proposal_features(curves, segments)
     assert got.shape == (2, 2, 32)
     for n in range(2):
         for p in range(2):
             start, end = segments[n, p].tolist()
             fifth = (end - start) / 5
-            at = torch.cat([torch.linspace(a, b, count) for a, b, count in
-                            ((start - fifth, start + fifth, 8), (start, end, 16), (end - fifth, end + fifth, 8))])
+            at = torch.cat(
+                [
+                    torch.linspace(a, b, count)
+                    for a, b, count in (
+                        (start - fifth, start + fifth, 8),
+                        (start, end, 16),
+                        (end - fifth, end + fifth, 8),
+                    )
+                ]
+            )
             want = sample_linear(curves[n, :, CURVES.index("action"), None], at)[:, 0]
             torch.testing.assert_close(got[n, p], want)

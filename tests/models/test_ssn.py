@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib import TalError, models
-from tal_lib.models.ssn import BACKGROUND, COMPLETE, INCOMPLETE, UNUSED, actionness_groups, contrast, roles, training_segments
+from tal_lib.models.ssn import (
+    BACKGROUND,
+    COMPLETE,
+    INCOMPLETE,
+    UNUSED,
+    actionness_groups,
+    contrast,
+    roles,
+    training_segments,
+)
 
 LEVELS = (0.1, 0.3, 0.5, 0.75, 0.9)
 
@@ -27,7 +36,7 @@ def walk(curve, levels):
         for least in levels:
             for seed, (first, end) in enumerate(basins):
                 wet = end - first
-                for start, stop in basins[seed + 1:]:
+                for start, stop in basins[seed + 1 :]:
                     if (wet + stop - start) / (stop - first) < least:
                         break
                     wet, end = wet + stop - start, stop
@@ -38,7 +47,9 @@ def walk(curve, levels):
 @settings(deadline=None)
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_groups_equal_a_walk_over_the_basins(values):
-    assert [tuple(one) for one in actionness_groups(np.array(values), LEVELS).tolist()] == walk(values, LEVELS)
+    assert [tuple(one) for one in actionness_groups(np.array(values), LEVELS).tolist()] == walk(
+        values, LEVELS
+    )
 
 
 def test_more_basins_than_a_block_of_seeds():

@@ -7,7 +7,16 @@ import torch
 from tal_lib import models
 from tal_lib.data import collate, make_item
 from tal_lib.models import stale
-from tal_lib.models.stale import best_step, dice, focal_cross_entropy, from_relative, mask_loss, mask_runs, middle_windows, pooled
+from tal_lib.models.stale import (
+    best_step,
+    dice,
+    focal_cross_entropy,
+    from_relative,
+    mask_loss,
+    mask_runs,
+    middle_windows,
+    pooled,
+)
 from tal_lib.training import Trained, load_model, save_model
 
 
@@ -31,9 +40,12 @@ def test_mask_loss_by_hand():
     assert float(mask_loss(perfect, instances, valid, 0.4)) == pytest.approx(0.0, abs=1e-6)
     # all logits zero: balanced cross-entropy is log 2; a row of the instance has p = ½ on three valid steps, two of them true
     assert float(mask_loss(torch.zeros(1, 4, 4), instances, valid, 0.4)) == pytest.approx(
-        0.4 * math.log(2) + 0.6 * (1 - (2 * 1.0 + 1) / (0.75 + 2 + 1)))
+        0.4 * math.log(2) + 0.6 * (1 - (2 * 1.0 + 1) / (0.75 + 2 + 1))
+    )
     # nothing but background: no dice, and the half that the positives would weigh is missing
-    assert float(mask_loss(torch.zeros(1, 4, 4), torch.full((1, 4), -1), valid, 0.4)) == pytest.approx(0.4 * 0.5 * math.log(2), rel=0.01)
+    assert float(mask_loss(torch.zeros(1, 4, 4), torch.full((1, 4), -1), valid, 0.4)) == pytest.approx(
+        0.4 * 0.5 * math.log(2), rel=0.01
+    )
 
 
 def test_consistency_by_hand():
@@ -52,7 +64,9 @@ def test_recording_loss_spreads_over_the_classes_present():
     model = models.build("stale", input_dim=4, num_classes=3)
     logits, foreground = torch.zeros(2, 4, 4), torch.zeros(2, 4)
     labels, valid = torch.tensor([[0, 2, 3, 3], [3, 3, 3, 3]]), torch.ones(2, 4, dtype=torch.bool)
-    assert float(model.recording_loss(logits, foreground, labels, valid)) == pytest.approx((2 / 3) ** 2 * math.log(3))
+    assert float(model.recording_loss(logits, foreground, labels, valid)) == pytest.approx(
+        (2 / 3) ** 2 * math.log(3)
+    )
     assert float(model.recording_loss(logits[1:], foreground[1:], labels[1:], valid[1:])) == 0
 
 
@@ -108,11 +122,15 @@ def test_foreground_masks_the_attention():
     attention = stale.Attention(8, 2, 0.0).eval()
     text, steps = torch.randn(1, 2, 8), torch.randn(1, 6, 8)
     weights = torch.tensor([1.0, 1, 0, 0, 0, 0])[None, :, None]
-    assert torch.allclose(attention.attend(text, steps, weights), attention.attend(text, steps[:, :2], None), atol=1e-4)
+    assert torch.allclose(
+        attention.attend(text, steps, weights), attention.attend(text, steps[:, :2], None), atol=1e-4
+    )
     # and a weight multiplies: one step with weight ½ twice is as good as once
     twice = torch.cat([steps[:, :2], steps[:, 1:2]], 1)
     half = torch.tensor([1.0, 0.5, 0.5])[None, :, None]
-    assert torch.allclose(attention.attend(text, twice, half), attention.attend(text, steps[:, :2], None), atol=1e-5)
+    assert torch.allclose(
+        attention.attend(text, twice, half), attention.attend(text, steps[:, :2], None), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["stale", "text_pyramid"])

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib import models
-from tal_lib.models.losses import interval_iou
-from tal_lib.models.sampling import sample_linear
+from tal_lib.models.parts.sampling import sample_linear
 from tal_lib.models.tadtr import DeformableAttention, TadTRConfig, match, to_segments
+from tal_lib.segments import interval_iou
 
 
 def value_at(values, at):
@@ -42,8 +42,13 @@ def test_deformable_attention_equals_the_loop():
     for q in range(4):
         offsets = layer.offsets(query[0, q]).reshape(2, 3) / 3 * float(width[0, q]) / 2
         weights = layer.weights(query[0, q]).reshape(2, 3).softmax(-1)
-        heads = [sum(float(weights[h, m]) * value_at(values[:, h], float(centre[0, q] + offsets[h, m])) for m in range(3))
-                 for h in range(2)]
+        heads = [
+            sum(
+                float(weights[h, m]) * value_at(values[:, h], float(centre[0, q] + offsets[h, m]))
+                for m in range(3)
+            )
+            for h in range(2)
+        ]
         torch.testing.assert_close(got[0, q], layer.out(torch.cat(heads)), rtol=1e-4, atol=1e-5)
 
 
@@ -62,12 +67,20 @@ def test_matching_is_the_cheapest_of_all(queries, count, seed):
         return 6 * float(focal[q, labels[n]]) + 5 * float((boxes[q] - targets[n]).abs().sum()) - 2 * overlap
 
     rows, columns = match(logits, boxes, labels, targets, c)
-    assert len(rows) == min(queries, count) and len(set(rows.tolist())) == len(set(columns.tolist())) == len(rows)
+    assert len(rows) == min(queries, count) and len(set(rows.tolist())) == len(set(columns.tolist())) == len(
+        rows
+    )
     got = sum(cost(q, n) for q, n in zip(rows.tolist(), columns.tolist()))
     if queries >= count:
-        best = min(sum(cost(q, n) for n, q in enumerate(order)) for order in itertools.permutations(range(queries), count))
+        best = min(
+            sum(cost(q, n) for n, q in enumerate(order))
+            for order in itertools.permutations(range(queries), count)
+        )
     else:
-        best = min(sum(cost(q, n) for q, n in enumerate(order)) for order in itertools.permutations(range(count), queries))
+        best = min(
+            sum(cost(q, n) for q, n in enumerate(order))
+            for order in itertools.permutations(range(count), queries)
+        )
     assert got == pytest.approx(best, abs=1e-4)
 
 
@@ -81,7 +94,9 @@ def test_slices_cover_every_step_with_their_overlap():
 
 def test_slice_targets_by_hand():
     model = models.build("tadtr", input_dim=4, num_classes=5)
-    segments = torch.tensor([[9.5, 41.5], [-30.5, 1.5], [100.0, 180.0]])  # whole; nearly all cut off; cut by a third
+    segments = torch.tensor(
+        [[9.5, 41.5], [-30.5, 1.5], [100.0, 180.0]]
+    )  # whole; nearly all cut off; cut by a third
     boxes, labels = model.slice_targets(0, 500, segments, torch.tensor([1, 2, 3]))
     assert labels.tolist() == [1] and boxes[0].tolist() == pytest.approx([26 / 128, 32 / 128])
 
@@ -90,13 +105,23 @@ def test_a_perfect_prediction_costs_no_regression():
     from tal_lib.data import Batch
 
     model = models.build("tadtr", input_dim=4, num_classes=2).eval()
-    batch = Batch(recordings=("r",), features=torch.zeros(1, 4, 100), mask=torch.ones(1, 100, dtype=torch.bool),
-                  durations=torch.ones(1), stride_s=torch.ones(1), window_s=torch.ones(1), classes=("a", "b"),
-                  segments=(torch.tensor([[9.5, 41.5]]),), labels=(torch.tensor([1]),))
+    batch = Batch(
+        recordings=("r",),
+        features=torch.zeros(1, 4, 100),
+        mask=torch.ones(1, 100, dtype=torch.bool),
+        durations=torch.ones(1),
+        stride_s=torch.ones(1),
+        window_s=torch.ones(1),
+        classes=("a", "b"),
+        segments=(torch.tensor([[9.5, 41.5]]),),
+        labels=(torch.tensor([1]),),
+    )
     logits, boxes, quality = model(batch.features)
     boxes = boxes.clone()
     boxes[..., 0, :] = torch.tensor([26 / 128, 32 / 128])
     logits = torch.full_like(logits, -20.0)
     logits[..., 0, 1] = 20.0
     losses = model.loss((logits, boxes, quality), batch)
-    assert float(losses["l1"]) < 1e-5 and float(losses["iou"]) < 1e-5 and float(losses["classification"]) < 1e-5
+    assert (
+        float(losses["l1"]) < 1e-5 and float(losses["iou"]) < 1e-5 and float(losses["classification"]) < 1e-5
+    )

@@ -5,7 +5,8 @@ import torch
 
 from tal_lib import models
 from tal_lib.data import collate, make_item
-from tal_lib.models.tcanet import LGTE, TBR, refine, wanted_offsets
+from tal_lib.models.parts.attention import LGTE
+from tal_lib.models.tcanet import TBR, refine, wanted_offsets
 
 
 def test_half_of_the_heads_see_a_window_and_half_everything():
@@ -47,7 +48,9 @@ def test_wanted_offsets_lead_to_the_target():
     start, length = torch.rand(50, 1) * 40, torch.rand(50, 1) * 20 + 2
     segments = torch.cat([start, start + length], 1)
     targets = segments + (torch.rand(50, 2) - 0.5) * 0.4 * length
-    torch.testing.assert_close(refine(segments, wanted_offsets(segments, targets)), targets, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        refine(segments, wanted_offsets(segments, targets)), targets, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_regressor_looks_half_a_length_around_the_ends():
@@ -68,7 +71,9 @@ def test_regressor_looks_half_a_length_around_the_ends():
 @pytest.mark.parametrize("generator", ["actionformer", "bsn"])
 def test_any_model_may_propose(generator, small):
     batch = collate([make_item(small, recording) for recording in small.recordings("train")[:2]])
-    model = models.build("tcanet", input_dim=small.feature_spec.dim, num_classes=len(small.classes), generator=generator)
+    model = models.build(
+        "tcanet", input_dim=small.feature_spec.dim, num_classes=len(small.classes), generator=generator
+    )
     losses = model.loss(model.run(batch), batch)
     losses["total"].backward()
     assert torch.isfinite(losses["total"])

@@ -4,15 +4,52 @@ from tal_lib.reports.advice import advice, headlines
 
 
 def tables():
-    runs = [("local_global", 0.1, 70), ("local_global", 1.0, 92.5), ("gaf", 0.1, 80), ("gaf", 1.0, 93), ("ssn", 0.1, 60), ("ssn", 1.0, 75)]
-    efficiency = pd.DataFrame([{"benchmark": "hapt", "model": model, "preset": "compact", "options": None, "recipe": None, "stream": None,
-                                "fraction": fraction, "seed": 0, "subset_seed": -1, "train_recordings": 4, "cell": f"{model}{fraction}",
-                                "tiou": 0.5, "map": value / 100} for model, fraction, value in runs])
-    cost = pd.DataFrame([{"benchmark": benchmark, "model": model, "preset": "compact", "device": "cpu", "precision": "float32",
-                          "threads_used": 1, "length_steps": steps, "latency_s_median": steps * ms / 720e3, "macs": steps * ms * 1e6,
-                          "peak_memory_bytes": steps * 1000}
-                         for model, ms in (("local_global", 10), ("gaf", 30), ("ssn", 1))
-                         for benchmark, steps in (("hapt", 288), ("hapt", 720), ("thumos14", 36864))])
+    runs = [
+        ("local_global", 0.1, 70),
+        ("local_global", 1.0, 92.5),
+        ("gaf", 0.1, 80),
+        ("gaf", 1.0, 93),
+        ("ssn", 0.1, 60),
+        ("ssn", 1.0, 75),
+    ]
+    efficiency = pd.DataFrame(
+        [
+            {
+                "benchmark": "hapt",
+                "model": model,
+                "preset": "compact",
+                "options": None,
+                "recipe": None,
+                "stream": None,
+                "fraction": fraction,
+                "seed": 0,
+                "subset_seed": -1,
+                "train_recordings": 4,
+                "cell": f"{model}{fraction}",
+                "tiou": 0.5,
+                "map": value / 100,
+            }
+            for model, fraction, value in runs
+        ]
+    )
+    cost = pd.DataFrame(
+        [
+            {
+                "benchmark": benchmark,
+                "model": model,
+                "preset": "compact",
+                "device": "cpu",
+                "precision": "float32",
+                "threads_used": 1,
+                "length_steps": steps,
+                "latency_s_median": steps * ms / 720e3,
+                "macs": steps * ms * 1e6,
+                "peak_memory_bytes": steps * 1000,
+            }
+            for model, ms in (("local_global", 10), ("gaf", 30), ("ssn", 1))
+            for benchmark, steps in (("hapt", 288), ("hapt", 720), ("thumos14", 36864))
+        ]
+    )
     return {"data_efficiency": efficiency, "inference_cost": cost}
 
 
@@ -27,13 +64,18 @@ def test_each_answer_follows_from_the_tables():
 
 
 def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
-    given = {"standings_values_hapt": pd.DataFrame([("local_global", 94, 93, 95), ("gaf", 90, 89, 91)],
-                                                   columns=["model", "iqm", "low", "high"]),
-             "against_the_best_values_hapt": pd.DataFrame([(0.1, 91.0, 11.0), (1.0, 96.0, -0.5)],
-                                                          columns=["fraction", "own_mean", "difference"]),
-             "recipes_values_hapt": pd.DataFrame([("exchange=0.3, rotate=30", "gaf", 0.1, 88.0, 8.0),
-                                                  ("min_steps=630", "gaf", 0.1, 99.0, 1.0)],
-                                                 columns=["recipe", "model", "fraction", "changed", "difference"])}
+    given = {
+        "standings_values_hapt": pd.DataFrame(
+            [("local_global", 94, 93, 95), ("gaf", 90, 89, 91)], columns=["model", "iqm", "low", "high"]
+        ),
+        "against_the_best_values_hapt": pd.DataFrame(
+            [(0.1, 91.0, 11.0), (1.0, 96.0, -0.5)], columns=["fraction", "own_mean", "difference"]
+        ),
+        "recipes_values_hapt": pd.DataFrame(
+            [("exchange=0.3, rotate=30", "gaf", 0.1, 88.0, 8.0), ("min_steps=630", "gaf", 0.1, 99.0, 1.0)],
+            columns=["recipe", "model", "fraction", "changed", "difference"],
+        ),
+    }
     said = headlines(lambda name: given.get(name, pd.DataFrame()))
     assert len(said) == 3 and "**local_global** stands first (interquartile mean 94.0" in said[0]
     assert "at 1 of 2 shares" in said[1] and "from -0.5 to +11.0" in said[1]

@@ -9,10 +9,25 @@ FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
 
 def runs(models=("local_global", "bilstm"), seeds=(0, 1, 2), recipe="", subset_seed=-1, more=0.0):
     """One row a run: models differ by 5 points, seeds by 1, on a power law of the segments."""
-    rows = [{"benchmark": "b", "model": model, "preset": "compact", "options": "", "recipe": recipe, "stream": "", "fraction": fraction,
-             "seed": seed, "subset_seed": subset_seed, "train_recordings": 40 * fraction, "train_segments": 750 * fraction,
-             "avg_map": 95 - 5 * place - 40 * (7.5 * fraction) ** -0.8 + seed + more}
-            for place, model in enumerate(models) for fraction in FRACTIONS for seed in seeds]
+    rows = [
+        {
+            "benchmark": "b",
+            "model": model,
+            "preset": "compact",
+            "options": "",
+            "recipe": recipe,
+            "stream": "",
+            "fraction": fraction,
+            "seed": seed,
+            "subset_seed": subset_seed,
+            "train_recordings": 40 * fraction,
+            "train_segments": 750 * fraction,
+            "avg_map": 95 - 5 * place - 40 * (7.5 * fraction) ** -0.8 + seed + more,
+        }
+        for place, model in enumerate(models)
+        for fraction in FRACTIONS
+        for seed in seeds
+    ]
     return pd.DataFrame(rows)
 
 
@@ -39,7 +54,10 @@ def test_standings_and_comparison_of_models_that_differ_by_five_points():
     assert table.iqm[0] - table.iqm[1] == pytest.approx(5)
     pair = efficiency.comparison(runs()).set_index(["model", "other"])
     assert pair.probability["local_global", "bilstm"] == 1 and pair.probability["bilstm", "local_global"] == 0
-    assert pair.difference["local_global", "bilstm"] == pytest.approx(5) and pair.pairs["local_global", "bilstm"] == 15
+    assert (
+        pair.difference["local_global", "bilstm"] == pytest.approx(5)
+        and pair.pairs["local_global", "bilstm"] == 15
+    )
 
 
 def test_the_best_other_model_is_found_at_each_fraction():
@@ -64,24 +82,41 @@ def test_a_recipe_is_compared_on_the_same_recordings():
 
 
 def test_variants_of_our_model_are_compared_with_it_as_it_is():
-    other = runs(("local_global",), seeds=(0, 1), more=-3.0).assign(model="local_global (latents=0)", options="latents=0")
+    other = runs(("local_global",), seeds=(0, 1), more=-3.0).assign(
+        model="local_global (latents=0)", options="latents=0"
+    )
     taught = runs(("local_global",), seeds=(2,), recipe="rotate=0", more=1.0)
     table = efficiency.own_variants(pd.concat([other, taught, runs(("local_global",))]))
     assert list(dict.fromkeys(table.variant)) == ["as it is", "latents=0", "rotate=0"]
     changed = table.groupby("variant").difference.mean()
-    assert changed["latents=0"] == pytest.approx(-3) and changed["rotate=0"] == pytest.approx(1) and changed["as it is"] == 0
+    assert (
+        changed["latents=0"] == pytest.approx(-3)
+        and changed["rotate=0"] == pytest.approx(1)
+        and changed["as it is"] == 0
+    )
 
 
 def test_arms_do_not_count_as_runs_of_the_main_study():
-    table = pd.concat([runs(), runs(recipe="min_steps=660"), runs(subset_seed=0)]).rename(columns={"avg_map": "map"})
+    table = pd.concat([runs(), runs(recipe="min_steps=660"), runs(subset_seed=0)]).rename(
+        columns={"avg_map": "map"}
+    )
     assert len(efficiency.main_arm(table)) == len(runs())
 
 
 def test_the_prior_study_ranks_what_both_have():
-    summary = pd.DataFrame([(model, fraction, value) for fraction in (0.1, 1.0)
-                            for model, value in (("actionformer", 80), ("temporalmaxer", 70), ("gaf", 90))],
-                           columns=["model", "fraction", "mean"])
+    summary = pd.DataFrame(
+        [
+            (model, fraction, value)
+            for fraction in (0.1, 1.0)
+            for model, value in (("actionformer", 80), ("temporalmaxer", 70), ("gaf", 90))
+        ],
+        columns=["model", "fraction", "mean"],
+    )
     table = efficiency.beside_prior(summary)
     assert set(table.model) == {"actionformer", "temporalmaxer"}
     first = table[table.fraction == 0.1].set_index("model")
-    assert first.our_rank["actionformer"] == 1 and first["rank"]["actionformer"] == 2 and first["map"]["actionformer"] == 4.55
+    assert (
+        first.our_rank["actionformer"] == 1
+        and first["rank"]["actionformer"] == 2
+        and first["map"]["actionformer"] == 4.55
+    )

@@ -18,19 +18,38 @@ def results(tmp_path):
     folder.mkdir(parents=True)
     for number, name in enumerate(("00_findings", "02_train_evaluate_hapt")):
         page = nbformat.v4.new_notebook()
-        page.cells = [nbformat.v4.new_markdown_cell(f"# 0{number} · Title {number}\n\nFirst sentence. Second, [there](RESULTS.md)."),
-                      nbformat.v4.new_code_cell("1 + 1", outputs=[nbformat.v4.new_output(
-                          "display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"})])]
+        page.cells = [
+            nbformat.v4.new_markdown_cell(
+                f"# 0{number} · Title {number}\n\nFirst sentence. Second, [there](RESULTS.md)."
+            ),
+            nbformat.v4.new_code_cell(
+                "1 + 1",
+                outputs=[
+                    nbformat.v4.new_output(
+                        "display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"}
+                    )
+                ],
+            ),
+        ]
         nbformat.write(page, folder / f"{name}.ipynb")
-    (tmp_path / "results" / "standings_hapt.md").write_text("A caption, 5 % < 6 %.\n\n| model | IQM |\n|:--|--:|\n| afsd | 9 |\n")
+    (tmp_path / "results" / "standings_hapt.md").write_text(
+        "A caption, 5 % < 6 %.\n\n| model | IQM |\n|:--|--:|\n| afsd | 9 |\n"
+    )
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curve.png").write_bytes(b"png")
     (tmp_path / "figures" / "data_efficiency_hapt.png").write_bytes(b"curves")
-    links = {"the table": "results/standings_hapt.md", "the picture": "figures/curve.png", "the code": "tal_lib/cli.py",
-             "the page": "results/notebooks/00_findings.ipynb"}
+    links = {
+        "the table": "results/standings_hapt.md",
+        "the picture": "figures/curve.png",
+        "the code": "tal_lib/cli.py",
+        "the page": "results/notebooks/00_findings.ipynb",
+    }
     short = "## In short\n\n- One leads.\n\n## More\n\n"
     (tmp_path / "RESULTS.md").write_text(
-        f"# Results 1\n\n{short}What came out. See " + ", ".join(f"[{a}]({b})" for a, b in links.items()) + ".\n")
+        f"# Results 1\n\n{short}What came out. See "
+        + ", ".join(f"[{a}]({b})" for a, b in links.items())
+        + ".\n"
+    )
     return tmp_path
 
 
@@ -40,11 +59,22 @@ def build(folder):
 
 def test_every_link_and_picture_of_the_site_is_there(results):
     pages = build(results)
-    assert [page.name for page in pages] == ["index.html", "results.html", "00_findings.html", "02_train_evaluate_hapt.html",
-                                             "tables.html", "figures.html"]
+    assert [page.name for page in pages] == [
+        "index.html",
+        "results.html",
+        "00_findings.html",
+        "02_train_evaluate_hapt.html",
+        "tables.html",
+        "figures.html",
+    ]
     assert links_of(pages) > 20
     text = (results / "site" / "results.html").read_text()
-    assert "tables.html#standings_hapt" in text and "pictures/curve.png" in text and "the code" in text and "cli.py" not in text
+    assert (
+        "tables.html#standings_hapt" in text
+        and "pictures/curve.png" in text
+        and "the code" in text
+        and "cli.py" not in text
+    )
 
 
 def test_the_committed_pages_make_a_site_without_broken_links(tmp_path, capsys):
@@ -83,11 +113,19 @@ def test_the_same_picture_is_kept_once_and_the_index_says_what_is_where(results)
 
 
 def test_tables_have_one_heading_and_words_stand_at_the_left():
-    table = pd.DataFrame({"model": ["a", "b"], "why": ["0.3 s, the least of all", "no other is near"], "ms": [1.5, 2.5]}).set_index("model")
+    table = pd.DataFrame(
+        {"model": ["a", "b"], "why": ["0.3 s, the least of all", "no other is near"], "ms": [1.5, 2.5]}
+    ).set_index("model")
     soup = folded(BeautifulSoup(f"<div><style scoped>th {{}}</style>{table.to_html()}</div>", "html.parser"))
     (row,) = soup.select("thead tr")
-    assert [cell.get_text() for cell in row.select("th")] == ["model", "why", "ms"] and not soup.select("style")
-    assert [cell.get_text() for cell in soup.select(".words")] == ["why", "0.3 s, the least of all", "no other is near"]
+    assert [cell.get_text() for cell in row.select("th")] == ["model", "why", "ms"] and not soup.select(
+        "style"
+    )
+    assert [cell.get_text() for cell in soup.select(".words")] == [
+        "why",
+        "0.3 s, the least of all",
+        "no other is near",
+    ]
     table.columns.name = "measured"  # both corners taken: nothing is lost
     assert len(folded(BeautifulSoup(table.to_html(), "html.parser")).select("thead tr")) == 2
 

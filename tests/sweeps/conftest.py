@@ -32,13 +32,25 @@ class Project:
         grids = self.folder / "notebooks" / "sweeps"
         grids.mkdir(parents=True, exist_ok=True)
         work = WORK.format(log=self.folder / "log", fault=self.folder / "fault.py", sleep=sleep)
-        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"), new_code_cell(work, id="b"),
-                 new_code_cell(shown, id="c")]
-        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}),
-                       grids.parent / "work.ipynb")
-        blocks = [{"notebook": "work.ipynb", "grid": {"number": [n for n in numbers if n not in fail]}, **block}]
+        cells = [
+            new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}, id="a"),
+            new_code_cell(work, id="b"),
+            new_code_cell(shown, id="c"),
+        ]
+        nbformat.write(
+            new_notebook(
+                cells=cells,
+                metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
+            ),
+            grids.parent / "work.ipynb",
+        )
+        blocks = [
+            {"notebook": "work.ipynb", "grid": {"number": [n for n in numbers if n not in fail]}, **block}
+        ]
         if fail:
-            blocks.append({"notebook": "work.ipynb", "parameters": {"fail": True}, "grid": {"number": list(fail)}})
+            blocks.append(
+                {"notebook": "work.ipynb", "parameters": {"fail": True}, "grid": {"number": list(fail)}}
+            )
         (grids / "grid.yaml").write_text(json.dumps({"cells": blocks}))
         return grids / "grid.yaml"
 
@@ -52,13 +64,17 @@ class Project:
 
     def squares(self):
         """What the ledger says, a pair a cell."""
-        return sorted((record["parameters"]["number"], record["tables"]["squares"][0]["square"])
-                      for record in read_ledger(self.ledger).values())
+        return sorted(
+            (record["parameters"]["number"], record["tables"]["squares"][0]["square"])
+            for record in read_ledger(self.ledger).values()
+        )
 
     def tables(self):
         """The ledger's contents but for when and how long: equal for an undisturbed and a resumed sweep."""
-        return {name: {key: record[key] for key in ("parameters", "tables", "notebook")}
-                for name, record in read_ledger(self.ledger).items()}
+        return {
+            name: {key: record[key] for key in ("parameters", "tables", "notebook")}
+            for name, record in read_ledger(self.ledger).items()
+        }
 
     def finished(self):
         """Names of the run folders that are believed."""

@@ -37,17 +37,36 @@ class Processes:
         self.all = []
 
     def start(self, *command, within=()):
-        process = subprocess.Popen([*within, sys.executable, "-m", "distributed.cli." + command[0], *command[1:]], env=ENVIRONMENT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [*within, sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.all.append(process)
         return process
 
     def scheduler(self, host="127.0.0.1", within=()):
-        return self.start("dask_scheduler", "--host", host, "--port", str(self.port), "--no-dashboard", within=within)
+        return self.start(
+            "dask_scheduler", "--host", host, "--port", str(self.port), "--no-dashboard", within=within
+        )
 
     def worker(self, *options, within=()):
-        return self.start("dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--memory-limit", "0",
-                          "--death-timeout", "60", *options, within=within)
+        return self.start(
+            "dask_worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--no-nanny",
+            "--memory-limit",
+            "0",
+            "--death-timeout",
+            "60",
+            *options,
+            within=within,
+        )
 
     def kill(self, process):
         os.killpg(process.pid, signal.SIGKILL)
@@ -94,7 +113,9 @@ def test_workers_of_this_machine(project):
     """`local:2` gives the tables that a sweep gives, and a failing cell its traceback."""
     grid = project.make((1, 2, 3, 4), fail=(3,), alone=True)
     result = sweeps.run(grid, cluster="local:2", **project.where)
-    assert {one["machine"] for one in read_ledger(project.ledger).values()} == {cpu_name()}  # as the worker calls it
+    assert {one["machine"] for one in read_ledger(project.ledger).values()} == {
+        cpu_name()
+    }  # as the worker calls it
     assert list(result.failed.values()) == ["RuntimeError: told to fail"] and not project.left_over()
     assert (result.runs / f"{next(iter(result.failed))}.failed" / "notebook.ipynb").stat().st_size > 1000
     assert project.squares() == [(1, 1), (2, 4), (4, 16)] and len(project.finished()) == 3
@@ -111,7 +132,9 @@ def test_a_worker_is_killed_and_another_joins(project, processes):
     done = project.finished()
     processes.worker()
     assert sweep.result().complete and project.squares() == WHOLE
-    assert set(done) <= set(project.finished()) and len(project.log()) <= len(NUMBERS) + 2  # nothing that was done is done again
+    assert (
+        set(done) <= set(project.finished()) and len(project.log()) <= len(NUMBERS) + 2
+    )  # nothing that was done is done again
 
 
 def test_the_scheduler_is_killed(project, processes):
@@ -127,7 +150,12 @@ def test_the_scheduler_is_killed(project, processes):
     assert 1 <= len(done) < len(NUMBERS)
     processes.scheduler(), processes.worker()
     result = Sweep(grid, project, processes.address).result()
-    assert result.complete and result.done_before == len(done) and project.squares() == WHOLE and not project.left_over()
+    assert (
+        result.complete
+        and result.done_before == len(done)
+        and project.squares() == WHOLE
+        and not project.left_over()
+    )
 
 
 def test_no_scheduler_there(project, monkeypatch):
@@ -135,7 +163,9 @@ def test_no_scheduler_there(project, monkeypatch):
     with pytest.raises(TalError, match="tcp://127.0.0.1:9: no scheduler answers"):
         sweeps.run(project.make(), cluster="tcp://127.0.0.1:9", **project.where)
     for address in ("nowhere", "local:none", "local:0", "slurm:none.yaml"):
-        with pytest.raises(TalError, match=r"cluster nowhere|'nowhere'|Give the number of workers|cluster file not found"):
+        with pytest.raises(
+            TalError, match=r"cluster nowhere|'nowhere'|Give the number of workers|cluster file not found"
+        ):
             sweeps.run(project.make(), cluster=address, **project.where)
 
 
@@ -151,7 +181,14 @@ def test_gpu_cells_go_to_workers_that_have_one(project, processes):
 
 def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeypatch):
     cell = Cell("s", project.make().parent.parent / "work.ipynb", {"benchmark": "synthetic"}, "0" * 16, "x")
-    job = {"cell": cell, "notebook": "", "generation": 0, "threads": 1, "memory_limit": None, "versions": cluster._versions()}
+    job = {
+        "cell": cell,
+        "notebook": "",
+        "generation": 0,
+        "threads": 1,
+        "memory_limit": None,
+        "versions": cluster._versions(),
+    }
     reason, archive, _ = cluster.run_packed(job)
     assert "has other data for synthetic" in reason and "TAL_DATA" in reason and archive is None
     monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789")
@@ -173,14 +210,19 @@ def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch):
     pytest.importorskip("dask_jobqueue")
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, text in (("sbatch", SBATCH.format(folder=tmp_path)), ("scancel", "#!/bin/sh\nkill -9 -- -$1 2>/dev/null\ntrue\n")):
+    for name, text in (
+        ("sbatch", SBATCH.format(folder=tmp_path)),
+        ("scancel", "#!/bin/sh\nkill -9 -- -$1 2>/dev/null\ntrue\n"),
+    ):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     description = tmp_path / "slurm.yaml"
-    description.write_text("{jobs: 2, gpu: true, cores: 1, memory: 2GB, queue: short, walltime: '00:10:00', interface: lo, "
-                           f"local_directory: {tmp_path}, log_directory: {tmp_path}}}")
+    description.write_text(
+        "{jobs: 2, gpu: true, cores: 1, memory: 2GB, queue: short, walltime: '00:10:00', interface: lo, "
+        f"local_directory: {tmp_path}, log_directory: {tmp_path}}}"
+    )
     result = sweeps.run(project.make((1, 2), gpu=True), cluster=f"slurm:{description}", **project.where)
     assert result.complete and project.squares() == [(1, 1), (2, 4)]
     assert len((tmp_path / "jobs").read_text().split()) == 2
@@ -209,7 +251,9 @@ def hosts():
     except FileNotFoundError:
         pytest.skip("no network namespaces here")
     for number in map(int, re.findall(r"^\d+: tb(\d+):", ip("-o", "link").stdout, re.MULTILINE)):
-        if not Path(f"/proc/{number}").exists():  # a run that was killed left its own, perhaps with this subnet
+        if not Path(
+            f"/proc/{number}"
+        ).exists():  # a run that was killed left its own, perhaps with this subnet
             without_hosts(number)
     ip("addr", "add", f"{subnet}.254/24", "dev", bridge)
     ip("link", "set", bridge, "up")

@@ -12,8 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tal_lib import TalError, nursery, sweeps
+from tal_lib import TalError, sweeps
 from tal_lib.files import REPOSITORY
+from tal_lib.process import fork_server
 from tal_lib.sweeps import local
 from tal_lib.sweeps.ledger import read_ledger, update_ledger
 
@@ -48,7 +49,12 @@ def test_a_killed_cell_is_tried_once_more(project):
     grid = project.make(NUMBERS)
     once(project, "os.kill(os.getppid(), 9); time.sleep(30)")
     result = sweeps.run(grid, **project.where)
-    assert result.complete and project.squares() == WHOLE and project.log() == [1, 2, 2, 3] and not project.left_over()
+    assert (
+        result.complete
+        and project.squares() == WHOLE
+        and project.log() == [1, 2, 2, 3]
+        and not project.left_over()
+    )
 
 
 def test_code_changed_meanwhile_is_taken_whole(project, monkeypatch, tmp_path):
@@ -56,7 +62,7 @@ def test_code_changed_meanwhile_is_taken_whole(project, monkeypatch, tmp_path):
     (tmp_path / "library").mkdir()
     module = tmp_path / "library" / "module.py"
     module.write_text("old")
-    monkeypatch.setattr(nursery, "LIBRARY", module.parent)
+    monkeypatch.setattr(fork_server, "LIBRARY", module.parent)
     warm = local.WarmProcesses(1, None, local.kernel_environment(1))
     monkeypatch.setattr(local, "warm_processes", lambda *_: warm)
     project.set_fault(f"""if number == 2: Path({str(module)!r}).write_text('new')
@@ -70,7 +76,10 @@ with open({str(project.folder / "made_by")!r}, 'a') as by: by.write(parent_of_pa
 def test_a_notebook_changed_meanwhile_stops_the_sweep(project):
     grid = project.make(NUMBERS)
     notebook = grid.parent.parent / "work.ipynb"
-    once(project, f"p = Path({str(notebook)!r}); p.write_text(p.read_text().replace('number ** 2', 'number ** 3'))")
+    once(
+        project,
+        f"p = Path({str(notebook)!r}); p.write_text(p.read_text().replace('number ** 2', 'number ** 3'))",
+    )
     with pytest.raises(TalError, match="changed while its sweep ran"):
         sweeps.run(grid, **project.where)
     assert project.squares() == [(1, 1), (2, 4)]
@@ -82,7 +91,11 @@ def test_a_dead_kernel_is_named_and_its_cell_runs_again(project):
     result = sweeps.run(grid, jobs=2, **project.where)
     (reason,) = result.failed.values()
     assert "the kernel died, killed by signal 9" in reason and project.squares() == [(1, 1), (3, 9)]
-    assert sweeps.run(grid, **project.where).complete and project.squares() == WHOLE and project.log() == [1, 2, 2, 3]
+    assert (
+        sweeps.run(grid, **project.where).complete
+        and project.squares() == WHOLE
+        and project.log() == [1, 2, 2, 3]
+    )
 
 
 def test_out_of_memory_is_told_and_harms_no_other_cell(project):
@@ -100,8 +113,11 @@ def test_a_cell_that_hangs_is_stopped(project):
     result = sweeps.run(grid, time_limit=9, **project.where)
     (reason,) = result.failed.values()
     assert "stopped after its time limit of 0.15 minutes" in reason and project.squares() == [(1, 1), (3, 9)]
-    running = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdigit()
-               and Path(f"/proc/{pid}/cmdline").exists()]
+    running = [
+        Path(f"/proc/{pid}/cmdline").read_bytes()
+        for pid in os.listdir("/proc")
+        if pid.isdigit() and Path(f"/proc/{pid}/cmdline").exists()
+    ]
     assert b"sleep\x00977\x00" not in running  # what it had started is gone too
     assert (project.runs / f"{next(iter(result.failed))}.failed" / "error.txt").is_file()
     assert sweeps.run(grid, **project.where).complete and project.squares() == WHOLE
@@ -114,7 +130,11 @@ def test_a_notebook_that_prints_100_megabytes_is_cut(project):
     assert result.complete
     notebook = result.runs / result.cells[0].id / "notebook.ipynb"
     assert notebook.stat().st_size < 1_500_000
-    text = "".join(output.text for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", []))
+    text = "".join(
+        output.text
+        for cell in nbformat.read(notebook, as_version=4).cells
+        for output in cell.get("outputs", [])
+    )
     assert text.endswith("this cell printed more than 1,000,000 characters\n")
 
 
@@ -126,7 +146,9 @@ def test_a_full_disk_stops_the_sweep_and_it_goes_on(project, small_disk):
     with pytest.raises(TalError, match=r"the disk is full\. Free some space; what is finished is kept"):
         sweeps.run(grid, **where)
     assert project.squares() == [(1, 1)] and project.log() == [1, 2]
-    assert len([path for path in (disk / "grid").iterdir() if path.is_dir()]) == 1  # what was half-written has made room
+    assert (
+        len([path for path in (disk / "grid").iterdir() if path.is_dir()]) == 1
+    )  # what was half-written has made room
     project.set_fault()
     assert sweeps.run(grid, **where).complete and project.squares() == WHOLE and project.log() == [1, 2, 2, 3]
 
@@ -142,17 +164,23 @@ def test_a_full_disk_under_the_ledger_leaves_it_whole(project, small_disk):
     grid = project.make(NUMBERS)
     with pytest.raises(TalError, match="the disk is full|cannot be written"):
         sweeps.run(grid, **where)
-    assert ledger.read_bytes() == before and [path.name for path in ledger.parent.iterdir() if path.suffix == ".jsonl"] == ["grid.jsonl"]
+    assert ledger.read_bytes() == before and [
+        path.name for path in ledger.parent.iterdir() if path.suffix == ".jsonl"
+    ] == ["grid.jsonl"]
     (disk / "filler").unlink()
     result = sweeps.run(grid, **where)
-    assert result.complete and [record["tables"]["squares"][0]["square"] for record in sorted(
-        read_ledger(ledger).values(), key=lambda record: record["parameters"]["number"])] == [1, 4, 9]
+    assert result.complete and [
+        record["tables"]["squares"][0]["square"]
+        for record in sorted(read_ledger(ledger).values(), key=lambda record: record["parameters"]["number"])
+    ] == [1, 4, 9]
     assert project.log() == list(NUMBERS)  # the run folders had what the ledger could not take
 
 
 def test_a_read_only_results_folder_is_told_before_anything_runs(project, small_disk):
     disk = small_disk("-o", "ro")
-    with pytest.raises(TalError, match=r"disk.*cannot be written \(Read-only file system\)\. Name other folders"):
+    with pytest.raises(
+        TalError, match=r"disk.*cannot be written \(Read-only file system\)\. Name other folders"
+    ):
         sweeps.run(project.make(), **project.where | {"results": str(disk)})
     assert project.log() == []
 
@@ -161,18 +189,35 @@ def test_two_sweeps_on_one_results_folder_lose_no_line(project):
     """The same grid from two drivers, each with run folders of its own: the ledger they share has every cell, once."""
     grid = project.make((1, 2, 3, 4))
     code = "import sys; from tal_lib import sweeps; sweeps.run({!r}, results={!r}, runs=sys.argv[1], progress=False, resume=False)"
-    drivers = [subprocess.Popen([sys.executable, "-c", code.format(str(grid), project.where["results"]), str(project.folder / name)],
-                                env=os.environ | {"PYTHONPATH": str(REPOSITORY)}) for name in ("one", "two")]
+    drivers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                code.format(str(grid), project.where["results"]),
+                str(project.folder / name),
+            ],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        )
+        for name in ("one", "two")
+    ]
     assert [driver.wait(timeout=120) for driver in drivers] == [0, 0]
     assert project.squares() == [(n, n * n) for n in (1, 2, 3, 4)] and len(project.log()) == 8
 
 
 def test_ledgers_written_at_once_are_united(tmp_path):
     """Three processes that each add fifty records, one at a time."""
-    code = ("import sys; from pathlib import Path; from tal_lib.sweeps.ledger import update_ledger\n"
-            "for i in range(50): update_ledger(Path(sys.argv[1]), {f'{sys.argv[2]}-{i}': {'id': f'{sys.argv[2]}-{i}'}})")
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "l.jsonl"), str(number)],
-                                env=os.environ | {"PYTHONPATH": str(REPOSITORY)}) for number in range(3)]
+    code = (
+        "import sys; from pathlib import Path; from tal_lib.sweeps.ledger import update_ledger\n"
+        "for i in range(50): update_ledger(Path(sys.argv[1]), {f'{sys.argv[2]}-{i}': {'id': f'{sys.argv[2]}-{i}'}})"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "l.jsonl"), str(number)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        )
+        for number in range(3)
+    ]
     assert [writer.wait(timeout=120) for writer in writers] == [0] * 3
     assert len(read_ledger(tmp_path / "l.jsonl")) == 150
 
@@ -188,12 +233,21 @@ def test_a_clock_that_jumps_back_does_not_make_a_new_result_old(project):
     grid = project.make((1,), sleep=0.1)  # the notebook has changed: another id, the same cell
     code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, **{project.where!r})"
     # the monotonic clock, by which sockets and processes wait, does not jump
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "LD_PRELOAD": str(library), "FAKETIME": "-365d",
-                                "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "LD_PRELOAD": str(library),
+        "FAKETIME": "-365d",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     (current,) = sweeps.read_all(project.where["results"])
     first = read_ledger(project.ledger)[old[0]]
-    assert current["id"] != old[0] and current["provenance"]["utc"] < first["provenance"]["utc"] and 0 <= current["seconds"] < 60
+    assert (
+        current["id"] != old[0]
+        and current["provenance"]["utc"] < first["provenance"]["utc"]
+        and 0 <= current["seconds"] < 60
+    )
 
 
 def test_a_run_cut_off_while_it_was_put_in_place_is_made_again(project):
@@ -213,14 +267,18 @@ def test_a_real_training_resumed_is_bit_equal(tmp_path):
     """Two trainings of a real model, one of them killed midway with its driver: the same numbers to the last bit."""
     grid = tmp_path / "grid.yaml"
     notebooks = REPOSITORY / "notebooks"
-    grid.write_text("cells: [{notebook: %s, parameters: {benchmark: synthetic, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
-                    "grid: {seed: [0, 1]}}]" % (notebooks / "02_train_evaluate.ipynb"))
+    grid.write_text(
+        "cells: [{notebook: %s, parameters: {benchmark: synthetic, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
+        "grid: {seed: [0, 1]}}]" % (notebooks / "02_train_evaluate.ipynb")
+    )
 
     def run(name, kill=False):
         where = {"results": str(tmp_path / name / "results"), "runs": str(tmp_path / name / "runs")}
         if kill:
             code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, progress=False, **{where!r})"
-            driver = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+            driver = subprocess.Popen(
+                [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+            )
             deadline = time.monotonic() + 120
             while not list(Path(where["runs"]).glob("grid/*/cell.json")) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -228,6 +286,8 @@ def test_a_real_training_resumed_is_bit_equal(tmp_path):
             driver.wait()
         result = sweeps.run(grid, progress=False, **where)
         assert result.complete and result.done_before == (1 if kill else 0)
-        return {name: record["tables"]["data_efficiency"] for name, record in read_ledger(result.ledger).items()}
+        return {
+            name: record["tables"]["data_efficiency"] for name, record in read_ledger(result.ledger).items()
+        }
 
     assert run("resumed", kill=True) == run("undisturbed")

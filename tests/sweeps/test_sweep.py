@@ -18,13 +18,25 @@ from tal_lib.sweeps.ledger import finished_runs, read_ledger, update_ledger
 
 def test_runs_each_cell_once_and_resumes(project, capsys):
     grid = project.make()
-    arguments = [str(grid), "--jobs", "2", "--results", project.where["results"], "--runs", project.where["runs"]]
+    arguments = [
+        str(grid),
+        "--jobs",
+        "2",
+        "--results",
+        project.where["results"],
+        "--runs",
+        project.where["runs"],
+    ]
     assert main(["sweep", *arguments]) == 0
     assert project.log() == [1, 2, 3, 4] and project.squares() == [(n, n * n) for n in (1, 2, 3, 4)]
     before = project.ledger.read_bytes()
     assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4]
     shutil.rmtree(project.where["runs"])  # a fresh clone: the ledger alone is enough
-    assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4] and project.ledger.read_bytes() == before
+    assert (
+        main(["sweep", *arguments]) == 0
+        and project.log() == [1, 2, 3, 4]
+        and project.ledger.read_bytes() == before
+    )
     project.make(numbers=(1, 2, 3, 4, 5))
     assert main(["sweep", *arguments]) == 0 and project.log() == [1, 2, 3, 4, 5]
     record = next(iter(read_ledger(project.ledger).values()))
@@ -56,7 +68,9 @@ def test_again_replaces_what_is_there(project):
 
 def start(grid, where):
     code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, jobs=2, **{where!r})"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    )
 
 
 def test_killed_midway_gives_the_same_tables(project):
@@ -117,7 +131,9 @@ def test_what_one_machine_measured_is_not_done_on_another(project, monkeypatch):
     both = sweeps.read_all(project.where["results"])
     assert sorted(one["machine"] for one in both) == sorted(["another"] * 2 + [here[0]["machine"]] * 2)
     assert {one["provenance"]["device_name"] for one in both} == {"another", here[0]["machine"]}
-    assert not {cell.id for cell in sweeps.plan(grid, here=False)} & {one["id"] for one in both}  # a cluster's machines are not known
+    assert not {cell.id for cell in sweeps.plan(grid, here=False)} & {
+        one["id"] for one in both
+    }  # a cluster's machines are not known
     project.make((1, 2))  # what measures no time is the same everywhere
     assert "machine" not in read_ledger(project.ledger) and len({cell.id for cell in sweeps.plan(grid)}) == 2
     assert {cell.id for cell in sweeps.plan(grid)} == {cell.id for cell in sweeps.plan(grid, here=False)}
@@ -132,11 +148,19 @@ def test_only_and_dry_run(project, capsys):
     assert project.log() == []
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("cells: [", "not valid YAML"), ("[]", "a grid holds"), ("cells: [{notebook: none.ipynb}]", "notebook not found"),
-    ("cells: [{notebook: work.ipynb, grid: {number: 3}}]", "not a list"), ("cells: [{grid: {}}]", "a block of cells"),
-    ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "no parameter 'nummer'"),
-    ("cells: [{notebook: work.ipynb, grid: {number: ['3']}}]", "is str, not int"), ("surprise: 1\ncells: []", "a grid holds")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cells: [", "not valid YAML"),
+        ("[]", "a grid holds"),
+        ("cells: [{notebook: none.ipynb}]", "notebook not found"),
+        ("cells: [{notebook: work.ipynb, grid: {number: 3}}]", "not a list"),
+        ("cells: [{grid: {}}]", "a block of cells"),
+        ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "no parameter 'nummer'"),
+        ("cells: [{notebook: work.ipynb, grid: {number: ['3']}}]", "is str, not int"),
+        ("surprise: 1\ncells: []", "a grid holds"),
+    ],
+)
 def test_bad_grids_are_named(project, text, message):
     grid = project.make()
     grid.write_text(text)
@@ -154,8 +178,13 @@ def test_a_broken_ledger_line_is_named_and_nothing_overwritten(tmp_path):
 
 
 def test_half_written_runs_are_not_read(tmp_path):
-    for name, text in (("good", '{"id": "good"}'), ("cut", '{"id": "cu'), ("other", '{"id": "moved"}'), (".x.part", '{"id": ".x.part"}'),
-                       ("y.failed", '{"id": "y.failed"}')):
+    for name, text in (
+        ("good", '{"id": "good"}'),
+        ("cut", '{"id": "cu'),
+        ("other", '{"id": "moved"}'),
+        (".x.part", '{"id": ".x.part"}'),
+        ("y.failed", '{"id": "y.failed"}'),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cell.json").write_text(text)
     (tmp_path / "empty").mkdir()
@@ -164,8 +193,23 @@ def test_half_written_runs_are_not_read(tmp_path):
 
 def test_of_an_older_notebook_only_the_newest_result_counts(tmp_path):
     def one(name, number, utc):
-        return {"id": name, "sweep": "s", "notebook": "n.ipynb", "parameters": {"number": number}, "provenance": {"utc": utc}}
+        return {
+            "id": name,
+            "sweep": "s",
+            "notebook": "n.ipynb",
+            "parameters": {"number": number},
+            "provenance": {"utc": utc},
+        }
 
-    update_ledger(tmp_path / "ledger" / "s.jsonl", {row["id"]: row for row in (
-        one("a", 1, "2026-01-01T00:00:00Z"), one("b", 1, "2026-01-02T00:00:00Z"), one("c", 2, "2026-01-01T00:00:00Z"))})
+    update_ledger(
+        tmp_path / "ledger" / "s.jsonl",
+        {
+            row["id"]: row
+            for row in (
+                one("a", 1, "2026-01-01T00:00:00Z"),
+                one("b", 1, "2026-01-02T00:00:00Z"),
+                one("c", 2, "2026-01-01T00:00:00Z"),
+            )
+        },
+    )
     assert [record["id"] for record in sweeps.read_all(tmp_path)] == ["b", "c"]

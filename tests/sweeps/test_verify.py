@@ -15,15 +15,23 @@ def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
     sweeps.run(project.make((3, 4)), **project.where)
     notebooks = project.folder / "notebooks"
     results = project.where["results"]
-    assert [one.verdict for one in sweeps.verify(results, sample=5, notebooks=notebooks)] == ["equal", "equal"]
+    assert [one.verdict for one in sweeps.verify(results, sample=5, notebooks=notebooks)] == [
+        "equal",
+        "equal",
+    ]
     records = read_ledger(project.ledger)
     for record in records.values():
         if record["parameters"]["number"] == 3:
             record["tables"]["squares"][0]["square"] = 10
     project.ledger.write_text("".join(json.dumps(record) + "\n" for record in records.values()))
     found = {one.parameters["number"]: one for one in sweeps.verify(results, sample=5, notebooks=notebooks)}
-    assert (found[3].verdict, found[4].verdict) == ("differs", "equal") and found[3].difference == pytest.approx(0.1)
-    again = sweeps.verify(results, sample=1, seed=7, notebooks=notebooks), sweeps.verify(results, sample=1, seed=7, notebooks=notebooks)
+    assert (found[3].verdict, found[4].verdict) == ("differs", "equal") and found[
+        3
+    ].difference == pytest.approx(0.1)
+    again = (
+        sweeps.verify(results, sample=1, seed=7, notebooks=notebooks),
+        sweeps.verify(results, sample=1, seed=7, notebooks=notebooks),
+    )
     assert next(again[0]).cell == next(again[1]).cell
     project.make((3, 4), sleep=0.01)  # another notebook under the same name
     assert "older notebook" in next(sweeps.verify(results, sample=1, notebooks=notebooks)).remark
@@ -51,5 +59,10 @@ def test_differences_by_hand():
     assert largest_difference({"t": rows}, {"t": rows}) == (0.0, 0.0)
     large = {"t": [{"macs": 1000.0}]}, {"t": [{"macs": 1010.0}]}
     assert largest_difference(*large)[0] == pytest.approx(10 / 1010)
-    for other in ({"t": rows[:1]}, {"u": rows}, {"t": [rows[0] | {"label": "c"}, rows[1]]}, {"t": [rows[0] | {"ap": None}, rows[1]]}):
+    for other in (
+        {"t": rows[:1]},
+        {"u": rows},
+        {"t": [rows[0] | {"label": "c"}, rows[1]]},
+        {"t": [rows[0] | {"ap": None}, rows[1]]},
+    ):
         assert largest_difference({"t": rows}, other) == (np.inf, np.inf)

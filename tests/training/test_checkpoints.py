@@ -19,7 +19,7 @@ def test_options_come_back(path):
 
 def test_broken_checkpoints_are_named(path):
     whole = path.read_bytes()
-    path.write_bytes(whole[:len(whole) // 2])
+    path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TalError, match="m.pt.*not a readable checkpoint"):
         load_model(path)
     torch.save([1, 2], path)

@@ -16,18 +16,24 @@ def make(small, name="gaf", **options):
 
 def test_score_loss_by_hand():
     p, wanted = torch.tensor([0.5, 0.9]), torch.tensor([0.5, 0.5])
-    assert float(score_loss(p, wanted, 2.0)) == pytest.approx(0.16 * -0.5 * (math.log(0.9) + math.log(0.1)), rel=1e-4)
+    assert float(score_loss(p, wanted, 2.0)) == pytest.approx(
+        0.16 * -0.5 * (math.log(0.9) + math.log(0.1)), rel=1e-4
+    )
 
 
 def test_a_twin_of_the_teacher_has_nothing_to_learn_from_it(small):
     pair = Distilled(make(small).eval(), make(small), Distillation())
     batch = collate([make_item(small, small.recordings("train")[0])])
     losses = pair.loss(pair.run(batch), batch)
-    assert float(losses["score"]) == pytest.approx(0, abs=1e-5) and float(losses["location"]) == pytest.approx(0, abs=1e-4)
+    assert float(losses["score"]) == pytest.approx(0, abs=1e-5) and float(
+        losses["location"]
+    ) == pytest.approx(0, abs=1e-4)
     assert float(losses["feature"]) > 0.01  # the adapter is new
 
 
-@pytest.mark.parametrize("student, teacher", [("gaf", "gaf"), ("local_global", "actionformer"), ("actionformer", "tridet")])
+@pytest.mark.parametrize(
+    "student, teacher", [("gaf", "gaf"), ("local_global", "actionformer"), ("actionformer", "tridet")]
+)
 def test_the_student_learns_the_teacher_does_not(student, teacher, small, tmp_path):
     teaching = make(small, teacher)
     before = {name: value.clone() for name, value in teaching.state_dict().items()}

@@ -13,12 +13,20 @@ QUICK = Recipe(epochs=3, min_steps=0)
 
 def train(data, recordings, recipe=QUICK, out=None, seed=0, **more):
     seed_everything(seed)
-    model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes), width=32, head_width=32)
+    model = models.build(
+        "local_global",
+        input_dim=data.feature_spec.dim,
+        num_classes=len(data.classes),
+        width=32,
+        head_width=32,
+    )
     return fit(model, data, recordings, recipe, seed, out, **more)
 
 
 def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values())
+    )
 
 
 def test_same_seed_same_weights(small):
@@ -64,8 +72,10 @@ def test_learning_beats_chance_by_far(small):
 
 
 def test_bfloat16_training_goes_the_same_way(small):
-    runs = {precision: train(small, small.recordings("train"), replace(QUICK, precision=precision)).history
-            for precision in ("float32", "bfloat16")}
+    runs = {
+        precision: train(small, small.recordings("train"), replace(QUICK, precision=precision)).history
+        for precision in ("float32", "bfloat16")
+    }
     assert not runs["bfloat16"].total.equals(runs["float32"].total)
     assert runs["bfloat16"].total.to_numpy() == pytest.approx(runs["float32"].total.to_numpy(), rel=0.05)
 
@@ -105,7 +115,11 @@ def test_recipes():
 def test_schedule_warms_up_and_ends_at_zero():
     recipe = Recipe(warmup=0.1)
     factors = [learning_rate_factor(step, 100, recipe) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] == 1.0 and factors[100] == pytest.approx(0)
+    assert (
+        factors[0] == pytest.approx(0.1)
+        and max(factors) == factors[9] == 1.0
+        and factors[100] == pytest.approx(0)
+    )
     assert factors[55] == pytest.approx(0.5, abs=0.02)
 
 
@@ -114,4 +128,8 @@ def test_every_parameter_is_in_one_group():
     groups = parameter_groups(model, 0.05)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     decayed = {id(parameter) for parameter in groups[0]["params"]}
-    assert not any(id(p) in decayed for name, p in model.named_parameters() if "norm" in name or "scale" in name or "bias" in name)
+    assert not any(
+        id(p) in decayed
+        for name, p in model.named_parameters()
+        if "norm" in name or "scale" in name or "bias" in name
+    )

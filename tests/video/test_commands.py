@@ -25,7 +25,9 @@ def folder(tmp_path_factory):
     """A rendered video and a model, untrained, that finds something in it."""
     folder = render(tmp_path_factory.mktemp("commands"), train=0, test=1, seconds=8.0, progress=False)
     torch.manual_seed(0)
-    model = models.build("temporalmaxer", input_dim=549, num_classes=2, width=16, head_width=16, ranges=((0, 4), (4, 10_000))).eval()
+    model = models.build(
+        "temporalmaxer", input_dim=549, num_classes=2, width=16, head_width=16, ranges=((0, 4), (4, 10_000))
+    ).eval()
     torch.nn.init.constant_(model.class_out.bias, 0.0)
     spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"hog": 432, "hof": 117})
     save_model(folder / "model.pt", Trained(model, ("one", "other"), spec, None))
@@ -34,7 +36,13 @@ def folder(tmp_path_factory):
 
 def test_extract(folder, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"no")
-    asked = ["extract", str(folder / "videos" / "test_000.mp4"), str(tmp_path / "bad.mp4"), "--out", str(tmp_path / "features")]
+    asked = [
+        "extract",
+        str(folder / "videos" / "test_000.mp4"),
+        str(tmp_path / "bad.mp4"),
+        "--out",
+        str(tmp_path / "features"),
+    ]
     assert main(asked) == 1
     out = capsys.readouterr().out
     assert "bad: " in out and "cannot be opened" in out and "2 videos: 1 new, 0 were there, 1 failed" in out
@@ -45,24 +53,56 @@ def test_extract(folder, tmp_path, capsys):
 
 def test_detect(folder, tmp_path, capsys):
     video = folder / "videos" / "test_000.mp4"
-    assert main(["detect", str(video), "--model", str(folder / "model.pt"), "--out", str(tmp_path), "--draw", "--threshold", "0.1"]) == 0
+    assert (
+        main(
+            [
+                "detect",
+                str(video),
+                "--model",
+                str(folder / "model.pt"),
+                "--out",
+                str(tmp_path),
+                "--draw",
+                "--threshold",
+                "0.1",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert all(str(tmp_path / f"test_000.{suffix}") in out for suffix in ("json", "csv", "png", "mp4"))
     table = pd.read_csv(tmp_path / "test_000.csv")
     assert set(table.label) <= {"one", "other"} and len(table) and table.end.max() <= 8.01
     assert json.loads((tmp_path / "test_000.json").read_text())["results"]["test_000"][0]["segment"][1] > 0
     reader = Reader(tmp_path / "test_000.mp4", 16)
-    assert reader.duration == pytest.approx(8, abs=0.2) and next(iter(reader)).shape[0] > 360  # the band below the picture
+    assert (
+        reader.duration == pytest.approx(8, abs=0.2) and next(iter(reader)).shape[0] > 360
+    )  # the band below the picture
     assert main(["detect", str(tmp_path / "none.mp4"), "--model", str(folder / "model.pt")]) == 2
     assert "none.mp4" in capsys.readouterr().err
     assert main(["detect", str(video), "--model", str(tmp_path / "none.pt")]) == 2
 
 
 def test_serve(folder):
-    server = subprocess.Popen([sys.executable, "-m", "tal_lib", "serve", str(folder / "videos" / "test_000.mp4"), "--model",
-                               str(folder / "model.pt"), "--port", "0", "--token", "secret"], cwd=REPOSITORY,
-                              stdout=subprocess.PIPE, text=True,  # a background job's children ignore Ctrl-C, unless they are told not to
-                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tal_lib",
+            "serve",
+            str(folder / "videos" / "test_000.mp4"),
+            "--model",
+            str(folder / "model.pt"),
+            "--port",
+            "0",
+            "--token",
+            "secret",
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,  # a background job's children ignore Ctrl-C, unless they are told not to
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         line = server.stdout.readline()
         where = re.search(r"http://127.0.0.1:\d+/", line).group()
@@ -77,13 +117,25 @@ def test_serve(folder):
 
 def test_serve_refuses_nonsense(folder, tmp_path, capsys):
     model = str(folder / "model.pt")
-    assert main(["serve", str(tmp_path / "none.mp4"), "--model", model]) == 2 and "file not found" in capsys.readouterr().err
-    assert main(["serve", str(folder / "videos" / "test_000.mp4"), "--model", model, "--host", "0.0.0.0"]) == 2
+    assert (
+        main(["serve", str(tmp_path / "none.mp4"), "--model", model]) == 2
+        and "file not found" in capsys.readouterr().err
+    )
+    assert (
+        main(["serve", str(folder / "videos" / "test_000.mp4"), "--model", model, "--host", "0.0.0.0"]) == 2
+    )
     assert "token" in capsys.readouterr().err
 
 
 def test_prepare_and_render(folder, tmp_path, capsys):
-    assert main(["data", "prepare", str(folder / "videos"), "--out", str(tmp_path / "few"), "--count", "1"]) == 0
+    assert (
+        main(["data", "prepare", str(folder / "videos"), "--out", str(tmp_path / "few"), "--count", "1"]) == 0
+    )
     assert "1 files: 1 new" in capsys.readouterr().out and (tmp_path / "few" / "test_000.mp4").is_file()
-    assert main(["data", "render", "--out", str(tmp_path / "r"), "--train", "1", "--test", "0", "--seconds", "4"]) == 0
+    assert (
+        main(
+            ["data", "render", "--out", str(tmp_path / "r"), "--train", "1", "--test", "0", "--seconds", "4"]
+        )
+        == 0
+    )
     assert (tmp_path / "r" / "videos" / "train_000.mp4").is_file()

@@ -30,13 +30,16 @@ def video(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("video") / "clock.mp4", clock(100), 10)
 
 
-@pytest.mark.parametrize(("fps", "expected"), [(10, list(range(100))), (5, list(range(0, 100, 2))), (20, [n // 2 for n in range(199)])])
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [(10, list(range(100))), (5, list(range(0, 100, 2))), (20, [n // 2 for n in range(199)])],
+)
 def test_frames_come_at_the_rate_that_was_asked_for(video, fps, expected):
     reader = Reader(video, fps)
     assert reader.duration == pytest.approx(10, abs=0.11) and reader.native_fps == 10
     numbers = [number_of(picture) for picture in reader]
     assert abs(len(numbers) - len(expected)) <= 1 and not reader.problem
-    assert np.abs(np.array(numbers[:len(expected)]) - expected[:len(numbers)]).max() <= 1
+    assert np.abs(np.array(numbers[: len(expected)]) - expected[: len(numbers)]).max() <= 1
 
 
 def test_a_variable_rate_is_read_by_its_times(tmp_path):
@@ -48,13 +51,19 @@ def test_a_variable_rate_is_read_by_its_times(tmp_path):
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for time in times:
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 + int(20 * time), np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), 10 + int(20 * time), np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = round(time * 1000), stream.codec_context.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     shown = [(float(picture.mean()) - 10) / 20 for picture in Reader(path, 2)]
     assert len(shown) == pytest.approx(19, abs=1)
-    assert shown[1] == pytest.approx(0.5, abs=0.11) and shown[5] == pytest.approx(2.0, abs=0.11) and shown[-1] == pytest.approx(9, abs=0.11)
+    assert (
+        shown[1] == pytest.approx(0.5, abs=0.11)
+        and shown[5] == pytest.approx(2.0, abs=0.11)
+        and shown[-1] == pytest.approx(9, abs=0.11)
+    )
 
 
 def test_bad_files_say_what_is_wrong(tmp_path):
@@ -67,8 +76,12 @@ def test_bad_files_say_what_is_wrong(tmp_path):
         frame.rate = frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    for name, message in (("empty", "the file is empty"), ("text", "cannot be opened as a video"), ("sound", "only sound"),
-                          ("missing", "file not found")):
+    for name, message in (
+        ("empty", "the file is empty"),
+        ("text", "cannot be opened as a video"),
+        ("sound", "only sound"),
+        ("missing", "file not found"),
+    ):
         with pytest.raises(TalError, match=message) as error:
             Reader(tmp_path / f"{name}.mp4", 5)
         assert name in str(error.value)
@@ -82,10 +95,16 @@ def test_a_truncated_video_gives_what_it_has(video, tmp_path):
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         rng = np.random.default_rng(0)
         for _ in range(80):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(
+                        rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), format="rgb24"
+                    )
+                )
+            )
         container.mux(stream.encode())
     content = (tmp_path / "whole.mkv").read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(content[:len(content) // 2])
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
     reader = Reader(tmp_path / "cut.mkv", 10)
     count = sum(1 for _ in reader)
     assert 20 < count < 60 and reader.problem and reader.seconds < 6
@@ -101,7 +120,9 @@ def test_steps_do_not_depend_on_how_frames_are_batched():
     found = []
     for size in (1, 5, 17):
         steps = Steps(model, sampling)
-        found.append(np.stack([step for at in range(0, 17, size) for step in steps.push(pictures[at:at + size])]))
+        found.append(
+            np.stack([step for at in range(0, 17, size) for step in steps.push(pictures[at : at + size])])
+        )
     assert found[0].shape == ((17 - 4) // 3 + 1, sum(model.streams.values()))
     assert all(np.allclose(one, found[0], atol=1e-6) for one in found)
     described = model.describe(pictures, None)
@@ -112,10 +133,13 @@ def test_hog_hof_sees_direction():
     def moving(speed):
         for index in range(8):
             picture = np.full((48, 64, 3), 40, np.uint8)
-            picture[16:32, 20 + speed * index:34 + speed * index] = 220
+            picture[16:32, 20 + speed * index : 34 + speed * index] = 220
             yield picture
 
-    right, left, still = (backbone("hog-hof").describe(np.stack(list(moving(speed))), None)[2:, -9:].mean(0) for speed in (2, -2, 0))
+    right, left, still = (
+        backbone("hog-hof").describe(np.stack(list(moving(speed))), None)[2:, -9:].mean(0)
+        for speed in (2, -2, 0)
+    )
     assert right[[0, 7]].sum() > 3 * left[[0, 7]].sum() and left[[3, 4]].sum() > 3 * right[[3, 4]].sum()
     assert still[8] > 0.99 * np.log1p(10) and still[:8].sum() < 0.01
 
@@ -124,7 +148,11 @@ def test_a_folder_of_videos_becomes_a_benchmark(tmp_path):
     render(tmp_path, train=2, test=1, seconds=12.0, progress=False)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"nothing")
     table = extract(tmp_path / "videos", tmp_path / "features", workers=2, progress=False)
-    assert table.set_index("video").problem["broken"] and (table.problem == "").sum() == 3 and table.new.sum() == 3
+    assert (
+        table.set_index("video").problem["broken"]
+        and (table.problem == "").sum() == 3
+        and table.new.sum() == 3
+    )
     assert not (tmp_path / "features" / "broken.npy").exists()
     (tmp_path / "videos" / "broken.mp4").unlink()
     data = load_benchmark(str(tmp_path))
@@ -152,9 +180,11 @@ def test_rendered_actions_are_where_the_annotations_say(tmp_path):
     one = scene(rng, 30.0)
     assert all(2 <= end - start <= 5.01 for start, end, _ in one.actions) and one.actions[-1][1] <= 29
     assert all(b[0] - a[1] >= 1.5 - 0.02 for a, b in zip(one.actions, one.actions[1:]))
-    pictures = np.stack(list(draw(Scene(6.0, ((2.0, 4.0, "slide right"),)), np.random.default_rng(1)))).astype(float)
+    pictures = np.stack(
+        list(draw(Scene(6.0, ((2.0, 4.0, "slide right"),)), np.random.default_rng(1)))
+    ).astype(float)
     change = np.abs(np.diff(pictures, axis=0)).mean((1, 2, 3))
-    during, before = change[round(2.2 * FPS):round(3.8 * FPS)], change[:round(1.8 * FPS)]
+    during, before = change[round(2.2 * FPS) : round(3.8 * FPS)], change[: round(1.8 * FPS)]
     assert during.min() > before.max()
 
 
@@ -170,13 +200,21 @@ def test_the_real_clip(real_data, tmp_path):
 
 def test_transformers_backbones(tmp_path):
     transformers = pytest.importorskip("transformers")
-    small = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    small = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    )
     transformers.ResNetModel(small).save_pretrained(tmp_path / "resnet")
     model = backbone(f"transformers:{tmp_path / 'resnet'}")
     pictures = np.random.default_rng(0).integers(0, 255, (3, 60, 90, 3), dtype=np.uint8)
     assert model.describe(pictures, None).shape == (3, 16) and model.streams == {"transformers": 16}
-    vision = transformers.CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, patch_size=32,
-                                           projection_dim=12)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        patch_size=32,
+        projection_dim=12,
+    )
     transformers.CLIPVisionModelWithProjection(vision).save_pretrained(tmp_path / "clip")
     assert backbone(f"clip:{tmp_path / 'clip'}").describe(pictures, None).shape == (3, 12)
 

@@ -14,7 +14,7 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.data.benchmark import FeatureSpec
-from tal_lib.models.detector import Candidates
+from tal_lib.models.parts.candidates import Candidates
 from tal_lib.video import Backbone, LiveDetector, write_video
 from tal_lib.video.demo import Score
 from tal_lib.video.server import make_app, make_server
@@ -28,7 +28,7 @@ class Bright(models.Detector):
     """`dark` and `bright` segments where the one feature is below or above a half."""
 
     def __init__(self):
-        super().__init__(models.registry.config("bilstm", voting_tiou=0.0), 1, 2)
+        super().__init__(models.parts.registry.config("bilstm", voting_tiou=0.0), 1, 2)
         self.dummy = torch.nn.Parameter(torch.zeros(1))
         self.slow_s = 0.0
 
@@ -43,7 +43,13 @@ class Bright(models.Detector):
             if index == len(steps) or steps[index] != steps[first]:
                 runs.append((first - 0.5, index - 0.5, steps[first]))
                 first = index
-        return [Candidates(torch.tensor([run[:2] for run in runs]), torch.full((len(runs),), 0.9), torch.tensor([run[2] for run in runs]))]
+        return [
+            Candidates(
+                torch.tensor([run[:2] for run in runs]),
+                torch.full((len(runs),), 0.9),
+                torch.tensor([run[2] for run in runs]),
+            )
+        ]
 
 
 def light(pictures, before):
@@ -52,7 +58,15 @@ def light(pictures, before):
 
 def detector(**options):
     extractor = Backbone("light", {"light": 1}, (32, 24), light)
-    return LiveDetector(Bright(), ("dark", "bright"), SPEC, extractor=extractor, window=8, delay_s=options.pop("delay_s", 0.4), **options)
+    return LiveDetector(
+        Bright(),
+        ("dark", "bright"),
+        SPEC,
+        extractor=extractor,
+        window=8,
+        delay_s=options.pop("delay_s", 0.4),
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +99,15 @@ def test_answers_are_about_their_time():
             found.append(answer)
     assert found[0].time_s == pytest.approx(0.4)
     assert [round(b.time_s - a.time_s, 3) for a, b in zip(found, found[1:])] == [0.4] * (len(found) - 1)
-    assert all(answer.label == ("dark" if answer.time_s < 2.6 else "bright") for answer in found if abs(answer.time_s - 3) > 0.7)
-    assert {answer.label for answer in found} == {"dark", "bright"} and found[-1].scores == {"dark": 0.0, "bright": pytest.approx(0.9)}
+    assert all(
+        answer.label == ("dark" if answer.time_s < 2.6 else "bright")
+        for answer in found
+        if abs(answer.time_s - 3) > 0.7
+    )
+    assert {answer.label for answer in found} == {"dark", "bright"} and found[-1].scores == {
+        "dark": 0.0,
+        "bright": pytest.approx(0.9),
+    }
     score = Score([(3.0, 6.0, "bright"), (0.0, 3.0, "dark")])
     for answer in found:
         score(answer)
@@ -95,7 +116,11 @@ def test_answers_are_about_their_time():
 
 def test_a_long_stream_keeps_its_time_and_little_else():
     live = detector(history=10)
-    answers = [answer for index in range(400) if (answer := live.push(np.full((1, 24, 32, 3), 20 if index % 80 < 40 else 230, np.uint8)))]
+    answers = [
+        answer
+        for index in range(400)
+        if (answer := live.push(np.full((1, 24, 32, 3), 20 if index % 80 < 40 else 230, np.uint8)))
+    ]
     assert len(live.recent) == 10 and len(live.steps.described) == 8
     assert answers[-1].time_s == pytest.approx(40 - 0.4, abs=0.41)
     right = [answer.label == ("dark" if answer.time_s * 10 % 80 < 40 else "bright") for answer in answers]
@@ -106,8 +131,12 @@ def test_a_long_stream_keeps_its_time_and_little_else():
 
 def test_a_model_of_other_features_is_refused():
     with pytest.raises(TalError, match="light gives 1 columns, the model takes 2"):
-        LiveDetector(Bright(), ("dark", "bright"), FeatureSpec(stride_s=0.4, window_s=0.8, streams={"light": 2}),
-                     extractor=Backbone("light", {"light": 1}, None, light))
+        LiveDetector(
+            Bright(),
+            ("dark", "bright"),
+            FeatureSpec(stride_s=0.4, window_s=0.8, streams={"light": 2}),
+            extractor=Backbone("light", {"light": 1}, None, light),
+        )
     with pytest.raises(TalError, match="no backbone gives the streams"):
         LiveDetector(Bright(), ("dark", "bright"), SPEC)
 
@@ -115,7 +144,11 @@ def test_a_model_of_other_features_is_refused():
 def test_the_file_is_played_at_its_pace_over_and_over(stream):
     wait_for(lambda: stream.source.rounds >= 1, 8)
     numbers = stream.analytics()
-    assert numbers["frames_per_s"] == pytest.approx(10, abs=4) and numbers["dropped_frames"] == 0 and numbers["failures"] == 0
+    assert (
+        numbers["frames_per_s"] == pytest.approx(10, abs=4)
+        and numbers["dropped_frames"] == 0
+        and numbers["failures"] == 0
+    )
     assert numbers["seconds_by_class"]["dark"] > 0.5 and numbers["seconds_by_class"]["bright"] > 0.5
     assert numbers["latency_ms"]["p50"] < 1000 and numbers["state"] == "playing" and json.dumps(numbers)
 
@@ -183,10 +216,18 @@ def test_pages(stream):
     assert client.get("/analytics").get_json()["classes"] == ["dark", "bright"]
     assert client.get("/healthz").get_json()["status"] == "ok"
     assert client.get("/nothing").status_code == 404 and client.post("/analytics").status_code == 405
-    for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/../../etc/passwd"):
+    for path in (
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "/static/..%2fserver.py",
+        "/../../etc/passwd",
+    ):
         assert client.get(path).status_code in (400, 404)
     response = client.get("/")
-    assert response.headers["X-Content-Type-Options"] == "nosniff" and "default-src 'self'" in response.headers["Content-Security-Policy"]
+    assert (
+        response.headers["X-Content-Type-Options"] == "nosniff"
+        and "default-src 'self'" in response.headers["Content-Security-Policy"]
+    )
 
 
 def test_a_token_is_asked_for(stream):
@@ -194,7 +235,9 @@ def test_a_token_is_asked_for(stream):
     assert client.get("/analytics").status_code == client.get("/analytics?token=wrong").status_code == 401
     assert client.get("/healthz").status_code == 200
     assert client.get("/analytics", headers={"Authorization": "Bearer secret"}).status_code == 200
-    assert client.get("/?token=secret").status_code == 200 and client.get("/analytics").status_code == 200  # the cookie
+    assert (
+        client.get("/?token=secret").status_code == 200 and client.get("/analytics").status_code == 200
+    )  # the cookie
     with pytest.raises(TalError, match="open to others.*token"):
         make_server(stream, host="0.0.0.0", port=0)
 
@@ -242,7 +285,9 @@ def test_viewers_see_pictures_and_a_slow_one_holds_nobody_up(served):
 def test_a_network_stream_is_played_and_its_end_noticed(served):
     stream, port = served
     taken = []
-    source = Source(f"http://127.0.0.1:{port}/video_feed", 5, lambda picture, index: taken.append(picture)).start()
+    source = Source(
+        f"http://127.0.0.1:{port}/video_feed", 5, lambda picture, index: taken.append(picture)
+    ).start()
     try:
         wait_for(lambda: len(taken) >= 5, 20)
         assert source.state == "playing" and taken[0].shape[1] == 480
@@ -259,9 +304,12 @@ def test_nonsense_does_not_bring_it_down(served):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             kind = rng.randrange(4)
             line = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 300)))
-            payload = (line, b"GET /" + line + b" HTTP/1.1\r\n\r\n",
-                       b"GET /analytics?" + line[:50].hex().encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-                       b"POST /video_feed HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + line)[kind]
+            payload = (
+                line,
+                b"GET /" + line + b" HTTP/1.1\r\n\r\n",
+                b"GET /analytics?" + line[:50].hex().encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"POST /video_feed HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + line,
+            )[kind]
             connection.sendall(payload)
             if rng.random() < 0.5:
                 connection.settimeout(0.2)
@@ -271,7 +319,11 @@ def test_nonsense_does_not_bring_it_down(served):
                     pass
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/healthz")
-    assert json.loads(connection.getresponse().read())["status"] == "ok" and stream.alive and stream.failures == 0
+    assert (
+        json.loads(connection.getresponse().read())["status"] == "ok"
+        and stream.alive
+        and stream.failures == 0
+    )
     connection.close()
 
 

@@ -26,9 +26,24 @@ class Tab:
     def __init__(self, folder, width=1100, height=900):
         websocket = pytest.importorskip("websocket")
         self.process = subprocess.Popen(
-            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-             "--disable-component-update", "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}",
-             f"--window-size={width},{height}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-sync",
+                "--disable-component-update",
+                "--remote-debugging-port=0",
+                "--remote-allow-origins=*",
+                f"--user-data-dir={folder}",
+                f"--window-size={width},{height}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         port_file = folder / "DevToolsActivePort"
         wait_for(lambda: port_file.is_file() and port_file.read_text(), 30)
         port = port_file.read_text().split()[0]
@@ -93,8 +108,14 @@ def test_the_page_lives(page):
     numbers, seconds = tab.value(text.format("numbers")), tab.value(text.format("seconds"))
     pictures = {tab.picture() for _ in range(8) if time.sleep(0.3) is None}
     assert len(pictures) >= 3  # the stream moves
-    wait_for(lambda: tab.value(text.format("numbers")) != numbers and tab.value(text.format("seconds")) != seconds, 10)
-    assert tab.value(text.format("action")) in ("dark", "bright") and tab.value(text.format("state")) == "playing"
+    wait_for(
+        lambda: tab.value(text.format("numbers")) != numbers and tab.value(text.format("seconds")) != seconds,
+        10,
+    )
+    assert (
+        tab.value(text.format("action")) in ("dark", "bright")
+        and tab.value(text.format("state")) == "playing"
+    )
     assert tab.value("document.querySelectorAll('#legend li').length") == 2
     assert tab.value("document.documentElement.scrollWidth <= window.innerWidth")
     assert stream.viewers == 1 and tab.problems == []

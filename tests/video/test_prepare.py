@@ -28,15 +28,22 @@ def test_a_folder(videos, tmp_path):
     assert not more.new[:3][few.problem == ""].any()  # what is there is not fetched again
     assert set(more.file) == {"broken.mp4", *(f"v{index}.mp4" for index in range(5))}
     assert more.set_index("file").problem["broken.mp4"] and not (tmp_path / "out" / "broken.mp4").exists()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"v{index}.mp4" for index in range(5)]
-    assert prepare(str(videos), tmp_path / "b", count=3, seed=2, progress=False).file.tolist() != few.file.tolist()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"v{index}.mp4" for index in range(5)
+    ]
+    assert (
+        prepare(str(videos), tmp_path / "b", count=3, seed=2, progress=False).file.tolist()
+        != few.file.tolist()
+    )
 
 
 def test_published_datasets_come_through_their_clients(videos, tmp_path, monkeypatch):
     asked = []
     hub = types.SimpleNamespace(dataset_download=lambda name: asked.append(name) or str(videos))
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    assert prepare("kaggle:owner/mirror", tmp_path / "k", count=2, progress=False).shape[0] == 2 and asked == ["owner/mirror"]
+    assert prepare("kaggle:owner/mirror", tmp_path / "k", count=2, progress=False).shape[
+        0
+    ] == 2 and asked == ["owner/mirror"]
 
     class Api:
         def list_repo_files(self, repository, repo_type):
@@ -49,9 +56,15 @@ def test_published_datasets_come_through_their_clients(videos, tmp_path, monkeyp
         np.save(path, np.zeros((2, 3)))
         return str(path)
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api, hf_hub_download=download))
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=Api, hf_hub_download=download)
+    )
     table = prepare("hf:owner/features", tmp_path / "h", suffixes=(".npy",), progress=False)
-    assert set(table.file) == {"a.npy", "b.npy"} and table.new.all() and asked[-1] == ("owner/features", "dataset")
+    assert (
+        set(table.file) == {"a.npy", "b.npy"}
+        and table.new.all()
+        and asked[-1] == ("owner/features", "dataset")
+    )
 
 
 def test_an_origin_that_cannot_be_reached_says_so(tmp_path, monkeypatch):

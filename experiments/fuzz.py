@@ -1,0 +1,285 @@
+"""Every reader of files against hostile input: each must return, or raise a `TalError` that names the file; nothing in a file is executed.
+
+    pip install 'efficient-tal[fuzz]'
+    python experiments/fuzz.py --seconds 60                 # all readers, coverage-guided (atheris), one after another
+    python experiments/fuzz.py --only annotations --seconds 600
+
+Prints, and writes to `--out`, how many inputs each reader saw and what was found. Inputs begin as files that the library itself writes.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY
+
+
+def _annotations():
+    entry = {
+        "subset": "training",
+        "duration": 9.5,
+        "fps": 30.0,
+        "annotations": [{"segment": [0.5, 2.0], "label": "walk", "label_id": 3}],
+    }
+    text = json.dumps({"version": "1", "database": {"a": entry, "b": entry | {"subset": "test"}}})
+    table = "video-name,t-start,t-end,action-label,video-duration,temporal-region-label,fps\na,0.5,2,walk,9.5,Action,30\n"
+    return [text.encode(), table.encode(), gzip.compress(text.encode())]
+
+
+def _saved(save):
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _features_h5():
+    import h5py
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f.h5"
+        with h5py.File(path, "w") as file:
+            file["features"] = np.ones((4, 3), np.float32)
+        return [path.read_bytes()]
+
+
+def _features_pt():
+    import torch
+
+    return [
+        _saved(lambda buffer: torch.save(content, buffer))
+        for content in (torch.ones(4, 3), {"feats": torch.ones(4, 3)})
+    ]
+
+
+def _checkpoints():
+    from tal_lib import models
+    from tal_lib.data import FeatureSpec
+    from tal_lib.training import Trained, save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = models.build("window_cnn", input_dim=3, num_classes=2, width=4)
+        trained = Trained(
+            model, ("x", "y"), FeatureSpec(stride_s=1.0, window_s=1.0, streams={"one": 3}), None
+        )
+        return [save_model(Path(folder) / "m.pt", trained).read_bytes()]
+
+
+def _grids():
+    return [
+        (REPOSITORY / "notebooks" / "sweeps" / name).read_bytes()
+        for name in ("quick.yaml", "inference_cost_gpu.yaml")
+    ]
+
+
+def _read_grid(path):
+    from tal_lib.sweeps import plan
+
+    for name in (
+        "01_data.ipynb",
+        "02_train_evaluate.ipynb",
+        "03_inference_cost.ipynb",
+    ):  # what the first inputs name lies where they say
+        if not (path.parent.parent / name).exists():
+            shutil.copy(REPOSITORY / "notebooks" / name, path.parent.parent)
+    plan(path)
+
+
+def _read_benchmark(path):
+    """A folder of videos: the spec of its features."""
+    from tal_lib.data.videos import read_spec
+
+    read_spec(path.parent, {"stride_s": 1.0, "window_s": 1.0, "streams": {"one": 3}})
+
+
+def _reader(module, name, *arguments):
+    def read(path):
+        import importlib
+
+        getattr(importlib.import_module(module), name)(path, *arguments)
+
+    return read
+
+
+_FEATURES = "tal_lib.data.features"
+_ONES = np.ones((4, 3), np.float32)
+# name: (file's name, how it is read, the first inputs)
+READERS = {
+    "annotations": ("a.json", _reader("tal_lib.data.annotations", "read_annotations"), _annotations),
+    "annotations_gz": (
+        "a.json.gz",
+        _reader("tal_lib.data.annotations", "read_annotations"),
+        lambda: _annotations()[2:],
+    ),
+    "features_npy": (
+        "f.npy",
+        _reader(_FEATURES, "read_feature_file", 3),
+        lambda: [_saved(lambda buffer: np.save(buffer, _ONES))],
+    ),
+    "features_npz": (
+        "f.npz",
+        _reader(_FEATURES, "read_feature_file", 3),
+        lambda: [_saved(lambda buffer: np.savez(buffer, feats=_ONES))],
+    ),
+    "features_pt": ("f.pt", _reader(_FEATURES, "read_feature_file", 3), _features_pt),
+    "features_h5": ("f.h5", _reader(_FEATURES, "read_feature_file", 3), _features_h5),
+    "features_csv": (
+        "f.csv",
+        _reader(_FEATURES, "read_feature_file", 3),
+        lambda: [pd.DataFrame(_ONES).to_csv(index=False).encode()],
+    ),
+    "feature_spec": (
+        "spec.json",
+        _read_benchmark,
+        lambda: [json.dumps({"stride_s": 1.0, "window_s": 1.0, "streams": {"one": 3}}).encode()],
+    ),
+    "detections": (
+        "d.json",
+        _reader("tal_lib.evaluation.detections", "read_detections"),
+        lambda: [
+            json.dumps(
+                {
+                    "version": "1",
+                    "results": {"a": [{"label": "walk", "score": 0.5, "segment": [0.5, 2.0]}]},
+                    "external_data": {},
+                }
+            ).encode()
+        ],
+    ),
+    "class_scores": (
+        "s.json",
+        _reader("tal_lib.evaluation.class_scores", "read_class_scores", ("x", "y")),
+        lambda: [
+            json.dumps(
+                {"results": {"a": [0.5, 0.5], "b": [{"label": "x", "score": 1.0}]}, "class": ["x", "y"]}
+            ).encode()
+        ],
+    ),
+    "class_scores_pickle": (
+        "s.pkl",
+        _reader("tal_lib.evaluation.class_scores", "read_class_scores", ("x", "y")),
+        lambda: [pickle.dumps({"a": np.ones(2, np.float32)}, protocol) for protocol in (0, 2, 4)],
+    ),
+    "grids": ("sweeps/g.yaml", _read_grid, _grids),
+    "ledgers": (
+        "l.jsonl",
+        _reader("tal_lib.sweeps.ledger", "read_ledger"),
+        lambda: [b'{"id": "a", "tables": {}}\n{"id": "b"}\n'],
+    ),
+    "clusters": (
+        "c.yaml",
+        _reader("tal_lib.sweeps.cluster", "read_description"),
+        lambda: [b"{jobs: 2, gpu: true, cores: 4}\n"],
+    ),
+    "checkpoints": ("m.pt", _reader("tal_lib.training", "load_model"), _checkpoints),
+}
+
+
+def try_reader(name: str, data: bytes, folder: Path) -> None:
+    """One input: returns if the reader does, or if it refuses it as it should; anything else goes through."""
+    file, read, _ = READERS[name]
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    try:
+        read(path)
+    except TalError as error:
+        assert str(folder) in str(error), f"the error does not name the file: {error}"
+
+
+def _fuzz(name, seconds, folder):
+    """In a process of its own: libFuzzer does not come back."""
+    import atheris
+
+    with atheris.instrument_imports(include=["tal_lib"]):
+        import tal_lib.data.annotations
+        import tal_lib.data.features
+        import tal_lib.data.videos
+        import tal_lib.evaluation.class_scores
+        import tal_lib.evaluation.detections
+        import tal_lib.sweeps.cluster
+        import tal_lib.sweeps.grid
+        import tal_lib.sweeps.ledger
+        import tal_lib.training  # noqa: F401
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(READERS[name][2]()):
+        (corpus / str(number)).write_bytes(seed)
+    scratch = Path("/dev/shm") if Path("/dev/shm").is_dir() else folder
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        options = [
+            f"-max_total_time={seconds}",
+            f"-artifact_prefix={folder}/",
+            "-timeout=60",
+            "-rss_limit_mb=8000",
+        ]
+        atheris.Setup([sys.argv[0], str(corpus), *options], lambda data: try_reader(name, data, Path(place)))
+        atheris.Fuzz()
+
+
+def main():
+    """Fuzz the readers one after another, each for so many seconds; exit code 1 if anything was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=30, help="each reader")
+    parser.add_argument("--only", choices=READERS, help="one reader")
+    parser.add_argument("--out", help="CSV")
+    parser.add_argument("--in-process", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.in_process:
+        return _fuzz(arguments.only, arguments.seconds, Path(arguments.in_process))
+    rows = []
+    for name in [arguments.only] if arguments.only else READERS:
+        with tempfile.TemporaryDirectory(prefix="tal-fuzz-") as folder:
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    __file__,
+                    "--only",
+                    name,
+                    "--seconds",
+                    str(arguments.seconds),
+                    "--in-process",
+                    folder,
+                ],
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
+        counts = [int(number) for number in re.findall(r"^#(\d+)", done.stderr, re.MULTILINE)]
+        found = [
+            line
+            for line in done.stderr.splitlines()
+            if "Uncaught Python exception" in line or "ERROR: libFuzzer" in line
+        ]
+        rows.append(
+            {
+                "reader": name,
+                "seconds": arguments.seconds,
+                "inputs": max(counts, default=0),
+                "found": len(found),
+            }
+        )
+        print(rows[-1], flush=True)
+        if done.returncode or found:
+            print("\n".join([*done.stdout.splitlines()[-25:], *done.stderr.splitlines()[-12:]]), flush=True)
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    print(f"{table.inputs.sum():,} inputs, {table.found.sum()} found")
+    if arguments.out:
+        table.to_csv(arguments.out, index=False)
+    return int(table.found.sum() > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

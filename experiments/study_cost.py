@@ -1,0 +1,94 @@
+"""What a data-efficiency study on ActivityNet would cost, from MACs counted here and the training speed measured here.
+
+    python experiments/study_cost.py [--preset paper] [--gmacs-per-second 1000]
+
+A training step is taken as three forward passes (forward, and twice that backward), as many as the recipe has epochs. CPU hours: at the
+MACs a second that each model reached in training on HAPT (results/training_step.csv; models without a row there: the median). GPU hours:
+at a speed that you state, because none was measured.
+"""
+
+import argparse
+
+import pandas as pd
+
+from tal_lib import models
+from tal_lib.cost import count_macs
+from tal_lib.data import shape_of
+from tal_lib.files import REPOSITORY
+from tal_lib.training import recipe_for
+
+MODELS = [
+    "local_global",
+    "actionformer",
+    "tridet",
+    "temporalmaxer",
+    "afsd",
+    "gaf",
+    "tadtr",
+    "action_mamba",
+    "bilstm",
+    "window_cnn",
+    "bsn",
+    "bmn",
+    "prn",
+    "tcanet",
+    "ssn",
+    "stale",
+]
+TRAIN, TEST, STEPS = 10_024, 4_926, 192  # recordings of ActivityNet v1.3, and steps after resizing
+FRACTIONS, SEEDS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), 5
+
+
+def measured_speed() -> pd.Series:
+    """GMACs a second of one CPU thread in training on HAPT, a model: three forward passes a step of two crops of 576 steps."""
+    steps = pd.read_csv(REPOSITORY / "results" / "training_step.csv")
+    steps = steps[steps.preset == "compact"].groupby("model").steps_per_s.median()
+    shape = shape_of("hapt")
+    forward = {
+        name: count_macs(
+            models.build(name, input_dim=shape.input_dim, num_classes=shape.num_classes), shape.input_dim, 576
+        )[0]
+        for name in steps.index
+    }
+    return steps * 3 * 2 * pd.Series(forward) / 1e9
+
+
+def main():
+    """Print the table and its sums."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--gmacs-per-second", type=float, default=1000, help="that a GPU reaches in training")
+    arguments = parser.parse_args()
+    shape, speed, rows = shape_of("activitynet"), measured_speed(), []
+    for name in MODELS:
+        model = models.build(
+            name, input_dim=shape.input_dim, num_classes=shape.num_classes, preset=arguments.preset
+        )
+        gmacs = count_macs(model, shape.input_dim, STEPS)[0] / 1e9
+        recipe = recipe_for(name, arguments.preset)
+        passes = SEEDS * sum(3 * recipe.epochs * TRAIN * share + TEST for share in FRACTIONS)
+        rows.append(
+            {
+                "model": name,
+                "GMACs": round(gmacs, 2),
+                "epochs": recipe.epochs,
+                "PMACs": passes * gmacs / 1e6,
+                "CPU core hours": passes * gmacs / speed.get(name, speed.median()) / 3600,
+                "GPU hours": passes * gmacs / arguments.gmacs_per_second / 3600,
+                "weights GB": len(FRACTIONS) * SEEDS * sum(p.numel() * 4 for p in model.parameters()) / 1e9,
+            }
+        )
+    table = pd.DataFrame(rows)
+    print(table.round(1).to_string(index=False))
+    print(
+        f"\n{len(MODELS)} models × {len(FRACTIONS)} fractions × {SEEDS} seeds = {len(MODELS) * len(FRACTIONS) * SEEDS} cells of "
+        f"{shape.input_dim} columns, {shape.num_classes} classes, {STEPS} steps, preset {arguments.preset}"
+    )
+    print(table[["PMACs", "CPU core hours", "GPU hours", "weights GB"]].sum().round(0).to_string())
+    print(
+        f"median speed in training on one CPU thread: {speed.median():.0f} GMAC/s; GPU hours at {arguments.gmacs_per_second:g} GMAC/s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What a sweep adds to the work itself, and what a second job brings.
+
+    python experiments/sweep_overhead.py --models window_cnn local_global actionformer
+
+Bare: the library's calls that 02_train_evaluate.ipynb makes (subset, fit, detect, propose, evaluate, write), one training after another in
+one process that has imported everything. Cells: the same trainings as a sweep on warm kernels, each with its rendered notebook, pictures
+included. Both with one CPU thread; the sweep once with one job and once with two. On a machine that does nothing else.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib import sweeps
+from tal_lib.files import REPOSITORY, write_text
+from tal_lib.process.environment import child_environment
+
+
+def bare(benchmark: str, models: list[str], fraction: float, seeds: list[int]) -> float:
+    """Seconds of the bare calls."""
+    from tal_lib import evaluation
+    from tal_lib import models as zoo
+    from tal_lib.data import limited_subset, load_benchmark
+    from tal_lib.training import detect_all, fit, propose_all, recipe_for, seed_everything
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            for seed in seeds:
+                data = load_benchmark(benchmark)
+                recordings = limited_subset(data, fraction, seed)
+                seed_everything(seed)
+                detector = zoo.build(model, input_dim=data.feature_spec.dim, num_classes=len(data.classes))
+                fit(detector, data, recordings, recipe_for(model), seed, folder)
+                detections = detect_all(detector, data, data.recordings("test"))
+                truth = data.annotations("test")
+                evaluation.average_precision(truth, detections, data.tious)
+                evaluation.mean_average_precision(truth, detections, data.tious)
+                evaluation.average_recall(truth, propose_all(detector, data, data.recordings("test")))
+                evaluation.write_detections(Path(folder) / "detections.json", detections)
+    return time.perf_counter() - started
+
+
+def sweep(grid: Path, jobs: int, folder: Path) -> float:
+    """Seconds of the sweep, from call to return; the starting of warm processes is in it."""
+    started = time.perf_counter()
+    result = sweeps.run(
+        grid, jobs=jobs, results=folder / f"results{jobs}", runs=folder / f"runs{jobs}", progress=False
+    )
+    if not result.complete:
+        raise SystemExit(f"cells failed: {result.failed}")
+    return time.perf_counter() - started
+
+
+def main():
+    """Print seconds a cell, the overhead, and what the second job brings."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--benchmark", default="hapt")
+    parser.add_argument("--models", nargs="+", default=["window_cnn", "local_global", "actionformer"])
+    parser.add_argument("--fraction", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--out", help="CSV")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare:
+        print(bare(arguments.benchmark, arguments.models, arguments.fraction, arguments.seeds))
+        return
+    rows = []
+    for model in arguments.models:  # one after another, so that bare and sweep see the same machine
+        given = [
+            sys.executable,
+            __file__,
+            "--bare",
+            "--benchmark",
+            arguments.benchmark,
+            "--models",
+            model,
+            "--fraction",
+            str(arguments.fraction),
+            "--seeds",
+            *map(str, arguments.seeds),
+        ]
+        plain = float(
+            subprocess.run(given, env=child_environment(1), capture_output=True, text=True, check=True).stdout
+        )
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            block = {
+                "notebook": str(REPOSITORY / "notebooks" / "02_train_evaluate.ipynb"),
+                "grid": {"seed": arguments.seeds},
+                "parameters": {
+                    "benchmark": arguments.benchmark,
+                    "model": model,
+                    "fraction": arguments.fraction,
+                },
+            }
+            grid = write_text(folder / "overhead.yaml", json.dumps({"cells": [block]}))
+            one, two = sweep(grid, 1, folder), sweep(grid, 2, folder)
+        cells = len(arguments.seeds)
+        rows.append(
+            {
+                "model": model,
+                "cells": cells,
+                "bare_s": plain / cells,
+                "one_job_s": one / cells,
+                "two_jobs_s": two / cells,
+                "overhead": one / plain - 1,
+                "second_job": one / two,
+            }
+        )
+        print(
+            {
+                name: round(value, 3) if isinstance(value, float) else value
+                for name, value in rows[-1].items()
+            },
+            flush=True,
+        )
+    table = pd.DataFrame(rows)
+    total = table[["bare_s", "one_job_s", "two_jobs_s"]].mul(table.cells, axis=0).sum()
+    print(table.round(3).to_string(index=False))
+    print(
+        f"all: overhead {total.one_job_s / total.bare_s - 1:.1%}, two jobs {total.one_job_s / total.two_jobs_s:.2f} times one"
+    )
+    if arguments.out:
+        table.to_csv(arguments.out, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`tal data`: list, fetch and check benchmarks, write data-limited subsets."""
+
+from tal_lib.cli import video
+from tal_lib.errors import TalError
+
+
+def add_commands(commands) -> None:
+    """Add the subcommands to `tal`."""
+    data = commands.add_parser("data", help="list, fetch and check benchmarks; write data-limited subsets")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("list", help="the benchmarks and whether their files are here")
+    one.set_defaults(run=_data_list)
+    one = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
+    one.add_argument("name")
+    one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    one.set_defaults(run=_data_fetch)
+    check = actions.add_parser("check", help="what is missing or broken, recording by recording")
+    check.add_argument("name")
+    check.set_defaults(run=_data_check)
+    subset = actions.add_parser("subset", help="write a data-limited annotation file")
+    subset.add_argument("name")
+    subset.add_argument("--fraction", type=float, required=True, help="share of the training recordings, 0–1")
+    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument("--out", default=".", help="folder (default: here)")
+    subset.set_defaults(run=_data_subset)
+    for one in actions.choices.values():
+        one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+    video.add_data_actions(actions)
+
+
+def _data_list(arguments):
+    from tal_lib.data import list_benchmarks
+
+    print(list_benchmarks(arguments.root).to_string(index=False))
+
+
+def _data_fetch(arguments):
+    from pathlib import Path
+
+    from tal_lib.data import hapt
+    from tal_lib.files import data_root
+
+    if arguments.name != "hapt":
+        raise TalError(
+            f"{arguments.name} cannot be fetched",
+            remedy="Only hapt can; `tal data list` says where others come from.",
+        )
+    print(hapt.fetch(Path(arguments.root) if arguments.root else data_root(), arguments.source))
+
+
+def _data_check(arguments):
+    from tal_lib.data import check_benchmark, load_benchmark
+
+    benchmark = load_benchmark(arguments.name, arguments.root)
+    print(benchmark)
+    problems = check_benchmark(arguments.name, arguments.root)
+    for row in problems.itertuples(index=False):
+        print(f"{row.kind}: {row.recording}: {row.problem}")
+    broken = (problems.kind == "broken").sum()
+    print(f"{len(benchmark.recordings())} recordings, {broken} broken, {len(problems) - broken} remarks")
+    return 1 if broken else 0
+
+
+def _data_subset(arguments):
+    from tal_lib.data import load_benchmark, write_limited_annotations
+
+    benchmark = load_benchmark(arguments.name, arguments.root)
+    print(write_limited_annotations(benchmark, arguments.fraction, arguments.seed, arguments.out))

@@ -1,0 +1,37 @@
+"""`tal export`."""
+
+from tal_lib.errors import TalError
+
+
+def add_commands(commands) -> None:
+    """Add the subcommands to `tal`."""
+    out = commands.add_parser(
+        "export", help="write a trained model as ONNX, pt2 or TorchScript, with all that its outputs mean"
+    )
+    out.add_argument("model", help="its name, as a check")
+    out.add_argument("--checkpoint", required=True, metavar="model.pt", help="written by `tal train`")
+    out.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript"))
+    out.add_argument("--out", required=True, help="folder")
+    out.set_defaults(run=_export)
+
+
+def _export(arguments):
+    import json
+
+    from tal_lib.export import ABOUT, export
+    from tal_lib.training import load_model
+
+    trained = load_model(arguments.checkpoint)
+    if trained.model.spec["name"] != arguments.model:
+        raise TalError(
+            f"it holds {trained.model.spec['name']}, not {arguments.model}",
+            where=arguments.checkpoint,
+            remedy="Name the model that was trained.",
+        )
+    folder = export(trained, arguments.out, arguments.format)
+    about = json.loads((folder / ABOUT).read_text())
+    print(
+        f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; differs from the model by at most "
+        f"{about['largest_difference']:.1e}"
+    )
+    print(folder / about["file"])

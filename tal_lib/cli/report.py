@@ -1,0 +1,41 @@
+"""`tal report` and `tal site`."""
+
+from tal_lib.cli.options import add_folders
+
+
+def add_commands(commands) -> None:
+    """Add the subcommands to `tal`."""
+    report = commands.add_parser(
+        "report", help="rebuild tables, figures and rendered notebooks from the ledger"
+    )
+    report.add_argument(
+        "--figures", default=None, help="folder of the figures (default: figures, or RESULTS/figures)"
+    )
+    report.add_argument("--no-notebooks", action="store_true", help="tables and figures only")
+    report.set_defaults(run=_report)
+    site = commands.add_parser(
+        "site", help="build a static site, which works offline, from the rendered notebooks"
+    )
+    site.add_argument("--out", default="build/site", help="folder of the site (default: build/site)")
+    site.set_defaults(run=_site)
+    add_folders(report)
+
+
+def _report(arguments):
+    from pathlib import Path
+
+    from tal_lib.reports.report import report
+
+    own = Path(arguments.results) == Path("results")
+    figures = arguments.figures or ("figures" if own else str(Path(arguments.results) / "figures"))
+    done = report(arguments.results, figures, arguments.runs, render=not arguments.no_notebooks)
+    print(f"{len(done.tables)} tables   {Path(arguments.results).resolve()}")
+    print(f"{len(done.figures)} figures  {Path(figures).resolve()}")
+    for page in done.notebooks:
+        print(f"page       {page.resolve()}")
+
+
+def _site(arguments):
+    from tal_lib.reports import site
+
+    print(f"{len(written := site.build(arguments.out))} pages; open {written[0]}")

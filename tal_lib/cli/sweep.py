@@ -1,0 +1,125 @@
+"""`tal sweep` and `tal verify`."""
+
+from tal_lib.cli.options import add_folders, only
+
+
+def add_commands(commands) -> None:
+    """Add the subcommands to `tal`."""
+    sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
+    sweep.add_argument("grid", metavar="GRID.yaml")
+    sweep.add_argument("--jobs", type=int, default=1, help="cells at a time (default 1)")
+    sweep.add_argument("--threads", type=int, default=1, help="CPU threads of a cell (default 1)")
+    sweep.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="tcp://HOST:PORT of a Dask scheduler, local:N workers, or slurm:CONFIG.yaml",
+    )
+    sweep.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="MINUTES",
+        help="stop longer cells (default: the grid's, or 12 hours)",
+    )
+    sweep.add_argument(
+        "--memory-limit",
+        type=float,
+        metavar="GB",
+        help="memory that a cell may take (default: what there is)",
+    )
+    sweep.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only cells with this parameter value",
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="list the cells and whether they are done")
+    sweep.add_argument("--again", action="store_true", help="run finished cells again")
+    sweep.set_defaults(run=_sweep)
+    add_folders(sweep)
+
+    again = commands.add_parser(
+        "verify", help="run a random sample of the committed cells again: do their numbers hold?"
+    )
+    again.add_argument(
+        "results", nargs="?", default="results", help="folder of the ledgers (default: results)"
+    )
+    again.add_argument("--sample", type=int, default=3, help="how many cells (default 3)")
+    again.add_argument("--seed", type=int, default=None, help="of the draw (default: another one each time)")
+    again.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.02,
+        help="how far means may be off (default 0.02: 2 points of mAP)",
+    )
+    again.add_argument(
+        "--longest",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="draw from cells that took at most so long",
+    )
+    again.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only cells with this parameter value",
+    )
+    again.set_defaults(run=_verify)
+
+
+def _sweep(arguments):
+    from tal_lib import sweeps
+
+    chosen = only(arguments)
+    if arguments.dry_run:
+        cells = sweeps.plan(arguments.grid, chosen)
+        done = {record["id"] for record in sweeps.ledgers(arguments.results)}
+        for cell in cells:
+            print(
+                f"{cell.id}  {'done' if cell.id in done else 'to do'}  {cell.notebook.stem}  {cell.label()}"
+            )
+        print(f"{len(cells)} cells, {sum(cell.id not in done for cell in cells)} to do")
+        return 0
+    result = sweeps.run(
+        arguments.grid,
+        jobs=arguments.jobs,
+        threads=arguments.threads,
+        cluster=arguments.cluster,
+        resume=not arguments.again,
+        results=arguments.results,
+        runs=arguments.runs,
+        only=chosen,
+        time_limit=arguments.time_limit and 60 * arguments.time_limit,
+        memory_limit=arguments.memory_limit and int(1e9 * arguments.memory_limit),
+    )
+    print(
+        f"{len(result.cells)} cells: {result.done_before} were done, {result.done_now} done now, {len(result.failed)} failed"
+    )
+    print(f"ledger  {result.ledger}")
+    for cell, reason in result.failed.items():
+        print(
+            f"failed  {cell}: {reason}\n        notebook with the traceback: {result.runs / (cell + '.failed')}"
+        )
+    if result.failed:
+        print("The same command tries the failed cells again.")
+    return 1 if result.failed else 0
+
+
+def _verify(arguments):
+    from tal_lib import sweeps
+
+    held = []
+    for one in sweeps.verify(
+        arguments.results,
+        arguments.sample,
+        arguments.seed,
+        arguments.tolerance,
+        arguments.longest,
+        only(arguments),
+    ):
+        held.append(one.holds)
+        print(one, flush=True)
+    print(f"{sum(held)} of {len(held)} cells hold")
+    return 0 if all(held) else 1

@@ -1,0 +1,210 @@
+"""The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
+
+from tal_lib.errors import TalError
+
+
+def add_data_actions(data_actions) -> None:
+    """Add what gets videos to `tal data`."""
+    prepare = data_actions.add_parser(
+        "prepare", help="get a seeded subset of a dataset's files: Kaggle, Hugging Face hub or a folder"
+    )
+    prepare.add_argument("origin", metavar="ORIGIN", help="kaggle:OWNER/NAME, hf:OWNER/NAME, or a folder")
+    prepare.add_argument("--out", required=True, help="folder")
+    prepare.add_argument("--count", type=int, default=None, metavar="N", help="how many (default: all)")
+    prepare.add_argument("--seed", type=int, default=0, help="of the draw")
+    prepare.add_argument(
+        "--kind",
+        nargs="+",
+        default=None,
+        metavar=".SUFFIX",
+        help="of the files (default: videos; .npy for features)",
+    )
+    prepare.set_defaults(run=_prepare)
+    render = data_actions.add_parser(
+        "render", help="draw and encode videos of simple actions, with annotations"
+    )
+    render.add_argument("--out", required=True, help="folder")
+    render.add_argument("--train", type=int, default=40)
+    render.add_argument("--test", type=int, default=8)
+    render.add_argument("--seconds", type=float, default=40.0, help="of each video")
+    render.add_argument("--seed", type=int, default=0)
+    render.set_defaults(run=_render)
+
+
+def add_commands(commands) -> None:
+    """Add the subcommands to `tal`."""
+    extract = commands.add_parser("extract", help="features of a video, or of all videos of a folder")
+    extract.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER")
+    extract.add_argument(
+        "--backbone",
+        default="hog-hof",
+        help="hog-hof (no download), resnet50, clip-vit-b32, inception_resnet_v2, "
+        "dinov2-small, or transformers:WHERE, clip:WHERE",
+    )
+    extract.add_argument(
+        "--fps", type=float, default=16.0, help="frames a second that are looked at (default: 16)"
+    )
+    extract.add_argument("--window", type=int, default=16, help="frames that a step sees (default: 16)")
+    extract.add_argument("--stride", type=int, default=8, help="frames between steps (default: 8)")
+    extract.add_argument("--workers", type=int, default=1, help="videos at once")
+    extract.add_argument("--again", action="store_true", help="make features again that are there")
+    extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
+    extract.set_defaults(run=_extract)
+
+    detect = commands.add_parser(
+        "detect", help="the actions of one video: table, JSON, timeline, and the video with them drawn in"
+    )
+    detect.add_argument("video", metavar="VIDEO")
+    detect.add_argument("--draw", action="store_true", help="write the video with its detections too")
+    detect.add_argument("--out", default="detections", help="folder (default: detections)")
+    detect.set_defaults(run=_detect)
+
+    serve = commands.add_parser(
+        "serve", help="a page that shows a camera, a file or a stream with its current action"
+    )
+    serve.add_argument(
+        "source", metavar="SOURCE", help="a file, a camera (0, /dev/video0) or a URL (rtsp://…)"
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument(
+        "--token", default=None, help="that viewers must give; needed where others can reach the page"
+    )
+    serve.add_argument(
+        "--delay", type=float, default=1.5, help="seconds between what happens and its answer (default: 1.5)"
+    )
+    serve.add_argument("--once", action="store_true", help="play a file once instead of over and over")
+    serve.set_defaults(run=_serve)
+    for one in (detect, serve):
+        one.add_argument(
+            "--model",
+            required=True,
+            metavar="model.pt",
+            help="a checkpoint, or the folder of an exported model",
+        )
+        one.add_argument(
+            "--backbone", default=None, help="of the model's features (default: told by their streams)"
+        )
+        one.add_argument(
+            "--window", type=int, default=16, help="frames that a step of them sees (default: 16)"
+        )
+        one.add_argument(
+            "--threshold",
+            type=float,
+            default=0.25,
+            help="score from which an action is shown (default: 0.25)",
+        )
+
+
+def _prepare(arguments):
+    from tal_lib.video.frames import SUFFIXES
+    from tal_lib.video.prepare import prepare
+
+    kinds = tuple(arguments.kind) if arguments.kind else SUFFIXES
+    table = prepare(
+        arguments.origin, arguments.out, count=arguments.count, seed=arguments.seed, suffixes=kinds
+    )
+    return _summary(table, "file", arguments.out)
+
+
+def _render(arguments):
+    from tal_lib.video.rendered import render
+
+    print(render(arguments.out, arguments.train, arguments.test, arguments.seconds, arguments.seed))
+
+
+def _extract(arguments):
+    from pathlib import Path
+
+    from tal_lib.video.extract import Sampling, extract
+    from tal_lib.video.frames import videos_in
+
+    paths = [path for one in arguments.videos for path in videos_in(Path(one))]
+    sampling = Sampling(arguments.fps, arguments.window, arguments.stride)
+    table = extract(
+        paths, arguments.out, arguments.backbone, sampling, workers=arguments.workers, again=arguments.again
+    )
+    return _summary(table, "video", arguments.out)
+
+
+def _summary(table, name, out):
+    for row in table[table.problem != ""].itertuples():
+        print(f"{getattr(row, name)}: {row.problem}")
+    failed = int(((table.problem != "") & ~table.new).sum())
+    new = int(table.new.sum())
+    print(f"{len(table)} {name}s: {new} new, {len(table) - new - failed} were there, {failed} failed   {out}")
+    return 1 if failed else 0
+
+
+def _ready(arguments):
+    from tal_lib.video import backbone
+    from tal_lib.video.detect import ready
+
+    return ready(arguments.model), backbone(arguments.backbone) if arguments.backbone else None
+
+
+def _detect(arguments):
+    from tal_lib.video.detect import detect, write_all
+
+    chosen, extractor = _ready(arguments)
+    table, reader = detect(arguments.video, chosen, extractor, arguments.window)
+    strong = table[table.score >= arguments.threshold].sort_values("start")
+    print(
+        strong[["start", "end", "label", "score"]].round(2).to_string(index=False)
+        if len(strong)
+        else "no action found"
+    )
+    if reader.problem:
+        print(f"{arguments.video}: {reader.problem}")
+    written = write_all(
+        arguments.video,
+        table,
+        reader,
+        chosen.classes,
+        arguments.out,
+        draw=arguments.draw,
+        threshold=arguments.threshold,
+    )
+    print("\n".join(map(str, written)))
+
+
+def _serve(arguments):
+    from pathlib import Path
+
+    from tal_lib.video.live import LiveDetector
+    from tal_lib.video.server import make_server
+    from tal_lib.video.source import is_live
+    from tal_lib.video.stream import Stream
+
+    chosen, extractor = _ready(arguments)
+    if not is_live(arguments.source) and not Path(arguments.source).is_file():
+        raise TalError(
+            "file not found", where=arguments.source, remedy="Give a file, a camera's number or a URL."
+        )
+    detector = LiveDetector(
+        chosen.model,
+        chosen.classes,
+        chosen.spec,
+        extractor=extractor,
+        window=arguments.window,
+        delay_s=arguments.delay,
+        threshold=arguments.threshold,
+    )
+    stream = Stream(arguments.source, detector, loop=not arguments.once)
+    server = make_server(stream, host=arguments.host, port=arguments.port, token=arguments.token)
+    stream.start()
+    print(
+        f"watch at http://{arguments.host}:{server.effective_port}/"
+        + (f"?token={arguments.token}" if arguments.token else "")
+        + "  (Ctrl-C ends)",
+        flush=True,
+    )
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stream.stop()
+        server.close()

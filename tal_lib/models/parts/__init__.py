@@ -1,0 +1,1 @@
+"""What several detectors share: layers, pyramid, heads, assignment, losses, post-processing."""

@@ -1,0 +1,144 @@
+"""Which pyramid points answer for which segment."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tal_lib.models.parts.conv import ceil_div
+from tal_lib.models.parts.losses import sigmoid_focal
+from tal_lib.segments import interval_iou
+
+
+@dataclass(frozen=True)
+class Points:
+    """Pyramid points, all levels end to end: position and stride in steps, and the level's regression range."""
+
+    position: Tensor  # (P,)
+    stride: Tensor  # (P,)
+    low: Tensor  # (P,)
+    high: Tensor  # (P,)
+    first: Tensor  # (P,) row at which its level begins
+    level_sizes: tuple[int, ...]
+
+
+def pyramid_points(steps: int, ranges: tuple[tuple[float, float], ...], device=None) -> Points:
+    """Points of a pyramid over `steps` steps, one level a range, strides 1, 2, 4, …"""
+    sizes, parts, first = [], [], 0
+    for level, (low, high) in enumerate(ranges):
+        stride = 2**level
+        size = ceil_div(steps, stride)
+        sizes.append(size)
+        position = torch.arange(size, device=device, dtype=torch.float32) * stride
+        parts.append(
+            torch.stack(
+                [position, *(torch.full_like(position, value) for value in (stride, low, high, first))]
+            )
+        )
+        first = first + size
+    position, stride, low, high, first = torch.cat(parts, dim=1)
+    return Points(position, stride, low, high, first.long(), tuple(sizes))
+
+
+def centre_assignment(
+    points: Points, segments: Tensor, labels: Tensor, num_classes: int, radius: float = 1.5
+):
+    """Targets of every point by centre sampling and level ranges.
+
+    A point is positive for a segment if it lies within `radius` strides of its centre and inside it, and the larger
+    distance to its ends is in the level's range. Of several segments the shortest wins.
+
+    Args:
+        segments: (N, 2) in steps; labels: (N,).
+
+    Returns:
+        classes (P, K) multi-hot, segments (P, 2) in steps (NaN-free; meaningful where positive), positive (P,) bool.
+
+    Source: Tian et al., FCOS (ICCV 2019); ActionFormer (ECCV 2022), section 3.3.
+    """
+    count = len(points.position)
+    classes = points.position.new_zeros(count, num_classes)
+    if len(segments) == 0:
+        return (
+            classes,
+            points.position.new_zeros(count, 2),
+            torch.zeros(count, dtype=torch.bool, device=classes.device),
+        )
+    t, stride = points.position[:, None], points.stride[:, None]
+    start, end = segments[:, 0], segments[:, 1]
+    centre = (start + end) / 2
+    near = (
+        torch.minimum(
+            t - torch.maximum(centre - radius * stride, start),
+            torch.minimum(centre + radius * stride, end) - t,
+        )
+        > 0
+    )
+    far = torch.maximum(t - start, end - t)
+    fits = near & (far >= points.low[:, None]) & (far < points.high[:, None])
+    lengths = torch.where(fits, end - start, torch.inf)
+    shortest, which = lengths.min(dim=1)
+    positive = shortest.isfinite()
+    equally_short = fits & (lengths <= shortest[:, None] + 1e-3)
+    onehot = torch.nn.functional.one_hot(labels, num_classes).to(classes)
+    classes = (equally_short.to(classes) @ onehot).clamp(max=1)
+    return classes, segments[which], positive
+
+
+def simota_assignment(
+    points: Points,
+    segments: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    predicted: Tensor,
+    valid: Tensor,
+    *,
+    radius: float = 1.5,
+    iou_weight: float = 2.0,
+    class_weight: float = 1.0,
+    top: int = 10,
+):
+    """Targets by cost: each segment takes the k points near its centre that predict it at the least cost.
+
+    Cost of a point for a segment: `class_weight` · focal loss of its class scores − `iou_weight` · log tIoU. k is the sum of the
+    segment's `top` largest tIoUs, at least 1. A point that several segments want goes to the cheapest.
+
+    Args:
+        logits: (P, K); predicted: (P, 2) in steps; valid: (P,) bool. No gradient flows.
+
+    Returns:
+        as `centre_assignment`.
+
+    Source: Ge et al., OTA (CVPR 2021) in the simplified form of YOLOX (2021).
+    """
+    classes = logits.new_zeros(logits.shape)
+    positive = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    if len(segments) == 0:
+        return classes, logits.new_zeros(len(logits), 2), positive
+    t, stride = points.position[:, None], points.stride[:, None]
+    start, end = segments[:, 0], segments[:, 1]
+    centre = (start + end) / 2
+    near = (
+        torch.minimum(
+            t - torch.maximum(centre - radius * stride, start),
+            torch.minimum(centre + radius * stride, end) - t,
+        )
+        > 0
+    )
+    near = near & valid[:, None]
+    overlap = interval_iou(predicted[:, None].detach(), segments[None])  # (P, N)
+    onehot = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
+    # focal loss of all classes against "this class only": the loss against none, with one entry exchanged
+    against, none = (sigmoid_focal(logits.detach(), torch.full_like(logits, value)) for value in (1.0, 0.0))
+    class_cost = none.sum(1, keepdim=True) + (against - none) @ onehot.T
+    cost = class_weight * class_cost - iou_weight * overlap.clamp(min=1e-8).log()
+    cost = torch.where(near, cost, torch.inf)
+    wanted = (
+        torch.where(near, overlap, 0).topk(min(top, len(overlap)), dim=0).values.sum(0).int().clamp(min=1)
+    )
+    rank = cost.argsort(dim=0).argsort(dim=0)
+    taken = near & (rank < wanted)
+    cheapest, which = torch.where(taken, cost, torch.inf).min(1)
+    positive = cheapest.isfinite()
+    classes[positive] = onehot[which[positive]]
+    return classes, segments[which], positive

@@ -1,0 +1,101 @@
+"""Norms, small networks and residual branches that several models share; tensors are steps-first, x_BTC (see conv.py)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.parts.conv import TemporalConv, exporting
+
+
+def mlp(x: Tensor, grow: nn.Linear, shrink: nn.Linear) -> Tensor:
+    """Linear → GELU → linear over (B, T, C). Without a gradient it goes through the steps in parts: the wide middle is never whole."""
+    if torch.is_grad_enabled() or exporting() or x.shape[1] <= 1536:
+        return shrink(gelu(grow(x)))
+    return torch.cat([shrink(gelu(grow(part))) for part in x.split(1152, 1)], 1)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor that nobody else needs: in place where no gradient is, which spares the widest tensor of a block a copy."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+class MaskedGroupNorm(nn.Module):
+    """Group norm over the valid steps and the channels of a group; (B, T, C) → same."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        groups = lambda t: (
+            t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(x.shape[-1] // self.groups, -1)
+        )  # noqa: E731
+        if keep is None:
+            x = x - groups(x.mean(1, keepdim=True))
+            variance = groups((x * x).mean(1, keepdim=True))
+        else:
+            count = keep.sum(1, keepdim=True).clamp(min=1)
+            x = x - groups((x * keep).sum(1, keepdim=True) / count)
+            variance = groups((x * x * keep).sum(1, keepdim=True) / count)
+        return torch.addcmul(self.bias, x, torch.rsqrt(variance + self.eps) * self.weight)
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each recording to mean 0 and variance 1 over its valid steps, then a learned scale and shift; (B, T, C) → same.
+
+    What all steps of a recording share, such as how a sensor is worn, goes. Source: Ulyanov et al., Instance Normalization (2016).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        if keep is None:
+            x = x - x.mean(1, keepdim=True)
+            variance = (x * x).mean(1, keepdim=True)
+        else:
+            count = keep.sum(1, keepdim=True).clamp(min=1)
+            x = x - (x * keep).sum(1, keepdim=True) / count
+            variance = (x * x * keep).sum(1, keepdim=True) / count
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return (
+            torch.addcmul(self.bias, x, scale) if torch.is_grad_enabled() else x.mul_(scale).add_(self.bias)
+        )  # x is its own by now
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution without bias → norm → ReLU. norm: `layer`, over the channels of a step, or `instance`, over the steps of a recording."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False, norm: str = "layer"
+    ):
+        super().__init__()
+        self.conv = TemporalConv(inputs, outputs, kernel, bias=bias)
+        self.norm = nn.LayerNorm(outputs) if norm == "layer" else InstanceNorm(outputs)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
+        x = self.conv(x, keep, sizes)
+        return (self.norm(x, keep) if isinstance(self.norm, InstanceNorm) else self.norm(x)).relu_()
+
+
+class DropPath(nn.Module):
+    """A residual branch with a learnable scale a channel and stochastic depth a recording ("affine drop path").
+
+    Source: ActionFormer (ECCV 2022); scale from Touvron et al., CaiT (ICCV 2021).
+    """
+
+    def __init__(self, channels: int, rate: float = 0.0, scale: float = 1e-4):
+        super().__init__()
+        self.rate = rate
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + scale · branch."""
+        scale = self.scale
+        if self.training and self.rate > 0:
+            keep = 1 - self.rate
+            scale = scale * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep) / keep
+        return torch.addcmul(x, scale, branch)

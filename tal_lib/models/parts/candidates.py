@@ -1,0 +1,95 @@
+"""From a network's candidates to detections: post-processing, and the candidates of several streams in one list."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tal_lib.errors import TalError
+from tal_lib.segments import interval_iou, nms, soft_nms
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcess:
+    """From candidates to detections."""
+
+    score_threshold: float = 0.001  # candidates below are ignored
+    max_candidates: int = 2000  # kept a pyramid level (or a recording) before NMS
+    min_steps: float = 0.05  # shorter candidates are dropped
+    nms: str = "soft"  # soft, hard or none
+    nms_sigma: float = 0.5  # of soft-NMS
+    nms_tiou: float = 0.5  # of hard NMS
+    min_score: float = 0.001  # after suppression
+    max_detections: int = 200  # kept a recording
+    voting_tiou: float = 0.7  # 0: no voting
+
+    def __post_init__(self):
+        if self.nms not in ("soft", "hard", "none"):
+            raise TalError(f"unknown nms {self.nms!r}", remedy="Choose soft, hard or none.")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Scored segments of one recording before suppression; time in steps."""
+
+    segments: Tensor  # (N, 2)
+    scores: Tensor  # (N,)
+    labels: Tensor  # (N,) class indices
+
+
+def suppress(found: Candidates, post: PostProcess):
+    """Drop too short and too weak candidates, then NMS; numpy (segments, scores, labels), best first."""
+    good = (found.segments[:, 1] - found.segments[:, 0] > post.min_steps) & (
+        found.scores > post.score_threshold
+    )
+    segments, scores, labels = (
+        part[good].float().cpu().numpy() if part.is_floating_point() else part[good].cpu().numpy()
+        for part in (found.segments, found.scores, found.labels)
+    )
+    if post.nms == "none":
+        order = scores.argsort()[::-1][: post.max_detections]
+        return segments[order], scores[order], labels[order]
+    shared = {
+        "min_score": post.min_score,
+        "max_detections": post.max_detections,
+        "voting_tiou": post.voting_tiou,
+    }
+    if post.nms == "soft":
+        return soft_nms(segments, scores, labels, sigma=post.nms_sigma, **shared)
+    return nms(segments, scores, labels, tiou_threshold=post.nms_tiou, **shared)
+
+
+STRONGEST = 300  # candidates of a class and stream that take part in the support rule
+
+
+def combine_streams(found: list[list[Candidates]], shares: list[float]) -> list[Candidates]:
+    """Candidates of several streams (stream → recording) in one list a recording, scored by the support rule."""
+    return [_supported(streams, shares) for streams in zip(*found)]
+
+
+def _supported(streams, shares):
+    parts = []
+    streams = [_strongest(one) for one in streams]
+    for own, share in zip(streams, shares):
+        if not share:  # a stream without weight has nothing to propose either
+            continue
+        scores = share * own.scores
+        for other, weight in zip(streams, shares):
+            if other is not own and len(own.scores) and len(other.scores):
+                overlap = interval_iou(own.segments[:, None], other.segments[None])
+                same = own.labels[:, None] == other.labels[None]
+                scores = scores + weight * (overlap * same * other.scores).amax(1)
+        parts.append(Candidates(own.segments, scores, own.labels))
+    return Candidates(
+        *(torch.cat([getattr(one, name) for one in parts]) for name in ("segments", "scores", "labels"))
+    )
+
+
+def _strongest(found):
+    """The best candidates of each class."""
+    order = found.scores.argsort(descending=True)
+    order = order[found.labels[order].argsort(stable=True)]
+    labels = found.labels[order]
+    first = torch.searchsorted(labels, labels)  # rank in the class: distance to the class's first row
+    kept = order[torch.arange(len(order), device=order.device) - first < STRONGEST]
+    return Candidates(found.segments[kept], found.scores[kept], found.labels[kept])

@@ -1,0 +1,150 @@
+"""What every model is: a network, a loss, and a way from outputs to detections."""
+
+from dataclasses import dataclass, field, fields, replace
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.data.tables import empty_detections
+from tal_lib.errors import TalError
+from tal_lib.models.parts.candidates import Candidates, PostProcess, combine_streams, suppress
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Options that every model has."""
+
+    post: PostProcess = field(default_factory=PostProcess)
+
+
+def override(config, **values):
+    """A copy of a config with named fields replaced, those of its `post` too; unknown names are refused."""
+    own = {f.name for f in fields(config)}
+    post = {f.name for f in fields(config.post)}
+    unknown = sorted(set(values) - own - post)
+    if unknown:
+        raise TalError(
+            f"{type(config).__name__} has no option {unknown[0]!r}",
+            remedy=f"Options: {', '.join(sorted(own | post))}.",
+        )
+    changed = replace(config.post, **{name: value for name, value in values.items() if name in post})
+    return replace(
+        config, **({"post": changed} | {name: value for name, value in values.items() if name in own})
+    )
+
+
+class Detector(nn.Module):
+    """Base of all models. A subclass gives `forward`, `loss` and `candidates`.
+
+    `forward(features (B, D, T), mask (B, T) or None)` returns a tuple of tensors and is the network alone: what is
+    counted, timed and exported. A mask of None says that every step is valid.
+    """
+
+    separate_classifier = (
+        False  # whether its proposals are classified by a stage that is not the published model's
+    )
+    unordered: tuple[
+        tuple[int, ...], ...
+    ] = ()  # outputs (B, P, …) that list proposals, in any order: segments, scores, …
+
+    def __init__(self, config: DetectorConfig, input_dim: int, num_classes: int):
+        super().__init__()
+        self.config = config
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+        self.spec: dict = {}  # name, preset, … as given to build(); enough to build it again
+        self.class_names: tuple[str, ...] = ()  # of its outputs, once known
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        """Training losses by name; the one called `total` is minimised."""
+        raise NotImplementedError
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Candidates of each recording from the network's outputs and the mask (B, T)."""
+        raise NotImplementedError
+
+    def combined_candidates(
+        self, members: "list[Detector]", outputs: list[tuple[Tensor, ...]], weights: list[float], mask: Tensor
+    ) -> list[Candidates]:
+        """Candidates of several trained models of this kind, one a stream, by their outputs and weights (which sum to one)."""
+
+        return combine_streams(
+            [member.candidates(one, mask) for member, one in zip(members, outputs)], weights
+        )
+
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Proposals of each recording, all of one class: here the candidates, whatever their class."""
+        return [replace(one, labels=torch.zeros_like(one.labels)) for one in self.candidates(outputs, mask)]
+
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        """Tell the model what its classes are called. One that reads names takes others, and another number of them, at any time."""
+        self.class_names = tuple(names)
+
+    @property
+    def deployed(self) -> "Detector":
+        """What is kept after training: the model itself, or the student of a pair."""
+        return self
+
+    def run(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The network on a batch, telling it the classes' names, and when nothing is padded."""
+        if batch.features.shape[1] != self.input_dim:
+            raise TalError(
+                f"features have {batch.features.shape[1]} columns, the model takes {self.input_dim}",
+                where=f"recording {batch.recordings[0]}",
+                remedy="Build the model with input_dim of the benchmark's feature_spec.",
+            )
+        self.name_classes(batch.classes)
+        kind = next(
+            (one.dtype for one in self.parameters()), torch.float32
+        )  # a model in bfloat16 takes and gives float32 here
+        return in_float32(self(batch.features.to(kind), None if batch.full else batch.mask))
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> list[pd.DataFrame]:
+        """One detections table (`recording, start, end, label, score`; seconds, best first) a recording.
+
+        Runs in evaluation mode: network, decoding and NMS.
+        """
+        found = self._in_evaluation_mode(lambda: self.candidates(self.run(batch), batch.mask))
+        return [self._table(batch, index, one, self.config.post) for index, one in enumerate(found)]
+
+    @torch.no_grad()
+    def propose(self, batch: Batch, count: int = 100) -> list[pd.DataFrame]:
+        """One proposals table (`recording, start, end, score`; at most `count`, best first) a recording: what AR@AN is measured on."""
+        post = replace(self.config.post, max_detections=count)
+        found = self._in_evaluation_mode(lambda: self.class_agnostic(self.run(batch), batch.mask))
+        return [self._table(batch, index, one, post).drop(columns="label") for index, one in enumerate(found)]
+
+    def _in_evaluation_mode(self, call):
+        training = self.training
+        self.eval()
+        try:
+            return call()
+        finally:
+            self.train(training)
+
+    def _table(self, batch, index, found, post):
+        segments, scores, labels = suppress(found, post)
+        if not len(scores):
+            return empty_detections()
+        seconds = batch.to_seconds(index, torch.from_numpy(segments)).numpy().astype(float)
+        table = pd.DataFrame(
+            {
+                "recording": batch.recordings[index],
+                "start": seconds[:, 0],
+                "end": seconds[:, 1],
+                "label": [batch.classes[label] for label in labels],
+                "score": scores.astype(float),
+            }
+        )
+        return table[table.end > table.start].reset_index(drop=True)
+
+
+def in_float32(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Outputs of a network in lower precision as float32; indices and masks as they are."""
+    return tuple(output.float() if output.is_floating_point() else output for output in outputs)

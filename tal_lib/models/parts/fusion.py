@@ -1,0 +1,82 @@
+"""Late fusion: one trained model a stream, their scores averaged before suppression.
+
+Models of one kind whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. Of the others, every
+candidate of every stream with some weight is kept, and its score is the weighted mean of the streams' support for it: that of its own
+stream is its score, that of another the best of score × tIoU among the other's candidates of its class.
+
+Source of averaging outputs before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
+"""
+
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
+from tal_lib.models.parts.candidates import Candidates, combine_streams
+from tal_lib.models.parts.detector import Detector
+
+
+class LateFusion(Detector):
+    """Several trained detectors of one kind, each on its own columns.
+
+    Args:
+        members: stream name → model; columns: stream name → slice of the features; weights: stream name → weight (equal if None).
+
+    forward: the members' outputs, one after the other.
+    """
+
+    def __init__(
+        self, members: dict[str, Detector], columns: dict[str, slice], weights: dict[str, float] | None = None
+    ):
+        first = next(iter(members.values()))
+        super().__init__(first.config, max(one.stop for one in columns.values()), first.num_classes)
+        weights = checked_weights(weights, members)
+        if len({type(member) for member in members.values()}) > 1:
+            raise TalError(
+                "late fusion takes models of one kind", remedy="Train the same model on every stream."
+            )
+        self.members = nn.ModuleDict(members)
+        self.columns, self.weights = columns, weights
+
+    def name_classes(self, names: tuple[str, ...]) -> None:
+        super().name_classes(names)
+        for member in self.members.values():
+            member.name_classes(names)
+            self.num_classes = member.num_classes
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        every = [member(features[:, self.columns[name]], mask) for name, member in self.members.items()]
+        return tuple(output for one in every for output in one)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        raise TalError("late fusion has nothing to learn", remedy="Train its members, each on its stream.")
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        each, shares = self._apart(outputs)
+        members = list(self.members.values())
+        return members[0].combined_candidates(members, each, shares, mask)
+
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        each, shares = self._apart(outputs)
+        return combine_streams(
+            [member.class_agnostic(one, mask) for member, one in zip(self.members.values(), each)], shares
+        )
+
+    def _apart(self, outputs):
+        """Each member's outputs, and the members' shares of the score."""
+        count, total = len(outputs) // len(self.members), sum(self.weights.values())
+        return (
+            [outputs[i : i + count] for i in range(0, len(outputs), count)],
+            [self.weights[name] / total for name in self.members],
+        )
+
+
+def checked_weights(weights: dict[str, float] | None, streams) -> dict[str, float]:
+    """The weights of the streams, equal if none are given; TalError unless each has one, none is negative and some is positive."""
+    weights = weights or dict.fromkeys(streams, 1.0)
+    numbers = all(isinstance(weight, int | float) for weight in weights.values())
+    if not numbers or set(weights) != set(streams) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise TalError(
+            f"weights {weights} for the streams {', '.join(streams)}",
+            remedy="Give each stream a weight of at least 0.",
+        )
+    return weights

@@ -1,0 +1,288 @@
+"""Propose first, classify after: what the models of the proposal family share.
+
+Recordings are cut into overlapping windows of a fixed number of steps; a model finds class-agnostic proposals in each; the segment
+classifier says what they are. A window proposes only what lies inside it, and learns overlaps with the whole segment, so a segment
+cut by a window's end scores low there and high in the window that holds it: windows overlap by the longest proposal.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
+from tal_lib.models.parts.candidates import Candidates
+from tal_lib.models.parts.conv import ceil_div, exporting, masked, to_keep
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.sampling import proposal_grid
+from tal_lib.models.parts.segment_classifier import SegmentClassifier, class_targets, classification_loss
+from tal_lib.segments import interval_iou
+
+WINDOWS_AT_ONCE = 16  # at inference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalConfig(DetectorConfig):
+    """Options of every model that proposes first."""
+
+    window: int = 128  # steps
+    overlap: int = 64  # of neighbouring windows, steps
+    max_duration: int = 64  # of a proposal, steps
+    proposals: int = 100  # a window
+    classifier_width: int = 512
+
+    def __post_init__(self):
+        if not 0 <= self.overlap < self.window or not 0 < self.max_duration <= self.window:
+            raise TalError(
+                f"window={self.window}, overlap={self.overlap}, max_duration={self.max_duration}",
+                remedy="Keep overlap < window and max_duration <= window.",
+            )
+
+
+# windows
+
+
+def window_starts(steps: int, window: int, overlap: int, device=None) -> Tensor:
+    """First steps (W,) of the windows that cover a recording; the last one may reach beyond its end."""
+    stride = window - overlap
+    return torch.arange(max(1, ceil_div(steps - overlap, stride)), device=device) * stride
+
+
+def cut(x: Tensor, starts: Tensor, window: int, overlap: int) -> Tensor:
+    """(B, T, C) → windows (B · W, window, C), zero beyond the end."""
+    return (
+        F.pad(x, (0, 0, 0, window))
+        .unfold(1, window, window - overlap)[:, : starts.shape[0]]
+        .flatten(0, 1)
+        .transpose(1, 2)
+    )
+
+
+def join(windows: Tensor, starts: Tensor, steps: int) -> Tensor:
+    """Windows (B · W, window, C) → (B, T, C); where they overlap, their mean."""
+    count, window = len(starts), windows.shape[1]
+    at = (starts[:, None] + torch.arange(window, device=windows.device)).flatten()
+    total = windows.new_zeros(len(windows) // count, int(starts[-1]) + window, windows.shape[2])
+    total = total.index_add(1, at, windows.reshape(-1, count * window, windows.shape[2]))
+    times = windows.new_zeros(total.shape[1]).index_add(0, at, windows.new_ones(len(at)))
+    return (total / times[:, None])[:, :steps]
+
+
+# targets
+
+
+def region_targets(regions: Tensor, steps: int) -> Tensor:
+    """Share of each step [t − 0.5, t + 0.5] that lies in a region: (M, 2) → (T,), the largest of all regions."""
+    if not len(regions):
+        return torch.zeros(steps, device=regions.device)
+    at = torch.arange(steps, device=regions.device)[:, None]
+    inside = torch.minimum(at + 0.5, regions[:, 1]) - torch.maximum(at - 0.5, regions[:, 0])
+    return inside.clamp(0, 1).max(1).values
+
+
+def curve_targets(segments: Tensor, steps: int) -> Tensor:
+    """Start, end and action curves (T, 3) of segments (M, 2) in steps.
+
+    A boundary's region reaches a tenth of the segment to either side, at least one step. Source: BSN (ECCV 2018), section 3.4.
+    """
+    reach = ((segments[:, 1:] - segments[:, :1]) / 10).clamp(min=1)
+    around = lambda at: torch.cat([at - reach, at + reach], 1)  # noqa: E731
+    return torch.stack(
+        [
+            region_targets(around(segments[:, :1]), steps),
+            region_targets(around(segments[:, 1:]), steps),
+            region_targets(segments, steps),
+        ],
+        1,
+    )
+
+
+def overlap_map(segments: Tensor, steps: int, max_duration: int) -> Tensor:
+    """Largest tIoU with any segment (M, 2) of every proposal of the grid, (T, D)."""
+    grid = proposal_grid(steps, max_duration, segments.device)
+    if not len(segments):
+        return torch.zeros(grid.shape[:2], device=segments.device)
+    return interval_iou(grid[:, :, None], segments).amax(2)
+
+
+def moved(segments: Tensor) -> Tensor:
+    """Annotated segments (M, 2) with each end moved by up to a tenth of the length: what a good proposal looks like."""
+    return segments + (torch.rand_like(segments) - 0.5) * 0.2 * (segments[:, 1:] - segments[:, :1])
+
+
+# losses
+
+
+def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy in which positives and negatives weigh the same. Source: BSN, equation 4.
+
+    logits, positive (bool), valid (bool): same shape.
+    """
+    weight = valid.to(logits.dtype)
+    share = ((positive & valid).sum() / weight.sum().clamp(min=1)).clamp(1e-3, 1 - 1e-3)
+    weight = weight * torch.where(positive, 0.5 / share, 0.5 / (1 - share))
+    loss = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+    return (loss * weight).sum() / valid.sum().clamp(min=1)
+
+
+def balanced_by_overlap(
+    loss: Tensor, overlap: Tensor, valid: Tensor, bounds: tuple[float, float] = (0.3, 0.7)
+) -> Tensor:
+    """Mean over low, middle and high overlaps, each weighing the same: the expectation of sampling them 1 : 1 : 1."""
+    bins = torch.bucketize(
+        overlap.contiguous(), torch.tensor(bounds, device=loss.device, dtype=overlap.dtype)
+    )
+    means = [loss[chosen].mean() for bin in range(3) if bool((chosen := valid & (bins == bin)).any())]
+    return torch.stack(means).mean() if means else loss.sum() * 0
+
+
+# from curves to proposals
+
+
+def boundary_candidates(curve: Tensor) -> Tensor:
+    """Steps of a curve (N, T) that are peaks or above half of its maximum. Source: BSN, section 3.3."""
+    left, right = F.pad(curve[:, :-1], (1, 0), value=-1), F.pad(curve[:, 1:], (0, 1), value=-1)
+    return ((curve > left) & (curve > right)) | (curve > 0.5 * curve.amax(1, keepdim=True))
+
+
+def at_ends(curve: Tensor, max_duration: int) -> Tensor:
+    """Value of a curve (N, T) at the end of every proposal of the grid: (N, T, D), zero behind the window."""
+    return F.pad(curve, (0, max_duration)).unfold(1, max_duration + 1, 1)[..., 1:]
+
+
+def best_of_grid(scores: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best allowed proposals of score maps (N, T, D): segments (N, P, 2) in steps of the window, scores (N, P), 0 if too few.
+
+    Only those that no neighbour in the map (start or duration one step off) surpasses: else the many versions of a long segment
+    would take the places of the short ones.
+    """
+    _, steps, max_duration = scores.shape
+    scores = scores * allowed
+    peaks = scores * (scores >= F.max_pool2d(scores.unsqueeze(1), 3, stride=1, padding=1).squeeze(1))
+    best, index = peaks.flatten(1).topk(min(count, steps * max_duration))
+    index = index * (best > 0)  # where too few are allowed: [0, 1], the same wherever the graph runs
+    start = index // max_duration
+    return torch.stack([start, start + 1 + index % max_duration], -1).float(), best
+
+
+def pair_boundaries(start: Tensor, end: Tensor, keep: Tensor, max_duration: int) -> tuple[Tensor, Tensor]:
+    """Score start × end of every proposal, and whether both are candidates and inside: (N, T, D) each.
+
+    Args:
+        start, end: probabilities (N, T); keep: (N, T, 1).
+    """
+    valid = keep[..., 0]
+    start, end = start * valid, end * valid
+    starts, ends = boundary_candidates(start) & (valid > 0), boundary_candidates(end) & (valid > 0)
+    allowed = starts.unsqueeze(2) & (at_ends(ends.to(start.dtype), max_duration) > 0)
+    return start.unsqueeze(2) * at_ends(end, max_duration), allowed
+
+
+class ProposalDetector(Detector):
+    """A subclass creates its layers in `build_network` and gives `windows` and `proposal_loss`.
+
+    forward: whatever `windows` gives, then the classifier's features (B, T, C'), segments (B, P, 2) in steps, proposal scores (B, P)
+    and class logits (B, P, K + 1); P proposals of all windows together.
+    """
+
+    config: ProposalConfig
+    separate_classifier = True
+    unordered = ((-3, -2, -1),)
+
+    def __init__(self, config: ProposalConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        self.build_network()
+        self.classifier = SegmentClassifier(input_dim, config.classifier_width, num_classes)
+
+    def build_network(self) -> None:
+        raise NotImplementedError
+
+    def windows(self, x: Tensor, keep: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Windows (N, T, D) and their masks (N, T, 1) → outputs for the loss, segments (N, P, 2) in steps, scores (N, P)."""
+        raise NotImplementedError
+
+    def proposal_loss(
+        self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses by name, from what `windows` gave and each window's segments (M, 2) in its own steps; keep (N, T)."""
+        raise NotImplementedError
+
+    def starts(self, steps: int, device) -> Tensor:
+        return window_starts(steps, self.config.window, self.config.overlap, device)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        x, keep = features.transpose(1, 2), to_keep(mask, features)
+        outputs, segments, scores = self.propose_in(x, keep)
+        found = self.classifier.features(x, keep)
+        return *outputs, found, segments, scores, self.classifier(found, segments)
+
+    def in_windows(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, T, C) and their mask → windows (B · W, window, C), their masks, and their first steps (W,)."""
+        starts, shape = self.starts(x.shape[1], x.device), (self.config.window, self.config.overlap)
+        inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
+        return cut(masked(x, keep), starts, *shape), cut(inside, starts, *shape), starts
+
+    def propose_in(self, x: Tensor, keep: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
+        windows, masks, starts = self.in_windows(x, keep)
+        if torch.is_grad_enabled() or exporting():
+            outputs, segments, scores = self.windows(windows, masks)
+        else:  # a few at a time, so that memory hardly grows with the length
+            parts = [
+                self.windows(*part)
+                for part in zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE))
+            ]
+            outputs = tuple(map(torch.cat, zip(*(part[0] for part in parts))))
+            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+        segments = segments.detach().unflatten(0, (-1, starts.shape[0])) + starts[:, None, None]
+        return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, starts.shape[0])).flatten(1)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        *own, found, proposals, scores, logits = outputs
+        losses = self.proposal_loss(tuple(own), *self.window_targets(batch))
+        losses |= {"classification": self.class_loss(found, proposals, scores, logits, batch)}
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+
+    def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """Each window's segments (M, 2) in its own steps, and its valid steps (N, T)."""
+        window, starts = self.config.window, self.starts(batch.mask.shape[1], batch.mask.device)
+        inside = lambda one: one[(one[:, 1] > -0.5) & (one[:, 0] < window - 0.5)]  # noqa: E731
+        segments = [inside(one - start) for one in batch.segments for start in starts]
+        return segments, cut(batch.mask[..., None].float(), starts, window, self.config.overlap)[..., 0] > 0
+
+    def class_loss(
+        self, found: Tensor, proposals: Tensor, scores: Tensor, logits: Tensor, batch: Batch
+    ) -> Tensor:
+        """Of the classifier: on the model's proposals and on the annotated segments, a little moved."""
+        every_logit, every_target = [], []
+        for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
+            some = scores[index] > 0
+            every_logit.append(logits[index][some])
+            every_target.append(class_targets(proposals[index][some], segments, labels, self.num_classes))
+            if len(segments):
+                every_logit.append(
+                    self.classifier(found[index : index + 1], moved(segments)[None])[0].float()
+                )
+                every_target.append(labels)
+        return classification_loss(torch.cat(every_logit), torch.cat(every_target))
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        """Every class of every proposal: proposal score × class probability."""
+        *_, segments, scores, logits = outputs
+        found = []
+        for index, valid in enumerate(mask.sum(1).tolist()):
+            chance = scores[index][:, None] * logits[index].softmax(-1)[:, :-1]
+            row, label = (chance > self.config.post.score_threshold).nonzero(as_tuple=True)
+            found.append(Candidates(segments[index][row].clamp(-0.5, valid - 0.5), chance[row, label], label))
+        return found
+
+    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        *_, segments, scores, _ = outputs
+        return [
+            Candidates(
+                segments[i].clamp(-0.5, valid - 0.5), scores[i], torch.zeros_like(scores[i], dtype=torch.long)
+            )
+            for i, valid in enumerate(mask.sum(1).tolist())
+        ]

@@ -1,0 +1,149 @@
+"""Features between the steps: linear interpolation, at chosen positions or for every proposal of a window at once."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tal_lib.models.parts.conv import exporting
+
+
+def sample_linear(values: Tensor, at: Tensor) -> Tensor:
+    """Values at fractional positions, zero beyond the ends.
+
+    Args:
+        values: (..., L, d); at: (..., M) positions in float32, 0 is the first step's centre.
+
+    Returns:
+        (..., M, d), the two neighbours weighed linearly.
+    """
+    length = values.shape[-2]
+    low = at.floor()
+    share = (at - low).unsqueeze(-1)
+    total = 0
+    for index, weight in ((low, 1 - share), (low + 1, share)):
+        inside = ((index >= 0) & (index < length)).unsqueeze(-1)
+        rows = index.clamp(0, length - 1).long().unsqueeze(-1).expand(*at.shape, values.shape[-1])
+        total = total + values.gather(-2, rows) * (weight * inside).to(values.dtype)
+    return total
+
+
+def positions_in(segments: Tensor, points: int, context: float = 0.0) -> Tensor:
+    """Evenly spaced positions (..., points) from end to end of segments (..., 2) widened by `context` lengths on either side."""
+    start, length = segments[..., :1], segments[..., 1:] - segments[..., :1]
+    share = torch.linspace(-context, 1 + context, points, device=segments.device)
+    return start + length * share
+
+
+def sample_segments(x: Tensor, segments: Tensor, points: int, context: float = 0.0) -> Tensor:
+    """Features (B, P, points, C) at evenly spaced positions in segments (B, P, 2), from features (B, T, C)."""
+    at = positions_in(segments, points, context)
+    return sample_linear(x, at.flatten(1)).unflatten(1, at.shape[1:])
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Rows of a table summed with weights, many times over; both directions read, none scatters.
+
+    table (N, C), bags: rows (M, S) and shares (M, S) → (M, C). `back`: the same pairs by row of the table (cells, shares, offsets).
+    """
+
+    @staticmethod
+    def forward(ctx, table, rows, shares, back):
+        ctx.back = back
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares)
+
+    @staticmethod
+    def backward(ctx, grad):
+        cells, shares, offsets = ctx.back
+        return F.embedding_bag(
+            cells, grad.contiguous(), offsets, mode="sum", per_sample_weights=shares.to(grad.dtype)
+        ), *[None] * 3
+
+
+class BoundaryMatching(nn.Module):
+    """Features of every proposal of a window: sampled points, then a weight a point; (B, T, C) → (B, T, D, C').
+
+    The proposal of start t and duration d is the segment [t, t + d], t < T, d in 1 … D; those that end behind the window are zero.
+    It is widened by `context` lengths on either side and sampled at `points` positions; outside the window everything is zero.
+
+    Source: BMN (ICCV 2019), section 4.2, where the samples are a product with a dense (T, points · D · T) matrix and go through a
+    convolution over the points. Interpolation acts on time and the convolution on channels, so they change places here: every step
+    is multiplied by every point's matrix first, and a proposal is a weighted sum of 2 · points rows. That is the same function, and
+    neither the dense matrix nor the (B, C, points, D, T) samples exist.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        steps: int,
+        max_duration: int,
+        points: int = 32,
+        context: float = 0.25,
+    ):
+        super().__init__()
+        self.steps, self.max_duration, self.points = steps, max_duration, points
+        conv = nn.Conv1d(inputs, outputs, points)  # for its initialisation
+        self.weight = nn.Parameter(
+            conv.weight.detach().permute(1, 2, 0).reshape(inputs, points * outputs).contiguous()
+        )
+        self.bias = nn.Parameter(conv.bias.detach().clone())
+        grid = proposal_grid(steps, max_duration)
+        cells = (grid[..., 1] < steps).flatten().nonzero().squeeze(1)
+        at = positions_in(grid.flatten(0, 1)[cells], points, context)  # (cells, points)
+        low = at.floor()
+        index = torch.stack([low, low + 1], -1)
+        share = torch.stack([low + 1 - at, at - low], -1) * ((index >= 0) & (index < steps))
+        rows = (
+            index.clamp(0, steps - 1).long() * points + torch.arange(points)[:, None]
+        )  # in a table (T · points, C')
+        order = rows.flatten().argsort(stable=True)
+        order = order[share.flatten()[order] != 0]
+        counts = rows.flatten()[order].bincount(minlength=steps * points)
+        own = {
+            "cells": cells,
+            "rows": rows.flatten(1),
+            "share": share.flatten(1),
+            "back_cells": order // (2 * points),
+            "back_share": share.flatten()[order],
+            "back_offsets": counts.cumsum(0) - counts,
+        }
+        for name, value in own.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, size = x.shape[0], self.steps * self.points
+        table = (x @ self.weight).reshape(batch * size, -1)
+        if exporting():  # ONNX would loop over the bags, one after the other
+            parts = (
+                table.unflatten(0, (batch, size))[:, row] * share[:, None]
+                for row, share in zip(self.rows.T, self.share.T)
+            )
+            return self._placed(sum(parts) + self.bias)
+        times = torch.arange(batch, device=x.device)[:, None]
+        every = lambda index, step: (index.flatten() + step * times).flatten()  # noqa: E731  (the same for all windows)
+        rows = every(self.rows, size).unflatten(0, (-1, 2 * self.points))
+        share = self.share.to(table.dtype).repeat(batch, 1)
+        if torch.is_grad_enabled() and table.requires_grad:
+            back = (
+                every(self.back_cells, len(self.cells)),
+                self.back_share.repeat(batch),
+                every(self.back_offsets, len(self.back_cells)),
+            )
+            sums = _WeightedSum.apply(table, rows, share, back)
+        else:
+            sums = F.embedding_bag(rows, table, mode="sum", per_sample_weights=share)
+        return self._placed(sums.add_(self.bias).unflatten(0, (batch, -1)))
+
+    def _placed(self, sums):
+        """Proposals inside the window (B, cells, C') at their places in all (B, T, D, C')."""
+        maps = sums.new_zeros(sums.shape[0], self.steps * self.max_duration, sums.shape[-1]).index_copy_(
+            1, self.cells, sums
+        )
+        return maps.unflatten(1, (self.steps, self.max_duration))
+
+
+def proposal_grid(steps: int, max_duration: int, device=None) -> Tensor:
+    """Segments (T, D, 2) in steps: [t, t + d] for t = 0 … T − 1 and d = 1 … D."""
+    start = torch.arange(steps, device=device).float()[:, None].expand(steps, max_duration)
+    return torch.stack([start, start + torch.arange(1, max_duration + 1, device=device)], -1)

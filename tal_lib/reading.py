@@ -1,0 +1,195 @@
+"""Text, JSON and YAML files that people give: read whole, within limits, with one clear error for what is wrong.
+
+Nothing that is read is executed, and nothing is unpacked without a limit: a few megabytes of gzip or YAML can stand for
+gigabytes.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from pathlib import Path
+
+import yaml
+
+from tal_lib.errors import TalError
+
+LARGEST = 2**30  # bytes of text, unpacked: ActivityNet's annotations are 20 MB, its detections 200 MB
+LONGEST_INTEGER = 300  # digits: more do not fit into a float
+MOST_NODES = 200_000  # of a YAML file with its aliases written out
+_CHUNK = 2**20
+
+
+def read_bytes(
+    path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST
+) -> bytes:
+    """The contents of a file, unpacked where its name ends in `.gz`.
+
+    Args:
+        what: what the file is, for the message; remedy: what to do where it is missing.
+        largest: bytes that it may have once it is unpacked.
+
+    Raises:
+        TalError: missing, a folder, unreadable, damaged, or larger than `largest`.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise TalError(
+                f"is a folder, not {_a(what)}", where=path, remedy=remedy or "Give the path of the file."
+            )
+        if path.suffix != ".gz" and path.stat().st_size > largest:
+            raise _too_large(path, what, largest)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            parts, size = [], 0
+            while part := file.read(_CHUNK):
+                size += len(part)
+                if size > largest:
+                    raise _too_large(path, what, largest)
+                parts.append(part)
+    except FileNotFoundError:
+        raise TalError(f"{what} not found", where=path, remedy=remedy or "Check the path.") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, TalError):
+            raise
+        raise TalError(
+            f"cannot be read ({error})", where=path, remedy="Copy or download the file again."
+        ) from None
+    return b"".join(parts)
+
+
+def read_text(
+    path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST
+) -> str:
+    """A UTF-8 file as text, without a byte-order mark; arguments and errors as of `read_bytes`."""
+    raw = read_bytes(path, what=what, remedy=remedy, largest=largest)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TalError(
+            f"{what} is not UTF-8 text ({error.reason} at byte {error.start:,})",
+            where=path,
+            remedy="Save it as UTF-8.",
+        ) from None
+
+
+def read_json(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST):
+    """The value of a JSON file. A name that stands twice in one object is an error; so is an integer that no float can hold."""
+    return parse_json(read_text(path, what=what, remedy=remedy, largest=largest), where=path)
+
+
+def parse_json(text: str, *, where: object):
+    """The value of JSON text; `where` names its file in the error."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
+    except _Repeated as error:
+        raise TalError(
+            f"{_short(error.args[0])} is listed twice", where=where, remedy="Keep one entry for each name."
+        ) from None
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise TalError(
+            f"not valid JSON ({problem})",
+            where=where,
+            remedy="The file may be truncated; copy or write it again.",
+        ) from None
+
+
+def read_yaml(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = 16 * 2**20):
+    """The value of a YAML file; `1e-3` is a number, as people mean it, and aliases cannot grow without limit."""
+    return parse_yaml(read_text(path, what=what, remedy=remedy, largest=largest), where=path)
+
+
+def parse_yaml(text: str, *, where: object = None):
+    """The value of YAML text; `where` names its file in the error."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _size(node, {}) > MOST_NODES:
+                raise TalError(
+                    f"stands for more than {MOST_NODES:,} values",
+                    where=where,
+                    remedy="Write out fewer, without nested aliases.",
+                )
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        if isinstance(error, TalError):
+            raise
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise TalError(
+            f"not valid YAML ({problem})", where=where, remedy="Check its quotes, colons and indents."
+        ) from None
+
+
+class _Repeated(Exception):
+    """A name that stands twice in one JSON object."""
+
+
+def _unique(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Repeated(key)
+            seen.add(key)
+    return result
+
+
+def _integer(text):
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(text):,} digits")
+    return int(text)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats."""
+
+    def construct_yaml_int(self, node):
+        if len(node.value) > LONGEST_INTEGER:
+            raise ValueError(f"an integer of {len(node.value):,} digits")
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _size(node, known):
+    """Values that a YAML node stands for, its aliases written out."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MOST_NODES + 1  # of a node inside itself
+    if isinstance(node, yaml.MappingNode):
+        size = 1 + sum(_size(key, known) + _size(value, known) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        size = 1 + sum(_size(value, known) for value in node.value)
+    else:
+        size = 1
+    known[id(node)] = size
+    return size
+
+
+def _too_large(path, what, largest):
+    return TalError(
+        f"{what} holds more than {largest / 2**20:,.0f} MiB"
+        + (" unpacked" if Path(path).suffix == ".gz" else ""),
+        where=path,
+        remedy="Check that it is the right file.",
+    )
+
+
+def _a(what):
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+
+
+def _short(value, length=80):
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,142 @@
+"""Non-maximum suppression of 1-D segments: hard, soft, and score-weighted voting; every class at once.
+
+`tal_lib.evaluation` offers these too; they live here because post-processing is part of a detector.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Temporal IoU of segments a (..., 2) and b (..., 2), broadcast; 0 where the union is empty."""
+    inter = np.asarray(np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0]))  # of one pair too
+    np.maximum(inter, 0, out=inter)
+    union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def soft_nms(
+    segments, scores, labels=None, *, sigma=0.5, min_score=0.001, max_detections=200, voting_tiou=0.0
+):
+    """Gaussian soft-NMS (Bodla et al., ICCV 2017) in 1-D, each class on its own.
+
+    Repeatedly keeps the best candidate and multiplies the others' scores by `exp(-tIoU² / sigma)`; a candidate
+    whose score falls below `min_score` is dropped.
+
+    Args:
+        segments: (N, 2) starts and ends; scores: (N,); labels: (N,) class indices, one class if None.
+        max_detections: kept per class, and then over all classes.
+        voting_tiou: if above 0, replace each kept segment by the score-weighted mean of all candidates of its class
+            whose tIoU with it reaches this (ActionFormer's segment voting).
+
+    Returns:
+        (segments (M, 2), scores (M,), labels (M,)), best first.
+    """
+    decay = lambda overlap: np.exp(-overlap * overlap / sigma)  # noqa: E731
+    return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
+
+
+def nms(
+    segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0
+):
+    """Hard NMS: as `soft_nms`, but a candidate that overlaps a kept one by `tiou_threshold` or more is dropped."""
+    decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)  # noqa: E731
+    return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
+
+
+def _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou):
+    segments = np.asarray(segments, dtype=np.float32).reshape(-1, 2)
+    scores = np.asarray(scores, dtype=np.float32).reshape(-1)
+    labels = np.zeros(len(scores), dtype=np.int64) if labels is None else np.asarray(labels).reshape(-1)
+    alive = scores > min_score
+    segments, scores, labels = segments[alive], scores[alive], labels[alive]
+    if not len(scores):
+        return segments, scores, labels
+
+    order = np.lexsort((-scores, labels))  # by class, best first
+    segments, scores, labels = segments[order], scores[order], labels[order]
+    classes, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    kept = [np.empty(0, dtype=np.int64)]
+    kept_scores = [np.empty(0, dtype=np.float32)]
+    # classes of like size share a padded table, so that no small class pays for a large one
+    for group in np.array_split(np.argsort(counts), max(1, len(counts) // 8)):
+        rows, values = _suppress_padded(
+            segments, scores, first[group], counts[group], decay, min_score, max_detections
+        )
+        kept.append(rows)
+        kept_scores.append(values)
+    kept, kept_scores = np.concatenate(kept), np.concatenate(kept_scores)
+    best = np.argsort(-kept_scores, kind="stable")[:max_detections]
+    kept, kept_scores = kept[best], kept_scores[best]
+    result = segments[kept]
+    if voting_tiou > 0:
+        result = _vote(
+            result, labels[kept], segments, scores, zip(classes, first, first + counts), voting_tiou
+        )
+    return result, kept_scores, labels[kept]
+
+
+def _suppress_padded(segments, scores, first, counts, decay, min_score, max_detections):
+    """Greedy suppression in several classes side by side; rows kept and their decayed scores."""
+    width = int(counts.max())
+    index = np.minimum(first[:, None] + np.arange(width), len(scores) - 1)  # (K, N)
+    live = np.where(np.arange(width) < counts[:, None], scores[index], -1.0).astype(np.float32)
+    boxes = segments[index]  # (K, N, 2)
+    classes = np.arange(len(first))
+    # a table of all pairs is the faster way while it is small
+    table = (
+        decay(tiou(boxes[:, :, None], boxes[:, None])).astype(np.float32)
+        if len(first) * width**2 <= 400_000
+        else None
+    )
+    kept, values, count, weakest = [], [], 0, 0.0
+    for _ in range(min(width, max_detections)):
+        best = live.argmax(1)
+        score = live[classes, best]
+        # a class's kept scores only fall: below the weakest of enough kept ones it has nothing more to give
+        going = (score > min_score) & (score >= weakest)
+        if not going.any():
+            break
+        if not going.all():
+            classes, best, score = classes[going], best[going], score[going]
+            live, boxes, index = live[going], boxes[going], index[going]
+            table = None if table is None else table[going]
+            classes = np.arange(len(best))
+        kept.append(index[classes, best])
+        values.append(score)
+        count += len(score)
+        if count >= max_detections:
+            weakest = np.partition(np.concatenate(values), -max_detections)[-max_detections]
+        factor = (
+            table[classes, best] if table is not None else decay(tiou(boxes, boxes[classes, best][:, None]))
+        )
+        live *= factor
+        live[classes, best] = -1.0
+        np.copyto(live, -1.0, where=live <= min_score)
+    if not kept:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    return np.concatenate(kept), np.concatenate(values)
+
+
+def _vote(kept, kept_labels, segments, scores, classes, threshold):
+    """Score-weighted means; `classes` are (label, first, end) of the rows of each."""
+    result = kept.copy()
+    for label, first, end in classes:
+        mine = np.flatnonzero(kept_labels == label)
+        if len(mine):
+            pool = slice(first, end)
+            weights = tiou(kept[mine, None], segments[None, pool])
+            weights = np.where(weights >= threshold, scores[pool], 0)
+            total = weights.sum(1, keepdims=True)
+            result[mine] = np.where(
+                total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[mine]
+            )
+    return result
+
+
+def interval_iou(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """tIoU of segments a and b (..., 2), element by element."""
+    inter = (torch.minimum(a[..., 1], b[..., 1]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
+    union = (a[..., 1] - a[..., 0]).clamp(min=0) + (b[..., 1] - b[..., 0]).clamp(min=0) - inter
+    return inter / union.clamp(min=eps)

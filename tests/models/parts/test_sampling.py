@@ -1,0 +1,86 @@
+"""Boundary matching against the published form: a dense sampling matrix, then a convolution over the points."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tal_lib.files import REPOSITORY
+from tal_lib.models.parts.sampling import BoundaryMatching, positions_in, proposal_grid, sample_segments
+from tal_lib.process.environment import child_environment
+
+
+def dense_matrix(steps, max_duration, points, context):
+    """The published sampling matrix (T, T, D, points): weight of each step in each sample, filled entry by entry."""
+    matrix = torch.zeros(steps, steps, max_duration, points, dtype=torch.double)
+    for start in range(steps):
+        for duration in range(1, max_duration + 1):
+            if start + duration >= steps:
+                continue
+            for point in range(points):
+                at = start - context * duration + (1 + 2 * context) * duration * point / max(1, points - 1)
+                for step in range(steps):
+                    matrix[step, start, duration - 1, point] = max(0.0, 1 - abs(at - step))
+    return matrix
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    steps=st.integers(2, 12),
+    max_duration=st.integers(1, 9),
+    points=st.integers(2, 6),
+    context=st.sampled_from([0.0, 0.25, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_boundary_matching_is_the_dense_matrix_and_a_convolution(steps, max_duration, points, context, seed):
+    torch.manual_seed(seed)
+    max_duration = min(max_duration, steps)
+    layer = BoundaryMatching(3, 4, steps=steps, max_duration=max_duration, points=points, context=context)
+    x = torch.randn(2, steps, 3, requires_grad=True)
+    matrix = dense_matrix(steps, max_duration, points, context).float()
+    samples = torch.einsum("btc,tsdn->bsdnc", x, matrix)
+    valid = (proposal_grid(steps, max_duration)[..., 1] < steps)[None, ..., None]
+    want = (
+        torch.einsum("bsdnc,cnh->bsdh", samples, layer.weight.unflatten(1, (points, 4))) + layer.bias
+    ) * valid
+    got = layer(x)
+    torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
+    names = [x, layer.weight, layer.bias]
+    ours, theirs = (torch.autograd.grad(y.square().sum(), names, allow_unused=True) for y in (got, want))
+    for mine, other in zip(ours, theirs):
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), want, atol=2e-5, rtol=1e-4)
+
+
+def test_boundary_matching_needs_a_third_of_the_memory_at_most():
+    peaks = {}
+    for form in ("published", "here"):
+        job = json.dumps([form, 64, 48, False])
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "experiments" / "boundary_matching.py", job],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=child_environment(1, keep_freed=False),
+        )
+        peaks[form] = json.loads(done.stdout.splitlines()[-1])["peak_memory_mb"]
+    assert peaks["here"] < peaks["published"] / 3, peaks
+
+
+def test_positions_run_from_end_to_end():
+    segments = torch.tensor([[2.0, 6.0]])
+    assert positions_in(segments, 5).tolist() == [[2, 3, 4, 5, 6]]
+    assert positions_in(segments, 3, context=0.5).tolist() == [[0, 4, 8]]
+
+
+def test_segments_are_sampled_between_steps():
+    x = torch.arange(10.0)[None, :, None]
+    assert sample_segments(x, torch.tensor([[[2.0, 3.0]]]), 3)[0, 0, :, 0].tolist() == pytest.approx(
+        [2, 2.5, 3]
+    )
+    assert sample_segments(x, torch.tensor([[[-2.0, -1.0]]]), 2).abs().sum() == 0
