@@ -19,16 +19,16 @@ def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def soft_nms(
     segments, scores, labels=None, *, sigma=0.5, min_score=0.001, max_detections=200, voting_tiou=0.0
 ):
-    """Gaussian soft-NMS (Bodla et al., ICCV 2017) in 1-D, each class on its own.
+    """Gaussian soft-NMS (Bodla et al., ICCV 2017) in 1-D, each class separately.
 
-    Repeatedly keeps the best candidate and multiplies the others' scores by `exp(-tIoU² / sigma)`; a candidate
-    whose score falls below `min_score` is dropped.
+    Repeatedly keeps the best candidate and multiplies the scores of the others by `exp(-tIoU² / sigma)`. A
+    candidate whose score falls below `min_score` is dropped.
 
     Args:
         segments: (N, 2) starts and ends; scores: (N,); labels: (N,) class indices, one class if None.
         max_detections: kept per class, and then over all classes.
-        voting_tiou: if above 0, replace each kept segment by the score-weighted mean of all candidates of its class
-            whose tIoU with it reaches this (ActionFormer's segment voting).
+        voting_tiou: if above 0, each kept segment becomes the score-weighted mean of all candidates of its
+            class with at least this tIoU (ActionFormer's segment voting).
 
     Returns:
         (segments (M, 2), scores (M,), labels (M,)), best first.
@@ -40,7 +40,7 @@ def soft_nms(
 def nms(
     segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0
 ):
-    """Hard NMS: as `soft_nms`, but a candidate that overlaps a kept one by `tiou_threshold` or more is dropped."""
+    """Hard NMS: as `soft_nms`, but drops a candidate that overlaps a kept one by `tiou_threshold` or more."""
     decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)  # noqa: E731
     return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
 
@@ -123,14 +123,14 @@ def _vote(kept, kept_labels, segments, scores, classes, threshold):
     """Score-weighted means; `classes` are (label, first, end) of the rows of each."""
     result = kept.copy()
     for label, first, end in classes:
-        mine = np.flatnonzero(kept_labels == label)
-        if len(mine):
+        members = np.flatnonzero(kept_labels == label)
+        if len(members):
             pool = slice(first, end)
-            weights = tiou(kept[mine, None], segments[None, pool])
+            weights = tiou(kept[members, None], segments[None, pool])
             weights = np.where(weights >= threshold, scores[pool], 0)
             total = weights.sum(1, keepdims=True)
-            result[mine] = np.where(
-                total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[mine]
+            result[members] = np.where(
+                total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[members]
             )
     return result
 

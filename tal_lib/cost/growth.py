@@ -21,9 +21,9 @@ class Growth:
 
 
 def growth(lengths, costs, first: int = FIRST) -> Growth:
-    """Least squares on the logarithms of cost and length, over lengths of `first` steps and more; the interval is Student's.
+    """Exponent of a power law, fitted by least squares on the logarithms of cost and length.
 
-    With fewer than three such points, or a cost that is not positive, everything is NaN.
+    Only lengths of at least `first` steps count. The interval is Student's t.
     """
     lengths, costs = np.asarray(lengths, float), np.asarray(costs, float)
     kept = (lengths >= first) & np.isfinite(costs)
@@ -36,20 +36,24 @@ def growth(lengths, costs, first: int = FIRST) -> Growth:
 
 
 def growth_table(cost: pd.DataFrame, columns: dict[str, str], by: str = "model") -> pd.DataFrame:
-    """A row a model and cost: `<by>, cost, exponent, low, high, points`. columns: column of `cost` → what it is called."""
+    """One row per model and cost: `<by>, cost, exponent, low, high, points`.
+
+    columns: column of `cost` → the name that it gets.
+    """
     rows = [
-        {by: name, "cost": label} | vars(growth(mine.length_steps, mine[column]))
-        for name, mine in cost.groupby(by, sort=False)
+        {by: name, "cost": label} | vars(growth(rows.length_steps, rows[column]))
+        for name, rows in cost.groupby(by, sort=False)
         for column, label in columns.items()
     ]
     return pd.DataFrame(rows, columns=[by, "cost", *Growth.__dataclass_fields__])
 
 
 def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
-    """The length at which a cost reaches `limit`, and whether that is beyond what was measured.
+    """The length at which a cost reaches `limit`, and whether that length is beyond the measured ones.
 
-    Between two measured lengths (a cost of NaN: it did not fit) it is interpolated on logarithms; beyond the longest it follows the
-    fitted growth. 0 if the shortest is too much already; NaN where nothing tells.
+    Between two measured lengths it is interpolated on logarithms (a cost of NaN means: did not fit). Beyond
+    the longest it follows the fitted growth. 0 if the shortest length costs too much; NaN if nothing is
+    known.
     """
     table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
     table = table.groupby("length").cost.median()

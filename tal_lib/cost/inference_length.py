@@ -24,10 +24,11 @@ def window_costs(
     rounds: int = 3,
     threads: int = 1,
 ) -> list[dict]:
-    """A trained model on a benchmark's test recordings, for every (window, overlap) in steps; window 0: the whole recording.
+    """Accuracy and cost of a trained model on the test recordings, for every (window, overlap) in steps.
 
-    Time is that of network, decoding and NMS; the choices take turns, recording by recording, and the median of `rounds` counts.
-    Rows: `window, overlap, avg_map (%), seconds_per_hour, peak_memory_bytes` (of the longest recording).
+    Window 0 is the whole recording. Time includes network, decoding and NMS. The choices take turns on each
+    recording, and the median of `rounds` counts. Rows: `window, overlap, avg_map (%), seconds_per_hour,
+    peak_memory_bytes` (of the longest recording).
     """
     return isolated(
         _measure,
@@ -35,7 +36,7 @@ def window_costs(
         threads,
         checkpoint=str(checkpoint),
         benchmark=benchmark,
-        choices=[list(one) for one in choices],
+        choices=[list(choice) for choice in choices],
         rounds=rounds,
     )
 
@@ -55,16 +56,16 @@ def _measure(checkpoint, benchmark, choices, rounds, threads):
     seconds = [[[] for _ in batches] for _ in models]
     for _ in range(rounds):
         for index, batch in enumerate(batches):
-            for own, model in zip(seconds, models):
+            for samples, model in zip(seconds, models):
                 start = time.perf_counter()
                 model.detect(batch)
-                own[index].append(time.perf_counter() - start)
+                samples[index].append(time.perf_counter() - start)
     return [
         {
             "window": window,
             "overlap": overlap,
             "peak_memory_bytes": peak,
-            "seconds_per_hour": sum(map(statistics.median, own)) / hours,
+            "seconds_per_hour": sum(map(statistics.median, samples)) / hours,
             "avg_map": 100
             * float(
                 mean_average_precision(
@@ -74,5 +75,5 @@ def _measure(checkpoint, benchmark, choices, rounds, threads):
                 ).mean()
             ),
         }
-        for (window, overlap), model, own, peak in zip(choices, models, seconds, peaks)
+        for (window, overlap), model, samples, peak in zip(choices, models, seconds, peaks)
     ]

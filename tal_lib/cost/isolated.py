@@ -1,6 +1,7 @@
-"""A measurement in a process of its own: nothing that ran before it is in its memory, and nothing of it stays.
+"""Measure in a separate process, so that nothing that ran before is in its memory, and nothing stays.
 
-Every measurement is a fork of a fork server (`tal_lib.process.fork_server`), pinned to as many cores as it has threads.
+Each measurement is a fork of a fork server (`tal_lib.process.fork_server`), pinned to as many cores as it has
+threads.
 """
 
 import atexit
@@ -20,7 +21,9 @@ class DoesNotFit(TalError):
 
 
 def isolated(function: Callable, subject: str, threads: int, **job):
-    """`function(threads=threads, **job)` of this library in a fresh process on as many cores; arguments and result pass as JSON.
+    """Run `function(threads=threads, **job)` in a fresh process with as many cores as threads.
+
+    Arguments and result pass as JSON.
 
     Args:
         subject: what is measured, for messages.

@@ -17,12 +17,12 @@ INSTRUCTIONS = re.compile(
 
 
 def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
-    """Processor, memory, software, and what one core reaches on bare matrix products (GMAC/s, float32 and bfloat16).
+    """Describe the processor, memory, software, and what one core reaches on bare matrix products (GMAC/s).
 
-    What the system does not tell is None.
+    Both float32 and bfloat16 are measured.
     """
     cpu = _lscpu()
-    found = {
+    description = {
         "device_name": device_name(device),
         "processor": cpu_name(),
         "cores": os.cpu_count(),
@@ -44,13 +44,13 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
     }
     if device.startswith("cuda"):
         about = torch.cuda.get_device_properties(device)
-        found |= {
+        description |= {
             "gpu_memory_gb": round(about.total_memory / 1e9, 1),
             "gpu_driver": _driver(),
             "cuda": torch.version.cuda,
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         }
-    return found
+    return description
 
 
 def _lscpu():

@@ -1,9 +1,9 @@
 """Multiply-accumulates of a network's forward pass.
 
-Counted by fvcore on the traced graph, with handles for what it does not know. One multiply-add is one MAC; element-wise
-work (norms, activations, pooling, masks, softmax) is not counted, as is the habit of the field; a convolution's padding is.
-An operator that is neither counted nor known to be element-wise is named in `uncounted`: the total is to be trusted only
-if there is none.
+fvcore counts them on the traced graph; this file adds handles for the operators that fvcore does not know.
+One multiply-add is one MAC. Element-wise work (norms, activations, pooling, masks, softmax) is not counted,
+as is usual in the field; the padding of a convolution is. An operator that is neither counted nor known to be
+element-wise is named in `uncounted`: the total is exact only if there is none.
 """
 
 from collections import Counter
@@ -178,7 +178,9 @@ class _Network(nn.Module):
 
 
 def count_macs(model: nn.Module, input_dim: int, length: int) -> tuple[int, list[str]]:
-    """MACs of one recording of `length` steps, and the operators that could not be counted (should be none)."""
+    """MACs of one recording of `length` steps, and the operators that could not be counted (should be
+    none).
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()

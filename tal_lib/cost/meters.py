@@ -25,8 +25,10 @@ def latency_samples(
     max_seconds: float = 20.0,
     warm: bool = False,
 ) -> list[float]:
-    """Seconds of single calls, after one that is not counted (unless `warm`): for at least `min_seconds` and `least` calls; slow ones
-    stop after `max_seconds`. By CUDA events on a GPU, else by the clock."""
+    """Seconds of single calls, after one that is not counted (unless `warm`).
+
+    Sampling lasts at least `min_seconds` and `least` calls. Slow calls stop earlier, at `max_seconds`.
+    """
     if not warm:
         call()
     cuda = device.startswith("cuda")
@@ -77,17 +79,20 @@ def steady_samples(
     max_seconds: float = 20.0,
     **arguments,
 ) -> tuple[list[float], float, float]:
-    """`latency_samples` in the quietest rounds: on a machine shared with others a core's speed changes from second to second.
+    """`latency_samples` of the quietest rounds, because the speed of a shared core changes from second to
+    second.
 
-    Before and after every round the reference is timed. Rounds go on until `ROUNDS` were quiet, for at most eight times `min_seconds`;
-    the samples are those of the quietest. Calls so slow that `ROUNDS` of them take longer than three times `max_seconds` stop there,
-    with at least two: a minute's call has the disturbances of a minute in it.
+    A reference convolution is timed before and after every round. Rounds continue until `ROUNDS` of them were
+    quiet, for at most eight times `min_seconds`. The samples are those of the quietest rounds. Calls so slow
+    that `ROUNDS` of them exceed three times `max_seconds` stop there, with at least two samples: a call of a
+    minute already averages over disturbances.
 
     Args:
-        fastest: seconds of the reference as measured before on this machine.
+        fastest: seconds of the reference, as measured before on this machine.
 
     Returns:
-        The samples, seconds of the reference around the slowest round among them, and its fastest seconds so far.
+        The samples, the reference's seconds around the slowest round among them, and its fastest seconds so
+            far.
     """
     if device.startswith("cuda"):
         return (
@@ -113,12 +118,13 @@ def steady_samples(
             or len(rounds) >= ROUNDS
             and spent > 8 * min_seconds
         ):
-            kept = sorted(rounds, key=lambda one: one[0])[:ROUNDS]
+            kept = sorted(rounds, key=lambda measured: measured[0])[:ROUNDS]
             return [sample for _, samples in kept for sample in samples], kept[-1][0], fastest
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int:
-    """Bytes that `call` needs at its peak above what was held before: allocated on a GPU, resident on a CPU."""
+    """Bytes that `call` needs at its peak, above what the process held before: allocated (GPU) or resident
+    (CPU)."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -147,7 +153,10 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
 
 @contextmanager
 def memory_limit(limit: int | None):
-    """Within the block this process may take `limit` bytes more than it has (Linux; elsewhere, and with None, no limit)."""
+    """Within the block this process may take `limit` bytes more than it has.
+
+    Linux only. Elsewhere, and with None, there is no limit.
+    """
     before = allow_memory(limit)
     try:
         yield
@@ -159,7 +168,8 @@ def memory_limit(limit: int | None):
 
 
 class Energy:
-    """Joules while the block runs: of the GPU by NVML's counter, of the processor's packages by RAPL; None where neither is exposed."""
+    """Joules while the block runs: of the GPU (NVML) or the processor packages (RAPL); None if neither is
+    exposed."""
 
     def __init__(self, device: str):
         self.device = device
@@ -189,11 +199,11 @@ class Energy:
                 return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
             except pynvml.NVMLError:  # older than Volta
                 return []
-        found = []
+        counters = []
         for zone in sorted(RAPL.glob("intel-rapl:*")) if RAPL.is_dir() else []:
             try:
                 if (zone / "name").read_text().startswith("package"):
-                    found.append(
+                    counters.append(
                         tuple(
                             int((zone / name).read_text()) / 1e6
                             for name in ("energy_uj", "max_energy_range_uj")
@@ -201,11 +211,11 @@ class Energy:
                     )
             except OSError:  # only root may read it on most systems
                 return []
-        return found
+        return counters
 
 
 class Utilisation:
-    """Mean share of time in which a GPU kernel ran while the block does, sampled by NVML in a thread; None on a CPU."""
+    """Mean share of time in which a GPU kernel ran, sampled by NVML in a thread; None on a CPU."""
 
     def __init__(self, device: str):
         self.cuda, self.values, self.stop = device.startswith("cuda"), [], threading.Event()

@@ -1,4 +1,4 @@
-"""Many costs measured in several passes: what a shared machine does to one of them for a minute is outvoted by the other passes."""
+"""Measure many costs in several passes, so that a disturbance of a shared machine affects one pass only."""
 
 import random
 import statistics
@@ -37,25 +37,31 @@ def profile_all(
                     rows[place].append(profile(**arguments, counted=number == 0))
                 except DoesNotFit:
                     never.add(place)
-    return [None if place in never else middle_pass(mine) for place, mine in enumerate(rows)]
+    return [None if place in never else middle_pass(measured) for place, measured in enumerate(rows)]
 
 
 def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
-    """A row a measurement: the fields of `CostRow`, and whether it fits. Of what does not fit only what was asked for is known."""
+    """One row per measurement: the fields of `CostRow`, and whether it fits into memory.
+
+    Of a measurement that does not fit, only its arguments are known.
+    """
     asked = ("model", "preset", "device", "precision", "input_dim", "num_classes")
     records = [
         {"fits": True} | asdict(row)
         if row
-        else {"fits": False, "length_steps": one["length"], "latency_s_raw": ()}
-        | {name: one[name] for name in asked if name in one}
-        for one, row in zip(todo, rows)
+        else {"fits": False, "length_steps": arguments["length"], "latency_s_raw": ()}
+        | {name: arguments[name] for name in asked if name in arguments}
+        for arguments, row in zip(todo, rows)
     ]
     return pd.DataFrame(records, columns=[*(field.name for field in fields(CostRow)), "fits"])
 
 
 def middle_pass(rows: list[CostRow]) -> CostRow:
-    """One row of several passes, the first of which counted MACs: the pass in the middle by latency, with the samples of all; medians of
-    what else was measured."""
+    """One row of several passes; the first of them counted MACs.
+
+    The pass with the median latency counts. It gets the samples of all passes, and the medians of the other
+    measures.
+    """
     by_latency = sorted(rows, key=lambda row: row.latency_s_median)
     middle = by_latency[(len(rows) - 1) // 2]
     median = lambda name: statistics.median(getattr(row, name) for row in rows)  # noqa: E731

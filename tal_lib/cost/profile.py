@@ -80,9 +80,10 @@ def profile(
 
     Args:
         length: steps of the recording, batch of one; device: `cpu` or `cuda`.
-        precision: one of `PRECISIONS`; `compiled` is float32 through torch.compile with dynamic length (needs a C++ compiler).
-        threads: CPU threads (all usable cores if None); min_seconds: spent sampling each latency.
-        memory_limit_bytes: what one pass may take on a CPU, weights excluded; None: what there is.
+        precision: one of `PRECISIONS`; `compiled` is float32 through torch.compile with dynamic length (needs
+            a C++ compiler).
+        threads: CPU threads (all usable cores if None); min_seconds: spent on sampling each latency.
+        memory_limit_bytes: what one pass may take on a CPU, weights excluded; None: all there is.
         counted: whether MACs are counted too, which takes a second.
         num_classes, preset, overrides: of a model given by name.
 

@@ -1,8 +1,8 @@
-"""Smaller numbers on a CPU: a trained model in bfloat16 and int8, by torch, torchao and ONNX Runtime.
+"""Quantization on a CPU: a trained model in bfloat16 and int8, by torch, torchao and ONNX Runtime.
 
-Every variant says which layers were really converted. Dynamic quantization converts linear layers and LSTMs alone and passes over
-convolutions in silence, of which a temporal detector mostly consists; so there is a variant in which a convolution is a linear layer over
-unfolded steps.
+Every variant reports which layers were converted. torch's dynamic quantization converts linear layers and
+LSTMs only; it passes over convolutions silently, and a temporal detector consists mostly of these. One
+variant therefore replaces a convolution by a linear layer over unfolded steps.
 """
 
 import copy
@@ -71,7 +71,7 @@ class LinearConv(nn.Module):
         if self.kernel == 1:
             return self.linear(x)
         if sizes is not None:
-            return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
+            return torch.cat([self(sequence) for sequence in x.split(sizes, 1)], 1)
         padded = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2))
         return self.linear(torch.cat([padded[:, tap : tap + x.shape[1]] for tap in range(self.kernel)], -1))
 
@@ -180,12 +180,12 @@ def _is_int8(module):
 
 def _mac_share(network, converted, steps=720):
     """Share of the MACs in converted layers."""
-    found = [0]
+    counted = [0]
 
     def count(module, inputs, output):
         output = output[0] if isinstance(output, tuple) else output
         per_step = _matrix(module) if isinstance(module, nn.LSTM) else _matrix(module) / output.shape[-1]
-        found[0] += per_step * (
+        counted[0] += per_step * (
             inputs[0].shape[:-1].numel() if isinstance(module, nn.LSTM) else output.numel()
         )
 
@@ -198,7 +198,7 @@ def _mac_share(network, converted, steps=720):
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] / count_macs(network, network.input_dim, steps)[0]
+    return counted[0] / count_macs(network, network.input_dim, steps)[0]
 
 
 def _file_bytes(model):
@@ -210,10 +210,11 @@ def _file_bytes(model):
 def write_graphs(
     folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None
 ) -> None:
-    """Beside an exported `model.onnx`, its int8 graphs; static scales are found on the given recordings. Of a graph that cannot be
-    written there is a `.problem`, which `quantize` raises.
+    """Write int8 graphs beside an exported `model.onnx`; static scales are calibrated on the given
+    recordings.
 
-    Only products with a constant weight are converted: products of activations (attention) stay float32.
+    A graph that cannot be written leaves a `.problem` file, which `quantize` raises. Only products with a
+    constant weight are converted: products of activations (attention) stay float32.
     """
     from onnxruntime import quantization as ort
 
@@ -263,7 +264,7 @@ def _weighted_nodes(path):
     import onnx
 
     graph = onnx.load(path).graph
-    known = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
+    known = {initializer.name: int(np.prod(initializer.dims)) for initializer in graph.initializer}
     return [
         (node, max((known.get(name, 0) for name in node.input[1:2]), default=0))
         for node in graph.node
@@ -276,7 +277,10 @@ def _converted_weights(path):
     import onnx
 
     graph = onnx.load(path).graph
-    known = {one.name: (int(np.prod(one.dims)), one.data_type) for one in graph.initializer}
+    known = {
+        initializer.name: (int(np.prod(initializer.dims)), initializer.data_type)
+        for initializer in graph.initializer
+    }
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     names = {
         source.get(node.input[1], node.input[1])
@@ -299,10 +303,11 @@ def compare_latency(
     threads: int = 1,
     min_seconds: float = 1.0,
 ) -> list[dict]:
-    """Seconds of the network alone in each variant, of one recording of random features.
+    """Seconds of the network alone in each variant, for one recording of random features.
 
-    All variants are in one fresh process and take turns, call by call: a drift of the machine hits them alike, so their ratios hold.
-    Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples`; min_seconds: a variant.
+    All variants run in one fresh process and take turns, call by call. A drift of the machine then hits all
+    of them, so their ratios hold. Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90,
+    latency_samples`. min_seconds: per variant.
     """
     return isolated(
         _compare,
@@ -337,10 +342,10 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
     return [
         {
             "variant": variant,
-            "latency_s_median": statistics.median(one),
-            "latency_s_p10": float(np.percentile(one, 10)),
-            "latency_s_p90": float(np.percentile(one, 90)),
-            "latency_samples": len(one),
+            "latency_s_median": statistics.median(measured),
+            "latency_s_p10": float(np.percentile(measured, 10)),
+            "latency_s_p90": float(np.percentile(measured, 90)),
+            "latency_samples": len(measured),
         }
-        for variant, one in samples.items()
+        for variant, measured in samples.items()
     ]

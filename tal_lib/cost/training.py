@@ -52,10 +52,12 @@ def profile_training(
     options: dict | None = None,
     **recipe,
 ) -> TrainingCostRow:
-    """Measure the training step of a model on the benchmark's own recordings, in a fresh process.
+    """Measure the training step of a model on the benchmark's recordings, in a fresh process.
 
     Args:
-        options: of the model; recipe: fields of its training recipe, e.g. `batch_size` and `max_steps` to make them the same for all.
+        options: of the model.
+        recipe: fields of its training recipe, e.g. `batch_size` and `max_steps` to make them equal for all
+            models.
 
     Raises:
         DoesNotFit: more memory than there is. TalError: unknown model, option or benchmark.
@@ -141,12 +143,17 @@ class Milestones:
     best_s: float  # until the best of the evaluated epochs
     best_map: float
     final_map: float
-    near_final_s: float  # until 95 % of the final mAP was reached for the first time, between evaluated epochs interpolated
+    near_final_s: (
+        float  # until 95 % of the final mAP was first reached, interpolated between evaluated epochs
+    )
     total_s: float
 
 
 def milestones(curve: pd.DataFrame, share: float = 0.95) -> Milestones:
-    """Of a training's curve: `epoch, seconds, map`, one row an evaluated epoch. An untrained model counts as mAP 0 at 0 s."""
+    """Milestones of a training curve `epoch, seconds, map` (one row per evaluated epoch).
+
+    An untrained model counts as mAP 0 at 0 s.
+    """
     curve = curve.sort_values("epoch")
     best, last = curve.loc[curve["map"].idxmax()], curve.iloc[-1]
     seconds, maps = np.r_[0.0, curve.seconds], np.r_[0.0, curve["map"]]

@@ -1,4 +1,4 @@
-"""Evaluation: mAP, AR@AN, NMS, diagnosis of errors, files of detections and class scores, statistics over seeds."""
+"""Evaluation: mAP, AR@AN, error diagnosis, detection and class-score files, statistics over seeds."""
 
 from tal_lib.evaluation.average_precision import average_precision, mean_average_precision
 from tal_lib.evaluation.class_scores import fuse, read_class_scores

@@ -1,8 +1,9 @@
 """Mean average precision as the field's official script defines it, computed on whole tables.
 
-Source: ActivityNet challenge evaluation (Caba Heilbron et al., CVPR 2015): detections of a class, best first, each take
-the best-overlapping annotation of their recording that is still free and overlaps by at least the tIoU; AP is the area
-under the interpolated precision–recall curve. Ties in score and in overlap go to the later row, as there.
+Source: ActivityNet challenge evaluation (Caba Heilbron et al., CVPR 2015). The detections of a class are
+taken by descending score. Each takes the annotation of its recording that it overlaps best, among those that
+are free and reach the tIoU. AP is the area under the interpolated precision–recall curve. Ties in score and
+in overlap go to the later row, as in the script.
 """
 
 import numpy as np
@@ -27,51 +28,68 @@ def average_precision(
     tious = _check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     labels = list(dict.fromkeys(annotations.label)) if classes is None else list(classes)
-    found, found_class, totals, owners = _matched(annotations, detections, labels, tious)
+    rows_of_detections, detection_class, totals, owners = _matched(annotations, detections, labels, tious)
     rows = []
     for tiou, owner in zip(tious, owners):
         for index, label in enumerate(labels):
-            first, last = np.searchsorted(found_class, [index, index + 1])
+            first, last = np.searchsorted(detection_class, [index, index + 1])
             rows.append((label, tiou, interpolated_ap(owner[first:last] >= 0, totals[index])))
     return pd.DataFrame(rows, columns=["label", "tiou", "ap"])
 
 
 def matches(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> dict[float, np.ndarray]:
-    """Which annotation each detection takes, as AP counts: tIoU → (N,) position of the annotation's row, −1 for a false positive."""
+    """The annotation that each detection takes, as AP counts it.
+
+    Returns:
+        tIoU → (N,) row position of the annotation, −1 for a false positive.
+    """
     tious = _check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
-    found, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
+    rows, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
     taken = {}
     for tiou, owner in zip(tious, owners):
         taken[tiou] = np.full(len(detections), -1)
-        taken[tiou][found] = owner
+        taken[tiou][rows] = owner
     return taken
 
 
 def _matched(annotations, detections, labels, tious):
-    """(positions of the detections of these classes, by class and best first; their class; annotations a class; and for each tIoU the
-    position of the annotation that each takes, or −1)."""
+    """Match the detections of the given classes with the annotations.
+
+    Returns:
+        Row positions of the detections, sorted by class and then by descending score; their class indices;
+            the number of annotations of each class; and for each tIoU the row position of the annotation that
+            each detection takes (−1: none).
+    """
     label_index = {label: i for i, label in enumerate(labels)}
-    own, mine = (np.flatnonzero(table.label.isin(label_index)) for table in (annotations, detections))
-    truth, found = annotations.iloc[own], detections.iloc[mine]
+    truth_rows, detection_rows = (
+        np.flatnonzero(table.label.isin(label_index)) for table in (annotations, detections)
+    )
+    truth, candidates = annotations.iloc[truth_rows], detections.iloc[detection_rows]
     truth_class = truth.label.map(label_index).to_numpy(dtype=np.int64)
-    found_class = found.label.map(label_index).to_numpy(dtype=np.int64)
+    candidate_class = candidates.label.map(label_index).to_numpy(dtype=np.int64)
     # best first within a class; of equal scores the later row first
-    order = np.lexsort((-np.arange(len(found)), -found.score.to_numpy(), found_class))
-    found, found_class, mine = found.iloc[order], found_class[order], mine[order]
-    pair_detection, pair_truth, overlap = _pairs(truth, truth_class, found, found_class)
+    order = np.lexsort((-np.arange(len(candidates)), -candidates.score.to_numpy(), candidate_class))
+    candidates, candidate_class, detection_rows = (
+        candidates.iloc[order],
+        candidate_class[order],
+        detection_rows[order],
+    )
+    pair_detection, pair_truth, overlap = _pairs(truth, truth_class, candidates, candidate_class)
     owners = []
     for tiou in tious:
         good = overlap >= tiou
-        holder = _match(pair_detection[good], pair_truth[good], len(found), len(truth))
-        owner = np.full(len(found) + 1, -1)
-        owner[holder] = own
+        holder = _match(pair_detection[good], pair_truth[good], len(candidates), len(truth))
+        owner = np.full(len(candidates) + 1, -1)
+        owner[holder] = truth_rows
         owners.append(owner[:-1])  # the last place is of annotations that nothing took
-    return mine, found_class, np.bincount(truth_class, minlength=len(labels)), owners
+    return detection_rows, candidate_class, np.bincount(truth_class, minlength=len(labels)), owners
 
 
 def mean_average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> pd.Series:
-    """mAP over the annotated classes, indexed by tIoU; its mean is the avg mAP. NaN if nothing is annotated."""
+    """mAP over the annotated classes, indexed by tIoU; its mean is the avg mAP. NaN if nothing is
+    annotated.
+    """
     table = average_precision(annotations, detections, tious)
     if table.empty:
         return pd.Series(np.nan, index=pd.Index(_check_tious(tious), name="tiou"), name="map")
@@ -92,7 +110,8 @@ def interpolated_ap(hit: np.ndarray, total: int) -> float:
 
 
 def area_under(precision: np.ndarray, hit: np.ndarray, total: int) -> float:
-    """Area under a precision–recall curve after interpolation, from the precision (N,) down to each detection."""
+    """Area under a precision–recall curve after interpolation, from the precision (N,) down to each
+    detection."""
     ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or beyond
     return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
 
@@ -104,29 +123,33 @@ def _check_tious(tious):
     return tious
 
 
-def _pairs(truth, truth_class, found, found_class):
-    """Every detection with every annotation of its recording and class.
+def _pairs(truth, truth_class, detections, detection_class):
+    """Pair every detection with every annotation of its recording and class.
 
-    Returns (detection row, annotation row, tIoU), sorted by detection, then the best overlap first (ties: later
-    annotation first).
+    Returns:
+        Detection row, annotation row and tIoU of each pair that overlaps. Sorted by detection, then by
+            descending tIoU; of equal tIoUs the later annotation comes first.
     """
     recordings = pd.Index(pd.unique(truth.recording))
     size = len(recordings) + 1
     truth_group = truth_class * size + recordings.get_indexer(truth.recording)
-    found_group = found_class * size + np.where(
-        (at := recordings.get_indexer(found.recording)) < 0, size - 1, at
+    detection_group = detection_class * size + np.where(
+        (at := recordings.get_indexer(detections.recording)) < 0, size - 1, at
     )
     by_group = np.argsort(truth_group, kind="stable")
-    first = np.searchsorted(truth_group[by_group], found_group, side="left")
-    count = np.searchsorted(truth_group[by_group], found_group, side="right") - first
-    detection = np.repeat(np.arange(len(found)), count)
+    first = np.searchsorted(truth_group[by_group], detection_group, side="left")
+    count = np.searchsorted(truth_group[by_group], detection_group, side="right") - first
+    detection = np.repeat(np.arange(len(detections)), count)
     within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     annotation = by_group[np.repeat(first, count) + within]
 
     start, end = truth.start.to_numpy()[annotation], truth.end.to_numpy()[annotation]
-    found_start, found_end = found.start.to_numpy()[detection], found.end.to_numpy()[detection]
-    inter = np.clip(np.minimum(end, found_end) - np.maximum(start, found_start), 0, None)
-    overlap = inter / ((end - start) + (found_end - found_start) - inter)
+    detected_start, detected_end = (
+        detections.start.to_numpy()[detection],
+        detections.end.to_numpy()[detection],
+    )
+    inter = np.clip(np.minimum(end, detected_end) - np.maximum(start, detected_start), 0, None)
+    overlap = inter / ((end - start) + (detected_end - detected_start) - inter)
     touching = overlap > 0
     detection, annotation, overlap = detection[touching], annotation[touching], overlap[touching]
     order = np.lexsort((-annotation, -overlap, detection))
@@ -134,10 +157,11 @@ def _pairs(truth, truth_class, found, found_class):
 
 
 def _match(detection, annotation, detections, annotations):
-    """The detection's row that takes each annotation, when they choose in order of their row; `detections` where none does.
+    """The row of the detection that takes each annotation; `detections` where no detection does.
 
-    Everyone proposes to the best annotation that has not refused them; an annotation keeps the earliest row that asks.
-    The only stable outcome is the sequential one, and it takes few rounds.
+    Detections choose in the order of their rows. This is computed as a stable matching: every detection
+    proposes to its best annotation that has not refused it, and an annotation keeps the earliest row that
+    asks. The sequential choice is the only stable outcome, and few rounds reach it.
 
     Args:
         detection, annotation: allowed pairs, sorted by detection, preferred annotation first.

@@ -1,8 +1,9 @@
-"""Why a detector loses mAP: kinds of false positives, what it is sensitive to, which segments it misses.
+"""Why a detector loses mAP: types of false positives, sensitivity to segment properties, missed segments.
 
-Source: Alwassel et al., Diagnosing Error in Temporal Action Detectors (DETAD, ECCV 2018). As there: errors are told apart by tIoU and
-class, AP is normalized so that buckets of different size compare (Hoiem et al., ECCV 2012), and segments are sorted by coverage, length and
-number of instances. Otherwise: buckets are fifths of the benchmark's own segments, so that they are equally full on any benchmark.
+Source: Alwassel et al., Diagnosing Error in Temporal Action Detectors (DETAD, ECCV 2018). As there, errors
+are told apart by tIoU and class. AP is normalized so that buckets of different size can be compared (Hoiem et
+al., ECCV 2012). Segments are sorted by coverage, length and number of instances. Unlike there, buckets are
+fifths of the benchmark's segments, so they are equally full on any benchmark.
 """
 
 import numpy as np
@@ -26,11 +27,14 @@ CHARACTERISTICS = ("coverage", "length", "instances")
 
 
 def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5) -> pd.Series:
-    """The kind of every detection, one of `ERRORS`, indexed as the detections.
+    """The type of every detection, one of `ERRORS`, indexed as the detections.
 
-    *Double detection*: overlaps an annotation of its class, which a better one has taken; *wrong label*: overlaps one of another class by
-    at least `tiou`; *localization* and *confusion*: overlaps one of its own, or only one of another class, by at least 0.1; *background*:
-    neither.
+    - double detection: overlaps an annotation of its class by at least `tiou`, but a better detection took
+    it;
+    - wrong label: overlaps an annotation of another class by at least `tiou`;
+    - localization: overlaps an annotation of its class by at least 0.1;
+    - confusion: overlaps only an annotation of another class by at least 0.1;
+    - background: overlaps nothing by 0.1.
     """
     annotations, detections = check_annotations(annotations), check_detections(detections)
     hit = matches(annotations, detections, [tiou])[tiou] >= 0
@@ -39,11 +43,12 @@ def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float
     for recording, rows in detections.groupby("recording", sort=False).indices.items():
         if recording not in truth:
             continue
-        own = truth[recording]
+        segments = truth[recording]
         table = overlap_of(
-            detections[["start", "end"]].to_numpy()[rows][:, None], own[["start", "end"]].to_numpy()[None]
+            detections[["start", "end"]].to_numpy()[rows][:, None],
+            segments[["start", "end"]].to_numpy()[None],
         )
-        alike = detections.label.to_numpy()[rows][:, None] == own.label.to_numpy()[None]
+        alike = detections.label.to_numpy()[rows][:, None] == segments.label.to_numpy()[None]
         same[rows] = np.where(alike, table, 0).max(1)
         other[rows] = np.where(alike, 0, table).max(1)
     kinds = np.select(
@@ -57,10 +62,11 @@ def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float
 def false_positive_profile(
     annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5, upto: int = 5
 ) -> pd.DataFrame:
-    """What the best detections are: `bucket, error, value`.
+    """Composition of the best detections: `bucket, error, value`.
 
-    G annotated segments; bucket `kG` holds the detections from rank (k − 1)·G to k·G over all recordings by score; value is the share (%)
-    of that bucket that is of each kind. Shares are of G, so a bucket that detections do not fill adds up to less than 100.
+    G is the number of annotated segments. Bucket `kG` holds the detections of rank (k − 1)·G to k·G, over all
+    recordings by score. The value is the share (%) of G that has each error type, so a bucket that is not
+    full adds up to less than 100.
     """
     best = detections.sort_values("score", ascending=False, kind="stable")
     kinds = error_types(annotations, detections, tiou).loc[best.index].to_numpy()
@@ -79,12 +85,12 @@ def false_positive_profile(
 
 
 def error_impact(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> pd.DataFrame:
-    """`error, value`: points of avg mAP that are won when all errors of a kind are taken away, mean over `tious`."""
+    """`error, value`: points of avg mAP gained when all errors of a type are removed, mean over `tious`."""
     gains = {kind: [] for kind in ERRORS[1:]}
     classes = list(dict.fromkeys(annotations.label))
-    mean_ap = lambda found, hit: np.mean(
+    mean_ap = lambda ranked, hit: np.mean(
         [
-            interpolated_ap(hit[(found.label == name).to_numpy()], total)  # noqa: E731
+            interpolated_ap(hit[(ranked.label == name).to_numpy()], total)  # noqa: E731
             for name, total in annotations.label.value_counts().loc[classes].items()
         ]
     )
@@ -100,7 +106,10 @@ def error_impact(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> 
 
 
 def characteristics(annotations: pd.DataFrame, durations: dict[str, float]) -> pd.DataFrame:
-    """What segments are sorted by, a row each: coverage (share of the recording), length (s), instances (of its class in the recording)."""
+    """Properties of each segment, one row each.
+
+    Columns: coverage (share of the recording), length (s), instances (of its class in the recording).
+    """
     length = annotations.end - annotations.start
     return pd.DataFrame(
         {
@@ -113,7 +122,10 @@ def characteristics(annotations: pd.DataFrame, durations: dict[str, float]) -> p
 
 
 def in_fifths(values: pd.Series) -> tuple[pd.Series, dict[str, str]]:
-    """The bucket of each value, XS … XL, and what each spans, as text. Fifths; equal values share one, so there may be fewer."""
+    """The bucket (XS … XL) of each value, and the range of each bucket as text.
+
+    Buckets are fifths. Equal values share a bucket, so there may be fewer than five.
+    """
     edges = np.unique(np.quantile(values, np.linspace(0, 1, len(BUCKETS) + 1)[1:]))  # upper ends
     edges = np.r_[-np.inf, edges]
     place = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
@@ -129,10 +141,12 @@ def in_fifths(values: pd.Series) -> tuple[pd.Series, dict[str, str]]:
 
 
 def normalized_ap(hit: np.ndarray, total: int, usual: float) -> float:
-    """AP with the precision that a class of `usual` segments would have at the same recall: R·N / (R·N + false positives).
+    """AP with the precision that a class of `usual` segments would have at the same recall.
+
+    That precision is R·N / (R·N + false positives), with recall R and N = `usual`.
 
     Args:
-        hit: (N,) whether each detection, best first, is a true positive; total: annotated segments, usual: N.
+        hit: (N,) whether each detection, best first, is a true positive; total: annotated segments.
 
     Source: Hoiem et al., Diagnosing Error in Object Detectors (ECCV 2012), equation 2.
     """
@@ -147,32 +161,36 @@ def normalized_ap(hit: np.ndarray, total: int, usual: float) -> float:
 def by_characteristic(
     annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious
 ) -> pd.DataFrame:
-    """Sensitivity and misses by bucket: `characteristic, bucket, span, segments, map_n, missed`.
+    """Sensitivity and missed segments of each bucket: `characteristic, bucket, span, segments, map_n,
+    missed`.
 
-    map_n: normalized mAP (%) of the bucket's segments alone, mean over `tious` and classes; detections of other buckets' segments are
-    neither right nor wrong. missed: share (%) of the bucket's segments that none of the best G detections finds at tIoU 0.5, of G annotated
-    segments. A row of characteristic `all` holds the values for all segments.
+    - map_n: normalized mAP (%) of the bucket's segments alone, mean over `tious` and classes. Detections of
+    other buckets' segments are left out.
+    - missed: share (%) of the bucket's segments that none of the best G detections matches at tIoU 0.5, of G
+    annotated segments.
+
+    The row of characteristic `all` holds the values for all segments.
     """
     annotations = annotations.reset_index(drop=True)
     best = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
     owner = matches(annotations, best, tious)
     usual = len(annotations) / max(1, annotations.label.nunique())
     few = matches(annotations, best.iloc[: max(1, len(annotations))], [0.5])[0.5]
-    found = np.isin(np.arange(len(annotations)), few)
+    detected = np.isin(np.arange(len(annotations)), few)
     labels = best.label.to_numpy()
 
     def row(inside):
         values = []
         for level in tious:
-            own = owner[level]
-            counts = (own < 0) | inside[own]
+            taken = owner[level]
+            counts = (taken < 0) | inside[taken]
             for name, total in annotations.label[inside].value_counts().items():
-                mine = counts & (labels == name)
-                values.append(normalized_ap(own[mine] >= 0, total, usual))
+                counted = counts & (labels == name)
+                values.append(normalized_ap(taken[counted] >= 0, total, usual))
         return {
             "segments": int(inside.sum()),
             "map_n": 100 * float(np.mean(values)),
-            "missed": 100 * float((~found[inside]).mean()),
+            "missed": 100 * float((~detected[inside]).mean()),
         }
 
     rows = [{"characteristic": "all", "bucket": "", "span": ""} | row(np.ones(len(annotations), bool))]
@@ -189,9 +207,10 @@ def by_characteristic(
 def diagnose(
     annotations: pd.DataFrame, detections: pd.DataFrame, durations: dict[str, float], tious
 ) -> pd.DataFrame:
-    """All of it as one tidy table: `analysis, characteristic, bucket, span, segments, error, value` (%; impact: points of avg mAP).
+    """The whole diagnosis as one tidy table (values in %, impact in points of avg mAP).
 
-    Analyses: `profile` (false positives, tIoU 0.5), `impact`, `map_n` (sensitivity), `missed` (false negatives).
+    Columns: `analysis, characteristic, bucket, span, segments, error, value`. Analyses: `profile` (false
+    positives at tIoU 0.5), `impact`, `map_n` (sensitivity), `missed` (false negatives).
     """
     sensitivity = by_characteristic(annotations, detections, durations, tious)
     parts = [

@@ -1,7 +1,8 @@
-"""Learning curves: mAP against annotation, what a power law foretells, how much annotation a wanted mAP takes.
+"""Learning curves: mAP against annotation, a power law's prediction, and the annotation that a target mAP
+needs.
 
-Source of the form of the curve: Hestness et al., Deep Learning Scaling is Predictable, Empirically (2017); of judging it by
-extrapolation: Viering and Loog, The Shape of Learning Curves (TPAMI 2022).
+Sources: Hestness et al., Deep Learning Scaling is Predictable, Empirically (2017), for the form of the curve;
+Viering and Loog, The Shape of Learning Curves (TPAMI 2022), for judging it by extrapolation.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     if len(np.unique(n)) < 3:
         raise ValueError(f"{len(np.unique(n))} amounts of annotation, a power law with a floor needs three")
     unit = n.mean()  # amounts near one: the scale does not follow the exponent
-    found = [
+    fits = [
         least_squares(
             lambda p: p[0] * (n / unit) ** -p[1] + p[2] - error,
             [max(error.mean() - floor, 1), 0.7, floor],
@@ -41,14 +42,15 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
         )
         for floor in (0.0, max(0.0, 0.9 * error.min()))
     ]
-    scale, exponent, floor = min(found, key=lambda one: one.cost).x
+    scale, exponent, floor = min(fits, key=lambda fit: fit.cost).x
     return PowerLaw(float(scale * unit**exponent), float(exponent), float(floor))
 
 
 def needed_for(wanted: float, amount, map_percent) -> float:
-    """The smallest amount at which the measured curve reaches a mAP (%), straight between the measured points over log amount.
+    """The smallest amount of annotation at which the measured curve reaches a mAP (%).
 
-    Infinite if it does not; the smallest measured amount if that reaches it already.
+    The curve is linear between measured points, over the logarithm of the amount. Infinite if it never
+    reaches the mAP; the smallest measured amount if that reaches it already.
     """
     order = np.argsort(amount)
     n, score = np.asarray(amount, dtype=float)[order], np.asarray(map_percent, dtype=float)[order]

@@ -1,4 +1,4 @@
-"""What names are worth: the mAP of detections under wrong names."""
+"""What class names are worth: the mAP of detections under permuted names."""
 
 import pandas as pd
 
@@ -6,10 +6,10 @@ from tal_lib.evaluation.average_precision import mean_average_precision
 
 
 def wrong_names_map(annotations: pd.DataFrame, detections: pd.DataFrame, classes, tious) -> pd.Series:
-    """mAP by tIoU when every class is called by another one's name, averaged over all wrong names.
+    """mAP by tIoU when every class has another class's name, averaged over K − 1 permutations.
 
-    The names are moved round by 1 … K − 1 places, so each class has each other name once: the chance level of a detector that finds
-    segments as well but cannot read. NaN for a single class.
+    The names are shifted by 1 … K − 1 places, so each class gets each other name once. This is the chance
+    level of a detector that localizes as well but cannot read names. NaN for a single class.
     """
     classes = list(classes)
     moved = [dict(zip(classes, classes[shift:] + classes[:shift])) for shift in range(1, len(classes))]

@@ -1,7 +1,7 @@
-"""How many segments a few proposals find: AR@AN and its area, as the ActivityNet proposal task defines them.
+"""Recall of proposals: AR@AN and its area, as the ActivityNet proposal task defines them.
 
-Source: ActivityNet challenge, task 2 (Caba Heilbron et al., CVPR 2015; its evaluation script). AN proposals a recording are an average:
-every recording keeps the same share of its own proposals, best first, so long recordings may keep more.
+Source: ActivityNet challenge, task 2 (Caba Heilbron et al., CVPR 2015; its evaluation script). AN is an
+average: every recording keeps the same share of its proposals, best first, so long recordings may keep more.
 """
 
 import numpy as np
@@ -17,38 +17,38 @@ NUMBERS = tuple(range(1, 101))
 def average_recall(
     annotations: pd.DataFrame, proposals: pd.DataFrame, numbers=NUMBERS, tious=TIOUS
 ) -> pd.Series:
-    """AR@AN: share of the annotated segments that some kept proposal overlaps by at least the tIoU, mean over `tious`.
+    """AR@AN: share of the annotated segments that a kept proposal overlaps by the tIoU, mean over `tious`.
 
     Args:
-        annotations: `recording, start, end, label`; labels play no part. proposals: `recording, start, end, score`.
-        numbers: average numbers AN of proposals a recording, ascending.
+        annotations: `recording, start, end, label`; labels are not used.
+        proposals: `recording, start, end, score`.
+        numbers: average numbers AN of proposals per recording, ascending.
 
     Returns:
-        Average recall in [0, 1], indexed by AN (`an`). Only recordings with annotations count. NaN if nothing is annotated.
+        Average recall in [0, 1], indexed by AN (`an`). Only annotated recordings count. NaN if nothing is
+            annotated.
     """
     annotations, proposals = check_annotations(annotations), check_proposals(proposals)
     numbers, tious = np.asarray(numbers), np.asarray(tious)
     recordings = annotations.recording.unique()
     if not len(recordings):
         return pd.Series(np.nan, index=pd.Index(numbers, name="an"), name="ar")
-    own = dict(iter(proposals.groupby("recording", sort=False)))
+    by_recording = dict(iter(proposals.groupby("recording", sort=False)))
     # at most AN = max(numbers) on average; the limit is a share of each recording's proposals
     share = numbers.max() * len(recordings) / max(1, len(proposals))
     parts = []
     for recording, truth in annotations.groupby("recording", sort=False):
-        found = own.get(recording)
-        if found is None:
+        kept = by_recording.get(recording)
+        if kept is None:
             parts.append((0, np.full((len(truth), len(tious)), np.inf)))
             continue
-        found = found.iloc[
-            np.argsort(found.score.to_numpy(), kind="stable")[::-1][
-                : min(int(len(found) * share), len(found))
-            ]
+        kept = kept.iloc[
+            np.argsort(kept.score.to_numpy(), kind="stable")[::-1][: min(int(len(kept) * share), len(kept))]
         ]
         parts.append(
             (
-                len(found),
-                first_hits(truth[["start", "end"]].to_numpy(), found[["start", "end"]].to_numpy(), tious),
+                len(kept),
+                first_hits(truth[["start", "end"]].to_numpy(), kept[["start", "end"]].to_numpy(), tious),
             )
         )
     total = sum(count for count, _ in parts)
@@ -60,11 +60,18 @@ def average_recall(
     return pd.Series(hits.mean(1) / len(annotations), index=pd.Index(numbers, name="an"), name="ar")
 
 
-def first_hits(truth: np.ndarray, found: np.ndarray, tious: np.ndarray) -> np.ndarray:
-    """Rank (M, len(tious)) of the first proposal (N, 2) that overlaps each segment (M, 2) by at least each tIoU; infinite if none."""
-    if not len(found):
+def first_hits(truth: np.ndarray, proposals: np.ndarray, tious: np.ndarray) -> np.ndarray:
+    """Rank of the first proposal that overlaps each segment by at least each tIoU; infinite if none does.
+
+    Args:
+        truth: segments (M, 2); proposals: (N, 2), best first; tious: (J,).
+
+    Returns:
+        (M, J).
+    """
+    if not len(proposals):
         return np.full((len(truth), len(tious)), np.inf)
-    good = tiou(truth[:, None], found[None])[:, :, None] >= tious
+    good = tiou(truth[:, None], proposals[None])[:, :, None] >= tious
     return np.where(good.any(1), good.argmax(1), np.inf)
 
 

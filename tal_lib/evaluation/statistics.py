@@ -1,8 +1,9 @@
-"""Statistics over runs: means and differences with bootstrap intervals, probability of improvement, ranks, components of variance.
+"""Statistics over runs: bootstrap intervals, probability of improvement, ranks, components of variance.
 
-Runs of different models are paired where they share their training recordings (`seed`). Source of the interquartile mean, the stratified
-bootstrap and the probability of improvement: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice
-(NeurIPS 2021).
+Runs of different models are paired where they share their training recordings (`seed`).
+
+Source of the interquartile mean, the stratified bootstrap and the probability of improvement: Agarwal et al.,
+Deep Reinforcement Learning at the Edge of the Statistical Precipice (NeurIPS 2021).
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[floa
         return mean, float("nan"), float("nan")
     if np.ptp(values) == 0:
         return mean, mean, mean
-    found = stats.bootstrap(
+    bootstrap = stats.bootstrap(
         (values,),
         np.mean,
         confidence_level=confidence,
@@ -31,7 +32,7 @@ def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[floa
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return mean, float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high)
 
 
 def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
@@ -49,10 +50,15 @@ def interquartile_mean(values) -> float:
 
 
 def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
-    """Interquartile mean over all strata together, and its 95 % interval by resampling runs within each stratum (here: a fraction)."""
+    """Interquartile mean over all strata, and its 95 % interval; runs are resampled within each stratum.
+
+    A stratum is a label fraction here.
+    """
     rng = np.random.default_rng(seed)
-    strata = [np.asarray(one, dtype=float) for one in strata]
-    drawn = np.concatenate([one[rng.integers(len(one), size=(RESAMPLES, len(one)))] for one in strata], 1)
+    strata = [np.asarray(values, dtype=float) for values in strata]
+    drawn = np.concatenate(
+        [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in strata], 1
+    )
     low, high = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
     return interquartile_mean(np.concatenate(strata)), float(low), float(high)
 
@@ -60,10 +66,13 @@ def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[flo
 def probability_of_improvement(
     ours: list[np.ndarray], theirs: list[np.ndarray], seed: int = 0
 ) -> tuple[float, float, float]:
-    """How probable it is that a run of ours beats one of theirs, mean over strata, with its 95 % interval by stratified bootstrap.
+    """Probability that a run of ours beats a run of theirs, mean over strata, with its 95 % interval.
+
+    The interval is a stratified bootstrap. Equal values count half.
 
     Args:
-        ours, theirs: the runs' values, one array a stratum (here: a fraction), in the same order. Equal values count half.
+        ours, theirs: the values of the runs, one array per stratum (here: a label fraction), in the same
+            order.
     """
     rng = np.random.default_rng(seed)
 
@@ -91,10 +100,12 @@ def probability_of_improvement(
 def paired_difference(
     runs: pd.DataFrame, ours: str, theirs: str, value: str = "avg_map", pairs=("fraction", "seed")
 ) -> tuple[float, float, float, int]:
-    """Mean of ours minus theirs over the runs that both have (same training recordings), 95 % interval, and the number of pairs.
+    """Mean of ours minus theirs over the runs that both have, its 95 % interval, and the number of pairs.
+
+    A pair shares its training recordings.
 
     Args:
-        runs: `model`, the columns of `pairs`, and the value; one row a run.
+        runs: one row per run: `model`, the columns of `pairs`, and the value.
     """
     table = runs.pivot_table(index=list(pairs), columns="model", values=value)
     difference = (table[ours] - table[theirs]).dropna()
@@ -110,18 +121,19 @@ def mean_ranks(runs: pd.DataFrame, value: str = "avg_map", pairs=("fraction", "s
 def variance_components(
     table: pd.DataFrame, rows: str = "subset_seed", columns: str = "seed", value: str = "avg_map"
 ) -> dict[str, float]:
-    """Standard deviations that the draw of recordings and the training seed cause, of a crossed design with one run a cell.
+    """Standard deviations due to the subset sample and to the training seed, of a crossed design.
 
-    Two-way random effects without replication, estimated by mean squares; a negative variance is given as zero.
+    One run per cell: two-way random effects without replication, estimated by mean squares. A negative
+    variance is given as zero.
 
     Returns:
-        `subset`, `seed`, `interaction` (with what is left over), in the unit of the value.
+        `subset`, `seed`, `interaction` (with the residual), in the unit of the value.
     """
     y = table.pivot(index=rows, columns=columns, values=value).to_numpy(dtype=float)
     n, m = y.shape
     if min(n, m) < 2 or np.isnan(y).any():
         raise ValueError(
-            f"a crossed design of {n} × {m} runs with {int(np.isnan(y).sum())} missing has no components of variance"
+            f"no components of variance: a crossed design of {n} × {m} runs, {int(np.isnan(y).sum())} missing"
         )
     grand, of_row, of_column = y.mean(), y.mean(1), y.mean(0)
     rest = y - of_row[:, None] - of_column[None] + grand

@@ -1,7 +1,8 @@
 """ActionMamba: ActionFormer's frame with selective state-space blocks.
 
-Source: Chen et al., Video Mamba Suite: State Space Model as a Versatile Alternative for Video Understanding, 2024 (DBM and ViM
-blocks, appendix); Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023, algorithm 2.
+Sources: Chen et al., Video Mamba Suite: State Space Model as a Versatile Alternative for Video Understanding,
+2024 (DBM and ViM blocks, appendix); Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State
+Spaces, 2023, algorithm 2.
 """
 
 import math
@@ -24,7 +25,8 @@ from tal_lib.models.parts.scan import linear_scan
 class ActionMambaConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    block: str = "dbm"  # dbm: both directions share parameters, half of the channels each; vim: each its own, on all channels
+    # dbm: both directions share parameters, half of the channels each; vim: separate ones, on all channels
+    block: str = "dbm"
     state: int = 16  # N, size of the state of a channel
     conv_kernel: int = 4
     drop_path: float = 0.1
@@ -81,7 +83,10 @@ class SelectiveScan(nn.Module):
 
 
 class DBM(nn.Module):
-    """Decomposed bidirectional Mamba: half of the channels are scanned forward, half backward, with the same parameters."""
+    """Decomposed bidirectional Mamba: half of the channels are scanned forward, half backward.
+
+    Both directions share their parameters.
+    """
 
     def __init__(self, c: ActionMambaConfig):
         super().__init__()
@@ -99,7 +104,10 @@ class DBM(nn.Module):
 
 
 class ViM(nn.Module):
-    """Both directions over all channels with parameters of their own, summed. Source: Zhu et al., Vision Mamba, 2024."""
+    """Bidirectional Mamba: both directions scan all channels with separate parameters and are summed.
+
+    Source: Zhu et al., Vision Mamba, 2024.
+    """
 
     def __init__(self, c: ActionMambaConfig):
         super().__init__()

@@ -1,9 +1,10 @@
-"""AFSD: coarse segments, then refined by what lies at their boundaries.
+"""AFSD: coarse segments, refined by the features at their boundaries.
 
-Source: Lin et al., Learning Salient Boundary Feature for Anchor-free Temporal Action Localization, CVPR 2021. Kept: the pyramid of
-strided convolutions, exponential coarse distances, boundary max-pooling on the frame-level and the level's own features, refinement,
-quality, boundary consistency and boundary contrast. Assignment and range limits are those shared by all pyramids here. The contrast
-needs a second pass over altered recordings; the compact preset does without it.
+Source: Lin et al., Learning Salient Boundary Feature for Anchor-free Temporal Action Localization, CVPR 2021.
+Kept from it: the pyramid of strided convolutions, exponential coarse distances, boundary max-pooling on the
+frame-level features and on the features of each level, refinement, quality, boundary consistency and boundary
+contrast. Assignment and range limits are those that all pyramids here share. The contrast needs a second pass
+over altered recordings; the compact preset leaves it out.
 """
 
 import math
@@ -57,13 +58,15 @@ EXPORTED_POWERS = 15  # an exported model pools over ranges of up to 2^16 steps
 
 
 def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Channel-wise maximum over ranges of steps, in O(T log T) for all ranges together.
+    """Channel-wise maximum over ranges of steps, in O(T log T) for all ranges.
+
+    Two windows of a power of two cover each range; their maxima are computed beforehand for all positions.
 
     Args:
         x: (B, T, C); first, last: (B, P) inclusive steps, clamped to the recording, first ≤ last.
 
     Returns:
-        (B, P, C). Every range is covered by two windows of a power of two; their maxima are prepared for all positions.
+        (B, P, C).
     """
     batch, steps, channels = x.shape
     first, last = first.clamp(0, steps - 1), last.clamp(0, steps - 1)
@@ -113,7 +116,7 @@ def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
 
 
 def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima around the starts and around the ends of segments (P, 2), from features (1, T, C): (P, C) each, all channels."""
+    """Maxima of features (1, T, C) around the starts and around the ends of segments (P, 2): (P, C) each."""
     length = (segments[:, 1] - segments[:, 0]).clamp(min=1)
     around = lambda at, before, after: range_max(
         x,
@@ -124,9 +127,12 @@ def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 4):
-    """A random action of at least `action` steps and a random stretch of at least `background` steps that no segment touches.
+    """A random action of at least `action` steps, and random background of at least `background` steps.
 
-    Whole steps, ((start, end), (first, last)) with exclusive ends, the stretch no longer than the action; None if either is missing.
+    No segment touches the background, and it is no longer than the action.
+
+    Returns:
+        ((start, end), (first, last)) in whole steps with exclusive ends; None if either is missing.
     """
     ends = segments.round().clamp(0, steps).long()
     long = ends[ends[:, 1] - ends[:, 0] >= action]
@@ -150,8 +156,10 @@ def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 
     paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),
 )
 class AFSD(PyramidDetector):
-    """forward: coarse logits (B, P, K), coarse distances (B, P, 2), refined logits (B, P, K), offsets (B, P, 2) in half-lengths of
-    the coarse segment, quality (B, P, 1), boundary curves (B, T, 2).
+    """forward returns, with distances in strides and offsets in half-lengths of the coarse segment:
+
+    coarse logits (B, P, K), coarse distances (B, P, 2), refined logits (B, P, K), offsets (B, P, 2), quality
+    (B, P, 1), boundary curves (B, T, 2).
     """
 
     config: AFSDConfig
@@ -206,12 +214,14 @@ class AFSD(PyramidDetector):
         count = (
             torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()
         ).clamp(min=1)
-        own, first = [], 0
-        for level, (size, one) in enumerate(zip(sizes, levels)):  # the level's own feature, in its own steps
+        level_features, first = [], 0
+        for level, (size, level_feature) in enumerate(
+            zip(sizes, levels)
+        ):  # the level's own feature, in its own steps
             here = coarse[:, first : first + size] / 2**level
-            own.append(boundary_pooling(one, here, ceil_div(count, 2**level)))
+            level_features.append(boundary_pooling(level_feature, here, ceil_div(count, 2**level)))
             first += size
-        every = torch.cat([joined, boundary_pooling(frame, coarse, count), torch.cat(own, 1)], -1)
+        every = torch.cat([joined, boundary_pooling(frame, coarse, count), torch.cat(level_features, 1)], -1)
         for_class, for_location = self.class_mix(every), self.location_mix(every)
         half = frame.shape[-1] // 2
         curves = torch.stack([frame[..., :half].mean(-1), frame[..., half:].mean(-1)], -1)
@@ -255,7 +265,7 @@ class AFSD(PyramidDetector):
         refined = (outputs[3][at.batch, at.row] - wanted).abs().clamp(max=4).sum(-1) * good
         fits = interval_iou(self.decode(outputs, points, at), targets).detach()
         quality = F.binary_cross_entropy_with_logits(outputs[4][at.batch, at.row, 0], fits, reduction="none")
-        # the refined class is learned where the coarse segment is good enough; see `loss` for the rest of the points
+        # the refined class is learned where the coarse segment is good enough; `loss` adds the other points
         return c.location_weight / 10 * (giou(coarse, targets) + refined) + quality
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
@@ -276,11 +286,13 @@ class AFSD(PyramidDetector):
         return losses
 
     def contrast_loss(self, batch: Batch) -> Tensor:
-        """Boundary contrast: an action cut open by a piece of background keeps its halves' inner ends alike, and unlike the background's.
+        """Boundary contrast on an action that is cut open by a piece of background.
 
-        One action and one piece a recording, chosen at random; recordings without either teach nothing here. Source: section 3.4.
+        The inner ends of the two halves must stay similar, and unlike the ends of the background. One action
+        and one piece per recording are drawn at random; recordings without either contribute nothing. Source:
+        section 3.4.
         """
-        found = [self.positives.new_zeros(())]
+        losses = [self.positives.new_zeros(())]
         for features, mask, segments in zip(batch.features, batch.mask, batch.segments):
             chosen = choose_cut(segments, int(mask.sum()))
             if chosen is None:
@@ -297,11 +309,11 @@ class AFSD(PyramidDetector):
             starts, ends = (F.normalize(one, dim=-1) for one in end_features(frame, pieces))
             apart = lambda a, b: (a - b).square().sum()  # noqa: E731
             halves = apart(ends[0], starts[2])
-            found.append(
+            losses.append(
                 F.relu(halves - apart(ends[0], starts[1]) + 1)
                 + F.relu(halves - apart(starts[2], ends[1]) + 1)
             )
-        return torch.stack(found).sum() / max(1, len(found) - 1)
+        return torch.stack(losses).sum() / max(1, len(losses) - 1)
 
     def boundary_loss(self, curves: Tensor, batch: Batch) -> Tensor:
         """Boundary consistency: the frame-level halves should be active at annotated starts and ends."""

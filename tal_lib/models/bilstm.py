@@ -1,9 +1,9 @@
-"""bilstm: a bidirectional LSTM labels every step of short sequences; runs of one class are segments.
+"""bilstm: a bidirectional LSTM labels every step of short sequences; runs of one class become segments.
 
-Sequences run side by side, so the time-consuming recurrence is as long as a sequence, not as the recording.
+Sequences run in parallel, so the slow recurrence is as long as a sequence, not as the recording.
 
-Source: the project's brief, after Ullah et al., Action Recognition in Video Sequences using Deep Bi-directional LSTM
-with CNN Features, IEEE Access 2017.
+Source: the project's brief, after Ullah et al., Action Recognition in Video Sequences using Deep
+Bi-directional LSTM with CNN Features, IEEE Access 2017.
 """
 
 from dataclasses import dataclass

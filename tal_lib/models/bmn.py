@@ -1,7 +1,8 @@
-"""BMN: boundary curves, and a map of confidences of all proposals at once.
+"""BMN: boundary curves, and a confidence map of all proposals at once.
 
-Source: Lin et al., BMN: Boundary-Matching Network for Temporal Action Proposal Generation, ICCV 2019. Durations are sampled 1 : 1 : 1
-there; here low, middle and high overlaps weigh the same, which is its expectation.
+Source: Lin et al., BMN: Boundary-Matching Network for Temporal Action Proposal Generation, ICCV 2019. The
+paper samples low, middle and high overlaps 1 : 1 : 1. Here they are weighted equally, which is the
+expectation of that.
 """
 
 from dataclasses import dataclass
@@ -129,8 +130,12 @@ class BMN(ProposalDetector):
     ) -> dict[str, Tensor]:
         curves, maps = outputs
         c = self.config
-        wanted = torch.stack([curve_targets(one, c.window)[:, :2] for one in segments])
-        overlap = torch.stack([overlap_map(one, c.window, c.max_duration) for one in segments])
+        wanted = torch.stack(
+            [curve_targets(window_segments, c.window)[:, :2] for window_segments in segments]
+        )
+        overlap = torch.stack(
+            [overlap_map(window_segments, c.window, c.max_duration) for window_segments in segments]
+        )
         valid = keep[..., None] & (at_ends(keep.float(), c.max_duration) > 0)
         start, end = (balanced_bce(curves[..., i], wanted[..., i] > 0.5, keep) for i in range(2))
         regression = balanced_by_overlap((maps[..., 1].sigmoid() - overlap) ** 2, overlap, valid)

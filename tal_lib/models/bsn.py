@@ -1,7 +1,8 @@
-"""BSN: boundary curves, their pairs, and a confidence from the action curve around each.
+"""BSN: boundary curves, their pairs, and a confidence from the action curve around each pair.
 
-Source: Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018. Its three stages are trained
-one after the other there; here together, the last one on the curves as they are, through which its gradient does not pass.
+Source: Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018. The
+paper trains three stages one after the other. Here they train at once; the last stage reads the curves
+without passing a gradient to them.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ CURVES = ("start", "end", "action")
     paper_activitynet=BSNConfig(**ACTIVITYNET),
 )
 class BSN(ProposalDetector):
-    """`windows` gives curve logits (N, T, 3) of start, end and action, segments (N, P, 2), which exist (N, P), confidences (N, P)."""
+    """`windows` returns curve logits (N, T, 3) of start, end and action, segments (N, P, 2), existence (N, P)
+    and confidences (N, P)."""
 
     config: BSNConfig
     unordered = ((1, 2, 3), *ProposalDetector.unordered)
@@ -63,7 +65,8 @@ class BSN(ProposalDetector):
         self.confidence = nn.Linear(c.confidence_width, 1)
 
     def proposal_features(self, curves: Tensor, segments: Tensor) -> Tensor:
-        """Curve samples (N, P, curves · 32) around segments (N, P, 2), from curves (N, T, 3). Source: section 3.3."""
+        """Curve samples (N, P, curves · 32) around segments (N, P, 2), from curves (N, T, 3). Source: section
+        3.3."""
         c = self.config
         chosen = curves[..., [CURVES.index(name) for name in c.curves]]
         reach = (segments[..., 1:] - segments[..., :1]) / 5
@@ -92,11 +95,15 @@ class BSN(ProposalDetector):
         self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor
     ) -> dict[str, Tensor]:
         logits, proposals, scores, confidence = outputs
-        wanted = torch.stack([curve_targets(one, self.config.window) for one in segments])
+        wanted = torch.stack(
+            [curve_targets(window_segments, self.config.window) for window_segments in segments]
+        )
         overlap = torch.stack(
             [
-                interval_iou(mine[:, None], one[None]).amax(1) if len(one) else mine.new_zeros(len(mine))
-                for mine, one in zip(proposals, segments)
+                interval_iou(window_proposals[:, None], window_segments[None]).amax(1)
+                if len(window_segments)
+                else window_proposals.new_zeros(len(window_proposals))
+                for window_proposals, window_segments in zip(proposals, segments)
             ]
         )
         curves = sum(balanced_bce(logits[..., i], wanted[..., i] > 0.5, keep) for i in range(3))

@@ -1,13 +1,15 @@
-"""GAF: AFSD with attention within and between the features of a recording, driven by a generative model of foreground and background.
+"""GAF: AFSD with attention within and between the features of a recording, driven by a generative model.
 
-    intra       a foreground attention λ a step and a gate a channel re-weigh the embedded features
-    inter       every point of the pyramid reads a few latents, which have read all its levels
-    generative  a conditional VAE reconstructs the features from a code and λ; λ is rewarded where it explains them
+- intra: a foreground attention λ per step and a gate per channel re-weigh the embedded features.
+- inter: every point of the pyramid reads a few latents, which have read all levels.
+- generative: a conditional VAE reconstructs the features from a code and λ; λ is rewarded where it explains
+them.
 
-Source: Generative Attention … Feature Semantics (GAF), on Lin et al., AFSD (CVPR 2021). Its details are not all public; chosen here: λ is
-a convolution's sigmoid, also taught by the annotated foreground; the VAE and its prior, a code of mean r · λ, follow Shi et al., DGAM (CVPR
-2020), equations 6–11, whose two alternating steps (the VAE with λ fixed, λ with the VAE fixed) are taken at once, each without a gradient
-to the other; the latents are those of `local_global`. What each part does is in results/ablation.csv.
+Source: Generative Attention … Feature Semantics (GAF), on Lin et al., AFSD (CVPR 2021). Not all of its
+details are public. We chose these: λ is the sigmoid of a convolution, and the annotated foreground teaches it
+too. The VAE and its prior (a code of mean r · λ) follow Shi et al., DGAM (CVPR 2020), equations 6–11. DGAM
+alternates two steps (the VAE with λ fixed, λ with the VAE fixed); here both happen at once, each without a
+gradient to the other. The latents are those of `local_global`. An ablation measures what each part does.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,14 @@
-"""local_global: the study's own detector. Light convolution beside global attention, two regressions fused into one.
+"""local_global: the study's own detector, with light convolution beside global attention and two regressions.
 
-Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution fuses them. Two such blocks at
-full resolution, then max-pooling alone makes the pyramid. Embedding and heads are normalized over the steps of a recording, which
-takes away what its steps share: with few labels, how these few people differ. On each point of the pyramid a boundary head gives distances
-to start and end, a segment head gives centre and duration; learned confidences weigh the two answers. Cost is linear in the length.
-What each part is worth: `results/own_model_hapt_validation.md`.
-Source: this project; the latents of the global block follow Lee et al., Set Transformer (ICML 2019), section 3.1; the pooled pyramid
-TemporalMaxer (2023); the normalization Ulyanov et al. (2016).
+Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution
+fuses them. After two such blocks at full resolution, max-pooling alone builds the pyramid. Embedding and
+heads are normalized over the steps of a recording, which removes what all its steps share: with few labels,
+the differences between a few people. At each point a boundary head gives distances to start and end, and a
+segment head gives centre and duration; learned confidences weigh the two. The cost is linear in the length. A
+sweep (`own_model`) measures what each part is worth.
+
+Sources: this project; the latents of the global block: Lee et al., Set Transformer (ICML 2019), section 3.1;
+the pooled pyramid: TemporalMaxer (2023); the normalization: Ulyanov et al. (2016).
 """
 
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class LocalTemporalBlock(nn.Module):
 
 
 class Pool(nn.Module):
-    """The next level of the pyramid: a maximum over three steps, every other one; (B, T, C) → (B, ⌈T / 2⌉, C)."""
+    """The next level of the pyramid: maximum over three steps at stride 2; (B, T, C) → (B, ⌈T / 2⌉, C)."""
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return max_pool(x, keep), halve(keep)
@@ -89,7 +91,9 @@ class LocalGlobalBlock(nn.Module):
     compact=LocalGlobalConfig(width=96, head_width=96),
 )
 class LocalGlobal(PyramidDetector):
-    """forward adds segments (B, P, 2; centre shift and log duration, in strides) and confidences (B, P, 2)."""
+    """forward adds segments (B, P, 2: centre shift and log duration, in strides) and confidences (B, P,
+    2).
+    """
 
     config: LocalGlobalConfig
 

@@ -1,8 +1,9 @@
 """PRN: BMN with a local-global encoder below and attention between proposals above.
 
-Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021. Attention between all D · T
-proposals would cost their square (10,000² at T = D = 100). Here the map is averaged over small blocks and attention is axial: a
-proposal meets those of its start, then those of its duration, so the cost is D · T · (D + T) over the cube of the block's side.
+Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021.
+Attention between all D · T proposals would cost their square (10,000² at T = D = 100). Here the map is
+averaged over small blocks, and attention is axial: a proposal attends to those of its start, then to those of
+its duration. The cost is D · T · (D + T), divided by the cube of the block's side.
 """
 
 from dataclasses import dataclass

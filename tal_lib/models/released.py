@@ -1,6 +1,6 @@
-"""Checkpoint files: reading them safely, and the released ones of ActionFormer, TriDet and TemporalMaxer.
+"""Load the released checkpoints of ActionFormer, TriDet and TemporalMaxer.
 
-Tensor names of the released files as in their authors' repositories (happyharrycn/actionformer_release, dingfengshi/TriDet,
+Tensor names are those of the authors' repositories (happyharrycn/actionformer_release, dingfengshi/TriDet,
 TuanTNG/TemporalMaxer).
 """
 
@@ -63,14 +63,16 @@ _BLOCK = [
 
 
 def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overrides) -> Detector:
-    """A model with the weights of its authors' released file; the averaged ones (`state_dict_ema`) if the file has them.
+    """A model with the weights of its authors' released file; the averaged ones (`state_dict_ema`) if it has
+    them.
 
     Args:
-        name: actionformer, tridet or temporalmaxer; preset, overrides: must be those of the file. Width of the features and number
-            of classes are read from it.
+        name: actionformer, tridet or temporalmaxer.
+        preset, overrides: must be those of the file. Feature width and number of classes are read from it.
 
     Raises:
-        TalError: another model, an unreadable file, or tensors that are missing, extra or of another shape; all are named.
+        TalError: another model, an unreadable file, or tensors that are missing, extra or of another shape;
+            all are named.
     """
     if name not in RELEASED:
         raise TalError(
@@ -104,9 +106,9 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
         (key for key in released if re.fullmatch(r"reg_head\.scale\.\d+\.scale", key)),
         key=lambda key: int(key.split(".")[2]),
     )
-    found, problems = {}, []
+    tensors, problems = {}, []
     if scales:
-        found["scales.values"] = torch.stack([released[key].reshape(()) for key in scales])
+        tensors["scales.values"] = torch.stack([released[key].reshape(()) for key in scales])
     for key, value in released.items():
         if key in scales:
             continue
@@ -114,11 +116,11 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
         if ours not in target:
             problems.append(f"extra {key}")
         else:
-            found[ours] = _our_layout(value, target[ours])
-    problems += [f"missing {key}" for key in target if key not in found]
+            tensors[ours] = _our_layout(value, target[ours])
+    problems += [f"missing {key}" for key in target if key not in tensors]
     problems += [
         f"{key} of shape {tuple(value.shape)}, expected {tuple(target[key].shape)}"
-        for key, value in found.items()
+        for key, value in tensors.items()
         if key in target and value.shape != target[key].shape
     ]
     if problems:
@@ -128,7 +130,7 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
             where=path,
             remedy="Name the preset and options with which it was trained.",
         )
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(tensors, strict=False)
     return model.eval()
 
 

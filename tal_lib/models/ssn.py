@@ -1,8 +1,8 @@
-"""SSN: proposals grouped from actionness, classified by what is in them and by whether they are whole.
+"""SSN: proposals grouped from actionness, then classified by content and by completeness.
 
-Source: Zhao et al., Temporal Action Detection with Structured Segment Networks, ICCV 2017. Actionness is learned with the rest, on the
-same recordings. The paper's actionness is one curve, which cannot tell an action from the next where one follows upon the other;
-`actionness = "class"` groups a curve a class instead.
+Source: Zhao et al., Temporal Action Detection with Structured Segment Networks, ICCV 2017. Actionness trains
+with the rest, on the same recordings. The paper has one actionness curve, which cannot separate an action
+from a next one without a gap; `actionness = "class"` groups one curve per class instead.
 """
 
 from dataclasses import dataclass
@@ -49,10 +49,12 @@ class SSNConfig(DetectorConfig):
 def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
     """Temporal actionness grouping: segments (N, 2) in steps, from a curve (T,) in [0, 1].
 
-    For every level the runs of steps above it are basins. From each basin on, the following ones are taken in as long as basins make
-    up at least a share of the whole; every level is tried as that share. Source: section 5, after watershed segmentation.
+    For every level, the runs of steps above it are basins. From each basin on, following ones are added as
+    long as basins make up at least a given share of the whole; every level is tried as that share.
+
+    Source: section 5, after watershed segmentation.
     """
-    found = []
+    groups = []
     for level in levels:
         change = np.diff(np.concatenate([[0], curve > level, [0]]).astype(np.int8))
         first, end = (change == 1).nonzero()[0], (change == -1).nonzero()[0]
@@ -67,15 +69,18 @@ def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
                 share, axis=1
             )  # grouping stops at the first basin that dilutes too much
             for least in levels:
-                found.append(first[seed[:, 0]] * (len(curve) + 1) + end[some + (lowest >= least).sum(1) - 1])
-    each = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+                groups.append(first[seed[:, 0]] * (len(curve) + 1) + end[some + (lowest >= least).sum(1) - 1])
+    each = np.unique(np.concatenate(groups)) if groups else np.zeros(0, dtype=np.int64)
     return (
         np.stack(np.divmod(each, len(curve) + 1), 1).astype(np.float32) - 0.5
     )  # step t is [t − 0.5, t + 0.5]
 
 
 def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Mean of a curve (T,) in segments (N, 2) of whole steps, less its mean in the halves of their lengths around; zero outside."""
+    """Mean of a curve (T,) inside segments (N, 2) of whole steps, minus its mean around them.
+
+    Around means half of the length on either side; outside the recording the curve is zero.
+    """
     sums = np.concatenate([[0.0], curve.cumsum(dtype=float)])
     first, end = (segments + 0.5).astype(int).T
     flank = np.maximum(1, (end - first) // 2)
@@ -92,8 +97,11 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
     paper_activitynet=SSNConfig(),
 )
 class SSN(Detector):
-    """forward: actionness logits (B, T, 1 or K), features (B, T, C), segments (B, P, 2) in steps, which exist (B, P), and of each
-    activity logits (B, P, K + 1), completeness (B, P, K), class-wise shift and log scale (B, P, K, 2).
+    """forward returns actionness logits (B, T, 1 or K), features (B, T, C), segments (B, P, 2) in steps and
+    existence (B, P).
+
+    For each segment follow activity logits (B, P, K + 1), completeness (B, P, K), and class-wise shift and
+    log scale (B, P, K, 2).
     """
 
     config: SSNConfig
@@ -124,16 +132,17 @@ class SSN(Detector):
 
     @torch.no_grad()
     def group(self, curves: Tensor) -> tuple[Tensor, Tensor]:
-        """Curves (B, T, A) → segments (B, P, 2) and which exist (B, P); those that stand out most from what is around them."""
+        """Curves (B, T, A) → the segments of highest contrast to their surroundings (B, P, 2), and existence
+        (B, P)."""
         c = self.config
         segments = curves.new_zeros(len(curves), c.proposals, 2, dtype=torch.float)
         exist = torch.zeros_like(segments[..., 0], dtype=torch.bool)
         segments[..., 1] = 1
-        for index, one in enumerate(curves.float().cpu().numpy()):
-            found = [actionness_groups(curve, c.levels) for curve in one.T]
-            scores = [contrast(curve, segments) for curve, segments in zip(one.T, found)]
+        for index, recording_curves in enumerate(curves.float().cpu().numpy()):
+            groups = [actionness_groups(curve, c.levels) for curve in recording_curves.T]
+            scores = [contrast(curve, segments) for curve, segments in zip(recording_curves.T, groups)]
             kept, _, _ = nms(
-                np.concatenate(found),
+                np.concatenate(groups),
                 np.concatenate(scores) + 1,
                 tiou_threshold=c.duplicate_tiou,
                 max_detections=c.proposals,
@@ -156,7 +165,7 @@ class SSN(Detector):
         actionness, x, proposals, exist, *answers = outputs
         steps, parts = batch.mask.shape[1], []
         inside = torch.stack(
-            [self.actionness_targets(*one, steps) for one in zip(batch.segments, batch.labels)]
+            [self.actionness_targets(*annotation, steps) for annotation in zip(batch.segments, batch.labels)]
         )
         losses = {
             "actionness": balanced_bce(actionness, inside > 0.5, batch.mask[..., None].expand_as(actionness))
@@ -165,11 +174,11 @@ class SSN(Detector):
             if not len(segments):
                 continue
             some = exist[index]
-            own = training_segments(segments)
-            extra = [part.float() for part in self.classify(x[index : index + 1], own[None])]
+            sampled = training_segments(segments)
+            extra = [part.float() for part in self.classify(x[index : index + 1], sampled[None])]
             parts.append(
                 (
-                    *roles(torch.cat([proposals[index][some], own]), segments, labels),
+                    *roles(torch.cat([proposals[index][some], sampled]), segments, labels),
                     *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra)),
                 )
             )
@@ -191,16 +200,17 @@ class SSN(Detector):
     def proposal_losses(
         self, role, label, target, segment, activity, completeness, regression
     ) -> dict[str, Tensor]:
-        """Activity of complete and background proposals, completeness by hinge with the hardest incomplete, location of complete."""
+        """Losses of activity (complete and background proposals), completeness (hinge, hardest incomplete)
+        and location."""
         c = self.config
         complete, incomplete, background = (role == name for name in (COMPLETE, INCOMPLETE, BACKGROUND))
         at = torch.arange(len(role), device=role.device)
         taught = torch.where(complete, label, torch.where(background, self.num_classes, IGNORED))
         entropy = classification_loss(activity, taught)
-        own = completeness[at, label]
-        wrong = (1 + own[incomplete]).relu()
+        of_label = completeness[at, label]
+        wrong = (1 + of_label[incomplete]).relu()
         wrong = wrong.topk(max(1, round(len(wrong) * c.hard_share))).values if len(wrong) else wrong
-        right = (1 - own[complete]).relu()
+        right = (1 - of_label[complete]).relu()
         hinge = (right.sum() + wrong.sum()) / max(1, len(right) + len(wrong))
         length = segment[:, 1] - segment[:, 0]
         scale = ((target[:, 1] - target[:, 0]) / length).clamp(min=1e-3).log()
@@ -217,7 +227,7 @@ class SSN(Detector):
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         """Activity probability × exp(completeness), at the class's own location."""
         _, _, segments, exist, activity, completeness, regression = outputs
-        found = []
+        candidates = []
         for index, valid in enumerate(mask.sum(1).tolist()):
             chance = (
                 activity[index].softmax(-1)[:, :-1] * (completeness[index] - 1).exp() * exist[index][:, None]
@@ -226,21 +236,22 @@ class SSN(Detector):
             segment, (shift, scale) = segments[index][row], regression[index][row, label].unbind(-1)
             length = segment[:, 1] - segment[:, 0]
             centre, half = segment.mean(1) + shift * length, length * scale.clamp(-2, 2).exp() / 2
-            found.append(
+            candidates.append(
                 Candidates(
                     torch.stack([centre - half, centre + half], 1).clamp(-0.5, valid - 0.5),
                     chance[row, label],
                     label,
                 )
             )
-        return found
+        return candidates
 
 
 COMPLETE, INCOMPLETE, BACKGROUND, UNUSED = range(4)
 
 
 def training_segments(segments: Tensor, incomplete: int = 6) -> Tensor:
-    """The annotated segments (M, 2), a little moved, and parts of them too short to be whole: 1 to 6, as the paper samples."""
+    """The annotated segments (M, 2), slightly moved, and incomplete parts of them, 1 to 6 as the paper
+    samples."""
     length, whole = segments[:, 1:] - segments[:, :1], moved(segments)
     every, long = segments.repeat(incomplete, 1), length.repeat(incomplete, 1)
     share = 0.05 + 0.25 * torch.rand_like(long)
@@ -249,9 +260,11 @@ def training_segments(segments: Tensor, incomplete: int = 6) -> Tensor:
 
 
 def roles(proposals: Tensor, segments: Tensor, labels: Tensor):
-    """What each proposal (P, 2) teaches: its role, the label and segment it belongs to, and itself.
+    """The role of each proposal (P, 2) in training, its label, its target segment, and itself.
 
-    Complete from tIoU 0.7 on; incomplete below 0.3 if at least 80 % of it lies in a segment; background if it touches none.
+    Complete from tIoU 0.7 on; incomplete below 0.3 if at least 80 % of it lies in a segment; background if it
+    touches none.
+
     Source: section 4.2.
     """
     overlap, best = interval_iou(proposals[:, None], segments).max(1)

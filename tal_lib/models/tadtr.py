@@ -1,7 +1,8 @@
 """TadTR: a set of learned queries, deformable attention over time, one-to-one matching.
 
-Source: Liu et al., End-to-End Temporal Action Detection with Transformer, IEEE TIP 2022. A recording is cut into overlapping slices
-of fixed length; each is a set-prediction problem of its own, their detections are merged by NMS.
+Source: Liu et al., End-to-End Temporal Action Detection with Transformer, IEEE TIP 2022. A recording is cut
+into overlapping slices of fixed length. Each slice is a set-prediction problem; NMS merges the detections of
+all slices.
 """
 
 import math
@@ -52,7 +53,8 @@ class TadTRConfig(DetectorConfig):
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads a few fractional positions around its reference, whose offsets and weights it predicts.
+    """Each query reads a few fractional positions around its reference; it predicts their offsets and
+    weights.
 
     Source: section III-C; Zhu et al., Deformable DETR (ICLR 2021), equation 2, in one dimension.
     """
@@ -86,8 +88,10 @@ class DeformableAttention(nn.Module):
             offsets = offsets / self.samples * width[..., None, None] * 0.5
         at = (centre[..., None, None] + offsets).transpose(1, 2)  # (S, H, Q, M)
         weights = self.weights(query).unflatten(-1, (self.heads, self.samples)).softmax(-1).transpose(1, 2)
-        found = sample_linear(values, at.flatten(2)).unflatten(2, (queries, self.samples))  # (S, H, Q, M, d)
-        return self.out((found * weights.unsqueeze(-1)).sum(-2).transpose(1, 2).flatten(2))
+        sampled = sample_linear(values, at.flatten(2)).unflatten(
+            2, (queries, self.samples)
+        )  # (S, H, Q, M, d)
+        return self.out((sampled * weights.unsqueeze(-1)).sum(-2).transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
@@ -193,9 +197,10 @@ def to_segments(boxes: Tensor) -> Tensor:
     ),
 )
 class TadTR(Detector):
-    """forward: features (B, D, T) → class logits (B, S, layers, Q, K), boxes (B, S, layers, Q, 2) and actionness (B, S, Q).
+    """forward: features (B, D, T) → outputs of S slices per recording.
 
-    S slices a recording; boxes are centre and width as shares of the slice.
+    Class logits (B, S, layers, Q, K), boxes (B, S, layers, Q, 2) and actionness (B, S, Q). Boxes are centre
+    and width as fractions of the slice.
     """
 
     config: TadTRConfig
@@ -299,7 +304,8 @@ class TadTR(Detector):
     def slice_targets(
         self, start: int, valid_steps: int, segments: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Annotations of a slice: centre and width as shares of it, and labels; those cut too short are left out."""
+        """Annotations of a slice: centre and width as fractions of it, and labels. Segments cut too short are
+        left out."""
         end = min(self.config.slice_steps, valid_steps - start)
         inside = (segments + 0.5 - start).clamp(0, max(end, 0))  # step t covers [t, t + 1) of the slice
         length = inside[:, 1] - inside[:, 0]
@@ -373,10 +379,10 @@ class TadTR(Detector):
         starts = torch.tensor(self.starts_of(logits.shape[1], mask.shape[1]), device=boxes.device)
         scores = logits[:, :, -1].sigmoid() * quality.sigmoid().unsqueeze(-1)  # (B, S, Q, K)
         segments = to_segments(boxes[:, :, -1]) * self.config.slice_steps + starts[:, None, None] - 0.5
-        found = []
+        candidates = []
         for index, steps in enumerate(mask.sum(1).tolist()):
             here = scores[index] * (starts < steps)[:, None, None]
             best, at = here.flatten().topk(min(self.config.post.max_candidates, here.numel()))
             spans = segments[index].flatten(0, 1)[at // self.num_classes].clamp(-0.5, steps - 0.5)
-            found.append(Candidates(spans, best, at % self.num_classes))
-        return found
+            candidates.append(Candidates(spans, best, at % self.num_classes))
+        return candidates

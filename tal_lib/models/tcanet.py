@@ -1,8 +1,8 @@
-"""TCANet: proposals of another model, refined in three steps by local and global context.
+"""TCANet: refines the proposals of another model in three steps, by local and global context.
 
-Source: Qing et al., Temporal Context Aggregation Network for Temporal Action Proposal Refinement, CVPR 2021. The paper refines stored
-proposals; here the model that makes them is inside and is trained along, untouched by the refinement's gradient, so that one run on
-one subset gives both.
+Source: Qing et al., Temporal Context Aggregation Network for Temporal Action Proposal Refinement, CVPR 2021.
+The paper refines stored proposals. Here the generator is part of the model and trains with it, without a
+gradient from the refinement, so that one run on one subset gives both.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class TCANetConfig(ProposalConfig):
 
 
 class TBR(nn.Module):
-    """Temporal boundary regressor: a proposal's ends from what is around them, its centre and width from the whole.
+    """Temporal boundary regressor: the ends from the features around them, centre and width from the whole.
 
     Source: section 3.3.
     """
@@ -78,7 +78,8 @@ class TBR(nn.Module):
             nn.init.zeros_(head[-1].bias)
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
-        """Features (B, T, C), segments (B, P, 2) in steps → offsets (B, P, 5): start, end, centre, width, confidence logit."""
+        """Features (B, T, C), segments (B, P, 2) in steps → (B, P, 5): offsets of start, end, centre, width;
+        confidence logit."""
         reach = (
             segments[..., 1:] - segments[..., :1]
         ) / 4  # each end's region is half as long as the proposal
@@ -97,7 +98,8 @@ CENTRE_VARIANCE, WIDTH_VARIANCE = 0.1, 0.2
 
 
 def refine(segments: Tensor, offsets: Tensor) -> Tensor:
-    """Segments (..., 2) moved by offsets (..., ≥ 4): the mean of what the ends say and of what centre and width say."""
+    """Segments (..., 2) moved by offsets (..., ≥ 4): the mean of the decoded ends and of the decoded centre
+    and width."""
     length = segments[..., 1:] - segments[..., :1]
     ends = segments + offsets[..., :2] * length
     centre = segments.mean(-1, keepdim=True) + CENTRE_VARIANCE * offsets[..., 2:3] * length
@@ -123,7 +125,8 @@ def wanted_offsets(segments: Tensor, targets: Tensor) -> Tensor:
     paper_activitynet=TCANetConfig(generator_preset="paper_activitynet", **ACTIVITYNET),
 )
 class TCANet(ProposalDetector):
-    """The generator's outputs come behind `stages` (B, P, 3 · 7): of every refinement its input segment and its five answers."""
+    """The generator's outputs follow `stages` (B, P, 3 · 7): the input segment and the five outputs of each
+    refinement."""
 
     config: TCANetConfig
 
@@ -154,12 +157,13 @@ class TCANet(ProposalDetector):
 
     @torch.no_grad()
     def first_proposals(self, outputs: tuple[Tensor, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The generator's best proposals after NMS: segments (B, P, 2) in steps, scores (B, P), zero where there are fewer."""
+        """The generator's best proposals after NMS: segments (B, P, 2) in steps and scores (B, P), padded
+        with zeros."""
         count = self.config.proposals
         segments, scores = (mask.new_zeros(len(mask), count, *more, dtype=torch.float) for more in ((2,), ()))
         segments[..., 1] = 1
-        for index, found in enumerate(self.generator.class_agnostic(outputs, mask)):
-            best, score, _ = suppress(found, self.config.nms)
+        for index, candidates in enumerate(self.generator.class_agnostic(outputs, mask)):
+            best, score, _ = suppress(candidates, self.config.nms)
             best, score = torch.from_numpy(best[:count]), torch.from_numpy(score[:count])
             segments[index, : len(best)], scores[index, : len(best)] = best.to(segments), score.to(scores)
         return segments, scores
@@ -178,16 +182,23 @@ class TCANet(ProposalDetector):
                 [segments[..., 0], torch.maximum(segments[..., 1], segments[..., 0] + 0.5)], -1
             )
             scores = scores * answer[..., 4].detach().sigmoid()
-        found = self.classifier.features(x, keep)
-        return (torch.cat(stages, -1), *generated, found, segments, scores, self.classifier(found, segments))
+        recording_features = self.classifier.features(x, keep)
+        return (
+            torch.cat(stages, -1),
+            *generated,
+            recording_features,
+            segments,
+            scores,
+            self.classifier(recording_features, segments),
+        )
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        stages, *generated, found, proposals, scores, logits = outputs
+        stages, *generated, recording_features, proposals, scores, logits = outputs
         generator = self.generator.loss(tuple(generated), batch)["total"]
         exists = scores > 0
         losses = {
             "generator": generator,
-            "classification": self.class_loss(found, proposals, scores, logits, batch),
+            "classification": self.class_loss(recording_features, proposals, scores, logits, batch),
         }
         for index, (stage, threshold) in enumerate(zip(stages.split(7, -1), self.config.thresholds), 1):
             losses[f"refinement_{index}"] = self.stage_loss(stage, exists, batch.segments, threshold)
@@ -195,13 +206,14 @@ class TCANet(ProposalDetector):
 
     @staticmethod
     def stage_loss(stage: Tensor, exists: Tensor, truth: tuple[Tensor, ...], threshold: float) -> Tensor:
-        """Of one refinement: offsets of proposals from the threshold on, confidence to their overlap before it."""
+        """Loss of one refinement: offsets of proposals above the threshold, and confidence against their
+        overlap."""
         overlaps, targets = [], []
-        for segments, one in zip(stage[..., :2], truth):
-            if len(one):
-                overlap, which = interval_iou(segments[:, None], one[None]).max(1)
+        for segments, recording_truth in zip(stage[..., :2], truth):
+            if len(recording_truth):
+                overlap, which = interval_iou(segments[:, None], recording_truth[None]).max(1)
                 overlaps.append(overlap)
-                targets.append(one[which])
+                targets.append(recording_truth[which])
             else:
                 overlaps.append(torch.zeros_like(segments[:, 0]))
                 targets.append(segments)

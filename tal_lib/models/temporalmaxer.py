@@ -1,11 +1,15 @@
 """TemporalMaxer: a pyramid of max-pooling alone.
 
-Source: Tang, Kim, Sohn, TemporalMaxer: Maximize Temporal Context with only Max Pooling for Temporal Action Localization, 2023.
-The released code keeps ActionFormer's fixed assignment and only lowers the weight of the positives that a SimOTA-like cost finds
-worst; `assignment` chooses between that assignment (`centre`, without the weights) and SimOTA proper. On held-out training people
-of HAPT `centre` was the better of the two (94.7 against 93.8 avg mAP with all recordings, 87.4 against 86.7 with 20 %; one seed).
-The compact preset starts its distances at one stride: from zero, the ReLU on them died in one of eight seeds there (none of eight
-from one stride), since nothing normalizes the features before the heads.
+Source: Tang, Kim, Sohn, TemporalMaxer: Maximize Temporal Context with only Max Pooling for Temporal Action
+Localization, 2023.
+
+The released code keeps ActionFormer's fixed assignment; it only lowers the weight of the positives with the
+highest SimOTA-like cost. `assignment` chooses between that assignment (`centre`, without the weights) and
+SimOTA proper. On held-out training people of HAPT, `centre` was better: 94.7 against 93.8 avg mAP with all
+recordings, 87.4 against 86.7 with 20 % (one seed).
+
+The compact preset initialises the distances to one stride. With the published zero, the ReLU head died in one
+of eight seeds (none of eight with one stride), because nothing normalizes the features before the heads.
 """
 
 from dataclasses import dataclass
@@ -68,10 +72,10 @@ class TemporalMaxer(PyramidDetector):
         if self.config.assignment == "centre":
             return super().assign(outputs, points, valid, batch)
         every = torch.arange(outputs[0].shape[1], device=valid.device)
-        found = []
+        targets = []
         for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
             predicted = self.decode(outputs, points, At(torch.full_like(every, index), every, every))
-            found.append(
+            targets.append(
                 simota_assignment(
                     points,
                     segments,
@@ -84,4 +88,4 @@ class TemporalMaxer(PyramidDetector):
                     class_weight=self.config.class_weight,
                 )
             )
-        return tuple(torch.stack(part) for part in zip(*found))
+        return tuple(torch.stack(part) for part in zip(*targets))

@@ -1,8 +1,10 @@
-"""text_pyramid: the one-stage pyramid whose class head reads names. The simplest zero-shot localizer, and the measure of others.
+"""text_pyramid: the one-stage pyramid whose class head reads names, as a plain zero-shot baseline.
 
-ActionFormer's network; in place of a weight a class, every point has a vector, and a class's logit is a scaled cosine between that vector
-and the class's text. Nothing else is changed, and the boundaries do not know the class.
-Source: this project; the head is that of CLIP (Radford et al., ICML 2021) with a sigmoid (Zhai et al., SigLIP, ICCV 2023).
+The network is ActionFormer's. Each point has a vector instead of one weight per class; the logit of a class
+is a scaled cosine between that vector and the text of the class. The boundaries do not depend on the class.
+
+Source: this project; the head is that of CLIP (Radford et al., ICML 2021) with a sigmoid (Zhai et al.,
+SigLIP, ICCV 2023).
 """
 
 import math
@@ -34,7 +36,9 @@ class TextPyramid(ReadsNames, ActionFormer):
     config: TextPyramidConfig
 
     def class_output(self, width: int) -> TemporalConv:
-        """The last class convolution gives a vector in the texts' space; `similarity` compares it with them."""
+        """The last class convolution gives a vector in the space of the texts; `similarity` compares
+        the two.
+        """
         c = self.config
         self.similarity = TextSimilarity(c.scale, learned=True, bias=-math.log((1 - c.prior) / c.prior))
         return TemporalConv(width, self.begin_text())

@@ -1,8 +1,8 @@
 """TriDet: scalable-granularity perception blocks, and boundaries as expectations over relative bins.
 
-Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023.
-Means and group norms run over the valid steps; the authors' code runs them over its padding too, so a released checkpoint gives
-the authors' outputs for inputs without padding.
+Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023. Means and
+group norms run over the valid steps. The authors' code includes its padding, so a released checkpoint gives
+the authors' outputs for inputs without padding only.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
 
 class SGPBlock(nn.Module):
-    """Scalable-granularity perception: an instant branch gated by the recording's mean, a window branch of two extents.
+    """Scalable-granularity perception: an instant branch gated by the recording's mean, and a window branch.
 
     (B, T, C) → (B, ceil(T / stride), C). Source: section 3.2, equations 1–4.
     """
@@ -101,7 +101,9 @@ class SGPBlock(nn.Module):
     ),
 )
 class TriDet(PyramidDetector):
-    """forward: class logits (B, P, K), bin offsets (B, P, 2, bins + 1), start and end scores (B, P, K) each."""
+    """forward: class logits (B, P, K), bin offsets (B, P, 2, bins + 1), start and end scores (B, P, K)
+    each.
+    """
 
     config: TriDetConfig
 

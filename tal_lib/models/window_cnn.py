@@ -1,7 +1,7 @@
 """window_cnn: classify fixed windows, join neighbours of one class. The simplest baseline.
 
-Source: the project's brief. `plain` is as the brief has it: windows side by side, one threshold, no NMS. The completed
-variant (`compact`) lets windows overlap, groups at several thresholds and suppresses duplicates.
+Source: the project's brief. `plain` is the brief's version: adjacent windows, one threshold, no NMS. The
+completed variant (`compact`) overlaps windows, groups at several thresholds and suppresses duplicates.
 """
 
 from dataclasses import dataclass

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 
 def in_background(function: Callable[[], object]) -> Callable[[], None]:
-    """Begin a function in a fork, for what it writes; what is returned waits for its end and raises RuntimeError if it failed.
+    """Run a function in a fork, for what it writes.
 
-    Where processes cannot be forked it is run at once.
+    The function that is returned waits for the end of the fork. It raises RuntimeError if the fork failed.
+    Where processes cannot be forked, the function runs at once.
     """
     if not hasattr(os, "fork"):
         function()

@@ -9,9 +9,9 @@ KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0"}
 
 
 def child_environment(threads: int | None = None, keep_freed: bool = True) -> dict[str, str]:
-    """This process's environment, with a number of threads, this library's path, and an allocator that keeps what is freed.
+    """This process's environment, with a number of threads, the library's path, and the allocator's settings.
 
-    keep_freed=False is for where memory is measured.
+    keep_freed: the allocator keeps freed memory; False where memory is measured.
     """
     kept = {name: value for name, value in os.environ.items() if name not in KEEP_FREED}
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,7 +1,8 @@
-"""A process that imports once and never computes; every job is a fork of it, clean and without the seconds of a start.
+"""A process that only imports; every job is a fork of it, so it starts at once and in a clean state.
 
-`python -m tal_lib.process.fork_server MODULE …` imports the modules, then takes orders as lines of JSON on its standard input. A fork leads a process
-group of its own, which is killed when the fork has ended, when its time is over, and when whoever gave the order is gone.
+`python -m tal_lib.process.fork_server MODULE …` imports the modules. It then takes orders as lines of JSON on
+standard input. Each fork leads a process group. The group is killed when the fork has ended, when its time is
+over, and when the process that gave the order is gone.
 """
 
 import ctypes
@@ -109,7 +110,9 @@ class ForkServer:
 
     @property
     def outdated(self) -> bool:
-        """Whether this library's files were changed since: what it has imported and what it would import now do not go together."""
+        """Whether the library's files have changed since the import: old and new modules must not be
+        mixed.
+        """
         return self._code != _code()
 
     def close(self):
@@ -154,7 +157,7 @@ def _kill_group(leader):
 
 
 def _wait(child):
-    """Exit code of a fork; ends both when standard input closes, which is what happens when the one who ordered dies."""
+    """Exit code of a fork. Ends both when standard input closes, which happens when the client dies."""
     pidfd = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
     while True:
         ready = select.select([0] if pidfd is None else [0, pidfd], [], [], 0.05 if pidfd is None else None)[

@@ -6,10 +6,11 @@ from pathlib import Path
 
 
 def keep_freed(reserve: int = 0) -> None:
-    """From here on this process keeps what memory it frees (glibc; elsewhere nothing happens), with `reserve` bytes of it there at once.
+    """From now on this process keeps the memory that it frees, and holds `reserve` bytes at once (glibc
+    only).
 
-    By itself glibc gives memory back and takes it again by rules that depend on all that happened before: of two processes with the same
-    forward pass one pays for thousands of fresh pages in every pass, the other for none.
+    By default glibc may return freed memory to the operating system and request it again. Page faults then
+    dominate latency in one process and are absent in the next one with the same forward pass.
     """
     with suppress(OSError, AttributeError, MemoryError):
         for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX: none
@@ -18,13 +19,18 @@ def keep_freed(reserve: int = 0) -> None:
 
 
 def process_status(field: str) -> int:
-    """A field of this process's memory (`VmRSS`, `VmHWM`, `VmData`) in bytes; OSError where there is no /proc."""
+    """A field of this process's memory (`VmRSS`, `VmHWM`, `VmData`) in bytes; OSError where there is no
+    /proc.
+    """
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def allow_memory(more: int | None) -> tuple[int, int] | None:
-    """Let this process take `more` bytes above what it has (Linux; elsewhere, and with None, no limit); the limits before, to restore."""
+    """Let this process take `more` bytes above what it has; returns the previous limits, to restore them.
+
+    Linux only. Elsewhere, and with None, there is no limit.
+    """
     if more is None or not Path("/proc/self/status").exists():
         return None
     import resource

@@ -12,7 +12,8 @@ from tal_lib.segments import interval_iou
 
 @dataclass(frozen=True)
 class Points:
-    """Pyramid points, all levels end to end: position and stride in steps, and the level's regression range."""
+    """Pyramid points, all levels end to end: position and stride in steps, and the regression range of the
+    level."""
 
     position: Tensor  # (P,)
     stride: Tensor  # (P,)
@@ -45,14 +46,16 @@ def centre_assignment(
 ):
     """Targets of every point by centre sampling and level ranges.
 
-    A point is positive for a segment if it lies within `radius` strides of its centre and inside it, and the larger
-    distance to its ends is in the level's range. Of several segments the shortest wins.
+    A point is positive for a segment under three conditions: it lies within `radius` strides of the centre,
+    inside the segment, and the larger distance to the ends is in the range of its level. Of several segments
+    the shortest wins.
 
     Args:
         segments: (N, 2) in steps; labels: (N,).
 
     Returns:
-        classes (P, K) multi-hot, segments (P, 2) in steps (NaN-free; meaningful where positive), positive (P,) bool.
+        classes (P, K) multi-hot, segments (P, 2) in steps (without NaN; meaningful where positive), positive
+            (P,) bool.
 
     Source: Tian et al., FCOS (ICCV 2019); ActionFormer (ECCV 2022), section 3.3.
     """
@@ -100,16 +103,17 @@ def simota_assignment(
 ):
     """Targets by cost: each segment takes the k points near its centre that predict it at the least cost.
 
-    Cost of a point for a segment: `class_weight` · focal loss of its class scores − `iou_weight` · log tIoU. k is the sum of the
-    segment's `top` largest tIoUs, at least 1. A point that several segments want goes to the cheapest.
+    The cost of a point for a segment is `class_weight` · focal loss of its class scores − `iou_weight` · log
+    tIoU. k is the sum of the segment's `top` largest tIoUs, at least 1. A point that several segments want
+    goes to the one of least cost.
 
     Args:
         logits: (P, K); predicted: (P, 2) in steps; valid: (P,) bool. No gradient flows.
 
     Returns:
-        as `centre_assignment`.
+        As `centre_assignment`.
 
-    Source: Ge et al., OTA (CVPR 2021) in the simplified form of YOLOX (2021).
+    Source: Ge et al., OTA (CVPR 2021), in the simplified form of YOLOX (2021).
     """
     classes = logits.new_zeros(logits.shape)
     positive = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)

@@ -14,10 +14,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 class LocalAttention(nn.Module):
-    """Multi-head attention in which step i sees steps j with |i − j| ≤ `reach`, in time linear in the length.
+    """Multi-head attention in which step i sees the steps j with |i − j| ≤ `reach`, in linear time.
 
-    Queries are taken in blocks, keys in the overlapping windows around them: views of one padded table, not copies.
-    Input: projected q, k, v (B, T, C). Source: ActionFormer (ECCV 2022), section 3.2; Beltagy et al., Longformer (2020).
+    Queries are taken in blocks, keys in the overlapping windows around them: views of one padded table, not
+    copies. Input: projected q, k, v (B, T, C).
+
+    Sources: ActionFormer (ECCV 2022), section 3.2; Beltagy et al., Longformer (2020).
     """
 
     def __init__(self, heads: int, reach: int):
@@ -32,7 +34,8 @@ class LocalAttention(nn.Module):
         batch, steps, channels = q.shape
         block, reach = self.block, self.reach
         span = block + 2 * reach
-        # recordings end to end, each with room for the windows at its ends; a window that runs into the next one is masked
+        # recordings end to end, each with room for the windows at its ends;
+        # a window that runs into the next recording is masked
         rows = (-(-steps // block) + -(-2 * reach // block)) * block
         valid = q.new_ones(batch, steps, 1) if keep is None else keep
 
@@ -70,9 +73,12 @@ class LocalAttention(nn.Module):
 
 
 class LGTE(nn.Module):
-    """Local-global temporal encoder: half of the heads see a window around each step, the other half every step.
+    """Local-global temporal encoder: half of the heads see a window around each step, the other half all
+    steps.
 
-    (N, T, C) → same; attention, then a feed-forward net, each followed by a layer norm. Source: section 3.2.
+    (N, T, C) → same. Attention, then a feed-forward network, each followed by a layer norm.
+
+    Source: TCANet (CVPR 2021), section 3.2.
     """
 
     def __init__(self, width: int, heads: int, window: int, feed_forward: int):

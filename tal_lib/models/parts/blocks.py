@@ -1,4 +1,6 @@
-"""Norms, small networks and residual branches that several models share; tensors are steps-first, x_BTC (see conv.py)."""
+"""Norms, small networks and residual branches that several models share; tensors are steps-first
+(conv.py).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +10,18 @@ from tal_lib.models.parts.conv import TemporalConv, exporting
 
 
 def mlp(x: Tensor, grow: nn.Linear, shrink: nn.Linear) -> Tensor:
-    """Linear → GELU → linear over (B, T, C). Without a gradient it goes through the steps in parts: the wide middle is never whole."""
+    """Linear → GELU → linear over (B, T, C).
+
+    Without a gradient it takes the steps in parts, so the wide middle is never allocated whole.
+    """
     if torch.is_grad_enabled() or exporting() or x.shape[1] <= 1536:
         return shrink(gelu(grow(x)))
     return torch.cat([shrink(gelu(grow(part))) for part in x.split(1152, 1)], 1)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU of a tensor that nobody else needs: in place where no gradient is, which spares the widest tensor of a block a copy."""
+    """GELU of a tensor that nothing else uses: in place without a gradient, which saves a copy of the widest
+    tensor."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
@@ -42,9 +48,13 @@ class MaskedGroupNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Each channel of each recording to mean 0 and variance 1 over its valid steps, then a learned scale and shift; (B, T, C) → same.
+    """Normalize each channel of each recording to mean 0 and variance 1 over its valid steps; (B, T, C) →
+    same.
 
-    What all steps of a recording share, such as how a sensor is worn, goes. Source: Ulyanov et al., Instance Normalization (2016).
+    A learned scale and shift follow. What all steps of a recording share, such as how a sensor is worn, is
+    removed.
+
+    Source: Ulyanov et al., Instance Normalization (2016).
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -67,7 +77,10 @@ class InstanceNorm(nn.Module):
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution without bias → norm → ReLU. norm: `layer`, over the channels of a step, or `instance`, over the steps of a recording."""
+    """Convolution (by default without bias) → norm → ReLU.
+
+    norm: `layer` normalizes over the channels of a step, `instance` over the steps of a recording.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False, norm: str = "layer"
@@ -82,7 +95,8 @@ class ConvNormReLU(nn.Module):
 
 
 class DropPath(nn.Module):
-    """A residual branch with a learnable scale a channel and stochastic depth a recording ("affine drop path").
+    """A residual branch with a learnable scale per channel and stochastic depth per recording ("affine drop
+    path").
 
     Source: ActionFormer (ECCV 2022); scale from Touvron et al., CaiT (ICCV 2021).
     """

@@ -1,4 +1,4 @@
-"""From a network's candidates to detections: post-processing, and the candidates of several streams in one list."""
+"""From the candidates of a network to detections: post-processing, and merging the candidates of streams."""
 
 from dataclasses import dataclass
 
@@ -37,14 +37,14 @@ class Candidates:
     labels: Tensor  # (N,) class indices
 
 
-def suppress(found: Candidates, post: PostProcess):
+def suppress(candidates: Candidates, post: PostProcess):
     """Drop too short and too weak candidates, then NMS; numpy (segments, scores, labels), best first."""
-    good = (found.segments[:, 1] - found.segments[:, 0] > post.min_steps) & (
-        found.scores > post.score_threshold
+    good = (candidates.segments[:, 1] - candidates.segments[:, 0] > post.min_steps) & (
+        candidates.scores > post.score_threshold
     )
     segments, scores, labels = (
         part[good].float().cpu().numpy() if part.is_floating_point() else part[good].cpu().numpy()
-        for part in (found.segments, found.scores, found.labels)
+        for part in (candidates.segments, candidates.scores, candidates.labels)
     )
     if post.nms == "none":
         order = scores.argsort()[::-1][: post.max_detections]
@@ -62,34 +62,35 @@ def suppress(found: Candidates, post: PostProcess):
 STRONGEST = 300  # candidates of a class and stream that take part in the support rule
 
 
-def combine_streams(found: list[list[Candidates]], shares: list[float]) -> list[Candidates]:
-    """Candidates of several streams (stream → recording) in one list a recording, scored by the support rule."""
-    return [_supported(streams, shares) for streams in zip(*found)]
+def combine_streams(by_stream: list[list[Candidates]], shares: list[float]) -> list[Candidates]:
+    """Merge the candidates of several streams (stream → recording), scored by the support rule (see
+    fusion.py)."""
+    return [_supported(streams, shares) for streams in zip(*by_stream)]
 
 
 def _supported(streams, shares):
     parts = []
     streams = [_strongest(one) for one in streams]
-    for own, share in zip(streams, shares):
+    for candidates, share in zip(streams, shares):
         if not share:  # a stream without weight has nothing to propose either
             continue
-        scores = share * own.scores
+        scores = share * candidates.scores
         for other, weight in zip(streams, shares):
-            if other is not own and len(own.scores) and len(other.scores):
-                overlap = interval_iou(own.segments[:, None], other.segments[None])
-                same = own.labels[:, None] == other.labels[None]
+            if other is not candidates and len(candidates.scores) and len(other.scores):
+                overlap = interval_iou(candidates.segments[:, None], other.segments[None])
+                same = candidates.labels[:, None] == other.labels[None]
                 scores = scores + weight * (overlap * same * other.scores).amax(1)
-        parts.append(Candidates(own.segments, scores, own.labels))
+        parts.append(Candidates(candidates.segments, scores, candidates.labels))
     return Candidates(
         *(torch.cat([getattr(one, name) for one in parts]) for name in ("segments", "scores", "labels"))
     )
 
 
-def _strongest(found):
+def _strongest(candidates):
     """The best candidates of each class."""
-    order = found.scores.argsort(descending=True)
-    order = order[found.labels[order].argsort(stable=True)]
-    labels = found.labels[order]
+    order = candidates.scores.argsort(descending=True)
+    order = order[candidates.labels[order].argsort(stable=True)]
+    labels = candidates.labels[order]
     first = torch.searchsorted(labels, labels)  # rank in the class: distance to the class's first row
     kept = order[torch.arange(len(order), device=order.device) - first < STRONGEST]
-    return Candidates(found.segments[kept], found.scores[kept], found.labels[kept])
+    return Candidates(candidates.segments[kept], candidates.scores[kept], candidates.labels[kept])

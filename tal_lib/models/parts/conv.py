@@ -1,8 +1,8 @@
 """Convolution and pooling over time.
 
-Inside the networks tensors are steps-first, x_BTC: batch, time, channels. On CPU the matrix products and the fused
-layer norm run on it without copies (measured: 3.4 times the speed of conv1d at 512 → 512 channels, 5.7 times that of a
-channel norm written out). A validity mask is a float `keep` (B, T, 1), one where a step is valid; None means all.
+Inside the networks tensors are steps-first, x_BTC: batch, time, channels. On a CPU, matrix products and the
+fused layer norm then need no copies; `experiments/speed.py` measures the gain. A validity mask is a float
+`keep` (B, T, 1), one where a step is valid; None means that all are.
 """
 
 from contextlib import contextmanager
@@ -31,7 +31,10 @@ def exporting() -> bool:
 
 
 def ceil_div(a, b):
-    """⌈a / b⌉ of whole numbers, b > 0; written so that it is right where division rounds towards zero too, as in ONNX (then for a > −b)."""
+    """⌈a / b⌉ of integers, b > 0.
+
+    Also right where division rounds towards zero, as in ONNX (then for a > −b).
+    """
     return (a + b - 1) // b
 
 
@@ -46,15 +49,16 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """In the precision of a surrounding torch.autocast, which does not see into custom functions; else as they are."""
+    """Tensors in the precision of a surrounding torch.autocast, which does not reach custom functions."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
-    return tuple(None if one is None else one.to(torch.get_autocast_dtype(kind)) for one in tensors)
+    return tuple(None if tensor is None else tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
 
 
 def _shifts(kernel: int, steps: int, before: int, stride: int = 1):
-    """For every tap: (tap, output steps, input steps) as slices, where the input exists; `before` taps look back."""
+    """For every tap: (tap, output steps, input steps) as slices, where the input exists. `before` taps look
+    back."""
     count = -(-steps // stride)
     for tap in range(kernel):
         offset = tap - before
@@ -66,7 +70,10 @@ def _shifts(kernel: int, steps: int, before: int, stride: int = 1):
 
 
 def _side_taps(kernel, sizes):
-    """For every tap but the middle one and every sequence: (tap, output steps, input steps); `sizes` are their lengths, end to end."""
+    """For every sequence and every tap but the middle one: (tap, output steps, input steps).
+
+    `sizes` are the lengths of the sequences, which lie end to end.
+    """
     first = 0
     for size in sizes:
         for tap, out, inp in _shifts(kernel, size, kernel // 2):
@@ -80,10 +87,11 @@ def _side_taps(kernel, sizes):
 
 
 def _conv(x, weight, bias, sizes):
-    """Sum over taps of shifted steps times a matrix a tap, in place and without padding.
+    """Sum over the taps of shifted steps times the tap's matrix, in place and without padding.
 
-    x (B, T, C), weight (k, C, C'), sizes of the sequences that make up T → (B, T, C'). A tap is one product over all sequences; what
-    it carried from one into the next, a few steps at each border, is taken back.
+    x (B, T, C), weight (k, C, C'), sizes of the sequences that make up T → (B, T, C'). A tap is one product
+    over all sequences. What it carries across a border between two sequences, a few steps, is subtracted
+    again.
     """
     kernel, steps = len(weight), x.shape[1]
     y = F.linear(x, weight[kernel // 2].T, bias)
@@ -138,7 +146,7 @@ def _depthwise(x, weight, bias, before, stride):
     """Sum over taps of shifted, strided steps times a vector a tap; x (B, T, C), weight (k, C)."""
     steps = x.shape[1]
     y = x.new_zeros(1) if bias is None else bias
-    taps = sorted(_shifts(weight.shape[0], steps, before, stride), key=lambda one: one[0] != before)
+    taps = sorted(_shifts(weight.shape[0], steps, before, stride), key=lambda shift: shift[0] != before)
     y = torch.addcmul(y, x[:, taps[0][2]], weight[before])  # the tap of the step itself reaches every output
     for tap, out, inp in taps[1:]:
         y[:, out].addcmul_(x[:, inp], weight[tap])
@@ -165,10 +173,11 @@ class _Depthwise(torch.autograd.Function):
 
 
 class TemporalConv(nn.Module):
-    """Convolution over time, stride 1, zero padding: one matrix product a tap.
+    """Convolution over time, stride 1, zero padding: one matrix product per tap.
 
-    (B, T, C) → (B, T, C'). Steps that are not kept count as zeros, so padding never leaks into valid steps. With `sizes`, the T
-    steps are several sequences end to end (the levels of a pyramid), none of which sees its neighbours.
+    (B, T, C) → (B, T, C'). Invalid steps count as zeros, so padding never leaks into valid steps. With
+    `sizes`, the T steps are several sequences end to end (the levels of a pyramid) that do not see each
+    other.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True, groups: int = 1):
@@ -189,7 +198,7 @@ class TemporalConv(nn.Module):
             self.groups > 1 or exporting() or torch.jit.is_tracing()
         )  # a recorded graph has convolutions, as its readers expect
         if sizes is not None and (plain or x.shape[0] > 8):
-            return torch.cat([self(one) for one in x.split(sizes, 1)], 1)
+            return torch.cat([self(sequence) for sequence in x.split(sizes, 1)], 1)
         if plain:
             weight = self.weight.permute(2, 1, 0)
             return F.conv1d(
@@ -208,7 +217,8 @@ class TemporalConv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution over time, (B, T, C) → (B, ceil(T / stride), C); a causal one sees no later step."""
+    """Depthwise convolution over time, (B, T, C) → (B, ceil(T / stride), C); causal: no step sees a later
+    one."""
 
     def __init__(
         self, channels: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, causal: bool = False

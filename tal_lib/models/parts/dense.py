@@ -1,4 +1,4 @@
-"""Dense classification, then grouping: what the models share that label cells of time and join equal neighbours.
+"""Dense classification, then grouping: shared by models that label cells of time and join equal neighbours.
 
 A cell is a step or a window. Class K is background.
 """
@@ -33,7 +33,8 @@ class DenseConfig(DetectorConfig):
 
 
 def cell_instances(centres: Tensor, segments: Tensor) -> Tensor:
-    """Row of the shortest segment around each cell's centre, −1 for none; centres (N,) and segments (M, 2) in steps."""
+    """Row of the shortest segment around the centre of each cell, −1 for none; centres (N,), segments (M, 2)
+    in steps."""
     if not len(segments):
         return torch.full_like(centres, -1, dtype=torch.long)
     inside = (centres[:, None] >= segments[:, 0]) & (centres[:, None] < segments[:, 1])
@@ -43,7 +44,8 @@ def cell_instances(centres: Tensor, segments: Tensor) -> Tensor:
 
 
 def instance_labels(instances: Tensor, labels: Tensor, background: int) -> Tensor:
-    """Class of each cell from its instance (N,) and the instances' labels (M,); `background` where it has none."""
+    """Class of each cell from its instance (N,) and the labels (M,) of the instances; `background` without
+    one."""
     return torch.cat([labels, labels.new_full((1,), background)])[instances]
 
 
@@ -110,15 +112,19 @@ class DenseDetector(Detector):
         return self.grouped(outputs[0].softmax(-1), mask)
 
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
-        return self.grouped(sum(weight * one[0].softmax(-1) for one, weight in zip(outputs, weights)), mask)
+        return self.grouped(
+            sum(weight * output[0].softmax(-1) for output, weight in zip(outputs, weights)), mask
+        )
 
     def grouped(self, probabilities: Tensor, mask: Tensor) -> list[Candidates]:
         """Candidates from the probabilities (B, N, K + 1) of the cells."""
-        found = []
-        for one, steps in zip(probabilities, mask.sum(1).tolist()):
+        candidates = []
+        for recording_probabilities, steps in zip(probabilities, mask.sum(1).tolist()):
             cells = self.cells(steps)
-            first, last, score, label = group_runs(one[:cells, :-1], self.config.thresholds)
-            centres, half = self.centres(cells, one.device), self.cell_stride() / 2
+            first, last, score, label = group_runs(
+                recording_probabilities[:cells, :-1], self.config.thresholds
+            )
+            centres, half = self.centres(cells, recording_probabilities.device), self.cell_stride() / 2
             segments = torch.stack([centres[first] - half, centres[last] + half], -1)
-            found.append(Candidates(segments, score, label))
-        return found
+            candidates.append(Candidates(segments, score, label))
+        return candidates

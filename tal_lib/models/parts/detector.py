@@ -38,8 +38,8 @@ def override(config, **values):
 class Detector(nn.Module):
     """Base of all models. A subclass gives `forward`, `loss` and `candidates`.
 
-    `forward(features (B, D, T), mask (B, T) or None)` returns a tuple of tensors and is the network alone: what is
-    counted, timed and exported. A mask of None says that every step is valid.
+    `forward(features (B, D, T), mask (B, T) or None)` returns a tuple of tensors. It is the network alone,
+    which is counted, timed and exported. A mask of None means that every step is valid.
     """
 
     separate_classifier = (
@@ -71,18 +71,26 @@ class Detector(nn.Module):
     def combined_candidates(
         self, members: "list[Detector]", outputs: list[tuple[Tensor, ...]], weights: list[float], mask: Tensor
     ) -> list[Candidates]:
-        """Candidates of several trained models of this kind, one a stream, by their outputs and weights (which sum to one)."""
+        """Merge the candidates of several trained models of this type, one per stream.
+
+        The weights of the streams sum to one.
+        """
 
         return combine_streams(
-            [member.candidates(one, mask) for member, one in zip(members, outputs)], weights
+            [member.candidates(member_outputs, mask) for member, member_outputs in zip(members, outputs)],
+            weights,
         )
 
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         """Proposals of each recording, all of one class: here the candidates, whatever their class."""
-        return [replace(one, labels=torch.zeros_like(one.labels)) for one in self.candidates(outputs, mask)]
+        return [
+            replace(candidates, labels=torch.zeros_like(candidates.labels))
+            for candidates in self.candidates(outputs, mask)
+        ]
 
     def name_classes(self, names: tuple[str, ...]) -> None:
-        """Tell the model what its classes are called. One that reads names takes others, and another number of them, at any time."""
+        """Set the names of the classes. A model that reads names accepts other names, and another number, at
+        any time."""
         self.class_names = tuple(names)
 
     @property
@@ -100,7 +108,7 @@ class Detector(nn.Module):
             )
         self.name_classes(batch.classes)
         kind = next(
-            (one.dtype for one in self.parameters()), torch.float32
+            (parameter.dtype for parameter in self.parameters()), torch.float32
         )  # a model in bfloat16 takes and gives float32 here
         return in_float32(self(batch.features.to(kind), None if batch.full else batch.mask))
 
@@ -110,15 +118,24 @@ class Detector(nn.Module):
 
         Runs in evaluation mode: network, decoding and NMS.
         """
-        found = self._in_evaluation_mode(lambda: self.candidates(self.run(batch), batch.mask))
-        return [self._table(batch, index, one, self.config.post) for index, one in enumerate(found)]
+        candidates = self._in_evaluation_mode(lambda: self.candidates(self.run(batch), batch.mask))
+        return [
+            self._table(batch, index, recording_candidates, self.config.post)
+            for index, recording_candidates in enumerate(candidates)
+        ]
 
     @torch.no_grad()
     def propose(self, batch: Batch, count: int = 100) -> list[pd.DataFrame]:
-        """One proposals table (`recording, start, end, score`; at most `count`, best first) a recording: what AR@AN is measured on."""
+        """One proposals table per recording, for AR@AN.
+
+        Columns `recording, start, end, score`; at most `count` rows, best first.
+        """
         post = replace(self.config.post, max_detections=count)
-        found = self._in_evaluation_mode(lambda: self.class_agnostic(self.run(batch), batch.mask))
-        return [self._table(batch, index, one, post).drop(columns="label") for index, one in enumerate(found)]
+        candidates = self._in_evaluation_mode(lambda: self.class_agnostic(self.run(batch), batch.mask))
+        return [
+            self._table(batch, index, recording_candidates, post).drop(columns="label")
+            for index, recording_candidates in enumerate(candidates)
+        ]
 
     def _in_evaluation_mode(self, call):
         training = self.training
@@ -128,8 +145,8 @@ class Detector(nn.Module):
         finally:
             self.train(training)
 
-    def _table(self, batch, index, found, post):
-        segments, scores, labels = suppress(found, post)
+    def _table(self, batch, index, candidates, post):
+        segments, scores, labels = suppress(candidates, post)
         if not len(scores):
             return empty_detections()
         seconds = batch.to_seconds(index, torch.from_numpy(segments)).numpy().astype(float)

@@ -1,10 +1,11 @@
-"""Late fusion: one trained model a stream, their scores averaged before suppression.
+"""Late fusion: one trained model per stream; their scores are averaged before suppression.
 
-Models of one kind whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. Of the others, every
-candidate of every stream with some weight is kept, and its score is the weighted mean of the streams' support for it: that of its own
-stream is its score, that of another the best of score × tIoU among the other's candidates of its class.
+Models whose candidates lie at the same places (points of a pyramid, cells, windows) are averaged there. For
+other models, every candidate of a stream with a positive weight is kept. Its score is the weighted mean of
+the streams' support. The support of its own stream is its score. The support of another stream is the maximum
+of score × tIoU over that stream's candidates of the same class.
 
-Source of averaging outputs before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
+Source of averaging before NMS: AFSD (CVPR 2021), section 4.1. The support rule is this project's.
 """
 
 from torch import Tensor, nn
@@ -16,12 +17,13 @@ from tal_lib.models.parts.detector import Detector
 
 
 class LateFusion(Detector):
-    """Several trained detectors of one kind, each on its own columns.
+    """Several trained detectors of one type, each on the columns of its stream.
 
     Args:
-        members: stream name → model; columns: stream name → slice of the features; weights: stream name → weight (equal if None).
+        members: stream name → model; columns: stream name → slice of the features.
+        weights: stream name → weight (equal if None).
 
-    forward: the members' outputs, one after the other.
+    forward: the outputs of the members, one after the other.
     """
 
     def __init__(
@@ -58,7 +60,11 @@ class LateFusion(Detector):
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         each, shares = self._apart(outputs)
         return combine_streams(
-            [member.class_agnostic(one, mask) for member, one in zip(self.members.values(), each)], shares
+            [
+                member.class_agnostic(member_outputs, mask)
+                for member, member_outputs in zip(self.members.values(), each)
+            ],
+            shares,
         )
 
     def _apart(self, outputs):
@@ -71,7 +77,11 @@ class LateFusion(Detector):
 
 
 def checked_weights(weights: dict[str, float] | None, streams) -> dict[str, float]:
-    """The weights of the streams, equal if none are given; TalError unless each has one, none is negative and some is positive."""
+    """The weights of the streams, equal if none are given.
+
+    Raises:
+        TalError: a stream without a weight, a negative weight, or no positive one.
+    """
     weights = weights or dict.fromkeys(streams, 1.0)
     numbers = all(isinstance(weight, int | float) for weight in weights.values())
     if not numbers or set(weights) != set(streams) or min(weights.values()) < 0 or sum(weights.values()) <= 0:

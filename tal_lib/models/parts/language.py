@@ -18,7 +18,8 @@ class LanguageConfig:
 
 
 class ReadsNames:
-    """Mixed into a detector: `text` (K, E) are its classes' unit vectors. Until the classes are named, they are random."""
+    """Mixin for a detector whose classes have texts: `text` (K, E) holds their unit vectors, random until
+    named."""
 
     def begin_text(self) -> int:
         """Create the buffer; E."""

@@ -1,8 +1,9 @@
-"""Propose first, classify after: what the models of the proposal family share.
+"""Propose first, classify after: shared by the models of the proposal family.
 
-Recordings are cut into overlapping windows of a fixed number of steps; a model finds class-agnostic proposals in each; the segment
-classifier says what they are. A window proposes only what lies inside it, and learns overlaps with the whole segment, so a segment
-cut by a window's end scores low there and high in the window that holds it: windows overlap by the longest proposal.
+Recordings are cut into overlapping windows of a fixed number of steps. A model finds class-agnostic proposals
+in each window; the segment classifier labels them. A window proposes only what lies inside it, but its
+targets are overlaps with the whole segment. A segment that is cut by a window's end therefore scores low
+there, and high in the window that contains it. Windows overlap by the longest proposal.
 """
 
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def join(windows: Tensor, starts: Tensor, steps: int) -> Tensor:
 
 
 def region_targets(regions: Tensor, steps: int) -> Tensor:
-    """Share of each step [t − 0.5, t + 0.5] that lies in a region: (M, 2) → (T,), the largest of all regions."""
+    """Fraction of each step [t − 0.5, t + 0.5] that lies in a region: (M, 2) → (T,), the maximum over all
+    regions."""
     if not len(regions):
         return torch.zeros(steps, device=regions.device)
     at = torch.arange(steps, device=regions.device)[:, None]
@@ -85,7 +87,9 @@ def region_targets(regions: Tensor, steps: int) -> Tensor:
 def curve_targets(segments: Tensor, steps: int) -> Tensor:
     """Start, end and action curves (T, 3) of segments (M, 2) in steps.
 
-    A boundary's region reaches a tenth of the segment to either side, at least one step. Source: BSN (ECCV 2018), section 3.4.
+    The region of a boundary extends by a tenth of the segment to either side, at least one step.
+
+    Source: BSN (ECCV 2018), section 3.4.
     """
     reach = ((segments[:, 1:] - segments[:, :1]) / 10).clamp(min=1)
     around = lambda at: torch.cat([at - reach, at + reach], 1)  # noqa: E731
@@ -108,7 +112,8 @@ def overlap_map(segments: Tensor, steps: int, max_duration: int) -> Tensor:
 
 
 def moved(segments: Tensor) -> Tensor:
-    """Annotated segments (M, 2) with each end moved by up to a tenth of the length: what a good proposal looks like."""
+    """Annotated segments (M, 2) with each end moved by up to a tenth of the length: examples of good
+    proposals."""
     return segments + (torch.rand_like(segments) - 0.5) * 0.2 * (segments[:, 1:] - segments[:, :1])
 
 
@@ -130,7 +135,9 @@ def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
 def balanced_by_overlap(
     loss: Tensor, overlap: Tensor, valid: Tensor, bounds: tuple[float, float] = (0.3, 0.7)
 ) -> Tensor:
-    """Mean over low, middle and high overlaps, each weighing the same: the expectation of sampling them 1 : 1 : 1."""
+    """Mean over low, middle and high overlaps with equal weight: the expectation of sampling them 1 : 1
+    : 1.
+    """
     bins = torch.bucketize(
         overlap.contiguous(), torch.tensor(bounds, device=loss.device, dtype=overlap.dtype)
     )
@@ -153,10 +160,11 @@ def at_ends(curve: Tensor, max_duration: int) -> Tensor:
 
 
 def best_of_grid(scores: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best allowed proposals of score maps (N, T, D): segments (N, P, 2) in steps of the window, scores (N, P), 0 if too few.
+    """The best allowed proposals of score maps (N, T, D): segments (N, P, 2) in steps of the window, scores
+    (N, P).
 
-    Only those that no neighbour in the map (start or duration one step off) surpasses: else the many versions of a long segment
-    would take the places of the short ones.
+    Scores are 0 where there are too few. Only local maxima of the map (start or duration one step off) are
+    taken: otherwise the many versions of a long segment would displace the short ones.
     """
     _, steps, max_duration = scores.shape
     scores = scores * allowed
@@ -181,10 +189,10 @@ def pair_boundaries(start: Tensor, end: Tensor, keep: Tensor, max_duration: int)
 
 
 class ProposalDetector(Detector):
-    """A subclass creates its layers in `build_network` and gives `windows` and `proposal_loss`.
+    """Base of the proposal family. A subclass gives `build_network`, `windows` and `proposal_loss`.
 
-    forward: whatever `windows` gives, then the classifier's features (B, T, C'), segments (B, P, 2) in steps, proposal scores (B, P)
-    and class logits (B, P, K + 1); P proposals of all windows together.
+    forward: the outputs of `windows`, then the classifier's features (B, T, C'), segments (B, P, 2) in steps,
+    proposal scores (B, P) and class logits (B, P, K + 1), for the P proposals of all windows.
     """
 
     config: ProposalConfig
@@ -200,13 +208,15 @@ class ProposalDetector(Detector):
         raise NotImplementedError
 
     def windows(self, x: Tensor, keep: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Windows (N, T, D) and their masks (N, T, 1) → outputs for the loss, segments (N, P, 2) in steps, scores (N, P)."""
+        """Windows (N, T, D) and masks (N, T, 1) → outputs for the loss, segments (N, P, 2) in steps, scores
+        (N, P)."""
         raise NotImplementedError
 
     def proposal_loss(
         self, outputs: tuple[Tensor, ...], segments: list[Tensor], keep: Tensor
     ) -> dict[str, Tensor]:
-        """Losses by name, from what `windows` gave and each window's segments (M, 2) in its own steps; keep (N, T)."""
+        """Losses by name, from the outputs of `windows` and the segments (M, 2) of each window, in its steps;
+        keep (N, T)."""
         raise NotImplementedError
 
     def starts(self, steps: int, device) -> Tensor:
@@ -215,17 +225,19 @@ class ProposalDetector(Detector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         x, keep = features.transpose(1, 2), to_keep(mask, features)
         outputs, segments, scores = self.propose_in(x, keep)
-        found = self.classifier.features(x, keep)
-        return *outputs, found, segments, scores, self.classifier(found, segments)
+        recording_features = self.classifier.features(x, keep)
+        return *outputs, recording_features, segments, scores, self.classifier(recording_features, segments)
 
     def in_windows(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, T, C) and their mask → windows (B · W, window, C), their masks, and their first steps (W,)."""
+        """Features (B, T, C) and their mask → windows (B · W, window, C), their masks, and their first steps
+        (W,)."""
         starts, shape = self.starts(x.shape[1], x.device), (self.config.window, self.config.overlap)
         inside = x.new_ones(*x.shape[:2], 1) if keep is None else keep
         return cut(masked(x, keep), starts, *shape), cut(inside, starts, *shape), starts
 
     def propose_in(self, x: Tensor, keep: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores (B, P)."""
+        """Features (B, T, D) → outputs for the loss, segments (B, P, 2) in steps of the recordings, scores
+        (B, P)."""
         windows, masks, starts = self.in_windows(x, keep)
         if torch.is_grad_enabled() or exporting():
             outputs, segments, scores = self.windows(windows, masks)
@@ -240,9 +252,9 @@ class ProposalDetector(Detector):
         return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, starts.shape[0])).flatten(1)
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        *own, found, proposals, scores, logits = outputs
-        losses = self.proposal_loss(tuple(own), *self.window_targets(batch))
-        losses |= {"classification": self.class_loss(found, proposals, scores, logits, batch)}
+        *network_outputs, recording_features, proposals, scores, logits = outputs
+        losses = self.proposal_loss(tuple(network_outputs), *self.window_targets(batch))
+        losses |= {"classification": self.class_loss(recording_features, proposals, scores, logits, batch)}
         return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
 
     def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
@@ -253,7 +265,7 @@ class ProposalDetector(Detector):
         return segments, cut(batch.mask[..., None].float(), starts, window, self.config.overlap)[..., 0] > 0
 
     def class_loss(
-        self, found: Tensor, proposals: Tensor, scores: Tensor, logits: Tensor, batch: Batch
+        self, recording_features: Tensor, proposals: Tensor, scores: Tensor, logits: Tensor, batch: Batch
     ) -> Tensor:
         """Of the classifier: on the model's proposals and on the annotated segments, a little moved."""
         every_logit, every_target = [], []
@@ -263,7 +275,7 @@ class ProposalDetector(Detector):
             every_target.append(class_targets(proposals[index][some], segments, labels, self.num_classes))
             if len(segments):
                 every_logit.append(
-                    self.classifier(found[index : index + 1], moved(segments)[None])[0].float()
+                    self.classifier(recording_features[index : index + 1], moved(segments)[None])[0].float()
                 )
                 every_target.append(labels)
         return classification_loss(torch.cat(every_logit), torch.cat(every_target))
@@ -271,12 +283,14 @@ class ProposalDetector(Detector):
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         """Every class of every proposal: proposal score × class probability."""
         *_, segments, scores, logits = outputs
-        found = []
+        candidates = []
         for index, valid in enumerate(mask.sum(1).tolist()):
             chance = scores[index][:, None] * logits[index].softmax(-1)[:, :-1]
             row, label = (chance > self.config.post.score_threshold).nonzero(as_tuple=True)
-            found.append(Candidates(segments[index][row].clamp(-0.5, valid - 0.5), chance[row, label], label))
-        return found
+            candidates.append(
+                Candidates(segments[index][row].clamp(-0.5, valid - 0.5), chance[row, label], label)
+            )
+        return candidates
 
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         *_, segments, scores, _ = outputs

@@ -40,7 +40,8 @@ class PyramidConfig(DetectorConfig):
     width: int = 512  # channels C of the pyramid
     embedding_layers: int = 2  # convolutions before it
     embedding_kernel: int = 3  # of the first of them; the others see three steps
-    norm: str = "layer"  # of embedding and heads: layer, over channels, as published; or instance, over a recording's steps
+    # of embedding and heads: layer (over channels, as published) or instance (over a recording's steps)
+    norm: str = "layer"
     stem_blocks: int = 2  # at stride 1, before the levels
     head_width: int = 512
     head_layers: int = 2  # k3 convolutions before the output convolution
@@ -91,7 +92,10 @@ class Scales(nn.Module):
 def join_levels(
     levels: list[Tensor], keeps: list[Tensor | None]
 ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-    """Levels end to end (B, P, C), their mask and their sizes: most of a shared head is then one product, not one a level."""
+    """Levels end to end (B, P, C), their mask and their sizes.
+
+    A shared head is then mostly one product, instead of one per level.
+    """
     keep = None if keeps[0] is None else torch.cat(keeps, 1)
     return torch.cat(levels, 1), keep, tuple(level.shape[1] for level in levels)
 
@@ -99,8 +103,8 @@ def join_levels(
 class PyramidDetector(Detector):
     """Embedding → pyramid → class and boundary heads.
 
-    forward: features (B, D, T) → class logits (B, P, K), distances to start and end (B, P, 2) in strides, ≥ 0;
-    P points, finest level first.
+    forward: features (B, D, T) → class logits (B, P, K) and distances to start and end (B, P, 2), in strides,
+    ≥ 0. P points, finest level first.
     """
 
     config: PyramidConfig
@@ -174,11 +178,11 @@ class PyramidDetector(Detector):
 
     def assign(self, outputs: tuple[Tensor, ...], points: Points, valid: Tensor, batch: Batch):
         """Targets of all points: classes (B, P, K), segments (B, P, 2) in steps, positive (B, P)."""
-        found = [
+        targets = [
             centre_assignment(points, segments, labels, self.num_classes, self.config.centre_radius)
             for segments, labels in zip(batch.segments, batch.labels)
         ]
-        return tuple(torch.stack(part) for part in zip(*found))
+        return tuple(torch.stack(part) for part in zip(*targets))
 
     def positives_of(self, classes: Tensor, positive: Tensor) -> At:
         """The points that learn a segment, from targets (B, P, K) and (B, P)."""
@@ -253,8 +257,10 @@ class PyramidDetector(Detector):
         points = self.points(mask.shape[1])
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
         return self.best_points(
-            mean(member.probabilities(one) for member, one in zip(members, outputs)),
-            lambda at: mean(member.decode(one, points, at) for member, one in zip(members, outputs)),
+            mean(member.probabilities(member_outputs) for member, member_outputs in zip(members, outputs)),
+            lambda at: mean(
+                member.decode(member_outputs, points, at) for member, member_outputs in zip(members, outputs)
+            ),
             points,
             mask,
         )
@@ -262,16 +268,16 @@ class PyramidDetector(Detector):
     separate_boundaries = False  # whether a point's segment differs by class
 
     def every_point(self, outputs: tuple[Tensor, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Segments (B, P, 1 or K, 2) in steps and scores (B, P, K) of all points: decoding without a choice, for export."""
+        """Segments (B, P, 1 or K, 2) in steps and scores (B, P, K) of all points, for export."""
         scores, points = self.probabilities(outputs), self.points(mask.shape[1])
         batch, count, classes = scores.shape
         shape = (batch, count, classes if self.separate_boundaries else 1)
         index = [
             torch.arange(size, device=scores.device)
-            .view([-1 if axis == own else 1 for axis in range(3)])
+            .view([-1 if axis == dimension else 1 for axis in range(3)])
             .expand(shape)
             .reshape(-1)
-            for own, size in enumerate(shape)
+            for dimension, size in enumerate(shape)
         ]
         return self.decode(outputs, points, At(*index)).reshape(*shape, 2), scores * self.level_mask(mask)[
             ..., None
@@ -279,7 +285,7 @@ class PyramidDetector(Detector):
 
     def best_points(self, probabilities: Tensor, decode, points: Points, mask: Tensor) -> list[Candidates]:
         """The best points of each level, from scores (B, P, K) and `decode(at)` → segments (N, 2)."""
-        valid, post, found = self.level_mask(mask), self.config.post, []
+        valid, post, candidates = self.level_mask(mask), self.config.post, []
         for index in range(len(mask)):
             rows, labels, scores, first = [], [], [], 0
             for size in points.level_sizes:
@@ -294,5 +300,5 @@ class PyramidDetector(Detector):
                 first += size
             row, label = torch.cat(rows), torch.cat(labels)
             segments = decode(At(torch.full_like(row, index), row, label))
-            found.append(Candidates(segments, torch.cat(scores), label))
-        return found
+            candidates.append(Candidates(segments, torch.cat(scores), label))
+        return candidates

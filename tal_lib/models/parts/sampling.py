@@ -1,4 +1,6 @@
-"""Features between the steps: linear interpolation, at chosen positions or for every proposal of a window at once."""
+"""Features between the steps by linear interpolation: at chosen positions, or for every proposal of a
+window.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -28,22 +30,26 @@ def sample_linear(values: Tensor, at: Tensor) -> Tensor:
 
 
 def positions_in(segments: Tensor, points: int, context: float = 0.0) -> Tensor:
-    """Evenly spaced positions (..., points) from end to end of segments (..., 2) widened by `context` lengths on either side."""
+    """Evenly spaced positions (..., points) in segments (..., 2), widened by `context` lengths on either
+    side."""
     start, length = segments[..., :1], segments[..., 1:] - segments[..., :1]
     share = torch.linspace(-context, 1 + context, points, device=segments.device)
     return start + length * share
 
 
 def sample_segments(x: Tensor, segments: Tensor, points: int, context: float = 0.0) -> Tensor:
-    """Features (B, P, points, C) at evenly spaced positions in segments (B, P, 2), from features (B, T, C)."""
+    """Features (B, P, points, C) at evenly spaced positions in segments (B, P, 2), from features (B, T,
+    C).
+    """
     at = positions_in(segments, points, context)
     return sample_linear(x, at.flatten(1)).unflatten(1, at.shape[1:])
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Rows of a table summed with weights, many times over; both directions read, none scatters.
+    """Many weighted sums of rows of a table. Both directions gather; neither scatters.
 
-    table (N, C), bags: rows (M, S) and shares (M, S) → (M, C). `back`: the same pairs by row of the table (cells, shares, offsets).
+    table (N, C), bags: rows (M, S) and shares (M, S) → (M, C). `back`: the same pairs by row of the table
+    (cells, shares, offsets).
     """
 
     @staticmethod
@@ -60,15 +66,18 @@ class _WeightedSum(torch.autograd.Function):
 
 
 class BoundaryMatching(nn.Module):
-    """Features of every proposal of a window: sampled points, then a weight a point; (B, T, C) → (B, T, D, C').
+    """Features of every proposal of a window: sampled points, then one weight per point; (B, T, C) → (B, T,
+    D, C').
 
-    The proposal of start t and duration d is the segment [t, t + d], t < T, d in 1 … D; those that end behind the window are zero.
-    It is widened by `context` lengths on either side and sampled at `points` positions; outside the window everything is zero.
+    The proposal of start t and duration d is the segment [t, t + d], with t < T and d in 1 … D. Proposals
+    that end behind the window are zero. A proposal is widened by `context` lengths on either side and sampled
+    at `points` positions; outside the window everything is zero.
 
-    Source: BMN (ICCV 2019), section 4.2, where the samples are a product with a dense (T, points · D · T) matrix and go through a
-    convolution over the points. Interpolation acts on time and the convolution on channels, so they change places here: every step
-    is multiplied by every point's matrix first, and a proposal is a weighted sum of 2 · points rows. That is the same function, and
-    neither the dense matrix nor the (B, C, points, D, T) samples exist.
+    Source: BMN (ICCV 2019), section 4.2. There the samples are a product with a dense (T, points · D · T)
+    matrix, followed by a convolution over the points. Interpolation acts on time and the convolution on
+    channels, so the two commute. Here every step is first multiplied by the matrix of every point; a proposal
+    is then a weighted sum of 2 · points rows. The function is the same, without the dense matrix and without
+    the (B, C, points, D, T) samples.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The linear recurrence h_t = a_t · h_(t−1) + b_t, element by element, without a Python step for each t.
+"""The linear recurrence h_t = a_t · h_(t−1) + b_t, element-wise, without a Python step for each t.
 
-Time is cut into pieces that advance side by side; then the pieces' ends are chained. That takes about 2·√T vectorised steps and
-three passes over the data, forward and backward alike.
+Time is cut into pieces that advance in parallel; then the ends of the pieces are chained. This takes about
+2·√T vectorised steps and three passes over the data, forward and backward alike.
 """
 
 import torch
@@ -12,7 +12,10 @@ from tal_lib.models.parts.conv import exporting
 
 
 def linear_scan(a: Tensor, b: Tensor, initial: Tensor | None = None) -> Tensor:
-    """All states (B, T, …) of the recurrence, from decays a and inputs b (B, T, …) and the state before the first step (B, …).
+    """All states (B, T, …) of the recurrence.
+
+    Args:
+        decays a and inputs b: (B, T, …); the state before the first step: (B, …).
 
     Differentiable in all three; float32 and float64.
     """

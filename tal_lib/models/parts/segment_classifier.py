@@ -1,7 +1,7 @@
-"""The class of a proposal: one classifier for all models that propose first.
+"""The classifier of proposals, shared by all models that propose first.
 
-It is trained with the detector, on the same recordings and nothing else; its parameters are its own, so the proposals do not depend
-on it.
+It trains with the detector, on the same recordings. Its parameters are separate, so the proposals do not
+depend on it.
 """
 
 import torch
@@ -18,9 +18,9 @@ PROPOSALS_AT_ONCE = 2048  # at inference
 
 
 class SegmentClassifier(nn.Module):
-    """Two k3 convolutions over the recording; a proposal is sampled with half its length on either side and classified by an MLP.
+    """Two k3 convolutions over the recording; an MLP classifies samples of each proposal.
 
-    Class K is background.
+    A proposal is sampled with half its length on either side. Class K is background.
     """
 
     def __init__(self, inputs: int, width: int, num_classes: int, points: int = 16, context: float = 0.5):
@@ -52,9 +52,13 @@ def class_targets(
     positive: float = 0.5,
     negative: float = 0.3,
 ) -> Tensor:
-    """Class of each proposal (P,): that of the segment it overlaps best from tIoU `positive` on, background below `negative`.
+    """Target class (P,) of each proposal.
 
-    Between the two it is IGNORED. proposals (P, 2), segments (M, 2), labels (M,).
+    A proposal gets the class of the segment that it overlaps best from tIoU `positive` on, background below
+    `negative`, and IGNORED between the two.
+
+    Args:
+        proposals: (P, 2); segments: (M, 2); labels: (M,).
     """
     if not len(segments):
         return torch.full((len(proposals),), background, device=proposals.device)

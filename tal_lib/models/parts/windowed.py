@@ -1,4 +1,4 @@
-"""Inference in windows: a detector that never sees more than a window at once, so that its memory does not grow with the recording."""
+"""Inference in windows: the detector never sees more than a window at once, so its memory is bounded."""
 
 from dataclasses import replace
 
@@ -12,10 +12,10 @@ from tal_lib.models.parts.proposals import cut, window_starts
 
 
 class InWindows(Detector):
-    """A trained detector over overlapping windows; the candidates of all windows meet in one NMS.
+    """A trained detector over overlapping windows; one NMS merges the candidates of all windows.
 
-    A segment that a window cuts is found whole in a neighbour only if they overlap by its length. A recording that fits into one window
-    is run as it is.
+    A segment that a window cuts is complete in a neighbour only if the two overlap by its length. A recording
+    that fits into one window runs as it is.
 
     Args:
         window, overlap: steps; at_once: windows in one pass of the network.
@@ -69,15 +69,18 @@ class InWindows(Detector):
         if mask.shape[1] <= self.window:
             return find(outputs, mask)
         windows, starts = self._cut(mask[..., None].float())
-        found = find(outputs, windows[..., 0] > 0.5)
+        candidates = find(outputs, windows[..., 0] > 0.5)
         shifted = [
             replace(one, segments=one.segments + int(starts[index % len(starts)]))
-            for index, one in enumerate(found)
+            for index, one in enumerate(candidates)
         ]
         # windows that a recording alone would not have, because another of the batch is longer, are left out
-        own = [len(window_starts(steps, self.window, self.overlap)) for steps in mask.sum(1).tolist()]
+        window_counts = [
+            len(window_starts(steps, self.window, self.overlap)) for steps in mask.sum(1).tolist()
+        ]
         groups = [
-            shifted[index * len(starts) : index * len(starts) + count] for index, count in enumerate(own)
+            shifted[index * len(starts) : index * len(starts) + count]
+            for index, count in enumerate(window_counts)
         ]
         return [
             Candidates(
