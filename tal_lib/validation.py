@@ -10,17 +10,36 @@ import difflib
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from tal_lib.errors import TalError
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+def _number(value):
+    """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
+def _rate(value):
+    """Per second: 25, "29.97" or "30000/1001"."""
+    if isinstance(value, str) and "/" in value:
+        above, _, below = value.partition("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise ValueError("a rate such as 25 or 30000/1001") from None
+    return _number(value)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
+Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Whole = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 
 
 def _odd(value: int) -> int:
@@ -29,7 +48,7 @@ def _odd(value: int) -> int:
     return value
 
 
-OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd), BeforeValidator(_number)]
 
 T = TypeVar("T")
 

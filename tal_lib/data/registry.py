@@ -126,8 +126,8 @@ def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
     """Load every recording; one row for each thing missing, broken or repaired: `recording, problem`."""
     benchmark = load_benchmark(name, root)
     rows = [
-        {"recording": line.split(": ")[0], "kind": "as published", "problem": line.split(": ", 1)[1]}
-        for line in benchmark.notes
+        {"recording": remark.recording, "kind": remark.kind, "problem": remark.text}
+        for remark in benchmark.notes
     ]
     for recording in benchmark.recordings():
         try:
