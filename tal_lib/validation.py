@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from tal_lib.errors import TalError
 
+
 def _number(value):
     """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
     if isinstance(value, bool):
@@ -32,14 +33,15 @@ def _rate(value):
     return _number(value)
 
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
-Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+NotBool = BeforeValidator(_number)  # for bounds of other types
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NotBool]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NotBool]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NotBool]
+Finite = Annotated[float, Field(allow_inf_nan=False), NotBool]
 Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Whole = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), NotBool]
+Whole = Annotated[int, Field(ge=0), NotBool]
 
 
 def _odd(value: int) -> int:
@@ -48,7 +50,7 @@ def _odd(value: int) -> int:
     return value
 
 
-OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd), BeforeValidator(_number)]
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd), NotBool]
 
 T = TypeVar("T")
 

@@ -41,7 +41,9 @@ class AnnotationFile:
     recordings: pd.DataFrame  # recording, split, duration, fps (NaN where not stated)
     segments: pd.DataFrame  # recording, start, end, label
     repairs: tuple[Remark, ...] = ()  # what was mended, and what looks wrong
-    label_ids: dict[int, str] = field(default_factory=dict)  # `label_id` → label; empty where the file has none
+    label_ids: dict[int, str] = field(
+        default_factory=dict
+    )  # `label_id` → label; empty where the file has none
 
 
 def _as_label(value):

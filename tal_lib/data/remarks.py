@@ -79,7 +79,9 @@ def label_remarks(segments: pd.DataFrame) -> list[Remark]:
         for labels in groups.values()
         if len(labels) > 1
     ]
-    blank = [label for label in counts.index if label != label.strip() and len(groups[same_label(label)]) == 1]
+    blank = [
+        label for label in counts.index if label != label.strip() and len(groups[same_label(label)]) == 1
+    ]
     return remarks + [
         Remark(ALL, "labels", f"{label!r} begins or ends with a blank") for label in sorted(blank)
     ]
