@@ -14,6 +14,25 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from tal_lib.errors import TalError
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("an odd number")
+    return value
+
+
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+T = TypeVar("T")
+
 
 def _number(value):
     """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
@@ -33,26 +52,8 @@ def _rate(value):
     return _number(value)
 
 
-NotBool = BeforeValidator(_number)  # for bounds of other types
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NotBool]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NotBool]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NotBool]
-Finite = Annotated[float, Field(allow_inf_nan=False), NotBool]
+NotBool = BeforeValidator(_number)  # in a type of its own bounds
 Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
-Count = Annotated[int, Field(ge=1), NotBool]
-Whole = Annotated[int, Field(ge=0), NotBool]
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("an odd number")
-    return value
-
-
-OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd), NotBool]
-
-T = TypeVar("T")
 
 
 def validate(

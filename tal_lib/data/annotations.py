@@ -18,7 +18,7 @@ from tal_lib.data.tables import ANNOTATION_COLUMNS, check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import parse_json, read_text
-from tal_lib.validation import Positive, Rate, unknown_name, validate
+from tal_lib.validation import NotBool, Positive, Rate, unknown_name, validate
 
 SPLITS = {
     "training": "train",
@@ -79,7 +79,7 @@ class Entry:
     """One recording of an annotation file."""
 
     subset: str
-    duration: Positive  # seconds
+    duration: Annotated[Positive, NotBool]  # seconds
     fps: Rate | None = None
     annotations: list[Instance] | None = None
 

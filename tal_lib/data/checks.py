@@ -29,6 +29,17 @@ class Ready:
     missing_test: list[str]
     remarks: tuple[Remark, ...]  # on all recordings: labels, splits, times
 
+    def report(self) -> list[str]:
+        """What a person should know before the training, a line each."""
+        lines = [f"{remark.kind}: {remark}" for remark in self.remarks]
+        if self.counts:
+            missing = len(self.missing_train), len(self.missing_test)
+            lines.append(
+                f"missing: {missing[0]:,} of {missing[0] + len(self.train):,} training and {missing[1]:,} of "
+                f"{missing[1] + len(self.test):,} test recordings have no features and are left out"
+            )
+        return lines
+
     @property
     def counts(self) -> dict[str, int]:
         """The numbers of recordings left out, for a row of results; empty where none was."""

@@ -10,7 +10,6 @@ Vectors of downloaded encoders are kept in `$TAL_CACHE` (or ~/.cache/tal) by enc
 
 import hashlib
 import re
-from pathlib import Path
 
 import numpy as np
 
