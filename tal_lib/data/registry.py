@@ -84,7 +84,7 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
     name, root = str(name), Path(root) if root is not None else data_root()
     if name in BENCHMARKS:
         return BENCHMARKS[name].load(root)
-    folder = _folder_of(name, root)
+    folder = _folder_of(name, root, _known_folders())
     if folder is None:
         raise TalError(
             f"no benchmark {name!r}",
@@ -103,11 +103,8 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
     Raises:
         TalError: another folder has the name already.
     """
-    root = Path(root) if root is not None else data_root()
-    known = _known_folders()
-    if name in BENCHMARKS or name in known:
-        return name
-    folder = _folder_of(name, root)
+    root, known = Path(root) if root is not None else data_root(), _known_folders()
+    folder = None if name in BENCHMARKS else _folder_of(name, root, {})
     if folder is None:
         return name
     short, folder = videos.folder_name(folder, BENCHMARKS), str(folder.resolve())
@@ -115,18 +112,18 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
         raise TalError(
             f"two folders would be called {short}: {known[short]} and {folder}", remedy="Rename one of them."
         )
-    os.environ[FOLDERS] = json.dumps(
-        known | {short: folder}
-    )  # processes that are started from here inherit it
+    os.environ[FOLDERS] = json.dumps(known | {short: folder})  # processes that are started from here inherit it
     return short
 
 
-def _folder_of(name, root):
-    """Where a benchmark's folder is; None if nowhere. A path is taken as it is, a name is looked up first."""
-    if name in (known := _known_folders()):
+def _folder_of(name, root, known):
+    """Where a benchmark's folder is: where sweeps know it, at that path, or below the data folder; None if nowhere."""
+    if name in known:
         return Path(known[name])
     try:
-        if os.sep not in name and name not in (".", "..") and (root / name / "annotations.json").is_file():
+        if (Path(name) / "annotations.json").is_file():
+            return Path(name)
+        if Path(name).name == name and (root / name / "annotations.json").is_file():
             return root / name
         return Path(name) if Path(name).is_dir() else None
     except (OSError, ValueError):  # a name that no file can have

@@ -92,7 +92,7 @@ def load_folder(folder: str | Path, taken=()) -> Benchmark:
     folder = Path(folder)
     path = folder / "annotations.json"
     if not path.is_file():
-        others = sorted(file.name for file in folder.glob("*.json*"))
+        others = sorted(file.name for file in folder.glob("*.json*") if file.name != NAME)
         raise TalError(
             "annotation file not found",
             where=path,
