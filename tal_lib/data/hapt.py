@@ -94,8 +94,9 @@ class _Archive:
         return found[0]
 
     def table(self, name, columns, dtype):
+        member = self.member(name)
         try:
-            content = self.zip.read(self.member(name))
+            content = self.zip.read(member)
             self.read.update(name.encode() + content)
             table = pd.read_csv(
                 io.BytesIO(content),
