@@ -112,7 +112,9 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
         raise TalError(
             f"two folders would be called {short}: {known[short]} and {folder}", remedy="Rename one of them."
         )
-    os.environ[FOLDERS] = json.dumps(known | {short: folder})  # processes that are started from here inherit it
+    os.environ[FOLDERS] = json.dumps(
+        known | {short: folder}
+    )  # processes that are started from here inherit it
     return short
 
 

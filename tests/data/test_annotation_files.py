@@ -60,7 +60,10 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
         ({"annotations": [{"label": "x"}]}, "annotations.1.segment is missing"),
         ({"annotations": [{"segment": [1, 2]}]}, "annotations.1.label is missing"),
         ({"annotations": [{"segment": [1, 2, 3], "label": "x"}]}, "annotations.1.segment"),
-        ({"annotations": [{"segment": ["a", 2], "label": "x"}]}, "annotations.1.segment.1: 'a' is not a number"),
+        (
+            {"annotations": [{"segment": ["a", 2], "label": "x"}]},
+            "annotations.1.segment.1: 'a' is not a number",
+        ),
         ({"annotations": [{"segment": [True, 2], "label": "x"}]}, "annotations.1.segment.1: True"),
         *(
             ({"annotations": [{"segment": [1, 2], "label": label}]}, "annotations.1.label: .* is not a label")
@@ -201,7 +204,9 @@ def test_the_unit_of_lengths_does_not_matter(values, factor):
     """Log lengths: whichever unit, the same segments are outliers (but for those within rounding of the bound)."""
     base = pd.Series(values).median()
     values = [value for value in values if abs(np.log(value / base)) < 1.5 or abs(np.log(value / base)) > 1.7]
-    told = [{remark.recording for remark in length_remarks(lengths(*(v * f for v in values)))} for f in (1, 2.0)]
+    told = [
+        {remark.recording for remark in length_remarks(lengths(*(v * f for v in values)))} for f in (1, 2.0)
+    ]
     assert told[0] == told[1]
 
 

@@ -107,7 +107,9 @@ def study(tmp_path):
     def grid(*benchmarks):
         path = tmp_path / "notebooks" / "sweeps" / "own.yaml"
         path.write_text(
-            json.dumps({"cells": [{"notebook": "work.ipynb", "grid": {"benchmark": list(map(str, benchmarks))}}]})
+            json.dumps(
+                {"cells": [{"notebook": "work.ipynb", "grid": {"benchmark": list(map(str, benchmarks))}}]}
+            )
         )
         return path
 
@@ -125,7 +127,9 @@ def test_a_sweep_over_a_folder_knows_it_by_name(clips, study, monkeypatch, tmp_p
     (record,) = read_ledger(result.ledger).values()
     assert record["parameters"]["benchmark"] == "clips" == record["tables"]["sums"][0]["name"]
     assert str(tmp_path) not in json.dumps(record)
-    assert [cell.id for cell in sweeps.plan(grid(folder))] == [record["id"]]  # the absolute path: the same cell
+    assert [cell.id for cell in sweeps.plan(grid(folder))] == [
+        record["id"]
+    ]  # the absolute path: the same cell
     monkeypatch.delenv(FOLDERS)  # another machine, where the folder lies below the data folder
     monkeypatch.setenv("TAL_DATA", str(tmp_path))
     monkeypatch.chdir("/")
@@ -170,7 +174,9 @@ def test_a_report_of_a_folder(clips, tmp_path, monkeypatch):
     listed = json.loads((result.runs / record["id"] / "missing_features.json").read_text())
     assert listed == {"train": ["clip0000002"], "test": []}
     done = report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
-    assert done.tables and all("clips" in file.name for file in (tmp_path / "results").rglob("data_efficiency_c*"))
+    assert done.tables and all(
+        "clips" in file.name for file in (tmp_path / "results").rglob("data_efficiency_c*")
+    )
     assert list((tmp_path / "results").rglob("data_efficiency_clips*"))
 
 
@@ -189,11 +195,11 @@ def test_a_strangers_first_hour(clips, change, tmp_path, capsys, monkeypatch):
     assert main(["data", "check", "clips"]) == 0
     told = capsys.readouterr().out
     assert "clips': 8 train, 4 test recordings, 2 classes" in told and "1 repaired" in told
-    short = ["--set", "epochs=1", "--set", "min_steps=60"]
-    assert main(["train", "local_global", "--benchmark", "clips", *short, "--out", "model"]) == 0
+    short = ["--set", "epochs=1", "--set", "min_steps=40"]
+    assert main(["train", "window_cnn", "--benchmark", "clips", *short, "--out", "model"]) == 0
     trained = capsys.readouterr().out
     assert main(["eval", "model/detections.json", "clips/annotations.json"]) == 0
     scored = capsys.readouterr().out
     assert "12 segments of 4 recordings (test)" in scored
     assert trained.splitlines()[:3] == scored.splitlines()[1:4]
-    assert float(scored.split("avg mAP ")[1].split()[0]) > 30  # it has learned something
+    assert float(scored.split("avg mAP ")[1].split()[0]) > 10  # it has learned something

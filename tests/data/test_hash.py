@@ -29,7 +29,9 @@ def old(clips, monkeypatch):
     """A folder whose hashes are in the cache, with a count of the files that are read."""
     monkeypatch.setattr(content, "_SETTLED", -1)
     folder, read = clips(), []
-    monkeypatch.setattr(content, "_sha256", lambda path, plain=content._sha256: (read.append(path), plain(path))[1])
+    monkeypatch.setattr(
+        content, "_sha256", lambda path, plain=content._sha256: (read.append(path), plain(path))[1]
+    )
     return folder, read
 
 
@@ -56,7 +58,9 @@ def test_other_bytes_of_the_same_size_are_other_data(old):
     features = np.load(path)
     features[7, 3] += 1
     np.save(path, features)
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # as `rsync --times` or `cp --preserve` leaves it
+    os.utime(
+        path, ns=(about.st_atime_ns, about.st_mtime_ns)
+    )  # as `rsync --times` or `cp --preserve` leaves it
     assert os.stat(path).st_size == about.st_size and os.stat(path).st_mtime_ns == about.st_mtime_ns
     assert of(folder) != before
     features[7, 3] -= 1
@@ -100,7 +104,9 @@ def test_files_are_read_once(old):
 def test_a_file_that_has_just_been_written_is_not_remembered(clips, monkeypatch):
     """Within the resolution of file times it may change again unseen."""
     folder, read = clips(), []
-    monkeypatch.setattr(content, "_sha256", lambda path, plain=content._sha256: (read.append(path), plain(path))[1])
+    monkeypatch.setattr(
+        content, "_sha256", lambda path, plain=content._sha256: (read.append(path), plain(path))[1]
+    )
     assert of(folder) == of(folder) and len(read) == 16
 
 

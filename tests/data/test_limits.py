@@ -25,9 +25,7 @@ CHUNK = b"\0" * 2**20
 
 def npy_header(shape):
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": "<f4", "fortran_order": False, "shape": shape}
-    )
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return buffer.getvalue()
 
 
@@ -77,7 +75,10 @@ def pt_zip_bomb(path):
 BOMBS = {
     "f.npy": (npy_that_claims, "its header declares an array of"),
     "g.npy": (lambda path: npy_that_claims(path, (-1, DIM)), "cannot be read"),
-    "f.npz": (npz_bomb, r"the archive stands for 4\.0 GiB in a file of .* MiB.*TAL_LARGEST_GIB=4 would allow"),
+    "f.npz": (
+        npz_bomb,
+        r"the archive stands for 4\.0 GiB in a file of .* MiB.*TAL_LARGEST_GIB=4 would allow",
+    ),
     "g.npz": (npz_false_header, "its header declares an array of"),
     "f.h5": (h5_bomb, r"its array stands for 4\.0 GiB"),
     "f.pt": (pt_bomb, r"its tensor stands for 4\.0 GiB"),

@@ -30,7 +30,9 @@ def of(folder):
 
 
 def test_missing_features_are_an_error_that_counts_them(gone):
-    with pytest.raises(TalError, match="1 of 6 training and 1 of 2 test recordings.*clip0000002.*--missing skip"):
+    with pytest.raises(
+        TalError, match="1 of 6 training and 1 of 2 test recordings.*clip0000002.*--missing skip"
+    ):
         ready(*of(gone))
 
 
@@ -79,7 +81,10 @@ FAULTS = {
         ],
         "none of the 6 training recordings has an annotated segment",
     ),
-    "no features at all": (lambda folder, database: empty_features(folder), "6 of 6 training and 2 of 2 test"),
+    "no features at all": (
+        lambda folder, database: empty_features(folder),
+        "6 of 6 training and 2 of 2 test",
+    ),
     "a broken test file": (
         lambda folder, database: (folder / "features" / "clip0000007.npy").write_bytes(b"\x93NUMPY"),
         "clip0000007.npy: cannot be read",
@@ -101,13 +106,25 @@ FAULTS = {
 
 @pytest.mark.parametrize("missing", ["error", "skip"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_would_stop_a_training_is_found_before_it(clips, change, tmp_path, capsys, monkeypatch, fault, missing):
+def test_what_would_stop_a_training_is_found_before_it(
+    clips, change, tmp_path, capsys, monkeypatch, fault, missing
+):
     """One line, exit code 2, no step made, nothing written; broken files are not missing ones."""
     folder, (edit, message) = clips(), FAULTS[fault]
     change(folder, lambda database: edit(folder, database) and None)
     monkeypatch.setattr("tal_lib.training.fit", lambda *_, **__: pytest.fail("a training began"))
     out = tmp_path / "out"
-    arguments = ["train", "window_cnn", "--benchmark", str(folder), "--missing", missing, "--out", str(out), *SHORT]
+    arguments = [
+        "train",
+        "window_cnn",
+        "--benchmark",
+        str(folder),
+        "--missing",
+        missing,
+        "--out",
+        str(out),
+        *SHORT,
+    ]
     assert main(arguments) == 2 and not out.exists()
     error = capsys.readouterr().err
     assert error.startswith("tal: ") and error.count("\n") == 1
@@ -124,7 +141,17 @@ def test_a_word_that_is_neither(clips):
 
 def test_train_with_skip_keeps_the_list(gone, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = ["train", "window_cnn", "--benchmark", str(gone), "--missing", "skip", "--out", str(out), *SHORT]
+    arguments = [
+        "train",
+        "window_cnn",
+        "--benchmark",
+        str(gone),
+        "--missing",
+        "skip",
+        "--out",
+        str(out),
+        *SHORT,
+    ]
     assert main(arguments) == 0
     assert json.loads((out / MISSING_LIST).read_text()) == {"train": [TRAIN_GONE], "test": [TEST_GONE]}
     assert "missing: 1 of 6 training and 1 of 2 test recordings" in capsys.readouterr().err
@@ -165,4 +192,7 @@ def test_which_axis_is_time_cannot_be_told(clips):
         (folder / "annotations.json").read_text().replace('"duration": 4.5', '"duration": 60.0')
     )
     problems = check_benchmark(str(folder)).problem
-    assert problems.str.contains("as many steps as columns (8): read as (steps, columns)", regex=False).sum() == 2
+    assert (
+        problems.str.contains("as many steps as columns (8): read as (steps, columns)", regex=False).sum()
+        == 2
+    )

@@ -79,7 +79,10 @@ def test_what_does_not_fit_is_named(tmp_path, content, message):
         ({"stride_s": ".5"}, {"stride_s": 0.5}),
         ({"stride_s": "5e-1", "window_s": 1}, {"stride_s": 0.5, "window_s": 1.0}),
         ({"stride_frames": 15, "fps": "30000/1001"}, {"stride_frames": 15.0, "fps": 30000 / 1001}),
-        ({"stride_frames": 4, "window_frames": 16, "fps": None}, {"stride_frames": 4.0, "window_frames": 16.0}),
+        (
+            {"stride_frames": 4, "window_frames": 16, "fps": None},
+            {"stride_frames": 4.0, "window_frames": 16.0},
+        ),
         ({"resize": "100"}, {"resize": 100}),
         ({"stride_s": 1, "backbone": "i3d"}, {"stride_s": 1.0, "backbone": "i3d"}),
     ],
@@ -172,7 +175,9 @@ def test_clips_at_any_rate_give_what_thirty_gives(clips, rate):
         folder = clips(1, 4, name=name, stride_s=seconds, window_s=seconds, spec=spec, fps=fps)
         scores[name] = score_of_a_threshold(load_benchmark(str(folder)))
     assert scores["thirty"] > 0.95 and scores["other"] == pytest.approx(scores["thirty"], abs=0.05)
-    (folder / "features" / "spec.json").write_text(json.dumps({"streams": {"features": 8}, "stride_s": 6 / 30}))
+    (folder / "features" / "spec.json").write_text(
+        json.dumps({"streams": {"features": 8}, "stride_s": 6 / 30})
+    )
     wrong = score_of_a_threshold(load_benchmark(str(folder)))  # as if the rate were 30: the fault would show
     assert wrong < 0.7 or rate == "30000/1001"
 
