@@ -147,8 +147,6 @@ def _expand(path, sweep, block, here):
                 where=path,
                 remedy="Write numbers with a point (1.0e-4) and quote text.",
             )
-    from tal_lib.data import portable_name
-
     for values in itertools.product(*grid.values()):
         parameters = defaults | fixed | dict(zip(grid, values))
         parameters = {
@@ -157,10 +155,8 @@ def _expand(path, sweep, block, here):
         }
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         try:
-            if parameters.get(
-                "benchmark"
-            ):  # a folder is known by its name: its path is no part of what a cell is
-                parameters["benchmark"] = portable_name(parameters["benchmark"])
+            if parameters.get("benchmark"):
+                parameters["benchmark"] = name_of(parameters["benchmark"])
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
@@ -220,6 +216,13 @@ def read_notebook(path: Path) -> tuple[dict, str]:
         defaults[target.id] = ast.literal_eval(statement.value)
     recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
     return defaults, json.dumps([cell.source for cell in code[: recorded[-1] + 1 if recorded else None]])
+
+
+def name_of(benchmark: str) -> str:
+    """What a cell calls a benchmark: a folder's name, for its path is no part of what the cell is."""
+    from tal_lib.data import portable_name
+
+    return portable_name(benchmark)
 
 
 @cache
