@@ -10,7 +10,7 @@ import difflib
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from tal_lib.errors import TalError
 
@@ -32,6 +32,28 @@ def _odd(value: int) -> int:
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 T = TypeVar("T")
+
+
+def _number(value):
+    """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
+def _rate(value):
+    """Per second: 25, "29.97" or "30000/1001"."""
+    if isinstance(value, str) and "/" in value:
+        above, _, below = value.partition("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise ValueError("a rate such as 25 or 30000/1001") from None
+    return _number(value)
+
+
+NotBool = BeforeValidator(_number)  # in a type of its own bounds
+Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
 
 
 def validate(

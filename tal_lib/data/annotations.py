@@ -1,16 +1,24 @@
-"""Annotation files in the field's forms: ActionFormer / ActivityNet JSON and the TSP release's table."""
+"""Annotation files in the field's forms: ActionFormer / ActivityNet JSON and the TSP release's table.
 
-import gzip
-import json
-import zlib
-from dataclasses import dataclass
+Every entry is checked against a declared type (`Entry`, `Instance`); other names in it, such as a URL, are passed over.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator
 
+from tal_lib.data.remarks import ALL, Remark, beyond_remarks, far_beyond, label_remarks, looks_like
 from tal_lib.data.tables import ANNOTATION_COLUMNS, check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
+from tal_lib.reading import parse_json, read_text
+from tal_lib.validation import NotBool, Positive, Rate, unknown_name, validate
 
 SPLITS = {
     "training": "train",
@@ -22,6 +30,8 @@ SPLITS = {
     "testing": "test",
 }
 TSP_COLUMNS = ["video-name", "t-start", "t-end", "action-label", "video-duration", "temporal-region-label"]
+MOST_BEYOND = 0.5  # share of segments far beyond their recording from which their times are not seconds
+SHAPE = "Expected {'database': {recording: {'subset', 'duration', 'annotations': [{'segment': [s, e], 'label'}]}}}."
 
 
 @dataclass(frozen=True)
@@ -30,104 +40,169 @@ class AnnotationFile:
 
     recordings: pd.DataFrame  # recording, split, duration, fps (NaN where not stated)
     segments: pd.DataFrame  # recording, start, end, label
-    repairs: tuple[str, ...] = ()  # what was mended, a line each
+    repairs: tuple[Remark, ...] = ()  # what was mended, and what looks wrong
+    label_ids: dict[int, str] = field(
+        default_factory=dict
+    )  # `label_id` → label; empty where the file has none
+
+
+def _as_label(value):
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("a label (text)")
+
+
+def _as_time(value):
+    """Seconds; null is what JSON writes for NaN."""
+    if isinstance(value, bool):
+        raise ValueError("a number of seconds")
+    return float("nan") if value is None else value
+
+
+Label = Annotated[str, BeforeValidator(_as_label)]
+Time = Annotated[float, BeforeValidator(_as_time)]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated action."""
+
+    segment: tuple[Time, Time]  # start, end in seconds
+    label: Label
+    label_id: object = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recording of an annotation file."""
+
+    subset: str
+    duration: Annotated[Positive, NotBool]  # seconds
+    fps: Rate | None = None
+    annotations: list[Instance] | None = None
+
+
+_ENTRY = tuple(entry.name for entry in fields(Entry))
 
 
 def read_annotations(path: str | Path, *, repair: bool = False, split: str | None = None) -> AnnotationFile:
     """Read a JSON or CSV annotation file (`.gz` too).
 
     Args:
-        repair: for the published THUMOS14 and ActivityNet files: keep segments that go beyond the recording (the
-            official script scores them), drop empty ones, and say so in `repairs`; otherwise either is an error.
+        repair: for files as people publish them: keep segments that go beyond the recording (the official script
+            scores them), drop empty ones and those without finite times, and say so in `repairs`; otherwise each is
+            an error.
         split: for tables that do not state it.
+
+    Raises:
+        TalError: an unreadable file, an entry that does not fit, or times that are not seconds (more than
+            `MOST_BEYOND` of the segments lie far beyond their recording).
     """
     path = Path(path)
-    if not path.is_file():
-        raise TalError(
-            "annotation file not found", where=path, remedy="Give the path of the data set's annotations."
-        )
-    try:
-        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode(
-            "utf-8"
-        )
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TalError(
-            f"cannot be read ({error})", where=path, remedy="Copy or download the file again."
-        ) from None
+    text = read_text(path, what="annotation file", remedy="Give the path of the data set's annotations.")
     if text.lstrip()[:1] in ("{", "["):
-        recordings, segments = _from_json(text, path)
+        recordings, segments, ids = _from_json(text, path)
     else:
         recordings, segments = _from_tsp(text, path, split)
+        ids = []
+    _check_recordings(recordings, path)
+    label_ids, repairs = _label_ids(ids)
+    if repair:
+        segments, mended = _repair(recordings, segments)
+        repairs += mended
+    durations = recordings.set_index("recording").duration
+    _check_unit(recordings, segments, path)
+    if repair:
+        rates = recordings.set_index("recording").fps
+        repairs += [*beyond_remarks(segments, durations, rates), *label_remarks(segments)]
+    return AnnotationFile(
+        recordings,
+        check_annotations(segments, durations=None if repair else durations, where=path),
+        tuple(repairs),
+        label_ids,
+    )
+
+
+def _check_recordings(recordings, path):
+    """Ids that are text of their own, each once."""
+    for name in recordings.recording:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise TalError(
+                f"recording id {name!r} is empty or holds characters that cannot be printed",
+                where=path,
+                remedy="Give every recording an id in one line of text.",
+            )
     twice = recordings.recording[recordings.recording.duplicated()]
     if len(twice):
         raise TalError(
-            f"recording {twice.iloc[0]} is listed twice", where=path, remedy="Keep one entry a recording."
+            f"recording {twice.iloc[0]} is listed twice", where=path, remedy="Keep one entry per recording."
         )
-    repairs = []
-    if repair:
-        segments, repairs = _repair(recordings, segments)
-    durations = None if repair else recordings.set_index("recording").duration
-    return AnnotationFile(
-        recordings, check_annotations(segments, durations=durations, where=path), tuple(repairs)
-    )
+
+
+def _check_unit(recordings, segments, path):
+    """Refuse a file whose times are not seconds."""
+    durations = recordings.set_index("recording").duration
+    known = segments[np.isfinite(segments.start) & np.isfinite(segments.end)]
+    far = far_beyond(known, durations)
+    if len(known) and far.mean() > MOST_BEYOND:
+        raise TalError(
+            f"{int(far.sum()):,} of {len(known):,} segments lie far beyond their recording: "
+            + looks_like(known, durations, recordings.set_index("recording").fps),
+            where=path,
+            remedy="Give start, end and duration in seconds (frame number / frames a second).",
+        )
 
 
 def _from_json(text, path):
-    shape = "Expected {'database': {recording: {'subset', 'duration', 'annotations': [{'segment': [s, e], 'label'}]}}}."
-    try:
-        content = json.loads(text, object_pairs_hook=_unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise TalError(
-            f"not valid JSON ({error})", where=path, remedy="The file may be truncated; copy it again."
-        ) from None
-    except _Twice as error:
-        raise TalError(
-            f"{error.args[0]!r} is listed twice", where=path, remedy="Keep one entry a recording."
-        ) from None
+    content = parse_json(text, where=path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
-        raise TalError("JSON of another shape: no 'database' in it", where=path, remedy=shape)
-    recordings, segments = [], []
-    for recording, entry in database.items():
+        raise TalError("JSON of another shape: no 'database' in it", where=path, remedy=SHAPE)
+    recordings, segments, ids = [], [], []
+    for recording, raw in database.items():
         where = f"{path}, recording {recording}"
-        try:
-            subset = str(entry["subset"]).lower()
-            duration = float(entry["duration"])
-            fps = float(entry.get("fps") or "nan")
-            for item in entry.get("annotations") or []:
-                start, end = (float(value) for value in item["segment"])
-                segments.append((recording, start, end, str(item["label"])))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not isinstance(raw, dict):
             raise TalError(
-                f"JSON of another shape ({type(error).__name__}: {error})", where=where, remedy=shape
-            ) from None
-        if subset not in SPLITS:
-            raise TalError(
-                f"unknown subset {entry['subset']!r}", where=where, remedy=f"Use one of {', '.join(SPLITS)}."
+                f"JSON of another shape ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
             )
-        if not 0 < duration < float("inf"):
-            raise TalError(f"duration {duration}", where=where, remedy="Give the duration in seconds.")
-        recordings.append((recording, SPLITS[subset], duration, fps))
+        known = {name: raw[name] for name in _ENTRY if name in raw}
+        known["fps"] = known.get("fps") or None  # some files say 0 where they do not know it
+        entry = validate(Entry, known, where=where, remedy=SHAPE)
+        split = SPLITS.get(entry.subset.strip().lower())
+        if split is None:
+            raise unknown_name(entry.subset, SPLITS, where=where, name="subset")
+        recordings.append((recording, split, entry.duration, entry.fps or np.nan))
+        for instance in entry.annotations or ():
+            segments.append((recording, *instance.segment, instance.label))
+            ids.append((instance.label_id, instance.label))
     return (
-        pd.DataFrame(recordings, columns=["recording", "split", "duration", "fps"]),
+        pd.DataFrame(recordings, columns=["recording", "split", "duration", "fps"]).astype(
+            {"duration": float, "fps": float}
+        ),
         pd.DataFrame(segments, columns=ANNOTATION_COLUMNS).astype({"start": float, "end": float}),
+        ids,
     )
 
 
-class _Twice(Exception):
-    pass
-
-
-def _unique(pairs):
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise _Twice(next(key for key in keys if keys.count(key) > 1))
-    return dict(pairs)
+def _label_ids(pairs: Iterable[tuple[object, str]]) -> tuple[dict[int, str], list[Remark]]:
+    """`label_id` → label, and a remark where the ids cannot be used."""
+    known: dict[int, str] = {}
+    for number, label in pairs:
+        if number is None:
+            continue
+        if isinstance(number, bool) or not str(number).isdecimal():
+            return {}, [Remark(ALL, "labels", f"label_id {number!r} is not a whole number: ids are not used")]
+        if known.setdefault(int(number), label) != label:
+            other = known[int(number)]
+            return {}, [
+                Remark(ALL, "labels", f"label_id {number} is both {other!r} and {label!r}: ids are not used")
+            ]
+    return known, []
 
 
 def _from_tsp(text, path, split):
-    import io
-
     try:
         table = pd.read_csv(io.StringIO(text), dtype={"video-name": str, "action-label": str})
     except ValueError as error:
@@ -139,38 +214,54 @@ def _from_tsp(text, path, split):
             where=path,
             remedy="Expected the TSP release's ground-truth table, or the field's JSON.",
         )
-    table[["t-start", "t-end", "video-duration"]] = table[["t-start", "t-end", "video-duration"]].apply(
-        pd.to_numeric, errors="coerce"
-    )
+    for name in ("t-start", "t-end", "video-duration", *(["fps"] if "fps" in table else [])):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
     recordings = table.drop_duplicates("video-name")
+    bad = recordings[~(recordings["video-duration"] > 0) | ~np.isfinite(recordings["video-duration"])]
+    if len(bad):
+        raise TalError(
+            f"recording {bad['video-name'].iloc[0]} has duration {bad['video-duration'].iloc[0]}",
+            where=path,
+            remedy="Give the duration in seconds.",
+        )
+    rates = recordings["fps"].where(recordings["fps"] > 0) if "fps" in recordings else np.nan
     recordings = pd.DataFrame(
         {
             "recording": recordings["video-name"],
             "split": split or "train",
-            "duration": recordings["video-duration"],
-            "fps": recordings["fps"] if "fps" in recordings else float("nan"),
+            "duration": recordings["video-duration"].astype(float),
+            "fps": rates,
         }
     ).reset_index(drop=True)
     actions = table[table["temporal-region-label"] == "Action"]
+    unnamed = actions["action-label"].isna()
+    if unnamed.any():
+        raise TalError(
+            f"recording {actions['video-name'][unnamed].iloc[0]}: an action without label",
+            where=path,
+            remedy="Give every action its label.",
+        )
     segments = actions[["video-name", "t-start", "t-end", "action-label"]].set_axis(
         ANNOTATION_COLUMNS, axis=1
     )
-    return recordings, segments.reset_index(drop=True)
+    return recordings, segments.astype({"start": float, "end": float}).reset_index(drop=True)
 
 
 def _repair(recordings, segments):
     limit = segments.recording.map(recordings.set_index("recording").duration)
-    empty = segments.start >= segments.end
-    beyond = ~empty & (segments.end > limit + 1e-6)
-    repairs = [
-        f"{name}: segment {start:g}–{end:g} s goes beyond the recording, kept as published"
-        for name, start, end in segments.loc[beyond, ["recording", "start", "end"]].itertuples(index=False)
+    unknown = ~(np.isfinite(segments.start) & np.isfinite(segments.end))
+    empty = ~unknown & (segments.start >= segments.end)
+    beyond = ~unknown & ~empty & (segments.end > limit + 1e-6)
+    remarks = [
+        Remark(name, kind, text.format(start, end))
+        for chosen, kind, text in (
+            (beyond, "as published", "segment {:g}–{:g} s goes beyond the recording, kept as published"),
+            (empty, "repaired", "empty segment {:g}–{:g} s dropped"),
+            (unknown, "repaired", "segment {:g}–{:g} s, which is not finite, dropped"),
+        )
+        for name, start, end in segments.loc[chosen, ["recording", "start", "end"]].itertuples(index=False)
     ]
-    repairs += [
-        f"{name}: empty segment {start:g}–{end:g} s dropped"
-        for name, start, end in segments.loc[empty, ["recording", "start", "end"]].itertuples(index=False)
-    ]
-    return segments[~empty].reset_index(drop=True), repairs
+    return segments[~empty & ~unknown].reset_index(drop=True), remarks
 
 
 def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.DataFrame) -> Path:
@@ -178,13 +269,13 @@ def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.D
     groups = dict(tuple(segments.groupby("recording", sort=False)))
     database = {}
     for row in recordings.itertuples(index=False):
-        mine = groups.get(row.recording, segments.iloc[:0])
+        rows = groups.get(row.recording, segments.iloc[:0])
         database[row.recording] = {
             "subset": {"train": "training"}.get(row.split, row.split),
             "duration": float(row.duration),
             "annotations": [
                 {"segment": [float(start), float(end)], "label": label}
-                for start, end, label in mine[["start", "end", "label"]].itertuples(index=False)
+                for start, end, label in rows[["start", "end", "label"]].itertuples(index=False)
             ],
         }
     return write_json(path, {"version": "tal_lib 1", "database": database})

@@ -94,6 +94,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
         raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
     cells = {}
+    data_hash.cache_clear()  # a process may plan again after features were made anew
     for block in blocks:
         for cell in _expand(path, str(content.get("name", path.stem)), block, here):
             cells.setdefault(cell.id, cell)
@@ -154,6 +155,8 @@ def _expand(path, sweep, block, here):
         }
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         try:
+            if parameters.get("benchmark"):
+                parameters["benchmark"] = name_of(parameters["benchmark"])
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
@@ -213,6 +216,13 @@ def read_notebook(path: Path) -> tuple[dict, str]:
         defaults[target.id] = ast.literal_eval(statement.value)
     recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
     return defaults, json.dumps([cell.source for cell in code[: recorded[-1] + 1 if recorded else None]])
+
+
+def name_of(benchmark: str) -> str:
+    """What a cell calls a benchmark: a folder's name, for its path is no part of what the cell is."""
+    from tal_lib.data import portable_name
+
+    return portable_name(benchmark)
 
 
 @cache

@@ -1,0 +1,125 @@
+"""What is odd about a data set but stops nothing: remarks, each of a kind, of one recording or of all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+ALL = "all recordings"
+USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames a second
+FAR = 1.5  # times the duration: an end beyond that is no rounding
+LONGEST_LISTED = 5  # labels in one remark
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One remark. As text: `recording: text`."""
+
+    recording: str  # id, or `ALL`
+    kind: str  # repaired, as published, labels, length, suspect, …
+    text: str
+
+    def __str__(self):
+        return f"{self.recording}: {self.text}"
+
+
+def far_beyond(segments: pd.DataFrame, durations: pd.Series) -> pd.Series:
+    """Which segments begin after the end of their recording, or end at more than `FAR` times its duration (s)."""
+    limit = segments.recording.map(durations).astype(float)
+    return (segments.start >= limit) | (segments.end > FAR * limit)
+
+
+def looks_like(segments: pd.DataFrame, durations: pd.Series, rates: pd.Series | None = None) -> str:
+    """What times in another unit than seconds look like: frames at a usual rate, milliseconds, or nothing known.
+
+    The last segment of a recording usually ends shortly before the recording does. In frames its end is therefore
+    a little less than `rate × duration`.
+
+    Args:
+        durations: recording id → seconds; rates: recording id → frames a second, NaN where they are not stated.
+    """
+    last = segments.groupby("recording").end.max()
+    ratio = (last / durations.reindex(last.index)).astype(float)
+    highest, typical = float(ratio.quantile(0.95)), float(ratio.median())
+    text = f"a recording's last segment ends at {typical:.3g} times its duration"
+    stated = rates.reindex(last.index).astype(float) if rates is not None else None
+    if stated is not None and ((ratio <= 1.05 * stated) & (ratio >= 0.1 * stated)).mean() > 0.5:
+        return f"{text}, as frame numbers at the stated {float(stated.median()):g} frames a second would"
+    rate = next((rate for rate in USUAL_RATES if rate >= 0.98 * highest), None)
+    if rate is not None and highest >= 0.98 * USUAL_RATES[0] / 2:
+        return f"{text}, as frame numbers at about {rate:g} frames a second would"
+    if 0.98 * USUAL_RATES[-1] < highest <= 1050 and typical > 500:
+        return f"{text}, as milliseconds would"
+    return text
+
+
+def beyond_remarks(segments: pd.DataFrame, durations: pd.Series, rates=None) -> list[Remark]:
+    """A remark on all recordings where some segments lie far beyond theirs."""
+    far = far_beyond(segments, durations)
+    if not far.any():
+        return []
+    text = f"{int(far.sum()):,} of {len(segments):,} segments lie far beyond their recording"
+    return [Remark(ALL, "suspect", f"{text} ({looks_like(segments[far], durations, rates)})")]
+
+
+def label_remarks(segments: pd.DataFrame) -> list[Remark]:
+    """A remark for each group of labels that differ only in case, blanks or underscores: most likely one class."""
+    counts = segments.label.value_counts()
+    groups: dict[str, list[str]] = {}
+    for label in sorted(counts.index):
+        groups.setdefault(same_label(label), []).append(label)
+    remarks = [
+        Remark(
+            ALL,
+            "labels",
+            " and ".join(f"{label!r} ({counts[label]:,} segments)" for label in labels[:LONGEST_LISTED])
+            + (f" and {len(labels) - LONGEST_LISTED} more" if len(labels) > LONGEST_LISTED else "")
+            + " differ only in case, blanks or underscores, and count as classes of their own",
+        )
+        for labels in groups.values()
+        if len(labels) > 1
+    ]
+    blank = [
+        label for label in counts.index if label != label.strip() and len(groups[same_label(label)]) == 1
+    ]
+    return remarks + [
+        Remark(ALL, "labels", f"{label!r} begins or ends with a blank") for label in sorted(blank)
+    ]
+
+
+def same_label(label: str) -> str:
+    """What labels share that differ only in case, blanks or underscores."""
+    return " ".join(label.replace("_", " ").split()).casefold()
+
+
+def length_remarks(
+    segments: pd.DataFrame, *, deviations: float = 5.0, factor: float = 5.0, least: int = 5
+) -> list[Remark]:
+    """A remark for each segment whose length is far outside its class: often a typing error.
+
+    Lengths are compared as logarithms, so that twice as long and half as long count alike. A segment is an outlier
+    where it is both more than `deviations` median absolute deviations and more than `factor` times away from its
+    class's median. The first spares classes of widely spread lengths, the second those of almost equal ones.
+    Classes of fewer than `least` segments are left out.
+
+    Source: the rule of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), on log lengths.
+    """
+    remarks = []
+    for label, rows in segments.groupby("label", sort=True):
+        lengths = (rows.end - rows.start).to_numpy(float)
+        if len(lengths) < least or not (lengths > 0).all():
+            continue
+        logs = np.log(lengths)
+        distance = np.abs(logs - np.median(logs))
+        bound = max(deviations * float(np.median(distance)), np.log(factor))
+        for row, length, far in zip(rows.itertuples(index=False), lengths, distance > bound):
+            if far:
+                remarks.append(
+                    Remark(
+                        row.recording,
+                        "length",
+                        f"segment {row.start:g}–{row.end:g} s of {label!r} lasts {length:.3g} s; "
+                        f"the class's median is {np.median(lengths):.3g} s",
+                    )
+                )
+    return remarks
