@@ -152,10 +152,12 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{short(name)} is listed twice")
+        known = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in known:
+                    raise ValueError(f"{short(key.value)} is listed twice")
+                known.add(key.value)
         return node
 
     def construct_yaml_int(self, node):

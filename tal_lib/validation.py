@@ -104,7 +104,11 @@ def require_divides(config, whole: str, *parts: str) -> None:
     total = getattr(config, whole)
     for part in parts:
         count = getattr(config, part)
-        require(total % count == 0, f"{part}: {count} does not divide {whole}: {total}", f"Choose {part} so that it does.")
+        require(
+            total % count == 0,
+            f"{part}: {count} does not divide {whole}: {total}",
+            f"Choose {part} so that it does.",
+        )
 
 
 def unknown_name(
@@ -130,17 +134,23 @@ def _fields_from(kind, value, where, name, remedy):
         return value
     if not isinstance(value, dict):
         place = f"{name}: " if name else ""
-        raise TalError(f"{place}{short(value)} is not a mapping of names to values", where=where, remedy=remedy)
+        raise TalError(
+            f"{place}{short(value)} is not a mapping of names to values", where=where, remedy=remedy
+        )
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
         if key not in fields:
             raise unknown_name(key, fields, where=where, name=name or "option", remedy=remedy)
     hints, values = _hints(kind), {}
     for key, given in value.items():
-        values[key] = validate(hints[key], given, where=where, name=f"{name}.{key}" if name else key, remedy=remedy)
+        values[key] = validate(
+            hints[key], given, where=where, name=f"{name}.{key}" if name else key, remedy=remedy
+        )
     for key, field in fields.items():
         if key not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise TalError(f"{name}.{key} is missing" if name else f"{key} is missing", where=where, remedy=remedy)
+            raise TalError(
+                f"{name}.{key} is missing" if name else f"{key} is missing", where=where, remedy=remedy
+            )
     try:
         return kind(**values)
     except TalError as error:
@@ -165,7 +175,9 @@ def _strict(kind):
     if _is_dataclass(kind):
         return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
     origin, parts = get_origin(kind), get_args(kind)
-    if origin is Annotated:  # pydantic runs the last of these validators first: the number is looked at before its bounds
+    if (
+        origin is Annotated
+    ):  # pydantic runs the last of these validators first: the number is looked at before its bounds
         base, checks = parts[0], parts[1:]
         if base in (int, float):
             return Annotated[(base, *checks, BeforeValidator(_number))]

@@ -48,6 +48,12 @@ def text_dim(encoder: str) -> int:
     )
 
 
+def check_encoder(encoder: str) -> None:
+    """Refuse the name of an encoder that there is not; TalError says which there are. Nothing is loaded."""
+    if encoder != "words":
+        _kind_and_place(encoder)
+
+
 def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROMPTS) -> np.ndarray:
     """Unit vectors (K, E) of class names, float32.
 
