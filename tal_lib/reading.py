@@ -148,7 +148,10 @@ def _integer(text):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats. A name stands once in a mapping."""
+    """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats.
+
+    A name stands once in a mapping.
+    """
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)

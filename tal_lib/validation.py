@@ -1,8 +1,9 @@
 """One door for everything that people set: a value of any type is checked against a declared type, before work begins.
 
-Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the bounds below. Numbers may
-be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A truth value is not a number, and a number has a
-reasonable size. What does not fit ends in one `TalError` that names the option, its value and what is accepted.
+Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the bounds
+below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A truth value is
+not a number, and a number has a reasonable size. What does not fit ends in one `TalError` that names the option,
+its value and what is accepted.
 
 A dataclass that derives from `Checked` checks itself whenever one is made, in Python too.
 """
@@ -33,6 +34,8 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any that is free
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -82,7 +85,8 @@ class Checked:
 
     def __post_init__(self):
         for name, kind in _hints(type(self)).items():
-            object.__setattr__(self, name, validate(kind, getattr(self, name), name=name))
+            value = validate(kind, getattr(self, name), name=name, remedy=_default(type(self), name))
+            object.__setattr__(self, name, value)
         self.check()
 
     def check(self) -> None:
@@ -143,8 +147,9 @@ def _fields_from(kind, value, where, name, remedy):
             raise unknown_name(key, fields, where=where, name=name or "option", remedy=remedy)
     hints, values = _hints(kind), {}
     for key, given in value.items():
+        place = f"{name}.{key}" if name else key
         values[key] = validate(
-            hints[key], given, where=where, name=f"{name}.{key}" if name else key, remedy=remedy
+            hints[key], given, where=where, name=place, remedy=remedy or _default(kind, key)
         )
     for key, field in fields.items():
         if key not in values and field.default is field.default_factory is dataclasses.MISSING:
@@ -155,6 +160,13 @@ def _fields_from(kind, value, where, name, remedy):
         return kind(**values)
     except TalError as error:
         raise error if where is None else error.at(where) from None
+
+
+def _default(kind, name):
+    """The remedy for a field's bad value: a good one."""
+    default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
+    shown = list(default) if isinstance(default, tuple) else default
+    return None if default is dataclasses.MISSING else f"The default is {short(shown)}."
 
 
 @cache
@@ -190,7 +202,11 @@ def _strict(kind):
 
 
 def _number(value):
-    """A number of any library, or text that is one, as Python's; no truth value, nothing huge. Other values as they are."""
+    """A number of any library, or text that is one, as Python's; other values as they are.
+
+    Raises:
+        ValueError: a truth value, or a huge number.
+    """
     if isinstance(value, bool):
         raise ValueError("a number")
     if isinstance(value, str):

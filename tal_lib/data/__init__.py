@@ -5,7 +5,14 @@ from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
-from tal_lib.data.registry import Shape, check_benchmark, list_benchmarks, load_benchmark, shape_of
+from tal_lib.data.registry import (
+    Shape,
+    check_benchmark,
+    list_benchmarks,
+    load_benchmark,
+    register_benchmark,
+    shape_of,
+)
 from tal_lib.data.subsets import (
     limited_subset,
     open_set_split,
@@ -33,6 +40,7 @@ __all__ = [
     "published_open_set_split",
     "published_subset",
     "read_annotations",
+    "register_benchmark",
     "read_limited_annotations",
     "shape_of",
     "shuffled_names",

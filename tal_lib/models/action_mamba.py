@@ -138,6 +138,7 @@ class MambaBlock(nn.Module):
 
 @register(
     "action_mamba",
+    family="one_stage",
     paper=ActionMambaConfig(),
     compact=ActionMambaConfig(width=128, head_width=128, state=8),
     paper_activitynet=ActionMambaConfig(

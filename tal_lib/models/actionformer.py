@@ -59,6 +59,7 @@ class TransformerBlock(nn.Module):
 
 @register(
     "actionformer",
+    family="one_stage",
     paper=ActionFormerConfig(),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(

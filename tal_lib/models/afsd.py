@@ -155,6 +155,7 @@ def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 
 
 @register(
     "afsd",
+    family="one_stage",
     paper=AFSDConfig(),
     compact=AFSDConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
     paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),

@@ -31,6 +31,7 @@ class BiLSTMConfig(DenseConfig):
 
 @register(
     "bilstm",
+    family="dense",
     paper=BiLSTMConfig(post=PostProcess(voting_tiou=0.0)),
     compact=BiLSTMConfig(width=64, sequence=32, context=16, post=PostProcess(voting_tiou=0.0)),
 )

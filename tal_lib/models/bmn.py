@@ -51,7 +51,7 @@ class BMNConfig(ProposalConfig):
         samples = self.window * self.max_duration * self.points
         require(
             samples <= MOST_SAMPLES,
-            f"window={self.window}, max_duration={self.max_duration}, points={self.points}: {samples:,} samples",
+            f"window={self.window}, max_duration={self.max_duration}, points={self.points}: too many",
             f"Keep their product at most {MOST_SAMPLES:,}.",
         )
 
@@ -89,7 +89,13 @@ class ConfidenceMaps(nn.Module):
         return self.out(x.permute(0, 2, 3, 1))
 
 
-@register("bmn", paper=BMNConfig(), compact=BMNConfig(**COMPACT), paper_activitynet=BMNConfig(**ACTIVITYNET))
+@register(
+    "bmn",
+    family="proposals",
+    paper=BMNConfig(),
+    compact=BMNConfig(**COMPACT),
+    paper_activitynet=BMNConfig(**ACTIVITYNET),
+)
 class BMN(ProposalDetector):
     """`windows` gives curve logits (N, T, 2) of start and end, and map logits (N, T, D, 2)."""
 

@@ -50,6 +50,7 @@ CURVES = ("start", "end", "action")
 
 @register(
     "bsn",
+    family="proposals",
     paper=BSNConfig(),
     compact=BSNConfig(width=128, confidence_width=64, classifier_width=64),
     paper_activitynet=BSNConfig(**ACTIVITYNET),

@@ -115,6 +115,7 @@ def normal_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) ->
 
 @register(
     "gaf",
+    family="one_stage",
     paper=GAFConfig(hidden=512, code=128),
     compact=GAFConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
 )

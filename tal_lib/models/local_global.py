@@ -99,6 +99,7 @@ class LocalGlobalBlock(nn.Module):
 
 @register(
     "local_global",
+    family="one_stage",
     paper=LocalGlobalConfig(width=256, head_width=256, embedding_layers=2),
     compact=LocalGlobalConfig(width=96, head_width=96),
 )

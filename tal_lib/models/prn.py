@@ -77,6 +77,7 @@ class ProposalRelation(nn.Module):
 
 @register(
     "prn",
+    family="proposals",
     paper=PRNConfig(),
     compact=PRNConfig(**COMPACT, heads=4, relation_width=48, relation_heads=4),
     paper_activitynet=PRNConfig(**ACTIVITYNET),

@@ -86,6 +86,7 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
 
 @register(
     "ssn",
+    family="proposals",
     paper=SSNConfig(),
     compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
     paper_activitynet=SSNConfig(),

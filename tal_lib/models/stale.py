@@ -146,6 +146,7 @@ def middle_windows(steps: int, windows: int, stride: int, window: int, device=No
 
 @register(
     "stale",
+    family="language",
     paper=StaleConfig(text="clip", post=PostProcess(nms_sigma=0.6, voting_tiou=0.0)),
     compact=StaleConfig(
         window=128,

@@ -198,6 +198,7 @@ def to_segments(boxes: Tensor) -> Tensor:
 
 @register(
     "tadtr",
+    family="set_prediction",
     paper=TadTRConfig(post=PostProcess(nms="soft", voting_tiou=0.0)),
     compact=TadTRConfig(
         width=128,

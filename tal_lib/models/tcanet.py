@@ -140,6 +140,7 @@ def wanted_offsets(segments: Tensor, targets: Tensor) -> Tensor:
 
 @register(
     "tcanet",
+    family="proposals",
     paper=TCANetConfig(),
     compact=TCANetConfig(
         generator_preset="compact", width=64, heads=4, feed_forward=128, points=8, classifier_width=64

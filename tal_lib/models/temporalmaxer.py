@@ -34,6 +34,7 @@ class TemporalMaxerConfig(PyramidConfig):
 
 @register(
     "temporalmaxer",
+    family="one_stage",
     paper=TemporalMaxerConfig(),
     compact=TemporalMaxerConfig(width=128, head_width=128, distance_bias=1.0),
     paper_activitynet=TemporalMaxerConfig(

@@ -26,6 +26,7 @@ class TextPyramidConfig(ActionFormerConfig, LanguageConfig):
 
 @register(
     "text_pyramid",
+    family="language",
     paper=TextPyramidConfig(text="clip"),
     compact=TextPyramidConfig(width=128, head_width=128, window=9),
 )

@@ -108,6 +108,7 @@ class SGPBlock(nn.Module):
 
 @register(
     "tridet",
+    family="one_stage",
     paper=TriDetConfig(),
     compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
     paper_activitynet=TriDetConfig(

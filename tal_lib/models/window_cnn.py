@@ -30,6 +30,7 @@ PLAIN = WindowCNNConfig(width=256, window=16, stride=16, thresholds=(0.5,), post
 
 @register(
     "window_cnn",
+    family="dense",
     paper=PLAIN,
     compact=WindowCNNConfig(post=PostProcess(voting_tiou=0.0)),
     plain=WindowCNNConfig(window=8, stride=8, thresholds=(0.5,), post=PostProcess(nms="none")),

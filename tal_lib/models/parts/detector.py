@@ -15,7 +15,10 @@ from tal_lib.validation import Checked, unknown_name
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig(Checked):
-    """Options that every model has. A model's own options are further fields, with types that `tal_lib.validation` checks."""
+    """Options that every model has.
+
+    A model's own options are further fields, with types that `tal_lib.validation` checks.
+    """
 
     post: PostProcess = field(default_factory=PostProcess)
 
