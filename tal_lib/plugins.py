@@ -5,7 +5,7 @@ when it is imported. There are three ways to name one:
 
     --plugin FILE.py               of every command, as often as wanted
     TAL_PLUGINS=FILE.py:OTHER.py   of every process; `--plugin` adds to it for a sweep's processes
-    entry points                   `tal.models`, `tal.benchmarks` of an installed package: MODULE or MODULE:OBJECT
+    entry points                   `tal.models`, `tal.benchmarks` of an installed package
 
 A plug-in that cannot be loaded does not stop what does without it: it is in `broken()`, and is named
 where its model is asked for. A plug-in is code and runs with all rights of its user; nothing is loaded
@@ -17,6 +17,7 @@ import importlib.util
 import os
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
 
 from tal_lib.errors import TalError
@@ -53,9 +54,8 @@ def use(path: str | Path) -> None:
 
 def load() -> None:
     """Load every plug-in that was not tried yet: entry points, then the files of `TAL_PLUGINS`."""
-    for group in GROUPS:
-        for point in importlib.metadata.entry_points(group=group):
-            _once(f"{group}:{point.name}={point.value}", point.value.partition(":")[0], point.load)
+    for group, point in _entry_points():
+        _once(f"{group}:{point.name}={point.value}", point.value.partition(":")[0], point.load)
     for file in files():
         _once(str(file), module_of(file), lambda file=file: _run(file))
 
@@ -83,6 +83,11 @@ def reason(error: BaseException) -> str:
     )
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+
+
+@cache
+def _entry_points():
+    return [(group, point) for group in GROUPS for point in importlib.metadata.entry_points(group=group)]
 
 
 def _named():

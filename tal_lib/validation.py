@@ -1,9 +1,9 @@
 """One door for everything that people set: a value of any type is checked against a declared type, before work begins.
 
-Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the bounds
-below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A truth value is
-not a number, and a number has a reasonable size. What does not fit ends in one `TalError` that names the option,
-its value and what is accepted.
+Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the
+bounds below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A
+truth value is no number, and a number has a reasonable size. What does not fit ends in one `TalError`
+that names the option, its value and what is accepted.
 
 A dataclass that derives from `Checked` checks itself whenever one is made, in Python too.
 """

@@ -10,7 +10,7 @@ from tal_lib.data.batches import Batch
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.models.parts.candidates import Candidates, PostProcess, combine_streams, suppress
-from tal_lib.validation import Checked, unknown_name
+from tal_lib.validation import Checked, unknown_name, validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ def override(config, **values):
     for name, value in ours.items():
         if is_dataclass(nested := getattr(config, name)) and isinstance(value, dict):
             ours[name] = _replaced(nested, value, name)
-    post = _replaced(ours.get("post", config.post), {k: v for k, v in values.items() if k not in own}, "")
+    chosen = validate(PostProcess, ours.get("post", config.post), name="post")
+    post = _replaced(chosen, {k: v for k, v in values.items() if k not in own}, "")
     return replace(config, **ours | {"post": post})
 
 
