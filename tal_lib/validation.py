@@ -16,7 +16,7 @@ import typing
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from tal_lib.errors import TalError, short
 
@@ -184,6 +184,8 @@ def _strict(kind):
     """A type in which numbers are checked by `_number` first, and dataclasses by `validate`."""
     if kind in (int, float):
         return Annotated[kind, BeforeValidator(_number)]
+    if kind is str:
+        return Annotated[str, Strict()]  # bytes are no text
     if _is_dataclass(kind):
         return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
     origin, parts = get_origin(kind), get_args(kind)

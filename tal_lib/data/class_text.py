@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, short
 from tal_lib.files import atomic_path, digest
 
 WORDS_DIM = 64
@@ -120,7 +120,7 @@ def _kind_and_place(encoder):
     kind, colon, where = encoder.partition(":")
     if kind not in ("clip", "sentence") or not colon or not where:
         raise TalError(
-            f"no text encoder {encoder!r}",
+            f"no text encoder {short(encoder)}",
             remedy=f"Choose from words, {', '.join(ENCODERS)}, clip:WHERE or sentence:WHERE.",
         )
     return kind, where

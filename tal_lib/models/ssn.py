@@ -23,7 +23,7 @@ from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_segments
 from tal_lib.models.parts.segment_classifier import IGNORED, classification_loss
 from tal_lib.segments import interval_iou, nms
-from tal_lib.validation import Count, Fraction, NotNegative, Probability, Size, require
+from tal_lib.validation import Fraction, NotNegative, Probability, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class SSNConfig(DetectorConfig):
     # of water, and of the share that is wet
     levels: tuple[Probability, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
     duplicate_tiou: Fraction = 0.95  # proposals closer than this are one
-    proposals: Count = 400  # a recording
+    proposals: Size = 400  # a recording
     part_points: Size = 8  # samples averaged in each part of the pyramid
     hard_share: Probability = 1 / 6  # of the incomplete proposals, the hardest teach completeness
     completeness_weight: NotNegative = 0.1

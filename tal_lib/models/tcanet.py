@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
 from tal_lib.models.bmn import ACTIVITYNET, grouped
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.candidates import PostProcess, suppress
@@ -64,7 +65,10 @@ class TCANetConfig(ProposalConfig):
             "generator: tcanet would refine itself",
             "Name another model, such as bmn.",
         )
-        config(self.generator, self.generator_preset)
+        try:
+            config(self.generator, self.generator_preset)
+        except TalError as error:
+            raise error.at("generator") from None
 
 
 class TBR(nn.Module):

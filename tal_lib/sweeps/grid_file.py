@@ -135,7 +135,7 @@ def combinations(
 
     def checked(name, value):
         if name == "model_names":
-            value = expand_models(value, where=place)
+            value = expand_models(value, where=f"{place}: parameter {name}")
         return checked_value(
             name,
             value,
@@ -150,7 +150,7 @@ def combinations(
     lists = {}
     for name, values in block.grid.items():
         if name == "model":
-            values = expand_models(values, where=place)
+            values = expand_models(values, where=f"{place}: parameter {name}")
         if not isinstance(values, list) or not values:
             raise TalError(
                 f"grid entry {name}: {short(values)} is not a list of values",

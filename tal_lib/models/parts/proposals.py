@@ -18,7 +18,7 @@ from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.sampling import proposal_grid
 from tal_lib.models.parts.segment_classifier import SegmentClassifier, class_targets, classification_loss
 from tal_lib.segments import interval_iou
-from tal_lib.validation import Count, Size, SizeOrZero, require
+from tal_lib.validation import Size, SizeOrZero, require
 
 MOST_CELLS = 2**20  # proposals of a window; the published maps have 8,192 and 10,000
 WINDOWS_AT_ONCE = 16  # at inference
@@ -31,7 +31,7 @@ class ProposalConfig(DetectorConfig):
     window: Size = 128  # steps
     overlap: SizeOrZero = 64  # of neighbouring windows, steps
     max_duration: Size = 64  # of a proposal, steps
-    proposals: Count = 100  # a window
+    proposals: Size = 100  # a window
     classifier_width: Size = 512
 
     def check(self):
