@@ -8,5 +8,22 @@ class TalError(ValueError):
     """
 
     def __init__(self, problem: str, *, where: object = None, remedy: str | None = None):
+        self.problem, self.where, self.remedy = problem, where, remedy
         text = f"{where}: {problem}" if where is not None else problem
         super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)
+
+    def at(self, where: object) -> "TalError":
+        """The same error, with `where` in front of the place that it names already."""
+        place = where if self.where is None else f"{where}: {self.where}"
+        return TalError(self.problem, where=place, remedy=self.remedy)
+
+
+def short(value, length: int = 80) -> str:
+    """A value as Python writes it, cut where it is long."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**length:
+        return "a huge integer"  # Python refuses to write one of more than 4,300 digits
+    try:
+        text = repr(value)
+    except ValueError:  # such an integer inside a list
+        return f"a {type(value).__name__} with a huge integer"
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+from tal_lib.errors import TalError, short
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -63,3 +66,28 @@ def digest(*parts) -> str:
         sha.update(len(part).to_bytes(8, "little"))
         sha.update(part)
     return sha.hexdigest()[:16]
+
+
+NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+LONGEST_NAME = 100  # characters: file systems take 255 bytes, and a name gets endings
+RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # by Windows
+
+
+def checked_name(name: str, *, what: str = "name", where: object = None, whole: bool = True) -> str:
+    """A name that becomes part of a file's name: letters, digits and `_ . -`, at most 100, no dot first.
+
+    Args:
+        what: what is called so; where: file or command that the name comes from.
+        whole: whether it is all of a file's name but its ending: then it is no device's name of Windows.
+
+    Raises:
+        TalError: another character, such as a slash; an empty or too long name; a device's name.
+    """
+    plain = isinstance(name, str) and NAME.fullmatch(name) and len(name) <= LONGEST_NAME
+    if not plain or name.endswith(".") or (whole and RESERVED.fullmatch(name)):
+        raise TalError(
+            f"{what} {short(name)} cannot be part of a file's name",
+            where=where,
+            remedy=f"Use at most {LONGEST_NAME} letters, digits, _ . - (no dot at its ends, no device name).",
+        )
+    return name

@@ -3,12 +3,16 @@
 import functools
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from tal_lib import __version__
+from tal_lib.errors import TalError, short
 from tal_lib.files import REPOSITORY
+
+DEVICE = re.compile(r"cpu|cuda(?::(\d{1,3}))?")
 
 COLUMNS = [
     "git_commit",
@@ -54,10 +58,48 @@ def usable_cores() -> int:
 
 
 def default_device() -> str:
-    """Where models are trained and run if nothing else is said: `$TAL_DEVICE`, else `cuda` where there is one, else `cpu`."""
+    """Where models are trained and run by default: `$TAL_DEVICE`, else `cuda` where there is one, else `cpu`.
+
+    Raises:
+        TalError: `$TAL_DEVICE` names no device of this machine.
+    """
     import torch
 
-    return os.environ.get("TAL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = os.environ.get("TAL_DEVICE")
+    return (
+        checked_device(chosen, where="TAL_DEVICE")
+        if chosen
+        else "cuda"
+        if torch.cuda.is_available()
+        else "cpu"
+    )
+
+
+def checked_device(device: str, *, where: object = None, here: bool = True) -> str:
+    """A device's name: `cpu`, `cuda`, or `cuda:N` for one of several GPUs.
+
+    Args:
+        where: what the name comes from, for the message; here: whether this machine must have it.
+
+    Raises:
+        TalError: another name, or a GPU that is not here.
+    """
+    match = DEVICE.fullmatch(device) if isinstance(device, str) else None
+    if match is None:
+        raise TalError(f"unknown device {short(device)}", where=where, remedy="Choose cpu, cuda or cuda:N.")
+    if here and device != "cpu":
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise TalError(f"device {device}: there is no CUDA GPU here", where=where, remedy="Choose cpu.")
+        if match[1] and int(match[1]) >= count:
+            raise TalError(
+                f"device {device}: there are {count} GPUs here",
+                where=where,
+                remedy=f"Choose cuda:0 to cuda:{count - 1}.",
+            )
+    return device
 
 
 def device_name(device: str = "cpu") -> str:

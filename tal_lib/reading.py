@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, short
 
 LARGEST = 2**30  # bytes of text, unpacked: ActivityNet's annotations are 20 MB, its detections 200 MB
 LONGEST_INTEGER = 300  # digits: more do not fit into a float
@@ -84,7 +84,7 @@ def parse_json(text: str, *, where: object):
         return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except _Repeated as error:
         raise TalError(
-            f"{_short(error.args[0])} is listed twice", where=where, remedy="Keep one entry for each name."
+            f"{short(error.args[0])} is listed twice", where=where, remedy="Keep one entry for each name."
         ) from None
     except (json.JSONDecodeError, RecursionError, ValueError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -148,7 +148,20 @@ def _integer(text):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats."""
+    """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats.
+
+    A name stands once in a mapping.
+    """
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        known = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in known:
+                    raise ValueError(f"{short(key.value)} is listed twice")
+                known.add(key.value)
+        return node
 
     def construct_yaml_int(self, node):
         if len(node.value) > LONGEST_INTEGER:
@@ -188,8 +201,3 @@ def _too_large(path, what, largest):
 
 def _a(what):
     return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
-
-
-def _short(value, length=80):
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,26 +1,42 @@
 """One door for everything that people set: a value of any type is checked against a declared type, before work begins.
 
-Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the bounds below. Numbers may
-be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. What does not fit ends in one `TalError` that
-names the option, its value and what is accepted.
+Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the
+bounds below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A
+truth value is no number, and a number has a reasonable size. What does not fit ends in one `TalError`
+that names the option, its value and what is accepted.
+
+A dataclass that derives from `Checked` checks itself whenever one is made, in Python too.
 """
 
 import dataclasses
 import difflib
+import numbers
+import types
+import typing
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, short
+
+LARGEST = 2**53  # of a number: beyond it floats no longer count by one
+LARGEST_SIZE = 2**16  # of a width, a kernel, a number of layers or heads
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+OpenProbability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any that is free
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _odd(value: int) -> int:
@@ -30,6 +46,7 @@ def _odd(value: int) -> int:
 
 
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+OddSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE), AfterValidator(_odd)]
 
 T = TypeVar("T")
 
@@ -69,35 +86,165 @@ def validate(
     Raises:
         TalError: the first thing that does not fit.
     """
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        known = [field.name for field in dataclasses.fields(kind) if field.init]
-        unknown = [key for key in value if key not in known]
-        if unknown:
-            raise unknown_name(unknown[0], known, where=where, name=name or "option", remedy=remedy)
+    if _is_dataclass(kind):
+        return _fields_from(kind, value, where, name, remedy)
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(filter(None, [name, *(_text(part) for part in first["loc"])]))
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, TalError):
+            problem = f"{place}: {cause.problem}" if place else cause.problem
+            raise TalError(problem, where=where, remedy=remedy or cause.remedy) from None
+        if not first["loc"]:
+            first["input"] = value  # as it was given, before text became a number
         raise TalError(_problem(place, first), where=where, remedy=remedy) from None
+
+
+class Checked:
+    """Base of frozen dataclasses whose fields are checked against their types whenever one is made."""
+
+    def __post_init__(self):
+        for name, kind in _hints(type(self)).items():
+            value = validate(kind, getattr(self, name), name=name, remedy=_default(type(self), name))
+            object.__setattr__(self, name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Rules that several fields share.
+
+        Raises:
+            TalError: what does not go together.
+        """
+
+
+def require(holds: bool, problem: str, remedy: str) -> None:
+    """Raise `TalError(problem, remedy=remedy)` unless a rule holds."""
+    if not holds:
+        raise TalError(problem, remedy=remedy)
+
+
+def require_divides(config, whole: str, *parts: str) -> None:
+    """Raise TalError unless the fields `parts` of a config each divide its field `whole`."""
+    total = getattr(config, whole)
+    for part in parts:
+        count = getattr(config, part)
+        require(
+            total % count == 0,
+            f"{part}: {count} does not divide {whole}: {total}",
+            f"Choose {part} so that it does.",
+        )
 
 
 def unknown_name(
     given, known, *, where: object = None, name: str = "option", remedy: str | None = None
 ) -> TalError:
     """The error for a name that is not among the known ones: it says which come close, and lists all."""
-    close = difflib.get_close_matches(str(given), [str(one) for one in known], n=1)
+    close = difflib.get_close_matches(str(given), [str(candidate) for candidate in known], n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return TalError(
-        f"unknown {name} {given!r}",
+        f"unknown {name} {short(given)}",
         where=where,
         remedy=remedy or f"Choose from {', '.join(map(str, known))}.{hint}",
     )
 
 
+def _is_dataclass(kind):
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def _fields_from(kind, value, where, name, remedy):
+    """A dataclass from a mapping, field by field; one that is made already stays."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, dict):
+        place = f"{name}: " if name else ""
+        raise TalError(
+            f"{place}{short(value)} is not a mapping of names to values", where=where, remedy=remedy
+        )
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for key in value:
+        if key not in fields:
+            raise unknown_name(key, fields, where=where, name=name or "option", remedy=remedy)
+    hints, values = _hints(kind), {}
+    for key, given in value.items():
+        place = f"{name}.{key}" if name else key
+        values[key] = validate(
+            hints[key], given, where=where, name=place, remedy=remedy or _default(kind, key)
+        )
+    for key, field in fields.items():
+        if key not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise TalError(
+                f"{name}.{key} is missing" if name else f"{key} is missing", where=where, remedy=remedy
+            )
+    try:
+        return kind(**values)
+    except TalError as error:
+        raise error if where is None else error.at(where) from None
+
+
+def _default(kind, name):
+    """The remedy for a field's bad value: a good one."""
+    default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
+    shown = list(default) if isinstance(default, tuple) else default
+    return None if default is dataclasses.MISSING else f"The default is {short(shown)}."
+
+
+@cache
+def _hints(kind):
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
+
+
 @cache
 def _adapter(kind):
-    return TypeAdapter(kind)
+    return TypeAdapter(_strict(kind))
+
+
+def _strict(kind):
+    """A type in which numbers are checked by `_number` first, and dataclasses by `validate`."""
+    if kind in (int, float):
+        return Annotated[kind, BeforeValidator(_number)]
+    if kind is str:
+        return Annotated[str, Strict()]  # bytes are no text
+    if _is_dataclass(kind):
+        return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
+    origin, parts = get_origin(kind), get_args(kind)
+    if (
+        origin is Annotated
+    ):  # pydantic runs the last of these validators first: the number is looked at before its bounds
+        base, checks = parts[0], parts[1:]
+        if base in (int, float):
+            return Annotated[(base, *checks, BeforeValidator(_number))]
+        return Annotated[(_strict(base), *checks)]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_strict, parts))]  # noqa: UP007 (of a tuple of types)
+    if origin in (tuple, list, dict, set, frozenset):
+        return origin[tuple(part if part is Ellipsis else _strict(part) for part in parts)]
+    return kind
+
+
+def _number(value):
+    """A number of any library, or text that is one, as Python's; other values as they are.
+
+    Raises:
+        ValueError: a truth value, or a huge number.
+    """
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    if isinstance(value, str):
+        for read in (int, float):
+            try:
+                value = read(value)
+                break
+            except ValueError:
+                continue
+    elif isinstance(value, numbers.Real):
+        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("a number of reasonable size")
+    return value
 
 
 def _text(part):
@@ -140,10 +287,6 @@ def _problem(place, error):
         expected = f"{context.get('min_length', context.get('max_length'))} values"
     elif kind in ("value_error", "assertion_error"):
         expected = str(context["error"])
-        if isinstance(context["error"], TalError):
-            return f"{place}: {expected}" if place else expected
     else:
         expected = _EXPECTED.get(kind, error["msg"])
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:79] + "…"
-    return f"{place}: {shown} is not {expected}" if place else f"{shown} is not {expected}"
+    return f"{place}: {short(value)} is not {expected}" if place else f"{short(value)} is not {expected}"

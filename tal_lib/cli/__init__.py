@@ -1,10 +1,10 @@
 """The command `tal`. Exit codes: 0 done, 1 some cells failed (or problems were found), 2 bad arguments or input."""
 
-import argparse
 import sys
 
 from tal_lib import __version__
-from tal_lib.cli import cost, data, evaluate, export, report, sweep, train, video
+from tal_lib.cli import cost, data, evaluate, export, models, report, sweep, train, video
+from tal_lib.cli.options import Command, use_plugins
 from tal_lib.errors import TalError
 from tal_lib.process.memory import keep_freed
 
@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # the process is ours
         keep_freed()
     try:
+        use_plugins(arguments)
         return arguments.run(arguments) or 0
     except TalError as error:
         print(f"tal: {error}", file=sys.stderr)
@@ -26,11 +27,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="tal", description="Efficient temporal action localization: the study's tool."
-    )
+    parser = Command(prog="tal", description="Efficient temporal action localization: the study's tool.")
     parser.add_argument("--version", action="version", version=f"tal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, train, evaluate, sweep, report, cost, export, video):
+    for group in (data, models, train, evaluate, sweep, report, cost, export, video):
         group.add_commands(commands)
     return parser

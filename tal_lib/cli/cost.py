@@ -1,19 +1,29 @@
 """`tal cost`."""
 
+from tal_lib.cli.options import add_options, pairs, typed
+from tal_lib.errors import TalError
+from tal_lib.validation import Count, Size, Threads
+
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     cost = commands.add_parser("cost", help="parameters, MACs, memory and latency of a model")
     cost.add_argument("model")
     cost.add_argument(
-        "--length", type=int, nargs="+", required=True, metavar="T", help="steps; several for a table"
+        "--length",
+        type=typed(Count),
+        nargs="+",
+        required=True,
+        metavar="T",
+        help="steps; several for a table",
     )
-    cost.add_argument("--dim", type=int, required=True, metavar="D", help="feature columns")
-    cost.add_argument("--classes", type=int, default=20, metavar="K")
+    cost.add_argument("--dim", type=typed(Size), required=True, metavar="D", help="feature columns")
+    cost.add_argument("--classes", type=typed(Size), default=20, metavar="K")
     cost.add_argument("--preset", default="compact")
-    cost.add_argument("--device", default="cpu")
+    cost.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     cost.add_argument("--precision", default="float32", help="float32, bfloat16 or compiled")
-    cost.add_argument("--threads", type=int, default=None)
+    cost.add_argument("--threads", type=typed(Threads), default=None)
+    add_options(cost, "an option of the model")
     cost.set_defaults(run=_cost)
 
 
@@ -21,7 +31,15 @@ def _cost(arguments):
     import pandas as pd
 
     from tal_lib.cost import profile
+    from tal_lib.training.settings import route
 
+    settings = route(arguments.model, arguments.preset, pairs(arguments.set), where="--set")
+    if settings.recipe:
+        raise TalError(
+            f"{next(iter(settings.recipe))} is an option of training",
+            where="--set",
+            remedy="Name options of the model.",
+        )
     rows = [
         profile(
             arguments.model,
@@ -32,6 +50,7 @@ def _cost(arguments):
             preset=arguments.preset,
             precision=arguments.precision,
             threads=arguments.threads,
+            **settings.options,
         )
         for length in arguments.length
     ]

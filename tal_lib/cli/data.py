@@ -1,7 +1,9 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets."""
 
 from tal_lib.cli import video
+from tal_lib.cli.options import typed
 from tal_lib.errors import TalError
+from tal_lib.validation import Fraction, Seed
 
 
 def add_commands(commands) -> None:
@@ -20,8 +22,10 @@ def add_commands(commands) -> None:
     check.set_defaults(run=_data_check)
     subset = actions.add_parser("subset", help="write a data-limited annotation file")
     subset.add_argument("name")
-    subset.add_argument("--fraction", type=float, required=True, help="share of the training recordings, 0–1")
-    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument(
+        "--fraction", type=typed(Fraction), required=True, help="share of the training recordings, 0–1"
+    )
+    subset.add_argument("--seed", type=typed(Seed), default=0)
     subset.add_argument("--out", default=".", help="folder (default: here)")
     subset.set_defaults(run=_data_subset)
     for one in actions.choices.values():

@@ -1,6 +1,53 @@
 """What several commands take."""
 
+import argparse
+from pathlib import Path
+
 from tal_lib.errors import TalError
+from tal_lib.validation import validate
+
+
+class Command(argparse.ArgumentParser):
+    """A parser whose errors are one line, and that takes `--plugin`, as every command does."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.add_argument(
+            "--plugin",
+            action="append",
+            default=argparse.SUPPRESS,
+            metavar="FILE.py",
+            help="a file that adds models or benchmarks; may be repeated",
+        )
+
+    def error(self, message):
+        """Say what is wrong in one line, and end with exit code 2."""
+        self.exit(2, f"tal: {' '.join(message.split())}. See `{self.prog} --help`.\n")
+
+
+def typed(kind):
+    """A type of `tal_lib.validation` for the `type=` of an argument."""
+
+    def read(text):
+        try:
+            return validate(kind, text)
+        except TalError as error:
+            raise argparse.ArgumentTypeError(error.problem) from None
+
+    return read
+
+
+def use_plugins(arguments) -> None:
+    """Load what `--plugin` names."""
+    from tal_lib import plugins
+
+    for path in getattr(arguments, "plugin", []):
+        plugins.use(Path(path))
+
+
+def add_options(parser, help: str) -> None:
+    """`--set KEY=VALUE`."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
 
 
 def add_folders(parser) -> None:
@@ -11,14 +58,14 @@ def add_folders(parser) -> None:
 
 def pairs(items):
     """KEY=VALUE texts → dict; values as YAML reads them."""
-    import yaml
+    from tal_lib.reading import parse_yaml
 
     pairs = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise TalError(f"{item!r} is not KEY=VALUE")
-        pairs[key] = yaml.safe_load(value)
+            raise TalError(f"{item!r} is not KEY=VALUE", remedy="Write a name, =, and its value.")
+        pairs[key] = parse_yaml(value, where=key)
     return pairs
 
 
@@ -26,7 +73,7 @@ def only(arguments) -> dict[str, str]:
     """The `--only KEY=VALUE` of a command."""
     pairs = dict(item.split("=", 1) for item in arguments.only if "=" in item)
     if len(pairs) < len(arguments.only):
-        raise TalError("--only takes KEY=VALUE")
+        raise TalError("--only takes KEY=VALUE", remedy="Write a parameter's name, =, and its value.")
     return pairs
 
 

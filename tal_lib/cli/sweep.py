@@ -1,14 +1,15 @@
 """`tal sweep` and `tal verify`."""
 
-from tal_lib.cli.options import add_folders, only
+from tal_lib.cli.options import add_folders, only, typed
+from tal_lib.validation import Count, NotNegative, Positive, Seed, Threads
 
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
-    sweep.add_argument("grid", metavar="GRID.yaml")
-    sweep.add_argument("--jobs", type=int, default=1, help="cells at a time (default 1)")
-    sweep.add_argument("--threads", type=int, default=1, help="CPU threads of a cell (default 1)")
+    sweep.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
+    sweep.add_argument("--jobs", type=typed(Count), default=1, help="cells at a time (default 1)")
+    sweep.add_argument("--threads", type=typed(Threads), default=1, help="CPU threads of a cell (default 1)")
     sweep.add_argument(
         "--cluster",
         metavar="WHERE",
@@ -16,13 +17,13 @@ def add_commands(commands) -> None:
     )
     sweep.add_argument(
         "--time-limit",
-        type=float,
+        type=typed(Positive),
         metavar="MINUTES",
         help="stop longer cells (default: the grid's, or 12 hours)",
     )
     sweep.add_argument(
         "--memory-limit",
-        type=float,
+        type=typed(Positive),
         metavar="GB",
         help="memory that a cell may take (default: what there is)",
     )
@@ -44,17 +45,19 @@ def add_commands(commands) -> None:
     again.add_argument(
         "results", nargs="?", default="results", help="folder of the ledgers (default: results)"
     )
-    again.add_argument("--sample", type=int, default=3, help="how many cells (default 3)")
-    again.add_argument("--seed", type=int, default=None, help="of the draw (default: another one each time)")
+    again.add_argument("--sample", type=typed(Count), default=3, help="how many cells (default 3)")
+    again.add_argument(
+        "--seed", type=typed(Seed), default=None, help="of the draw (default: another one each time)"
+    )
     again.add_argument(
         "--tolerance",
-        type=float,
+        type=typed(NotNegative),
         default=0.02,
         help="how far means may be off (default 0.02: 2 points of mAP)",
     )
     again.add_argument(
         "--longest",
-        type=float,
+        type=typed(Positive),
         default=300,
         metavar="SECONDS",
         help="draw from cells that took at most so long",

@@ -1,7 +1,8 @@
 """`tal train`."""
 
-from tal_lib.cli.options import pairs, print_scores
+from tal_lib.cli.options import add_options, pairs, print_scores, typed
 from tal_lib.errors import TalError
+from tal_lib.validation import Fraction, Seed
 
 
 def add_commands(commands) -> None:
@@ -12,15 +13,15 @@ def add_commands(commands) -> None:
     train.add_argument("model")
     train.add_argument("--benchmark", default="synthetic")
     train.add_argument("--preset", default="compact")
-    train.add_argument("--fraction", type=float, default=1.0)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--fraction", type=typed(Fraction), default=1.0)
+    train.add_argument("--seed", type=typed(Seed), default=0)
     train.add_argument("--stream", default=None)
     train.add_argument(
-        "--device", default=None, help="cpu or cuda (default: $TAL_DEVICE, else a GPU if there is one)"
+        "--device",
+        default=None,
+        help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if there is one)",
     )
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the model or the recipe"
-    )
+    add_options(train, "an option of the model or the recipe")
     train.add_argument(
         "--proposals", metavar="MODEL", help="of tcanet: the model whose proposals it refines (default: bmn)"
     )
@@ -57,10 +58,10 @@ def _train(arguments):
     from tal_lib import evaluation, models
     from tal_lib.data import limited_subset, load_benchmark, ready, write_missing
     from tal_lib.models.parts.fusion import LateFusion, checked_weights
+    from tal_lib.provenance import checked_device, default_device
     from tal_lib.training import (
         Distillation,
         Distilled,
-        Recipe,
         detect_all,
         fit,
         load_model,
@@ -68,6 +69,7 @@ def _train(arguments):
         recipe_for,
         seed_everything,
     )
+    from tal_lib.training.settings import route
 
     if arguments.fusion == "late" and (arguments.stream or arguments.teacher):
         raise TalError(
@@ -77,7 +79,8 @@ def _train(arguments):
     if arguments.weights and arguments.fusion != "late":
         raise TalError("--weights are those of late fusion", remedy="Add --fusion late.")
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
-    recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
+    settings = route(arguments.model, arguments.preset, values, where="--set")
+    device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
     data = load_benchmark(arguments.benchmark, arguments.root)
     checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
     recordings, tested = checked.train, checked.test
@@ -93,7 +96,7 @@ def _train(arguments):
             input_dim=columns.stop - columns.start,
             num_classes=len(data.classes),
             preset=arguments.preset,
-            **{name: value for name, value in values.items() if name not in recipe},
+            **settings.options,
         )
         if arguments.teacher:
             model = Distilled(model, load_model(arguments.teacher).model, Distillation())
@@ -101,11 +104,11 @@ def _train(arguments):
             model,
             data,
             recordings,
-            recipe_for(arguments.model, arguments.preset, **recipe),
+            recipe_for(arguments.model, arguments.preset, **settings.recipe),
             arguments.seed,
             out,
             stream=stream,
-            device=arguments.device,
+            device=device,
             progress=True,
         )
         written.append(result.checkpoint)
@@ -121,8 +124,8 @@ def _train(arguments):
         )
     else:
         model = train(arguments.stream, arguments.out)
-    detections = detect_all(model, data, tested, stream=arguments.stream, device=arguments.device)
-    proposals = propose_all(model, data, tested, stream=arguments.stream, device=arguments.device)
+    detections = detect_all(model, data, tested, stream=arguments.stream, device=device)
+    proposals = propose_all(model, data, tested, stream=arguments.stream, device=device)
     evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
     evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
     write_missing(arguments.out, checked)

@@ -1,6 +1,8 @@
 """The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
 
+from tal_lib.cli.options import typed
 from tal_lib.errors import TalError
+from tal_lib.validation import Count, NotNegative, Port, Positive, Probability, Seed, Threads, Whole
 
 
 def add_data_actions(data_actions) -> None:
@@ -10,8 +12,10 @@ def add_data_actions(data_actions) -> None:
     )
     prepare.add_argument("origin", metavar="ORIGIN", help="kaggle:OWNER/NAME, hf:OWNER/NAME, or a folder")
     prepare.add_argument("--out", required=True, help="folder")
-    prepare.add_argument("--count", type=int, default=None, metavar="N", help="how many (default: all)")
-    prepare.add_argument("--seed", type=int, default=0, help="of the draw")
+    prepare.add_argument(
+        "--count", type=typed(Count), default=None, metavar="N", help="how many (default: all)"
+    )
+    prepare.add_argument("--seed", type=typed(Seed), default=0, help="of the draw")
     prepare.add_argument(
         "--kind",
         nargs="+",
@@ -24,10 +28,10 @@ def add_data_actions(data_actions) -> None:
         "render", help="draw and encode videos of simple actions, with annotations"
     )
     render.add_argument("--out", required=True, help="folder")
-    render.add_argument("--train", type=int, default=40)
-    render.add_argument("--test", type=int, default=8)
-    render.add_argument("--seconds", type=float, default=40.0, help="of each video")
-    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--train", type=typed(Whole), default=40)
+    render.add_argument("--test", type=typed(Whole), default=8)
+    render.add_argument("--seconds", type=typed(Positive), default=40.0, help="of each video")
+    render.add_argument("--seed", type=typed(Seed), default=0)
     render.set_defaults(run=_render)
 
 
@@ -42,11 +46,13 @@ def add_commands(commands) -> None:
         "dinov2-small, or transformers:WHERE, clip:WHERE",
     )
     extract.add_argument(
-        "--fps", type=float, default=16.0, help="frames a second that are looked at (default: 16)"
+        "--fps", type=typed(Positive), default=16.0, help="frames a second that are looked at (default: 16)"
     )
-    extract.add_argument("--window", type=int, default=16, help="frames that a step sees (default: 16)")
-    extract.add_argument("--stride", type=int, default=8, help="frames between steps (default: 8)")
-    extract.add_argument("--workers", type=int, default=1, help="videos at once")
+    extract.add_argument(
+        "--window", type=typed(Count), default=16, help="frames that a step sees (default: 16)"
+    )
+    extract.add_argument("--stride", type=typed(Count), default=8, help="frames between steps (default: 8)")
+    extract.add_argument("--workers", type=typed(Threads), default=1, help="videos at once")
     extract.add_argument("--again", action="store_true", help="make features again that are there")
     extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
     extract.set_defaults(run=_extract)
@@ -68,12 +74,15 @@ def add_commands(commands) -> None:
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
     )
-    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--port", type=typed(Port), default=8000)
     serve.add_argument(
         "--token", default=None, help="that viewers must give; needed where others can reach the page"
     )
     serve.add_argument(
-        "--delay", type=float, default=1.5, help="seconds between what happens and its answer (default: 1.5)"
+        "--delay",
+        type=typed(NotNegative),
+        default=1.5,
+        help="seconds between what happens and its answer (default: 1.5)",
     )
     serve.add_argument("--once", action="store_true", help="play a file once instead of over and over")
     serve.set_defaults(run=_serve)
@@ -88,11 +97,11 @@ def add_commands(commands) -> None:
             "--backbone", default=None, help="of the model's features (default: told by their streams)"
         )
         one.add_argument(
-            "--window", type=int, default=16, help="frames that a step of them sees (default: 16)"
+            "--window", type=typed(Count), default=16, help="frames that a step of them sees (default: 16)"
         )
         one.add_argument(
             "--threshold",
-            type=float,
+            type=typed(Probability),
             default=0.25,
             help="score from which an action is shown (default: 0.25)",
         )

@@ -60,7 +60,9 @@ def pinned(module: str, name: str, job: dict):
 
 def _server(threads):
     server = _servers.get(threads)
-    if server is None or not server.alive:
+    if server is None or not server.alive or server.outdated:
+        if server is not None:
+            server.close()
         server = _servers[threads] = ForkServer(child_environment(threads, keep_freed=False))
     return server
 

@@ -14,7 +14,8 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
 from tal_lib.process.memory import keep_freed
-from tal_lib.provenance import device_name, usable_cores
+from tal_lib.provenance import checked_device, device_name, usable_cores
+from tal_lib.validation import Count, NotNegative, Threads, unknown_name, validate
 
 _fastest: dict[int, float] = {}  # threads -> seconds of the reference, the fastest so far
 PRECISIONS = ("float32", "bfloat16", "compiled")
@@ -112,12 +113,11 @@ def profile(
                 remedy="Pass its own input_dim.",
             )
     if precision not in PRECISIONS:
-        raise TalError(f"unknown precision {precision!r}", remedy=f"Choose from {', '.join(PRECISIONS)}.")
-    if length < 1:
-        raise TalError(f"length {length}", remedy="Give at least one step.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise TalError("no CUDA device here", remedy="Use device='cpu'.")
-    threads = threads or usable_cores()
+        raise unknown_name(precision, PRECISIONS, name="precision")
+    length = validate(Count, length, name="length")
+    min_seconds = validate(NotNegative, min_seconds, name="min_seconds")
+    checked_device(device)
+    threads = validate(Threads | None, threads, name="threads") or usable_cores()
     row = isolated(
         _measure,
         f"{spec['name']} at {length} steps",

@@ -11,11 +11,12 @@ from tal_lib.cost.isolated import isolated
 from tal_lib.cost.meters import Energy, latency_samples, peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
-from tal_lib.models import build
+from tal_lib.models import build, config
 from tal_lib.process.memory import keep_freed
-from tal_lib.provenance import device_name, usable_cores
+from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.training import recipe_for, seed_everything
 from tal_lib.training.loop import make_optimizer, training_step
+from tal_lib.validation import NotNegative, Threads, validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,10 @@ def profile_training(
         DoesNotFit: more memory than there is. TalError: unknown model, option or benchmark.
     """
     recipe_for(model, preset, **recipe)  # refuse nonsense here
+    config(model, preset, **options or {})
+    checked_device(device)
+    threads = validate(Threads | None, threads, name="threads")
+    min_seconds = validate(NotNegative, min_seconds, name="min_seconds")
     load_benchmark(benchmark)
     row = isolated(
         _measure,

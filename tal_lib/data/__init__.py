@@ -6,7 +6,14 @@ from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.checks import Ready, check_benchmark, ready, write_missing
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
-from tal_lib.data.registry import Shape, list_benchmarks, load_benchmark, portable_name, shape_of
+from tal_lib.data.registry import (
+    Shape,
+    list_benchmarks,
+    load_benchmark,
+    portable_name,
+    register_benchmark,
+    shape_of,
+)
 from tal_lib.data.subsets import (
     limited_subset,
     open_set_split,
@@ -36,6 +43,7 @@ __all__ = [
     "published_open_set_split",
     "published_subset",
     "read_annotations",
+    "register_benchmark",
     "read_limited_annotations",
     "ready",
     "shape_of",

@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, short
 from tal_lib.files import atomic_path, cache_root, digest
 
 WORDS_DIM = 64
@@ -44,6 +44,12 @@ def text_dim(encoder: str) -> int:
         if kind == "clip" and hasattr(config, "text_config")
         else (config.projection_dim if kind == "clip" else config.hidden_size)
     )
+
+
+def check_encoder(encoder: str) -> None:
+    """Refuse the name of an encoder that there is not; TalError says which there are. Nothing is loaded."""
+    if encoder != "words":
+        _kind_and_place(encoder)
 
 
 def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROMPTS) -> np.ndarray:
@@ -112,7 +118,7 @@ def _kind_and_place(encoder):
     kind, colon, where = encoder.partition(":")
     if kind not in ("clip", "sentence") or not colon or not where:
         raise TalError(
-            f"no text encoder {encoder!r}",
+            f"no text encoder {short(encoder)}",
             remedy=f"Choose from words, {', '.join(ENCODERS)}, clip:WHERE or sentence:WHERE.",
         )
     return kind, where

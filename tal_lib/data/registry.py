@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from tal_lib import plugins
 from tal_lib.data import hapt, synthetic, videos
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
-from tal_lib.files import data_root
+from tal_lib.files import checked_name, data_root
 
 FOLDERS = "TAL_FOLDERS"  # environment variable: names of folders that sweeps of this process use, as JSON
 
@@ -72,6 +73,24 @@ BENCHMARKS |= {
 }
 
 
+def register_benchmark(
+    name: str, load, *, about: str = "", origin: str = "a plug-in", file: str | None = None
+) -> None:
+    """Make a benchmark loadable as `name`, in sweeps too: what a plug-in calls when it is imported.
+
+    Args:
+        load: data folder → Benchmark; about, origin: for the list of benchmarks.
+        file: what it needs below the data folder.
+
+    Raises:
+        TalError: the name is taken, or cannot be part of a file's name.
+    """
+    checked_name(name, what="benchmark")
+    if name in BENCHMARKS and getattr(BENCHMARKS[name].load, "__module__", None) != load.__module__:
+        raise TalError(f"two benchmarks are called {name!r}", remedy="Rename one of them.")
+    BENCHMARKS[name] = Entry(load, about, origin, file)
+
+
 def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmark:
     """Load a benchmark.
 
@@ -81,6 +100,7 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
             `portable_name` was told of.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
+    plugins.load()
     name, root = str(name), Path(root) if root is not None else data_root()
     if name in BENCHMARKS:
         return BENCHMARKS[name].load(root)
@@ -163,6 +183,7 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
     """One row a benchmark: name, what it is, where it comes from, whether its files are here."""
+    plugins.load()
     root = Path(root) if root is not None else data_root()
     return pd.DataFrame(
         [

@@ -1,17 +1,31 @@
 """Detectors: `names()` lists them, `build()` makes one."""
 
 from tal_lib.models.parts.candidates import Candidates, PostProcess
-from tal_lib.models.parts.detector import Detector
-from tal_lib.models.parts.registry import build, build_from, config, names
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.registry import (
+    build,
+    build_from,
+    config,
+    families,
+    family,
+    names,
+    presets,
+    register,
+)
 from tal_lib.models.released import load_checkpoint
 
 __all__ = [
     "Candidates",
     "Detector",
+    "DetectorConfig",
     "PostProcess",
     "build",
     "build_from",
     "config",
+    "families",
+    "family",
     "load_checkpoint",
     "names",
+    "presets",
+    "register",
 ]

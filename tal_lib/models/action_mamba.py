@@ -7,34 +7,38 @@ Spaces, 2023, algorithm 2.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.errors import TalError
 from tal_lib.models.parts.blocks import DropPath
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, exporting, halve, masked, max_pool
 from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.scan import linear_scan
+from tal_lib.validation import BelowOne, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionMambaConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    # dbm: both directions share parameters, half of the channels each; vim: separate ones, on all channels
-    block: str = "dbm"
-    state: int = 16  # N, size of the state of a channel
-    conv_kernel: int = 4
-    drop_path: float = 0.1
+    # dbm: both directions share parameters, half of the channels each; vim: each its own, on all channels
+    block: Literal["dbm", "vim"] = "dbm"
+    state: Size = 16  # N, size of the state of a channel
+    conv_kernel: Size = 4
+    drop_path: BelowOne = 0.1
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.block not in ("dbm", "vim"):
-            raise TalError(f"unknown block {self.block!r}", remedy="Choose dbm or vim.")
+    def check(self):
+        super().check()
+        require(
+            self.width % 2 == 0,
+            f"width: {self.width} is odd",
+            "Choose an even width: each half scans one way.",
+        )
 
 
 class SelectiveScan(nn.Module):
@@ -141,6 +145,7 @@ class MambaBlock(nn.Module):
 
 @register(
     "action_mamba",
+    family="one_stage",
     paper=ActionMambaConfig(),
     compact=ActionMambaConfig(width=128, head_width=128, state=8),
     paper_activitynet=ActionMambaConfig(

@@ -13,16 +13,21 @@ from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, halve, masked, max_pool
 from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import BelowOne, Size, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionFormerConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    heads: int = 4
-    window: int = 19  # steps that a step sees, itself included
-    mlp_ratio: int = 4
-    drop_path: float = 0.1
+    heads: Size = 4
+    window: Size = 19  # steps that a step sees, itself included
+    mlp_ratio: Size = 4
+    drop_path: BelowOne = 0.1
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "heads")
 
 
 class TransformerBlock(nn.Module):
@@ -54,6 +59,7 @@ class TransformerBlock(nn.Module):
 
 @register(
     "actionformer",
+    family="one_stage",
     paper=ActionFormerConfig(),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(

@@ -23,20 +23,30 @@ from tal_lib.models.parts.losses import giou, sigmoid_focal
 from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
 from tal_lib.models.parts.registry import register
 from tal_lib.segments import interval_iou
+from tal_lib.validation import NotNegative, Probability, Size, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
 class AFSDConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    embedding_layers: int = 1
-    groups: int = 32  # of the group norms
-    piou: float = 0.5  # refinement learns from coarse segments of at least this tIoU
-    location_weight: float = 10.0
-    class_weight: float = 1.0
-    boundary_weight: float = 1.0  # of boundary consistency
-    contrast_weight: float = 0.1  # of boundary contrast
-    regression_weight: float = 1.0
+    embedding_layers: Size = 1
+    groups: Size = 32  # of the group norms
+    piou: Probability = 0.5  # refinement learns from coarse segments of at least this tIoU
+    location_weight: NotNegative = 10.0
+    class_weight: NotNegative = 1.0
+    boundary_weight: NotNegative = 1.0  # of boundary consistency
+    contrast_weight: NotNegative = 0.1  # of boundary contrast
+    regression_weight: NotNegative = 1.0
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "groups")
+        require(
+            self.width % 2 == 0,
+            f"width: {self.width} is odd",
+            "Choose an even width: half of it looks for starts.",
+        )
 
 
 class ConvGroupNorm(nn.Module):
@@ -151,6 +161,7 @@ def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 
 
 @register(
     "afsd",
+    family="one_stage",
     paper=AFSDConfig(),
     compact=AFSDConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
     paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),

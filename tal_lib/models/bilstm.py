@@ -15,21 +15,23 @@ from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import ceil_div, masked, to_keep
 from tal_lib.models.parts.dense import DenseConfig, DenseDetector
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import BelowOne, Size, SizeOrZero
 
 
 @dataclass(frozen=True, kw_only=True)
 class BiLSTMConfig(DenseConfig):
     """Options of bilstm."""
 
-    width: int = 512  # of each direction
-    layers: int = 2
-    sequence: int = 15  # steps that a sequence labels
-    context: int = 0  # further steps it sees on either side
-    dropout: float = 0.1
+    width: Size = 512  # of each direction
+    layers: Size = 2
+    sequence: Size = 15  # steps that a sequence labels
+    context: SizeOrZero = 0  # further steps it sees on either side
+    dropout: BelowOne = 0.1
 
 
 @register(
     "bilstm",
+    family="dense",
     paper=BiLSTMConfig(post=PostProcess(voting_tiou=0.0)),
     compact=BiLSTMConfig(width=64, sequence=32, context=16, post=PostProcess(voting_tiou=0.0)),
 )

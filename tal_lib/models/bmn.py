@@ -26,21 +26,35 @@ from tal_lib.models.parts.proposals import (
 )
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import BoundaryMatching
+from tal_lib.validation import NotNegative, Probability, Size, require, require_divides
+
+MOST_SAMPLES = 2**24  # of a window's proposals; the published map has 2^18
 
 
 @dataclass(frozen=True, kw_only=True)
 class BMNConfig(ProposalConfig):
     """THUMOS14 values by default."""
 
-    base_width: int = 256
-    width: int = 128
-    groups: int = 4  # of the base's convolutions and the last of the curves
-    points: int = 32  # sampled in a proposal
-    context: float = 0.25  # lengths before and behind it
-    sampled_width: int = 512  # channels behind the points
-    map_width: int = 128  # of the convolutions over start and duration
-    positive_tiou: float = 0.9  # of the classification map
-    regression_weight: float = 10.0
+    base_width: Size = 256
+    width: Size = 128
+    groups: Size = 4  # of the base's convolutions and the last of the curves
+    points: Size = 32  # sampled in a proposal
+    context: NotNegative = 0.25  # lengths before and behind it
+    sampled_width: Size = 512  # channels behind the points
+    map_width: Size = 128  # of the convolutions over start and duration
+    positive_tiou: Probability = 0.9  # of the classification map
+    regression_weight: NotNegative = 10.0
+
+    def check(self):
+        super().check()
+        require_divides(self, "base_width", "groups")
+        require_divides(self, "width", "groups")
+        samples = self.window * self.max_duration * self.points
+        require(
+            samples <= MOST_SAMPLES,
+            f"window={self.window}, max_duration={self.max_duration}, points={self.points}: too many",
+            f"Keep their product at most {MOST_SAMPLES:,}.",
+        )
 
 
 COMPACT = {
@@ -76,7 +90,13 @@ class ConfidenceMaps(nn.Module):
         return self.out(x.permute(0, 2, 3, 1))
 
 
-@register("bmn", paper=BMNConfig(), compact=BMNConfig(**COMPACT), paper_activitynet=BMNConfig(**ACTIVITYNET))
+@register(
+    "bmn",
+    family="proposals",
+    paper=BMNConfig(),
+    compact=BMNConfig(**COMPACT),
+    paper_activitynet=BMNConfig(**ACTIVITYNET),
+)
 class BMN(ProposalDetector):
     """`windows` gives curve logits (N, T, 2) of start and end, and map logits (N, T, D, 2)."""
 

@@ -6,6 +6,7 @@ without passing a gradient to them.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +26,24 @@ from tal_lib.models.parts.proposals import (
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_segments
 from tal_lib.segments import interval_iou
+from tal_lib.validation import NotNegative, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class BSNConfig(ProposalConfig):
     """THUMOS14 values by default."""
 
-    width: int = 512
-    confidence_width: int = 256
-    centre_points: int = 16  # samples of the action curve inside a proposal
-    boundary_points: int = 8  # at each of its ends, a fifth of its length to either side
-    curves: tuple[str, ...] = (
-        "action",
-    )  # sampled for the confidence; start and end may join, which the paper does not do
-    confidence_weight: float = 1.0
+    width: Size = 512
+    confidence_width: Size = 256
+    centre_points: Size = 16  # samples of the action curve inside a proposal
+    boundary_points: Size = 8  # at each of its ends, a fifth of its length to either side
+    # sampled for the confidence; start and end may join, which the paper does not do
+    curves: tuple[Literal["start", "end", "action"], ...] = ("action",)
+    confidence_weight: NotNegative = 1.0
+
+    def check(self):
+        super().check()
+        require(len(self.curves) > 0, "curves: there is none", "Give one or more of start, end, action.")
 
 
 CURVES = ("start", "end", "action")
@@ -46,6 +51,7 @@ CURVES = ("start", "end", "action")
 
 @register(
     "bsn",
+    family="proposals",
     paper=BSNConfig(),
     compact=BSNConfig(width=128, confidence_width=64, classifier_width=64),
     paper_activitynet=BSNConfig(**ACTIVITYNET),

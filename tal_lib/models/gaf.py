@@ -25,6 +25,7 @@ from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
 from tal_lib.models.parts.dense import cell_instances
 from tal_lib.models.parts.pyramid import join_levels
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import Finite, NotNegative, Size, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,21 @@ class GAFConfig(AFSDConfig):
 
     intra: bool = True
     inter: bool = True
-    heads: int = 4  # of the inter attention
-    latents: int = 16
-    code: int = 32  # dimensions of the VAE's code
-    hidden: int = 128  # of its encoder and decoder
-    prior_scale: float = 1.0  # r: the prior's mean is r · λ
-    generative_weight: float = 0.1  # 0: no VAE
-    divergence_weight: float = 0.1  # of the KL term beside the reconstruction
-    foreground_weight: float = 0.5  # of λ's cross-entropy with the annotated foreground
+    heads: Size = 4  # of the inter attention
+    latents: Size = 16
+    code: Size = 32  # dimensions of the VAE's code
+    hidden: Size = 128  # of its encoder and decoder
+    prior_scale: Finite = 1.0  # r: the prior's mean is r · λ
+    generative_weight: NotNegative = 0.1  # 0: no VAE
+    divergence_weight: NotNegative = 0.1  # of the KL term beside the reconstruction
+    foreground_weight: NotNegative = 0.5  # of λ's cross-entropy with the annotated foreground
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "heads")
+        require(
+            self.width >= 4, f"width: {self.width}", "Choose at least 4: a gate looks at a quarter of it."
+        )
 
 
 class IntraAttention(nn.Module):
@@ -109,6 +117,7 @@ def normal_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) ->
 
 @register(
     "gaf",
+    family="one_stage",
     paper=GAFConfig(hidden=512, code=128),
     compact=GAFConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
 )

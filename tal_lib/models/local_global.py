@@ -12,6 +12,7 @@ the pooled pyramid: TemporalMaxer (2023); the normalization: Ulyanov et al. (201
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +25,35 @@ from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked
 from tal_lib.models.parts.losses import diou
 from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import BelowOne, OddSize, Size, SizeOrZero, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalGlobalConfig(PyramidConfig):
     """Options of local_global."""
 
-    heads: int = 4
-    latents: int = (
-        16  # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
-    )
-    kernels: tuple[int, ...] = (3, 7)  # of the local block's depthwise convolutions
-    stem_blocks: int = 2
+    heads: Size = 4
+    # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
+    latents: SizeOrZero = 16
+    kernels: tuple[OddSize, ...] = (3, 7)  # of the local block's depthwise convolutions
+    stem_blocks: SizeOrZero = 2
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
-    embedding_kernel: int = 1
-    norm: str = "instance"
-    drop_path: float = 0.1
+    embedding_kernel: OddSize = 1
+    norm: Literal["layer", "instance"] = "instance"
+    drop_path: BelowOne = 0.1
+
+    def check(self):
+        super().check()
+        require(
+            self.width % 2 == 0, f"width: {self.width} is odd", "Choose an even width: half of it is local."
+        )
+        require(len(self.kernels) > 0, "kernels: there is none", "Give at least one odd kernel.")
+        half = self.width // 2
+        require(
+            not self.latents or half % self.heads == 0,
+            f"heads: {self.heads} does not divide {half}, half of the width",
+            "Choose heads so that it does.",
+        )
 
 
 class LocalTemporalBlock(nn.Module):
@@ -87,6 +101,7 @@ class LocalGlobalBlock(nn.Module):
 
 @register(
     "local_global",
+    family="one_stage",
     paper=LocalGlobalConfig(width=256, head_width=256, embedding_layers=2),
     compact=LocalGlobalConfig(width=96, head_width=96),
 )

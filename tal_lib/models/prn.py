@@ -15,17 +15,23 @@ from tal_lib.models.bmn import ACTIVITYNET, BMN, COMPACT, BMNConfig
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.conv import exporting
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import Size, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
 class PRNConfig(BMNConfig):
     """THUMOS14 values by default."""
 
-    heads: int = 8
-    attention_window: int = 9  # of the encoder's local heads
-    relation_width: int = 128
-    relation_heads: int = 4
-    relation_block: int = 2  # side of the blocks of proposals that attend as one
+    heads: Size = 8
+    attention_window: Size = 9  # of the encoder's local heads
+    relation_width: Size = 128
+    relation_heads: Size = 4
+    relation_block: Size = 2  # side of the blocks of proposals that attend as one
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "heads")
+        require_divides(self, "relation_width", "relation_heads")
 
 
 class AxialAttention(nn.Module):
@@ -72,6 +78,7 @@ class ProposalRelation(nn.Module):
 
 @register(
     "prn",
+    family="proposals",
     paper=PRNConfig(),
     compact=PRNConfig(**COMPACT, heads=4, relation_width=48, relation_heads=4),
     paper_activitynet=PRNConfig(**ACTIVITYNET),

@@ -6,6 +6,7 @@ from a next one without a gap; `actionness = "class"` groups one curve per class
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.errors import TalError
 from tal_lib.models.parts.blocks import ConvNormReLU
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import masked, to_keep
@@ -23,27 +23,26 @@ from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_segments
 from tal_lib.models.parts.segment_classifier import IGNORED, classification_loss
 from tal_lib.segments import interval_iou, nms
+from tal_lib.validation import Fraction, NotNegative, Probability, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class SSNConfig(DetectorConfig):
     """THUMOS14 values by default."""
 
-    width: int = 512
-    actionness: str = "binary"  # one curve, or one a class
-    levels: tuple[float, ...] = tuple(
-        round(0.05 * i, 2) for i in range(1, 20)
-    )  # of water, and of the share that is wet
-    duplicate_tiou: float = 0.95  # proposals closer than this are one
-    proposals: int = 400  # a recording
-    part_points: int = 8  # samples averaged in each part of the pyramid
-    hard_share: float = 1 / 6  # of the incomplete proposals, the hardest teach completeness
-    completeness_weight: float = 0.1
-    regression_weight: float = 0.1
+    width: Size = 512
+    actionness: Literal["binary", "class"] = "binary"  # one curve, or one a class
+    # of water, and of the share that is wet
+    levels: tuple[Probability, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
+    duplicate_tiou: Fraction = 0.95  # proposals closer than this are one
+    proposals: Size = 400  # a recording
+    part_points: Size = 8  # samples averaged in each part of the pyramid
+    hard_share: Probability = 1 / 6  # of the incomplete proposals, the hardest teach completeness
+    completeness_weight: NotNegative = 0.1
+    regression_weight: NotNegative = 0.1
 
-    def __post_init__(self):
-        if self.actionness not in ("binary", "class"):
-            raise TalError(f"unknown actionness {self.actionness!r}", remedy="Choose binary or class.")
+    def check(self):
+        require(len(self.levels) > 0, "levels: there is none", "Give at least one.")
 
 
 def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:
@@ -92,6 +91,7 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
 
 @register(
     "ssn",
+    family="proposals",
     paper=SSNConfig(),
     compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
     paper_activitynet=SSNConfig(),

@@ -33,6 +33,16 @@ from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.language import LanguageConfig, ReadsNames, TextSimilarity
 from tal_lib.models.parts.proposals import balanced_bce, cut, window_starts
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import (
+    BelowOne,
+    NotNegative,
+    Positive,
+    Probability,
+    Size,
+    SizeOrZero,
+    require,
+    require_divides,
+)
 
 TENTHS = tuple(i / 10 for i in range(10))
 
@@ -41,29 +51,39 @@ TENTHS = tuple(i / 10 for i in range(10))
 class StaleConfig(DetectorConfig, LanguageConfig):
     """Published values by default; loss weights of the 75/25 split."""
 
-    window: int = 100  # steps
-    overlap: int = 0  # of neighbouring windows, steps
-    width: int = 512
-    embedding_layers: int = 0  # k3 convolutions before the attention
-    heads: int = 4
-    query_layers: int = 2  # of the transformer that finds the foreground
-    mask_width: int = 256
-    relative_masks: bool = (
-        False  # masks count from their step, with a product of embeddings for every pair of steps
-    )
-    dropout: float = 0.2
-    text_dropout: float = 0.3
-    scale: float = 100.0  # of the cosine
+    window: Size = 100  # steps
+    overlap: SizeOrZero = 0  # of neighbouring windows, steps
+    width: Size = 512
+    embedding_layers: SizeOrZero = 0  # k3 convolutions before the attention
+    heads: Size = 4
+    query_layers: SizeOrZero = 2  # of the transformer that finds the foreground
+    mask_width: Size = 256
+    # masks count from their step, with a product of embeddings for every pair of steps
+    relative_masks: bool = False
+    dropout: BelowOne = 0.2
+    text_dropout: BelowOne = 0.3
+    scale: Positive = 100.0  # of the cosine
     learn_scale: bool = False
-    gamma: float = 2.0  # of the focal losses
-    step_weight: float = 0.4
-    recording_weight: float = 0.3
-    mask_weight: float = 1.0
-    foreground_weight: float = 0.1
-    consistency_weight: float = 1.0
-    bce_share: float = 0.4  # of the mask loss; the rest is dice
-    class_thresholds: tuple[float, ...] = TENTHS
-    mask_thresholds: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    gamma: NotNegative = 2.0  # of the focal losses
+    step_weight: NotNegative = 0.4
+    recording_weight: NotNegative = 0.3
+    mask_weight: NotNegative = 1.0
+    foreground_weight: NotNegative = 0.1
+    consistency_weight: NotNegative = 1.0
+    bce_share: Probability = 0.4  # of the mask loss; the rest is dice
+    class_thresholds: tuple[Probability, ...] = TENTHS
+    mask_thresholds: tuple[Probability, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+
+    def check(self):
+        super().check()
+        require(
+            self.overlap < self.window,
+            f"window={self.window}, overlap={self.overlap}",
+            "Keep overlap < window.",
+        )
+        require_divides(self, "width", "heads")
+        for name in ("class_thresholds", "mask_thresholds"):
+            require(len(getattr(self, name)) > 0, f"{name}: there is none", "Give at least one.")
 
 
 class Attention(nn.Module):
@@ -141,6 +161,7 @@ def middle_windows(steps: int, windows: int, stride: int, window: int, device=No
 
 @register(
     "stale",
+    family="language",
     paper=StaleConfig(text="clip", post=PostProcess(nms_sigma=0.6, voting_tiou=0.0)),
     compact=StaleConfig(
         window=128,

@@ -22,34 +22,59 @@ from tal_lib.models.parts.losses import sigmoid_focal
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_linear
 from tal_lib.segments import interval_iou
+from tal_lib.validation import (
+    BelowOne,
+    NotNegative,
+    OpenProbability,
+    Positive,
+    Probability,
+    Size,
+    SizeOrZero,
+    require,
+    require_divides,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TadTRConfig(DetectorConfig):
     """THUMOS14 values by default."""
 
-    width: int = 256
-    heads: int = 8
-    samples: int = 4  # sampling points of a head
-    feed_forward: int = 1024
-    encoder_layers: int = 4
-    decoder_layers: int = 4
-    queries: int = 40
-    dropout: float = 0.1
-    slice_steps: int = 128
-    train_overlap: float = 0.75  # of neighbouring slices
-    test_overlap: float = 0.25
-    keep: float = 0.75  # a segment cut by a slice's end is learned if this share of it remains
-    roi_bins: int = 16
-    roi_scale: float = 1.5  # actionness looks at the segment widened by this
-    prior: float = 0.01
-    cost_class: float = 6.0  # of matching
-    cost_l1: float = 5.0
-    cost_iou: float = 2.0
-    class_weight: float = 2.0  # of the losses
-    l1_weight: float = 5.0
-    iou_weight: float = 2.0
-    actionness_weight: float = 4.0
+    width: Size = 256
+    heads: Size = 8
+    samples: Size = 4  # sampling points of a head
+    feed_forward: Size = 1024
+    encoder_layers: SizeOrZero = 4
+    decoder_layers: Size = 4
+    queries: Size = 40
+    dropout: BelowOne = 0.1
+    slice_steps: Size = 128
+    train_overlap: BelowOne = 0.75  # of neighbouring slices
+    test_overlap: BelowOne = 0.25
+    keep: Probability = 0.75  # a segment cut by a slice's end is learned if this share of it remains
+    roi_bins: Size = 16
+    roi_scale: Positive = 1.5  # actionness looks at the segment widened by this
+    prior: OpenProbability = 0.01
+    cost_class: NotNegative = 6.0  # of matching
+    cost_l1: NotNegative = 5.0
+    cost_iou: NotNegative = 2.0
+    class_weight: NotNegative = 2.0  # of the losses
+    l1_weight: NotNegative = 5.0
+    iou_weight: NotNegative = 2.0
+    actionness_weight: NotNegative = 4.0
+
+    def check(self):
+        require_divides(self, "width", "heads")
+        groups = norm_groups(self.width)
+        require(
+            groups > 0 and self.width % groups == 0 and self.width % 2 == 0,
+            f"width: {self.width}",
+            "Choose a multiple of 32, or a smaller multiple of 4.",
+        )
+
+
+def norm_groups(width: int) -> int:
+    """Groups of the norm behind the input layer."""
+    return min(32, width // 4)
 
 
 class DeformableAttention(nn.Module):
@@ -177,6 +202,7 @@ def to_segments(boxes: Tensor) -> Tensor:
 
 @register(
     "tadtr",
+    family="set_prediction",
     paper=TadTRConfig(post=PostProcess(nms="soft", voting_tiou=0.0)),
     compact=TadTRConfig(
         width=128,
@@ -210,7 +236,7 @@ class TadTR(Detector):
         c = config
         self.reduce, self.norm = (
             nn.Linear(input_dim, c.width),
-            MaskedGroupNorm(min(32, c.width // 4), c.width),
+            MaskedGroupNorm(norm_groups(c.width), c.width),
         )
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))

@@ -12,14 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
+from tal_lib.errors import TalError
 from tal_lib.models.bmn import ACTIVITYNET, grouped
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.candidates import PostProcess, suppress
 from tal_lib.models.parts.conv import TemporalConv, ceil_div, to_keep
 from tal_lib.models.parts.proposals import ProposalConfig, ProposalDetector, balanced_by_overlap, join
-from tal_lib.models.parts.registry import build, register
+from tal_lib.models.parts.registry import build, config, register
 from tal_lib.models.parts.sampling import sample_segments
 from tal_lib.segments import interval_iou
+from tal_lib.validation import Probability, Size, SizeOrZero, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +30,45 @@ class TCANetConfig(ProposalConfig):
 
     generator: str = "bmn"  # the model whose proposals are refined, in the preset of `generator_preset`
     generator_preset: str = "paper"
-    width: int = 512
-    groups: int = 4
-    heads: int = 8
-    attention_window: int = 9  # steps that the local heads see, the own included
-    feed_forward: int = 256
-    encoders: int = 2
-    thresholds: tuple[float, ...] = (0.5, 0.6, 0.7)  # tIoU from which on a proposal teaches each refinement
-    points: int = 32  # sampled at each end, twice as many inside
-    nms: PostProcess = field(
+    width: Size = 512
+    groups: Size = 4
+    heads: Size = 8
+    attention_window: Size = 9  # steps that the local heads see, the own included
+    feed_forward: Size = 256
+    encoders: SizeOrZero = 2
+    thresholds: tuple[Probability, ...] = (
+        0.5,
+        0.6,
+        0.7,
+    )  # tIoU from which on a proposal teaches each refinement
+    points: Size = 32  # sampled at each end, twice as many inside
+    # from the generator's candidates to the proposals that are refined
+    generator_post: PostProcess = field(
         default_factory=lambda: PostProcess(
             nms_sigma=0.5, max_detections=100, voting_tiou=0.0, min_score=0.0, score_threshold=0.0
         )
     )
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "heads", "groups")
+        require(
+            self.width >= 4 and self.width // 4 % self.groups == 0,
+            f"groups: {self.groups} does not divide {self.width // 4}, a quarter of the width",
+            "Choose width and groups so that it does.",
+        )
+        require(len(self.thresholds) > 0, "thresholds: there is none", "Give at least one.")
+
+    def check_models(self):
+        require(
+            self.generator != "tcanet",
+            "generator: tcanet would refine itself",
+            "Name another model, such as bmn.",
+        )
+        try:
+            config(self.generator, self.generator_preset)
+        except TalError as error:
+            raise error.at("generator") from None
 
 
 class TBR(nn.Module):
@@ -118,6 +146,7 @@ def wanted_offsets(segments: Tensor, targets: Tensor) -> Tensor:
 
 @register(
     "tcanet",
+    family="proposals",
     paper=TCANetConfig(),
     compact=TCANetConfig(
         generator_preset="compact", width=64, heads=4, feed_forward=128, points=8, classifier_width=64
@@ -163,7 +192,7 @@ class TCANet(ProposalDetector):
         segments, scores = (mask.new_zeros(len(mask), count, *more, dtype=torch.float) for more in ((2,), ()))
         segments[..., 1] = 1
         for index, candidates in enumerate(self.generator.class_agnostic(outputs, mask)):
-            best, score, _ = suppress(candidates, self.config.nms)
+            best, score, _ = suppress(candidates, self.config.generator_post)
             best, score = torch.from_numpy(best[:count]), torch.from_numpy(score[:count])
             segments[index, : len(best)], scores[index, : len(best)] = best.to(segments), score.to(scores)
         return segments, scores

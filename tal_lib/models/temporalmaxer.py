@@ -13,35 +13,32 @@ of eight seeds (none of eight with one stride), because nothing normalizes the f
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tal_lib.data.batches import Batch
-from tal_lib.errors import TalError
 from tal_lib.models.parts.assignment import Points, simota_assignment
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import halve, max_pool
 from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalMaxerConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    assignment: str = "centre"  # centre or simota
-    iou_weight: float = 2.0  # of the SimOTA cost
-    class_weight: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.assignment not in ("simota", "centre"):
-            raise TalError(f"unknown assignment {self.assignment!r}", remedy="Choose simota or centre.")
+    assignment: Literal["centre", "simota"] = "centre"
+    iou_weight: NotNegative = 2.0  # of the SimOTA cost
+    class_weight: NotNegative = 1.0
 
 
 @register(
     "temporalmaxer",
+    family="one_stage",
     paper=TemporalMaxerConfig(),
     compact=TemporalMaxerConfig(width=128, head_width=128, distance_bias=1.0),
     paper_activitynet=TemporalMaxerConfig(

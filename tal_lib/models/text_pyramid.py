@@ -16,17 +16,19 @@ from tal_lib.models.actionformer import ActionFormer, ActionFormerConfig
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.models.parts.language import LanguageConfig, ReadsNames, TextSimilarity
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPyramidConfig(ActionFormerConfig, LanguageConfig):
     """Options of text_pyramid."""
 
-    scale: float = 10.0  # initial, of the cosine
+    scale: Positive = 10.0  # initial, of the cosine
 
 
 @register(
     "text_pyramid",
+    family="language",
     paper=TextPyramidConfig(text="clip"),
     compact=TextPyramidConfig(width=128, head_width=128, window=9),
 )

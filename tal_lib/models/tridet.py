@@ -18,20 +18,46 @@ from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked
 from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.parts.registry import register
 from tal_lib.segments import interval_iou
+from tal_lib.validation import (
+    LARGEST_SIZE,
+    BelowOne,
+    NotNegative,
+    OddSize,
+    Positive,
+    Size,
+    require,
+    require_divides,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriDetConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    window: int = 1  # w: kernel of the window branch
-    scale: float = 5.0  # k: the wide kernel is (w + 1) · k, made odd
-    mlp_width: int = 768
-    groups: int = 16  # of the group norm
-    drop_path: float = 0.1
-    bins: int = 16  # B: relative positions on either side, besides the point's own
-    iou_power: float = 0.2  # class loss of positives × tIoU to this power
-    weight_std: float = 1.0  # initial, of the depthwise kernels
+    window: OddSize = 1  # w: kernel of the window branch
+    scale: Positive = 5.0  # k: the wide kernel is (w + 1) · k, made odd
+    mlp_width: Size = 768
+    groups: Size = 16  # of the group norm
+    drop_path: BelowOne = 0.1
+    bins: Size = 16  # B: relative positions on either side, besides the point's own
+    iou_power: NotNegative = 0.2  # class loss of positives × tIoU to this power
+    weight_std: NotNegative = 1.0  # initial, of the depthwise kernels
+
+    def check(self):
+        super().check()
+        require_divides(self, "width", "groups")
+        wide = wide_kernel(self)
+        require(
+            wide <= LARGEST_SIZE,
+            f"scale: {self.scale:g} makes a kernel of {wide:,} steps",
+            "Choose a smaller one.",
+        )
+
+
+def wide_kernel(config: TriDetConfig) -> int:
+    """Steps that the wide kernel of the window branch sees: an odd number."""
+    wide = round((config.window + 1) * config.scale)
+    return wide + 1 - wide % 2
 
 
 class Residual(nn.Module):
@@ -50,12 +76,10 @@ class SGPBlock(nn.Module):
     def __init__(self, c: TriDetConfig, stride: int):
         super().__init__()
         self.stride = stride
-        wide = round((c.window + 1) * c.scale)
-        wide += 1 - wide % 2
         self.norm = nn.LayerNorm(c.width)
         conv = lambda kernel: DepthwiseConv(c.width, kernel, bias=True)  # noqa: E731
         self.fc, self.global_fc = conv(1), conv(1)
-        self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide)
+        self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide_kernel(c))
         for layer in (self.fc, self.global_fc, self.psi, self.convw, self.convkw):
             nn.init.normal_(layer.weight, 0, c.weight_std)
             nn.init.zeros_(layer.bias)
@@ -84,6 +108,7 @@ class SGPBlock(nn.Module):
 
 @register(
     "tridet",
+    family="one_stage",
     paper=TriDetConfig(),
     compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
     paper_activitynet=TriDetConfig(

@@ -13,15 +13,16 @@ from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
 from tal_lib.models.parts.dense import DenseConfig, DenseDetector
 from tal_lib.models.parts.registry import register
+from tal_lib.validation import Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowCNNConfig(DenseConfig):
     """Options of window_cnn."""
 
-    width: int = 128
-    window: int = 8  # steps
-    stride: int = 2  # steps between windows
+    width: Size = 128
+    window: Size = 8  # steps
+    stride: Size = 2  # steps between windows
 
 
 PLAIN = WindowCNNConfig(width=256, window=16, stride=16, thresholds=(0.5,), post=PostProcess(nms="none"))
@@ -29,6 +30,7 @@ PLAIN = WindowCNNConfig(width=256, window=16, stride=16, thresholds=(0.5,), post
 
 @register(
     "window_cnn",
+    family="dense",
     paper=PLAIN,
     compact=WindowCNNConfig(post=PostProcess(voting_tiou=0.0)),
     plain=WindowCNNConfig(window=8, stride=8, thresholds=(0.5,), post=PostProcess(nms="none")),

@@ -18,6 +18,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from tal_lib import plugins
 from tal_lib.process.memory import out_of_memory
 
 OUT_OF_MEMORY = 3  # exit code of a fork
@@ -124,8 +125,9 @@ class ForkServer:
 
 
 def _code():
-    """This library's files, each with the time of its last change."""
-    return {path: path.stat().st_mtime_ns for path in LIBRARY.rglob("*.py")}
+    """This library's files and those of plug-ins, each with the time of its last change."""
+    files = [*LIBRARY.rglob("*.py"), *(path for path in plugins.files() if path.is_file())]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def die_with_parent():

@@ -22,22 +22,15 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
-import yaml
 
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 from tal_lib.provenance import device_name
+from tal_lib.sweeps.grid_file import combinations, read_grid
+from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
+from tal_lib.validation import unknown_name
 
 RECORDS = re.compile(r"^record\(", re.MULTILINE)
-# of a block of cells
-KEYS = {
-    "notebook": str,
-    "parameters": dict | None,
-    "grid": dict | None,
-    "alone": bool,
-    "gpu": bool,
-    "time_limit": int | float,
-}
 
 
 @dataclass(frozen=True)
@@ -81,96 +74,49 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
         only: keep the cells whose parameters have these values (compared as text).
         here: whether they will run on this machine.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise TalError("grid file not found", where=path, remedy="See notebooks/sweeps.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise TalError(
-            f"not valid YAML ({str(error).splitlines()[0]})", where=path, remedy="See notebooks/sweeps."
-        ) from None
-    blocks = content.get("cells") if isinstance(content, dict) else None
-    if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
-        raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
+    grid = read_grid(path)
     cells = {}
     data_hash.cache_clear()  # a process may plan again after features were made anew
-    for block in blocks:
-        for cell in _expand(path, str(content.get("name", path.stem)), block, here):
+    for number in range(len(grid.blocks)):
+        for cell in _expand(grid, number, here):
             cells.setdefault(cell.id, cell)
     for name in only or {}:
         if cells and not any(name in cell.parameters for cell in cells.values()):
-            raise TalError(
-                f"no cell has a parameter {name!r}",
-                where=path,
-                remedy=f"Parameters: {', '.join(next(iter(cells.values())).parameters)}.",
-            )
+            known = list(dict.fromkeys(name for cell in cells.values() for name in cell.parameters))
+            raise unknown_name(name, known, where=f"{grid.path}, --only", name="parameter")
     return [cell for cell in cells.values() if chosen(cell.parameters, only)]
 
 
-def _expand(path, sweep, block, here):
-    if not isinstance(block, dict) or "notebook" not in block or set(block) - {*KEYS}:
-        raise TalError(
-            f"a block of cells holds {', '.join(KEYS)}, not {block!r}",
-            where=path,
-            remedy="See notebooks/sweeps.",
-        )
-    for name, kinds in KEYS.items():
-        if name in block and not isinstance(block[name], kinds) or isinstance(block.get("time_limit"), bool):
-            raise TalError(
-                f"{name}: {block[name]!r} in a block of cells", where=path, remedy="See notebooks/sweeps."
-            )
-    if block.get("time_limit", 1) <= 0:
-        raise TalError(
-            f"time_limit: {block['time_limit']}", where=path, remedy="Give minutes, more than none."
-        )
-    notebook = (path.parent.parent / block["notebook"]).resolve()
+def _expand(grid, number, here):
+    block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
+    notebook = grid.notebook(block)
     defaults, code = read_notebook(notebook)
-    fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
-    given = [
-        *fixed.items(),
-        *((key, value) for key, values in grid.items() for value in _values(path, key, values)),
-    ]
-    for name, value in given:
-        if name not in defaults:
-            raise TalError(
-                f"{notebook.name} has no parameter {name!r}",
-                where=path,
-                remedy=f"Parameters: {', '.join(defaults)}.",
-            )
-        known = defaults[name]
-        if isinstance(known, float) and isinstance(value, int) and not isinstance(value, bool):
-            continue
-        if known is not None and type(value) is not type(known):
-            raise TalError(
-                f"parameter {name}: {value!r} is {type(value).__name__}, not {type(known).__name__}",
-                where=path,
-                remedy="Write numbers with a point (1.0e-4) and quote text.",
-            )
-    for values in itertools.product(*grid.values()):
-        parameters = defaults | fixed | dict(zip(grid, values))
-        parameters = {
-            name: float(value) if isinstance(defaults[name], float) else value
-            for name, value in parameters.items()
-        }
+    fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
+    together = set()  # what was checked before, of cells that differ elsewhere
+    for values in itertools.product(*lists.values()):
+        parameters = defaults | fixed | dict(zip(lists, values))
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
+        key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
+        if key not in together:
+            check_together(parameters, where=place)
+            together.add(key)
         try:
             if parameters.get("benchmark"):
                 parameters["benchmark"] = name_of(parameters["benchmark"])
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
-            raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
-        alone, limit = block.get("alone", False), 60 * block["time_limit"] if "time_limit" in block else None
+            raise error.at(f"{place}: parameter benchmark") from None
+        alone, limit = block.alone, block.time_limit and 60 * block.time_limit
         machine = measured_on(parameters) if alone and here else ""
         yield Cell(
-            sweep,
+            grid.name,
             notebook,
             parameters,
             data,
             cell_id(code, parameters, data, machine),
             alone,
             machine,
-            block.get("gpu", False),
+            block.gpu,
             limit,
         )
 
@@ -184,14 +130,6 @@ def measured_on(parameters: dict) -> str:
         if not torch.cuda.is_available():
             return ""
     return device_name(device)
-
-
-def _values(path, name, values):
-    if not isinstance(values, list) or not values:
-        raise TalError(
-            f"grid entry {name} is not a list of values", where=path, remedy=f"Write {name}: [a, b]."
-        )
-    return values
 
 
 def read_notebook(path: Path) -> tuple[dict, str]:

@@ -22,7 +22,7 @@ from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
 from tal_lib.models.parts.detector import in_float32
-from tal_lib.provenance import default_device
+from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 
@@ -163,6 +163,7 @@ def fit(
     Raises:
         TalError: no recordings, no annotated segment among them, or a loss that is not finite.
     """
+    device = checked_device(device) if device else default_device()
     if not recordings:
         raise TalError("no training recordings", where=benchmark.name, remedy="Raise the fraction.")
     items = [make_item(benchmark, recording, stream) for recording in recordings]
@@ -173,7 +174,6 @@ def fit(
             remedy="Raise the fraction, or check the annotations.",
         )
     seed_everything(seed)
-    device = device or default_device()
     model.name_classes(benchmark.classes)
     model.to(device).train()
     steps_per_epoch = -(-len(items) // recipe.batch_size)
@@ -300,7 +300,7 @@ def propose_all(
 
 
 def _in_one_table(model, find, benchmark, recordings, stream, device, empty):
-    device = device or default_device()
+    device = checked_device(device) if device else default_device()
     model.to(device).eval()
     tables = [
         find(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings

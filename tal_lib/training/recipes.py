@@ -1,48 +1,49 @@
 """How each model is trained: one dataclass, with published values for `paper` and shared ones for `compact`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
-from tal_lib.errors import TalError
+from tal_lib.models import presets
+from tal_lib.validation import (
+    BelowOne,
+    Checked,
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Probability,
+    Whole,
+    require,
+    unknown_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """Options of `fit`. Epochs and steps: training runs for whichever of `epochs` and `min_steps` is longer."""
 
-    optimizer: str = "adamw"  # adamw or adam
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05  # not on biases, norms and scales
-    epochs: int = 30  # warm-up included
-    min_steps: int = 300  # few recordings: go on until this many optimizer steps
-    warmup: float = 0.15  # share of the steps, linear
-    schedule: str = "cosine"  # cosine or constant, after the warm-up
-    batch_size: int = 2  # recordings (crops)
-    clip_norm: float = 1.0  # of gradients; 0: none
-    ema: float = 0.999  # decay of the averaged weights, which are the result; 0: none
-    max_steps: int = 2304  # training crops are at most this long
-    shrink: tuple[float, float] = (0.9, 1.0)  # random crop of shorter recordings, share kept
-    feature_noise: float = 0.0  # standard deviation of noise added to the features
-    exchange: float = 0.0  # probability that a segment's steps are taken from another instance of its class
-    rotate: float = 0.0  # standard deviation of a random rotation of inertial sensors, degrees; of other features nothing is changed
-    precision: str = (
-        "float32"  # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
-    )
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.05  # not on biases, norms and scales
+    epochs: Count = 30  # warm-up included
+    min_steps: Whole = 300  # few recordings: go on until this many optimizer steps
+    warmup: Probability = 0.15  # share of the steps, linear
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    batch_size: Count = 2  # recordings (crops)
+    clip_norm: NotNegative = 1.0  # of gradients; 0: none
+    ema: BelowOne = 0.999  # decay of the averaged weights, which are the result; 0: none
+    max_steps: Count = 2304  # training crops are at most this long
+    shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings, share kept
+    feature_noise: NotNegative = 0.0  # standard deviation of noise added to the features
+    exchange: Probability = 0.0  # that a segment's steps are taken from another instance of its class
+    # standard deviation of a random rotation of inertial sensors, degrees; other features are not changed
+    rotate: NotNegative = 0.0
+    # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
+    precision: Literal["float32", "bfloat16"] = "float32"
 
-    def __post_init__(self):
-        if self.optimizer not in ("adamw", "adam") or self.schedule not in ("cosine", "constant"):
-            raise TalError(
-                f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}",
-                remedy="Choose adamw or adam, cosine or constant.",
-            )
-        if self.precision not in ("float32", "bfloat16"):
-            raise TalError(f"unknown precision {self.precision!r}", remedy="Choose float32 or bfloat16.")
-        if min(self.epochs, self.batch_size, self.max_steps) < 1 or self.learning_rate <= 0:
-            raise TalError("epochs, batch_size, max_steps and learning_rate must be positive")
-        if not 0 <= self.exchange <= 1 or self.rotate < 0:
-            raise TalError(
-                f"exchange {self.exchange}, rotate {self.rotate}",
-                remedy="Give a probability, and degrees from 0 up.",
-            )
+    def check(self):
+        low, high = self.shrink
+        require(low <= high, f"shrink: {low:g} is above {high:g}", "Give the smaller share first.")
 
 
 _DENSE = Recipe(
@@ -127,15 +128,19 @@ _PAPER = {
 
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
-    """The recipe of a model's preset, with fields replaced by name."""
+    """The recipe of a model's preset, with fields replaced by name.
+
+    Raises:
+        TalError: no such model, preset or option, or a value that the option does not take.
+    """
+    if preset not in presets(name):
+        raise unknown_name(preset, presets(name), where=name, name="preset")
     compact = (
         _OWN if name == "local_global" else _WINDOWS if name in ("bsn", "bmn", "prn", "tcanet") else _COMPACT
     )
     recipe = compact if preset == "compact" else _PAPER.get(name, _COMPACT)
-    unknown = sorted(set(overrides) - set(recipe.__dataclass_fields__))
-    if unknown:
-        raise TalError(
-            f"a recipe has no option {unknown[0]!r}",
-            remedy=f"Options: {', '.join(recipe.__dataclass_fields__)}.",
-        )
+    options = [field.name for field in fields(Recipe)]
+    for option in overrides:
+        if option not in options:
+            raise unknown_name(option, options, where="recipe")
     return replace(recipe, **overrides)

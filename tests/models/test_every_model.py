@@ -95,7 +95,7 @@ def test_both_presets_build_and_options_are_named(name):
             "num_classes": 3,
             "overrides": {},
         }
-    with pytest.raises(TalError, match="no option 'colour'"):
+    with pytest.raises(TalError, match="unknown option 'colour'"):
         models.build(name, input_dim=32, num_classes=3, colour=1)
 
 

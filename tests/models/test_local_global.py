@@ -39,5 +39,5 @@ def test_the_pyramid_pools_unless_it_is_told_to_compute():
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(TalError, match="Choose layer or instance"):
+    with pytest.raises(TalError, match="layer or instance"):
         build(norm="batch")

@@ -155,10 +155,10 @@ def test_only_and_dry_run(project, capsys):
         ("[]", "a grid holds"),
         ("cells: [{notebook: none.ipynb}]", "notebook not found"),
         ("cells: [{notebook: work.ipynb, grid: {number: 3}}]", "not a list"),
-        ("cells: [{grid: {}}]", "a block of cells"),
-        ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "no parameter 'nummer'"),
-        ("cells: [{notebook: work.ipynb, grid: {number: ['3']}}]", "is str, not int"),
-        ("surprise: 1\ncells: []", "a grid holds"),
+        ("cells: [{grid: {}}]", "notebook is missing"),
+        ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "unknown parameter 'nummer'"),
+        ("cells: [{notebook: work.ipynb, grid: {number: ['x']}}]", "not a whole number"),
+        ("surprise: 1\ncells: []", "unknown entry 'surprise'"),
     ],
 )
 def test_bad_grids_are_named(project, text, message):

@@ -1,31 +1,28 @@
 """From the candidates of a network to detections: post-processing, and merging the candidates of streams."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tal_lib.errors import TalError
 from tal_lib.segments import interval_iou, nms, soft_nms
+from tal_lib.validation import Checked, Count, NotNegative, Positive, Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class PostProcess:
-    """From candidates to detections."""
+class PostProcess(Checked):
+    """Options of the way from candidates to detections."""
 
-    score_threshold: float = 0.001  # candidates below are ignored
-    max_candidates: int = 2000  # kept a pyramid level (or a recording) before NMS
-    min_steps: float = 0.05  # shorter candidates are dropped
-    nms: str = "soft"  # soft, hard or none
-    nms_sigma: float = 0.5  # of soft-NMS
-    nms_tiou: float = 0.5  # of hard NMS
-    min_score: float = 0.001  # after suppression
-    max_detections: int = 200  # kept a recording
-    voting_tiou: float = 0.7  # 0: no voting
-
-    def __post_init__(self):
-        if self.nms not in ("soft", "hard", "none"):
-            raise TalError(f"unknown nms {self.nms!r}", remedy="Choose soft, hard or none.")
+    score_threshold: Probability = 0.001  # candidates below are ignored
+    max_candidates: Count = 2000  # kept a pyramid level (or a recording) before NMS
+    min_segment_steps: NotNegative = 0.05  # shorter candidates are dropped
+    nms: Literal["soft", "hard", "none"] = "soft"
+    nms_sigma: Positive = 0.5  # of soft-NMS
+    nms_tiou: Probability = 0.5  # of hard NMS
+    min_score: Probability = 0.001  # after suppression
+    max_detections: Count = 200  # kept a recording
+    voting_tiou: Probability = 0.7  # 0: no voting
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Candidates:
 
 def suppress(candidates: Candidates, post: PostProcess):
     """Drop too short and too weak candidates, then NMS; numpy (segments, scores, labels), best first."""
-    good = (candidates.segments[:, 1] - candidates.segments[:, 0] > post.min_steps) & (
+    good = (candidates.segments[:, 1] - candidates.segments[:, 0] > post.min_segment_steps) & (
         candidates.scores > post.score_threshold
     )
     segments, scores, labels = (

@@ -13,23 +13,18 @@ from tal_lib.data.batches import Batch
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import ceil_div
 from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.validation import Probability, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig(DetectorConfig):
     """Options of every dense model."""
 
-    thresholds: tuple[float, ...] = (
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-    )  # runs above each are candidates
+    # runs above each are candidates
+    thresholds: tuple[Probability, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+    def check(self):
+        require(len(self.thresholds) > 0, "thresholds: there is none", "Give at least one.")
 
 
 def cell_instances(centres: Tensor, segments: Tensor) -> Tensor:

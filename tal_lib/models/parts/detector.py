@@ -1,6 +1,6 @@
 """What every model is: a network, a loss, and a way from outputs to detections."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import pandas as pd
 import torch
@@ -10,29 +10,60 @@ from tal_lib.data.batches import Batch
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.models.parts.candidates import Candidates, PostProcess, combine_streams, suppress
+from tal_lib.validation import Checked, unknown_name, validate
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """Options that every model has."""
+class DetectorConfig(Checked):
+    """Options that every model has.
+
+    A model's own options are further fields, with types that `tal_lib.validation` checks.
+    """
 
     post: PostProcess = field(default_factory=PostProcess)
 
+    def check_models(self) -> None:
+        """Check the names of other models among the options, once all models are known.
+
+        Raises:
+            TalError: no such model or preset.
+        """
+
+
+def option_names(config: DetectorConfig) -> list[str]:
+    """Names that `override` takes: the config's options, then those of its post-processing."""
+    return [f.name for f in fields(config)] + [f.name for f in fields(config.post)]
+
 
 def override(config, **values):
-    """A copy of a config with named fields replaced, those of its `post` too; unknown names are refused."""
+    """A copy of a config with named options replaced, those of its `post` too.
+
+    An option that is a dataclass itself, such as `post`, may be given as a mapping of what changes in it.
+
+    Raises:
+        TalError: an unknown name, or a value that the option does not take.
+    """
     own = {f.name for f in fields(config)}
-    post = {f.name for f in fields(config.post)}
-    unknown = sorted(set(values) - own - post)
-    if unknown:
-        raise TalError(
-            f"{type(config).__name__} has no option {unknown[0]!r}",
-            remedy=f"Options: {', '.join(sorted(own | post))}.",
-        )
-    changed = replace(config.post, **{name: value for name, value in values.items() if name in post})
-    return replace(
-        config, **({"post": changed} | {name: value for name, value in values.items() if name in own})
-    )
+    for name in values:
+        if name not in option_names(config):
+            raise unknown_name(name, option_names(config))
+    ours = {name: value for name, value in values.items() if name in own}
+    for name, value in ours.items():
+        if is_dataclass(nested := getattr(config, name)) and isinstance(value, dict):
+            ours[name] = _replaced(nested, value, name)
+    chosen = validate(PostProcess, ours.get("post", config.post), name="post")
+    post = _replaced(chosen, {k: v for k, v in values.items() if k not in own}, "")
+    return replace(config, **ours | {"post": post})
+
+
+def _replaced(options, values, name):
+    for key in values:
+        if key not in {f.name for f in fields(options)}:
+            raise unknown_name(key, [f.name for f in fields(options)], name=f"option of {name}")
+    try:
+        return replace(options, **values)
+    except TalError as error:
+        raise TalError(f"{name}.{error.problem}" if name else error.problem, remedy=error.remedy) from None
 
 
 class Detector(nn.Module):

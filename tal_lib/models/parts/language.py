@@ -6,15 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.data.class_text import PROMPTS, class_vectors, text_dim
+from tal_lib.data.class_text import PROMPTS, check_encoder, class_vectors, text_dim
+from tal_lib.validation import Checked, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageConfig:
+class LanguageConfig(Checked):
     """Options of every model that reads names."""
 
     text: str = "words"  # encoder, see tal_lib/data/class_text.py
     prompts: tuple[str, ...] = PROMPTS  # sentences around the name, averaged
+
+    def check(self):
+        super().check()
+        check_encoder(self.text)
+        require(
+            len(self.prompts) > 0,
+            "prompts: there is none",
+            "Give at least one sentence with {} for the name.",
+        )
+        for prompt in self.prompts:
+            require(
+                prompt.replace("{}", "", 1).count("{") == 0
+                and prompt.count("{}") == 1
+                and prompt.count("}") == 1,
+                f"prompts: {prompt!r} does not hold {{}} once",
+                "Write {} where the name belongs, and no other braces.",
+            )
 
 
 class ReadsNames:

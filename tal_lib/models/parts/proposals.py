@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tal_lib.data.batches import Batch
-from tal_lib.errors import TalError
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import ceil_div, exporting, masked, to_keep
 from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.sampling import proposal_grid
 from tal_lib.models.parts.segment_classifier import SegmentClassifier, class_targets, classification_loss
 from tal_lib.segments import interval_iou
+from tal_lib.validation import Size, SizeOrZero, require
 
+MOST_CELLS = 2**20  # proposals of a window; the published maps have 8,192 and 10,000
 WINDOWS_AT_ONCE = 16  # at inference
 
 
@@ -28,18 +29,24 @@ WINDOWS_AT_ONCE = 16  # at inference
 class ProposalConfig(DetectorConfig):
     """Options of every model that proposes first."""
 
-    window: int = 128  # steps
-    overlap: int = 64  # of neighbouring windows, steps
-    max_duration: int = 64  # of a proposal, steps
-    proposals: int = 100  # a window
-    classifier_width: int = 512
+    window: Size = 128  # steps
+    overlap: SizeOrZero = 64  # of neighbouring windows, steps
+    max_duration: Size = 64  # of a proposal, steps
+    proposals: Size = 100  # a window
+    classifier_width: Size = 512
 
-    def __post_init__(self):
-        if not 0 <= self.overlap < self.window or not 0 < self.max_duration <= self.window:
-            raise TalError(
-                f"window={self.window}, overlap={self.overlap}, max_duration={self.max_duration}",
-                remedy="Keep overlap < window and max_duration <= window.",
-            )
+    def check(self):
+        require(
+            self.overlap < self.window and self.max_duration <= self.window,
+            f"window={self.window}, overlap={self.overlap}, max_duration={self.max_duration}",
+            "Keep overlap < window and max_duration <= window.",
+        )
+        cells = self.window * self.max_duration
+        require(
+            cells <= MOST_CELLS,
+            f"window={self.window}, max_duration={self.max_duration}: {cells:,} proposals in a window",
+            f"Keep their product at most {MOST_CELLS:,}.",
+        )
 
 
 # windows

@@ -6,19 +6,31 @@ Source: Zhang et al., ActionFormer (ECCV 2022).
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.errors import TalError
 from tal_lib.models.parts.assignment import Points, centre_assignment, pyramid_points
 from tal_lib.models.parts.blocks import ConvNormReLU
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
 from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.losses import diou, sigmoid_focal
+from tal_lib.validation import (
+    BelowOne,
+    Finite,
+    NotNegative,
+    OddSize,
+    OpenProbability,
+    Positive,
+    Probability,
+    Size,
+    SizeOrZero,
+    require,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class At:
     label: Tensor
 
 
+MOST_LEVELS = 20  # the last one strides 2^19 steps
 RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000))
 
 
@@ -37,30 +50,32 @@ RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000))
 class PyramidConfig(DetectorConfig):
     """Options of every pyramid detector."""
 
-    width: int = 512  # channels C of the pyramid
-    embedding_layers: int = 2  # convolutions before it
-    embedding_kernel: int = 3  # of the first of them; the others see three steps
-    # of embedding and heads: layer (over channels, as published) or instance (over a recording's steps)
-    norm: str = "layer"
-    stem_blocks: int = 2  # at stride 1, before the levels
-    head_width: int = 512
-    head_layers: int = 2  # k3 convolutions before the output convolution
-    ranges: tuple[tuple[float, float], ...] = (
-        RANGES  # a level each, on the larger distance to the ends, in steps
-    )
-    centre_radius: float = 1.5  # of centre sampling, in strides
-    prior: float = 0.01  # initial class probability
-    distance_bias: float = (
-        0.0  # initial distances, in strides; 0 as published, 1 keeps the ReLU from dying at the start
-    )
-    regression_weight: float = 1.0
-    loss_norm: float = 100.0  # initial running mean of positives in a batch
-    loss_norm_momentum: float = 0.9
-    label_smoothing: float = 0.0
+    width: Size = 512  # channels C of the pyramid
+    embedding_layers: Size = 2  # convolutions before it
+    embedding_kernel: OddSize = 3  # of the first of them; the others see three steps
+    # of embedding and heads: layer, over channels, as published; or instance, over a recording's steps
+    norm: Literal["layer", "instance"] = "layer"
+    stem_blocks: SizeOrZero = 2  # at stride 1, before the levels
+    head_width: Size = 512
+    head_layers: Size = 2  # k3 convolutions before the output convolution
+    # of each level, on the larger distance to a segment's ends, in steps
+    ranges: tuple[tuple[NotNegative, NotNegative], ...] = RANGES
+    centre_radius: Positive = 1.5  # of centre sampling, in strides
+    prior: OpenProbability = 0.01  # initial class probability
+    # initial distances, in strides; 0 as published, 1 keeps the ReLU from dying at the start
+    distance_bias: Finite = 0.0
+    regression_weight: NotNegative = 1.0
+    loss_norm: Positive = 100.0  # initial running mean of positives in a batch
+    loss_norm_momentum: Probability = 0.9
+    label_smoothing: BelowOne = 0.0
 
-    def __post_init__(self):
-        if self.norm not in ("layer", "instance"):
-            raise TalError(f"unknown norm {self.norm!r}", remedy="Choose layer or instance.")
+    def check(self):
+        levels = len(self.ranges)
+        require(1 <= levels <= MOST_LEVELS, f"ranges: {levels} levels", f"Give 1 to {MOST_LEVELS} ranges.")
+        for low, high in self.ranges:
+            require(
+                low < high, f"ranges: {low:g} is not below {high:g}", "Give each level its lower end first."
+            )
 
 
 class Tower(nn.Module):

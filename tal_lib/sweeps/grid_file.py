@@ -1,0 +1,189 @@
+"""A grid file: found by path or name, read, and checked against its notebooks before anything runs.
+
+Where models are wanted, these may be written: `all`, a family (`one_stage`, `set_prediction`,
+`proposals`, `dense`, `language`), a model, a list of these, and `all - [stale, ssn]` or `proposals -
+[ssn]` for all but some. `all` is every model that is registered, plug-ins too.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tal_lib.errors import TalError, short
+from tal_lib.files import REPOSITORY, checked_name
+from tal_lib.reading import read_yaml
+from tal_lib.sweeps.parameters import checked_value
+from tal_lib.validation import Positive, unknown_name, validate
+
+SEE = "See the grids in notebooks/sweeps."
+MODEL_PARAMETERS = ("model", "model_names")  # of which families may be written
+WITHOUT = re.compile(r"([\w.-]+)\s*-\s*\[([^\[\]]*)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Cells of one notebook: every combination of the grid's values.
+
+    alone: they measure time and run by themselves; gpu: only where a GPU is; time_limit: minutes.
+    """
+
+    notebook: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    gpu: bool = False
+    time_limit: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridFile:
+    """A sweep's name and its blocks; `path` is the file."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    path: Path
+
+    def notebook(self, block: Block) -> Path:
+        """The file of a block's notebook: beside the grid's folder, in it, or among the study's.
+
+        Raises:
+            TalError: there is none.
+        """
+        given = Path(block.notebook)
+        folders = [self.path.parent.parent, self.path.parent, study_notebooks()]
+        places = [given] if given.is_absolute() else [folder / given for folder in folders]
+        for place in places:
+            if place.is_file():
+                return place.resolve()
+        raise TalError(
+            f"notebook {short(block.notebook)} not found",
+            where=self.path,
+            remedy="Name one of the files in notebooks/.",
+        )
+
+
+def study_notebooks() -> Path:
+    """Folder of the study's own notebooks; its grids are in `sweeps/`."""
+    return REPOSITORY / "notebooks"
+
+
+def find_grid(given: str | Path) -> Path:
+    """A grid's file, from its path or from the name of one of the study's sweeps.
+
+    Raises:
+        TalError: there is neither.
+    """
+    try:
+        if Path(given).exists():
+            return Path(given).resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    sweeps = study_notebooks() / "sweeps"
+    name = str(given).removesuffix(".yaml")
+    known = sorted(path.stem for path in sweeps.glob("*.yaml"))
+    if name in known:
+        return sweeps / f"{name}.yaml"
+    raise TalError(
+        "grid file not found",
+        where=short(str(given)),
+        remedy=f"Give its path, or a sweep's name: {', '.join(known)}.",
+    )
+
+
+def read_grid(given: str | Path) -> GridFile:
+    """Read a grid file; its structure is checked, its parameters are not yet.
+
+    Raises:
+        TalError: the first thing that is wrong, with file and block.
+    """
+    path = find_grid(given)
+    content = read_yaml(path, what="grid file", remedy=SEE)
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        raise TalError("a grid holds `name` and a list `cells`", where=path, remedy=SEE)
+    for key in content:
+        if key not in ("name", "cells"):
+            raise unknown_name(key, ("name", "cells"), where=path, name="entry")
+    name = content.get("name", path.stem)
+    name = checked_name(str(name) if isinstance(name, int | float) else name, what="name", where=path)
+    blocks = []
+    for number, block in enumerate(content["cells"], 1):
+        place = f"{path}, block {number}"
+        if isinstance(block, dict):  # `parameters:` with nothing behind it
+            block = {key: value for key, value in block.items() if value is not None or key == "notebook"}
+        blocks.append(validate(Block, block, where=place))
+    return GridFile(name=name, blocks=tuple(blocks), path=path)
+
+
+def combinations(
+    grid: GridFile, number: int, defaults: dict, kinds: dict, *, here: bool
+) -> tuple[dict, dict]:
+    """A block's fixed parameters and its lists of values, each checked against the notebook's parameters.
+
+    Args:
+        number: of the block, from 0.
+        defaults, kinds: the notebook's parameters, name → value and name → annotation.
+        here: whether the cells will run on this machine, which then must have their device.
+
+    Raises:
+        TalError: names file, block, parameter and value.
+    """
+    block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
+    for name in (*block.parameters, *block.grid):
+        if name not in defaults:
+            raise unknown_name(name, defaults, where=place, name="parameter")
+
+    def checked(name, value):
+        if name == "model_names":
+            value = expand_models(value, where=f"{place}: parameter {name}")
+        return checked_value(
+            name,
+            value,
+            defaults[name],
+            kinds.get(name),
+            notebook=Path(block.notebook).name,
+            where=place,
+            here=here,
+        )
+
+    fixed = {name: checked(name, value) for name, value in block.parameters.items()}
+    lists = {}
+    for name, values in block.grid.items():
+        if name == "model":
+            values = expand_models(values, where=f"{place}: parameter {name}")
+        if not isinstance(values, list) or not values:
+            raise TalError(
+                f"grid entry {name}: {short(values)} is not a list of values",
+                where=place,
+                remedy=f"Write {name}: [a, b].",
+            )
+        lists[name] = [checked(name, value) for value in values]
+    return fixed, lists
+
+
+def expand_models(given, *, where: object = None) -> Any:
+    """A list of model names from `all`, families, names, and `… - [some]`; anything else as it is.
+
+    Raises:
+        TalError: an unknown model or family.
+    """
+    if isinstance(given, str):
+        return _models_of(given, where)
+    if isinstance(given, list) and all(isinstance(item, str) for item in given):
+        return [name for item in given for name in _models_of(item, where)]
+    return given
+
+
+def _models_of(text, where):
+    from tal_lib.models import families, names
+
+    groups = {"all": names()} | families()
+    match = WITHOUT.fullmatch(text.strip())
+    base, left_out = (
+        (match[1], [name.strip() for name in match[2].split(",") if name.strip()]) if match else (text, [])
+    )
+    for name in (base, *left_out):
+        if name not in groups and name not in names():
+            raise unknown_name(name, [*groups, *names()], where=where, name="model or family")
+    without = {name for item in left_out for name in groups.get(item, [item])}
+    return [name for name in groups.get(base, [base]) if name not in without]
