@@ -128,7 +128,7 @@ def main():
         f"all: overhead {total.one_job_s / total.bare_s - 1:.1%}, two jobs {total.one_job_s / total.two_jobs_s:.2f} times one"
     )
     if arguments.out:
-        table.to_csv(arguments.out, index=False)
+        write_text(arguments.out, table.to_csv(index=False))
 
 
 if __name__ == "__main__":

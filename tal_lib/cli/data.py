@@ -1,6 +1,7 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets."""
 
 from tal_lib.cli import video
+from tal_lib.cli.options import add_overwrite
 from tal_lib.errors import TalError
 
 
@@ -13,6 +14,7 @@ def add_commands(commands) -> None:
     one = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
     one.add_argument("name")
     one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    add_overwrite(one)
     one.set_defaults(run=_data_fetch)
     check = actions.add_parser("check", help="what is missing or broken, recording by recording")
     check.add_argument("name")
@@ -22,6 +24,7 @@ def add_commands(commands) -> None:
     subset.add_argument("--fraction", type=float, required=True, help="share of the training recordings, 0–1")
     subset.add_argument("--seed", type=int, default=0)
     subset.add_argument("--out", default=".", help="folder (default: here)")
+    add_overwrite(subset)
     subset.set_defaults(run=_data_subset)
     for one in actions.choices.values():
         one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")

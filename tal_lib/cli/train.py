@@ -1,6 +1,6 @@
 """`tal train`."""
 
-from tal_lib.cli.options import pairs, print_scores
+from tal_lib.cli.options import add_overwrite, pairs, print_scores
 from tal_lib.errors import TalError
 
 
@@ -41,6 +41,7 @@ def add_commands(commands) -> None:
     )
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
+    add_overwrite(train)
     train.set_defaults(run=_train)
 
 
@@ -61,6 +62,8 @@ def _train(arguments):
         recipe_for,
         seed_everything,
     )
+    from tal_lib.training.loop import WRITTEN
+    from tal_lib.writing import claim
 
     if arguments.fusion == "late" and (arguments.stream or arguments.teacher):
         raise TalError(
@@ -73,6 +76,16 @@ def _train(arguments):
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
     recordings = limited_subset(data, arguments.fraction, arguments.seed)
+    folders = [*data.feature_spec.streams] if arguments.fusion == "late" else ["."]
+    claim(
+        arguments.out,
+        [
+            "detections.json",
+            "proposals.json",
+            *(Path(folder) / name for folder in folders for name in WRITTEN),
+        ],
+        sources=[arguments.teacher] if arguments.teacher else [],
+    )
     written = []
 
     def train(stream, out):

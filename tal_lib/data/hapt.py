@@ -175,12 +175,15 @@ def fetch(root: Path, source: str | None = None) -> Path:
     import urllib.error
     import urllib.request
 
+    from tal_lib.disk import FULL_CODES, writable_folder
     from tal_lib.files import atomic_path
+    from tal_lib.writing import same_file
 
     target = archive_path(root)
-    if source is None and target.is_file():
+    if target.is_file() and (source is None or same_file(source, target)):
         check_archive(target)
         return target
+    writable_folder(target.parent)
     with atomic_path(target) as temporary:
         if source is not None:
             if not Path(source).is_file():
@@ -193,6 +196,8 @@ def fetch(root: Path, source: str | None = None) -> Path:
                 with urllib.request.urlopen(URL, timeout=60) as reply, open(temporary, "wb") as out:
                     shutil.copyfileobj(reply, out)
             except (urllib.error.URLError, OSError) as error:
+                if error.errno in FULL_CODES:
+                    raise
                 raise TalError(
                     f"download failed ({error})",
                     where=URL,

@@ -156,7 +156,7 @@ def _benchmark(name, tious, content, spec, folder, where):
         sorted(
             (str(file.relative_to(folder)), file.stat().st_size)
             for file in folder.rglob("*")
-            if file.is_file()
+            if file.is_file() and not file.name.startswith(".")
         )
         if folder.is_dir()
         else []

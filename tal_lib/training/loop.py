@@ -25,6 +25,9 @@ from tal_lib.models.parts.detector import in_float32
 from tal_lib.provenance import default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
+from tal_lib.writing import claim, remove_ours
+
+WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; the last one is there until it ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +175,8 @@ def fit(
             where=benchmark.name,
             remedy="Raise the fraction, or check the annotations.",
         )
+    if out_dir:
+        claim(out_dir, WRITTEN)
     seed_everything(seed)
     device = device or default_device()
     model.name_classes(benchmark.classes)
@@ -267,7 +272,7 @@ def fit(
             Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
-        state_path.unlink(missing_ok=True)
+        remove_ours(state_path)
     return TrainResult(
         model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint
     )

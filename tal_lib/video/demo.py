@@ -21,6 +21,7 @@ from tal_lib.video.live import Answer, LiveDetector
 from tal_lib.video.rendered import FPS, draw, render, scene
 from tal_lib.video.server import make_server
 from tal_lib.video.stream import Stream
+from tal_lib.writing import listed, overwriting
 
 SAMPLING = Sampling(fps=FPS, window=16, stride=4)
 UNSEEN_SECONDS = 60.0
@@ -39,7 +40,7 @@ def prepare(
     render(folder, train, test, seconds, progress=progress)
     extract(folder / "videos", folder / "features", "hog-hof", SAMPLING, workers=workers, progress=progress)
     checkpoint = folder / "model" / "model.pt"
-    if not checkpoint.is_file():
+    if not listed(checkpoint):
         data = load_benchmark(str(folder))
         seed_everything(0)
         model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes))
@@ -57,7 +58,7 @@ def unseen(folder: Path, seconds: float = UNSEEN_SECONDS):
     """A video of a seed that is in no training set, and its scene."""
     rng = np.random.default_rng([12345, 1, 0])
     one, path = scene(rng, seconds), folder / "unseen.mp4"
-    if not path.is_file():
+    if not listed(path):
         write_video(path, draw(one, rng), FPS)
     return path, one
 
@@ -90,10 +91,16 @@ def main(arguments=None) -> int:
         type=int,
         help="end after the video was played so often (default: go on until Ctrl-C)",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same names that this program did not write",
+    )
     given = parser.parse_args(arguments)
     try:
-        trained = load_model(prepare(given.folder))
-        video, one = unseen(given.folder)
+        with overwriting(given.overwrite):
+            trained = load_model(prepare(given.folder))
+            video, one = unseen(given.folder)
         score, told = Score(one.actions), threading.Event()
         detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
 
