@@ -9,6 +9,7 @@ Of other models the outputs are the network's own.
 """
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -309,12 +310,16 @@ def _write_onnx(deployed, example, path):
 
 
 def _write_pt2(deployed, example, path):
-    torch.export.save(_program(deployed, example), path)
+    buffer = io.BytesIO()  # torch ends the process where a full disk cuts the file that it writes
+    torch.export.save(_program(deployed, example), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _write_torchscript(deployed, example, path):
+    buffer = io.BytesIO()
     with torch.no_grad(), for_any_length():
-        torch.jit.trace(deployed, example, check_trace=False).save(path)
+        torch.jit.save(torch.jit.trace(deployed, example, check_trace=False), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 _WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "torchscript": _write_torchscript}

@@ -1,6 +1,7 @@
 """Where things lie, and how a file is written so that it is either whole or absent."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -58,6 +59,20 @@ def write_text(path: str | Path, text: str, *, state: bool = False) -> Path:
     """Write `text` to `path`, whole or not at all. Bytes of file names that are not text become escapes."""
     with atomic_path(path, state=state) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return Path(path)
+
+
+def write_torch(path: str | Path, content) -> Path:
+    """Write what `torch.save` takes, whole or not at all.
+
+    It goes by way of memory: torch ends the process where a full disk cuts the file that it writes.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
     return Path(path)
 
 

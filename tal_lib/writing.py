@@ -116,12 +116,13 @@ def is_ours(path: str | Path) -> bool:
 def listed(path: str | Path) -> bool:
     """Whether this program wrote a file of this name and size: quick, and enough for a file that is kept."""
     path = Path(path)
-    return path.is_file() and path.stat().st_size in listed_in(path.parent).get(path.name, {}).values()
+    with disk_errors(path):
+        return path.is_file() and path.stat().st_size in listed_in(path.parent).get(path.name, {}).values()
 
 
-def remove_ours(path: str | Path) -> None:
-    """Remove a file if this program wrote it as it is."""
-    if is_ours(path):
+def remove_replaceable(path: str | Path) -> None:
+    """Remove a file that may be replaced: the program's own, or with `overwriting` any."""
+    if os.path.lexists(path) and (may_overwrite() or is_ours(path)):
         Path(path).unlink()
 
 
@@ -165,7 +166,8 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
     with disk_errors(folder), tempfile.TemporaryDirectory(prefix=".tal-", dir=folder) as name:
         with disk_errors(folder):  # while what was written still takes its place
             yield Path(name)
-            names = sorted(str(path.relative_to(name)) for path in Path(name).rglob("*") if path.is_file())
+            files = [path for path in Path(name).rglob("*") if path.is_file() and path.name != LIST]
+            names = sorted(str(path.relative_to(name)) for path in files)
             (Path(name) / list_name).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
         before = _listed_names(known) if is_ours(known) else []
         for part in names:
@@ -174,7 +176,7 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
         for part in [*names, list_name]:
             put_in_place(Path(name) / part, folder / part)
         for part in set(before) - set(names):
-            remove_ours(folder / part)
+            remove_replaceable(folder / part)
 
 
 def _listed_names(path):
@@ -236,9 +238,13 @@ def _committed(path):
     path = path.resolve()
     if not path.is_relative_to(REPOSITORY):
         return False
-    command = ["git", "-C", str(REPOSITORY), "status", "--porcelain", "--ignored", "--", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True)
+        return all(
+            subprocess.run(
+                ["git", "-C", str(REPOSITORY), *command, "--", str(path)], capture_output=True
+            ).returncode
+            == 0
+            for command in (["ls-files", "--error-unmatch"], ["diff", "--quiet", "HEAD"])
+        )
     except OSError:
         return False
-    return done.returncode == 0 and not done.stdout.strip()

@@ -17,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if argv is None:  # the process is ours
         keep_freed()
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
         with overwriting(getattr(arguments, "overwrite", False)):

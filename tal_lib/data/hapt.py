@@ -175,12 +175,14 @@ def fetch(root: Path, source: str | None = None) -> Path:
     import urllib.error
     import urllib.request
 
-    from tal_lib.disk import FULL_CODES, writable_folder
+    from tal_lib.disk import FULL_CODES, disk_errors, writable_folder
     from tal_lib.files import atomic_path
     from tal_lib.writing import same_file
 
     target = archive_path(root)
-    if target.is_file() and (source is None or same_file(source, target)):
+    with disk_errors(target):
+        there = target.is_file()
+    if there and (source is None or same_file(source, target)):
         check_archive(target)
         return target
     writable_folder(target.parent)

@@ -17,7 +17,7 @@ from tal_lib.files import atomic_path, write_json
 from tal_lib.reading import read_json
 from tal_lib.video.backbones import WINDOW, Backbone, backbone
 from tal_lib.video.frames import Reader, videos_in
-from tal_lib.writing import claim, may_overwrite, overwriting
+from tal_lib.writing import claim, listed, may_overwrite, overwriting
 
 BATCH = 32  # frames described at once
 
@@ -120,9 +120,10 @@ def extract(
         "fps": sampling.fps,
         "backbone": name,
     }
-    todo = [path for path in paths if again or not (out / f"{path.stem}.npy").is_file()]
-    claim(out, [f"{path.stem}.npy" for path in todo], sources=paths)
-    _same_kind(out, spec)
+    todo = [path for path in paths if again or not _kept(out / f"{path.stem}.npy")]
+    names = [f"{path.stem}.npy" for path in todo]
+    claim(out, names, sources=paths)
+    _same_kind(out, spec, names)
     rows = {
         path: {"video": path.stem, "steps": None, "seconds": None, "problem": "", "new": False}
         for path in paths
@@ -132,14 +133,20 @@ def extract(
     return pd.DataFrame(rows.values())
 
 
-def _same_kind(out, spec):
+def _kept(path):
+    """Whether features that are there stay: with `overwriting` only those that this program wrote."""
+    return listed(path) if may_overwrite() else path.is_file()
+
+
+def _same_kind(out, spec, new):
     """Features of one kind lie in a folder, and its spec says which; write it where there is none."""
     known = out / "spec.json"
     if os.path.lexists(known):
         if read_json(known, what="feature spec") != spec:
             raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
         return
-    unknown = next((path for path in sorted(out.iterdir()) if _holds_features(path)), None)
+    others = (path for path in sorted(out.iterdir()) if path.name not in new)
+    unknown = next(filter(_holds_features, others), None)
     if unknown:
         raise TalError(
             f"holds features ({unknown.name}) but no spec.json that says of which kind",

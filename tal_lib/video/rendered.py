@@ -114,7 +114,7 @@ def render(
     folder, database = Path(folder), {}
     drawn = {"seed": seed, "seconds": seconds}
     known = folder / RENDERED
-    if known.is_file() and read_json(known) != drawn:
+    if listed(known) and read_json(known) != drawn:
         raise TalError("holds videos of another seed or length", where=known, remedy="Choose another folder.")
     names = [f"train_{number:03d}" for number in range(train)] + [
         f"test_{number:03d}" for number in range(test)
