@@ -48,20 +48,11 @@ def add_commands(commands) -> None:
 def _train(arguments):
     from pathlib import Path
 
-    from tal_lib import evaluation, models
+    from tal_lib import evaluation
     from tal_lib.data import limited_subset, load_benchmark
-    from tal_lib.models.parts.fusion import LateFusion, checked_weights
-    from tal_lib.training import (
-        Distillation,
-        Distilled,
-        Recipe,
-        detect_all,
-        fit,
-        load_model,
-        propose_all,
-        recipe_for,
-        seed_everything,
-    )
+    from tal_lib.models.parts.fusion import checked_weights
+    from tal_lib.study import late_fusion, train_and_score
+    from tal_lib.training import Recipe
     from tal_lib.training.loop import WRITTEN
     from tal_lib.writing import claim
 
@@ -76,63 +67,37 @@ def _train(arguments):
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
     recordings = limited_subset(data, arguments.fraction, arguments.seed)
-    folders = [*data.feature_spec.streams] if arguments.fusion == "late" else ["."]
+    late, streams, out = arguments.fusion == "late", data.feature_spec.streams, Path(arguments.out)
+    weights = checked_weights(pairs(arguments.weights), streams) if late else None
     claim(
-        arguments.out,
-        [
-            "detections.json",
-            "proposals.json",
-            *(Path(folder) / name for folder in folders for name in WRITTEN),
-        ],
+        out,
+        ["detections.json", "proposals.json"]
+        + [str(Path(folder) / name) for folder in (streams if late else ["."]) for name in WRITTEN],
         sources=[arguments.teacher] if arguments.teacher else [],
     )
-    written = []
 
-    def train(stream, out):
-        columns = data.feature_spec.columns(stream)
-        seed_everything(arguments.seed)
-        model = models.build(
-            arguments.model,
-            input_dim=columns.stop - columns.start,
-            num_classes=len(data.classes),
-            preset=arguments.preset,
-            **{name: value for name, value in values.items() if name not in recipe},
-        )
-        if arguments.teacher:
-            model = Distilled(model, load_model(arguments.teacher).model, Distillation())
-        result = fit(
-            model,
+    def train(stream, folder):
+        return train_and_score(
             data,
-            recordings,
-            recipe_for(arguments.model, arguments.preset, **recipe),
-            arguments.seed,
-            out,
+            arguments.model,
+            preset=arguments.preset,
+            options={name: value for name, value in values.items() if name not in recipe},
+            recipe=recipe,
+            recordings=recordings,
+            seed=arguments.seed,
             stream=stream,
+            teacher=arguments.teacher,
+            out_dir=folder,
             device=arguments.device,
             progress=True,
         )
-        written.append(result.checkpoint)
-        return result.model
 
-    if arguments.fusion == "late":
-        streams = data.feature_spec.streams
-        weights = checked_weights(pairs(arguments.weights), streams)  # before hours of training
-        model = LateFusion(
-            {stream: train(stream, Path(arguments.out) / stream) for stream in streams},
-            {stream: data.feature_spec.columns(stream) for stream in streams},
-            weights,
-        )
+    if late:
+        run = late_fusion({stream: train(stream, out / stream) for stream in streams}, weights)
     else:
-        model = train(arguments.stream, arguments.out)
-    detections = detect_all(
-        model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device
-    )
-    proposals = propose_all(
-        model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device
-    )
-    evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
-    evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
-    scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
-    print_scores(scores)
-    for path in written:
+        run = train(arguments.stream, out)
+    evaluation.write_detections(out / "detections.json", run.detections)
+    evaluation.write_detections(out / "proposals.json", run.proposals.assign(label="proposal"))
+    print_scores(run.scores)
+    for path in run.checkpoints:
         print(f"model  {path}")

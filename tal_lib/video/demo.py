@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_lib import models
 from tal_lib.data import load_benchmark
 from tal_lib.errors import TalError
-from tal_lib.evaluation import mean_average_precision
-from tal_lib.training import detect_all, fit, load_model, recipe_for, seed_everything
+from tal_lib.study import train_and_score
+from tal_lib.training import load_model
 from tal_lib.video.extract import Sampling, extract
 from tal_lib.video.frames import write_video
 from tal_lib.video.live import Answer, LiveDetector
@@ -42,14 +41,17 @@ def prepare(
     checkpoint = folder / "model" / "model.pt"
     if not listed(checkpoint):
         data = load_benchmark(str(folder))
-        seed_everything(0)
-        model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes))
-        plan = recipe_for("local_global", epochs=30, feature_noise=0.05, max_steps=96)
-        fit(model, data, data.recordings("train"), plan, 0, checkpoint.parent, progress=progress)
-        found = detect_all(model, data, data.recordings("test"))
+        run = train_and_score(
+            data,
+            "local_global",
+            recipe={"epochs": 30, "feature_noise": 0.05, "max_steps": 96},
+            recordings=data.recordings("train"),
+            out_dir=checkpoint.parent,
+            progress=progress,
+        )
         print(
-            f"trained on {len(data.recordings('train'))} videos; avg mAP on {len(data.recordings('test'))} others "
-            f"{100 * mean_average_precision(data.annotations('test'), found, data.tious).mean():.1f} %"
+            f"trained on {len(run.recordings)} videos; avg mAP on {len(data.recordings('test'))} others "
+            f"{100 * run.scores.mean():.1f} %"
         )
     return checkpoint
 
