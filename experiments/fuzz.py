@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, write_text
 
 
 def _annotations():
@@ -278,7 +278,7 @@ def main():
     print(table.to_string(index=False))
     print(f"{table.inputs.sum():,} inputs, {table.found.sum()} found")
     if arguments.out:
-        table.to_csv(arguments.out, index=False)
+        write_text(arguments.out, table.to_csv(index=False))
     return int(table.found.sum() > 0)
 
 

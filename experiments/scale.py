@@ -135,9 +135,8 @@ def main():
     print(pd.DataFrame(stages).to_string(index=False))
     print(f"ledger {ledger_mb:,.0f} MB ({1e3 * ledger_mb / count:.1f} kB a cell), tables {tables_mb:,.0f} MB")
     if arguments.out:
-        pd.DataFrame(stages).assign(ledger_mb=round(ledger_mb), tables_mb=round(tables_mb)).to_csv(
-            arguments.out, index=False
-        )
+        table = pd.DataFrame(stages).assign(ledger_mb=round(ledger_mb), tables_mb=round(tables_mb))
+        write_text(arguments.out, table.to_csv(index=False))
 
 
 if __name__ == "__main__":

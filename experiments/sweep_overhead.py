@@ -25,25 +25,18 @@ from tal_lib.process.environment import child_environment
 def bare(benchmark: str, models: list[str], fraction: float, seeds: list[int]) -> float:
     """Seconds of the bare calls."""
     from tal_lib import evaluation
-    from tal_lib import models as zoo
-    from tal_lib.data import limited_subset, load_benchmark
-    from tal_lib.training import detect_all, fit, propose_all, recipe_for, seed_everything
+    from tal_lib.data import load_benchmark
+    from tal_lib.study import train_and_score
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
             for seed in seeds:
                 data = load_benchmark(benchmark)
-                recordings = limited_subset(data, fraction, seed)
-                seed_everything(seed)
-                detector = zoo.build(model, input_dim=data.feature_spec.dim, num_classes=len(data.classes))
-                fit(detector, data, recordings, recipe_for(model), seed, folder)
-                detections = detect_all(detector, data, data.recordings("test"))
-                truth = data.annotations("test")
-                evaluation.average_precision(truth, detections, data.tious)
-                evaluation.mean_average_precision(truth, detections, data.tious)
-                evaluation.average_recall(truth, propose_all(detector, data, data.recordings("test")))
-                evaluation.write_detections(Path(folder) / "detections.json", detections)
+                run = train_and_score(data, model, fraction=fraction, seed=seed, out_dir=folder)
+                _ = run.by_class, run.scores
+                evaluation.average_recall(run.truth, run.proposals)
+                evaluation.write_detections(Path(folder) / "detections.json", run.detections)
     return time.perf_counter() - started
 
 
@@ -128,7 +121,7 @@ def main():
         f"all: overhead {total.one_job_s / total.bare_s - 1:.1%}, two jobs {total.one_job_s / total.two_jobs_s:.2f} times one"
     )
     if arguments.out:
-        table.to_csv(arguments.out, index=False)
+        write_text(arguments.out, table.to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Of other models the outputs are the network's own.
 """
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,13 +23,15 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from tal_lib import __version__
 from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.disk import disk_error
 from tal_lib.errors import TalError
-from tal_lib.files import write_json
+from tal_lib.files import atomic_path, write_json
 from tal_lib.models import Detector, build_from
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import for_any_length
 from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
+from tal_lib.writing import claim
 
 FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model.ts"}
 ABOUT = "model.json"
@@ -69,25 +72,10 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             f"{name} cannot be exported: {NOT_TRACED[name]}",
             remedy="Use `tal train` and `tal_lib` to run it.",
         )
-    folder, deployed = Path(folder), Deployed(trained.model.cpu().eval())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FORMATS[form]
-    try:
-        _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
-    except Exception as error:
-        raise TalError(
-            f"{name} cannot be written as {form} ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]})",
-            remedy="Try another format.",
-        ) from error
-    sizes = ((1, 97), (2, 640), (3, 1203))
-    worst = parity(deployed, load_graph(path), sizes)
-    if worst > 1e-4 and worst > 2 * rounding(deployed, sizes):
-        path.unlink()
-        raise TalError(
-            f"the exported graph of {name} differs from the model by {worst:.2g}",
-            where=path.name,
-            remedy="Try another format.",
-        )
+    path = claim(folder, [FORMATS[form], ABOUT]) / FORMATS[form]
+    deployed = Deployed(trained.model.cpu().eval())
+    with atomic_path(path) as temporary:
+        worst = _write_checked(deployed, form, temporary)
     names = (
         ["segments", "scores"]
         if deployed.decodes
@@ -95,7 +83,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     )
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
     write_json(
-        folder / ABOUT,
+        path.parent / ABOUT,
         {
             "format": form,
             "file": path.name,
@@ -112,7 +100,31 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             "torch": torch.__version__,
         },
     )
-    return folder
+    return path.parent
+
+
+def _write_checked(deployed, form, path):
+    """Write a model's graph, and how far it is from the model at the most."""
+    name = deployed.model.spec["name"]
+    try:
+        _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
+    except Exception as error:
+        if told := disk_error(error, path):
+            raise told from error
+        reason = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
+        raise TalError(
+            f"{name} cannot be written as {form} ({reason})",
+            remedy="Try another format.",
+        ) from error
+    sizes = ((1, 97), (2, 640), (3, 1203))
+    worst = parity(deployed, load_graph(path), sizes)
+    if worst > 1e-4 and worst > 2 * rounding(deployed, sizes):
+        raise TalError(
+            f"the exported graph of {name} differs from the model by {worst:.2g}",
+            where=FORMATS[form],
+            remedy="Try another format.",
+        )
+    return worst
 
 
 class Exported(Detector):
@@ -298,12 +310,16 @@ def _write_onnx(deployed, example, path):
 
 
 def _write_pt2(deployed, example, path):
-    torch.export.save(_program(deployed, example), path)
+    buffer = io.BytesIO()  # torch ends the process where a full disk cuts the file that it writes
+    torch.export.save(_program(deployed, example), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _write_torchscript(deployed, example, path):
+    buffer = io.BytesIO()
     with torch.no_grad(), for_any_length():
-        torch.jit.trace(deployed, example, check_trace=False).save(path)
+        torch.jit.save(torch.jit.trace(deployed, example, check_trace=False), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 _WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "torchscript": _write_torchscript}

@@ -1,6 +1,7 @@
 """Where things lie, and how a file is written so that it is either whole or absent."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -8,9 +9,11 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from tal_lib.disk import disk_errors
 from tal_lib.errors import TalError, short
+from tal_lib.writing import REPOSITORY, put_in_place
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST_SUFFIX = 16  # characters, of a temporary file: writers tell the form by it
 
 
 def data_root() -> Path:
@@ -28,27 +31,55 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def atomic_path(path: str | Path):
-    """Yield a temporary path in the same folder; rename it to `path` only if the block succeeds."""
+def atomic_path(path: str | Path, *, state: bool = False):
+    """Yield a temporary path in the same folder; rename it to `path` only if the block succeeds.
+
+    Args:
+        state: the file is the program's own state, which it reads before it writes it anew (a ledger, a cache).
+            Any other file follows the rule of `tal_lib.writing`: what this program did not write is not replaced.
+
+    Raises:
+        TalError: somebody else's file is there, the disk is full, or the path cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+        handle, name = tempfile.mkstemp(prefix=".tal-", suffix=suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            with disk_errors(path):  # while the temporary file still takes its place
+                yield temporary
+                with open(temporary, "rb") as written:
+                    os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            if state:
+                os.replace(temporary, path)
+            else:
+                put_in_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` to `path`, whole or not at all."""
+def write_text(path: str | Path, text: str, *, state: bool = False) -> Path:
+    """Write `text` to `path`, whole or not at all. Bytes of file names that are not text become escapes."""
+    with atomic_path(path, state=state) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return Path(path)
+
+
+def write_torch(path: str | Path, content) -> Path:
+    """Write what `torch.save` takes, whole or not at all.
+
+    It goes by way of memory: torch ends the process where a full disk cuts the file that it writes.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(buffer.getbuffer())
     return Path(path)
 
 

@@ -1,4 +1,5 @@
 import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -51,3 +52,19 @@ def tiny():
         )
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options):
+        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode:
+            pytest.skip("file systems cannot be mounted here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)

@@ -5,8 +5,10 @@ import sys
 from tal_lib import __version__
 from tal_lib.cli import cost, data, evaluate, export, models, report, sweep, train, video
 from tal_lib.cli.options import Command, use_plugins
+from tal_lib.disk import FULL_CODES, full_disk
 from tal_lib.errors import TalError
 from tal_lib.process.memory import keep_freed
+from tal_lib.writing import overwriting
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,15 +17,29 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if argv is None:  # the process is ours
         keep_freed()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
         use_plugins(arguments)
-        return arguments.run(arguments) or 0
+        with overwriting(getattr(arguments, "overwrite", False)):
+            return arguments.run(arguments) or 0
     except TalError as error:
-        print(f"tal: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except OSError as error:
+        if error.errno in FULL_CODES:
+            return _refused(full_disk(error.filename or "."))
+        if error.filename is None:
+            raise
+        return _refused(TalError(error.strerror or type(error).__name__, where=error.filename))
     except KeyboardInterrupt:
         print("tal: interrupted; finished work is kept, the same command goes on from there", file=sys.stderr)
         return 130
+
+
+def _refused(error):
+    print("tal:", " ".join(str(error).splitlines()), file=sys.stderr)
+    return 2
 
 
 def _parser():

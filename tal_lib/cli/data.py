@@ -1,7 +1,7 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets."""
 
 from tal_lib.cli import video
-from tal_lib.cli.options import typed
+from tal_lib.cli.options import add_overwrite, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
 
@@ -15,6 +15,7 @@ def add_commands(commands) -> None:
     one = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
     one.add_argument("name")
     one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    add_overwrite(one)
     one.set_defaults(run=_data_fetch)
     check = actions.add_parser("check", help="what is missing or broken, recording by recording")
     check.add_argument("name", help="of a benchmark, or a folder")
@@ -27,6 +28,7 @@ def add_commands(commands) -> None:
     )
     subset.add_argument("--seed", type=typed(Seed), default=0)
     subset.add_argument("--out", default=".", help="folder (default: here)")
+    add_overwrite(subset)
     subset.set_defaults(run=_data_subset)
     for one in actions.choices.values():
         one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")

@@ -1,5 +1,6 @@
 """`tal export`."""
 
+from tal_lib.cli.options import add_overwrite
 from tal_lib.errors import TalError
 
 
@@ -12,14 +13,16 @@ def add_commands(commands) -> None:
     out.add_argument("--checkpoint", required=True, metavar="model.pt", help="written by `tal train`")
     out.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript"))
     out.add_argument("--out", required=True, help="folder")
+    add_overwrite(out)
     out.set_defaults(run=_export)
 
 
 def _export(arguments):
     import json
 
-    from tal_lib.export import ABOUT, export
+    from tal_lib.export import ABOUT, FORMATS, export
     from tal_lib.training import load_model
+    from tal_lib.writing import claim
 
     trained = load_model(arguments.checkpoint)
     if trained.model.spec["name"] != arguments.model:
@@ -28,6 +31,7 @@ def _export(arguments):
             where=arguments.checkpoint,
             remedy="Name the model that was trained.",
         )
+    claim(arguments.out, [FORMATS[arguments.format], ABOUT], sources=[arguments.checkpoint])
     folder = export(trained, arguments.out, arguments.format)
     about = json.loads((folder / ABOUT).read_text())
     print(

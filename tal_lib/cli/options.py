@@ -56,6 +56,15 @@ def add_folders(parser) -> None:
     parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
 
 
+def add_overwrite(parser) -> None:
+    """What allows a command to replace files that this program did not write."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same names that this program did not write, or that were changed since",
+    )
+
+
 def pairs(items):
     """KEY=VALUE texts → dict; values as YAML reads them."""
     from tal_lib.reading import parse_yaml

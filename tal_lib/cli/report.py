@@ -1,6 +1,6 @@
 """`tal report` and `tal site`."""
 
-from tal_lib.cli.options import add_folders
+from tal_lib.cli.options import add_folders, add_overwrite
 
 
 def add_commands(commands) -> None:
@@ -12,11 +12,13 @@ def add_commands(commands) -> None:
         "--figures", default=None, help="folder of the figures (default: figures, or RESULTS/figures)"
     )
     report.add_argument("--no-notebooks", action="store_true", help="tables and figures only")
+    add_overwrite(report)
     report.set_defaults(run=_report)
     site = commands.add_parser(
         "site", help="build a static site, which works offline, from the rendered notebooks"
     )
     site.add_argument("--out", default="build/site", help="folder of the site (default: build/site)")
+    add_overwrite(site)
     site.set_defaults(run=_site)
     add_folders(report)
 

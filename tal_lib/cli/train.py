@@ -1,6 +1,6 @@
 """`tal train`."""
 
-from tal_lib.cli.options import add_options, pairs, print_scores, typed
+from tal_lib.cli.options import add_options, add_overwrite, pairs, print_scores, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
 
@@ -48,6 +48,7 @@ def add_commands(commands) -> None:
     )
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
+    add_overwrite(train)
     train.set_defaults(run=_train)
 
 
@@ -55,21 +56,14 @@ def _train(arguments):
     import sys
     from pathlib import Path
 
-    from tal_lib import evaluation, models
-    from tal_lib.data import limited_subset, load_benchmark, ready, write_missing
-    from tal_lib.models.parts.fusion import LateFusion, checked_weights
+    from tal_lib import evaluation
+    from tal_lib.data import MISSING_LIST, limited_subset, load_benchmark, ready, write_missing
+    from tal_lib.models.parts.fusion import checked_weights
     from tal_lib.provenance import checked_device, default_device
-    from tal_lib.training import (
-        Distillation,
-        Distilled,
-        detect_all,
-        fit,
-        load_model,
-        propose_all,
-        recipe_for,
-        seed_everything,
-    )
+    from tal_lib.study import late_fusion, train_and_score
+    from tal_lib.training.loop import WRITTEN
     from tal_lib.training.settings import route
+    from tal_lib.writing import claim
 
     if arguments.fusion == "late" and (arguments.stream or arguments.teacher):
         raise TalError(
@@ -83,53 +77,41 @@ def _train(arguments):
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
     data = load_benchmark(arguments.benchmark, arguments.root)
     checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
-    recordings, tested = checked.train, checked.test
     for remark in checked.report():
         print(remark, file=sys.stderr)
-    written = []
+    late, streams, out = arguments.fusion == "late", data.feature_spec.streams, Path(arguments.out)
+    weights = checked_weights(pairs(arguments.weights), streams) if late else None
+    claim(
+        out,
+        ["detections.json", "proposals.json", MISSING_LIST]
+        + [str(Path(folder) / name) for folder in (streams if late else ["."]) for name in WRITTEN],
+        sources=[arguments.teacher] if arguments.teacher else [],
+    )
 
-    def train(stream, out):
-        columns = data.feature_spec.columns(stream)
-        seed_everything(arguments.seed)
-        model = models.build(
-            arguments.model,
-            input_dim=columns.stop - columns.start,
-            num_classes=len(data.classes),
-            preset=arguments.preset,
-            **settings.options,
-        )
-        if arguments.teacher:
-            model = Distilled(model, load_model(arguments.teacher).model, Distillation())
-        result = fit(
-            model,
+    def train(stream, folder):
+        return train_and_score(
             data,
-            recordings,
-            recipe_for(arguments.model, arguments.preset, **settings.recipe),
-            arguments.seed,
-            out,
+            arguments.model,
+            preset=arguments.preset,
+            options=settings.options,
+            recipe=settings.recipe,
+            recordings=checked.train,
+            tested=checked.test,
+            seed=arguments.seed,
             stream=stream,
+            teacher=arguments.teacher,
+            out_dir=folder,
             device=device,
             progress=True,
         )
-        written.append(result.checkpoint)
-        return result.model
 
-    if arguments.fusion == "late":
-        streams = data.feature_spec.streams
-        weights = checked_weights(pairs(arguments.weights), streams)  # before hours of training
-        model = LateFusion(
-            {stream: train(stream, Path(arguments.out) / stream) for stream in streams},
-            {stream: data.feature_spec.columns(stream) for stream in streams},
-            weights,
-        )
+    if late:
+        run = late_fusion({stream: train(stream, out / stream) for stream in streams}, weights)
     else:
-        model = train(arguments.stream, arguments.out)
-    detections = detect_all(model, data, tested, stream=arguments.stream, device=device)
-    proposals = propose_all(model, data, tested, stream=arguments.stream, device=device)
-    evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
-    evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
-    write_missing(arguments.out, checked)
-    scores = evaluation.mean_average_precision(data.annotations_of(tested), detections, data.tious)
-    print_scores(scores)
-    for path in written:
+        run = train(arguments.stream, out)
+    evaluation.write_detections(out / "detections.json", run.detections)
+    evaluation.write_detections(out / "proposals.json", run.proposals.assign(label="proposal"))
+    write_missing(out, checked)
+    print_scores(run.scores)
+    for path in run.checkpoints:
         print(f"model  {path}")

@@ -1,6 +1,6 @@
 """The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
 
-from tal_lib.cli.options import typed
+from tal_lib.cli.options import add_overwrite, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, NotNegative, Port, Positive, Probability, Seed, Threads, Whole
 
@@ -23,6 +23,7 @@ def add_data_actions(data_actions) -> None:
         metavar=".SUFFIX",
         help="of the files (default: videos; .npy for features)",
     )
+    add_overwrite(prepare)
     prepare.set_defaults(run=_prepare)
     render = data_actions.add_parser(
         "render", help="draw and encode videos of simple actions, with annotations"
@@ -32,6 +33,7 @@ def add_data_actions(data_actions) -> None:
     render.add_argument("--test", type=typed(Whole), default=8)
     render.add_argument("--seconds", type=typed(Positive), default=40.0, help="of each video")
     render.add_argument("--seed", type=typed(Seed), default=0)
+    add_overwrite(render)
     render.set_defaults(run=_render)
 
 
@@ -55,6 +57,7 @@ def add_commands(commands) -> None:
     extract.add_argument("--workers", type=typed(Threads), default=1, help="videos at once")
     extract.add_argument("--again", action="store_true", help="make features again that are there")
     extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
+    add_overwrite(extract)
     extract.set_defaults(run=_extract)
 
     detect = commands.add_parser(
@@ -63,6 +66,7 @@ def add_commands(commands) -> None:
     detect.add_argument("video", metavar="VIDEO")
     detect.add_argument("--draw", action="store_true", help="write the video with its detections too")
     detect.add_argument("--out", default="detections", help="folder (default: detections)")
+    add_overwrite(detect)
     detect.set_defaults(run=_detect)
 
     serve = commands.add_parser(
@@ -155,8 +159,9 @@ def _ready(arguments):
 
 
 def _detect(arguments):
-    from tal_lib.video.detect import detect, write_all
+    from tal_lib.video.detect import claim_outputs, detect, write_all
 
+    claim_outputs(arguments.video, arguments.out, draw=arguments.draw, model=arguments.model)
     chosen, extractor = _ready(arguments)
     table, reader = detect(arguments.video, chosen, extractor, arguments.window)
     strong = table[table.score >= arguments.threshold].sort_values("start")

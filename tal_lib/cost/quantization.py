@@ -23,7 +23,7 @@ from tal_lib.cost.macs import count_macs
 from tal_lib.data import Benchmark, make_item
 from tal_lib.errors import TalError
 from tal_lib.export import Exported
-from tal_lib.files import write_text
+from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.process.memory import keep_freed
@@ -250,9 +250,11 @@ def write_graphs(
         ):
             path = folder / GRAPHS[variant]
             try:
-                write(path)
+                with atomic_path(path) as temporary:
+                    write(temporary)
+            except TalError:
+                raise
             except Exception as error:  # of ONNX Runtime's quantizer, on graphs that it does not understand
-                path.unlink(missing_ok=True)
                 write_text(
                     path.with_suffix(".problem"),
                     f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}\n",

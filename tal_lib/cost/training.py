@@ -11,10 +11,11 @@ from tal_lib.cost.isolated import isolated
 from tal_lib.cost.meters import Energy, latency_samples, peak_memory
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
-from tal_lib.models import build, config
+from tal_lib.models import config
 from tal_lib.process.memory import keep_freed
 from tal_lib.provenance import checked_device, device_name, usable_cores
-from tal_lib.training import recipe_for, seed_everything
+from tal_lib.study import build_model
+from tal_lib.training import recipe_for
 from tal_lib.training.loop import make_optimizer, training_step
 from tal_lib.validation import NotNegative, Threads, validate
 
@@ -87,12 +88,7 @@ def profile_training(
 def _measure(name, benchmark, preset, device, threads, min_seconds, options, recipe):
     torch.set_num_threads(threads)
     data, plan = load_benchmark(benchmark), recipe_for(name, preset, **recipe)
-    seed_everything(0)
-    model = (
-        build(name, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset, **options)
-        .to(device)
-        .train()
-    )
+    model = build_model(data, name, preset=preset, options=options).to(device).train()
     model.name_classes(data.classes)
     optimizer = make_optimizer(model, plan)
     items = [make_item(data, recording) for recording in data.recordings("train")]

@@ -4,7 +4,7 @@ from tal_lib.data import synthetic
 from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
-from tal_lib.data.checks import Ready, check_benchmark, ready, write_missing
+from tal_lib.data.checks import MISSING_LIST, Ready, check_benchmark, ready, write_missing
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
 from tal_lib.data.registry import (
     Shape,
@@ -24,6 +24,7 @@ from tal_lib.data.subsets import (
 )
 
 __all__ = [
+    "MISSING_LIST",
     "Batch",
     "Benchmark",
     "FeatureSpec",

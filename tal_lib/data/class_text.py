@@ -73,7 +73,7 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
         if vectors is None:
             texts = [prompt.format(" ".join(words_of(name))) for prompt in prompts for name in names]
             vectors = _unit(_encode(encoder, texts)).reshape(len(prompts), len(names), -1).mean(0)
-            with atomic_path(path) as temporary:
+            with atomic_path(path, state=True) as temporary:
                 np.save(temporary, vectors)
     vectors = _unit(vectors)
     alike = np.argwhere(np.triu(vectors @ vectors.T > 1 - 1e-6, 1))

@@ -201,10 +201,14 @@ def fetch(root: Path, source: str | Path | None = None) -> Path:
     import urllib.error
     import urllib.request
 
+    from tal_lib.disk import FULL_CODES, disk_errors, writable_folder
     from tal_lib.files import atomic_path
+    from tal_lib.writing import same_file
 
     target = archive_path(root)
-    if source is None and target.is_file():
+    with disk_errors(target):
+        there = target.is_file()
+    if there and (source is None or same_file(source, target)):
         check_archive(target)
         return target
     if source is not None and not Path(source).is_file():
@@ -214,6 +218,7 @@ def fetch(root: Path, source: str | Path | None = None) -> Path:
             remedy="Give the path of the downloaded archive.",
         )
     name = URL if source is None else source
+    writable_folder(target.parent)
     with atomic_path(target) as temporary:
         if source is not None:
             try:
@@ -227,6 +232,8 @@ def fetch(root: Path, source: str | Path | None = None) -> Path:
                 with urllib.request.urlopen(URL, timeout=60) as reply, open(temporary, "wb") as out:
                     shutil.copyfileobj(reply, out)
             except (urllib.error.URLError, OSError) as error:
+                if error.errno in FULL_CODES:
+                    raise
                 raise TalError(
                     f"download failed ({error})",
                     where=URL,

@@ -10,6 +10,7 @@ from tal_lib.data.benchmark import Benchmark
 from tal_lib.errors import TalError
 from tal_lib.files import data_root
 from tal_lib.reading import read_text
+from tal_lib.writing import claim
 
 PRIOR = "_prior"  # ends the name of a benchmark whose subsets are those of the prior study
 
@@ -74,6 +75,7 @@ def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, 
         }
     )
     path = Path(folder) / f"{benchmark.name}_{100 * fraction:g}p{seed}.json"
+    claim(folder, [path.name])
     return write_annotations(path, table, benchmark.annotations_of(kept))
 
 

@@ -8,11 +8,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, write_text
+from tal_lib.files import REPOSITORY, atomic_path, write_text
 from tal_lib.process.background import in_background
 from tal_lib.reports import costs, diagnosis, figures, pages, results_page, tables, theme
 from tal_lib.reports import efficiency as study
 from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
+from tal_lib.writing import claim
 
 # rendered for readers, of the cells that ran: the one with the most data and the study's own model
 SHOWN = (
@@ -52,6 +53,8 @@ def report(
     Run folders that are not in the ledger yet are taken into it first.
     """
     results, figures_dir, runs = Path(results), Path(figures_dir), Path(runs)
+    for folder in (results, figures_dir):
+        claim(folder)
     for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
         ledger = results / "ledger" / f"{folder.name}.jsonl"
         update_ledger(ledger, finished_runs(folder, ledger))
@@ -233,9 +236,9 @@ def _notebooks(results, runs, records):
             )
     for stem, mine in sorted(pages_of.items()):
         best = max(mine, key=lambda record: _worth_showing(record["parameters"], record["provenance"]["utc"]))
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", target / f"{stem}.ipynb")
-        pages.clean(target / f"{stem}.ipynb")
+        with atomic_path(target / f"{stem}.ipynb") as temporary:
+            shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", temporary)
+            pages.clean(temporary)
     pages.execute(
         REPOSITORY / "notebooks" / "00_findings.ipynb",
         target / "00_findings.ipynb",

@@ -16,6 +16,9 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, write_text
 from tal_lib.reports import pages
+from tal_lib.writing import claim, staged
+
+PAGES = ".tal-site.json"  # the list of a site's files
 
 STYLE = (
     pages.STYLE
@@ -54,14 +57,14 @@ def build(
     notebooks = sorted((results / "notebooks").glob("*.ipynb"))
     if not notebooks:
         raise TalError("no rendered notebooks", where=results / "notebooks", remedy="Run `tal report` first.")
-    if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
-        raise TalError(
-            "the folder holds something else",
-            where=target,
-            remedy="Name an empty folder, or that of an earlier site.",
-        )
-    shutil.rmtree(target, ignore_errors=True)
-    (target / "pictures").mkdir(parents=True)
+    claim(target)
+    with staged(target, PAGES, "an earlier site") as folder:
+        written = _write(folder, notebooks, results, figures, Path(about))
+    return [target / path.relative_to(folder) for path in written]
+
+
+def _write(target, notebooks, results, figures, about):
+    (target / "pictures").mkdir()
     names = {path.name: f"{path.stem}.html" for path in notebooks} | {"RESULTS.md": "results.html"}
     made = [
         _document(about, "results"),

@@ -10,12 +10,10 @@ from nbclient.exceptions import DeadKernelError
 
 from tal_lib.files import write_json
 from tal_lib.provenance import provenance
-from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
+from tal_lib.sweeps.folders import NOTEBOOK, keep_failed, part_of, put_in_place
 from tal_lib.sweeps.kernels import ENGINE, ForkedKernel
 from tal_lib.sweeps.ledger import RESULT
 from tal_lib.sweeps.recording import MEASURED
-
-NOTEBOOK = "notebook.ipynb"
 
 
 def run_cell(

@@ -4,7 +4,27 @@ import os
 import shutil
 from pathlib import Path
 
+from tal_lib.errors import TalError
 from tal_lib.files import write_text
+from tal_lib.sweeps.ledger import RESULT
+from tal_lib.writing import LIST
+
+NOTEBOOK = "notebook.ipynb"  # of a run, executed
+ERROR = "error.txt"  # of a failed run: why
+
+
+def check_runs(runs: Path, ids: set[str]) -> None:
+    """Raise `TalError` if a folder that a run would be put in place of holds what no run has written."""
+    for folder in runs.iterdir():
+        id = folder.name.strip(".").split(".")[0]
+        if id in ids and not (folder.is_dir() and (not any(folder.iterdir()) or _is_run(folder))):
+            raise TalError(
+                "was not written by a sweep", where=folder, remedy="Name other folders with --runs."
+            )
+
+
+def _is_run(folder):
+    return any((folder / name).exists() for name in (RESULT, NOTEBOOK, ERROR, LIST))
 
 
 def part_of(runs: Path, id: str) -> Path:
@@ -33,7 +53,7 @@ def keep_failed(runs: Path, id: str, reason: str) -> str:
     reason = reason.strip() or "no message"
     try:
         part.mkdir(parents=True, exist_ok=True)
-        write_text(part / "error.txt", reason + "\n")
+        write_text(part / ERROR, reason + "\n")
         shutil.rmtree(failed, ignore_errors=True)
         os.replace(part, failed)
     except OSError as error:  # a full disk, most likely: the reason must be told all the same

@@ -64,7 +64,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
 def _locked(path):
     """Only one process at a time changes a ledger; the lock goes with the process, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / f".{path.name}.lock", "w") as lock:
+    with open(path.parent / f".{path.name}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -78,7 +78,7 @@ def update_ledger(path: str | Path, records: dict[str, dict]) -> None:
         union = read_ledger(path) | records
         text = "".join(json.dumps(union[key], sort_keys=True) + "\n" for key in sorted(union))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+            write_text(path, text, state=True)
 
 
 class LedgerWriter:

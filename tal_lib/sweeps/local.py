@@ -20,7 +20,6 @@ from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell, cell_id, read_notebook
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
-LEAST_FREE = 2**20  # bytes of disk, below which nothing can be written
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
 DRAWING = (
     "matplotlib",
@@ -178,12 +177,3 @@ class Local:
                 yield futures[future], future.result()
         finally:  # Ctrl-C and a full disk too: no further cell begins, those under way are stopped
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def disk_is_full(folder: Path, reason: str) -> bool:
-    """Whether a failure is one of the disk, which every further cell would share."""
-    return (
-        "No space left" in reason
-        or "Disk quota exceeded" in reason
-        or shutil.disk_usage(folder).free < LEAST_FREE
-    )

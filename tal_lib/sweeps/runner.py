@@ -1,16 +1,16 @@
 """Run the cells of a grid that are not done yet, here or on a cluster."""
 
-import errno
 import fcntl
 import json
-import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from tal_lib.disk import disk_errors, disk_is_full, full_disk, writable_folder
 from tal_lib.errors import TalError
+from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.grid import Cell, plan
 from tal_lib.sweeps.ledger import (
     RESULT,
@@ -22,7 +22,7 @@ from tal_lib.sweeps.ledger import (
     same_cell,
     update_ledger,
 )
-from tal_lib.sweeps.local import Local, ProcessLost, disk_is_full
+from tal_lib.sweeps.local import Local, ProcessLost
 
 TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
 
@@ -83,18 +83,19 @@ def run(
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
     for needed in (folder, ledger.parent):
-        _check_writable(needed)
+        writable_folder(needed, "Name other folders with --results and --runs, or change the rights.")
     with _alone(folder):
         update_ledger(ledger, finished_runs(folder, ledger))
         records = ledgers(results)
         known = {record["id"] for record in records} if resume else set()
         waiting = [cell for cell in cells if cell.id not in known]
+        check_runs(folder, {cell.id for cell in waiting})
         generations = _generations(waiting, records)
         failed: dict[str, str] = {}
         if waiting:
             with (
                 _executor(cluster, folder, jobs, threads, memory_limit) as executor,
-                _full_disk_is_told(folder),
+                disk_errors(folder),
             ):
                 _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
     return SweepResult(cells, len(cells) - len(waiting), len(waiting) - len(failed), failed, ledger, folder)
@@ -108,23 +109,10 @@ def _executor(cluster, folder, jobs, threads, memory_limit):
     return Cluster(cluster, folder, threads, memory_limit)
 
 
-def _check_writable(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TalError(
-            f"cannot be written ({error.strerror})",
-            where=folder,
-            remedy="Name other folders with --results and --runs, or change the rights.",
-        ) from None
-
-
 @contextmanager
 def _alone(folder):
     """Only one sweep at a time in a folder; the lock goes with the process, however it ends."""
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -132,24 +120,6 @@ def _alone(folder):
                 "another sweep is running here", where=folder, remedy="Wait for it, or stop it."
             ) from None
         yield
-
-
-@contextmanager
-def _full_disk_is_told(folder):
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _full_disk(folder) from None
-
-
-def _full_disk(folder):
-    return TalError(
-        "the disk is full",
-        where=folder,
-        remedy="Free some space; what is finished is kept, and the same command goes on from there.",
-    )
 
 
 def _generations(cells, records):
@@ -184,7 +154,7 @@ def _run_all(cells, generations, executor, folder, writer, progress, failed):
                         )
                         bar.write(f"failed {cell.id} ({cell.label()}): {failed[cell.id]}")
                         if disk_is_full(folder, failed[cell.id]):
-                            raise _full_disk(folder)
+                            raise full_disk(folder)
                     bar.update()
 
         try:

@@ -34,9 +34,8 @@ def checkpoint_of(
     Args:
         recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be trained.
     """
-    from tal_lib import models
-    from tal_lib.data import limited_subset, load_benchmark
-    from tal_lib.training import fit, recipe_for, seed_everything
+    from tal_lib.data import load_benchmark
+    from tal_lib.study import train_and_score
 
     about = {
         "benchmark": benchmark,
@@ -48,12 +47,14 @@ def checkpoint_of(
     }
     if found := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
         return found, found.parent.name
-    data = load_benchmark(benchmark)
-    seed_everything(seed)
-    network = models.build(
-        model, input_dim=data.feature_spec.dim, num_classes=len(data.classes), preset=preset
+    run = train_and_score(
+        load_benchmark(benchmark),
+        model,
+        preset=preset,
+        recipe=recipe,
+        fraction=fraction,
+        seed=seed,
+        out_dir=folder,
+        device="cpu",
     )
-    plan = recipe_for(model, preset, **recipe)
-    return fit(
-        network, data, limited_subset(data, fraction, seed), plan, seed, folder, device="cpu"
-    ).checkpoint, HERE
+    return run.result.checkpoint, HERE

@@ -3,12 +3,10 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from tal_lib import models
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
-from tal_lib.files import atomic_path
+from tal_lib.files import write_torch
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
 
 FORMAT = 1
@@ -27,19 +25,15 @@ class Trained:
 def save_model(path: str | Path, trained: Trained) -> Path:
     """Write a trained model, whole or not at all."""
     spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
-    with atomic_path(path) as temporary:
-        torch.save(
-            {
-                "format": FORMAT,
-                "spec": trained.model.spec,
-                "state_dict": trained.model.state_dict(),
-                "classes": list(trained.classes),
-                "feature_spec": spec,
-                "stream": trained.stream,
-            },
-            temporary,
-        )
-    return Path(path)
+    content = {
+        "format": FORMAT,
+        "spec": trained.model.spec,
+        "state_dict": trained.model.state_dict(),
+        "classes": list(trained.classes),
+        "feature_spec": spec,
+        "stream": trained.stream,
+    }
+    return write_torch(path, content)
 
 
 def load_model(path: str | Path) -> Trained:

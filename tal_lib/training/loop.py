@@ -18,13 +18,16 @@ from tal_lib.data.batches import Batch, collate, crop, make_item
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
-from tal_lib.files import atomic_path, write_text
+from tal_lib.files import write_text, write_torch
 from tal_lib.models import Detector
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
 from tal_lib.models.parts.detector import in_float32
 from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
+from tal_lib.writing import claim, is_ours, remove_replaceable
+
+WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; the last one is there until it ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,8 @@ def fit(
             where=benchmark.name,
             remedy="Raise the fraction, or check the annotations.",
         )
+    if out_dir:
+        claim(out_dir, WRITTEN)
     seed_everything(seed)
     model.name_classes(benchmark.classes)
     model.to(device).train()
@@ -190,7 +195,7 @@ def fit(
     history, elapsed, first = [], 0.0, 0
     state_path = Path(out_dir) / "training.pt" if out_dir else None
     identity = [model.spec, asdict(recipe), seed, list(recordings), stream, benchmark.data_hash]
-    if state_path and state_path.is_file():
+    if state_path and is_ours(state_path):
         state = read_checkpoint(state_path)
         if state.get("identity") == repr(identity):
             model.load_state_dict(state["model"])
@@ -240,22 +245,19 @@ def fit(
                 on_epoch(epoch + 1, elapsed, model)
             model.train()
         if state_path and time.monotonic() - saved > 60:
-            with atomic_path(state_path) as temporary:
-                torch.save(
-                    {
-                        "identity": repr(identity),
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "average": average and average.state,
-                        "generator": generator.get_state(),
-                        "torch_rng": torch.get_rng_state(),
-                        "history": history,
-                        "elapsed": elapsed,
-                        "epoch": epoch + 1,
-                    },
-                    temporary,
-                )
+            state = {
+                "identity": repr(identity),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "average": average and average.state,
+                "generator": generator.get_state(),
+                "torch_rng": torch.get_rng_state(),
+                "history": history,
+                "elapsed": elapsed,
+                "epoch": epoch + 1,
+            }
+            write_torch(state_path, state)
             saved = time.monotonic()
     if average:
         model.load_state_dict(average.state)
@@ -267,7 +269,7 @@ def fit(
             Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
-        state_path.unlink(missing_ok=True)
+        remove_replaceable(state_path)
     return TrainResult(
         model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint
     )

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_lib import models
 from tal_lib.data import load_benchmark
 from tal_lib.errors import TalError
-from tal_lib.evaluation import mean_average_precision
-from tal_lib.training import detect_all, fit, load_model, recipe_for, seed_everything
+from tal_lib.study import train_and_score
+from tal_lib.training import load_model
 from tal_lib.video.extract import Sampling, extract
 from tal_lib.video.frames import write_video
 from tal_lib.video.live import Answer, LiveDetector
 from tal_lib.video.rendered import FPS, draw, render, scene
 from tal_lib.video.server import make_server
 from tal_lib.video.stream import Stream
+from tal_lib.writing import listed, overwriting
 
 SAMPLING = Sampling(fps=FPS, window=16, stride=4)
 UNSEEN_SECONDS = 60.0
@@ -39,16 +39,19 @@ def prepare(
     render(folder, train, test, seconds, progress=progress)
     extract(folder / "videos", folder / "features", "hog-hof", SAMPLING, workers=workers, progress=progress)
     checkpoint = folder / "model" / "model.pt"
-    if not checkpoint.is_file():
+    if not listed(checkpoint):
         data = load_benchmark(str(folder))
-        seed_everything(0)
-        model = models.build("local_global", input_dim=data.feature_spec.dim, num_classes=len(data.classes))
-        plan = recipe_for("local_global", epochs=30, feature_noise=0.05, max_steps=96)
-        fit(model, data, data.recordings("train"), plan, 0, checkpoint.parent, progress=progress)
-        found = detect_all(model, data, data.recordings("test"))
+        run = train_and_score(
+            data,
+            "local_global",
+            recipe={"epochs": 30, "feature_noise": 0.05, "max_steps": 96},
+            recordings=data.recordings("train"),
+            out_dir=checkpoint.parent,
+            progress=progress,
+        )
         print(
-            f"trained on {len(data.recordings('train'))} videos; avg mAP on {len(data.recordings('test'))} others "
-            f"{100 * mean_average_precision(data.annotations('test'), found, data.tious).mean():.1f} %"
+            f"trained on {len(run.recordings)} videos; avg mAP on {len(data.recordings('test'))} others "
+            f"{100 * run.scores.mean():.1f} %"
         )
     return checkpoint
 
@@ -57,7 +60,7 @@ def unseen(folder: Path, seconds: float = UNSEEN_SECONDS):
     """A video of a seed that is in no training set, and its scene."""
     rng = np.random.default_rng([12345, 1, 0])
     one, path = scene(rng, seconds), folder / "unseen.mp4"
-    if not path.is_file():
+    if not listed(path):
         write_video(path, draw(one, rng), FPS)
     return path, one
 
@@ -90,10 +93,16 @@ def main(arguments=None) -> int:
         type=int,
         help="end after the video was played so often (default: go on until Ctrl-C)",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same names that this program did not write",
+    )
     given = parser.parse_args(arguments)
     try:
-        trained = load_model(prepare(given.folder))
-        video, one = unseen(given.folder)
+        with overwriting(given.overwrite):
+            trained = load_model(prepare(given.folder))
+            video, one = unseen(given.folder)
         score, told = Score(one.actions), threading.Event()
         detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
 

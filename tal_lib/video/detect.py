@@ -10,6 +10,7 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
 from tal_lib.export import ABOUT, Exported
+from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.training import load_model
 from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
@@ -17,6 +18,7 @@ from tal_lib.video.extract import features_of
 from tal_lib.video.frames import Reader, write_video
 from tal_lib.video.live import sampling_of
 from tal_lib.video.overlay import draw_action
+from tal_lib.writing import claim
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,18 @@ def detect(
     return chosen.model.detect(collate([item]))[0], reader
 
 
+def claim_outputs(
+    video: str | Path, out: str | Path, *, draw: bool = False, model: str | Path | None = None
+) -> Path:
+    """Check, before any work, that `write_all` may write its files and replaces neither video nor model.
+
+    Returns the folder, which is made.
+    """
+    suffixes = (".json", ".csv", ".png", ".svg", *((".mp4",) if draw else ()))
+    sources = [Path(video), *([Path(model)] if model else [])]
+    return claim(out, [Path(video).stem + suffix for suffix in suffixes], sources=sources)
+
+
 def write_all(
     video: str | Path,
     table: pd.DataFrame,
@@ -80,10 +94,9 @@ def write_all(
     """`<video>.json`, `<video>.csv`, `<video>.png`, and with `draw` `<video>.mp4`; their paths."""
     from tal_lib.reports import figures, theme
 
-    out, name = Path(out), Path(video).stem
-    out.mkdir(parents=True, exist_ok=True)
+    out, name = claim_outputs(video, out, draw=draw), Path(video).stem
     write_detections(out / f"{name}.json", table)
-    table.to_csv(out / f"{name}.csv", index=False, float_format="%.4f")
+    write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
     axes = figures.timeline(table.iloc[:0], table, reader.seconds, min_score=threshold)
     written = [out / f"{name}.json", out / f"{name}.csv", theme.save(axes.figure, out, name)]
     if draw:

@@ -1,6 +1,6 @@
 """Videos → feature files and their spec, as `load_benchmark` reads them."""
 
-import json
+import os
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from tal_lib.data.features import SUFFIXES
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_json
+from tal_lib.reading import read_json
 from tal_lib.video.backbones import WINDOW, Backbone, backbone
 from tal_lib.video.frames import Reader, videos_in
+from tal_lib.writing import claim, listed, may_overwrite, overwriting
 
 BATCH = 32  # frames described at once
 
@@ -117,12 +120,10 @@ def extract(
         "fps": sampling.fps,
         "backbone": name,
     }
-    known = out / "spec.json"
-    if known.is_file() and json.loads(known.read_text()) != spec:
-        raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(known, spec)
-    todo = [path for path in paths if again or not (out / f"{path.stem}.npy").is_file()]
+    todo = [path for path in paths if again or not _kept(out / f"{path.stem}.npy")]
+    names = [f"{path.stem}.npy" for path in todo]
+    claim(out, names, sources=paths)
+    _same_kind(out, spec, names)
     rows = {
         path: {"video": path.stem, "steps": None, "seconds": None, "problem": "", "new": False}
         for path in paths
@@ -132,18 +133,45 @@ def extract(
     return pd.DataFrame(rows.values())
 
 
+def _kept(path):
+    """Whether features that are there stay: with `overwriting` only those that this program wrote."""
+    return listed(path) if may_overwrite() else path.is_file()
+
+
+def _same_kind(out, spec, new):
+    """Features of one kind lie in a folder, and its spec says which; write it where there is none."""
+    known = out / "spec.json"
+    if os.path.lexists(known):
+        if read_json(known, what="feature spec") != spec:
+            raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
+        return
+    others = (path for path in sorted(out.iterdir()) if path.name not in new)
+    unknown = next(filter(_holds_features, others), None)
+    if unknown:
+        raise TalError(
+            f"holds features ({unknown.name}) but no spec.json that says of which kind",
+            where=out,
+            remedy="Choose another folder.",
+        )
+    write_json(known, spec)
+
+
+def _holds_features(path):
+    return path.suffix.lower() in set(SUFFIXES) - {".csv"} and not path.name.startswith(".")
+
+
 def _results(todo, out, name, sampling, workers, progress):
     """(path, row) as they come."""
     bar = tqdm(total=len(todo), unit="video", disable=not progress, mininterval=1)
     if workers > 1 and len(todo) > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = {pool.submit(_one, path, out, name, sampling): path for path in todo}
+            jobs = {pool.submit(_one, path, out, name, sampling, may_overwrite()): path for path in todo}
             for job in as_completed(jobs):
                 bar.update()
                 yield jobs[job], job.result()
     else:
         for path in todo:
-            row = _one(path, out, name, sampling)
+            row = _one(path, out, name, sampling, may_overwrite())
             bar.update()
             yield path, row
     bar.close()
@@ -152,12 +180,13 @@ def _results(todo, out, name, sampling, workers, progress):
 _loaded: dict[str, Backbone] = {}  # in a worker, for all its videos
 
 
-def _one(path, out, name, sampling):
+def _one(path, out, name, sampling, overwrite):
     model = _loaded.get(name) or _loaded.setdefault(name, backbone(name))
     try:
         features, reader = features_of(path, model, sampling)
     except TalError as error:
         return {"problem": str(error)}
-    with atomic_path(out / f"{path.stem}.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, features)
+    with overwriting(overwrite), atomic_path(out / f"{path.stem}.npy") as temporary:
+        with open(temporary, "wb") as file:
+            np.save(file, features)
     return {"steps": len(features), "seconds": reader.seconds, "problem": reader.problem, "new": True}

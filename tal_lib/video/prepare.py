@@ -6,6 +6,7 @@ again.
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from tal_lib.disk import disk_is_full
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
 from tal_lib.video.frames import SUFFIXES, Reader
+from tal_lib.writing import claim, listed
+
+HUBS = ("kaggle:", "hf:")
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,8 @@ def local(folder: str | Path) -> Origin:
 
 def origin(where: str) -> Origin:
     """`kaggle:OWNER/NAME`, `hf:OWNER/NAME`, or a folder."""
-    kind, colon, name = where.partition(":")
-    if colon and kind in ("kaggle", "hf"):
+    kind, _, name = where.partition(":")
+    if where.startswith(HUBS):
         if name.count("/") != 1 or not all(name.split("/")):
             raise TalError(f"{name!r} is not OWNER/NAME", remedy=f"Write {kind}:owner/name.")
         return kaggle(name) if kind == "kaggle" else hugging_face(name)
@@ -94,6 +99,24 @@ def _asked(call, subject):
         ) from None
 
 
+def file_names(names: list[str]) -> dict[str, str]:
+    """Path in an origin -> name in one folder.
+
+    Where several files have one name, their folders come before it: `a/x.mp4` becomes `a_x.mp4`.
+    Names that differ only in case count as one: not every file system keeps them apart.
+    """
+    counts = Counter(Path(name).name.casefold() for name in names)
+    called = {
+        name: "_".join(Path(name).parts) if counts[Path(name).name.casefold()] > 1 else Path(name).name
+        for name in names
+    }
+    counts = Counter(map(str.casefold, called.values()))
+    for name, short in called.items():
+        if counts[short.casefold()] > 1:
+            raise TalError(f"two files would be called {short}", where=name, remedy="Rename one of them.")
+    return called
+
+
 def prepare(
     where: str,
     out: str | Path,
@@ -105,11 +128,13 @@ def prepare(
 ) -> pd.DataFrame:
     """Copy files of an origin into `out`: all, or `count` of them drawn by `seed`; a larger count keeps those of a smaller one.
 
-    Videos are opened to see that they hold pictures. Returns one row a file: `file, problem, new`; what cannot be had or read is named and
-    left out, and the rest goes on.
+    Files of one name in different folders get names that hold their folders. Videos are opened to see that they hold
+    pictures. Returns one row a file: `file, problem, new`; what cannot be had or read is named and left out, and the
+    rest goes on.
 
     Raises:
-        TalError: the origin cannot be reached, or holds no such files.
+        TalError: the origin cannot be reached, holds no such files, or holds `out`; or `out` has other files of
+            these names.
     """
     source, out = origin(where), Path(out)
     names = sorted(name for name in source.names() if Path(name).suffix.lower() in suffixes)
@@ -117,12 +142,19 @@ def prepare(
         raise TalError(
             f"no {', '.join(suffixes)} in it", where=where, remedy="Name the kind of files with --kind."
         )
+    if not where.startswith(HUBS) and out.resolve().is_relative_to(Path(where).resolve()):
+        raise TalError(
+            "lies in the folder that files are taken from", where=out, remedy="Name another folder."
+        )
+    called = file_names(names)
     random.Random(seed).shuffle(names)
+    missing = [name for name in names[:count] if not listed(out / called[name])]
+    claim(out, [called[name] for name in missing])
     rows = []
     for name in tqdm(names[:count], unit="file", disable=not progress, mininterval=1):
-        target = out / Path(name).name
+        target = out / called[name]
         row = {"file": target.name, "problem": "", "new": False}
-        if not (target.is_file() and target.stat().st_size):
+        if name in missing:
             try:
                 path = source.fetch(name)
                 if target.suffix.lower() in SUFFIXES:
@@ -131,6 +163,8 @@ def prepare(
                     shutil.copyfile(path, temporary)
                 row["new"] = True
             except (TalError, OSError) as error:
+                if disk_is_full(out, str(error), failed_without_reason=False):
+                    raise
                 row["problem"] = str(error)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -11,11 +11,15 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+from tal_lib.errors import TalError
 from tal_lib.files import write_json
+from tal_lib.reading import read_json
 from tal_lib.video.frames import write_video
+from tal_lib.writing import claim, listed
 
 ACTIONS = ("slide right", "slide left", "jump", "spin", "grow", "blink")
 WIDTH, HEIGHT, FPS = 160, 120, 16
+RENDERED = "render.json"
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,28 @@ def render(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write `videos/*.mp4` and `annotations.json` (ActivityNet's form) below a folder; videos that are there are kept. The folder."""
+    """Write `videos/*.mp4` and `annotations.json` (ActivityNet's form) below a folder, which is returned.
+
+    Videos that are there are kept.
+    `render.json` says how they were drawn: a folder holds videos of one seed and length.
+    """
     folder, database = Path(folder), {}
-    for index in tqdm(range(train + test), unit="video", disable=not progress, mininterval=1):
+    drawn = {"seed": seed, "seconds": seconds}
+    known = folder / RENDERED
+    if listed(known) and read_json(known) != drawn:
+        raise TalError("holds videos of another seed or length", where=known, remedy="Choose another folder.")
+    names = [f"train_{number:03d}" for number in range(train)] + [
+        f"test_{number:03d}" for number in range(test)
+    ]
+    missing = [f"videos/{name}.mp4" for name in names if not listed(folder / "videos" / f"{name}.mp4")]
+    claim(folder, [RENDERED, "annotations.json", *missing])
+    write_json(known, drawn)
+    for index, name in enumerate(tqdm(names, unit="video", disable=not progress, mininterval=1)):
         split, number = ("training", index) if index < train else ("testing", index - train)
-        name = f"{'train' if index < train else 'test'}_{number:03d}"
         rng = np.random.default_rng([seed, split == "testing", number])
         one = scene(rng, seconds)
         path = folder / "videos" / f"{name}.mp4"
-        if not path.is_file():
+        if not listed(path):
             write_video(path, draw(one, rng), FPS)
         database[name] = {
             "subset": split,

@@ -23,22 +23,6 @@ WHOLE = [(n, n * n) for n in NUMBERS]
 ONCE = "flag = Path({flag!r})\nif number == 2 and not flag.exists():\n    flag.touch()\n    {code}"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, of a few megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(*options):
-        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True)
-        if done.returncode:
-            pytest.skip("file systems cannot be mounted here")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
-
-
 def once(project, code):
     """A fault that strikes the cell with number 2, the first time it runs."""
     project.set_fault(ONCE.format(flag=str(project.folder / "struck"), code=code))

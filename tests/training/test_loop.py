@@ -53,7 +53,7 @@ def test_an_interrupted_run_ends_the_same(small, tmp_path, monkeypatch):
     assert (tmp_path / "training.pt").is_file() and not (tmp_path / "model.pt").exists()
     resumed = train(small, recordings, out=tmp_path)
     assert same(whole, resumed) and len(resumed.history) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "model.pt"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["history.csv", "model.pt"]
 
 
 def test_saved_model_detects_the_same(small, tmp_path):

@@ -28,7 +28,7 @@ def test_a_folder(videos, tmp_path):
     assert not more.new[:3][few.problem == ""].any()  # what is there is not fetched again
     assert set(more.file) == {"broken.mp4", *(f"v{index}.mp4" for index in range(5))}
     assert more.set_index("file").problem["broken.mp4"] and not (tmp_path / "out" / "broken.mp4").exists()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
         f"v{index}.mp4" for index in range(5)
     ]
     assert (

@@ -1,0 +1,107 @@
+"""What the disk or the system refuses, told in one line: full, read-only, a file in a folder's place, a long name."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tal_lib.errors import TalError
+
+LEAST_FREE = 2**20  # bytes: with less, a writer that failed without a reason failed for want of space
+FULL = "the disk is full"
+FULL_CODES = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ELOOP,
+    errno.EFBIG,
+    errno.EINVAL,
+)
+_NOT_A_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+_OTHER_FOLDER = "Name another folder."
+
+
+def writable_folder(folder: str | Path, remedy: str | None = None) -> Path:
+    """Make a folder if it is not there, and raise `TalError` if no file can be written into it."""
+    folder = Path(folder)
+    with disk_errors(folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    return folder
+
+
+@contextmanager
+def disk_errors(path: str | Path, remedy: str | None = None) -> Iterator[None]:
+    """Within the block, what the disk or the system refuses about `path` becomes a `TalError`."""
+    try:
+        yield
+    except TalError:
+        raise
+    except Exception as error:
+        told = disk_error(error, path, remedy)
+        if told is None:
+            raise
+        raise told from error
+
+
+def disk_error(error: Exception, path: str | Path, remedy: str | None = None) -> TalError | None:
+    """What an exception says of writing `path`, in one line; None if it says something else."""
+    path, code = Path(path), getattr(error, "errno", None)
+    if code in FULL_CODES or disk_is_full(path, str(error), failed_without_reason=code is None):
+        return full_disk(path)
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return TalError("has a null character in its name", where=repr(str(path)), remedy=_OTHER_FOLDER)
+    if not isinstance(error, OSError) or not _concerns(error, path):
+        return None
+    if code in _NOT_A_FOLDER:
+        blocking = next((part for part in (path, *path.parents) if os.path.lexists(part)), path)
+        return TalError("is a file, not a folder", where=blocking, remedy=remedy or _OTHER_FOLDER)
+    if code in _REFUSED:
+        return TalError(
+            f"cannot be written ({error.strerror})",
+            where=_shortened(path),
+            remedy=remedy or "Name another folder, or change the rights.",
+        )
+    return None
+
+
+def full_disk(path: str | Path) -> TalError:
+    """The error of a full disk."""
+    return TalError(
+        FULL,
+        where=path,
+        remedy="Free some space; what is finished is kept, and the same command goes on from there.",
+    )
+
+
+def disk_is_full(path: str | Path, reason: str, *, failed_without_reason: bool = True) -> bool:
+    """Whether a failure is one of the disk: by what it says, or because next to nothing is free there."""
+    if any(text in reason for text in ("No space left", "Disk quota exceeded", FULL)):
+        return True
+    try:
+        existing = next(part for part in (Path(path), *Path(path).parents) if part.exists())
+        return failed_without_reason and shutil.disk_usage(existing).free < LEAST_FREE
+    except (OSError, ValueError, StopIteration):
+        return False
+
+
+def _concerns(error, path):
+    """Whether an OSError is about `path`, its folder or a file beside it, and not about a file that was read."""
+    if error.filename is None:
+        return True
+    about, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return about.is_relative_to(path.parent) or path.is_relative_to(about)
+
+
+def _shortened(path):
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:200]}…{text[-80:]}"

@@ -1,0 +1,208 @@
+"""Build → train → detect → score: what every study of one model does, in one place.
+
+    run = train_and_score(load_benchmark("synthetic"), "window_cnn", fraction=0.5, seed=3)
+    run.scores                 # mAP at each tIoU of the benchmark, on its test recordings
+
+It stands above `training` and `evaluation`, which know nothing of each other. `cost`, `sweeps`, `video` and `cli` use it.
+Its pieces can be used alone: `build_model` for an untrained model, `Scored` for a model that was trained before,
+`late_fusion` for models of one stream each. Detections, proposals and scores are computed when they are first asked for,
+and kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib import evaluation, models
+from tal_lib.data import Benchmark, limited_subset
+from tal_lib.models import Detector
+from tal_lib.models.parts.fusion import LateFusion
+from tal_lib.training import (
+    Distillation,
+    Distilled,
+    Recipe,
+    TrainResult,
+    detect_all,
+    fit,
+    load_model,
+    propose_all,
+    recipe_for,
+    seed_everything,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A trained model on the recordings of one split: what it finds there, and how good that is."""
+
+    benchmark: Benchmark
+    model: Detector
+    stream: str | None = None  # the feature stream that it reads; None: all
+    device: str | None = None
+    split: str | None = "test"  # None: all recordings
+    tested: list[str] | None = None  # these recordings alone, of the split
+
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """The annotated segments: recording, start, end (s), label."""
+        return self.benchmark.annotations_of(self._tested)
+
+    @cached_property
+    def detections(self) -> pd.DataFrame:
+        """Detections: recording, start, end (s), label, score."""
+        return self._on_every_recording(detect_all)
+
+    @cached_property
+    def proposals(self) -> pd.DataFrame:
+        """Class-agnostic proposals: recording, start, end (s), score; at most 100 per recording."""
+        return self._on_every_recording(propose_all)
+
+    @cached_property
+    def scores(self) -> pd.Series:
+        """mAP, 0 to 1, at each tIoU threshold of the benchmark."""
+        return evaluation.mean_average_precision(self.truth, self.detections, self.benchmark.tious)
+
+    @cached_property
+    def by_class(self) -> pd.DataFrame:
+        """Average precision, 0 to 1: label, tiou, ap."""
+        return evaluation.average_precision(self.truth, self.detections, self.benchmark.tious)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def _tested(self):
+        return self.benchmark.recordings(self.split) if self.tested is None else self.tested
+
+    def _on_every_recording(self, run):
+        return run(self.model, self.benchmark, self._tested, stream=self.stream, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Scored):
+    """A model with the training that it comes from."""
+
+    recordings: list[str]  # that it was trained on
+    recipe: Recipe
+    results: tuple[TrainResult, ...]  # one; of late fusion one per stream
+
+    @property
+    def result(self) -> TrainResult:
+        """The training; of late fusion the first stream's."""
+        return self.results[0]
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The files that were written."""
+        return [result.checkpoint for result in self.results if result.checkpoint]
+
+
+def train_and_score(
+    benchmark: Benchmark,
+    model: str,
+    *,
+    preset: str = "compact",
+    options: dict | None = None,
+    recipe: Recipe | dict | None = None,
+    fraction: float = 1.0,
+    seed: int = 0,
+    subset_seed: int | None = None,
+    recordings: list[str] | None = None,
+    tested: list[str] | None = None,
+    stream: str | None = None,
+    teacher: Detector | str | Path | None = None,
+    distillation: Distillation | None = None,
+    out_dir: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    on_epoch: Callable[[int, float, Detector], None] | None = None,
+) -> Run:
+    """Build a model, train it, and return it with what it finds in the benchmark's test recordings.
+
+    Args:
+        options: of the model; recipe: a whole training recipe, or the fields that differ from the model's own.
+        fraction: share of the training recordings; seed: of the initial weights and the training.
+        subset_seed: of the subset sample (None: `seed`); recordings: train on these instead of a sample.
+        tested: test on these recordings instead of all of the test split.
+        stream: read the columns of one feature stream only.
+        teacher: a trained model, or its checkpoint, to distil from, with the loss weights of `distillation`.
+        out_dir, device, progress, on_epoch: as of `fit`.
+
+    Raises:
+        TalError: what `build`, `limited_subset`, `recipe_for` and `fit` refuse.
+    """
+    if recordings is None:
+        recordings = limited_subset(benchmark, fraction, seed if subset_seed is None else subset_seed)
+    plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
+    detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
+    if teacher is not None:  # after the model: both draw random numbers
+        trained = teacher if isinstance(teacher, Detector) else load_model(teacher).model
+        detector = Distilled(detector, trained, distillation or Distillation())
+    result = fit(
+        detector,
+        benchmark,
+        recordings,
+        plan,
+        seed,
+        out_dir,
+        stream=stream,
+        device=device,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    return Run(
+        benchmark=benchmark,
+        model=result.model,
+        stream=stream,
+        device=device,
+        tested=tested,
+        recordings=recordings,
+        recipe=plan,
+        results=(result,),
+    )
+
+
+def build_model(
+    benchmark: Benchmark,
+    model: str,
+    *,
+    preset: str = "compact",
+    options: dict | None = None,
+    stream: str | None = None,
+    seed: int = 0,
+) -> Detector:
+    """A model for a benchmark's classes and features (of one stream if given), its initial weights drawn by `seed`."""
+    columns = benchmark.feature_spec.columns(stream)
+    seed_everything(seed)
+    return models.build(
+        model,
+        input_dim=columns.stop - columns.start,
+        num_classes=len(benchmark.classes),
+        preset=preset,
+        **(options or {}),
+    )
+
+
+def late_fusion(runs: dict[str, Run], weights: dict[str, float] | None = None) -> Run:
+    """One run of several, each on its stream: scores are averaged before suppression, by `weights` (equal if None)."""
+    first = next(iter(runs.values()))
+    spec = first.benchmark.feature_spec
+    model = LateFusion(
+        {stream: run.model for stream, run in runs.items()},
+        {stream: spec.columns(stream) for stream in runs},
+        weights,
+    )
+    return Run(
+        benchmark=first.benchmark,
+        model=model,
+        device=first.device,
+        tested=first.tested,
+        recordings=first.recordings,
+        recipe=first.recipe,
+        results=tuple(result for run in runs.values() for result in run.results),
+    )
