@@ -5,7 +5,8 @@ bounds below. Numbers may be text, as on a command line: `validate(Recipe, {"lea
 truth value is no number, and a number has a reasonable size. What does not fit ends in one `TalError`
 that names the option, its value and what is accepted.
 
-A dataclass that derives from `Checked` checks itself whenever one is made, in Python too.
+A dataclass that derives from `Checked` checks itself whenever one is made, in Python too. One with `others_ignored` takes
+what it knows from a mapping that holds more, as the field's annotation files do.
 """
 
 import dataclasses
@@ -49,28 +50,6 @@ OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 OddSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE), AfterValidator(_odd)]
 
 T = TypeVar("T")
-
-
-def _number(value):
-    """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("a number")
-    return value
-
-
-def _rate(value):
-    """Per second: 25, "29.97" or "30000/1001"."""
-    if isinstance(value, str) and "/" in value:
-        above, _, below = value.partition("/")
-        try:
-            return float(above) / float(below)
-        except (ValueError, ZeroDivisionError, OverflowError):
-            raise ValueError("a rate such as 25 or 30000/1001") from None
-    return _number(value)
-
-
-NotBool = BeforeValidator(_number)  # in a type of its own bounds
-Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
 
 
 def validate(
@@ -164,6 +143,8 @@ def _fields_from(kind, value, where, name, remedy):
             f"{place}{short(value)} is not a mapping of names to values", where=where, remedy=remedy
         )
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    if getattr(kind, "others_ignored", False):
+        value = {key: given for key, given in value.items() if key in fields}
     for key in value:
         if key not in fields:
             raise unknown_name(key, fields, where=where, name=name or "option", remedy=remedy)
@@ -245,6 +226,20 @@ def _number(value):
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ValueError("a number of reasonable size")
     return value
+
+
+def _rate(value):
+    """Per second: 25, "29.97" or "30000/1001"."""
+    if isinstance(value, str) and "/" in value:
+        above, _, below = value.partition("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise ValueError("a rate such as 25 or 30000/1001") from None
+    return _number(value)
+
+
+Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
 
 
 def _text(part):

@@ -5,9 +5,9 @@ Every entry is checked against a declared type (`Entry`, `Instance`); other name
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from tal_lib.data.tables import ANNOTATION_COLUMNS, check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import parse_json, read_text
-from tal_lib.validation import NotBool, Positive, Rate, unknown_name, validate
+from tal_lib.validation import Positive, Rate, unknown_name, validate
 
 SPLITS = {
     "training": "train",
@@ -69,6 +69,7 @@ Time = Annotated[float, BeforeValidator(_as_time)]
 class Instance:
     """One annotated action."""
 
+    others_ignored: ClassVar[bool] = True
     segment: tuple[Time, Time]  # start, end in seconds
     label: Label
     label_id: object = None
@@ -78,13 +79,11 @@ class Instance:
 class Entry:
     """One recording of an annotation file."""
 
+    others_ignored: ClassVar[bool] = True
     subset: str
-    duration: Annotated[Positive, NotBool]  # seconds
+    duration: Positive  # seconds
     fps: Rate | None = None
     annotations: list[Instance] | None = None
-
-
-_ENTRY = tuple(entry.name for entry in fields(Entry))
 
 
 def read_annotations(path: str | Path, *, repair: bool = False, split: str | None = None) -> AnnotationFile:
@@ -167,9 +166,8 @@ def _from_json(text, path):
             raise TalError(
                 f"JSON of another shape ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
             )
-        known = {name: raw[name] for name in _ENTRY if name in raw}
-        known["fps"] = known.get("fps") or None  # some files say 0 where they do not know it
-        entry = validate(Entry, known, where=where, remedy=SHAPE)
+        fps = raw.get("fps") or None  # some files say 0 where they do not know it
+        entry = validate(Entry, raw | {"fps": fps}, where=where, remedy=SHAPE)
         split = SPLITS.get(entry.subset.strip().lower())
         if split is None:
             raise unknown_name(entry.subset, SPLITS, where=where, name="subset")

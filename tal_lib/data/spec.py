@@ -27,7 +27,7 @@ from pydantic import AfterValidator, Field
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.reading import read_json
-from tal_lib.validation import NotBool, Rate, validate
+from tal_lib.validation import Rate, validate
 
 NAME = "spec.json"
 TIMING = ("stride_s", "stride_frames", "resize")
@@ -48,10 +48,10 @@ def _streams(streams):
     return streams
 
 
-Seconds = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False), NotBool]
-Frames = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), NotBool]
-Columns = Annotated[int, Field(ge=1, le=MOST_COLUMNS), NotBool]
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), NotBool]
+Seconds = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+Frames = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False)]
+Columns = Annotated[int, Field(ge=1, le=MOST_COLUMNS)]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Streams = Annotated[
     dict[Annotated[str, AfterValidator(_stream)], Columns], Field(min_length=1), AfterValidator(_streams)
 ]
