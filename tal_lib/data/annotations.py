@@ -32,7 +32,10 @@ SPLITS = {
 }
 TSP_COLUMNS = ["video-name", "t-start", "t-end", "action-label", "video-duration", "temporal-region-label"]
 MOST_BEYOND = 0.5  # share of segments far beyond their recording from which their times are not seconds
-SHAPE = "Expected {'database': {recording: {'subset', 'duration', 'annotations': [{'segment': [s, e], 'label'}]}}}."
+SHAPE = (
+    "Expected {'database': {recording: {'subset', 'duration', "
+    "'annotations': [{'segment': [s, e], 'label'}]}}}."
+)
 
 
 @dataclass(frozen=True)
