@@ -1,6 +1,7 @@
 """Annotation files in the field's forms: ActionFormer / ActivityNet JSON and the TSP release's table.
 
-Every entry is checked against a declared type (`Entry`, `Instance`); other names in it, such as a URL, are passed over.
+Every entry is checked against a declared type (`Entry`, `Instance`); other names in it, such as a URL,
+are passed over.
 """
 
 import io
@@ -31,7 +32,10 @@ SPLITS = {
 }
 TSP_COLUMNS = ["video-name", "t-start", "t-end", "action-label", "video-duration", "temporal-region-label"]
 MOST_BEYOND = 0.5  # share of segments far beyond their recording from which their times are not seconds
-SHAPE = "Expected {'database': {recording: {'subset', 'duration', 'annotations': [{'segment': [s, e], 'label'}]}}}."
+SHAPE = (
+    "Expected {'database': {recording: {'subset', 'duration', "
+    "'annotations': [{'segment': [s, e], 'label'}]}}}."
+)
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
     """Read a JSON or CSV annotation file (`.gz` too).
 
     Args:
-        repair: for files as people publish them: keep segments that go beyond the recording (the official script
-            scores them), drop empty ones and those without finite times, and say so in `repairs`; otherwise each is
-            an error.
+        repair: for files as people publish them: keep segments that go beyond the recording (the
+            official script scores them), drop empty ones and those without finite times, and say so in
+            `repairs`; otherwise each is an error.
         split: for tables that do not state it.
 
     Raises:
@@ -263,7 +267,8 @@ def _repair(recordings, segments):
 
 
 def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.DataFrame) -> Path:
-    """Write `recording, split, duration` and segments in the field's JSON form; `read_annotations` reads it back."""
+    """Write `recording, split, duration` and segments in the field's JSON form; `read_annotations` reads
+    it back."""
     groups = dict(tuple(segments.groupby("recording", sort=False)))
     database = {}
     for row in recordings.itertuples(index=False):

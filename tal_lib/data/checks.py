@@ -1,4 +1,5 @@
-"""What is wrong with a benchmark: all of it for the person who prepares it, what would stop a training before it begins."""
+"""What is wrong with a benchmark: all of it for the person who prepares it, what would stop a training
+before it begins."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
         missing: what to do about recordings without features: `error`, or `skip` as the field does.
 
     Raises:
-        TalError: no training or test recording, none of them annotated, missing (with `error`) or broken features.
+        TalError: no training or test recording, none of them annotated, missing (with `error`) or broken
+        features.
     """
     missing = validate(Missing, missing, name="missing")
     recordings, where = list(recordings), benchmark.name
@@ -66,7 +68,7 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
             raise TalError(
                 f"no recording of subset {split} (there are {', '.join(benchmark.splits)})",
                 where=where,
-                remedy="Name the subsets training and testing, or training and validation, in the annotations.",
+                remedy="Name the subsets training and testing, or training and validation.",
             )
     parts = {"train": recordings, "test": benchmark.recordings("test")}
     absent = {
@@ -78,8 +80,8 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
             f"{len(absent['train']):,} of {len(parts['train']):,} training and {len(absent['test']):,} of "
             f"{len(parts['test']):,} test recordings have no features (first {first})",
             where=benchmark.files.folder,
-            remedy="Put them there, or leave those recordings out with `--missing skip` (missing: skip in a grid); "
-            "`tal data check` lists them.",
+            remedy="Put them there, or leave those recordings out with `--missing skip` (in a grid missing: "
+            "skip); `tal data check` lists them.",
         )
     used = {
         split: [name for name in names if name not in set(absent[split])] for split, names in parts.items()
@@ -118,7 +120,8 @@ def write_missing(folder: str | Path, checked: Ready) -> Path | None:
 
 
 def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
-    """Load every recording; one row for each thing missing, broken, odd or repaired: `recording, kind, problem`."""
+    """Load every recording; one row for each thing missing, broken, odd or repaired: `recording, kind,
+    problem`."""
     benchmark = load_benchmark(name, root)
     remarks = [*benchmark.notes, *length_remarks(benchmark.annotations())]
     for recording in benchmark.recordings():
@@ -150,7 +153,8 @@ def _check_features(benchmark, recording):
 
 
 def summary(problems: pd.DataFrame, most: int | None = 10) -> list[str]:
-    """The lines of a report on `check_benchmark`'s rows: the first `most` of each kind (None: all), then counts."""
+    """The lines of a report on `check_benchmark`'s rows: the first `most` of each kind (None: all), then
+    counts."""
     lines = []
     for kind, rows in problems.groupby("kind", sort=False):
         shown = rows if most is None else rows.head(most)

@@ -1,8 +1,8 @@
 """What identifies data: the bytes of its files, not their names, sizes or dates.
 
-Hashing reads every byte once. The result is remembered in `$TAL_CACHE/hashes` (else `~/.cache/tal/hashes`) by path,
-size, inode and times of change, so that a sweep of hundreds of cells reads its features once. The memory is only a
-memory: a damaged, missing or read-only cache costs time and nothing else.
+Hashing reads every byte once. The result is remembered in `$TAL_CACHE/hashes` (else
+`~/.cache/tal/hashes`) by path, size, inode and times of change, so that a sweep of hundreds of cells
+reads its features once. A damaged, missing or read-only cache costs time and nothing else.
 """
 
 import hashlib

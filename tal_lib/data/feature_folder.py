@@ -3,9 +3,10 @@
     features/<recording>.npy             all streams in one file, or
     features/{rgb,flow}/<recording>.npy  one file per stream
 
-Files lie anywhere below the folder: the id `P01/P01_02` has the file `P01/P01_02.npy`. A recording's id is looked up
-among the files found here, so that no id, whatever it is, leads to a file elsewhere. Ids and files may differ by
-ActivityNet's `v_` before one of them, unless another recording has the file's own name.
+Files lie anywhere below the folder: the id `P01/P01_02` has the file `P01/P01_02.npy`. A recording's id
+is looked up among the files found here, so that no id, whatever it is, leads to a file elsewhere. Ids
+and files may differ by ActivityNet's `v_` before one of them, unless another recording has the file's
+own name.
 """
 
 import os
@@ -27,8 +28,8 @@ class FeatureFolder:
     """The feature files of some recordings.
 
     Args:
-        streams: stream → number of columns, in column order. Where there is a subfolder for each, each stream has
-            its own files; they are joined, cut to the shortest.
+        streams: stream → number of columns, in column order. Where there is a subfolder for each, each
+            stream has its own files; they are joined, cut to the shortest.
         recordings: all ids of the data set.
     """
 
@@ -129,7 +130,8 @@ def _order(path):
 
 
 def seen_shapes(folder: Path, recordings: Iterable[str]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Stream → recording → shape, of a few files of a folder that has no spec; unreadable files are passed over."""
+    """Stream → recording → shape, of a few files of a folder that has no spec; unreadable files are
+    passed over."""
     folder, recordings = Path(folder), list(recordings)
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     apart = [name for name in inside if set(_files_below(folder / name)) & _all_names(recordings)]

@@ -24,8 +24,8 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
     Containers (`.npz`, `.h5`, a dict in `.pt`) must hold one array, or one called `features` or `feats`.
 
     Raises:
-        TalError: missing, truncated or unreadable file, wrong shape, NaN or infinite values, or an array far larger
-            than its file.
+        TalError: missing, truncated or unreadable file, wrong shape, NaN or infinite values, or an array
+            far larger than its file.
     """
     array = read_array(path)
     if array.ndim == 1 and array.shape[0] == dim:
@@ -36,7 +36,8 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The numbers of a feature file as they lie there, without dimensions of one; errors as of `read_feature_file`."""
+    """The numbers of a feature file as they lie there, without dimensions of one; errors as of
+    `read_feature_file`."""
     path = Path(path)
     if not path.is_file():
         raise TalError("feature file not found", where=path, remedy=REMEDY)
@@ -68,7 +69,8 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def is_ambiguous(path: str | Path, dim: int) -> bool:
-    """Whether a feature file has as many steps as columns, so that its shape does not say which axis is time."""
+    """Whether a feature file has as many steps as columns, so that its shape does not say which axis is
+    time."""
     if Path(path).suffix.lower() == ".npy":  # the header is enough
         with open(path, "rb") as file:
             shape = tuple(size for size in check_npy(file, Path(path).stat().st_size, path) if size != 1)

@@ -1,7 +1,7 @@
 """How large what is read may become: a few megabytes of archive, or a false header, can stand for gigabytes.
 
-Files that hold their numbers uncompressed may be as large as they are. What is unpacked may have `largest_unpacked()`
-bytes, or the size of the file where that is more.
+Files that hold their numbers uncompressed may be as large as they are. What is unpacked may have
+`largest_unpacked()` bytes, or the size of the file where that is more.
 """
 
 import os
@@ -34,7 +34,8 @@ def check_size(size: int, path: str | Path, what: str = "the file", *, name: obj
     """Refuse what would unpack to more than it may.
 
     Args:
-        size: bytes, as the file declares them; path: the file that they are in; name: what the error calls it.
+        size: bytes, as the file declares them; path: the file that they are in; name: what the error
+            calls it.
     """
     on_disk = os.path.getsize(path)
     if size > max(largest_unpacked(), on_disk):
@@ -51,7 +52,8 @@ def check_zip(archive: zipfile.ZipFile, path: str | Path, *, name: object = None
 
 
 def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
-    """The shape in the header of an open `.npy` file; refused where it declares more numbers than `size` bytes hold."""
+    """The shape in the header of an open `.npy` file; refused where it declares more numbers than `size`
+    bytes hold."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:

@@ -95,9 +95,9 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
     """Load a benchmark.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with `_prior`; or a folder with
-            `annotations.json` and `features/`; or the name of such a folder that lies below the data folder, or that
-            `portable_name` was told of.
+        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two
+            with `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder
+            that lies below the data folder, or that `portable_name` was told of.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
     plugins.load()
@@ -108,8 +108,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
     if folder is None:
         raise TalError(
             f"no benchmark {name!r}",
-            remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and features/ "
-            f"(its path, or its name if it lies in {root}).",
+            remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
+            f"features/ (its path, or its name if it lies in {root}).",
         )
     return videos.load_folder(folder, taken=BENCHMARKS)
 
@@ -117,8 +117,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
 def portable_name(name: str, root: str | Path | None = None) -> str:
     """What a ledger calls a benchmark: its name, never a path.
 
-    A folder's path means nothing on another machine. So sweeps know a folder by its name: this process and those that
-    it starts find it where it is now, others below their data folder.
+    A folder's path means nothing on another machine. So sweeps know a folder by its name: this process
+    and those that it starts find it where it is now, others below their data folder.
 
     Raises:
         TalError: another folder has the name already.
@@ -139,7 +139,8 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
 
 
 def _folder_of(name, root, known):
-    """Where a benchmark's folder is: where sweeps know it, at that path, or below the data folder; None if nowhere."""
+    """Where a benchmark's folder is: where sweeps know it, at that path, or below the data folder; None
+    if nowhere."""
     if name in known:
         return Path(known[name])
     try:
@@ -169,12 +170,14 @@ class Shape:
     stride_s: float
 
 
-# as published: I3D of two streams every 4 frames (30 a second); TSP every 16 frames (Alwassel et al., TSP, ICCVW 2021)
+# as published: I3D of two streams every 4 frames (30 a second); TSP every 16 frames (Alwassel et al.,
+# TSP, ICCVW 2021)
 _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200, 16 / 30)}
 
 
 def shape_of(name: str, root: str | Path | None = None) -> Shape:
-    """The shape of a benchmark's features; of thumos14 and activitynet the published one, for which no data is needed."""
+    """The shape of a benchmark's features; of thumos14 and activitynet the published one, for which no
+    data is needed."""
     if name in _PUBLISHED:
         return _PUBLISHED[name]
     benchmark = load_benchmark(name, root)

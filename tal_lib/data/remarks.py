@@ -24,19 +24,22 @@ class Remark:
 
 
 def far_beyond(segments: pd.DataFrame, durations: pd.Series) -> pd.Series:
-    """Which segments begin after the end of their recording, or end at more than `FAR` times its duration (s)."""
+    """Which segments begin after the end of their recording, or end at more than `FAR` times its
+    duration (s)."""
     limit = segments.recording.map(durations).astype(float)
     return (segments.start >= limit) | (segments.end > FAR * limit)
 
 
 def looks_like(segments: pd.DataFrame, durations: pd.Series, rates: pd.Series | None = None) -> str:
-    """What times in another unit than seconds look like: frames at a usual rate, milliseconds, or nothing known.
+    """What times in another unit than seconds look like: frames at a usual rate, milliseconds, or
+    nothing known.
 
-    The last segment of a recording usually ends shortly before the recording does. In frames its end is therefore
-    a little less than `rate × duration`.
+    The last segment of a recording usually ends shortly before the recording does. In frames its end is
+    therefore a little less than `rate × duration`.
 
     Args:
-        durations: recording id → seconds; rates: recording id → frames a second, NaN where they are not stated.
+        durations: recording id → seconds; rates: recording id → frames a second, NaN where they are not
+            stated.
     """
     last = segments.groupby("recording").end.max()
     ratio = (last / durations.reindex(last.index)).astype(float)
@@ -63,7 +66,8 @@ def beyond_remarks(segments: pd.DataFrame, durations: pd.Series, rates=None) -> 
 
 
 def label_remarks(segments: pd.DataFrame) -> list[Remark]:
-    """A remark for each group of labels that differ only in case, blanks or underscores: most likely one class."""
+    """A remark for each group of labels that differ only in case, blanks or underscores: most likely one
+    class."""
     counts = segments.label.value_counts()
     groups: dict[str, list[str]] = {}
     for label in sorted(counts.index):
@@ -97,10 +101,10 @@ def length_remarks(
 ) -> list[Remark]:
     """A remark for each segment whose length is far outside its class: often a typing error.
 
-    Lengths are compared as logarithms, so that twice as long and half as long count alike. A segment is an outlier
-    where it is both more than `deviations` median absolute deviations and more than `factor` times away from its
-    class's median. The first spares classes of widely spread lengths, the second those of almost equal ones.
-    Classes of fewer than `least` segments are left out.
+    Lengths are compared as logarithms, so that twice as long and half as long count alike. A segment is
+    an outlier where it is both more than `deviations` median absolute deviations and more than `factor`
+    times away from its class's median. The first spares classes of widely spread lengths, the second
+    those of almost equal ones. Classes of fewer than `least` segments are left out.
 
     Source: the rule of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), on log lengths.
     """

@@ -7,8 +7,8 @@
 `streams` gives the columns of each stream, in column order. Exactly one of the following gives the time axis:
 
 - `stride_s`: seconds between steps; `window_s`: seconds that a step sees (default: the stride).
-- `stride_frames`, `window_frames`: the same in video frames. The frame rate is the recording's own `fps` in the
-  annotations, else `fps` here. `"30000/1001"` is a rate.
+- `stride_frames`, `window_frames`: the same in video frames. The frame rate is the recording's own `fps`
+  in the annotations, else `fps` here. `"30000/1001"` is a rate.
 - `resize`: every recording is resampled to so many steps, which share its duration equally.
 
 `backbone` says how the features were made; nothing is read from it.
@@ -80,8 +80,8 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
     """`spec.json` of a feature folder.
 
     Args:
-        default: what holds where the file is missing. What the file gives replaces it: its streams, its frame rate,
-            its time axis.
+        default: what holds where the file is missing. What the file gives replaces it: its streams, its
+            frame rate, its time axis.
 
     Raises:
         TalError: no file and no default, a value of another type, or not exactly one time axis.
@@ -109,8 +109,8 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
         raise TalError(
             f"gives {' and '.join(timing) if len(timing) > 1 else stray[0]}",
             where=path,
-            remedy=f"Give exactly one of {', '.join(TIMING)}; window_s goes with stride_s, window_frames with "
-            "stride_frames.",
+            remedy=f"Give exactly one of {', '.join(TIMING)}; window_s goes with stride_s, window_frames "
+            "with stride_frames.",
         )
     if not timing:
         if default is None:
@@ -122,10 +122,12 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
 
 
 def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tuple[pd.DataFrame, FeatureSpec]:
-    """The recordings with `stride_s`, `window_s` of their own where they differ, and the feature spec for models.
+    """The recordings with `stride_s`, `window_s` of their own where they differ, and the feature spec
+    for models.
 
     Args:
-        recordings: `recording, duration` (s), `fps` (NaN where not stated); where: the spec's file, for the error.
+        recordings: `recording, duration` (s), `fps` (NaN where not stated); where: the spec's file, for
+            the error.
 
     Raises:
         TalError: strides in frames, and a recording without frame rate.
@@ -142,8 +144,8 @@ def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tupl
         unknown = recordings.recording[rates.isna()]
         if len(unknown) and spec.fps is None:
             raise TalError(
-                f"stride_frames needs the frame rate, and {len(unknown):,} of {len(recordings):,} recordings have no "
-                f"fps in the annotations (first {unknown.iloc[0]})",
+                f"stride_frames needs the frame rate, and {len(unknown):,} of {len(recordings):,} recordings "
+                f"have no fps in the annotations (first {unknown.iloc[0]})",
                 where=where,
                 remedy='Add it here, such as "fps": 25, or give stride_s in seconds.',
             )
@@ -159,8 +161,8 @@ def example_spec(
 ) -> tuple[str, str]:
     """A `spec.json` for features whose spec is missing, as far as they show it, and what was guessed in it.
 
-    Columns are the axis that all files share. The stride is what makes the steps cover the durations; where all
-    recordings have the same number of steps but not the same duration, they were resized.
+    Columns are the axis that all files share. The stride is what makes the steps cover the durations;
+    where all recordings have the same number of steps but not the same duration, they were resized.
 
     Args:
         shapes: stream → recording id → shape of its array; durations: recording id → seconds.

@@ -8,8 +8,9 @@
 
 `tal_lib/data/spec.py` describes spec.json, `tal_lib/data/feature_folder.py` the names of the files.
 
-Sources: Jiang et al., THUMOS Challenge 2014; Caba Heilbron et al., ActivityNet, CVPR 2015. Feature conventions:
-ActionFormer (ECCV 2022): I3D, 16-frame windows every 4 frames; ActivityNet features are resized to a fixed length.
+Sources: Jiang et al., THUMOS Challenge 2014; Caba Heilbron et al., ActivityNet, CVPR 2015. Feature
+conventions: ActionFormer (ECCV 2022): I3D, 16-frame windows every 4 frames; ActivityNet features are
+resized to a fixed length.
 """
 
 import re
@@ -53,7 +54,8 @@ def load_thumos14(root: Path) -> Benchmark:
 def load_activitynet(root: Path) -> Benchmark:
     """ActivityNet v1.3: 10,024 training videos, 4,926 validation videos (the field's test set); 200 classes.
 
-    Reads `activitynet.json` (the official or ActionFormer's form) if there, else the TSP release's two tables.
+    Reads `activitynet.json` (the official or ActionFormer's form) if there, else the TSP release's two
+    tables.
     """
     folder = root / "activitynet"
     path = folder / "activitynet.json"
@@ -81,10 +83,12 @@ def load_activitynet(root: Path) -> Benchmark:
 
 
 def load_folder(folder: str | Path, taken=()) -> Benchmark:
-    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with their `spec.json`.
+    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with
+    their `spec.json`.
 
-    What is trained and tested on follows the field's habits: without a test split, or where the test split's labels
-    are not published, `validation` is the test set; without a training split it is the training set, as of THUMOS14.
+    What is trained and tested on follows the field's habits: without a test split, or where the test
+    split's labels are not published, `validation` is the test set; without a training split it is the
+    training set, as of THUMOS14.
 
     Args:
         taken: names that the benchmark must not have.
@@ -109,8 +113,8 @@ def load_folder(folder: str | Path, taken=()) -> Benchmark:
 def folder_name(folder: str | Path, taken=()) -> str:
     """The name of a folder's benchmark: the folder's own, in characters that a file's name may have anywhere.
 
-    `.` and `..` are resolved first. Other characters than letters, digits, `_`, `.` and `-` become `_`; a name that
-    is `taken` gets `_folder` behind it.
+    `.` and `..` are resolved first. Other characters than letters, digits, `_`, `.` and `-` become `_`;
+    a name that is `taken` gets `_folder` behind it.
     """
     name = re.sub(r"[^\w.-]+", "_", Path(folder).resolve().name).lstrip(".-")[:100] or "folder"
     while name in taken:
@@ -149,8 +153,8 @@ def _no_spec(path, recordings):
         return TalError(
             "file not found, and no feature file of any annotated recording is there",
             where=path,
-            remedy=f"Put features there as <recording>.npy (such as {recordings.recording.iloc[0]}.npy), or extract "
-            "them with `tal extract`."
+            remedy=f"Put features there as <recording>.npy (such as {recordings.recording.iloc[0]}.npy), "
+            "or extract them with `tal extract`."
             if len(recordings)
             else "List recordings in annotations.json.",
         )

@@ -17,7 +17,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def clips(tmp_path):
-    """Makes `tmp_path/clips`: recordings of 60 s with three actions each, features in which they are easy to see."""
+    """Makes `tmp_path/clips`: recordings of 60 s with three actions each, features in which they are
+    easy to see."""
 
     def make(
         train=6,

@@ -1,4 +1,5 @@
-"""Annotation files as people have them: what is mended, what gets a remark, what is refused, and what is read."""
+"""Annotation files as people have them: what is mended, what gets a remark, what is refused, and what is
+read."""
 
 import json
 
@@ -204,7 +205,8 @@ def test_lengths_far_outside_their_class():
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.01, 1000), min_size=5, max_size=30), st.floats(0.1, 10))
 def test_the_unit_of_lengths_does_not_matter(values, factor):
-    """Log lengths: whichever unit, the same segments are outliers (but for those within rounding of the bound)."""
+    """Log lengths: whichever unit, the same segments are outliers (but for those within rounding of the
+    bound)."""
     base = pd.Series(values).median()
     values = [value for value in values if abs(np.log(value / base)) < 1.5 or abs(np.log(value / base)) > 1.7]
     told = [
@@ -218,7 +220,7 @@ def test_a_hundred_thousand_recordings_with_one_duplicate_end(tmp_path):
     one = json.dumps(entry())
     rows = ",".join(f'"r{i}": {one}' for i in range(100_000))
     path = tmp_path / "a.json"
-    path.write_text('{"database": {%s, "r99999": %s}}' % (rows, one))
+    path.write_text(f'{{"database": {{{rows}, "r99999": {one}}}}}')
     with pytest.raises(TalError, match="'r99999' is listed twice"):
         read_annotations(path)
 

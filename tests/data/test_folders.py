@@ -117,7 +117,8 @@ def study(tmp_path):
 
 
 def test_a_sweep_over_a_folder_knows_it_by_name(clips, study, monkeypatch, tmp_path):
-    """Given as a relative path, run from a kernel in another folder; the ledger means the same on any machine."""
+    """Given as a relative path, run from a kernel in another folder; the ledger means the same on any
+    machine."""
     grid, where = study
     folder = clips()
     monkeypatch.chdir(tmp_path)
@@ -181,7 +182,8 @@ def test_a_report_of_a_folder(clips, tmp_path, monkeypatch):
 
 
 def test_a_strangers_first_hour(clips, change, tmp_path, capsys, monkeypatch):
-    """A folder of .npy called `v_<id>`, ActivityNet's JSON with `testing` and a segment of NaN: check, train, eval."""
+    """A folder of .npy called `v_<id>`, ActivityNet's JSON with `testing` and a segment of NaN: check,
+    train, eval."""
     folder = clips(8, 4, file="v_{}.npy", spec=None)
     change(
         folder,

@@ -1,4 +1,5 @@
-"""All that would stop a training is found before its first step; recordings without features are refused or left out."""
+"""All that would stop a training is found before its first step; recordings without features are refused
+or left out."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""spec.json: what is read, what is refused by name, and that the time axis is the right one at any frame rate."""
+"""spec.json: what is read, what is refused by name, and that the time axis is the right one at any frame
+rate."""
 
 import json
 
@@ -139,7 +140,8 @@ def test_thirty_is_taken_for_thumos14_alone_and_said(tmp_path):
     step=st.integers(0, 5000),
 )
 def test_steps_lie_where_their_frames_are(rate, stride, window, step):
-    """Step t is centred at (t · stride + window / 2) / rate, whatever the rate; without a window it sees its stride."""
+    """Step t is centred at (t · stride + window / 2) / rate, whatever the rate; without a window it sees
+    its stride."""
     spec = FolderSpec(streams=STREAMS, stride_frames=stride, window_frames=window)
     recordings, _ = time_axis(spec, table(rate), "spec.json")
     stride_s, window_s = recordings[["stride_s", "window_s"]].iloc[0]
@@ -151,7 +153,8 @@ def smooth(values):
 
 
 def score_of_a_threshold(data):
-    """avg mAP of the runs of steps whose features are high, at the times that the benchmark's time axis says."""
+    """avg mAP of the runs of steps whose features are high, at the times that the benchmark's time axis
+    says."""
     rows = []
     for recording in data.recordings("test"):
         stride_s, window_s = data.time_axis(recording)
@@ -167,7 +170,8 @@ def score_of_a_threshold(data):
 
 @pytest.mark.parametrize("rate", [25, 24, "30000/1001", 50])
 def test_clips_at_any_rate_give_what_thirty_gives(clips, rate):
-    """Clips of one content whose steps are 6 frames apart: the right time axis gives the same avg mAP at any rate."""
+    """Clips of one content whose steps are 6 frames apart: the right time axis gives the same avg mAP at
+    any rate."""
     scores = {}
     for name, fps in (("thirty", 30), ("other", rate)):
         seconds = 6 / validate(Rate, fps)
