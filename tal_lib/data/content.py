@@ -106,6 +106,6 @@ def _is_entry(entry):
 
 def _write(cache, entries):
     try:
-        write_text(cache, json.dumps(entries))
-    except OSError:  # a full disk or a home that cannot be written
+        write_text(cache, json.dumps(entries), state=True)
+    except (OSError, TalError):  # a full disk or a home that cannot be written
         return
