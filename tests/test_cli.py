@@ -94,7 +94,7 @@ COST = ("cost", "bilstm", "--length", "8", "--dim", "4")
             "argument --memory-limit: 'inf' is not a finite number",
         ),
         (("sweep", "quick", "--only", "seed"), "--only takes KEY=VALUE"),
-        (("sweep", "nonesuch"), "nonesuch: grid file not found"),
+        (("sweep", "nonesuch"), "'nonesuch': grid file not found"),
         (("verify", "--sample", "0"), "argument --sample: '0' is not at least 1"),
         (("verify", "--tolerance", "-1"), "argument --tolerance: '-1' is not at least 0"),
         (("data", "subset", "synthetic", "--fraction", "2"), "argument --fraction: '2' is not at most 1"),
