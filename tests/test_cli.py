@@ -48,6 +48,93 @@ def test_bad_arguments_are_two(capsys):
     assert "Choose from" in capsys.readouterr().err
 
 
+TRAIN = ("train", "bilstm", "--out", "out")
+COST = ("cost", "bilstm", "--length", "8", "--dim", "4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*TRAIN, "--set", "batch_size=four"), "--set: batch_size: 'four' is not a whole number"),
+        (
+            (*TRAIN, "--set", "shrink=0.5"),
+            "--set: shrink: 0.5 is not a list of values. The default is [0.9, 1.0]",
+        ),
+        ((*TRAIN, "--set", "epochs=2.5"), "--set: epochs: 2.5 is not a whole number"),
+        ((*TRAIN, "--set", "epochs=true"), "--set: epochs: True is not a number"),
+        ((*TRAIN, "--set", f"epochs={'9' * 400}"), "an integer of 400 digits"),
+        ((*TRAIN, "--set", "learning_rate=-1e-3"), "--set: learning_rate: -0.001 is not above 0"),
+        ((*TRAIN, "--set", "width=0"), "--set: bilstm: width: 0 is not at least 1"),
+        ((*TRAIN, "--set", "wdth=8"), "Did you mean width?"),
+        ((*TRAIN, "--set", "=8"), "'=8' is not KEY=VALUE"),
+        ((*TRAIN, "--set", "width=[8"), "width: not valid YAML"),
+        ((*TRAIN, "--proposals", "bmn"), "unknown option 'generator'"),
+        ((*TRAIN, "--preset", "papr"), "unknown preset 'papr'"),
+        ((*TRAIN, "--fraction", "nan"), "argument --fraction: 'nan' is not a finite number"),
+        ((*TRAIN, "--fraction", "0"), "argument --fraction: '0' is not above 0"),
+        ((*TRAIN, "--seed", "-1"), "argument --seed: '-1' is not at least 0"),
+        ((*TRAIN, "--seed", "9" * 30), "argument --seed: '999"),
+        ((*TRAIN, "--device", "gpu"), "--device: unknown device 'gpu'"),
+        ((*TRAIN, "--device", "cuda"), "--device: device cuda: there is no CUDA GPU here"),
+        ((*TRAIN, "--device", "cuda:0"), "--device: device cuda:0: there is no CUDA GPU here"),
+        ((*COST, "--device", "tpu"), "unknown device 'tpu'"),
+        ((*COST, "--device", "cuda"), "there is no CUDA GPU here"),
+        ((*COST, "--set", "epochs=3"), "--set: epochs is an option of training"),
+        ((*COST, "--set", "context=-1"), "context: -1 is not at least 0"),
+        ((*COST, "--threads", "0"), "argument --threads: '0' is not at least 1"),
+        ((*COST, "--precision", "float16"), "unknown precision 'float16'"),
+        (("cost", "bilstm", "--length", "8", "0", "--dim", "4"), "argument --length: '0' is not at least 1"),
+        (("cost", "bilstm", "--length", "8", "--dim", "-3"), "argument --dim: '-3' is not at least 1"),
+        (("cost", "bilstm", "--length", "1e99", "--dim", "4"), "argument --length: '1e99'"),
+        (("sweep", "quick", "--jobs", "0"), "argument --jobs: '0' is not at least 1"),
+        (("sweep", "quick", "--threads", "two"), "argument --threads: 'two' is not a whole number"),
+        (("sweep", "quick", "--time-limit", "0"), "argument --time-limit: '0' is not above 0"),
+        (
+            ("sweep", "quick", "--memory-limit", "inf"),
+            "argument --memory-limit: 'inf' is not a finite number",
+        ),
+        (("sweep", "quick", "--only", "seed"), "--only takes KEY=VALUE"),
+        (("sweep", "nonesuch"), "'nonesuch': grid file not found"),
+        (("verify", "--sample", "0"), "argument --sample: '0' is not at least 1"),
+        (("verify", "--tolerance", "-1"), "argument --tolerance: '-1' is not at least 0"),
+        (("data", "subset", "synthetic", "--fraction", "2"), "argument --fraction: '2' is not at most 1"),
+        (("extract", "v.mp4", "--out", "out", "--fps", "0"), "argument --fps: '0' is not above 0"),
+        (
+            ("serve", "0", "--model", "m.pt", "--port", "99999"),
+            "argument --port: '99999' is not at most 65535",
+        ),
+        (("data", "prepare", "x", "--out", "out", "--count", "0"), "argument --count: '0' is not at least 1"),
+    ],
+)
+def test_a_bad_argument_is_one_line_before_any_work(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", None)  # nothing is loaded
+    try:
+        code = main(list(arguments))
+    except SystemExit as left:
+        code = left.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2 and line.startswith("tal: ") and message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_device_of_the_environment_is_checked_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAL_DEVICE", "tpu")
+    assert main(list(TRAIN)) == 2 and "TAL_DEVICE: unknown device 'tpu'" in capsys.readouterr().err
+
+
+def test_numbers_as_people_write_them_train(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    values = ("learning_rate=1e-3", "weight_decay=5e-2", "min_score=1e-3", "epochs=1", "min_steps=2")
+    sets = [part for value in values for part in ("--set", value)]
+    assert main(["train", "window_cnn", *sets, "--out", str(tmp_path)]) == 0
+    from tal_lib.training import load_model
+
+    assert load_model(tmp_path / "model.pt").model.config.post.min_score == 0.001
+
+
 def test_data(capsys, tmp_path):
     assert main(["data", "list"]) == 0 and "synthetic" in capsys.readouterr().out
     assert (

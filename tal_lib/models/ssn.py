@@ -42,6 +42,7 @@ class SSNConfig(DetectorConfig):
     regression_weight: NotNegative = 0.1
 
     def check(self):
+        super().check()
         require(len(self.levels) > 0, "levels: there is none", "Give at least one.")
 
 

@@ -63,6 +63,7 @@ class TadTRConfig(DetectorConfig):
     actionness_weight: NotNegative = 4.0
 
     def check(self):
+        super().check()
         require_divides(self, "width", "heads")
         groups = norm_groups(self.width)
         require(

@@ -68,7 +68,7 @@ class TCANetConfig(ProposalConfig):
         try:
             config(self.generator, self.generator_preset)
         except TalError as error:
-            raise error.at("generator") from None
+            raise error.at("generator, generator_preset") from None
 
 
 class TBR(nn.Module):

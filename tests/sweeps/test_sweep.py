@@ -153,7 +153,7 @@ def test_only_and_dry_run(project, capsys):
     [
         ("cells: [", "not valid YAML"),
         ("[]", "a grid holds"),
-        ("cells: [{notebook: none.ipynb}]", "notebook not found"),
+        ("cells: [{notebook: none.ipynb}]", "notebook 'none.ipynb' not found"),
         ("cells: [{notebook: work.ipynb, grid: {number: 3}}]", "not a list"),
         ("cells: [{grid: {}}]", "notebook is missing"),
         ("cells: [{notebook: work.ipynb, grid: {nummer: [3]}}]", "unknown parameter 'nummer'"),

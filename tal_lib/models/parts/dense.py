@@ -24,6 +24,7 @@ class DenseConfig(DetectorConfig):
     thresholds: tuple[Probability, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
     def check(self):
+        super().check()
         require(len(self.thresholds) > 0, "thresholds: there is none", "Give at least one.")
 
 

@@ -36,6 +36,7 @@ class ProposalConfig(DetectorConfig):
     classifier_width: Size = 512
 
     def check(self):
+        super().check()
         require(
             self.overlap < self.window and self.max_duration <= self.window,
             f"window={self.window}, overlap={self.overlap}, max_duration={self.max_duration}",

@@ -70,6 +70,7 @@ class PyramidConfig(DetectorConfig):
     label_smoothing: BelowOne = 0.0
 
     def check(self):
+        super().check()
         levels = len(self.ranges)
         require(1 <= levels <= MOST_LEVELS, f"ranges: {levels} levels", f"Give 1 to {MOST_LEVELS} ranges.")
         for low, high in self.ranges:
