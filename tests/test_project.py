@@ -38,14 +38,17 @@ def test_readme_points_at_what_exists():
 
 
 ORDER = [
-    "files",
     "errors",
+    "disk",
+    "writing",
+    "files",
     "provenance",
     "processes",
     "data",
     "models",
     "training",
     "evaluation",
+    "study",
     "cost",
     "sweeps",
     "reports",
@@ -53,7 +56,7 @@ ORDER = [
 ]
 
 
-@pytest.mark.parametrize("package", ["data", "models"])
+@pytest.mark.parametrize("package", ["data", "models", "training", "evaluation"])
 def test_arrows_point_down(package):
     """`models` knows nothing of training, files of results or plots; `data` nothing of models."""
     above = set(ORDER[ORDER.index(package) + 1 :])

@@ -56,7 +56,7 @@ def keep_failed(runs: Path, id: str, reason: str) -> str:
         write_text(part / ERROR, reason + "\n")
         shutil.rmtree(failed, ignore_errors=True)
         os.replace(part, failed)
-    except OSError as error:  # a full disk, most likely: the reason must be told all the same
+    except (OSError, TalError) as error:  # a full disk, most likely: the reason must be told all the same
         shutil.rmtree(part, ignore_errors=True)
         return f"{reason.splitlines()[0]} ({error})"
     return reason.splitlines()[0]
