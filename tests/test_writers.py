@@ -131,7 +131,8 @@ def inputs(tmp_path_factory):
     narrow = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"one": 8})
     little = models.build("window_cnn", input_dim=8, num_classes=2).eval()
     save_model(world / "small.pt", Trained(little, ("one", "other"), narrow, None))
-    (world / "archive.bin").write_bytes(os.urandom(50_000))
+    with zipfile.ZipFile(world / "archive.bin", "w") as archive:
+        archive.writestr("RawData", os.urandom(50_000))
     for name in ("notebooks", "results"):
         (world / name).mkdir()
     page = nbformat.v4.new_notebook(
