@@ -1,12 +1,19 @@
 """The one error users see: what is wrong, where, and what to do about it."""
 
 
+def one_line(text: object) -> str:
+    """Text that is safe to print: line breaks, other control characters and undecodable bytes of file names are escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
+    )
+
+
 class TalError(ValueError):
     """Bad input or a bad request, worded for the person who can mend it.
 
-    `where` names the file and, if there is one, the recording; `remedy` says what to do.
+    `where` names the file and, if there is one, the recording; `remedy` says what to do. The text is one line.
     """
 
     def __init__(self, problem: str, *, where: object = None, remedy: str | None = None):
-        text = f"{where}: {problem}" if where is not None else problem
+        text = one_line(f"{where}: {problem}" if where is not None else problem)
         super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)

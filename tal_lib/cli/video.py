@@ -1,6 +1,6 @@
 """The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
 
-from tal_lib.errors import TalError
+from tal_lib.errors import one_line
 
 
 def add_data_actions(data_actions) -> None:
@@ -131,7 +131,7 @@ def _extract(arguments):
 
 def _summary(table, name, out):
     for row in table[table.problem != ""].itertuples():
-        print(f"{getattr(row, name)}: {row.problem}")
+        print(one_line(f"{getattr(row, name)}: {row.problem}"))
     failed = int(((table.problem != "") & ~table.new).sum())
     new = int(table.new.sum())
     print(f"{len(table)} {name}s: {new} new, {len(table) - new - failed} were there, {failed} failed   {out}")
