@@ -1,6 +1,6 @@
 """The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
 
-from tal_lib.errors import one_line
+from tal_lib.errors import TalError, one_line
 
 
 def add_data_actions(data_actions) -> None:
@@ -63,14 +63,31 @@ def add_commands(commands) -> None:
         "serve", help="a page that shows a camera, a file or a stream with its current action"
     )
     serve.add_argument(
-        "source", metavar="SOURCE", help="a file, a camera (0, /dev/video0) or a URL (rtsp://…)"
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, which `ps` does not show",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
     )
-    serve.add_argument("--port", type=int, default=8000)
     serve.add_argument(
-        "--token", default=None, help="that viewers must give; needed where others can reach the page"
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that viewers reach this machine by",
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    tokens = serve.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token",
+        default=None,
+        help="that viewers must give; needed where others can reach the page. `ps` shows it to this machine's users: "
+        "set $TAL_TOKEN or use --token-file instead",
+    )
+    tokens.add_argument(
+        "--token-file", default=None, metavar="FILE", help="file whose contents are the token"
     )
     serve.add_argument(
         "--delay", type=float, default=1.5, help="seconds between what happens and its answer (default: 1.5)"
@@ -170,37 +187,58 @@ def _detect(arguments):
     print("\n".join(map(str, written)))
 
 
-def _serve(arguments):
-    from pathlib import Path
+def _token(arguments):
+    """The token: of the option, the file, or `$TAL_TOKEN`; None if there is none."""
+    import os
 
+    from tal_lib.reading import read_text
+
+    if arguments.token_file is None:
+        return arguments.token if arguments.token is not None else os.environ.get("TAL_TOKEN")
+    token = read_text(arguments.token_file, what="token file", largest=4096).strip()
+    if not token.isprintable():
+        raise TalError(
+            "more than one line", where=arguments.token_file, remedy="Write the token alone into it."
+        )
+    return token
+
+
+def _serve(arguments):
+    import os
+
+    from tal_lib.validation import NotNegative, Probability, validate
+    from tal_lib.video.addresses import check_source
     from tal_lib.video.live import LiveDetector
-    from tal_lib.video.server import make_server
-    from tal_lib.video.source import is_live
+    from tal_lib.video.server import address_of, make_server
     from tal_lib.video.stream import Stream
 
+    source = arguments.source or os.environ.get("TAL_SOURCE")
+    if not source:
+        raise TalError("no source", remedy="Give a file, a camera's number or an address, or set TAL_SOURCE.")
+    check_source(source)
+    token = _token(arguments)
+    delay = validate(NotNegative, arguments.delay, name="--delay")
+    threshold = validate(Probability, arguments.threshold, name="--threshold")
     chosen, extractor = _ready(arguments)
-    if not is_live(arguments.source) and not Path(arguments.source).is_file():
-        raise TalError(
-            "file not found", where=arguments.source, remedy="Give a file, a camera's number or a URL."
-        )
     detector = LiveDetector(
         chosen.model,
         chosen.classes,
         chosen.spec,
         extractor=extractor,
         window=arguments.window,
-        delay_s=arguments.delay,
-        threshold=arguments.threshold,
+        delay_s=delay,
+        threshold=threshold,
     )
-    stream = Stream(arguments.source, detector, loop=not arguments.once)
-    server = make_server(stream, host=arguments.host, port=arguments.port, token=arguments.token)
+    stream = Stream(source, detector, loop=not arguments.once)
+    server = make_server(
+        stream,
+        host=arguments.host,
+        port=arguments.port,
+        token=token,
+        hosts=tuple(arguments.allow_host),
+    )
     stream.start()
-    print(
-        f"watch at http://{arguments.host}:{server.effective_port}/"
-        + (f"?token={arguments.token}" if arguments.token else "")
-        + "  (Ctrl-C ends)",
-        flush=True,
-    )
+    print(f"watch at {address_of(server, arguments.host, token)}  (Ctrl-C ends)", flush=True)
     try:
         server.run()
     except KeyboardInterrupt:
