@@ -39,10 +39,11 @@ class Processes:
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.all = []
 
-    def start(self, *command, within=(), **environment):
+    def start(self, *command, within=(), library=REPOSITORY):
         process = subprocess.Popen(
             [*within, sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
-            env=ENVIRONMENT | environment,
+            env=ENVIRONMENT | {"PYTHONPATH": str(library)},
+            cwd=library,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -55,7 +56,7 @@ class Processes:
             "dask_scheduler", "--host", host, "--port", str(self.port), "--no-dashboard", within=within
         )
 
-    def worker(self, *options, within=(), **environment):
+    def worker(self, *options, within=(), library=REPOSITORY):
         return self.start(
             "dask_worker",
             self.address,
@@ -69,7 +70,7 @@ class Processes:
             "60",
             *options,
             within=within,
-            **environment,
+            library=library,
         )
 
     def kill(self, process):
@@ -258,12 +259,13 @@ def test_a_worker_with_other_code_is_refused(project, processes, tmp_path, monke
     if changed:
         with open(folder / "tal_lib" / "segments.py", "a") as module:
             module.write("\nNMS_SIGMA = 0.7\n")
-    processes.scheduler(), processes.worker(PYTHONPATH=str(folder))
+    processes.scheduler(), processes.worker(library=folder)
     result = Sweep(project.make((1, 2)), project, processes.address).result()
     if changed:
         assert all("has other code of tal_lib" in reason for reason in result.failed.values())
         assert len(result.failed) == 2 and project.log() == [] and read_ledger(project.ledger) == {}
     else:
+        assert not isinstance(result, BaseException), result
         assert result.complete and project.squares() == [(1, 1), (2, 4)]
 
 
