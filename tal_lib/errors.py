@@ -2,7 +2,7 @@
 
 
 def one_line(text: object) -> str:
-    """Text that is safe to print: line breaks, other control characters and undecodable bytes of file names are escaped."""
+    """Text for one printed line: control characters and undecodable bytes of names are escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
     )
@@ -11,7 +11,7 @@ def one_line(text: object) -> str:
 class TalError(ValueError):
     """Bad input or a bad request, worded for the person who can mend it.
 
-    `where` names the file and, if there is one, the recording; `remedy` says what to do. The text is one line.
+    `where` names the file and, if there is one, the recording; `remedy` says what to do.
     """
 
     def __init__(self, problem: str, *, where: object = None, remedy: str | None = None):

@@ -36,7 +36,10 @@ def git_commit() -> str:
 
 
 def code_state() -> str:
-    """Hash of this library's source files as they are now: equal where the code is equal, committed or not, checkout or installed."""
+    """Hash of this library's source files as they are now.
+
+    It is equal where the code is equal: committed or not, in a checkout or installed.
+    """
     package = Path(__file__).resolve().parent
     files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
     return digest(*(part for path in files for part in (path.as_posix(), (package / path).read_bytes())))

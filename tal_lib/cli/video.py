@@ -66,7 +66,7 @@ def add_commands(commands) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, which `ps` does not show",
+        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE (not shown by `ps`)",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
@@ -83,8 +83,8 @@ def add_commands(commands) -> None:
     tokens.add_argument(
         "--token",
         default=None,
-        help="that viewers must give; needed where others can reach the page. `ps` shows it to this machine's users: "
-        "set $TAL_TOKEN or use --token-file instead",
+        help="that viewers must give; needed where others can reach the page. `ps` shows it: on a machine "
+        "with other users, set $TAL_TOKEN or use --token-file",
     )
     tokens.add_argument(
         "--token-file", default=None, metavar="FILE", help="file whose contents are the token"

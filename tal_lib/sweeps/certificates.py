@@ -1,8 +1,8 @@
 """Certificates of a cluster: who has the key may join it, nobody else, and what travels is encrypted.
 
-One self-signed certificate and its key stand for the whole cluster: scheduler, workers and the command each show it, and each
-accepts no other. They lie in the folder `$TAL_TLS`, as `cert.pem` and `key.pem`; else Dask's own configuration
-(`distributed.comm.tls`) names them.
+One self-signed certificate and its key stand for the whole cluster: scheduler, workers and the command each
+show it, and each accepts no other. They lie in the folder `$TAL_TLS`, as `cert.pem` and `key.pem`; else
+Dask's own configuration (`distributed.comm.tls`) names them.
 """
 
 import os
@@ -64,7 +64,7 @@ def check_address(address: str, certificates) -> None:
 
 
 def why_refused(address: str, seconds: float = 5.0) -> str | None:
-    """What keeps us from a scheduler that is there: a problem of certificates; None if it is something else."""
+    """Which problem of certificates keeps us from a scheduler; None if it is something else."""
     scheme, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
     try:

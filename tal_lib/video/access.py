@@ -1,7 +1,8 @@
 """Who may see the live page: the host names that it answers to, the pages that may ask, and the token.
 
-One rule holds for every route. A request for another host is answered with 421, one that another site sends with 403, a wrong
-token with 401, and after too many wrong tokens any token with 429. Without a token only the routes in `OPEN` answer.
+One rule holds for every route. A request for another host is answered with 421, one that another site sends
+with 403, a wrong token with 401, and after too many wrong tokens any token with 429. Without a token only the
+routes in `OPEN` answer.
 """
 
 import hmac
@@ -34,7 +35,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def host_of(header: str | None) -> str | None:
-    """The host in a Host header, without its port, in lower case; None where there is none or it is not well-formed."""
+    """The host in a Host header, in lower case, without its port; None where it is not well-formed."""
     if not header or any(letter in header for letter in "/?#@\\, \t"):
         return None
     try:
@@ -47,7 +48,7 @@ def host_of(header: str | None) -> str | None:
 
 
 class Guesses:
-    """Wrong tokens of late, by the address that they came from; at most `MOST_ADDRESSES` of these are remembered."""
+    """Recent wrong tokens by the address that they came from; `MOST_ADDRESSES` of these are remembered."""
 
     def __init__(self, clock=time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
@@ -112,11 +113,8 @@ class Access:
         """Status, text and headers of the answer to a request that may not pass; None if it may."""
         if not self._is_for_us(request):
             host = host_of(request.headers.get("Host"))
-            return (
-                421,
-                f"This server does not answer for the host {host!r}. Start it with --allow-host {host or 'NAME'}.",
-                {},
-            )
+            remedy = f"Start it with --allow-host {host or 'NAME'}."
+            return 421, f"This server does not answer for the host {host!r}. {remedy}", {}
         if self._is_from_elsewhere(request):
             return 403, "Another site's page may not ask for this.", {}
         given = _tokens(request)
@@ -139,7 +137,7 @@ class Access:
         return hmac.compare_digest(token, self.token.encode(errors="surrogateescape"))
 
     def _is_for_us(self, request):
-        """A page of another site that has its own name resolved to this machine (DNS rebinding) sends that name."""
+        """Another site whose name resolves to this machine (DNS rebinding) sends its own name."""
         host = host_of(request.headers.get("Host"))
         return host in self.hosts or (self.any_address and host is not None and _is_address(host))
 
@@ -171,7 +169,7 @@ def _is_address(host):
 
 
 def _network(address):
-    """What stands for one visitor: an IPv4 address, or the /64 network that one IPv6 visitor has for itself."""
+    """What stands for one visitor: an IPv4 address, or the /64 network of an IPv6 address."""
     if _is_address(address) and ":" in address:
         return str(ipaddress.ip_network(f"{address}/64", strict=False))
     return address

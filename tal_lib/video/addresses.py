@@ -1,4 +1,4 @@
-"""Where frames may come from: paths, cameras and network addresses, and how they are shown without their passwords."""
+"""Where frames may come from: paths, cameras and network addresses; how they are shown without passwords."""
 
 import os
 import re
@@ -17,10 +17,11 @@ _SECRET = re.compile(
 
 
 def without_credentials(address: object) -> str:
-    """An address as it may be shown: no user, no password, no query; anything else, as a path, stays as it is.
+    """An address as it may be shown: no user, no password, no query. Anything else stays as it is.
 
-    A password may hold any sign, so all that stands between the scheme and the last `@` is hidden. Cameras that take name
-    and password inside the path (`/user=admin_password=…`) lose the rest of the path.
+    A password may hold any sign, so all that stands between the scheme and the last `@` is hidden. Some
+    cameras take name and password inside the path (`/user=admin_password=…`); there the rest of the path is
+    hidden.
     """
     text = str(address)
     match = _SCHEME.match(text)

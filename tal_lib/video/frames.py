@@ -18,10 +18,11 @@ AGAIN = "Copy, download or convert it again."
 
 
 class Reader:
-    """A video file, one frame after the other; nothing but the current frame is held, so its length does not matter.
+    """A video file, one frame after the other. Only the current frame is held, so the length does not matter.
 
-    Frames come at times 0, 1 / fps, 2 / fps, …: of a file with another or a variable rate, the newest frame shown by then.
-    They are upright, as players show them. Covers and thumbnails are not pictures of the video.
+    Frames come at times 0, 1 / fps, 2 / fps, …: of a file with another or a variable rate, the newest frame
+    shown by then. They are upright, as players show them. Covers and thumbnails are not pictures of the
+    video.
 
     Attributes:
         duration: seconds, as the file says; None if it does not.
@@ -29,7 +30,7 @@ class Reader:
         problem: why reading ended before the end, empty if it did not; what came before is good.
 
     Raises:
-        TalError: missing, empty, not a video, without pictures (audio only), or with pictures that are too large.
+        TalError: missing, empty, not a video, without pictures (audio only), or with pictures too large.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int] | None = None):
@@ -129,7 +130,10 @@ def picture_streams(container) -> list:
 
 
 def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The picture (H, W, 3), RGB, uint8, of a frame, turned as its display matrix says, of `size` (width, height) if given."""
+    """The picture (H, W, 3), RGB, uint8, of a frame, turned as its display matrix says.
+
+    size: (width, height) of the picture; None: the frame's own.
+    """
     turns = round(frame.rotation / 90) % 4  # counterclockwise
     width, height = size or ((frame.height, frame.width) if turns % 2 else (frame.width, frame.height))
     if turns % 2:

@@ -1,9 +1,9 @@
 """A waitress server that slow and silent clients cannot keep busy.
 
-Waitress stops to accept connections once `connection_limit` are open, and it closes only those that were silent for two
-minutes: a client that sends half a request, or reads nothing of an answer, keeps its place. Here a request must be complete,
-and a part of an answer taken, within `PATIENCE_S`; where places run short, the connections that have waited longest without
-a whole request make room.
+Waitress accepts no more connections once `connection_limit` are open, and it closes only those that were
+silent for two minutes. A client that sends half a request, or reads nothing of an answer, keeps its place.
+Here a request must be complete, and a part of an answer taken, within `PATIENCE_S`. Where places run short,
+the connections that have waited longest without a whole request make room.
 """
 
 import socket

@@ -42,7 +42,7 @@ def make_app(
     """The application.
 
     Args:
-        token: asked for on every page but /healthz: `?token=…` once, then a signed cookie, or `Authorization: Bearer …`.
+        token: for every page but /healthz: `?token=…` once, then a signed cookie, or `Authorization: Bearer`.
         hosts: names that it answers to, beside those of this machine; most_viewers: of the pictures, at once.
     """
     access = Access(token, hosts)
@@ -118,7 +118,7 @@ def make_server(
     """A server, bound and ready to `run()`; port 0 takes a free one (`effective_port`).
 
     Args:
-        host: address or name to listen at; hosts: further names that viewers reach it by; others: see `make_app`.
+        host: address or name to listen at; hosts: further names of it; others: see `make_app`.
 
     Raises:
         TalError: open to others without a token, no such host, or the port is taken.
@@ -152,7 +152,7 @@ def make_server(
 
 
 def address_of(server: Server, host: str, token: str | None) -> str:
-    """The address to open in a browser, with the token; of a server on every address, the one on this machine."""
+    """The address to open in a browser, with the token; on this machine for a server on every address."""
     shown = "127.0.0.1" if is_wildcard(host) else host
     shown = f"[{shown}]" if ":" in shown else shown
     query = f"?token={quote(token, safe='', errors='surrogateescape')}" if token else ""

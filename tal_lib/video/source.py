@@ -80,7 +80,7 @@ class Source:
                 self.restarted()
 
     def _reason(self, error):
-        """What may be shown of an error: libraries put the whole address, with its password, into their own texts."""
+        """What may be shown of an error: libraries put the whole address, password and all, into theirs."""
         if isinstance(error, TalError):
             return str(error)
         told = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None

@@ -1,4 +1,4 @@
-"""Videos with odd names, odd metadata and odd contents: each is read as a file, or costs one line; the others go on."""
+"""Videos with odd names, metadata and contents: each is read as a file, or costs one line."""
 
 import importlib
 import os
@@ -69,7 +69,7 @@ def named(folder, name, content):
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
 def test_every_name_is_a_file(video, tmp_path, name):
-    """By its bare name, as people type it, for the reader that `extract` and `detect` share, and for the live page's source."""
+    """By its bare name, as people type it: for `extract` and for the source of the live page."""
     path = named(tmp_path, name, video.read_bytes())
     taken = []
     with inside(tmp_path):
