@@ -7,10 +7,11 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tal_lib import __version__
 from tal_lib.errors import TalError, short
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, digest
 
 DEVICE = re.compile(r"cpu|cuda(?::(\d{1,3}))?")
 
@@ -36,6 +37,16 @@ def git_commit() -> str:
     except OSError:
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
+
+
+def code_state() -> str:
+    """Hash of this library's source files as they are now.
+
+    It is equal where the code is equal: committed or not, in a checkout or installed.
+    """
+    package = Path(__file__).resolve().parent
+    files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
+    return digest(*(part for path in files for part in (path.as_posix(), (package / path).read_bytes())))
 
 
 @functools.cache

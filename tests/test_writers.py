@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

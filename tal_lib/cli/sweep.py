@@ -13,7 +13,7 @@ def add_commands(commands) -> None:
     sweep.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="tcp://HOST:PORT of a Dask scheduler, local:N workers, or slurm:CONFIG.yaml",
+        help="tls://HOST:PORT or tcp://HOST:PORT of a Dask scheduler, local:N workers, or slurm:CONFIG.yaml",
     )
     sweep.add_argument(
         "--time-limit",

@@ -1,7 +1,7 @@
 """The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
 
 from tal_lib.cli.options import add_overwrite, typed
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, one_line
 from tal_lib.validation import Count, NotNegative, Port, Positive, Probability, Seed, Threads, Whole
 
 
@@ -73,14 +73,31 @@ def add_commands(commands) -> None:
         "serve", help="a page that shows a camera, a file or a stream with its current action"
     )
     serve.add_argument(
-        "source", metavar="SOURCE", help="a file, a camera (0, /dev/video0) or a URL (rtsp://…)"
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE (not shown by `ps`)",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
     )
-    serve.add_argument("--port", type=typed(Port), default=8000)
     serve.add_argument(
-        "--token", default=None, help="that viewers must give; needed where others can reach the page"
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that viewers reach this machine by",
+    )
+    serve.add_argument("--port", type=typed(Port), default=8000)
+    tokens = serve.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token",
+        default=None,
+        help="that viewers must give; needed where others can reach the page. `ps` shows it: on a machine "
+        "with other users, set $TAL_TOKEN or use --token-file",
+    )
+    tokens.add_argument(
+        "--token-file", default=None, metavar="FILE", help="file whose contents are the token"
     )
     serve.add_argument(
         "--delay",
@@ -144,7 +161,7 @@ def _extract(arguments):
 
 def _summary(table, name, out):
     for row in table[table.problem != ""].itertuples():
-        print(f"{getattr(row, name)}: {row.problem}")
+        print(one_line(f"{getattr(row, name)}: {row.problem}"))
     failed = int(((table.problem != "") & ~table.new).sum())
     new = int(table.new.sum())
     print(f"{len(table)} {name}s: {new} new, {len(table) - new - failed} were there, {failed} failed   {out}")
@@ -184,37 +201,58 @@ def _detect(arguments):
     print("\n".join(map(str, written)))
 
 
-def _serve(arguments):
-    from pathlib import Path
+def _token(arguments):
+    """The token: of the option, the file, or `$TAL_TOKEN`; None if there is none."""
+    import os
 
+    from tal_lib.reading import read_text
+
+    if arguments.token_file is None:
+        return arguments.token if arguments.token is not None else os.environ.get("TAL_TOKEN")
+    token = read_text(arguments.token_file, what="token file", largest=4096).strip()
+    if not token.isprintable():
+        raise TalError(
+            "more than one line", where=arguments.token_file, remedy="Write the token alone into it."
+        )
+    return token
+
+
+def _serve(arguments):
+    import os
+
+    from tal_lib.validation import NotNegative, Probability, validate
+    from tal_lib.video.addresses import check_source
     from tal_lib.video.live import LiveDetector
-    from tal_lib.video.server import make_server
-    from tal_lib.video.source import is_live
+    from tal_lib.video.server import address_of, make_server
     from tal_lib.video.stream import Stream
 
+    source = arguments.source or os.environ.get("TAL_SOURCE")
+    if not source:
+        raise TalError("no source", remedy="Give a file, a camera's number or an address, or set TAL_SOURCE.")
+    check_source(source)
+    token = _token(arguments)
+    delay = validate(NotNegative, arguments.delay, name="--delay")
+    threshold = validate(Probability, arguments.threshold, name="--threshold")
     chosen, extractor = _ready(arguments)
-    if not is_live(arguments.source) and not Path(arguments.source).is_file():
-        raise TalError(
-            "file not found", where=arguments.source, remedy="Give a file, a camera's number or a URL."
-        )
     detector = LiveDetector(
         chosen.model,
         chosen.classes,
         chosen.spec,
         extractor=extractor,
         window=arguments.window,
-        delay_s=arguments.delay,
-        threshold=arguments.threshold,
+        delay_s=delay,
+        threshold=threshold,
     )
-    stream = Stream(arguments.source, detector, loop=not arguments.once)
-    server = make_server(stream, host=arguments.host, port=arguments.port, token=arguments.token)
+    stream = Stream(source, detector, loop=not arguments.once)
+    server = make_server(
+        stream,
+        host=arguments.host,
+        port=arguments.port,
+        token=token,
+        hosts=tuple(arguments.allow_host),
+    )
     stream.start()
-    print(
-        f"watch at http://{arguments.host}:{server.effective_port}/"
-        + (f"?token={arguments.token}" if arguments.token else "")
-        + "  (Ctrl-C ends)",
-        flush=True,
-    )
+    print(f"watch at {address_of(server, arguments.host, token)}  (Ctrl-C ends)", flush=True)
     try:
         server.run()
     except KeyboardInterrupt:

@@ -23,12 +23,14 @@ import yaml
 
 from tal_lib import __version__
 from tal_lib.errors import TalError
-from tal_lib.provenance import git_commit
+from tal_lib.provenance import code_state, git_commit
+from tal_lib.sweeps.certificates import SEE as SEE_CERTIFICATES
+from tal_lib.sweeps.certificates import check_address, security, why_refused
 from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
 from tal_lib.sweeps.grid import Cell, data_hash, measured_on
 from tal_lib.sweeps.local import ProcessLost, warm_processes
 
-FORMS = "Use tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
+FORMS = "Use tls://HOST:PORT, tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
 AHEAD = (
     2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
 )
@@ -40,7 +42,7 @@ class Cluster:
     """Runs cells on a cluster and puts what comes back into a folder.
 
     Args:
-        address: `tcp://HOST:PORT` (a running scheduler), `local:N` (N workers on this machine) or `slurm:CONFIG.yaml`.
+        address: `tls://HOST:PORT` or `tcp://HOST:PORT` (a running scheduler), `local:N` (N workers on this machine) or `slurm:CONFIG.yaml`.
         threads: CPU threads a cell; memory_limit: bytes a kernel.
     """
 
@@ -62,17 +64,32 @@ class Cluster:
                 "distributed.admin.large-graph-warning-threshold": "1GB",
             }
         )
+        self._versions = _versions()  # once: what is changed meanwhile is not what this sweep began with
+        certificates = security()
         kind, _, rest = self.address.partition(":")
-        self._own = {"local": _local, "slurm": _slurm}[kind](rest) if kind in ("local", "slurm") else None
-        if self._own is None and "://" not in self.address:
+        started_here = kind in ("local", "slurm")
+        if not started_here and "://" not in self.address:
             raise TalError(f"cluster {self.address!r}", remedy=FORMS)
+        if not started_here:
+            check_address(self.address, certificates)
+        self._own = {"local": _local, "slurm": _slurm}[kind](rest, certificates) if started_here else None
         try:
-            self._client = Client(self._own or self.address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
+            self._client = Client(
+                self._own or self.address,
+                timeout=CONNECT_SECONDS,
+                set_as_default=False,
+                security=certificates,
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            if started_here:
+                self._own.close(timeout=10)
+            problem = None if started_here else why_refused(self.address)
             raise TalError(
-                f"no scheduler answers ({type(error).__name__})",
+                problem or f"no scheduler answers ({type(error).__name__})",
                 where=self.address,
-                remedy="Start it with `dask scheduler`, or check host and port.",
+                remedy=f"Use tls:// and the certificates that it was started with. {SEE_CERTIFICATES}"
+                if problem
+                else "Start it with `dask scheduler`, or check host and port.",
             ) from None
         return self
 
@@ -109,7 +126,7 @@ class Cluster:
             "generation": generation,
             "threads": self.threads,
             "memory_limit": self.memory_limit,
-            "versions": _versions(),
+            "versions": self._versions,
         }
         return self._client.submit(
             run_packed,
@@ -177,6 +194,8 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
         reason = warm_processes(job["threads"], job["memory_limit"]).run(
             cell, notebook, job["generation"], runs
         )
+        if problem := _not_as_here(job["versions"], cell):  # the files may have been changed while it ran
+            return f"worker {socket.gethostname()}: {problem}", None, ""
         folder = runs / (cell.id if reason is None else f"{cell.id}.failed")
         if not folder.is_dir():
             return reason, None, ""
@@ -187,15 +206,21 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
 
 
 def _versions():
-    return {"tal_lib": __version__, "commit": git_commit().rstrip("+")}
+    return {"tal_lib": __version__, "commit": git_commit(), "code": code_state()}
 
 
 def _not_as_here(versions, cell):
     """Why a cell must not run on this worker: another library or other data would give other numbers under the same id."""
-    if versions != (mine := _versions()):
+    here = _versions()
+    if any(here[name] != versions[name] for name in ("tal_lib", "commit")):
         return (
-            f"has tal_lib {mine['tal_lib']} at commit {mine['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
-            f"{versions['commit'] or 'unknown'}. Install the same on both."
+            f"has tal_lib {here['tal_lib']} at commit {here['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
+            f"{versions['commit'] or 'unknown'} (+: with uncommitted changes). Install the same on both."
+        )
+    if here["code"] != versions["code"]:
+        return (
+            f"has other code of tal_lib (hash {here['code']}, the sweep has {versions['code']}), although both are at "
+            f"{here['commit'] or 'no commit'}. Commit it and check out the same commit on both, or copy the files."
         )
     benchmark = cell.parameters.get("benchmark")
     if not benchmark:
@@ -214,7 +239,7 @@ def _not_as_here(versions, cell):
     )
 
 
-def _local(number):
+def _local(number, certificates):
     """N workers on this machine, a process and a thread each."""
     from distributed import LocalCluster
 
@@ -227,7 +252,13 @@ def _local(number):
         memory_limit=0,
         dashboard_address=None,
         silence_logs=ERROR,
+        **_encrypted(certificates),
     )
+
+
+def _encrypted(certificates):
+    """Options of a cluster that asks for certificates; none where there are none."""
+    return {} if certificates is None else {"security": certificates, "protocol": "tls://"}
 
 
 def read_description(path: str | Path) -> dict:
@@ -247,7 +278,7 @@ def read_description(path: str | Path) -> dict:
     return options
 
 
-def _slurm(path):
+def _slurm(path, certificates):
     """Workers as Slurm jobs."""
     options = read_description(path)
     jobs, gpu = options.pop("jobs"), options.pop("gpu")
@@ -260,7 +291,7 @@ def _slurm(path):
     if gpu:
         options["worker_extra_args"] = [*options["worker_extra_args"], "--resources", "GPU=1"]
     try:
-        cluster = SLURMCluster(**options)
+        cluster = SLURMCluster(**_encrypted(certificates) | options)
     except (TypeError, ValueError) as error:
         raise TalError(f"not a cluster description ({error})", where=path, remedy=SEE) from None
     cluster.scale(jobs=jobs)

@@ -2,17 +2,19 @@
 
 import os
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from tal_lib.data.features import SUFFIXES
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, one_line
 from tal_lib.files import atomic_path, write_json
 from tal_lib.reading import read_json
 from tal_lib.video.backbones import WINDOW, Backbone, backbone
@@ -164,17 +166,53 @@ def _results(todo, out, name, sampling, workers, progress):
     """(path, row) as they come."""
     bar = tqdm(total=len(todo), unit="video", disable=not progress, mininterval=1)
     if workers > 1 and len(todo) > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = {pool.submit(_one, path, out, name, sampling, may_overwrite()): path for path in todo}
-            for job in as_completed(jobs):
+        with _Workers(min(workers, len(todo))) as pool:
+            for path, row in pool.run(todo, out, name, sampling, may_overwrite()):
                 bar.update()
-                yield jobs[job], job.result()
+                yield path, row
     else:
         for path in todo:
             row = _one(path, out, name, sampling, may_overwrite())
             bar.update()
             yield path, row
     bar.close()
+
+
+class _Workers:
+    """Processes, a thread each that waits for it: one that dies costs its video alone and is replaced."""
+
+    def __init__(self, number):
+        self.threads, self.idle = ThreadPoolExecutor(number), SimpleQueue()
+        for _ in range(number):
+            self.idle.put(self._process())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.threads.shutdown(cancel_futures=True)
+        while not self.idle.empty():
+            self.idle.get().shutdown()
+
+    def run(self, todo, *arguments):
+        """(path, row) as they come."""
+        jobs = {self.threads.submit(self._in_process, path, *arguments): path for path in todo}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
+
+    def _process(self):
+        return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def _in_process(self, path, *arguments):
+        process = self.idle.get()
+        try:
+            return process.submit(_one, path, *arguments).result()
+        except BrokenProcessPool:
+            process.shutdown(wait=False)
+            process = self._process()
+            return {"problem": one_line(f"{path}: its process was killed (was it out of memory?)")}
+        finally:
+            self.idle.put(process)
 
 
 _loaded: dict[str, Backbone] = {}  # in a worker, for all its videos
@@ -186,6 +224,8 @@ def _one(path, out, name, sampling, overwrite):
         features, reader = features_of(path, model, sampling)
     except TalError as error:
         return {"problem": str(error)}
+    except Exception as error:  # whatever a decoder throws, the other videos go on
+        return {"problem": one_line(f"{path}: cannot be read ({type(error).__name__}: {error})")}
     with overwriting(overwrite), atomic_path(out / f"{path.stem}.npy") as temporary:
         with open(temporary, "wb") as file:
             np.save(file, features)

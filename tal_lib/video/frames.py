@@ -5,17 +5,24 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
+from tal_lib.video.addresses import without_credentials
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
+MOST_PIXELS = 2**26  # of one picture; 8K video has half as many
+LOCAL = {"protocol_whitelist": "file"}  # a playlist that pretends to be a video reaches no network
+AGAIN = "Copy, download or convert it again."
 
 
 class Reader:
-    """A video file, one frame after the other; nothing but the current frame is held, so its length does not matter.
+    """A video file, one frame after the other. Only the current frame is held, so the length does not matter.
 
-    Frames come at times 0, 1 / fps, 2 / fps, …: of a file with another or a variable rate, the newest frame shown by then.
+    Frames come at times 0, 1 / fps, 2 / fps, …: of a file with another or a variable rate, the newest frame
+    shown by then. They are upright, as players show them. Covers and thumbnails are not pictures of the
+    video.
 
     Attributes:
         duration: seconds, as the file says; None if it does not.
@@ -23,17 +30,20 @@ class Reader:
         problem: why reading ended before the end, empty if it did not; what came before is good.
 
     Raises:
-        TalError: missing, empty, not a video, or without pictures (audio only).
+        TalError: missing, empty, not a video, without pictures (audio only), or with pictures too large.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int] | None = None):
         if not fps > 0:
             raise TalError(f"{fps} frames a second", remedy="Give a positive rate.")
         self.path, self.fps, self.size = Path(path), fps, size
+        self.shown = without_credentials(path)  # how errors call it
+        if self.path.is_dir():
+            raise TalError("is a folder, not a video", where=self.shown, remedy="Give a file.")
         if not self.path.is_file():
-            raise TalError("file not found", where=path, remedy="Check the path.")
+            raise TalError("file not found", where=self.shown, remedy="Check the path.")
         if not self.path.stat().st_size:
-            raise TalError("the file is empty", where=path, remedy="Copy or download it again.")
+            raise TalError("the file is empty", where=self.shown, remedy="Copy or download it again.")
         with self._open() as container:
             stream = self._stream(container)
             length = container.duration / av.time_base if container.duration else None
@@ -42,23 +52,33 @@ class Reader:
         self.seconds, self.problem = 0.0, ""
 
     def _open(self):
+        """The container. A file is always a file, whatever protocol its name looks like."""
         try:
-            return av.open(str(self.path))
-        except (av.FFmpegError, OSError) as error:
+            return av.open(f"file:{self.path.absolute()}", metadata_errors="replace", options=LOCAL)
+        except (av.FFmpegError, OSError, ValueError) as error:
             raise TalError(
-                f"cannot be opened as a video ({type(error).__name__})",
-                where=self.path,
-                remedy="Copy, download or convert it again.",
+                f"cannot be opened as a video ({type(error).__name__})", where=self.shown, remedy=AGAIN
             ) from None
 
     def _stream(self, container):
-        if not container.streams.video:
+        pictures = picture_streams(container)
+        if not pictures:
+            kind = "only sound" if container.streams.audio else "only a cover"
             raise TalError(
-                "has no pictures, only sound" if container.streams.audio else "has no video stream",
-                where=self.path,
+                f"has no pictures, {kind}"
+                if container.streams.audio or container.streams.video
+                else "has no video stream",
+                where=self.shown,
                 remedy="Leave it out.",
             )
-        stream = container.streams.video[0]
+        stream = pictures[0]
+        if (width := stream.width) * (height := stream.height) > MOST_PIXELS:
+            raise TalError(
+                f"pictures of {width} x {height} are too large (at most {MOST_PIXELS:,} pixels)",
+                where=self.shown,
+                remedy="Convert it to a smaller size, or leave it out.",
+            )
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # sizes may change amid the file
         stream.thread_type = "AUTO"
         return stream
 
@@ -72,9 +92,7 @@ class Reader:
                 self.seconds = count / self.fps
             shown = picture
         if shown is None:
-            raise TalError(
-                "not one frame can be decoded", where=self.path, remedy="Copy, download or convert it again."
-            )
+            raise TalError("not one frame can be decoded", where=self.shown, remedy=AGAIN)
         yield shown
         self.seconds = (count + 1) / self.fps
         if self.duration and not self.problem and self.seconds < 0.9 * self.duration - 1:
@@ -88,18 +106,40 @@ class Reader:
             while True:
                 try:
                     frame = next(frames, None)
-                except (av.FFmpegError, OSError) as error:
+                    if frame is None:
+                        return
+                    time = frame.time if frame.time is not None else last + 1 / (self.native_fps or self.fps)
+                    first = time if first is None else first
+                    if time - first <= last:  # a time that does not advance
+                        continue
+                    picture = upright(frame, self.size)
+                except (av.FFmpegError, OSError, ValueError) as error:
                     self.problem = f"cannot be read beyond {self.seconds:.1f} s ({type(error).__name__})"
                     return
-                if frame is None:
-                    return
-                time = frame.time if frame.time is not None else last + 1 / (self.native_fps or self.fps)
-                first = time if first is None else first
-                if time - first <= last:  # a time that does not advance
-                    continue
                 last = time - first
-                width, height = self.size or (frame.width, frame.height)
-                yield last, frame.to_ndarray(format="rgb24", width=width, height=height)
+                yield last, picture
+
+
+def picture_streams(container) -> list:
+    """The video streams of an open container; covers and thumbnails are none."""
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    ]
+
+
+def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The picture (H, W, 3), RGB, uint8, of a frame, turned as its display matrix says.
+
+    size: (width, height) of the picture; None: the frame's own.
+    """
+    turns = round(frame.rotation / 90) % 4  # counterclockwise
+    width, height = size or ((frame.height, frame.width) if turns % 2 else (frame.width, frame.height))
+    if turns % 2:
+        width, height = height, width
+    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
@@ -128,9 +168,9 @@ def videos_in(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not found:
+    videos = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    if not videos:
         raise TalError(
             f"no video ({', '.join(SUFFIXES)}) in the folder", where=path, remedy="Check the path."
         )
-    return found
+    return videos

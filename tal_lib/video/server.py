@@ -3,43 +3,73 @@
     /            the page            /video_feed   MJPEG, the newest picture
     /analytics   JSON                /healthz      200 while the model's thread runs, without a token
 
-Nothing that a request says reaches the disk or the model.
+Nothing that a request says reaches the disk or the model. Who may ask for what: `tal_lib.video.access`.
 """
 
-import hmac
 import json
+import secrets
+from typing import Annotated
+from urllib.parse import quote
 
-from flask import Flask, Response, abort, render_template, request
-from waitress import create_server
+from flask import Flask, Response, redirect, render_template, request, session, url_for
+from pydantic import Field
 
 from tal_lib.errors import TalError
+from tal_lib.validation import validate
+from tal_lib.video.access import SIGNED_IN, Access, is_loopback, is_wildcard
+from tal_lib.video.listening import Server, listen
 from tal_lib.video.stream import Stream
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Port = Annotated[int, Field(ge=0, le=65535)]
+
 BOUNDARY = b"frame"
+SPARE_THREADS = 8  # beside one a viewer: the other pages never wait for viewers
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
-def make_app(stream: Stream, *, token: str | None = None, most_viewers: int = 32) -> Flask:
-    """The application. With a token every page but /healthz asks for it: `?token=…` once, then a cookie, or `Authorization: Bearer …`."""
+def make_app(
+    stream: Stream, *, token: str | None = None, hosts: tuple[str, ...] = (), most_viewers: int = 32
+) -> Flask:
+    """The application.
+
+    Args:
+        token: for every page but /healthz: `?token=…` once, then a signed cookie, or `Authorization: Bearer`.
+        hosts: names that it answers to, beside those of this machine; most_viewers: of the pictures, at once.
+    """
+    access = Access(token, hosts)
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = 1024
+    app.config.update(
+        SECRET_KEY=secrets.token_bytes(32),  # sessions end with this process
+        SESSION_COOKIE_NAME="tal_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        MAX_CONTENT_LENGTH=1024,
+    )
 
     @app.before_request
-    def ask_for_token():
-        if token is None or request.endpoint == "healthz":
-            return
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        given = request.args.get("token") or bearer or request.cookies.get("token") or ""
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            abort(401)
+    def check():
+        if refused := access.refusal(request, session):
+            status, text, headers = refused
+            return Response(text + "\n", status, headers, mimetype="text/plain")
+        if token is None or "token" not in request.args or request.endpoint is None:
+            return None
+        if request.endpoint == "page" or "text/html" in request.headers.get("Accept", ""):
+            session[SIGNED_IN] = True  # a browser: the token leaves its address bar
+            return redirect(url_for(request.endpoint, **request.view_args or {}), 303)
+        return None
 
     @app.after_request
     def harden(response):
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
-        response.headers["Cache-Control"] = "no-store"
-        if token and request.args.get("token"):
-            response.set_cookie("token", token, httponly=True, samesite="Strict")
+        response.headers.update(HEADERS)
         return response
 
     @app.get("/")
@@ -57,21 +87,23 @@ def make_app(stream: Stream, *, token: str | None = None, most_viewers: int = 32
 
     @app.get("/video_feed")
     def video_feed():
-        if stream.viewers >= most_viewers:
-            abort(503)
-        parts = (
-            b"--"
-            + BOUNDARY
-            + b"\r\nContent-Type: image/jpeg\r\nContent-Length: "
-            + str(len(picture)).encode()
-            + b"\r\n\r\n"
-            + picture
-            + b"\r\n"
-            for picture in stream.pictures()
-        )
-        return Response(parts, mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY.decode()}")
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY.decode()}"
+        if request.method == "HEAD":
+            return Response(mimetype=kind)
+        if not stream.admit(most_viewers):
+            text = f"{most_viewers} viewers are watching already. Try again later.\n"
+            return Response(text, 503, {"Retry-After": "10"}, mimetype="text/plain")
+        gone = request.environ.get("waitress.client_disconnected", lambda: False)
+        response = Response(map(_part, stream.pictures(gone=gone)), mimetype=kind)
+        response.call_on_close(stream.dismiss)
+        return response
 
     return app
+
+
+def _part(picture):
+    size = str(len(picture)).encode()
+    return b"--%b\r\nContent-Type: image/jpeg\r\nContent-Length: %b\r\n\r\n%b\r\n" % (BOUNDARY, size, picture)
 
 
 def make_server(
@@ -80,30 +112,48 @@ def make_server(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
+    hosts: tuple[str, ...] = (),
     most_viewers: int = 32,
-):
-    """A waitress server, bound and ready to `run()`; port 0 takes a free one (`effective_port`).
+) -> Server:
+    """A server, bound and ready to `run()`; port 0 takes a free one (`effective_port`).
+
+    Args:
+        host: address or name to listen at; hosts: further names of it; others: see `make_app`.
 
     Raises:
-        TalError: open to others without a token, or the port is taken.
+        TalError: open to others without a token, no such host, or the port is taken.
     """
-    if host not in LOOPBACK and not token:
+    port = validate(Port, port, name="port")
+    if not is_loopback(host) and not token:
         raise TalError(f"{host} is open to others", remedy="Give a --token, or bind to 127.0.0.1.")
+    app = make_app(stream, token=token, hosts=(host, *hosts), most_viewers=most_viewers)
     try:
-        # a viewer that reads slowly is held back after one buffer of pictures; every viewer holds a thread
-        return create_server(
-            make_app(stream, token=token, most_viewers=most_viewers),
-            host=host,
-            port=port,
-            threads=most_viewers + 8,
-            send_bytes=1,
-            outbuf_high_watermark=2**17,
-            max_request_body_size=1024,
-            max_request_header_size=8192,
-            connection_limit=4 * most_viewers + 32,
-            ident="tal",
-        )
-    except OSError as error:
+        listener = listen(host, port)
+    except (OSError, UnicodeError) as error:
         raise TalError(
-            f"cannot listen at {host}:{port} ({error.strerror})", remedy="Choose another --port."
+            f"cannot listen at {host}:{port} ({getattr(error, 'strerror', None) or 'no such host'})",
+            remedy="Choose another --port." if isinstance(error, OSError) else "Check --host.",
         ) from None
+    server = Server(
+        app,
+        listener,
+        threads=most_viewers + SPARE_THREADS,
+        send_bytes=1,  # a viewer that reads slowly is held back after one buffer of pictures
+        outbuf_high_watermark=2**17,
+        max_request_body_size=1024,
+        max_request_header_size=8192,
+        connection_limit=4 * most_viewers + 32,
+        channel_request_lookahead=1,  # notices a viewer that leaves while there is nothing to send
+        ident="tal",
+    )
+    # cookies do not know ports: two servers of one machine must not share a name
+    app.config["SESSION_COOKIE_NAME"] = f"tal_session_{server.effective_port}"
+    return server
+
+
+def address_of(server: Server, host: str, token: str | None) -> str:
+    """The address to open in a browser, with the token; on this machine for a server on every address."""
+    shown = "127.0.0.1" if is_wildcard(host) else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    query = f"?token={quote(token, safe='', errors='surrogateescape')}" if token else ""
+    return f"http://{shown}:{server.effective_port}/{query}"

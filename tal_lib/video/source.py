@@ -7,15 +7,11 @@ from collections.abc import Callable
 import av
 import numpy as np
 
-from tal_lib.errors import TalError
-from tal_lib.video.frames import Reader
+from tal_lib.errors import TalError, one_line
+from tal_lib.video.addresses import is_live, without_credentials
+from tal_lib.video.frames import MOST_PIXELS, Reader, picture_streams, upright
 
 RETRY_S = (0.5, 1, 2, 5)  # between attempts to come back
-
-
-def is_live(where: str) -> bool:
-    """Whether frames come by themselves: a camera (its number or device) or a network stream, not a file."""
-    return where.isdigit() or where.startswith("/dev/") or "://" in where
 
 
 class Source:
@@ -26,6 +22,7 @@ class Source:
         loop: play a file again when it ends.
 
     Attributes:
+        where: the address as it may be shown, without user and password.
         state: `starting`, `playing`, `lost` or `ended`; problem: why it is lost.
     """
 
@@ -39,15 +36,9 @@ class Source:
         loop: bool = True,
         restarted: Callable[[], None] = lambda: None,
     ):
-        self.where, self.fps, self.take, self.size, self.loop, self.restarted = (
-            str(where),
-            fps,
-            take,
-            size,
-            loop,
-            restarted,
-        )
-        self.live, self.state, self.problem, self.rounds = is_live(self.where), "starting", "", 0
+        self._address, self.where = str(where), without_credentials(where)
+        self.fps, self.take, self.size, self.loop, self.restarted = fps, take, size, loop, restarted
+        self.live, self.state, self.problem, self.rounds = is_live(self._address), "starting", "", 0
         self._stop, self._thread = (
             threading.Event(),
             threading.Thread(target=self._run, name="source", daemon=True),
@@ -83,20 +74,24 @@ class Source:
                     continue
                 raise TalError("the stream ended", where=self.where)
             except Exception as error:  # whatever a broken source throws, the server goes on
-                self.state, self.problem = (
-                    "lost",
-                    str(error).splitlines()[0] if str(error) else type(error).__name__,
-                )
+                self.state, self.problem = "lost", self._reason(error)
                 self._stop.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
                 self.restarted()
+
+    def _reason(self, error):
+        """What may be shown of an error: libraries put the whole address, password and all, into theirs."""
+        if isinstance(error, TalError):
+            return str(error)
+        told = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None
+        return f"{self.where}: {one_line(told or type(error).__name__)}"
 
     def _pictures(self):
         if self.live:
             yield from self._captured()
             return
         began = time.monotonic()
-        for index, picture in enumerate(Reader(self.where, self.fps, self.size)):
+        for index, picture in enumerate(Reader(self._address, self.fps, self.size)):
             wait = began + index / self.fps - time.monotonic()
             if wait > 0:
                 self._stop.wait(wait)
@@ -106,18 +101,20 @@ class Source:
 
     def _captured(self):
         """Frames of a camera or stream, thinned to `fps`."""
-        options, where, form = {}, self.where, None
-        if where.isdigit() or where.startswith("/dev/"):
-            where, form = (f"/dev/video{where}" if where.isdigit() else where), "v4l2"
-        elif where.startswith("rtsp://"):
+        options, where, form = {}, self._address, None
+        if where.isdecimal() or where.startswith("/dev/"):
+            where, form = (f"/dev/video{where}" if where.isdecimal() else where), "v4l2"
+        elif where.startswith(("rtsp://", "rtsps://")):
             options = {"rtsp_transport": "tcp"}
-        with av.open(where, format=form, options=options, timeout=(10.0, 10.0)) as container:
-            if not container.streams.video:
-                raise TalError("has no pictures", where=where)
+        with av.open(
+            where, format=form, options=options, timeout=(10.0, 10.0), metadata_errors="replace"
+        ) as container:
+            if not (streams := picture_streams(container)):
+                raise TalError("has no pictures", where=self.where)
+            streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             due = time.monotonic()
-            for frame in container.decode(video=0):
+            for frame in container.decode(streams[0]):
                 if time.monotonic() < due:
                     continue
                 due = max(due + 1 / self.fps, time.monotonic() - 1 / self.fps)
-                width, height = self.size or (frame.width, frame.height)
-                yield frame.to_ndarray(format="rgb24", width=width, height=height)
+                yield upright(frame, self.size)

@@ -136,21 +136,30 @@ class Stream:
 
     # out
 
-    def pictures(self, keep_alive_s: float = 2.0):
-        """JPEGs for one viewer, always the newest; the last one again where nothing new came for a while."""
-        seen = -1
+    def admit(self, most: int) -> bool:
+        """Take a viewer's place, if fewer than `most` are taken; whoever takes one gives it back with `dismiss`."""
         with self._lock:
-            self.viewers += 1
-        try:
-            while not self._stop.is_set():
-                with self._newer:
-                    self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
-                    picture, seen = self._picture, self._number
-                if picture:
-                    yield picture
-        finally:
-            with self._lock:
-                self.viewers -= 1
+            free = self.viewers < most
+            self.viewers += free
+        return free
+
+    def dismiss(self) -> None:
+        """Give a viewer's place back."""
+        with self._lock:
+            self.viewers -= 1
+
+    def pictures(self, keep_alive_s: float = 2.0, gone: Callable[[], bool] = lambda: False):
+        """JPEGs for one viewer, always the newest; the last one again where nothing new came for a while.
+
+        Ends with the stream, or when `gone()` says that the viewer has left.
+        """
+        seen = -1
+        while not self._stop.is_set() and not gone():
+            with self._newer:
+                self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
+                picture, seen = self._picture, self._number
+            if picture:
+                yield picture
 
     def analytics(self) -> dict:
         """The numbers, as JSON-able values."""

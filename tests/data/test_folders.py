@@ -83,7 +83,7 @@ def test_a_damaged_list_of_folders_is_none(clips, monkeypatch):
     assert portable_name(str(clips())) == "clips" and load_benchmark("clips").name == "clips"
 
 
-PARAMETERS = "benchmark: str = 'synthetic'\nmodel: str = 'm'\nout_dir: str = ''"
+PARAMETERS = "benchmark: str = 'synthetic'\nmodel: str = 'window_cnn'\nout_dir: str = ''"
 WORK = """import pandas as pd
 from tal_lib.data import load_benchmark
 from tal_lib.sweeps import record

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tal_lib import TalError, sweeps
+from tal_lib.cli import main
 from tal_lib.files import REPOSITORY
-from tal_lib.provenance import cpu_name
+from tal_lib.provenance import code_state, cpu_name
+from tal_lib.sweeps import certificates as certificates_module
 from tal_lib.sweeps import cluster
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import read_ledger
@@ -36,10 +39,11 @@ class Processes:
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.all = []
 
-    def start(self, *command, within=()):
+    def start(self, *command, within=(), library=REPOSITORY):
         process = subprocess.Popen(
             [*within, sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | {"PYTHONPATH": str(library)},
+            cwd=library,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -52,7 +56,7 @@ class Processes:
             "dask_scheduler", "--host", host, "--port", str(self.port), "--no-dashboard", within=within
         )
 
-    def worker(self, *options, within=()):
+    def worker(self, *options, within=(), library=REPOSITORY):
         return self.start(
             "dask_worker",
             self.address,
@@ -66,6 +70,7 @@ class Processes:
             "60",
             *options,
             within=within,
+            library=library,
         )
 
     def kill(self, process):
@@ -195,6 +200,193 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
     assert "at commit 0123456789, the sweep" in cluster.run_packed(job)[0]
 
 
+def test_changes_that_are_not_committed_count(project, monkeypatch):
+    """Neither the `+` of a commit nor the code behind it may differ; nor may the code change while a cell runs."""
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", {}, "0" * 16, "x")
+    job = {"cell": cell, "notebook": "{}", "generation": 0, "threads": 1, "memory_limit": None}
+    monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789+")
+    for other in ({"commit": "0123456789"}, {"commit": ""}, {"tal_lib": "0.0.1"}):
+        reason, archive, _ = cluster.run_packed(job | {"versions": cluster._versions() | other})
+        assert "at commit 0123456789+, the sweep" in reason and archive is None
+    reason, archive, _ = cluster.run_packed(job | {"versions": cluster._versions() | {"code": "another"}})
+    assert "has other code of tal_lib" in reason and "both are at 0123456789+" in reason and archive is None
+
+    class Changing:
+        def run(self, *_):
+            monkeypatch.setattr(cluster, "code_state", lambda: "changed")
+
+    monkeypatch.setattr(cluster, "warm_processes", lambda *_: Changing())
+    reason, archive, _ = cluster.run_packed(job | {"versions": cluster._versions()})
+    assert "has other code of tal_lib (hash changed" in reason and archive is None
+
+
+def copy_of_the_library(folder):
+    """The library outside any repository, as an installation is."""
+    shutil.copytree(REPOSITORY / "tal_lib", folder / "tal_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def state_of(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", "from tal_lib.provenance import code_state; print(code_state())"],
+        env=ENVIRONMENT | {"PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_the_state_of_the_code(tmp_path):
+    """Equal for equal files wherever they lie; another one for any change of any file, and for a file more."""
+    folder = copy_of_the_library(tmp_path)
+    assert state_of(folder) == code_state()
+    module = folder / "tal_lib" / "models" / "parts" / "losses.py"
+    text = module.read_text()
+    module.write_text(text + "\n")
+    assert (changed := state_of(folder)) != code_state()
+    module.write_text(text)
+    (folder / "tal_lib" / "more.py").touch()
+    assert state_of(folder) not in (changed, code_state())
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_worker_with_other_code_is_refused(project, processes, tmp_path, monkeypatch, changed):
+    """A real worker of a copy without a repository: it works while the files are equal, and is refused once one differs."""
+    monkeypatch.setattr(cluster, "git_commit", lambda: "")
+    folder = copy_of_the_library(tmp_path / "worker")
+    if changed:
+        with open(folder / "tal_lib" / "segments.py", "a") as module:
+            module.write("\nNMS_SIGMA = 0.7\n")
+    processes.scheduler(), processes.worker(library=folder)
+    result = Sweep(project.make((1, 2)), project, processes.address).result()
+    if changed:
+        assert all("has other code of tal_lib" in reason for reason in result.failed.values())
+        assert len(result.failed) == 2 and project.log() == [] and read_ledger(project.ledger) == {}
+    else:
+        assert not isinstance(result, BaseException), result
+        assert result.complete and project.squares() == [(1, 1), (2, 4)]
+
+
+def recipe(first_word):
+    """The line of docs/cluster.md that begins with a word (or runs it after another command)."""
+    lines = (REPOSITORY / "docs" / "cluster.md").read_text().splitlines()
+    return next(line for line in lines if re.search(rf"(^|&& |=\S* ){re.escape(first_word)} ", line))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """The recipe's own command, run once."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    folder = tmp_path_factory.mktemp("certificates")
+    assert recipe("openssl").endswith(certificates_module.MAKE)
+    subprocess.run(recipe("openssl"), shell=True, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def encrypted(processes, certificates):
+    """Scheduler and worker of the recipe, as it stands there."""
+    processes.address = f"tls://127.0.0.1:{processes.port}"
+    for name, command in (("scheduler", recipe("dask scheduler")), ("worker", recipe("dask worker"))):
+        words = command.partition(f"dask {name} ")[2].replace("HOST", "127.0.0.1")
+        words = words.replace("8786", str(processes.port)).replace("tls/", f"{certificates}/tls/").split()
+        processes.start(f"dask_{name}", *words, *(["--no-nanny"] if name == "worker" else []))
+    wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", processes.port)))
+    return processes
+
+
+def test_the_recipe_with_certificates(project, encrypted, certificates):
+    """Every command of the recipe, the last one too."""
+    words = recipe("tal sweep").replace("HOST:8786", f"127.0.0.1:{encrypted.port}").split()
+    words = [str(project.make((1, 2), gpu=True)) if word.endswith(".yaml") else word for word in words]
+    assert words[:3] == ["TAL_TLS=tls", "tal", "sweep"]
+    where = ["--results", str(project.folder / "results"), "--runs", str(project.folder / "runs")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tal_lib", *words[2:], *where],
+        env=ENVIRONMENT | {"TAL_TLS": "tls"},
+        cwd=certificates,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert project.squares() == [(1, 1), (2, 4)]
+
+
+def test_without_the_right_certificates_there_is_one_line(
+    project, encrypted, certificates, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    grid, tcp = project.make(), encrypted.address.replace("tls", "tcp")
+    (tmp_path / "tls").mkdir()
+    subprocess.run(certificates_module.MAKE, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    capfd.readouterr()
+    for address, folder, message in (
+        (encrypted.address, None, "asks for certificates. Set TAL_TLS"),
+        (tcp, None, "asks for certificates. Use tls://"),
+        (tcp, certificates / "tls", "TAL_TLS is set, but tcp:// is not encrypted. Use tls://"),
+        (encrypted.address, tmp_path / "tls", "has other certificates"),
+    ):
+        monkeypatch.setenv("TAL_TLS", str(folder)) if folder else monkeypatch.delenv("TAL_TLS", raising=False)
+        where = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+        assert main(["sweep", str(grid), "--cluster", address, *where]) == 2
+        out, error = capfd.readouterr()
+        assert message in error and error.count("\n") == 1 and out == "", error
+    assert project.log() == []
+
+
+def test_a_scheduler_without_certificates_is_told_from_one_with(
+    project, processes, certificates, monkeypatch
+):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
+    processes.scheduler()
+    wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", processes.port)))
+    with pytest.raises(TalError, match="this scheduler has no certificates"):
+        sweeps.run(project.make(), cluster=f"tls://127.0.0.1:{processes.port}", **project.where)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing", "key.pem: certificate file not found.*openssl"),
+        ("readable", "other users may read this key. chmod 600"),
+        ("damaged", "certificates cannot be used"),
+        ("locked", "asks for a password"),
+    ],
+)
+def test_certificates_that_cannot_be_used(project, certificates, tmp_path, monkeypatch, fault, message):
+    folder = tmp_path / "tls"
+    shutil.copytree(certificates / "tls", folder)
+    key = folder / "key.pem"
+    if fault == "missing":
+        key.unlink()
+    elif fault == "readable":
+        key.chmod(0o644)
+    elif fault == "damaged":
+        key.write_text("no key")
+    else:
+        key.write_text(key.read_text().replace("PRIVATE", "ENCRYPTED PRIVATE"))
+    monkeypatch.setenv("TAL_TLS", str(folder))
+    for address in ("tls://127.0.0.1:9", "local:1"):
+        with pytest.raises(TalError, match=message):
+            sweeps.run(project.make(), cluster=address, **project.where)
+
+
+def test_workers_of_this_machine_with_certificates(project, certificates, monkeypatch):
+    monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
+    seen = []
+    room = cluster.Cluster._room
+    monkeypatch.setattr(
+        cluster.Cluster, "_room", lambda here: seen.append(here._client.scheduler.address) or room(here)
+    )
+    assert sweeps.run(project.make((1,)), cluster="local:1", **project.where).complete
+    assert seen and all(address.startswith("tls://") for address in seen)
+
+
 SBATCH = """#!/bin/sh
 # what Slurm's own command does, without the queue: run the job script in the background and say its number
 for script; do :; done
@@ -205,8 +397,11 @@ echo "Submitted batch job $!"
 """
 
 
-def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch):
+@pytest.mark.parametrize("encryption", [False, True])
+def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch, certificates, encryption):
     """dask-jobqueue's scripts, really submitted, to an `sbatch` that runs them here."""
+    if encryption:
+        monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
     pytest.importorskip("dask_jobqueue")
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -226,6 +421,8 @@ def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch):
     result = sweeps.run(project.make((1, 2), gpu=True), cluster=f"slurm:{description}", **project.where)
     assert result.complete and project.squares() == [(1, 1), (2, 4)]
     assert len((tmp_path / "jobs").read_text().split()) == 2
+    script = next(tmp_path.glob("job.*.sh")).read_text()
+    assert ("tls://" in script and "--tls-key" in script) == encryption
 
 
 def ip(*arguments):

@@ -1,11 +1,13 @@
 """The commands as users type them."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -95,10 +97,9 @@ def test_serve(folder):
             str(folder / "model.pt"),
             "--port",
             "0",
-            "--token",
-            "secret",
         ],
         cwd=REPOSITORY,
+        env=os.environ | {"TAL_TOKEN": "secret"},
         stdout=subprocess.PIPE,
         text=True,  # a background job's children ignore Ctrl-C, unless they are told not to
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -107,6 +108,7 @@ def test_serve(folder):
         line = server.stdout.readline()
         where = re.search(r"http://127.0.0.1:\d+/", line).group()
         assert "?token=secret" in line
+        assert b"secret" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()  # what `ps` shows
         assert json.load(urllib.request.urlopen(f"{where}healthz"))["status"] == "ok"
         numbers = json.load(urllib.request.urlopen(f"{where}analytics?token=secret"))
         assert numbers["classes"] == ["one", "other"]

@@ -84,6 +84,10 @@ async function turn() {
   try {
     const answer = await fetch("/analytics");
     if (answer.ok) show(await answer.json());
+    else {
+      at("state").textContent = answer.status === 401 ? "open the address with the token again" : "not answered";
+      at("state").className = "lost";
+    }
   } catch {
     at("state").textContent = "server not reached"; at("state").className = "lost";
   }

@@ -1,0 +1,105 @@
+"""Certificates of a cluster: who has the key may join it, nobody else, and what travels is encrypted.
+
+One self-signed certificate and its key stand for the whole cluster: scheduler, workers and the command each
+show it, and each accepts no other. They lie in the folder `$TAL_TLS`, as `cert.pem` and `key.pem`; else
+Dask's own configuration (`distributed.comm.tls`) names them.
+"""
+
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from tal_lib.errors import TalError
+
+CERTIFICATE, KEY = "cert.pem", "key.pem"
+MAKE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=tal "
+    f"-keyout tls/{KEY} -out tls/{CERTIFICATE}"
+)
+SEE = "Set TAL_TLS to the folder of the cluster's cert.pem and key.pem (docs/cluster.md)."
+
+
+def security():
+    """The certificates as `distributed.Security`; None where none are set.
+
+    Raises:
+        TalError: they are set but missing, damaged, encrypted, or open to other users.
+    """
+    from distributed import Security
+
+    folder = os.environ.get("TAL_TLS")
+    if folder:
+        certificate, key = (_file(Path(folder).expanduser() / name) for name in (CERTIFICATE, KEY))
+        _is_private(key)
+        names = {
+            f"tls_{role}_{part}" for role in ("client", "scheduler", "worker") for part in ("cert", "key")
+        }
+        files = {name: certificate if name.endswith("cert") else key for name in names}
+        chosen, where = Security(require_encryption=True, tls_ca_file=certificate, **files), folder
+    else:
+        chosen, where = Security(), "Dask's configuration"
+        if not (chosen.tls_ca_file and chosen.tls_client_cert):
+            return None
+    try:
+        chosen.get_connection_args("client")  # reads them
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+        raise TalError(
+            f"its certificates cannot be used ({reason})", where=where, remedy=f"Make new ones: {MAKE}"
+        ) from None
+    return chosen
+
+
+def check_address(address: str, certificates) -> None:
+    """Refuse a scheduler's address that does not go with what certificates there are."""
+    if address.startswith("tls://") and certificates is None:
+        raise TalError("this scheduler asks for certificates", where=address, remedy=SEE)
+    if address.startswith("tcp://") and os.environ.get("TAL_TLS"):
+        raise TalError(
+            "TAL_TLS is set, but tcp:// is not encrypted",
+            where=address,
+            remedy=f"Use tls://{address.removeprefix('tcp://')}, or unset TAL_TLS.",
+        )
+
+
+def why_refused(address: str, seconds: float = 5.0) -> str | None:
+    """Which problem of certificates keeps us from a scheduler; None if it is something else."""
+    scheme, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
+    try:
+        encrypted = _speaks_tls(host.strip("[]"), int(port), seconds)
+    except (OSError, ValueError):
+        return None
+    if scheme == "tcp" and encrypted:
+        return "this scheduler asks for certificates"
+    if scheme == "tls":
+        return "this scheduler has other certificates" if encrypted else "this scheduler has no certificates"
+    return None
+
+
+def _speaks_tls(host, port, seconds):
+    """Whether what listens there begins with a TLS handshake; an OSError if nothing listens."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent, only asked
+    with socket.create_connection((host, port), seconds) as plain:
+        try:
+            with context.wrap_socket(plain):
+                return True
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")  # an answer in TLS, if an unfriendly one
+        except OSError:
+            return False
+
+
+def _file(path):
+    if not path.is_file():
+        raise TalError("certificate file not found", where=path, remedy=f"{SEE} To make them: {MAKE}")
+    return str(path)
+
+
+def _is_private(key):
+    if os.name == "posix" and os.stat(key).st_mode & 0o077:
+        raise TalError("other users may read this key", where=key, remedy=f"chmod 600 {key}")
+    if "ENCRYPTED" in Path(key).read_text(encoding="utf-8", errors="replace"):
+        raise TalError("this key asks for a password", where=key, remedy=f"Make one without: {MAKE}")
