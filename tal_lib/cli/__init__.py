@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from tal_lib import __version__
-from tal_lib.cli import cost, data, evaluate, export, report, sweep, train, video
+from tal_lib.cli import cost, data, evaluate, export, report, sweep, train, versions, video
 from tal_lib.errors import TalError
 from tal_lib.process.memory import keep_freed
 
@@ -31,6 +31,6 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"tal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, train, evaluate, sweep, report, cost, export, video):
+    for group in (data, train, evaluate, sweep, versions, report, cost, export, video):
         group.add_commands(commands)
     return parser

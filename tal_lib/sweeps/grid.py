@@ -8,27 +8,21 @@
 
 A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
 workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
-A cell's id is a hash of the notebook's code, its parameters and the data's hash. The code counts up to where it records its tables: what
-comes after that only shows them. Where a cell measures time its id is of the machine's name too: what one machine measured is neither done
-nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
+What a cell is known by is in `tal_lib.sweeps.identity`. Where a cell measures time, the machine's name belongs to it: what one machine
+measured is neither done nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
 """
 
-import ast
 import itertools
-import json
-import re
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-import nbformat
 import yaml
 
 from tal_lib.errors import TalError
-from tal_lib.files import digest
 from tal_lib.provenance import device_name
+from tal_lib.sweeps.identity import about_data, current_code
+from tal_lib.sweeps.notebook import read_notebook
 
-RECORDS = re.compile(r"^record\(", re.MULTILINE)
 # of a block of cells
 KEYS = {
     "notebook": str,
@@ -53,6 +47,7 @@ class Cell:
     machine: str = ""  # what it measures the time of; empty: it measures none, or the machine is not known
     gpu: bool = False  # only where a GPU is
     time_limit: float | None = None  # seconds
+    code: dict = field(default_factory=dict, hash=False)  # area -> version, of the code that makes it
 
     def label(self) -> str:
         """The cell in a few words."""
@@ -67,11 +62,6 @@ def label(parameters: dict) -> str:
 def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
     """Whether parameters have all the values that were asked for (compared as text)."""
     return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
-
-
-def cell_id(code: str, parameters: dict, data: str, machine: str = "") -> str:
-    """What a result is known by."""
-    return digest(code, parameters, data, *filter(None, [machine]))
 
 
 def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
@@ -124,7 +114,8 @@ def _expand(path, sweep, block, here):
             f"time_limit: {block['time_limit']}", where=path, remedy="Give minutes, more than none."
         )
     notebook = (path.parent.parent / block["notebook"]).resolve()
-    defaults, code = read_notebook(notebook)
+    defaults, _ = read_notebook(notebook)
+    code = current_code()
     fixed, grid = block.get("parameters") or {}, block.get("grid") or {}
     given = [
         *fixed.items(),
@@ -159,16 +150,18 @@ def _expand(path, sweep, block, here):
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None
         alone, limit = block.get("alone", False), 60 * block["time_limit"] if "time_limit" in block else None
         machine = measured_on(parameters) if alone and here else ""
+        made_by = code.of(notebook, parameters)
         yield Cell(
             sweep,
             notebook,
             parameters,
             data,
-            cell_id(code, parameters, data, machine),
+            code.id(notebook.name, parameters, data, machine, made_by),
             alone,
             machine,
             block.get("gpu", False),
             limit,
+            made_by,
         )
 
 
@@ -191,33 +184,6 @@ def _values(path, name, values):
     return values
 
 
-def read_notebook(path: Path) -> tuple[dict, str]:
-    """A notebook's default parameters (from the cell tagged `parameters`) and its code up to where it records, as text to hash."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise TalError(
-            "notebook not found", where=path, remedy="Name one of the files in notebooks/."
-        ) from None
-    except Exception as error:
-        raise TalError(
-            f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git."
-        ) from None
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise TalError(f"has {len(tagged)} cells tagged `parameters`", where=path, remedy="Tag exactly one.")
-    defaults = {}
-    for statement in ast.parse(tagged[0].source).body:
-        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-        defaults[target.id] = ast.literal_eval(statement.value)
-    recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
-    return defaults, json.dumps([cell.source for cell in code[: recorded[-1] + 1 if recorded else None]])
-
-
-@cache
 def data_hash(benchmark: str) -> str:
     """Hash of a benchmark's data, as its loader computes it."""
-    from tal_lib.data import load_benchmark
-
-    return load_benchmark(benchmark).data_hash
+    return about_data(benchmark)[0]

@@ -34,7 +34,7 @@ def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
     )
     assert next(again[0]).cell == next(again[1]).cell
     project.make((3, 4), sleep=0.01)  # another notebook under the same name
-    assert "older notebook" in next(sweeps.verify(results, sample=1, notebooks=notebooks)).remark
+    assert "other code: notebooks/work" in next(sweeps.verify(results, sample=1, notebooks=notebooks)).remark
     assert main(["verify", results]) == 1  # the study's own notebooks have none called so
     assert "not run" in capsys.readouterr().out
 

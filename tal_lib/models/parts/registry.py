@@ -56,7 +56,7 @@ def build(name: str, *, input_dim: int, num_classes: int, preset: str = "compact
     """
     if input_dim < 1 or num_classes < 1:
         raise TalError(f"input_dim={input_dim}, num_classes={num_classes}", remedy="Both must be at least 1.")
-    model = _class_of(name)(config(name, preset, **overrides), input_dim, num_classes)
+    model = class_of(name)(config(name, preset, **overrides), input_dim, num_classes)
     model.spec = {
         "name": name,
         "preset": preset,
@@ -84,6 +84,13 @@ def has_separate_classifier(name: str) -> bool:
     return name in _MODELS and _MODELS[name][0].separate_classifier
 
 
-def _class_of(name):
+def presets(name: str) -> list[str]:
+    """Names of a model's presets."""
+    _load()
+    return list(_MODELS[name][1])
+
+
+def class_of(name: str) -> type[Detector]:
+    """The class that `build` makes."""
     config(name)  # raises for an unknown name
     return _MODELS[name][0]
