@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from tal_lib.files import digest
-from tal_lib.sweeps.fingerprint import fingerprint, imports, parse
+from tal_lib.fingerprint import fingerprint, imports, parse
 
 LIBRARY = Path(__file__).resolve().parent.parent
 PACKAGE = LIBRARY.name

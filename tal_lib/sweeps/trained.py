@@ -33,7 +33,11 @@ def _of_today(record):
     benchmark = parameters.get("benchmark")
     if benchmark and about_data(benchmark)[0] != record["provenance"]["data_hash"]:
         return False
-    return "code" not in record or not notebook.is_file() or current_code().of(notebook, parameters) == record["code"]
+    return (
+        "code" not in record
+        or not notebook.is_file()
+        or current_code().of(notebook, parameters) == record["code"]
+    )
 
 
 def checkpoint_of(
