@@ -1,5 +1,7 @@
 """`tal versions`."""
 
+from tal_lib.cli.options import only
+
 
 def add_commands(commands) -> None:
     """Add the subcommand to `tal`."""
@@ -26,6 +28,13 @@ def add_commands(commands) -> None:
         default=300,
         metavar="SECONDS",
         help="draw from cells that take at most so long",
+    )
+    stamp.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="draw from cells with this parameter value",
     )
     stamp.add_argument("--results", default="results", help="folder of the ledgers (default: results)")
     stamp.set_defaults(run=_stamp)
@@ -71,6 +80,7 @@ def _stamp(arguments):
         sample=arguments.sample,
         seed=arguments.seed,
         longest=arguments.longest,
+        only=only(arguments),
         tell=lambda verdict: print(verdict, flush=True),
     )
     print(f"{len(areas)} areas keep their version")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
-from tal_lib.provenance import git_commit
+from tal_lib.provenance import git_commit, provenance
 from tal_lib.sweeps.identity import Code, current_code
 from tal_lib.sweeps.notebook import RECORDS, read_notebook
 from tal_lib.sweeps.verify import EQUAL, Verdict, candidates, run_again
@@ -84,6 +84,7 @@ def stamp_versions(
     sample: int = 3,
     seed: int | None = None,
     longest: float = 300.0,
+    only: dict[str, str] | None = None,
     notebooks: Path = NOTEBOOKS,
     path: Path = PATH,
     tell: Callable[[Verdict], None] = lambda verdict: None,
@@ -92,7 +93,7 @@ def stamp_versions(
 
     Args:
         sample: how many cells at least; each area has one among them that depends on it, where a ledger has any.
-        longest: seconds that a cell may take; tell: called with what came of each.
+        longest: seconds that a cell may take; only: parameters that it must have; tell: called with what came of each.
 
     Raises:
         TalError: a cell gave other numbers, or none of an area's cells is short enough; then nothing is declared.
@@ -101,7 +102,7 @@ def stamp_versions(
     gone = [area for area in areas if area not in now]
     _refuse_gone([area for area in gone if versions.areas[area].version > int(FIRST)], now)
     cells = _cells_for(
-        [area for area in areas if area in now], code, results, sample, seed, longest, notebooks
+        [area for area in areas if area in now], code, results, sample, seed, longest, only, notebooks
     )
     for record in cells:
         verdict = run_again(record, notebooks, tolerance=0.0)
@@ -145,10 +146,17 @@ def _refuse_gone(areas, now):
         )
 
 
-def _cells_for(areas, code, results, sample, seed, longest, notebooks):
-    """Records to run again, made by the declared versions of these areas: at random, each area covered."""
+def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
+    """Records to run again, made by the declared versions of these areas: at random, each area covered.
+
+    Only those that must give the same bits: made on such a machine as this, with this version of torch.
+    """
+    here = provenance()
+    same = lambda record: all(  # noqa: E731
+        record["provenance"][name] == here[name] for name in ("device_name", "torch_version")
+    )
     every, _ = candidates(results)
-    short = {record["id"] for record in candidates(results, longest)[0]}
+    suitable = {record["id"] for record in candidates(results, longest, only)[0] if same(record)}
     random.Random(seed).shuffle(every)
     depending = []
     for record in every:
@@ -161,13 +169,14 @@ def _cells_for(areas, code, results, sample, seed, longest, notebooks):
             depending.append((record, set(needed)))
     chosen, covered = [], set()
     for record, needed in depending:
-        if record["id"] in short and (needed - covered or len(chosen) < sample):
+        if record["id"] in suitable and (needed - covered or len(chosen) < sample):
             chosen.append(record)
             covered |= needed
     if missing := sorted(set().union(*(needed for _, needed in depending)) - covered):
         raise TalError(
-            f"no cell that depends on {missing[0]} takes less than {longest:g} s",
-            remedy="Allow more with --longest, or raise the version.",
+            f"no cell that depends on {missing[0]} was made on such a machine as this and takes at most {longest:g} s"
+            + (f", with {only}" if only else ""),
+            remedy="Allow more with --longest, run such a cell with the code before, or raise the version.",
         )
     return chosen
 

@@ -8,7 +8,7 @@ import pytest
 from tal_lib import TalError, sweeps
 from tal_lib.cli import main
 from tal_lib.sweeps.ledger import read_ledger
-from tal_lib.sweeps.verify import largest_difference
+from tal_lib.sweeps.verify import candidates, largest_difference, seconds_of_all, weights_changed
 
 
 def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
@@ -66,3 +66,50 @@ def test_differences_by_hand():
         {"t": [rows[0] | {"ap": None}, rows[1]]},
     ):
         assert largest_difference({"t": rows}, other) == (np.inf, np.inf)
+
+
+def test_other_weights_are_a_remark_and_no_difference():
+    rows = [{"label": "a", "ap": 0.5, "weights_from": "0123456789abcdef"}]
+    trained_here = [rows[0] | {"weights_from": "trained here"}]
+    assert largest_difference({"t": rows}, {"t": trained_here}) == (0.0, 0.0)
+    assert weights_changed({"t": rows}, {"t": trained_here}) == [
+        "weights_from: 0123456789abcdef, now trained here"
+    ]
+    assert weights_changed({"t": rows}, {"t": rows}) == []
+    other = [trained_here[0] | {"ap": 0.6}]
+    assert largest_difference({"t": rows}, {"t": other})[0] == pytest.approx(0.1)
+    assert largest_difference({"t": rows}, {"t": [trained_here[0] | {"label": "b"}]}) == (np.inf, np.inf)
+
+
+def record(id, seconds, weights=(), **more):
+    rows = [{"ap": 0.5} | ({"weights_from": name}) for name in weights] or [{"ap": 0.5}]
+    provenance = {"utc": id, "data_hash": "", "git_commit": ""}
+    return {
+        "id": id,
+        "sweep": "s",
+        "notebook": "n.ipynb",
+        "parameters": {"n": id},
+        "seconds": seconds,
+        "tables": {"t": rows},
+        "provenance": provenance,
+        "code": {},
+    } | more
+
+
+def test_the_time_of_borrowed_weights_counts(tmp_path):
+    """A cell of 5 s that used weights which took 400 s is no cell of 5 s where these weights are not."""
+    records = [
+        record("a", 400.0),
+        record("b", 100.0, formerly="old"),
+        record("borrows a", 5.0, ["a"]),
+        record("borrows both", 5.0, ["a", "old", "a"]),
+        record("trained", 50.0, ["trained here"]),
+        record("unknown", 5.0, ["nowhere"]),
+    ]
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+    chosen, unknown = candidates(tmp_path, longest=405.0)
+    assert [line["id"] for line in chosen] == ["a", "b", "borrows a", "trained"] and unknown == 1
+    assert seconds_of_all(tmp_path)["borrows both"] == 505.0
+    with pytest.raises(TalError, match="Of 1 cells the time to train their weights is not known"):
+        next(sweeps.verify(tmp_path, longest=1.0))
