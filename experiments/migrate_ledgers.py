@@ -1,9 +1,11 @@
-"""Bring ledgers whose cells were known by their notebook's text to today's identity, once: `python experiments/migrate_ledgers.py`.
+"""Bring ledgers whose cells were known by their notebook's text to today's identity, once: `python
+experiments/migrate_ledgers.py`.
 
-A cell's id was a hash of its notebook's source, its parameters, its data and its machine. Where a record's id is what that gives for
-the notebook at the last commit before, all code it depends on is declared to be version 1: the id is written anew, and the old one is
-kept as `formerly`. Records of older notebooks keep their id; that the code is not known makes them stale. Of two records with one id
-the newer stays. No measured number is touched, and a second run changes nothing.
+A cell's id was a hash of its notebook's source, its parameters, its data and its machine. Where a record's
+id is what that gives for the notebook at the last commit before, all code it depends on is declared to be
+version 1: the id is written anew, and the old one is kept as `formerly`. Records of older notebooks keep
+their id; that the code is not known makes them stale. Of two records with one id the newer stays. No
+measured number is touched, and a second run changes nothing.
 """
 
 import argparse
@@ -55,7 +57,9 @@ def migrated(record: dict) -> dict:
 
 
 def migrate(folder: Path) -> Counter:
-    """Migrate all ledgers of a folder; how many records were renamed, are of unknown code, or were dropped for a newer one."""
+    """Migrate all ledgers of a folder; how many records were renamed, are of unknown code, or were dropped
+    for a newer one.
+    """
     ledgers, counts = {}, Counter()
     for path in sorted(folder.glob("*.jsonl")):
         before = list(read_ledger(path).values())

@@ -1,8 +1,10 @@
-"""A fingerprint of Python code: equal for code that computes the same in the same way, whatever its wording and layout.
+"""A fingerprint of Python code: equal for code that computes the same in the same way, whatever its wording
+and layout.
 
-The code is parsed, and what cannot change a number is left out: comments, docstrings, formatting, type annotations, names of
-local variables, messages of errors and assertions, what is printed or displayed, and how imports are written. Everything else
-counts. The text that is hashed is made here and not by `ast.dump`, so that it is the same in every version of Python.
+The code is parsed, and what cannot change a number is left out: comments, docstrings, formatting, type
+annotations, names of local variables, messages of errors and assertions, what is printed or displayed, and
+how imports are written. Everything else counts. The text that is hashed is made here and not by `ast.dump`,
+so that it is the same in every version of Python.
 """
 
 import ast
@@ -195,7 +197,9 @@ def _bound_above(tree):
 
 
 def _locals(function):
-    """Names of a function's local variables, also of functions within, that nothing outside can know: no parameters."""
+    """Names of a function's local variables, also of functions within, that nothing outside can know: no
+    parameters.
+    """
     names, known = set(), set()
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):

@@ -1,8 +1,8 @@
 """Areas of code, and which of them a notebook's numbers depend on, told by import statements.
 
-An area is a module that computes numbers, named by its path: `models/tridet`, `models/parts/pyramid`, `evaluation/average_precision`,
-`segments`. Besides: `recipes/<model>`, the values of a model's training recipes; `notebooks/<name>`, a notebook's code. What only
-connects, checks, stores or draws is no area.
+An area is a module that computes numbers, named by its path: `models/tridet`, `models/parts/pyramid`,
+`evaluation/average_precision`, `segments`. Besides: `recipes/<model>`, the values of a model's training
+recipes; `notebooks/<name>`, a notebook's code. What only connects, checks, stores or draws is no area.
 """
 
 import ast
@@ -30,7 +30,8 @@ class Areas:
     """The areas of a library as its files are now.
 
     Args:
-        library: folder of the package; names: area -> the name it had before it was moved, which fingerprints know it by.
+        library: folder of the package; names: area -> the name it had before it was moved, which
+            fingerprints know it by.
     """
 
     def __init__(self, library: Path = LIBRARY, names: dict[str, str] | None = None):
@@ -62,7 +63,8 @@ class Areas:
         """Areas of the library that a notebook's numbers depend on.
 
         Args:
-            models: names of the models that it is run with; loader: module that loads its benchmark's features, or empty.
+            models: names of the models that it is run with; loader: module that loads its benchmark's
+                features, or empty.
         """
         modules = set(self._imported(parse(cells)))
         modules.update(map(_module_of_model, models))
@@ -74,7 +76,9 @@ class Areas:
         return areas
 
     def resolve(self, module: str, path: list[str]) -> str:
-        """What `module.a.b` is: the area that defines it, by its first name, and the name there; outside areas the name alone."""
+        """What `module.a.b` is: the area that defines it, by its first name, and the name there; outside
+        areas the name alone.
+        """
         if module.partition(".")[0] != PACKAGE:
             return ".".join([module, *path])
         place, symbol, rest = module, "", list(path)
@@ -182,7 +186,9 @@ def _recipes(model):
 
 
 def models_in(parameters) -> tuple[str, ...]:
-    """Names of models anywhere in parameters, sorted; of what such a model is made of too, where its options name a model."""
+    """Names of models anywhere in parameters, sorted; of what such a model is made of too, where its options
+    name a model.
+    """
     words, waiting = set(), [parameters]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,6 @@
-"""Declaring versions of code: raised when numbers change, stamped when cells run again give the same numbers."""
+"""Declaring versions of code: raised when numbers change, stamped when cells run again give the same
+numbers.
+"""
 
 import random
 from collections.abc import Callable
@@ -18,7 +20,9 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 
 
 def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
-    """Area -> fingerprint, of all code that makes numbers: the library's, the recipes' of all models, the notebooks' that record."""
+    """Area -> fingerprint, of all code that makes numbers: the library's, the recipes' of all models, the
+    notebooks' that record.
+    """
     from tal_lib import models
 
     areas = [*code.areas.files, *(f"recipes/{name}" for name in models.names())]
@@ -44,7 +48,8 @@ def _as_declared(declared, area):
 
 
 def chosen_areas(names: list[str], code: Code, notebooks: Path = NOTEBOOKS) -> list[str]:
-    """The areas that names stand for: an area; or a folder, for its areas that are not as declared; none at all, for all of these.
+    """The areas that names stand for: an area; or a folder, for its areas that are not as declared; none at
+    all, for all of these.
 
     Raises:
         TalError: there is no such area, or nothing of a folder has changed.
@@ -89,14 +94,18 @@ def stamp_versions(
     path: Path = PATH,
     tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Versions:
-    """Declare that areas give the same numbers as before, after cells that depend on them were run again and came out equal.
+    """Declare that areas give the same numbers as before, after cells that depend on them were run again and
+    came out equal.
 
     Args:
-        sample: how many cells at least; each area has one among them that depends on it, where a ledger has any.
-        longest: seconds that a cell may take; only: parameters that it must have; tell: called with what came of each.
+        sample: how many cells at least; each area has one among them that depends on it, where a ledger has
+            any.
+        longest: seconds that a cell may take; only: parameters that it must have; tell: called with what
+            came of each.
 
     Raises:
-        TalError: a cell gave other numbers, or none of an area's cells is short enough; then nothing is declared.
+        TalError: a cell gave other numbers, or none of an area's cells is short enough; then nothing is
+            declared.
     """
     now, versions = all_areas(code, notebooks), code.versions
     gone = [area for area in areas if area not in now]
@@ -174,8 +183,8 @@ def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
             covered |= needed
     if missing := sorted(set().union(*(needed for _, needed in depending)) - covered):
         raise TalError(
-            f"no cell that depends on {missing[0]} was made on such a machine as this and takes at most {longest:g} s"
-            + (f", with {only}" if only else ""),
+            f"no cell that depends on {missing[0]} was made on such a machine as this "
+            f"and takes at most {longest:g} s" + (f", with {only}" if only else ""),
             remedy="Allow more with --longest, run such a cell with the code before, or raise the version.",
         )
     return chosen

@@ -1,7 +1,9 @@
-"""What a result is known by: its notebook, complete parameters, data, machine where time is measured, and the code that makes it.
+"""What a result is known by: its notebook, complete parameters, data, machine where time is measured, and
+the code that makes it.
 
-The code counts by the effective version of each area (`tal_lib.sweeps.areas`) that the cell depends on. An area at version 1 adds nothing
-to the id, so that code can be split into more files without making other cells of all.
+The code counts by the effective version of each area (`tal_lib.sweeps.areas`) that the cell depends on. An
+area at version 1 adds nothing to the id, so that code can be split into more files without making other
+cells of all.
 """
 
 from functools import cache
@@ -109,7 +111,9 @@ def _loader(parameters):
 
 
 def differences(made: dict[str, str] | None, now: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(area, version that made a record, version now) of every area that differs; of a record whose code is not known, one for all."""
+    """(area, version that made a record, version now) of every area that differs; of a record whose code is
+    not known, one for all.
+    """
     if made is None:
         return [("all code", UNKNOWN, "as it is")]
     areas = sorted({*made, *now})
@@ -125,9 +129,9 @@ def told(changes: list[tuple[str, str, str]]) -> str:
 def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks") -> pd.DataFrame:
     """Current records that the code or the data of today would make anew: one row for each area that differs.
 
-    Columns: `sweep, cell, notebook, area, made_by, now`; `area` may be `all code` (the record does not say what made it) or
-    `data of <benchmark>` (hashes). A record of a notebook that is not among `notebooks`, or of data that is not here, is judged by
-    what is here.
+    Columns: `sweep, cell, notebook, area, made_by, now`; `area` may be `all code` (the record does not say
+    what made it) or `data of <benchmark>` (hashes). A record of a notebook that is not among `notebooks`, or
+    of data that is not here, is judged by what is here.
     """
     code, rows = current_code(), []
     for record in read_all(results):
@@ -146,7 +150,9 @@ def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks
 
 
 def uncommitted_records(results: str | Path) -> pd.DataFrame:
-    """Records that were made from code with uncommitted changes: `sweep, cell, notebook, git_commit`, one row each."""
+    """Records that were made from code with uncommitted changes: `sweep, cell, notebook, git_commit`, one
+    row each.
+    """
     rows = [
         (record["sweep"], record["id"], record["notebook"], record["provenance"]["git_commit"])
         for record in ledgers(results)

@@ -13,9 +13,11 @@ RECORDS = re.compile(r"^record\(", re.MULTILINE)
 
 
 def read_notebook(path: Path) -> tuple[dict, list[str]]:
-    """Default parameters (from the cell tagged `parameters`), and the code cells up to the one that records, without the parameters' cell.
+    """Default parameters (from the cell tagged `parameters`), and the code cells up to the one that records,
+    without the parameters' cell.
 
-    What comes after the recording only shows the tables. Parameters count by their values, not by how their cell is written.
+    What comes after the recording only shows the tables. Parameters count by their values, not by how their
+    cell is written.
     """
     path = Path(path)
     try:

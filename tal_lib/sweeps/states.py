@@ -20,7 +20,9 @@ class State:
 
 
 def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
-    """Cell id -> state. Stale: a record has the same notebook, parameters, data and machine, but other code made it."""
+    """Cell id -> state. Stale: a record has the same notebook, parameters, data and machine, but other code
+    made it.
+    """
     ids = {record["id"] for record in records}
     newest: dict[tuple[str, str], dict] = {}
     for record in records:
@@ -42,7 +44,8 @@ def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
 def state_lines(stale: Iterable[Iterable[tuple[str, str, str]]]) -> list[str]:
     """Lines that say how many cells were made by which other code, the most first."""
     counts = Counter(change for changes in stale for change in changes)
+    remedy = "`--again stale` runs them"
     return [
-        f"{count} cells were made by other code of {area} (version {before}, now {after}); `--again stale` runs them"
+        f"{count} cells were made by other code of {area} (version {before}, now {after}); {remedy}"
         for (area, before, after), count in counts.most_common()
     ]

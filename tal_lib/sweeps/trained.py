@@ -10,7 +10,8 @@ HERE = "trained here"
 
 
 def trained_in(runs: str | Path, **parameters) -> Path | None:
-    """The checkpoint of the newest finished run, of any sweep below a folder, that trained with these parameters; None if there is none.
+    """The checkpoint of the newest finished run, of any sweep below a folder, that trained with these
+    parameters; None if there is none.
 
     Runs on other data or by other code than today's are passed over.
     """
@@ -28,7 +29,9 @@ def trained_in(runs: str | Path, **parameters) -> Path | None:
 
 
 def _of_today(record):
-    """Whether the same data and code would make the same weights; of a run from before versions were kept, the data alone tells."""
+    """Whether the same data and code would make the same weights; of a run from before versions were kept,
+    the data alone tells.
+    """
     parameters, notebook = record["parameters"], REPOSITORY / "notebooks" / record["notebook"]
     benchmark = parameters.get("benchmark")
     if benchmark and about_data(benchmark)[0] != record["provenance"]["data_hash"]:
@@ -51,10 +54,12 @@ def checkpoint_of(
     *,
     fraction: float = 1.0,
 ) -> tuple[Path, str]:
-    """A checkpoint of a model trained on a share of a benchmark's training recordings, and whose it is: a cell's id, or `HERE`.
+    """A checkpoint of a model trained on a share of a benchmark's training recordings, and whose it is: a
+    cell's id, or `HERE`.
 
     Args:
-        recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be trained.
+        recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be
+            trained.
     """
     from tal_lib import models
     from tal_lib.data import limited_subset, load_benchmark

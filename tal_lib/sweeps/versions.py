@@ -1,7 +1,8 @@
 """The declared versions of the code that makes numbers: `versions.toml`, one line an area.
 
-A version is declared by a person: it is raised when numbers change, and stays when they do not. Beside it stands the fingerprint
-of the code that it was declared for, so that a change of the code that nobody declared is noticed at once.
+A version is declared by a person: it is raised when numbers change, and stays when they do not. Beside it
+stands the fingerprint of the code that it was declared for, so that a change of the code that nobody
+declared is noticed at once.
 """
 
 import json
@@ -17,7 +18,8 @@ from tal_lib.files import write_text
 PATH = Path(__file__).with_name("versions.toml")
 FIRST = "1"  # the version of an area that is not named in a record
 HEADER = """# Versions of the code that makes numbers; `tal versions` reads and writes this file.
-# areas: area -> version, and the fingerprint of the code that has it. moved: area -> the name it had before, under which records know it.
+# areas: area -> version, and the fingerprint of the code that has it.
+# moved: area -> the name it had before, under which records know it.
 # added: parameters that a notebook gained later, with the value that its older records had in effect.
 # raised, stamped: what was declared, when, and why it holds.
 """
@@ -46,7 +48,9 @@ class Versions:
         return deepcopy(self)
 
     def effective(self, area: str, fingerprint: str) -> str:
-        """The version of code with a fingerprint: the declared one, or told apart from it where it is other code."""
+        """The version of code with a fingerprint: the declared one, or told apart from it where it is other
+        code.
+        """
         declared = self.areas.get(area)
         if declared and declared.fingerprint == fingerprint:
             return str(declared.version)

@@ -1,4 +1,6 @@
-"""The state of a training: all that decides how it goes on, saved so that an interrupted one ends as if it had not been."""
+"""The state of a training: all that decides how it goes on, saved so that an interrupted one ends as if it
+had not been.
+"""
 
 import hashlib
 import random
@@ -55,7 +57,9 @@ class Average:
 
 
 def random_states() -> dict:
-    """The states of all global random generators: Python's, NumPy's, torch's on the CPU and on every CUDA device."""
+    """The states of all global random generators: Python's, NumPy's, torch's on the CPU and on every CUDA
+    device.
+    """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),

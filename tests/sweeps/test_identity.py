@@ -26,7 +26,9 @@ AP = "evaluation/average_precision"
 
 
 class Copied:
-    """A copy of the library and of a notebook, in which files can be edited; `code()` is the code as it is now."""
+    """A copy of the library and of a notebook, in which files can be edited; `code()` is the code as it is
+    now.
+    """
 
     def __init__(self, folder):
         self.library, self.notebook = folder / "tal_lib", folder / "notebooks" / NOTEBOOK.name
@@ -408,7 +410,9 @@ def test_runs_from_before_are_not_taken_in_again(tmp_path):
 
 
 def test_committed_ledgers_are_one_truth():
-    """No id twice; of one cell (notebook, parameters, machine) older results only, each told apart from the newer by code or data."""
+    """No id twice; of one cell (notebook, parameters, machine) older results only, each told apart from the
+    newer by code or data.
+    """
     seen, keys = {}, {}
     for path in sorted((REPOSITORY / "results" / "ledger").glob("*.jsonl")):
         assert len(read_ledger(path)) == len(path.read_text().splitlines()), f"{path.name} holds an id twice"
@@ -425,7 +429,9 @@ def test_committed_ledgers_are_one_truth():
 
 
 def test_committed_ids_are_what_their_records_say():
-    """Every record's id is that of its notebook, parameters, data, machine and code; unknown code keeps an older id."""
+    """Every record's id is that of its notebook, parameters, data, machine and code; unknown code keeps an
+    older id.
+    """
     code = Code(versions=read_versions())
     for record in sweeps.ledgers(REPOSITORY / "results"):
         if record["code"] is not None:

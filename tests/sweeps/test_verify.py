@@ -1,7 +1,9 @@
 """`tal verify`: numbers that hold, that were tampered with, and that nobody can check."""
 
 import json
+import shutil
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -113,3 +115,42 @@ def test_the_time_of_borrowed_weights_counts(tmp_path):
     assert seconds_of_all(tmp_path)["borrows both"] == 505.0
     with pytest.raises(TalError, match="Of 1 cells the time to train their weights is not known"):
         next(sweeps.verify(tmp_path, longest=1.0))
+
+
+BORROWS = """from pathlib import Path
+import pandas as pd
+from tal_lib.sweeps import checkpoint_of, record
+from tal_lib.training import load_model
+recipe = {{"epochs": 1, "min_steps": 0}}
+about = ("synthetic", "bilstm", "compact", 0, recipe, out_dir, r"{runs}")
+path, weights_from = checkpoint_of(*about, fraction=0.1)
+weights = load_model(path).model.parameters()
+size = sum(float(weight.double().abs().sum()) for weight in weights)
+record(out_dir, {{"t": pd.DataFrame([{{"size": size, "weights_from": weights_from}}])}})"""
+
+
+def test_a_cell_that_used_stored_weights_holds_on_a_clone(project):
+    """Where the run folders are not, the cell trains its weights itself: the same numbers, and a remark."""
+    runs, about = (
+        project.folder / "stored",
+        {"benchmark": "synthetic", "model": "bilstm", "preset": "compact"},
+    )
+    about |= {"fraction": 0.1, "seed": 0, "recipe": {"epochs": 1, "min_steps": 0}}
+    stored = runs / "s" / "stored"
+    path, weights_from = sweeps.checkpoint_of(**about, folder=stored, runs=runs)
+    assert weights_from == "trained here" and path == stored / "model.pt"
+    result = record("stored", 9.0, parameters=about | {"stream": "", "options": {}, "subset_seed": -1})
+    result["provenance"]["data_hash"] = sweeps.grid.data_hash("synthetic")
+    (stored / "cell.json").write_text(json.dumps(result))
+    grid = project.make((1,))
+    notebook = nbformat.read(grid.parent.parent / "work.ipynb", as_version=4)
+    notebook.cells[1].source = BORROWS.format(runs=runs)
+    nbformat.write(notebook, grid.parent.parent / "work.ipynb")
+    assert sweeps.run(grid, **project.where).complete
+    (made,) = read_ledger(project.ledger).values()
+    assert made["tables"]["t"][0]["weights_from"] == "stored"
+    (project.ledger.parent / "s.jsonl").write_text(json.dumps(result | {"tables": {"none": [{"text": ""}]}}))
+    shutil.rmtree(runs)
+    (verdict,) = sweeps.verify(project.where["results"], notebooks=grid.parent.parent)
+    assert (verdict.verdict, verdict.difference) == ("equal", 0.0), verdict
+    assert "weights_from: stored, now trained here" in verdict.remark

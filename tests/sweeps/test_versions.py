@@ -1,4 +1,6 @@
-"""Declared versions of code: every area has one, it is raised or stamped, and a stamp is earned by equal numbers."""
+"""Declared versions of code: every area has one, it is raised or stamped, and a stamp is earned by equal
+numbers.
+"""
 
 import json
 
@@ -16,8 +18,9 @@ WORK = "notebooks/work"
 def test_every_area_is_declared():
     states = declare.undeclared(declare.fresh_code())
     assert not states, (
-        f"{', '.join(f'{area} ({state})' for area, state in sorted(states.items()))}: not the code that was declared. If cells give the "
-        "same numbers, `tal versions stamp` runs a sample of them again and says so; if not, `tal versions raise AREA --why TEXT`."
+        f"{', '.join(f'{area} ({state})' for area, state in sorted(states.items()))}: not the code that was "
+        "declared. If cells give the same numbers, `tal versions stamp` runs a sample of them again and says "
+        "so; if not, `tal versions raise AREA --why TEXT`."
     )
 
 
