@@ -1,5 +1,7 @@
 """`tal sweep` and `tal verify`."""
 
+from collections import Counter
+
 from tal_lib.cli.options import add_folders, only, typed
 from tal_lib.validation import Count, NotNegative, Positive, Seed, Threads
 
@@ -35,7 +37,13 @@ def add_commands(commands) -> None:
         help="only cells with this parameter value",
     )
     sweep.add_argument("--dry-run", action="store_true", help="list the cells and whether they are done")
-    sweep.add_argument("--again", action="store_true", help="run finished cells again")
+    sweep.add_argument(
+        "--again",
+        nargs="?",
+        const="all",
+        choices=("all", "stale"),
+        help="run finished cells again: all (the default), or the stale ones, which other code made",
+    )
     sweep.set_defaults(run=_sweep)
     add_folders(sweep)
 
@@ -78,19 +86,21 @@ def _sweep(arguments):
     chosen = only(arguments)
     if arguments.dry_run:
         cells = sweeps.plan(arguments.grid, chosen)
-        done = {record["id"] for record in sweeps.ledgers(arguments.results)}
+        states = sweeps.states_of(cells, sweeps.ledgers(arguments.results))
         for cell in cells:
-            print(
-                f"{cell.id}  {'done' if cell.id in done else 'to do'}  {cell.notebook.stem}  {cell.label()}"
-            )
-        print(f"{len(cells)} cells, {sum(cell.id not in done for cell in cells)} to do")
+            print(f"{cell.id}  {states[cell.id].name:5}  {cell.notebook.stem}  {cell.label()}")
+        count = Counter(state.name for state in states.values())
+        for line in sweeps.state_lines(state.changes for state in states.values()):
+            print(line)
+        print(f"{len(cells)} cells, {count['to do']} to do, {count['stale']} stale, {count['done']} done")
         return 0
     result = sweeps.run(
         arguments.grid,
         jobs=arguments.jobs,
         threads=arguments.threads,
         cluster=arguments.cluster,
-        resume=not arguments.again,
+        resume=arguments.again != "all",
+        again_stale=arguments.again == "stale",
         results=arguments.results,
         runs=arguments.runs,
         only=chosen,
@@ -100,6 +110,8 @@ def _sweep(arguments):
     print(
         f"{len(result.cells)} cells: {result.done_before} were done, {result.done_now} done now, {len(result.failed)} failed"
     )
+    for line in sweeps.state_lines(result.stale.values()):
+        print(line)
     print(f"ledger  {result.ledger}")
     for cell, reason in result.failed.items():
         print(
@@ -125,4 +137,9 @@ def _verify(arguments):
         held.append(one.holds)
         print(one, flush=True)
     print(f"{sum(held)} of {len(held)} cells hold")
+    _, unknown = sweeps.verify_candidates(arguments.results, arguments.longest, only(arguments))
+    if unknown:
+        print(
+            f"{unknown} cells were not drawn from: how long the training of their weights takes is in no ledger"
+        )
     return 0 if all(held) else 1

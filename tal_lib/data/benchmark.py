@@ -146,6 +146,11 @@ class Benchmark:
             [spec.stride_s, spec.window_s, dict(spec.streams)],
         )
 
+    @property
+    def loader(self) -> str:
+        """Name of the module that loads its features."""
+        return getattr(self._load_features, "func", self._load_features).__module__
+
     def __repr__(self):
         counts = ", ".join(
             f"{count} {split}" for split, count in self._recordings.split.value_counts().items()

@@ -1,23 +1,33 @@
 """Sweeps: a grid of notebook runs, resumable, one ledger line a finished cell."""
 
 from tal_lib.sweeps.grid import Cell, plan
+from tal_lib.sweeps.identity import Code, current_code, stale_records, uncommitted_records
 from tal_lib.sweeps.ledger import ledgers, read_all, read_ledger
 from tal_lib.sweeps.recording import record
 from tal_lib.sweeps.runner import SweepResult, run
+from tal_lib.sweeps.states import state_lines, states_of
 from tal_lib.sweeps.trained import checkpoint_of, trained_in
 from tal_lib.sweeps.verify import Verdict, verify
+from tal_lib.sweeps.verify import candidates as verify_candidates
 
 __all__ = [
     "Cell",
+    "Code",
     "SweepResult",
     "Verdict",
     "checkpoint_of",
+    "current_code",
     "ledgers",
     "plan",
     "read_all",
     "read_ledger",
     "record",
     "run",
+    "stale_records",
+    "state_lines",
+    "states_of",
     "trained_in",
+    "uncommitted_records",
     "verify",
+    "verify_candidates",
 ]

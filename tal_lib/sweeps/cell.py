@@ -29,12 +29,14 @@ def run_cell(
     threads: int,
     memory_limit: int | None = None,
     machine: str = "",
+    code: dict[str, str] | None = None,
 ) -> str | None:
     """Execute the notebook into `<runs>/<id>`; in a fork of a fork server, because the kernel is a fork of this process.
 
     Args:
         notebook: path of the file; name: what it is called in results.
         memory_limit: bytes that the kernel may take (None: what there is); machine: as the cell's, kept in the record where there is one.
+        code: as the cell's: area -> version, of the code that makes it.
 
     Returns:
         None if the run folder is whole, else why the notebook failed; then what it left is in `<runs>/<id>.failed`.
@@ -81,6 +83,7 @@ def run_cell(
             "sweep": sweep,
             "notebook": name,
             "parameters": parameters,
+            "code": code,
             "generation": generation,
             "tables": measured["tables"],
             "seconds": round(time.monotonic() - started, 2),

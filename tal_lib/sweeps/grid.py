@@ -8,29 +8,22 @@
 
 A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
 workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
-A cell's id is a hash of the notebook's code, its parameters and the data's hash. The code counts up to where it records its tables: what
-comes after that only shows them. Where a cell measures time its id is of the machine's name too: what one machine measured is neither done
-nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
+What a cell is known by is in `tal_lib.sweeps.identity`. Where a cell measures time, the machine's name belongs to it: what one machine
+measured is neither done nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
 """
 
-import ast
 import itertools
 import json
-import re
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-import nbformat
-
 from tal_lib.errors import TalError
-from tal_lib.files import digest
 from tal_lib.provenance import device_name
 from tal_lib.sweeps.grid_file import combinations, read_grid
+from tal_lib.sweeps.identity import about_data, current_code
+from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.validation import unknown_name
-
-RECORDS = re.compile(r"^record\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,7 @@ class Cell:
     machine: str = ""  # what it measures the time of; empty: it measures none, or the machine is not known
     gpu: bool = False  # only where a GPU is
     time_limit: float | None = None  # seconds
+    code: dict = field(default_factory=dict, hash=False)  # area -> version, of the code that makes it
 
     def label(self) -> str:
         """The cell in a few words."""
@@ -62,11 +56,6 @@ def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
     return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
 
 
-def cell_id(code: str, parameters: dict, data: str, machine: str = "") -> str:
-    """What a result is known by."""
-    return digest(code, parameters, data, *filter(None, [machine]))
-
-
 def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
     """All cells of a grid file, in order, without repeats.
 
@@ -76,7 +65,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     """
     grid = read_grid(path)
     cells = {}
-    data_hash.cache_clear()  # a process may plan again after features were made anew
+    about_data.cache_clear()  # a process may plan again after features were made anew
     for number in range(len(grid.blocks)):
         for cell in _expand(grid, number, here):
             cells.setdefault(cell.id, cell)
@@ -90,7 +79,8 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
 def _expand(grid, number, here):
     block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
     notebook = grid.notebook(block)
-    defaults, code = read_notebook(notebook)
+    defaults, _ = read_notebook(notebook)
+    code = current_code()
     fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
     together = set()  # what was checked before, of cells that differ elsewhere
     for values in itertools.product(*lists.values()):
@@ -108,16 +98,18 @@ def _expand(grid, number, here):
             raise error.at(f"{place}: parameter benchmark") from None
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
         machine = measured_on(parameters) if alone and here else ""
+        made_by = code.of(notebook, parameters)
         yield Cell(
             grid.name,
             notebook,
             parameters,
             data,
-            cell_id(code, parameters, data, machine),
+            code.id(notebook.name, parameters, data, machine, made_by),
             alone,
             machine,
             block.gpu,
             limit,
+            made_by,
         )
 
 
@@ -132,30 +124,6 @@ def measured_on(parameters: dict) -> str:
     return device_name(device)
 
 
-def read_notebook(path: Path) -> tuple[dict, str]:
-    """A notebook's default parameters (from the cell tagged `parameters`) and its code up to where it records, as text to hash."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise TalError(
-            "notebook not found", where=path, remedy="Name one of the files in notebooks/."
-        ) from None
-    except Exception as error:
-        raise TalError(
-            f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git."
-        ) from None
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise TalError(f"has {len(tagged)} cells tagged `parameters`", where=path, remedy="Tag exactly one.")
-    defaults = {}
-    for statement in ast.parse(tagged[0].source).body:
-        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-        defaults[target.id] = ast.literal_eval(statement.value)
-    recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
-    return defaults, json.dumps([cell.source for cell in code[: recorded[-1] + 1 if recorded else None]])
-
-
 def name_of(benchmark: str) -> str:
     """What a cell calls a benchmark: a folder's name, for its path is no part of what the cell is."""
     from tal_lib.data import portable_name
@@ -163,9 +131,6 @@ def name_of(benchmark: str) -> str:
     return portable_name(benchmark)
 
 
-@cache
 def data_hash(benchmark: str) -> str:
     """Hash of a benchmark's data, as its loader computes it."""
-    from tal_lib.data import load_benchmark
-
-    return load_benchmark(benchmark).data_hash
+    return about_data(benchmark)[0]

@@ -11,6 +11,7 @@ import orjson
 
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
+from tal_lib.sweeps.versions import completed
 
 RESULT = "cell.json"
 SHARE_OF_WRITING = 0.05  # of a sweep's time: a large ledger is not written anew for every cell
@@ -25,7 +26,7 @@ def read_ledger(path: str | Path) -> dict[str, dict]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = orjson.loads(line)
-            records[record["id"]] = record
+            records[record["id"]] = _complete(record)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise TalError(
                 "not a ledger line",
@@ -46,6 +47,9 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
         return records
     known = read_ledger(ledger) if ledger else {}
     written = os.stat(ledger).st_mtime if known else 0.0
+    former = {
+        record.get("formerly") for record in known.values()
+    }  # ids that runs had, which the ledger has under others
     for entry in os.scandir(folder):
         if entry.name in known and entry.stat().st_mtime < written:
             continue
@@ -55,8 +59,8 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
                     record = orjson.loads(file.read())
             except (OSError, orjson.JSONDecodeError):
                 continue
-            if isinstance(record, dict) and record.get("id") == entry.name:
-                records[entry.name] = record
+            if isinstance(record, dict) and record.get("id") == entry.name and entry.name not in former:
+                records[entry.name] = _complete(record)
     return records
 
 
@@ -102,17 +106,25 @@ class LedgerWriter:
         self._next = time.monotonic() + (time.monotonic() - started) / SHARE_OF_WRITING
 
 
+def _complete(record):
+    """A record with the parameters that its notebook gained later."""
+    if "parameters" in record:
+        record["parameters"] = completed(record["notebook"], record["parameters"])
+    return record
+
+
 def ledgers(results: str | Path) -> list[dict]:
-    """Every record of every ledger below a results folder."""
-    return [
-        record
-        for path in sorted(Path(results).glob("ledger/*.jsonl"))
-        for record in read_ledger(path).values()
-    ]
+    """Every record of every ledger below a results folder; of an id that two ledgers have, the newer record."""
+    records: dict[str, dict] = {}
+    for path in sorted(Path(results).glob("ledger/*.jsonl")):
+        for id, record in read_ledger(path).items():
+            if id not in records or recency(record) > recency(records[id]):
+                records[id] = record
+    return list(records.values())
 
 
 def same_cell(notebook: str, parameters: dict, machine: str = "") -> str:
-    """What two results of the same cell share, whatever the notebook's version and the data's."""
+    """What two results of the same cell share, whatever code and data they were made with."""
     return json.dumps([notebook, parameters, machine], sort_keys=True)
 
 

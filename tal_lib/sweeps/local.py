@@ -17,7 +17,8 @@ from tal_lib.files import REPOSITORY
 from tal_lib.process.environment import child_environment
 from tal_lib.process.fork_server import Failed, ForkServer
 from tal_lib.sweeps.folders import keep_failed, part_of
-from tal_lib.sweeps.grid import Cell, cell_id, read_notebook
+from tal_lib.sweeps.grid import Cell
+from tal_lib.sweeps.identity import current_code, differences
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
@@ -97,6 +98,7 @@ class WarmProcesses:
                 threads=self.threads,
                 memory_limit=self.memory_limit,
                 machine=cell.machine,
+                code=cell.code,
             )
         except Failed as failed:
             if failed.timed_out:
@@ -154,11 +156,11 @@ class Local:
             time.sleep(0.01)
 
     def _run(self, cell, generation):
-        if cell.id != cell_id(read_notebook(cell.notebook)[1], cell.parameters, cell.data_hash, cell.machine):
+        if changes := differences(cell.code, current_code().of(cell.notebook, cell.parameters)):
             raise TalError(
-                "the notebook was changed while its sweep ran",
+                f"{', '.join(area for area, _, _ in changes)}: changed while its sweep ran",
                 where=cell.notebook,
-                remedy="What is finished is kept; the same command goes on with the notebook as it is now.",
+                remedy="What is finished is kept; the same command goes on with the code as it is now.",
             )
         return (
             ProcessLost("the sweep has ended")

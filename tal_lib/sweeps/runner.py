@@ -23,6 +23,7 @@ from tal_lib.sweeps.ledger import (
     update_ledger,
 )
 from tal_lib.sweeps.local import Local, ProcessLost
+from tal_lib.sweeps.states import DONE, STALE, State, states_of
 
 TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
 
@@ -37,10 +38,13 @@ class SweepResult:
     failed: dict[str, str] = field(default_factory=dict)  # cell id -> reason
     ledger: Path | None = None
     runs: Path | None = None
+    stale: dict[str, list[tuple[str, str, str]]] = field(
+        default_factory=dict
+    )  # cell id -> changes of code; left as they are
 
     @property
     def complete(self) -> bool:
-        return not self.failed and self.done_before + self.done_now == len(self.cells)
+        return not self.failed and self.done_before + self.done_now + len(self.stale) == len(self.cells)
 
 
 def run(
@@ -50,6 +54,7 @@ def run(
     threads: int = 1,
     cluster: str | None = None,
     resume: bool = True,
+    again_stale: bool = False,
     results="results",
     runs="runs",
     only: dict[str, str] | None = None,
@@ -57,12 +62,12 @@ def run(
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> SweepResult:
-    """Run a sweep: every cell of the grid that neither the ledgers nor the run folders have.
+    """Run a sweep: every cell of the grid that neither the ledgers nor the run folders have, by whatever code.
 
     Args:
         jobs: cells at a time on this machine; threads: CPU threads of each (results are bit-equal only for the same number).
         cluster: run on a cluster instead: `tcp://HOST:PORT` of a Dask scheduler, `local:N` workers here, `slurm:CONFIG.yaml`.
-        resume: False runs every cell again.
+        resume: False runs every cell again; again_stale: run also those that other code made (otherwise they are left as they are).
         results: folder of the ledger; runs: folder of the run folders.
         time_limit: seconds a cell may take, before the grid's own limit; memory_limit: bytes its kernel may take.
 
@@ -87,9 +92,15 @@ def run(
     with _alone(folder):
         update_ledger(ledger, finished_runs(folder, ledger))
         records = ledgers(results)
-        known = {record["id"] for record in records} if resume else set()
-        waiting = [cell for cell in cells if cell.id not in known]
+        states = states_of(cells, records) if resume else {cell.id: State() for cell in cells}
+        left = (DONE,) if again_stale else (DONE, STALE)
+        waiting = [cell for cell in cells if states[cell.id].name not in left]
         check_runs(folder, {cell.id for cell in waiting})
+        stale = (
+            {cell.id: states[cell.id].changes for cell in cells if states[cell.id].name == STALE}
+            if not again_stale
+            else {}
+        )
         generations = _generations(waiting, records)
         failed: dict[str, str] = {}
         if waiting:
@@ -98,7 +109,8 @@ def run(
                 disk_errors(folder),
             ):
                 _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
-    return SweepResult(cells, len(cells) - len(waiting), len(waiting) - len(failed), failed, ledger, folder)
+    done_before = len(cells) - len(waiting) - len(stale)
+    return SweepResult(cells, done_before, len(waiting) - len(failed), failed, ledger, folder, stale)
 
 
 def _executor(cluster, folder, jobs, threads, memory_limit):

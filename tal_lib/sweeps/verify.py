@@ -14,14 +14,19 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.provenance import provenance
-from tal_lib.sweeps.grid import Cell, cell_id, chosen, data_hash, label, read_notebook
-from tal_lib.sweeps.ledger import RESULT, read_all
+from tal_lib.sweeps.grid import Cell, chosen, data_hash, label
+from tal_lib.sweeps.identity import current_code, differences, told
+from tal_lib.sweeps.ledger import RESULT, ledgers, read_all
 from tal_lib.sweeps.local import warm_processes
+from tal_lib.sweeps.notebook import read_notebook
+from tal_lib.sweeps.trained import HERE as TRAINED_HERE
 
 # what depends on the machine's speed, memory and load, not on the computation
 MEASURED = re.compile(
     r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall"
 )
+# text that says which weights were used: another clone trains them itself, or has them from another cell
+WEIGHTS = re.compile(r"^(weights|weights_from|cell)$")
 EQUAL, CLOSE, DIFFERS, NOT_RUN = "equal", "close", "differs", "not run"
 
 
@@ -69,35 +74,69 @@ def verify(
     of every column of every table moved by at most `tolerance`, of its size or, below 1, absolutely.
 
     Args:
-        sample: how many cells, drawn at random (`seed`: the same ones again); longest: of those that took at most so many seconds.
+        sample: how many cells, drawn at random (`seed`: the same ones again); longest: of those that took at most so many seconds, with
+            the training of their weights where they used those of another cell. Cells whose training time is not known are left out.
         only: of those whose parameters have these values (compared as text).
 
     Raises:
         TalError: no ledger, or no cell like that in any.
     """
-    records = [
-        record
-        for record in read_all(results)
-        if record.get("seconds", 0) <= longest
-        and _compared(record["tables"])
-        and chosen(record["parameters"], only)
-    ]
+    records, unknown = candidates(results, longest, only)
     if not records:
         raise TalError(
             "no such cell in any ledger",
             where=Path(results) / "ledger",
-            remedy="Check the folder, --only and --longest.",
+            remedy="Check the folder, --only and --longest."
+            + (f" Of {unknown} cells the time to train their weights is not known." if unknown else ""),
         )
     for record in random.Random(seed).sample(records, min(sample, len(records))):
-        yield _again(record, Path(notebooks), tolerance)
+        yield run_again(record, Path(notebooks), tolerance)
 
 
-def _again(record, notebooks, tolerance):
+def candidates(
+    results: str | Path, longest: float = np.inf, only: dict[str, str] | None = None
+) -> tuple[list[dict], int]:
+    """Records that can be compared and take at most so many seconds; and of how many the time is not known."""
+    seconds = seconds_of_all(results)
+    records = [
+        record
+        for record in read_all(results)
+        if _compared(record["tables"]) and chosen(record["parameters"], only)
+    ]
+    known = [record for record in records if not np.isnan(seconds[record["id"]])]
+    return [record for record in known if seconds[record["id"]] <= longest], len(records) - len(known)
+
+
+def seconds_of_all(results: str | Path) -> dict[str, float]:
+    """Cell id -> seconds that it takes with nothing at hand: the recorded ones, and those of the cells whose weights it used.
+
+    NaN where the ledgers do not have such a cell.
+    """
+    records = ledgers(results)
+    seconds = {}
+    for record in records:
+        for id in filter(None, (record["id"], record.get("formerly"))):
+            seconds[id] = record.get("seconds", 0.0)
+    return {
+        record["id"]: record.get("seconds", 0.0)
+        + sum(seconds.get(id, np.nan) for id in _weights_used(record))
+        for record in records
+    }
+
+
+def _weights_used(record):
+    """Ids of the cells whose trained weights a record was made with."""
+    rows = (row for rows in record["tables"].values() for row in rows)
+    return {row["weights_from"] for row in rows if row.get("weights_from")} - {TRAINED_HERE}
+
+
+def run_again(record: dict, notebooks: Path, tolerance: float) -> Verdict:
+    """Run the cell of a record with the code of today, and compare."""
     about = (record["id"], record["notebook"], record["parameters"])
     known = record["provenance"]
     try:
         notebook = notebooks / record["notebook"]
-        defaults, code = read_notebook(notebook)
+        defaults, _ = read_notebook(notebook)
         benchmark = record["parameters"].get("benchmark")
         data = data_hash(benchmark) if benchmark else ""
     except TalError as error:
@@ -112,15 +151,16 @@ def _again(record, notebooks, tolerance):
         )
     if set(record["parameters"]) - set(defaults):
         return Verdict(*about, NOT_RUN, np.nan, np.nan, "made by an older notebook with other parameters")
-    current = cell_id(code, record["parameters"], data, record.get("machine", ""))
-    remarks = ["made by an older notebook"] if current != record["id"] else []
+    code = current_code().of(notebook, record["parameters"])
+    changes = differences(record.get("code"), code)
+    remarks = [f"made by other code: {told(changes)}"] if changes else []
     now = provenance()
     remarks += [
         f"{name} was {known[name]}"
         for name in ("torch_version", "device_name", "git_commit")
         if known[name] != now[name]
     ]
-    cell = Cell("verify", notebook, record["parameters"], data, record["id"])
+    cell = Cell("verify", notebook, record["parameters"], data, record["id"], code=code)
     with tempfile.TemporaryDirectory(prefix="tal-verify-") as folder:
         reason = warm_processes(known.get("threads") or 1).run(cell, notebook, 0, Path(folder))
         if reason is not None:
@@ -128,14 +168,28 @@ def _again(record, notebooks, tolerance):
         again = json.loads((Path(folder) / record["id"] / RESULT).read_text())
     difference, of_means = largest_difference(record["tables"], again["tables"])
     verdict = EQUAL if difference == 0 else CLOSE if of_means <= tolerance else DIFFERS
+    remarks += weights_changed(record["tables"], again["tables"])
     return Verdict(*about, verdict, difference, of_means, "; ".join(remarks))
+
+
+def weights_changed(before: dict[str, list[dict]], after: dict[str, list[dict]]) -> list[str]:
+    """A remark for each text that says which weights were used, where it is another now."""
+    remarks = []
+    for name in before.keys() & after.keys():
+        for column in sorted({column for row in before[name] for column in row if WEIGHTS.match(column)}):
+            was, now = ([str(row.get(column)) for row in rows] for rows in (before[name], after[name]))
+            if was != now:
+                remarks.append(
+                    f"{column}: {', '.join(dict.fromkeys(was))}, now {', '.join(dict.fromkeys(now))}"
+                )
+    return sorted(set(remarks))
 
 
 def _compared(tables):
     """Tables and their columns that are compared: table → frame."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     frames = {
-        name: frame[[column for column in frame if not MEASURED.search(column)]]
+        name: frame[[column for column in frame if not MEASURED.search(column) and not WEIGHTS.match(column)]]
         for name, frame in frames.items()
         if name != "machines"
     }
@@ -144,7 +198,7 @@ def _compared(tables):
 
 def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict]]) -> tuple[float, float]:
     """The largest |a − b| / max(1, |a|, |b|) of numbers in tables that do not measure speed, and of their columns' means; infinite where
-    rows, texts or what is missing differ."""
+    rows, texts or what is missing differ. Which weights were used is no number: `weights_changed` tells it."""
     before, after = _compared(before), _compared(after)
     apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))  # noqa: E731
     if before.keys() != after.keys():

@@ -19,6 +19,7 @@ from tal_lib.models import Detector
 from tal_lib.models.parts.losses import diou
 from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.segments import interval_iou
+from tal_lib.training.state import weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Distilled(Detector):
                 "teacher and student have different levels or classes",
                 remedy="Build both with the same `ranges`.",
             )
-        self.student, self.options, self.spec = student, options, student.spec | {"teacher": teacher.spec}
+        self.student, self.options = student, options
+        self.spec = student.spec | {"teacher": teacher.spec | {"weights": weights_digest(teacher)}}
         self.adapter = nn.Linear(student.config.width, teacher.config.width)
         self.teacher = [
             teacher.eval().requires_grad_(False)

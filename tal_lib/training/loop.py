@@ -2,8 +2,9 @@
 
 import math
 import random
+import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from tal_lib.data.batches import Batch, collate, crop, make_item
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
-from tal_lib.files import write_text, write_torch
+from tal_lib.files import write_text
 from tal_lib.models import Detector
-from tal_lib.models.parts.checkpoint_file import read_checkpoint
 from tal_lib.models.parts.detector import in_float32
 from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
+from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
 WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; the last one is there until it ends
@@ -70,38 +71,6 @@ def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
     if recipe.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-class _Average:
-    """Exponential moving average of the weights; follows closely in the first steps."""
-
-    def __init__(self, model, decay):
-        self.decay = decay
-        current = model.state_dict()
-        self.state = {name: value.detach().clone() for name, value in current.items()}
-        floats = [name for name, value in current.items() if value.is_floating_point()]
-        self.pairs = (
-            [self.state[name] for name in floats],
-            [current[name] for name in floats],
-        )  # both share storage
-
-    @torch.no_grad()
-    def update(self, step):
-        torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + step) / (10 + step)))
-
-    @contextmanager
-    def in_place_of(self, model):
-        """Within the block the model has the averaged weights."""
-        trained = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.state)
-        try:
-            yield
-        finally:
-            model.load_state_dict(trained)
-
-    def restore(self, state):
-        for name, value in state.items():
-            self.state[name].copy_(value)
 
 
 def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -158,7 +127,8 @@ def fit(
     Args:
         recordings: ids, e.g. from `limited_subset`; seed: of the order of recordings, crops and dropout.
         out_dir: where `model.pt` and `history.csv` go; with None nothing is written. An interrupted run found there
-            (`training.pt`, written at most every minute) is taken up where it stopped.
+            (`training.pt`, written at most every minute) is taken up where it stopped, if model, teacher, recipe, data and code are the same;
+            otherwise training starts afresh and says so.
         stream: train on one stream's columns only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
         on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch, the model with its averaged weights; its time is not
             counted, and it must not draw random numbers.
@@ -178,101 +148,128 @@ def fit(
         )
     if out_dir:
         claim(out_dir, WRITTEN)
+    path = Path(out_dir) / "training.pt" if out_dir else None
+    identity = _identity(model, benchmark, recordings, recipe, seed, stream) if path else {}
+    code = TrainingCode(_files_outside(model)) if path else None
     seed_everything(seed)
     model.name_classes(benchmark.classes)
     model.to(device).train()
     steps_per_epoch = -(-len(items) // recipe.batch_size)
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
-    total = epochs * steps_per_epoch
-    optimizer = make_optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, total, recipe)
-    )
-    average = _Average(model, recipe.ema) if recipe.ema else None
-    generator = torch.Generator().manual_seed(seed)
+    state = _begin(model, recipe, epochs * steps_per_epoch, seed)
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
-    augment = Augment(items, inertial, generator, exchange=recipe.exchange, rotate=recipe.rotate)
-    history, elapsed, first = [], 0.0, 0
-    state_path = Path(out_dir) / "training.pt" if out_dir else None
-    identity = [model.spec, asdict(recipe), seed, list(recordings), stream, benchmark.data_hash]
-    if state_path and is_ours(state_path):
-        state = read_checkpoint(state_path)
-        if state.get("identity") == repr(identity):
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            schedule.load_state_dict(state["schedule"])
-            if average:
-                average.restore(state["average"])
-            generator.set_state(state["generator"])
-            torch.set_rng_state(state["torch_rng"])
-            history, elapsed, first = state["history"], state["elapsed"], state["epoch"]
+    augment = Augment(items, inertial, state.generator, exchange=recipe.exchange, rotate=recipe.rotate)
+    if path and is_ours(path):
+        if differs := state.load(path, identity | {"code": code.digest}):
+            tqdm.write(
+                f"{path}: an interrupted training with other {', '.join(differs)}; training starts afresh",
+                file=sys.stderr,
+            )
 
     saved = time.monotonic()
     bar = tqdm(
-        range(first, epochs), disable=not progress, unit="epoch", mininterval=5, initial=first, total=epochs
+        range(state.epoch, epochs),
+        disable=not progress,
+        unit="epoch",
+        mininterval=5,
+        initial=state.epoch,
+        total=epochs,
     )
     for epoch in bar:
         started = time.perf_counter()
-        sums: dict[str, float] = {}
-        order = torch.randperm(len(items), generator=generator).tolist()
-        for at in range(0, len(order), recipe.batch_size):
-            crops = [
-                augment(crop(items[i], recipe.max_steps, generator, shrink=recipe.shrink))
-                for i in order[at : at + recipe.batch_size]
-            ]
-            batch = collate(crops).to(device)
-            if recipe.feature_noise:
-                batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
-            losses = training_step(model, batch, optimizer, recipe)
-            schedule.step()
-            if average:
-                average.update(schedule.last_epoch)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-        elapsed += time.perf_counter() - started
-        history.append(
+        sums = _train_epoch(state, items, augment, recipe, device)
+        state.elapsed += time.perf_counter() - started
+        state.epoch = epoch + 1
+        state.history.append(
             {
                 "epoch": epoch + 1,
-                "step": schedule.last_epoch,
-                "seconds": elapsed,
-                "learning_rate": schedule.get_last_lr()[0],
+                "step": state.schedule.last_epoch,
+                "seconds": state.elapsed,
+                "learning_rate": state.schedule.get_last_lr()[0],
             }
             | {name: value / steps_per_epoch for name, value in sums.items()}
         )
-        bar.set_postfix_str(f"loss {history[-1]['total']:.3f}")
+        bar.set_postfix_str(f"loss {state.history[-1]['total']:.3f}")
         if on_epoch:
-            with average.in_place_of(model) if average else nullcontext():
-                on_epoch(epoch + 1, elapsed, model)
+            with state.average.in_place_of(model) if state.average else nullcontext():
+                on_epoch(epoch + 1, state.elapsed, model)
             model.train()
-        if state_path and time.monotonic() - saved > 60:
-            state = {
-                "identity": repr(identity),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "average": average and average.state,
-                "generator": generator.get_state(),
-                "torch_rng": torch.get_rng_state(),
-                "history": history,
-                "elapsed": elapsed,
-                "epoch": epoch + 1,
-            }
-            write_torch(state_path, state)
+        if path and time.monotonic() - saved > 60:
+            state.save(path, identity | {"code": code.digest})
             saved = time.monotonic()
-    if average:
-        model.load_state_dict(average.state)
+    if state.average:
+        model.load_state_dict(state.average.state)
     model.eval()
-    table, checkpoint = pd.DataFrame(history), None
+    table, checkpoint = pd.DataFrame(state.history), None
     if out_dir:
         checkpoint = save_model(
             Path(out_dir) / "model.pt",
             Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
-        remove_replaceable(state_path)
+        remove_replaceable(path)
     return TrainResult(
-        model=model.deployed, history=table, steps=total, seconds=elapsed, checkpoint=checkpoint
+        model=model.deployed,
+        history=table,
+        steps=epochs * steps_per_epoch,
+        seconds=state.elapsed,
+        checkpoint=checkpoint,
     )
+
+
+def _identity(model, benchmark, recordings, recipe, seed, stream) -> dict[str, str]:
+    """What an interrupted training is known by; a teacher's weights are in the spec of the model that it teaches."""
+    return {
+        "model or teacher": repr(model.spec),
+        "initial weights": weights_digest(model),
+        "recipe": repr(asdict(recipe)),
+        "seed": repr(seed),
+        "recordings": repr(list(recordings)),
+        "stream": repr(stream),
+        "data": benchmark.data_hash,
+    }
+
+
+def _files_outside(model):
+    """Source files of the model's own classes that are not in this library, but in a user's file."""
+    modules = {type(part).__module__ for part in model.modules()}
+    own = (
+        sys.modules[name]
+        for name in modules
+        if name.partition(".")[0] not in ("tal_lib", "torch", "builtins")
+    )
+    return [Path(module.__file__) for module in own if getattr(module, "__file__", None)]
+
+
+def _begin(model, recipe, steps, seed) -> TrainingState:
+    """A training before its first step."""
+    optimizer = make_optimizer(model, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, steps, recipe)
+    )
+    average = Average(model, recipe.ema) if recipe.ema else None
+    return TrainingState(model, optimizer, schedule, average, torch.Generator().manual_seed(seed))
+
+
+def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
+    """Train on every recording once; the sum over the steps of each loss."""
+    sums: dict[str, float] = {}
+    order = torch.randperm(len(items), generator=state.generator).tolist()
+    for at in range(0, len(order), recipe.batch_size):
+        crops = [
+            augment(crop(items[i], recipe.max_steps, state.generator, shrink=recipe.shrink))
+            for i in order[at : at + recipe.batch_size]
+        ]
+        batch = collate(crops).to(device)
+        if recipe.feature_noise:
+            batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
+        losses = training_step(state.model, batch, state.optimizer, recipe)
+        state.schedule.step()
+        if state.average:
+            state.average.update(state.schedule.last_epoch)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    return sums
 
 
 def detect_all(

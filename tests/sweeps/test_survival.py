@@ -215,7 +215,7 @@ def test_a_clock_that_jumps_back_does_not_make_a_new_result_old(project):
     assert sweeps.run(project.make((1,)), **project.where).complete
     old = project.finished()
     grid = project.make((1,), sleep=0.1)  # the notebook has changed: another id, the same cell
-    code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, **{project.where!r})"
+    code = f"from tal_lib import sweeps; sweeps.run({str(grid)!r}, again_stale=True, **{project.where!r})"
     # the monotonic clock, by which sockets and processes wait, does not jump
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),

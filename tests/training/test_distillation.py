@@ -5,7 +5,7 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.data import collate, make_item
-from tal_lib.training import Distillation, Distilled, Recipe, fit, load_model
+from tal_lib.training import Distillation, Distilled, Recipe, fit, load_model, loop
 from tal_lib.training.distillation import score_loss
 
 
@@ -59,6 +59,30 @@ def test_a_taught_student_answers_like_its_teacher(small):
         student = fit(pair, small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
         apart.append(float((score(student) - score(teacher)).square().mean()))
     assert apart[1] < 0.8 * apart[0]
+
+
+def test_a_distillation_is_not_taken_up_with_another_teacher(small, tmp_path, monkeypatch, capsys):
+    """Two teachers of one architecture differ in their weights alone."""
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # so that every epoch is saved
+    recipe, narrow = Recipe(epochs=2, min_steps=0), {"width": 32, "head_width": 32}
+
+    def teach(shift, out=None, on_epoch=None):
+        teacher = make(small, "actionformer", **narrow)
+        next(teacher.parameters()).data += shift
+        pair = Distilled(make(small, "actionformer", **narrow), teacher, Distillation())
+        return fit(pair, small, small.recordings("train"), recipe, 0, out, on_epoch=on_epoch)
+
+    def stop(epoch, seconds, model):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(0.0, tmp_path, stop)
+    other, afresh = teach(1.0, tmp_path), teach(1.0)
+    assert "other model or teacher; training starts afresh" in capsys.readouterr().err
+    weights = zip(other.model.state_dict().values(), afresh.model.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in weights)
 
 
 def test_only_like_pyramids_can_be_paired(small):

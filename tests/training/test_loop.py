@@ -1,12 +1,17 @@
+import random
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from tal_lib import TalError, models
 from tal_lib.evaluation import mean_average_precision
-from tal_lib.training import Recipe, detect_all, fit, load_model, recipe_for, seed_everything
+from tal_lib.models.parts import registry
+from tal_lib.training import Recipe, detect_all, fit, load_model, loop, recipe_for, seed_everything
 from tal_lib.training.loop import learning_rate_factor, parameter_groups
+from tal_lib.training.state import TrainingCode, random_states, restore_random_states
 
 QUICK = Recipe(epochs=3, min_steps=0)
 
@@ -36,24 +41,117 @@ def test_same_seed_same_weights(small):
     assert first.history.drop(columns="seconds").equals(again.history.drop(columns="seconds"))
 
 
-def test_an_interrupted_run_ends_the_same(small, tmp_path, monkeypatch):
-    import tal_lib.training.loop as loop
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Trains with `train_it(**more)` into a folder and stops after some epochs; every epoch is saved."""
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
 
+    def stop_after(epochs, train_it):
+        def stop(epoch, seconds, model):
+            if epoch == epochs + 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_it(on_epoch=stop)
+
+    return stop_after
+
+
+def test_an_interrupted_run_ends_the_same(small, tmp_path, interrupted, capsys):
     recordings = small.recordings("train")
     whole = train(small, recordings)
-    clock = iter(range(0, 10**9, 100))
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # so that every epoch is saved
-
-    def stop(epoch, seconds, model):
-        if epoch == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(small, recordings, out=tmp_path, on_epoch=stop)
+    interrupted(2, partial(train, small, recordings, out=tmp_path))
     assert (tmp_path / "training.pt").is_file() and not (tmp_path / "model.pt").exists()
-    resumed = train(small, recordings, out=tmp_path)
-    assert same(whole, resumed) and len(resumed.history) == 3
+    epochs = []
+    resumed = train(
+        small, recordings, out=tmp_path, on_epoch=lambda epoch, seconds, model: epochs.append(epoch)
+    )
+    assert same(whole, resumed) and len(resumed.history) == 3 and epochs == [3]
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["history.csv", "model.pt"]
+    assert "afresh" not in capsys.readouterr().err
+
+
+def draw_from_all(self, x, mask=None):
+    """A forward pass that adds noise of every generator: what is not restored is seen in the weights."""
+    noise = random.random() + np.random.rand() + float(torch.rand(()))
+    return self.plain_forward(x * (1 + 0.1 * noise), mask)
+
+
+def test_all_random_generators_are_restored(small, tmp_path, interrupted, monkeypatch):
+    kind = registry.class_of("bilstm")
+    monkeypatch.setattr(kind, "plain_forward", kind.forward, raising=False)
+    monkeypatch.setattr(kind, "forward", draw_from_all)
+
+    def run(**more):
+        seed_everything(0)
+        model = models.build("bilstm", input_dim=small.feature_spec.dim, num_classes=len(small.classes))
+        return fit(model, small, small.recordings("train"), QUICK, 0, **more)
+
+    whole = run()
+    interrupted(2, partial(run, out_dir=tmp_path))
+    resumed = run(out_dir=tmp_path)
+    assert same(whole, resumed)
+    assert resumed.history.drop(columns="seconds").equals(whole.history.drop(columns="seconds"))
+
+
+def test_generators_of_all_cuda_devices_are_saved_and_restored(monkeypatch):
+    """Without a GPU: what is asked of torch.cuda."""
+    devices, restored = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3], dtype=torch.uint8)], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    states = random_states()
+    drawn = random.random(), np.random.rand(), float(torch.rand(()))
+    restore_random_states(states)
+    assert restored == devices
+    assert (random.random(), np.random.rand(), float(torch.rand(()))) == drawn
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # fewer devices than before
+    restored.clear()
+    restore_random_states(states)
+    assert restored == devices[:1]
+
+
+OTHER = {
+    "recipe": {"recipe": replace(QUICK, weight_decay=0.1)},
+    "seed": {"seed": 1},
+    "recordings": {"recordings": slice(1, None)},
+    "data": {"data": "data_hash"},
+    "initial weights": {"weights": 1.0},
+    "code": {"code": "x = 1"},
+    "model or teacher": {"width": 16},
+}
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_a_training_of_anything_else_is_not_taken_up(small, tmp_path, interrupted, monkeypatch, capsys, what):
+    def run(recipe=QUICK, seed=0, recordings=slice(None), weights=None, width=32, out=tmp_path, **more):
+        seed_everything(0)
+        shape = {"input_dim": small.feature_spec.dim, "num_classes": len(small.classes)}
+        model = models.build("local_global", **shape, width=width, head_width=32)
+        if weights:
+            next(model.parameters()).data += weights
+        return fit(model, small, small.recordings("train")[recordings], recipe, seed, out, **more)
+
+    interrupted(2, run)
+    other = dict(OTHER[what])
+    if what == "data":
+        monkeypatch.setattr(small, "data_hash", other.pop("data"))
+    if what == "code":
+        monkeypatch.setattr(loop.TrainingCode, "digest", other.pop("code"))
+    afresh = run(**other)
+    assert len(afresh.history) == 3 and same(afresh, run(**other, out=None))
+    assert what in capsys.readouterr().err
+
+
+def test_the_code_that_trains_counts_and_its_comments_do_not(tmp_path):
+    file = tmp_path / "own.py"
+    digests = []
+    for text in ("x = 1", "x = 1  # one\n", '"""Doc."""\nx = (1)', "x = 2"):
+        file.write_text(text)
+        digests.append(TrainingCode([file]).digest)
+    assert digests[0] == digests[1] == digests[2] != digests[3]
 
 
 def test_saved_model_detects_the_same(small, tmp_path):

@@ -192,3 +192,8 @@ def has_separate_classifier(name: str) -> bool:
     """Whether a model's proposals are classified by the study's own stage; tables say so beside its name."""
     _load()
     return name in _MODELS and _MODELS[name].model.separate_classifier
+
+
+def class_of(name: str) -> type[Detector]:
+    """The class that `build` makes."""
+    return _entry(name).model

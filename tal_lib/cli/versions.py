@@ -1,0 +1,93 @@
+"""`tal versions`."""
+
+from tal_lib.cli.options import only
+
+
+def add_commands(commands) -> None:
+    """Add the subcommand to `tal`."""
+    versions = commands.add_parser(
+        "versions", help="the declared versions of the code that makes numbers: list, raise, stamp, move"
+    )
+    versions.set_defaults(run=_list)
+    actions = versions.add_subparsers(metavar="ACTION")
+    raised = actions.add_parser(
+        "raise", help="declare that code gives other numbers now: its cells become stale"
+    )
+    raised.add_argument("areas", nargs="+", metavar="AREA", help="an area, or a folder for its changed areas")
+    raised.add_argument("--why", required=True, metavar="TEXT", help="what changed")
+    raised.set_defaults(run=_raise)
+    stamp = actions.add_parser(
+        "stamp", help="declare that code gives the same numbers, after a sample of its cells came out equal"
+    )
+    stamp.add_argument("areas", nargs="*", metavar="AREA", help="likewise (default: all changed areas)")
+    stamp.add_argument("--sample", type=int, default=3, help="cells to run again, at least (default 3)")
+    stamp.add_argument("--seed", type=int, default=None, help="of the draw (default: another one each time)")
+    stamp.add_argument(
+        "--longest",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="draw from cells that take at most so long",
+    )
+    stamp.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="draw from cells with this parameter value",
+    )
+    stamp.add_argument("--results", default="results", help="folder of the ledgers (default: results)")
+    stamp.set_defaults(run=_stamp)
+    move = actions.add_parser("move", help="declare that an area's file has another place")
+    move.add_argument("old", metavar="OLD")
+    move.add_argument("new", metavar="NEW")
+    move.set_defaults(run=_move)
+
+
+def _list(arguments):
+    from tal_lib.sweeps import declare
+
+    code = declare.fresh_code()
+    states = declare.undeclared(code)
+    for area, state in sorted(states.items()):
+        version = code.versions.areas[area].version if area in code.versions.areas else "none"
+        print(f"{state:8} {area} (declared version {version})")
+    print(f"{len(code.versions.areas)} areas declared, {len(states)} not as declared")
+    if states:
+        print("Same numbers: `tal versions stamp`. Other numbers: `tal versions raise AREA --why TEXT`.")
+    return 1 if states else 0
+
+
+def _raise(arguments):
+    from tal_lib.sweeps import declare
+
+    code = declare.fresh_code()
+    areas = declare.chosen_areas(arguments.areas, code)
+    versions = declare.raise_versions(areas, arguments.why, code)
+    for area in areas:
+        print(f"{area} is version {versions.areas[area].version}")
+
+
+def _stamp(arguments):
+    from tal_lib.sweeps import declare
+
+    code = declare.fresh_code()
+    areas = declare.chosen_areas(arguments.areas, code)
+    declare.stamp_versions(
+        areas,
+        code,
+        arguments.results,
+        sample=arguments.sample,
+        seed=arguments.seed,
+        longest=arguments.longest,
+        only=only(arguments),
+        tell=lambda verdict: print(verdict, flush=True),
+    )
+    print(f"{len(areas)} areas keep their version")
+
+
+def _move(arguments):
+    from tal_lib.sweeps import declare
+
+    declare.move_area(arguments.old, arguments.new, declare.fresh_code())
+    print(f"{arguments.new} is known as {arguments.old}")

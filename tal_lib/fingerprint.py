@@ -1,0 +1,219 @@
+"""A fingerprint of Python code: equal for code that computes the same in the same way, whatever its wording
+and layout.
+
+The code is parsed, and what cannot change a number is left out: comments, docstrings, formatting, type
+annotations, names of local variables, messages of errors and assertions, what is printed or displayed, and
+how imports are written. Everything else counts. The text that is hashed is made here and not by `ast.dump`,
+so that it is the same in every version of Python.
+"""
+
+import ast
+import builtins
+import hashlib
+from collections.abc import Callable, Iterable
+
+# resolve(module, names) -> what `module.a.b` is, as text that stays the same when files are moved
+Resolve = Callable[[str, list[str]], str]
+SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these alone on its line only shows something
+DROPPED = ("Import", "ImportFrom", "Pass")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def fingerprint(
+    sources: str | Iterable[str], resolve: Resolve = lambda module, path: ".".join([module, *path])
+) -> str:
+    """Hash of a module's source, or of a notebook's code cells in order: 16 hexadecimal digits.
+
+    Source that is not Python (a line of IPython's own) is hashed as it stands.
+    """
+    trees = parse(sources)
+    writer = _Writer([tree for tree in trees if isinstance(tree, ast.Module)], resolve)
+    text = repr([writer.block(tree.body) if isinstance(tree, ast.Module) else tree for tree in trees])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse(sources: str | Iterable[str]) -> list[ast.Module | str]:
+    """Each source as a tree, or as it stands where it is not Python."""
+    trees = []
+    for source in [sources] if isinstance(sources, str) else sources:
+        try:
+            trees.append(ast.parse(source))
+        except (SyntaxError, ValueError):
+            trees.append(source)
+    return trees
+
+
+def imports(trees: Iterable[ast.AST]) -> dict[str, tuple[str, str]]:
+    """Name in the code -> (module, name in it), or (module, "") where the name stands for the module."""
+    names = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    names[alias.asname or alias.name.partition(".")[0]] = (
+                        alias.name if alias.asname else alias.name.partition(".")[0],
+                        "",
+                    )
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    names[alias.asname or alias.name] = (node.module, alias.name)
+    return names
+
+
+class _Writer:
+    """Turns trees into nested tuples of text, without what does not count."""
+
+    def __init__(self, trees, resolve):
+        self.names = imports(trees)
+        self.resolve = resolve
+        self.fixed = {*dir(builtins), *self.names, *(name for tree in trees for name in _bound_above(tree))}
+        self.locals: dict[str, str] | None = None  # of the outermost function: name -> number
+
+    def block(self, body):
+        return tuple(part for part in map(self.statement, body) if part is not None)
+
+    def statement(self, node):
+        """A statement; None where it does not count."""
+        if type(node).__name__ in DROPPED or isinstance(node, ast.Expr) and self._shows(node.value):
+            return None
+        if isinstance(node, ast.Raise):
+            kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            return "Raise", self.write(kind)
+        if isinstance(node, ast.Assert):
+            return "Assert", self.write(node.test)
+        if isinstance(node, ast.AnnAssign):
+            if node.value is None:
+                return None
+            return "Assign", (self.write(node.target),), self.write(node.value)
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            return None
+        if isinstance(node, ast.ClassDef):
+            return self._class(node)
+        if isinstance(node, FUNCTIONS):
+            return self._function(node)
+        return self.write(node)
+
+    def _shows(self, value):
+        if isinstance(value, ast.Constant):
+            return True
+        called = self._dotted(value.func) if isinstance(value, ast.Call) else None
+        return called is not None and (called == "print" or called.startswith(SHOWN))
+
+    def _class(self, node):
+        fields = []
+        for part in node.body:  # in a dataclass an annotation makes a field, with a value or without
+            if isinstance(part, ast.AnnAssign):
+                kind = "ClassVar" if "ClassVar" in ast.unparse(part.annotation) else "Field"
+                fields.append((kind, self.write(part.target), self.write(part.value)))
+            elif (written := self.statement(part)) is not None:
+                fields.append(written)
+        return (
+            "Class",
+            node.name,
+            *map(self._parts, (node.bases, node.keywords, node.decorator_list)),
+            tuple(fields),
+        )
+
+    def _function(self, node):
+        decorators = self._parts(node.decorator_list)
+        outermost = self.locals is None
+        name = self._local(node.name)
+        if outermost:
+            self.locals = dict.fromkeys(_locals(node) - self.fixed, "")
+        written = type(node).__name__, name, decorators, self.write(node.args), self.block(node.body)
+        if outermost:
+            self.locals = None
+        return written
+
+    def write(self, node):
+        """Any node, list or plain value."""
+        if node is None or isinstance(node, str | int | float | bytes | complex | bool) or node is Ellipsis:
+            return f"{type(node).__name__} {node!r}"
+        if isinstance(node, list):
+            return self.block(node) if node and isinstance(node[0], ast.stmt) else self._parts(node)
+        if isinstance(node, ast.Constant):
+            return self.write(node.value)
+        if isinstance(node, ast.Name | ast.Attribute) and (dotted := self._dotted(node)):
+            return "Name", dotted
+        if isinstance(node, ast.arg):
+            return "arg", node.arg
+        if isinstance(node, ast.stmt) and isinstance(node, FUNCTIONS + (ast.ClassDef,)):
+            return self.statement(node)
+        fields = []
+        for name, value in ast.iter_fields(node):
+            if name in (
+                "ctx",
+                "kind",
+                "type_comment",
+                "type_ignores",
+                "returns",
+                "annotation",
+                "type_params",
+            ):
+                continue
+            if value is None or value == []:
+                continue
+            local = name in ("name", "rest") and isinstance(value, str)  # of an exception or a pattern
+            fields.append((name, self._local(value) if local else self.write(value)))
+        return type(node).__name__, *fields
+
+    def _parts(self, nodes):
+        return tuple(map(self.write, nodes))
+
+    def _local(self, name):
+        if not self.locals or name not in self.locals:
+            return name
+        if not self.locals[name]:
+            self.locals[name] = f"·{sum(map(bool, self.locals.values()))}"
+        return self.locals[name]
+
+    def _dotted(self, node):
+        """`a.b.c` as text, its first name as it was imported; None if it does not begin with a name."""
+        parts = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        if node.id not in self.names:
+            return ".".join([self._local(node.id), *parts])
+        module, name = self.names[node.id]
+        path = [*filter(None, [name]), *parts]
+        return self.resolve(module, path) if path else module
+
+
+def _bound_above(tree):
+    """Names that the module itself binds, outside functions."""
+    names, waiting = set(), list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, FUNCTIONS + (ast.ClassDef,)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif not isinstance(node, ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def _locals(function):
+    """Names of a function's local variables, also of functions within, that nothing outside can know: no
+    parameters.
+    """
+    names, known = set(), set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            names.add(node.name)
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            names.add(node.rest)
+        elif isinstance(node, FUNCTIONS) and node is not function:
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            known.add(node.arg)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            known.update(node.names)
+        elif isinstance(node, ast.ClassDef):
+            known.update({node.name} | _bound_above(node))
+    return names - known

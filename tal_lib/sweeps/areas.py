@@ -1,0 +1,237 @@
+"""Areas of code, and which of them a notebook's numbers depend on, told by import statements.
+
+An area is a module that computes numbers, named by its path: `models/tridet`, `models/parts/pyramid`,
+`evaluation/average_precision`, `segments`. Besides: `recipes/<model>`, the values of a model's training
+recipes; `notebooks/<name>`, a notebook's code. What only connects, checks, stores or draws is no area.
+"""
+
+import ast
+import importlib
+import re
+from dataclasses import asdict, fields
+from functools import cache, cached_property
+from pathlib import Path
+
+from tal_lib.files import digest
+from tal_lib.fingerprint import fingerprint, imports, parse
+
+LIBRARY = Path(__file__).resolve().parent.parent
+PACKAGE = LIBRARY.name
+COMPUTES = re.compile(
+    r"(models|training|evaluation|cost|data)/.+|segments|export|process/(memory|environment)|sweeps/(recording|trained)"
+)
+CONNECTS = re.compile(
+    r"(.+/)?__init__|data/registry|models/parts/(registry|checkpoint_file)|training/checkpoints|evaluation/detections|cost/machine"
+)
+RECIPES = "training/recipes"  # a table: of a model only its own values count
+
+
+class Areas:
+    """The areas of a library as its files are now.
+
+    Args:
+        library: folder of the package; names: area -> the name it had before it was moved, which
+            fingerprints know it by.
+    """
+
+    def __init__(self, library: Path = LIBRARY, names: dict[str, str] | None = None):
+        self.library, self.names = library, names or {}
+        self._sources: dict[str, list] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._needed: dict[str, set[str]] = {}
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Areas that are files of the library."""
+        paths = (path.relative_to(self.library).with_suffix("") for path in self.library.rglob("*.py"))
+        return sorted(name for name in map(Path.as_posix, paths) if is_area(name) and name != RECIPES)
+
+    def fingerprint(self, area: str) -> str:
+        """Of a file of the library, or of a model's recipes."""
+        if area not in self._fingerprints:
+            kind, _, name = area.partition("/")
+            self._fingerprints[area] = (
+                _recipes(name) if kind == "recipes" else fingerprint(self._text(area), self.resolve)
+            )
+        return self._fingerprints[area]
+
+    def fingerprint_of(self, cells: list[str]) -> str:
+        """Of a notebook's code cells."""
+        return fingerprint(cells, self.resolve)
+
+    def needs(self, cells: list[str], models: tuple[str, ...], loader: str) -> set[str]:
+        """Areas of the library that a notebook's numbers depend on.
+
+        Args:
+            models: names of the models that it is run with; loader: module that loads its benchmark's
+                features, or empty.
+        """
+        modules = set(self._imported(parse(cells)))
+        modules.update(map(_module_of_model, models))
+        if loader:
+            modules.add(loader)
+        areas = set().union(*map(self._closure, modules))
+        if RECIPES in areas:
+            areas = areas - {RECIPES} | {f"recipes/{model}" for model in models}
+        return areas
+
+    def resolve(self, module: str, path: list[str]) -> str:
+        """What `module.a.b` is: the area that defines it, by its first name, and the name there; outside
+        areas the name alone.
+        """
+        if module.partition(".")[0] != PACKAGE:
+            return ".".join([module, *path])
+        place, symbol, rest = module, "", list(path)
+        while rest and not symbol:
+            place, symbol = self._locate(place, rest.pop(0))
+        area = self._area(place)
+        if is_area(area):
+            return ":".join([self.names.get(area, area), ".".join(filter(None, [symbol, *rest]))])
+        if place.startswith(f"{PACKAGE}.reports"):
+            return ".".join(filter(None, [place, symbol, *rest]))
+        return ".".join([symbol or place.rpartition(".")[2], *rest])
+
+    def _locate(self, module, name):
+        """(module, name in it) of what `from module import name` gives, through the packages' own imports."""
+        seen = set()
+        while (
+            (path := self._path(module)) is not None
+            and path.name == "__init__.py"
+            and (module, name) not in seen
+        ):
+            seen.add((module, name))
+            origin = imports(self._trees(self._area(module))).get(name)
+            if origin is None:
+                break
+            module, name = origin
+            if not name:
+                return module, ""
+        return (f"{module}.{name}", "") if self._path(f"{module}.{name}") else (module, name)
+
+    def _path(self, module):
+        """The file of a module of this library; None if it has none (then it may be another's)."""
+        if module.partition(".")[0] != PACKAGE:
+            return None
+        base = self.library.joinpath(*module.split(".")[1:])
+        return next(
+            (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None
+        )
+
+    def _area(self, module):
+        path = self._path(module)
+        return path.relative_to(self.library).with_suffix("").as_posix() if path else ""
+
+    def _text(self, area):
+        outside = area.removeprefix("plugin/")
+        if outside != area:
+            return Path(importlib.import_module(outside).__file__).read_text(encoding="utf-8")
+        return (self.library / f"{area}.py").read_text(encoding="utf-8")
+
+    def _trees(self, area):
+        if area not in self._sources:
+            self._sources[area] = parse(self._text(area))
+        return self._sources[area]
+
+    def _imported(self, trees):
+        """Modules of this library that code takes names from."""
+        trees = [tree for tree in trees if isinstance(tree, ast.AST)]
+        names, modules = imports(trees), set()
+        packages = {}
+        for alias, (module, name) in names.items():
+            if module.partition(".")[0] != PACKAGE:
+                continue
+            place, symbol = self._locate(module, name)
+            path = self._path(place)
+            if not symbol and path is not None and path.name == "__init__.py":
+                packages[alias] = place
+            else:
+                modules.add(place)
+        for tree in trees:  # of a package, what is used of it
+            for node in ast.walk(tree):
+                if (
+                    isinstance(node, ast.Attribute)
+                    and isinstance(node.value, ast.Name)
+                    and node.value.id in packages
+                ):
+                    modules.add(self._locate(packages[node.value.id], node.attr)[0])
+        return modules
+
+    def _closure(self, module):
+        """Areas that a module's numbers depend on, its own among them."""
+        if module not in self._needed:
+            areas, waiting = set(), [module]
+            while waiting:
+                current = waiting.pop()
+                area = self._area(current) or f"plugin/{current}"
+                if area not in areas and is_area(area):
+                    areas.add(area)
+                    waiting += self._imported(self._trees(area))
+            self._needed[module] = areas
+        return self._needed[module]
+
+
+def is_area(name: str) -> bool:
+    """Whether code of this name computes numbers."""
+    if name.startswith("plugin/"):
+        return not name.startswith(f"plugin/{PACKAGE}")
+    return bool(COMPUTES.fullmatch(name)) and not CONNECTS.fullmatch(name)
+
+
+def _recipes(model):
+    from tal_lib.models.parts import registry
+    from tal_lib.training.recipes import recipe_for
+
+    presets = sorted(registry.presets(model)) if model in registry.names() else ["compact"]
+    return digest([[preset, asdict(recipe_for(model, preset))] for preset in presets])
+
+
+def models_in(parameters) -> tuple[str, ...]:
+    """Names of models anywhere in parameters, sorted; of what such a model is made of too, where its options
+    name a model.
+    """
+    words, waiting = set(), [parameters]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            words.add(value)
+    return _models_among(frozenset(words - {""}))
+
+
+@cache
+def _models_among(words):
+    if not words:
+        return ()  # the models need not be imported
+    from tal_lib.models.parts import registry
+
+    known, models, waiting = registry.names(), set(), list(words)
+    while waiting:
+        word = waiting.pop()
+        if word in known and word not in models:
+            models.add(word)
+            waiting += _options(word)
+    return tuple(sorted(models))
+
+
+def _options(model):
+    """The text options of a model in all its presets."""
+    from tal_lib.models.parts import registry
+
+    configs = [registry.config(model, preset) for preset in registry.presets(model)]
+    values = {
+        getattr(config, field.name)
+        for config in configs
+        for field in fields(config)
+        if field.type in (str, "str")
+    }
+    return sorted(values)
+
+
+def _module_of_model(model):
+    """The module that defines a model."""
+    from tal_lib.models.parts import registry
+
+    return registry.class_of(model).__module__

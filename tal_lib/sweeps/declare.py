@@ -1,0 +1,204 @@
+"""Declaring versions of code: raised when numbers change, stamped when cells run again give the same
+numbers.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY
+from tal_lib.provenance import git_commit, provenance
+from tal_lib.sweeps.identity import Code, current_code
+from tal_lib.sweeps.notebook import RECORDS, read_notebook
+from tal_lib.sweeps.verify import EQUAL, Verdict, candidates, run_again
+from tal_lib.sweeps.versions import FIRST, PATH, Declared, Versions, notebook_area
+
+NEW, CHANGED, GONE = "new", "changed", "gone"
+NOTEBOOKS = REPOSITORY / "notebooks"
+
+
+def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
+    """Area -> fingerprint, of all code that makes numbers: the library's, the recipes' of all models, the
+    notebooks' that record.
+    """
+    from tal_lib import models
+
+    areas = [*code.areas.files, *(f"recipes/{name}" for name in models.names())]
+    for path in sorted(notebooks.glob("*.ipynb")):
+        if any(RECORDS.search(cell) for cell in read_notebook(path)[1]):
+            areas.append(notebook_area(path.name))
+    return {area: code.fingerprint(area, notebooks) for area in areas}
+
+
+def undeclared(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
+    """Area -> `NEW`, `CHANGED` or `GONE`, where the code is not what was declared."""
+    now, declared = all_areas(code, notebooks), code.versions.areas
+    states = {
+        area: CHANGED if area in declared else NEW
+        for area in now
+        if _as_declared(declared, area) != now[area]
+    }
+    return states | {area: GONE for area in declared if area not in now}
+
+
+def _as_declared(declared, area):
+    return declared[area].fingerprint if area in declared else None
+
+
+def chosen_areas(names: list[str], code: Code, notebooks: Path = NOTEBOOKS) -> list[str]:
+    """The areas that names stand for: an area; or a folder, for its areas that are not as declared; none at
+    all, for all of these.
+
+    Raises:
+        TalError: there is no such area, or nothing of a folder has changed.
+    """
+    open_areas, known = undeclared(code, notebooks), {*all_areas(code, notebooks), *code.versions.areas}
+    areas = [] if names else sorted(open_areas)
+    for name in names:
+        below = (
+            [name] if name in known else sorted(area for area in open_areas if area.startswith(f"{name}/"))
+        )
+        if not below:
+            raise TalError(f"no area {name!r} with changed code", remedy="`tal versions` lists them.")
+        areas += below
+    return list(dict.fromkeys(areas))
+
+
+def raise_versions(
+    areas: list[str], why: str, code: Code, notebooks: Path = NOTEBOOKS, path: Path = PATH
+) -> Versions:
+    """Declare that areas give other numbers now: cells that depend on them become stale."""
+    now, versions = all_areas(code, notebooks), code.versions
+    _refuse_gone(areas, now)
+    for area in areas:
+        before = versions.areas.get(area)
+        version = before.version + 1 if before else int(FIRST)
+        versions.areas[area] = Declared(version, now[area])
+        versions.raised.append({"area": area, "version": version, "why": why, **_when()})
+    versions.write(path)
+    return versions
+
+
+def stamp_versions(
+    areas: list[str],
+    code: Code,
+    results: str | Path = "results",
+    *,
+    sample: int = 3,
+    seed: int | None = None,
+    longest: float = 300.0,
+    only: dict[str, str] | None = None,
+    notebooks: Path = NOTEBOOKS,
+    path: Path = PATH,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
+) -> Versions:
+    """Declare that areas give the same numbers as before, after cells that depend on them were run again and
+    came out equal.
+
+    Args:
+        sample: how many cells at least; each area has one among them that depends on it, where a ledger has
+            any.
+        longest: seconds that a cell may take; only: parameters that it must have; tell: called with what
+            came of each.
+
+    Raises:
+        TalError: a cell gave other numbers, or none of an area's cells is short enough; then nothing is
+            declared.
+    """
+    now, versions = all_areas(code, notebooks), code.versions
+    gone = [area for area in areas if area not in now]
+    _refuse_gone([area for area in gone if versions.areas[area].version > int(FIRST)], now)
+    cells = _cells_for(
+        [area for area in areas if area in now], code, results, sample, seed, longest, only, notebooks
+    )
+    for record in cells:
+        verdict = run_again(record, notebooks, tolerance=0.0)
+        tell(verdict)
+        if verdict.verdict != EQUAL:
+            raise TalError(
+                f"cell {verdict.cell} of {verdict.notebook} is not equal ({verdict.verdict})",
+                remedy="Where numbers change, raise the version: `tal versions raise`.",
+            )
+    for area in areas:
+        if area in gone:
+            del versions.areas[area]
+        else:
+            version = versions.areas[area].version if area in versions.areas else int(FIRST)
+            versions.areas[area] = Declared(version, now[area])
+    ids = [record["id"] for record in cells]
+    versions.stamped.append(
+        {"areas": areas, "cells": ids, "verdict": EQUAL if ids else "no cell depends on them", **_when()}
+    )
+    versions.write(path)
+    return versions
+
+
+def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path: Path = PATH) -> Versions:
+    """Declare that an area has another place: records go on to know it by its first name."""
+    now, versions = all_areas(code, notebooks), code.versions
+    if old not in versions.areas or old in now or new not in now:
+        raise TalError(
+            f"{old} was not moved to {new}", remedy="Give a declared area that is gone, and one that is new."
+        )
+    versions.areas[new] = versions.areas.pop(old)
+    versions.moved[new] = versions.moved.pop(old, old)
+    versions.write(path)
+    return versions
+
+
+def _refuse_gone(areas, now):
+    if gone := [area for area in areas if area not in now]:
+        raise TalError(
+            f"{gone[0]} is gone", remedy=f"Say where its code is now: `tal versions move {gone[0]} NEW`."
+        )
+
+
+def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
+    """Records to run again, made by the declared versions of these areas: at random, each area covered.
+
+    Only those that must give the same bits: made on such a machine as this, with this version of torch.
+    """
+    here = provenance()
+    same = lambda record: all(  # noqa: E731
+        record["provenance"][name] == here[name] for name in ("device_name", "torch_version")
+    )
+    every, _ = candidates(results)
+    suitable = {record["id"] for record in candidates(results, longest, only)[0] if same(record)}
+    random.Random(seed).shuffle(every)
+    depending = []
+    for record in every:
+        path = notebooks / record["notebook"]
+        if record.get("code") is None or not path.is_file():
+            continue
+        needed = [area for area in areas if area in code.needs(path, record["parameters"])]
+        made_by = {area: record["code"].get(code.versions.moved.get(area, area), FIRST) for area in needed}
+        if needed and all(made_by[area] == str(_version(code, area)) for area in needed):
+            depending.append((record, set(needed)))
+    chosen, covered = [], set()
+    for record, needed in depending:
+        if record["id"] in suitable and (needed - covered or len(chosen) < sample):
+            chosen.append(record)
+            covered |= needed
+    if missing := sorted(set().union(*(needed for _, needed in depending)) - covered):
+        raise TalError(
+            f"no cell that depends on {missing[0]} was made on such a machine as this "
+            f"and takes at most {longest:g} s" + (f", with {only}" if only else ""),
+            remedy="Allow more with --longest, run such a cell with the code before, or raise the version.",
+        )
+    return chosen
+
+
+def _version(code, area):
+    declared = code.versions.areas.get(area)
+    return declared.version if declared else FIRST
+
+
+def _when():
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "git_commit": git_commit()}
+
+
+def fresh_code() -> Code:
+    """The code as it is now, to declare versions of: what changes in it reaches nobody else."""
+    return Code(versions=current_code().versions.copy())

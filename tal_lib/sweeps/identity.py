@@ -1,0 +1,166 @@
+"""What a result is known by: its notebook, complete parameters, data, machine where time is measured, and
+the code that makes it.
+
+The code counts by the effective version of each area (`tal_lib.sweeps.areas`) that the cell depends on. An
+area at version 1 adds nothing to the id, so that code can be split into more files without making other
+cells of all.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY, digest
+from tal_lib.sweeps.areas import LIBRARY, Areas, models_in
+from tal_lib.sweeps.ledger import ledgers, read_all
+from tal_lib.sweeps.notebook import read_notebook
+from tal_lib.sweeps.versions import FIRST, PATH, Versions, notebook_area, read_versions
+
+UNKNOWN = "unknown"  # the version of code that nobody wrote down
+FORMULA = "cell 2"
+
+
+class Code:
+    """The code of a library and of notebooks, as it is now.
+
+    Args:
+        library: folder of the package; versions: what is declared of it.
+    """
+
+    def __init__(self, library: Path = LIBRARY, versions: Versions | None = None):
+        self.versions = read_versions() if versions is None else versions
+        self.areas = Areas(library, self.versions.moved)
+        self._known: dict[tuple, dict[str, str]] = {}
+
+    def fingerprint(self, area: str, notebooks: Path = REPOSITORY / "notebooks") -> str:
+        """Of any area; notebooks: where a notebook's file is."""
+        if area.startswith("notebooks/"):
+            return self.areas.fingerprint_of(read_notebook(notebooks / f"{area.partition('/')[2]}.ipynb")[1])
+        return self.areas.fingerprint(area)
+
+    def needs(self, notebook: Path, parameters: dict) -> list[str]:
+        """Areas that a cell depends on, sorted."""
+        cells = read_notebook(notebook)[1]
+        areas = self.areas.needs(cells, models_in(parameters), _loader(parameters))
+        return sorted(areas | {notebook_area(notebook.name)})
+
+    def of(self, notebook: Path, parameters: dict) -> dict[str, str]:
+        """Area -> effective version, of the areas that a cell depends on; those at version 1 are left out.
+
+        An area that was moved has the name it had at first.
+        """
+        notebook = Path(notebook)
+        key = (
+            notebook,
+            notebook.stat().st_mtime_ns if notebook.is_file() else 0,
+            models_in(parameters),
+            _loader(parameters),
+        )
+        if key not in self._known:
+            versions = {
+                self.versions.moved.get(area, area): self.versions.effective(
+                    area, self.fingerprint(area, notebook.parent)
+                )
+                for area in self.needs(notebook, parameters)
+            }
+            self._known[key] = {area: version for area, version in versions.items() if version != FIRST}
+        return self._known[key]
+
+    def id(self, notebook: str, parameters: dict, data_hash: str, machine: str, code: dict[str, str]) -> str:
+        """A cell's id: of a notebook's file name, complete parameters, and what `of` gives.
+
+        A parameter that the notebook gained later counts only where its value differs from the one before.
+        """
+        added = self.versions.added_to(notebook)
+        counted = {
+            name: value for name, value in parameters.items() if name not in added or value != added[name]
+        }
+        return digest(FORMULA, notebook, counted, data_hash, machine, code)
+
+
+def current_code() -> Code:
+    """The code as its files are now; the same object while they do not change."""
+    paths = [*LIBRARY.rglob("*.py"), PATH]
+    return _code(tuple((path, path.stat().st_mtime_ns) for path in sorted(paths) if path.is_file()))
+
+
+@cache
+def _code(state):
+    return Code()
+
+
+@cache
+def about_data(benchmark: str) -> tuple[str, str]:
+    """Hash of a benchmark's data, as its loader computes it, and the module that loads its features."""
+    from tal_lib.data import load_benchmark
+
+    loaded = load_benchmark(benchmark)
+    return loaded.data_hash, loaded.loader
+
+
+def _loader(parameters):
+    benchmark = parameters.get("benchmark")
+    if not benchmark:
+        return ""
+    try:
+        return about_data(benchmark)[1]
+    except TalError:  # not on this machine: who needs the data says so
+        return ""
+
+
+def differences(made: dict[str, str] | None, now: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(area, version that made a record, version now) of every area that differs; of a record whose code is
+    not known, one for all.
+    """
+    if made is None:
+        return [("all code", UNKNOWN, "as it is")]
+    areas = sorted({*made, *now})
+    pairs = [(area, made.get(area, FIRST), now.get(area, FIRST)) for area in areas]
+    return [(area, before, after) for area, before, after in pairs if before != after]
+
+
+def told(changes: list[tuple[str, str, str]]) -> str:
+    """Changes of code in words: `models/tridet (version 1, now 2)`."""
+    return ", ".join(f"{area} (version {before}, now {after})" for area, before, after in changes)
+
+
+def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks") -> pd.DataFrame:
+    """Current records that the code or the data of today would make anew: one row for each area that differs.
+
+    Columns: `sweep, cell, notebook, area, made_by, now`; `area` may be `all code` (the record does not say
+    what made it) or `data of <benchmark>` (hashes). A record of a notebook that is not among `notebooks`, or
+    of data that is not here, is judged by what is here.
+    """
+    code, rows = current_code(), []
+    for record in read_all(results):
+        path = Path(notebooks) / record["notebook"]
+        changes = (
+            differences(record.get("code"), code.of(path, record["parameters"])) if path.is_file() else []
+        )
+        benchmark, made_of = record["parameters"].get("benchmark"), record["provenance"]["data_hash"]
+        try:
+            data = about_data(benchmark)[0] if benchmark else made_of
+        except TalError:
+            data = made_of
+        changes += [(f"data of {benchmark}", made_of, data)] if data != made_of else []
+        rows += [(record["sweep"], record["id"], record["notebook"], *change) for change in changes]
+    return pd.DataFrame(rows, columns=["sweep", "cell", "notebook", "area", "made_by", "now"])
+
+
+def uncommitted_records(results: str | Path) -> pd.DataFrame:
+    """Records that were made from code with uncommitted changes: `sweep, cell, notebook, git_commit`, one
+    row each.
+    """
+    rows = [
+        (record["sweep"], record["id"], record["notebook"], record["provenance"]["git_commit"])
+        for record in ledgers(results)
+        if is_uncommitted(record)
+    ]
+    return pd.DataFrame(rows, columns=["sweep", "cell", "notebook", "git_commit"])
+
+
+def is_uncommitted(record: dict) -> bool:
+    """Whether a record was made from code with uncommitted changes: its commit ends in `+`."""
+    return record["provenance"]["git_commit"].endswith("+")

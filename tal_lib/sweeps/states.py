@@ -1,0 +1,51 @@
+"""What there is of a cell: a result, a result by other code, or none."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tal_lib.sweeps.grid import Cell
+from tal_lib.sweeps.identity import differences
+from tal_lib.sweeps.ledger import cell_key, recency, same_cell
+
+DONE, STALE, TO_DO = "done", "stale", "to do"
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one cell."""
+
+    name: str = TO_DO
+    changes: tuple[tuple[str, str, str], ...] = ()  # of a stale one: area, version that made it, version now
+
+
+def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
+    """Cell id -> state. Stale: a record has the same notebook, parameters, data and machine, but other code
+    made it.
+    """
+    ids = {record["id"] for record in records}
+    newest: dict[tuple[str, str], dict] = {}
+    for record in records:
+        key = cell_key(record), record["provenance"]["data_hash"]
+        if key not in newest or recency(record) > recency(newest[key]):
+            newest[key] = record
+    states = {}
+    for cell in cells:
+        if cell.id in ids:
+            states[cell.id] = State(DONE)
+            continue
+        record = newest.get((same_cell(cell.notebook.name, cell.parameters, cell.machine), cell.data_hash))
+        states[cell.id] = (
+            State(STALE, tuple(differences(record.get("code"), cell.code))) if record else State()
+        )
+    return states
+
+
+def state_lines(stale: Iterable[Iterable[tuple[str, str, str]]]) -> list[str]:
+    """Lines that say how many cells were made by which other code, the most first."""
+    counts = Counter(change for changes in stale for change in changes)
+    remedy = "`--again stale` runs them"
+    return [
+        f"{count} cells were made by other code of {area} (version {before}, now {after}); {remedy}"
+        for (area, before, after), count in counts.most_common()
+    ]

@@ -1,0 +1,164 @@
+"""The state of a training: all that decides how it goes on, saved so that an interrupted one ends as if it
+had not been.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tal_lib.files import digest, write_torch
+from tal_lib.fingerprint import fingerprint
+from tal_lib.models.parts.checkpoint_file import read_checkpoint
+
+LIBRARY = Path(__file__).resolve().parent.parent
+TRAINS = ("models", "training", "data")  # packages that decide what is learned
+
+
+class Average:
+    """Exponential moving average of the weights; follows closely in the first steps."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        current = model.state_dict()
+        self.state = {name: value.detach().clone() for name, value in current.items()}
+        floats = [name for name, value in current.items() if value.is_floating_point()]
+        self.pairs = (
+            [self.state[name] for name in floats],
+            [current[name] for name in floats],
+        )  # both share storage
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the model's weights after an optimizer step in."""
+        torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + step) / (10 + step)))
+
+    @contextmanager
+    def in_place_of(self, model: nn.Module):
+        """Within the block the model has the averaged weights."""
+        trained = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            model.load_state_dict(trained)
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a saved average."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+
+def random_states() -> dict:
+    """The states of all global random generators: Python's, NumPy's, torch's on the CPU and on every CUDA
+    device.
+    """
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict) -> None:
+    """Set all global random generators; those of CUDA devices that are not here are left out."""
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    random.setstate(states["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Hash of a model's weights and buffers: names, types, shapes and every bit."""
+    sha = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+class TrainingCode:
+    """The code that trains, as its files were when this was made; read at once, hashed when asked for.
+
+    Args:
+        outside: files of a model that is not of this library.
+    """
+
+    def __init__(self, outside: Iterable[Path] = ()):
+        files = [
+            LIBRARY / "segments.py",
+            *(path for name in TRAINS for path in (LIBRARY / name).rglob("*.py")),
+        ]
+        self._texts = [path.read_text(encoding="utf-8") for path in sorted({*files, *outside})]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the code without comments, docstrings and formatting."""
+        return digest([fingerprint(text) for text in self._texts])
+
+
+@dataclass
+class TrainingState:
+    """What a training has come to after an epoch."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    average: Average | None
+    generator: torch.Generator  # of the order of recordings, crops and augmentation
+    history: list[dict] = field(default_factory=list)  # one row an epoch
+    elapsed: float = 0.0  # seconds of training, over all sittings
+    epoch: int = 0  # epochs done
+
+    def save(self, path: Path, identity: dict[str, str]) -> None:
+        """Write it to a file, whole or not at all, with what the training is known by."""
+        content = {
+            "identity": identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average and self.average.state,
+            "generator": self.generator.get_state(),
+            "random": random_states(),
+            "history": self.history,
+            "elapsed": self.elapsed,
+            "epoch": self.epoch,
+        }
+        write_torch(path, content)
+
+    def load(self, path: Path, identity: dict[str, str]) -> list[str]:
+        """Take up what `save` wrote.
+
+        Returns:
+            What of the identity differs: nothing is taken up then.
+
+        Raises:
+            TalError: the file is damaged.
+        """
+        saved = read_checkpoint(path)
+        known = saved.get("identity")
+        if not isinstance(known, dict):
+            return ["version of this file"]
+        if differs := sorted(name for name in {*identity, *known} if identity.get(name) != known.get(name)):
+            return differs
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.average:
+            self.average.restore(saved["average"])
+        self.generator.set_state(saved["generator"])
+        restore_random_states(saved["random"])
+        self.history, self.elapsed, self.epoch = saved["history"], saved["elapsed"], saved["epoch"]
+        return []
