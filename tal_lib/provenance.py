@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from tal_lib import __version__
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, in_checkout
 
 COLUMNS = [
     "git_commit",
@@ -25,6 +25,8 @@ COLUMNS = [
 @functools.cache
 def git_commit() -> str:
     """Short commit of the repository; `+` behind it if tracked files were changed; empty outside a checkout."""
+    if not in_checkout():  # an installed package may lie inside somebody else's repository
+        return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)  # noqa: E731
     try:
         head = run("rev-parse", "--short=10", "HEAD")

@@ -14,9 +14,10 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, write_text
+from tal_lib.files import work_folder, write_text
 from tal_lib.reports import pages
 
+HERE = work_folder()  # of the study: the defaults
 STYLE = (
     pages.STYLE
     + """
@@ -41,9 +42,9 @@ class Page:
 
 def build(
     target: str | Path,
-    results: str | Path = REPOSITORY / "results",
-    figures: str | Path = REPOSITORY / "figures",
-    about: str | Path = REPOSITORY / "RESULTS.md",
+    results: str | Path = HERE / "results",
+    figures: str | Path = HERE / "figures",
+    about: str | Path = HERE / "RESULTS.md",
 ) -> list[Path]:
     """Write the site anew into a folder; the pages' paths, the index first. Pictures are files, each once.
 
