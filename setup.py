@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries the study's notebooks, grids and prior results in `tal_lib/study`."""
+"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results in `tal_lib/study`."""
 
 import shutil
 from pathlib import Path

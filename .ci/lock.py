@@ -1,11 +1,13 @@
-"""Writes requirements.lock and environment.yml: `make lock`, or `make lock UPGRADE=1` for the newest versions in the ranges.
+"""Writes requirements.lock and environment.yml: `make lock`; `make lock UPGRADE=1` takes the newest versions.
 
-pip resolves pyproject.toml's ranges without installing anything. By default the versions of the present lock stay, so that a
-new dependency moves nothing else. Local version labels (`+cpu`) are left out: the lock holds on every machine.
+pip resolves pyproject.toml's ranges without installing anything. By default the versions of the present lock
+stay, so that a new dependency moves nothing else. Local version labels (`+cpu`) are left out: the lock holds on
+every machine.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,10 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXTRAS = "dev,data,gpu"  # dev holds the others; fuzz (atheris) has no wheel for every Python
-HEADER = "# Written by `make lock`: exact versions of everything that '.[dev,data,gpu]' installs. Use: pip install -c requirements.lock\n"
+HEADER = (
+    "# Written by `make lock`: exact versions of everything that '.[dev,data,gpu]' installs.\n"
+    "# Use: pip install --constraint requirements.lock\n"
+)
 
 
 def resolve(upgrade: bool) -> list[str]:
@@ -38,7 +43,8 @@ def environment(pins: list[str]) -> str:
     """environment.yml for conda: the oldest Python that is supported, and the lock's packages by pip."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     lines = [
-        "# Written by `make lock` from pyproject.toml and requirements.lock. Use: conda env create -f environment.yml",
+        "# Written by `make lock` from pyproject.toml and requirements.lock.",
+        "# Use: conda env create -f environment.yml",
         f"name: {project['name']}",
         "channels: [conda-forge]",
         "dependencies:",
@@ -51,6 +57,13 @@ def environment(pins: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lowest() -> list[str]:
+    """The lower bound of each direct dependency as a pin."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    bounds = [re.match(r"([\w-]+)>=([\w.]+)", text) for text in project["dependencies"]]
+    return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
+
+
 def read_lock() -> list[str]:
     """The lock's pins."""
     lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
@@ -61,7 +74,12 @@ def main() -> None:
     """Resolve, then write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions in the ranges")
-    pins = resolve(parser.parse_args().upgrade)
+    parser.add_argument("--lowest", action="store_true", help="only print the ranges' lower bounds as pins")
+    chosen = parser.parse_args()
+    if chosen.lowest:
+        print("\n".join(lowest()))
+        return
+    pins = resolve(chosen.upgrade)
     (REPOSITORY / "requirements.lock").write_text(HEADER + "\n".join(pins) + "\n")
     (REPOSITORY / "environment.yml").write_text(environment(pins))
     print(f"{len(pins)} packages in requirements.lock and environment.yml")
