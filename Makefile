@@ -1,23 +1,35 @@
 # `make study` and `make test` need Python 3.11+ and make; everything else they install into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+CODE := tal_lib tests experiments examples setup.py .ci
+QUICK := tests/data tests/evaluation
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: study test hapt costs demo report site lint clean
+.PHONY: help study quick-test test coverage hapt costs demo report site lint format types lock lowest clean
+.DEFAULT_GOAL := help
 
-.venv/.installed: pyproject.toml
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+
+.venv/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "Installing into .venv (some minutes, once) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint requirements.lock
 	@touch $@
 
 study: .venv/.installed  ## the quick study on generated recordings
 	@$(BIN)/tal sweep notebooks/sweeps/quick.yaml --jobs 2 $(STUDY)
 	@$(BIN)/tal report $(STUDY)
 
+quick-test: .venv/.installed  ## what is tested fast: under a minute on two cores
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(QUICK)
+
 test: .venv/.installed  ## everything that is tested
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+coverage: .venv/.installed  ## everything that is tested, and which lines were never run: build/coverage/index.html
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
 	@$(BIN)/tal data fetch hapt
@@ -45,8 +57,28 @@ report: .venv/.installed  ## tables, figures and rendered notebooks from the com
 site: .venv/.installed  ## the rendered notebooks, tables and figures as a static site: build/site/index.html
 	@$(BIN)/tal site
 
-lint: .venv/.installed
+lint: .venv/.installed  ## style, formatting and types, without changing a file
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check $(CODE)
+	@$(MAKE) --no-print-directory types
+
+types: .venv/.installed  ## types alone (pyright, which fetches itself from npm once)
+	@$(BIN)/pyright --version > /dev/null 2>&1 || echo "pyright cannot be fetched from npm: types were not checked"
+	@! $(BIN)/pyright --version > /dev/null 2>&1 || $(BIN)/pyright --pythonpath $(BIN)/python
+
+format: .venv/.installed  ## mend style and formatting
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format $(CODE)
+
+lock:  ## requirements.lock and environment.yml from pyproject.toml (UPGRADE=1: the newest versions in the ranges)
+	@$(PYTHON) .ci/lock.py $(if $(UPGRADE),--upgrade)
+
+lowest: .venv/.installed  ## the quick tests with the oldest version of each dependency, in an environment of its own
+	@mkdir -p build
+	@$(PYTHON) .ci/lock.py --lowest > build/lowest.txt
+	@test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	@build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable . --constraint build/lowest.txt pytest hypothesis
+	@build/lowest/bin/python -m pytest $(QUICK)
 
 clean:  ## the environment and all runs; committed results stay
 	rm -rf .venv runs results/quick build

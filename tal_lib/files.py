@@ -14,12 +14,40 @@ from tal_lib.errors import TalError, short
 from tal_lib.writing import REPOSITORY, put_in_place
 
 LONGEST_SUFFIX = 16  # characters, of a temporary file: writers tell the form by it
+INSTALLED_STUDY = Path(__file__).resolve().parent / "study"  # what setup.py copies into the wheel
+
+
+def in_checkout() -> bool:
+    """Whether this library runs from a checkout of the repository, not from an installed wheel."""
+    return not INSTALLED_STUDY.is_dir()
+
+
+def study_root() -> Path:
+    """Folder with the study's `notebooks/` and `results/prior/`: the checkout, or their copy in the installed package."""
+    return REPOSITORY if in_checkout() else INSTALLED_STUDY
+
+
+def study_folder() -> Path:
+    """Folder of the study's notebooks, with the grids in `sweeps/`."""
+    return study_root() / "notebooks"
+
+
+def work_folder() -> Path:
+    """Folder that notebooks run in: the checkout, so that their relative paths hold; else the current folder."""
+    return REPOSITORY if in_checkout() else Path.cwd()
 
 
 def data_root() -> Path:
-    """Folder of the benchmarks' data: `$TAL_DATA`, else `data/` here, else `../shared/data`."""
+    """Folder of the benchmarks' data.
+
+    `$TAL_DATA`, else `data/` in the checkout, else `../shared/data`. An installed package keeps data in the user's folder,
+    `$XDG_DATA_HOME/efficient-tal` (`~/.local/share/efficient-tal`).
+    """
     if os.environ.get("TAL_DATA"):
         return Path(os.environ["TAL_DATA"]).expanduser()
+    if not in_checkout():
+        home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        return Path(home) / "efficient-tal"
     beside = REPOSITORY.parent / "shared" / "data"
     own = REPOSITORY / "data"
     return beside if beside.is_dir() and not own.is_dir() else own

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tal_lib import __version__
 from tal_lib.errors import TalError, short
-from tal_lib.files import REPOSITORY, digest
+from tal_lib.files import REPOSITORY, digest, in_checkout
 
 DEVICE = re.compile(r"cpu|cuda(?::(\d{1,3}))?")
 
@@ -30,6 +30,8 @@ COLUMNS = [
 @functools.cache
 def git_commit() -> str:
     """Short commit of the repository; `+` behind it if tracked files were changed; empty outside a checkout."""
+    if not in_checkout():  # an installed package may lie inside somebody else's repository
+        return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)  # noqa: E731
     try:
         head = run("rev-parse", "--short=10", "HEAD")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tal_lib.cost.growth import growth_table, longest_text, longest_within
 from tal_lib.cost.meters import QUIET
-from tal_lib.files import REPOSITORY
+from tal_lib.files import study_root
 from tal_lib.reports import figures, tables
 
 # column: what its tables and figures are called, label, unit
@@ -20,7 +20,7 @@ COSTS = {
 }
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
-PRIOR = REPOSITORY / "results" / "prior" / "warchocki_2023_inference.csv"
+PRIOR = study_root() / "results" / "prior" / "warchocki_2023_inference.csv"
 
 
 def write(data: dict[str, pd.DataFrame], results: Path, draw) -> list[Path]:

@@ -7,13 +7,13 @@ import pandas as pd
 from scipy import stats
 
 from tal_lib.evaluation import learning_curves, statistics
-from tal_lib.files import REPOSITORY
+from tal_lib.files import study_root
 from tal_lib.reports import figures, tables
 
 OWN = "local_global"  # the model that the study puts forward
 WANTED = (80, 90)  # avg mAP (%) whose annotation is asked for
 HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings, and judged beyond it
-PRIOR = REPOSITORY / "results" / "prior" / "data_efficiency.csv"
+PRIOR = study_root() / "results" / "prior" / "data_efficiency.csv"
 
 
 def write(efficiency: pd.DataFrame, results: Path, draw) -> list[Path]:

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, atomic_path, write_text
+from tal_lib.files import REPOSITORY, atomic_path, work_folder, write_text
 
 LONG_TEXT = 45  # characters
 
@@ -38,7 +38,7 @@ def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
                 str(temporary),
                 "--no-progress-bar",
                 "--cwd",
-                str(REPOSITORY),
+                str(work_folder()),
                 *given,
             ],
             capture_output=True,

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, atomic_path, write_text
+from tal_lib.files import REPOSITORY, atomic_path, study_folder, write_text
 from tal_lib.process.background import in_background
 from tal_lib.reports import costs, diagnosis, figures, pages, results_page, tables, theme
 from tal_lib.reports import efficiency as study
@@ -240,7 +240,7 @@ def _notebooks(results, runs, records):
             shutil.copyfile(runs / best["sweep"] / best["id"] / "notebook.ipynb", temporary)
             pages.clean(temporary)
     pages.execute(
-        REPOSITORY / "notebooks" / "00_findings.ipynb",
+        study_folder() / "00_findings.ipynb",
         target / "00_findings.ipynb",
         {"results": str(results.resolve())},
     )

@@ -14,12 +14,13 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY, write_text
+from tal_lib.files import work_folder, write_text
 from tal_lib.reports import pages
 from tal_lib.writing import claim, staged
 
 PAGES = ".tal-site.json"  # the list of a site's files
 
+HERE = work_folder()  # of the study: the defaults
 STYLE = (
     pages.STYLE
     + """
@@ -44,9 +45,9 @@ class Page:
 
 def build(
     target: str | Path,
-    results: str | Path = REPOSITORY / "results",
-    figures: str | Path = REPOSITORY / "figures",
-    about: str | Path = REPOSITORY / "RESULTS.md",
+    results: str | Path = HERE / "results",
+    figures: str | Path = HERE / "figures",
+    about: str | Path = HERE / "RESULTS.md",
 ) -> list[Path]:
     """Write the site anew into a folder; the pages' paths, the index first. Pictures are files, each once.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
+from tal_lib.files import work_folder
 from tal_lib.process.environment import child_environment
 from tal_lib.process.fork_server import Failed, ForkServer
 from tal_lib.sweeps.folders import keep_failed, part_of
@@ -94,7 +94,7 @@ class WarmProcesses:
                 data_hash=cell.data_hash,
                 generation=generation,
                 runs=str(folder),
-                cwd=str(REPOSITORY),
+                cwd=str(work_folder()),
                 threads=self.threads,
                 memory_limit=self.memory_limit,
                 machine=cell.machine,

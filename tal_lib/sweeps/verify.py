@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.files import REPOSITORY
+from tal_lib.files import study_folder
 from tal_lib.provenance import provenance
 from tal_lib.sweeps.grid import Cell, chosen, data_hash, label
 from tal_lib.sweeps.identity import current_code, differences, told
@@ -21,6 +21,7 @@ from tal_lib.sweeps.local import warm_processes
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.trained import HERE as TRAINED_HERE
 
+NOTEBOOKS = study_folder()
 # what depends on the machine's speed, memory and load, not on the computation
 MEASURED = re.compile(
     r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall"
@@ -65,7 +66,7 @@ def verify(
     tolerance: float = 0.02,
     longest: float = 300.0,
     only: dict[str, str] | None = None,
-    notebooks: str | Path = REPOSITORY / "notebooks",
+    notebooks: str | Path = NOTEBOOKS,
 ) -> Iterator[Verdict]:
     """Run cells of the ledgers again and compare every number that does not depend on the machine's speed.
 
