@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tal_lib.errors import TalError, short
-from tal_lib.files import REPOSITORY, checked_name
+from tal_lib.files import checked_name, study_folder
 from tal_lib.reading import read_yaml
 from tal_lib.sweeps.parameters import checked_value
 from tal_lib.validation import Positive, unknown_name, validate
@@ -51,7 +51,7 @@ class GridFile:
             TalError: there is none.
         """
         given = Path(block.notebook)
-        folders = [self.path.parent.parent, self.path.parent, study_notebooks()]
+        folders = [self.path.parent.parent, self.path.parent, study_folder()]
         places = [given] if given.is_absolute() else [folder / given for folder in folders]
         for place in places:
             if place.is_file():
@@ -61,11 +61,6 @@ class GridFile:
             where=self.path,
             remedy="Name one of the files in notebooks/.",
         )
-
-
-def study_notebooks() -> Path:
-    """Folder of the study's own notebooks; its grids are in `sweeps/`."""
-    return REPOSITORY / "notebooks"
 
 
 def find_grid(given: str | Path) -> Path:
@@ -79,7 +74,7 @@ def find_grid(given: str | Path) -> Path:
             return Path(given).resolve()
     except (OSError, ValueError):  # a name that no file can have
         pass
-    sweeps = study_notebooks() / "sweeps"
+    sweeps = study_folder() / "sweeps"
     name = str(given).removesuffix(".yaml")
     known = sorted(path.stem for path in sweeps.glob("*.yaml"))
     if name in known:
