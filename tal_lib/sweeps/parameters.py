@@ -107,7 +107,17 @@ def checked_value(
     return value
 
 
-TOGETHER = ("model", "model_names", "preset", "options", "recipe", "study", "student", "student_options")
+TOGETHER = (
+    "model",
+    "model_names",
+    "preset",
+    "options",
+    "recipe",
+    "study",
+    "student",
+    "student_options",
+    "distillation",
+)
 
 
 def check_together(parameters: dict, *, where: object) -> None:
@@ -117,7 +127,7 @@ def check_together(parameters: dict, *, where: object) -> None:
         TalError: no such preset, an option or a recipe that does not fit.
     """
     from tal_lib.models import config
-    from tal_lib.training import recipe_for
+    from tal_lib.training import Distillation, recipe_for
 
     preset = parameters.get("preset", "compact")
     model = parameters.get("model")
@@ -129,6 +139,7 @@ def check_together(parameters: dict, *, where: object) -> None:
                 _check_options(kind, parameters.get(kind) or {}, check, model, preset)
         if model and parameters.get("study") == "distillation":
             student = parameters.get("student") or model
+            validate(Distillation, parameters.get("distillation") or {}, name="parameter distillation")
             _check_options(
                 "student_options", parameters.get("student_options") or {}, config, student, preset
             )

@@ -20,19 +20,19 @@ from tal_lib.models.parts.losses import diou
 from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.segments import interval_iou
 from tal_lib.training.state import weights_digest
+from tal_lib.validation import Checked, NotNegative, Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
+class Distillation(Checked):
     """Weights of what the teacher adds to the student's loss."""
 
-    class_weight: float = 1.0  # cw
-    location_weight: float = 1.0  # lw / 10, as AFSD's own losses are weighed here
-    feature_weight: float = 1.0
-    piou: float = (
-        0.5  # the teacher's segments are imitated where their tIoU with the annotated one is at least this
-    )
-    focus: float = 2.0  # exponent of the difference in scores
+    class_weight: NotNegative = 1.0  # cw
+    location_weight: NotNegative = 1.0  # lw / 10, as AFSD's own losses are weighed here
+    feature_weight: NotNegative = 1.0
+    # the teacher's segments are imitated where their tIoU with the annotated one is at least this
+    piou: Probability = 0.5
+    focus: NotNegative = 2.0  # exponent of the difference in scores
 
 
 class Distilled(Detector):

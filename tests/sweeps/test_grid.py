@@ -41,6 +41,7 @@ COST = "notebook: 03_inference_cost.ipynb"
         (f"{{{TRAIN}, grid: {{seed: ['7']}}}}", "seed", 7),
         (f"{{{TRAIN}, parameters: {{subset_seed: -1}}}}", "subset_seed", -1),
         (f"{{{COST}, parameters: {{lengths: ['288', 576]}}}}", "lengths", [288, 576]),
+        ("{notebook: 01_data.ipynb, parameters: {fractions: [1, '5e-1']}}", "fractions", [1, 0.5]),
         (f"{{{COST}, parameters: {{model_names: language}}}}", "model_names", ["stale", "text_pyramid"]),
     ],
 )

@@ -14,6 +14,7 @@ from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
 from tal_lib.models.parts.candidates import Candidates, combine_streams
 from tal_lib.models.parts.detector import Detector
+from tal_lib.validation import NotNegative, validate
 
 
 class LateFusion(Detector):
@@ -83,10 +84,10 @@ def checked_weights(weights: dict[str, float] | None, streams) -> dict[str, floa
         TalError: a stream without a weight, a negative weight, or no positive one.
     """
     weights = weights or dict.fromkeys(streams, 1.0)
-    numbers = all(isinstance(weight, int | float) for weight in weights.values())
-    if not numbers or set(weights) != set(streams) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+    checked = validate(dict[str, NotNegative], weights, name="weights")
+    if set(checked) != set(streams) or sum(checked.values()) <= 0:
         raise TalError(
             f"weights {weights} for the streams {', '.join(streams)}",
             remedy="Give each stream a weight of at least 0.",
         )
-    return weights
+    return checked
