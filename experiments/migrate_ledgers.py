@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 
+from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, digest, write_text
 from tal_lib.sweeps.identity import current_code
 from tal_lib.sweeps.ledger import read_ledger, recency
@@ -25,12 +26,16 @@ from tal_lib.sweeps.notebook import RECORDS
 LAST = "9c22472"  # the last commit with notebooks as the old ids know them
 
 
+def _git(*arguments):
+    return subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True)
+
+
 @cache
 def old_code(notebook: str) -> str | None:
     """What the old id hashed of a notebook: the sources of its code cells up to the one that records."""
-    shown = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "show", f"{LAST}:notebooks/{notebook}"], capture_output=True, text=True
-    )
+    if _git("cat-file", "-e", f"{LAST}^{{commit}}").returncode:
+        raise TalError(f"commit {LAST} is not in this clone", remedy="`git fetch --unshallow` gets it.")
+    shown = _git("show", f"{LAST}:notebooks/{notebook}")
     if shown.returncode:
         return None
     cells = [cell for cell in nbformat.reads(shown.stdout, as_version=4).cells if cell.cell_type == "code"]
