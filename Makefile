@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := tal_lib tests experiments examples setup.py .ci
-QUICK := tests/data tests/evaluation
+QUICK := -m "not slow" tests/data tests/evaluation tests/models/parts tests/reports/test_advice.py tests/reports/test_efficiency.py \
+  tests/test_architecture.py tests/test_packaging.py tests/test_project.py tests/test_segments.py tests/training/test_checkpoints.py
 STUDY := --results results/quick --runs runs/quick_study
 
 .PHONY: help study quick-test test coverage hapt costs demo report site lint format types lock lowest clean

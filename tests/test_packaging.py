@@ -98,6 +98,7 @@ def test_an_installed_package_names_no_commit(installed):
     assert provenance.git_commit.__wrapped__() == ""
 
 
+@pytest.mark.slow
 def test_a_built_package_runs_the_study_from_an_empty_folder(tmp_path):
     library, empty = tmp_path / "library", tmp_path / "empty"
     empty.mkdir()

@@ -57,6 +57,7 @@ def test_boundary_matching_is_the_dense_matrix_and_a_convolution(steps, max_dura
         torch.testing.assert_close(layer(x), want, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_boundary_matching_needs_a_third_of_the_memory_at_most():
     peaks = {}
     for form in ("published", "here"):
