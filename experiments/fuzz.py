@@ -98,9 +98,9 @@ def _read_grid(path):
 
 def _read_benchmark(path):
     """A folder of videos: the spec of its features."""
-    from tal_lib.data.videos import read_spec
+    from tal_lib.data.spec import FolderSpec, read_spec
 
-    read_spec(path.parent, {"stride_s": 1.0, "window_s": 1.0, "streams": {"one": 3}})
+    read_spec(path.parent, FolderSpec(streams={"one": 3}, stride_s=1.0, window_s=1.0))
 
 
 def _reader(module, name, *arguments):
@@ -205,6 +205,7 @@ def _fuzz(name, seconds, folder):
     with atheris.instrument_imports(include=["tal_lib"]):
         import tal_lib.data.annotations
         import tal_lib.data.features
+        import tal_lib.data.spec
         import tal_lib.data.videos
         import tal_lib.evaluation.class_scores
         import tal_lib.evaluation.detections

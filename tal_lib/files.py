@@ -19,6 +19,11 @@ def data_root() -> Path:
     return beside if beside.is_dir() and not own.is_dir() else own
 
 
+def cache_root() -> Path:
+    """Folder of what can be made again: `$TAL_CACHE`, else `~/.cache/tal`."""
+    return Path(os.environ.get("TAL_CACHE") or Path.home() / ".cache" / "tal").expanduser()
+
+
 @contextmanager
 def atomic_path(path: str | Path):
     """Yield a temporary path in the same folder; rename it to `path` only if the block succeeds."""

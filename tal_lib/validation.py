@@ -14,6 +14,26 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from tal_lib.errors import TalError
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("an odd number")
+    return value
+
+
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+T = TypeVar("T")
+
+
 def _number(value):
     """True and false are no numbers here, though Python and YAML take them for 1 and 0."""
     if isinstance(value, bool):
@@ -32,25 +52,8 @@ def _rate(value):
     return _number(value)
 
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
-Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+NotBool = BeforeValidator(_number)  # in a type of its own bounds
 Rate = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_rate)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Whole = Annotated[int, Field(ge=0), BeforeValidator(_number)]
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("an odd number")
-    return value
-
-
-OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd), BeforeValidator(_number)]
-
-T = TypeVar("T")
 
 
 def validate(

@@ -50,7 +50,10 @@ def test_bad_arguments_are_two(capsys):
 
 def test_data(capsys, tmp_path):
     assert main(["data", "list"]) == 0 and "synthetic" in capsys.readouterr().out
-    assert main(["data", "check", "synthetic"]) == 0 and "60 recordings, 0 broken" in capsys.readouterr().out
+    assert (
+        main(["data", "check", "synthetic"]) == 0
+        and "60 recordings, 0 without features, 0 broken" in capsys.readouterr().out
+    )
     assert (
         main(["data", "subset", "synthetic", "--fraction", "0.2", "--seed", "5", "--out", str(tmp_path)]) == 0
     )

@@ -15,7 +15,8 @@ def add_commands(commands) -> None:
     one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
     one.set_defaults(run=_data_fetch)
     check = actions.add_parser("check", help="what is missing or broken, recording by recording")
-    check.add_argument("name")
+    check.add_argument("name", help="of a benchmark, or a folder")
+    check.add_argument("--all", action="store_true", help="list every problem (default: ten of each kind)")
     check.set_defaults(run=_data_check)
     subset = actions.add_parser("subset", help="write a data-limited annotation file")
     subset.add_argument("name")
@@ -50,15 +51,19 @@ def _data_fetch(arguments):
 
 def _data_check(arguments):
     from tal_lib.data import check_benchmark, load_benchmark
+    from tal_lib.data.checks import FAULTS, summary
 
     benchmark = load_benchmark(arguments.name, arguments.root)
     print(benchmark)
     problems = check_benchmark(arguments.name, arguments.root)
-    for row in problems.itertuples(index=False):
-        print(f"{row.kind}: {row.recording}: {row.problem}")
-    broken = (problems.kind == "broken").sum()
-    print(f"{len(benchmark.recordings())} recordings, {broken} broken, {len(problems) - broken} remarks")
-    return 1 if broken else 0
+    for line in summary(problems, None if arguments.all else 10):
+        print(line)
+    faults = {kind: int((problems.kind == kind).sum()) for kind in FAULTS}
+    print(
+        f"{len(benchmark.recordings()):,} recordings, {faults['missing']:,} without features, "
+        f"{faults['broken']:,} broken, {len(problems) - sum(faults.values()):,} remarks"
+    )
+    return 1 if any(faults.values()) else 0
 
 
 def _data_subset(arguments):

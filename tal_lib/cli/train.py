@@ -39,16 +39,23 @@ def add_commands(commands) -> None:
         metavar="MODEL.pt",
         help="of a pyramid detector: a trained one to learn from, beside the annotations",
     )
+    train.add_argument(
+        "--missing",
+        choices=("error", "skip"),
+        default="error",
+        help="recordings without features: an error (default), or left out and listed in OUT",
+    )
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
     train.set_defaults(run=_train)
 
 
 def _train(arguments):
+    import sys
     from pathlib import Path
 
     from tal_lib import evaluation, models
-    from tal_lib.data import limited_subset, load_benchmark
+    from tal_lib.data import limited_subset, load_benchmark, ready, write_missing
     from tal_lib.models.parts.fusion import LateFusion, checked_weights
     from tal_lib.training import (
         Distillation,
@@ -72,7 +79,10 @@ def _train(arguments):
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     recipe = {name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}
     data = load_benchmark(arguments.benchmark, arguments.root)
-    recordings = limited_subset(data, arguments.fraction, arguments.seed)
+    checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
+    recordings, tested = checked.train, checked.test
+    for remark in checked.report():
+        print(remark, file=sys.stderr)
     written = []
 
     def train(stream, out):
@@ -111,15 +121,12 @@ def _train(arguments):
         )
     else:
         model = train(arguments.stream, arguments.out)
-    detections = detect_all(
-        model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device
-    )
-    proposals = propose_all(
-        model, data, data.recordings("test"), stream=arguments.stream, device=arguments.device
-    )
+    detections = detect_all(model, data, tested, stream=arguments.stream, device=arguments.device)
+    proposals = propose_all(model, data, tested, stream=arguments.stream, device=arguments.device)
     evaluation.write_detections(Path(arguments.out) / "detections.json", detections)
     evaluation.write_detections(Path(arguments.out) / "proposals.json", proposals.assign(label="proposal"))
-    scores = evaluation.mean_average_precision(data.annotations("test"), detections, data.tious)
+    write_missing(arguments.out, checked)
+    scores = evaluation.mean_average_precision(data.annotations_of(tested), detections, data.tious)
     print_scores(scores)
     for path in written:
         print(f"model  {path}")

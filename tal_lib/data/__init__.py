@@ -4,8 +4,9 @@ from tal_lib.data import synthetic
 from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
+from tal_lib.data.checks import Ready, check_benchmark, ready, write_missing
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
-from tal_lib.data.registry import Shape, check_benchmark, list_benchmarks, load_benchmark, shape_of
+from tal_lib.data.registry import Shape, list_benchmarks, load_benchmark, portable_name, shape_of
 from tal_lib.data.subsets import (
     limited_subset,
     open_set_split,
@@ -20,6 +21,7 @@ __all__ = [
     "Benchmark",
     "FeatureSpec",
     "OpenSet",
+    "Ready",
     "Shape",
     "check_benchmark",
     "class_split",
@@ -30,13 +32,16 @@ __all__ = [
     "make_item",
     "open_set",
     "open_set_split",
+    "portable_name",
     "published_open_set_split",
     "published_subset",
     "read_annotations",
     "read_limited_annotations",
+    "ready",
     "shape_of",
     "shuffled_names",
     "synthetic",
     "write_annotations",
     "write_limited_annotations",
+    "write_missing",
 ]

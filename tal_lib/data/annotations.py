@@ -18,7 +18,7 @@ from tal_lib.data.tables import ANNOTATION_COLUMNS, check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import parse_json, read_text
-from tal_lib.validation import Positive, Rate, unknown_name, validate
+from tal_lib.validation import NotBool, Positive, Rate, unknown_name, validate
 
 SPLITS = {
     "training": "train",
@@ -41,7 +41,9 @@ class AnnotationFile:
     recordings: pd.DataFrame  # recording, split, duration, fps (NaN where not stated)
     segments: pd.DataFrame  # recording, start, end, label
     repairs: tuple[Remark, ...] = ()  # what was mended, and what looks wrong
-    label_ids: dict[int, str] = field(default_factory=dict)  # `label_id` → label; empty where the file has none
+    label_ids: dict[int, str] = field(
+        default_factory=dict
+    )  # `label_id` → label; empty where the file has none
 
 
 def _as_label(value):
@@ -77,7 +79,7 @@ class Entry:
     """One recording of an annotation file."""
 
     subset: str
-    duration: Positive  # seconds
+    duration: Annotated[Positive, NotBool]  # seconds
     fps: Rate | None = None
     annotations: list[Instance] | None = None
 

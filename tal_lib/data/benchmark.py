@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tal_lib.data.inertial import Inertial
+from tal_lib.data.remarks import Remark
 from tal_lib.data.tables import check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 from tal_lib.validation import Count, Positive
+
+if TYPE_CHECKING:  # it reads files, which are checked by this module
+    from tal_lib.data.feature_folder import FeatureFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
         )
     if len(features) == 0:
         raise TalError("features have no steps", where=where, remedy="Extract them again.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        features = np.ascontiguousarray(features, dtype=np.float32)
     if not np.isfinite(features).all():
         step = int(np.argmax(~np.isfinite(features).all(axis=1)))
         raise TalError(
@@ -61,7 +69,7 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
             where=where,
             remedy="Extract them again, or replace those values.",
         )
-    return np.ascontiguousarray(features, dtype=np.float32)
+    return features
 
 
 class Benchmark:
@@ -72,10 +80,11 @@ class Benchmark:
             time axis differs by recording (frame rates, resized features).
         annotations: one row a segment: `recording, start, end, label`.
         load_features: recording id → array (T, D).
-        source_hash: identifies the feature data; goes into `data_hash`.
-        notes: what the loader mended in the published files, `recording: what`.
+        source_hash: identifies the feature data, or a function that finds that out; goes into `data_hash`.
+        notes: what the loader mended in the published files, or found odd.
         ends_checked: refuse segments that go beyond their recording (published files have some).
         inertial: how columns hold the signals of three-axis sensors, where they do.
+        files: the folder of feature files that `load_features` reads, where there is one.
     """
 
     def __init__(
@@ -88,11 +97,12 @@ class Benchmark:
         recordings: pd.DataFrame,
         annotations: pd.DataFrame,
         load_features: Callable[[str], np.ndarray],
-        source_hash: str,
+        source_hash: str | Callable[[], str],
         where: str | None = None,
-        notes: tuple[str, ...] = (),
+        notes: tuple[Remark, ...] = (),
         ends_checked: bool = True,
         inertial: Inertial | None = None,
+        files: "FeatureFolder | None" = None,
     ):
         where = where or name
         twice = recordings.recording[recordings.recording.duplicated()]
@@ -123,11 +133,18 @@ class Benchmark:
         self.notes = tuple(notes)
         self._load_features = load_features
         self._cache: dict[str, np.ndarray] = {}
-        self.data_hash = digest(
-            source_hash,
+        self._source_hash = source_hash
+        self.files = files
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Identifies recordings, annotations, time axis and features; features in files are read once for it."""
+        spec = self.feature_spec
+        return digest(
+            self._source_hash if isinstance(self._source_hash, str) else self._source_hash(),
             self._recordings.to_csv(index=False),
             self._annotations.to_csv(index=False),
-            [feature_spec.stride_s, feature_spec.window_s, dict(feature_spec.streams)],
+            [spec.stride_s, spec.window_s, dict(spec.streams)],
         )
 
     def __repr__(self):
@@ -193,6 +210,10 @@ class Benchmark:
                 where=f"{self.name}, recording {recording_id}",
             )
         return self._cache[recording_id][:, self.feature_spec.columns(stream)]
+
+    def holds(self, recording_id: str) -> bool:
+        """Whether one recording's features are in memory."""
+        return recording_id in self._cache
 
     def forget(self, recording_id: str) -> None:
         """Drop one recording's features from memory."""

@@ -9,14 +9,12 @@ Vectors of downloaded encoders are kept in `$TAL_CACHE` (or ~/.cache/tal) by enc
 """
 
 import hashlib
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 
 from tal_lib.errors import TalError
-from tal_lib.files import atomic_path, digest
+from tal_lib.files import atomic_path, cache_root, digest
 
 WORDS_DIM = 64
 ENCODERS = {  # name: (kind, where on the hub, dimensions)
@@ -96,7 +94,7 @@ def _unit(x):
 
 
 def _cache_folder():
-    return Path(os.environ.get("TAL_CACHE") or Path.home() / ".cache" / "tal").expanduser() / "class_text"
+    return cache_root() / "class_text"
 
 
 def _read_cached(path, count):

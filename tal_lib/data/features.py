@@ -1,28 +1,45 @@
-"""Feature files: `.npy`, `.npz`, `.pt`, `.h5` or `.csv`, time-major or channel-major, one file or one a stream."""
+"""One feature file: `.npy`, `.npz`, `.pt`, `.h5` or `.csv`, time-major or channel-major.
+
+Nothing in a file is executed, no other file is read through it, and nothing is unpacked without a limit.
+"""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from tal_lib.data.benchmark import FeatureSpec, check_features
+from tal_lib.data.benchmark import check_features
+from tal_lib.data.limits import check_npy, check_size, check_zip
 from tal_lib.errors import TalError
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".csv")
+FLOAT32 = 4  # bytes
+REMEDY = "Extract or copy the file again."
 
 
 def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
-    """Features (T, dim), float32, of one file; a (dim, T) array is turned.
+    """Features (T, dim), float32, of one file; a (dim, T) array is turned, a (dim, dim) array is not.
 
     Containers (`.npz`, `.h5`, a dict in `.pt`) must hold one array, or one called `features` or `feats`.
 
     Raises:
-        TalError: missing, truncated or unreadable file, wrong shape, NaN or infinite values.
+        TalError: missing, truncated or unreadable file, wrong shape, NaN or infinite values, or an array far larger
+            than its file.
     """
+    array = read_array(path)
+    if array.ndim == 1 and array.shape[0] == dim:
+        array = array[None]  # a single step
+    if array.ndim == 2 and array.shape[1] != dim and array.shape[0] == dim:
+        array = array.T
+    return check_features(array, dim=dim, where=path)
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The numbers of a feature file as they lie there, without dimensions of one; errors as of `read_feature_file`."""
     path = Path(path)
-    remedy = "Extract or copy the file again."
     if not path.is_file():
-        raise TalError("feature file not found", where=path, remedy=remedy)
+        raise TalError("feature file not found", where=path, remedy=REMEDY)
     try:
         array = _READERS[path.suffix.lower()](path)
     except KeyError:
@@ -37,52 +54,90 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
         raise TalError(
             f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             where=path,
-            remedy=remedy,
+            remedy=REMEDY,
         ) from None
     except Exception as error:  # a zip or HDF5 library's own errors on damaged files
-        raise TalError(f"cannot be read ({type(error).__name__})", where=path, remedy=remedy) from None
+        raise TalError(f"cannot be read ({type(error).__name__})", where=path, remedy=REMEDY) from None
     array = np.asarray(array)
     if array.dtype.kind not in "fiu":
-        raise TalError(f"holds {array.dtype} values, not numbers", where=path, remedy=remedy)
-    array = array.reshape([size for i, size in enumerate(array.shape) if size != 1 or array.ndim <= 2])
-    if array.ndim == 1 and array.shape[0] == dim:
-        array = array[None]  # a single step
-    if array.ndim == 2 and array.shape[1] != dim and array.shape[0] == dim:
-        array = array.T
-    return check_features(array, dim=dim, where=path)
+        raise TalError(f"holds {array.dtype} values, not numbers", where=path, remedy=REMEDY)
+    check_size(
+        FLOAT32 * array.size, path, "its array"
+    )  # one number repeated by strides takes no space in a file
+    return array.reshape([size for i, size in enumerate(array.shape) if size != 1 or array.ndim <= 2])
+
+
+def is_ambiguous(path: str | Path, dim: int) -> bool:
+    """Whether a feature file has as many steps as columns, so that its shape does not say which axis is time."""
+    if Path(path).suffix.lower() == ".npy":  # the header is enough
+        with open(path, "rb") as file:
+            shape = tuple(size for size in check_npy(file, Path(path).stat().st_size, path) if size != 1)
+    else:
+        shape = read_array(path).shape
+    return shape == (dim, dim)
 
 
 def _one_array(mapping, path):
+    """The array of a container, not yet read where the container reads on demand."""
     names = list(mapping.keys())
     for name in ("features", "feats"):
         if name in names:
-            return np.asarray(mapping[name])
+            return name
     if len(names) != 1:
         raise TalError(
             f"holds {len(names)} arrays ({', '.join(map(str, names[:5]))})",
             where=path,
             remedy="Name the right one `features`.",
         )
-    return np.asarray(mapping[names[0]])
+    return names[0]
+
+
+def _read_npy(path):
+    with open(path, "rb") as file:
+        check_npy(file, path.stat().st_size, path)
+    return np.load(path, allow_pickle=False)
 
 
 def _read_npz(path):
     with np.load(path, allow_pickle=False) as archive:
-        return _one_array(archive, path)
+        check_zip(archive.zip, path)
+        name = _one_array(archive, path)
+        members = archive.zip.namelist()
+        member = f"{name}.npy" if f"{name}.npy" in members else name
+        with archive.zip.open(member) as file:
+            check_npy(file, archive.zip.getinfo(member).file_size, path)
+        return archive[name]
 
 
 def _read_pt(path):
     import torch
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path)
     content = torch.load(path, map_location="cpu", weights_only=True)
-    return _one_array(content, path) if isinstance(content, dict) else content.numpy()
+    tensor = content[_one_array(content, path)] if isinstance(content, dict) else content
+    if not isinstance(tensor, torch.Tensor):
+        return np.asarray(tensor)
+    check_size(FLOAT32 * tensor.numel(), path, "its tensor")
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
 def _read_h5(path):
     import h5py
 
     with h5py.File(path, "r") as file:
-        return _one_array(file, path)
+        name = _one_array(file, path)
+        dataset = file[name]
+        link = file.get(name, getlink=True)
+        if not isinstance(dataset, h5py.Dataset):
+            raise TalError(f"{name} is a group, not an array", where=path, remedy=REMEDY)
+        if isinstance(link, h5py.ExternalLink) or dataset.external or dataset.is_virtual:
+            raise TalError(
+                f"{name} lies in another file", where=path, remedy="Write the array itself into this file."
+            )
+        check_size(dataset.size * max(FLOAT32, dataset.dtype.itemsize), path, "its array")
+        return dataset[()]
 
 
 def _read_csv(path):
@@ -95,7 +150,7 @@ def _read_csv(path):
 
 
 _READERS = {
-    ".npy": lambda path: np.load(path, allow_pickle=False),
+    ".npy": _read_npy,
     ".npz": _read_npz,
     ".pt": _read_pt,
     ".pth": _read_pt,
@@ -103,34 +158,6 @@ _READERS = {
     ".hdf5": _read_h5,
     ".csv": _read_csv,
 }
-
-
-def find_feature_file(folder: Path, recording: str) -> Path:
-    """The file of a recording in a folder: `<recording><suffix>`, with or without ActivityNet's `v_` before it."""
-    for name in (recording, f"v_{recording}"):
-        for suffix in SUFFIXES:
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    raise TalError(
-        "feature file not found",
-        where=f"{folder}, recording {recording}",
-        remedy=f"Put {recording}.npy (or {', '.join(SUFFIXES[1:])}) there.",
-    )
-
-
-def load_features(folder: Path, recording: str, spec: FeatureSpec) -> np.ndarray:
-    """Features (T, D) of a recording from `folder`.
-
-    If `folder` has a subfolder a stream, their features are joined and cut to the shortest; else one file holds all.
-    """
-    if not all((folder / stream).is_dir() for stream in spec.streams):
-        return read_feature_file(find_feature_file(folder, recording), spec.dim)
-    parts = [
-        read_feature_file(find_feature_file(folder / stream, recording), width)
-        for stream, width in spec.streams.items()
-    ]
-    steps = min(map(len, parts))
-    return np.hstack([part[:steps] for part in parts])
 
 
 def resize(features: np.ndarray, steps: int) -> np.ndarray:

@@ -6,8 +6,10 @@ UCI Machine Learning Repository, dataset 341, CC BY 4.0.
 
 import hashlib
 import io
+import lzma
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.inertial import Inertial
+from tal_lib.data.limits import check_zip
 from tal_lib.errors import TalError
 
 RATE_HZ = 50
@@ -30,30 +33,52 @@ def archive_path(root: Path) -> Path:
     return Path(root) / "hapt" / "hapt.zip"
 
 
-def check_archive(path: Path) -> None:
-    """Raise `TalError` unless `path` is a whole HAPT archive: every file named by the labels is present."""
-    with _Archive(path) as archive:
+def check_archive(path: Path, name: object = None) -> None:
+    """Raise `TalError` unless `path` is a whole HAPT archive: every file named by the labels is present.
+
+    Args:
+        name: what the error calls the file, where `path` is only a copy.
+    """
+    with _Archive(path, name) as archive:
         labels = archive.labels()
         for experiment, user in labels[["experiment", "user"]].drop_duplicates().itertuples(index=False):
             for sensor in ("acc", "gyro"):
                 archive.member(f"RawData/{sensor}_exp{experiment:02d}_user{user:02d}.txt")
         if len(labels) != 1214 or labels[["experiment", "user"]].drop_duplicates().shape[0] != 61:
             raise TalError(
-                f"{len(labels)} labelled segments, expected 1,214 of 61 recordings", where=path, remedy=FETCH
+                f"{len(labels)} labelled segments, expected 1,214 of 61 recordings",
+                where=archive.name,
+                remedy=FETCH,
             )
+
+
+# of damaged archives: encrypted members, unknown methods of compression, members cut short
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError)
+
+
+def _open_zip(path, name):
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, ValueError, *ZIP_ERRORS) as error:
+        problem = "not a zip archive, or a truncated one"
+        if isinstance(error, OSError):
+            problem = f"cannot be read ({error.strerror or error})"
+        raise TalError(problem, where=name, remedy=FETCH) from None
 
 
 class _Archive:
     """Text tables inside the archive, wherever in its folders they lie."""
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, name=None):
+        self.path, self.name = Path(path), name or path
         if not self.path.is_file():
-            raise TalError("file not found", where=self.path, remedy=FETCH)
+            raise TalError("file not found", where=self.name, remedy=FETCH)
+        self.zip = _open_zip(self.path, self.name)
         try:
-            self.zip = zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile:
-            raise TalError("not a zip archive, or a truncated one", where=self.path, remedy=FETCH) from None
+            check_zip(self.zip, self.path, name=self.name)
+        except TalError:
+            self.zip.close()
+            raise
         self.read = hashlib.sha256()  # of what was read: the data's identity, however they are packed
 
     def __enter__(self):
@@ -65,12 +90,13 @@ class _Archive:
     def member(self, name):
         found = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
         if not found:
-            raise TalError(f"{name} is missing", where=self.path, remedy=FETCH)
+            raise TalError(f"{name} is missing", where=self.name, remedy=FETCH)
         return found[0]
 
     def table(self, name, columns, dtype):
+        member = self.member(name)
         try:
-            content = self.zip.read(self.member(name))
+            content = self.zip.read(member)
             self.read.update(name.encode() + content)
             table = pd.read_csv(
                 io.BytesIO(content),
@@ -80,10 +106,10 @@ class _Archive:
                 dtype=dtype,
                 skipinitialspace=True,
             )
-        except (ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-            raise TalError(f"{name} cannot be read ({error})", where=self.path, remedy=FETCH) from None
+        except (OSError, ValueError, *ZIP_ERRORS) as error:
+            raise TalError(f"{name} cannot be read ({error})", where=self.name, remedy=FETCH) from None
         if table.isna().any().any():
-            raise TalError(f"{name} has missing values", where=self.path, remedy=FETCH)
+            raise TalError(f"{name} has missing values", where=self.name, remedy=FETCH)
         return table
 
     def labels(self):
@@ -169,7 +195,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     )
 
 
-def fetch(root: Path, source: str | None = None) -> Path:
+def fetch(root: Path, source: str | Path | None = None) -> Path:
     """Put the archive below `root`: download it, or copy it from the file `source`; checked before it is kept."""
     import shutil
     import urllib.error
@@ -181,13 +207,21 @@ def fetch(root: Path, source: str | None = None) -> Path:
     if source is None and target.is_file():
         check_archive(target)
         return target
+    if source is not None and not Path(source).is_file():
+        raise TalError(
+            "is a folder" if Path(source).is_dir() else "file not found",
+            where=source,
+            remedy="Give the path of the downloaded archive.",
+        )
+    name = URL if source is None else source
     with atomic_path(target) as temporary:
         if source is not None:
-            if not Path(source).is_file():
+            try:
+                shutil.copyfile(source, temporary)
+            except PermissionError as error:
                 raise TalError(
-                    "file not found", where=source, remedy="Give the path of the downloaded archive."
-                )
-            shutil.copyfile(source, temporary)
+                    f"cannot be read ({error.strerror})", where=source, remedy="Change its rights."
+                ) from None
         else:
             try:
                 with urllib.request.urlopen(URL, timeout=60) as reply, open(temporary, "wb") as out:
@@ -198,17 +232,19 @@ def fetch(root: Path, source: str | None = None) -> Path:
                     where=URL,
                     remedy="Download it in a browser and run `tal data fetch hapt --from FILE`.",
                 ) from None
-        _unwrap(temporary)
-        check_archive(temporary)
+        _unwrap(temporary, name)
+        check_archive(temporary, name)
     return target
 
 
-def _unwrap(path):
+def _unwrap(path, name):
     """UCI wraps the data set's archive in another one; keep the inner one."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as outer:
-        inner = [name for name in outer.namelist() if re.search(r"(?i)\.zip$", name)]
-        if inner:
-            data = outer.read(inner[0])
-            Path(path).write_bytes(data)
+    with _open_zip(path, name) as outer:
+        check_zip(outer, path, name=name)
+        inner = [entry for entry in outer.namelist() if re.search(r"(?i)\.zip$", entry)]
+        try:
+            data = outer.read(inner[0]) if inner else None
+        except (OSError, ValueError, *ZIP_ERRORS) as error:
+            raise TalError(f"{inner[0]} cannot be read ({error})", where=name, remedy=FETCH) from None
+    if data is not None:
+        Path(path).write_bytes(data)

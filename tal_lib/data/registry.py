@@ -1,5 +1,7 @@
 """The benchmarks by name."""
 
+import json
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import data_root
+
+FOLDERS = "TAL_FOLDERS"  # environment variable: names of folders that sweeps of this process use, as JSON
 
 
 @dataclass(frozen=True)
@@ -68,21 +72,70 @@ BENCHMARKS |= {
 }
 
 
-def load_benchmark(name: str, root: str | Path | None = None) -> Benchmark:
+def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmark:
     """Load a benchmark.
 
     Args:
         name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with `_prior`; or a folder with
-            `annotations.json` and `features/`.
+            `annotations.json` and `features/`; or the name of such a folder that lies below the data folder, or that
+            `portable_name` was told of.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
-    if name not in BENCHMARKS and Path(name).is_dir():
-        return videos.load_folder(Path(name))
-    if name not in BENCHMARKS:
+    name, root = str(name), Path(root) if root is not None else data_root()
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].load(root)
+    folder = _folder_of(name, root, _known_folders())
+    if folder is None:
         raise TalError(
-            f"no benchmark {name!r}", remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder."
+            f"no benchmark {name!r}",
+            remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and features/ "
+            f"(its path, or its name if it lies in {root}).",
         )
-    return BENCHMARKS[name].load(Path(root) if root is not None else data_root())
+    return videos.load_folder(folder, taken=BENCHMARKS)
+
+
+def portable_name(name: str, root: str | Path | None = None) -> str:
+    """What a ledger calls a benchmark: its name, never a path.
+
+    A folder's path means nothing on another machine. So sweeps know a folder by its name: this process and those that
+    it starts find it where it is now, others below their data folder.
+
+    Raises:
+        TalError: another folder has the name already.
+    """
+    root, known = Path(root) if root is not None else data_root(), _known_folders()
+    folder = None if name in BENCHMARKS else _folder_of(name, root, {})
+    if folder is None:
+        return name
+    short, folder = videos.folder_name(folder, BENCHMARKS), str(folder.resolve())
+    if known.get(short, folder) != folder:
+        raise TalError(
+            f"two folders would be called {short}: {known[short]} and {folder}", remedy="Rename one of them."
+        )
+    os.environ[FOLDERS] = json.dumps(known | {short: folder})  # processes that are started from here inherit it
+    return short
+
+
+def _folder_of(name, root, known):
+    """Where a benchmark's folder is: where sweeps know it, at that path, or below the data folder; None if nowhere."""
+    if name in known:
+        return Path(known[name])
+    try:
+        if (Path(name) / "annotations.json").is_file():
+            return Path(name)
+        if Path(name).name == name and (root / name / "annotations.json").is_file():
+            return root / name
+        return Path(name) if Path(name).is_dir() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _known_folders():
+    try:
+        known = json.loads(os.environ.get(FOLDERS, "{}"))
+        return {str(name): str(folder) for name, folder in known.items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -120,30 +173,3 @@ def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
             for name, entry in BENCHMARKS.items()
         ]
     )
-
-
-def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
-    """Load every recording; one row for each thing missing, broken or repaired: `recording, problem`."""
-    benchmark = load_benchmark(name, root)
-    rows = [
-        {"recording": remark.recording, "kind": remark.kind, "problem": remark.text}
-        for remark in benchmark.notes
-    ]
-    for recording in benchmark.recordings():
-        try:
-            steps = len(benchmark.features(recording))
-            benchmark.forget(recording)
-        except TalError as error:
-            rows.append({"recording": recording, "kind": "broken", "problem": str(error)})
-            continue
-        stride_s, window_s = benchmark.time_axis(recording)
-        covered = (steps - 1) * stride_s + window_s
-        if abs(covered - benchmark.duration(recording)) > max(5.0, 0.1 * benchmark.duration(recording)):
-            rows.append(
-                {
-                    "recording": recording,
-                    "kind": "suspect",
-                    "problem": f"{steps} steps cover {covered:.1f} s of {benchmark.duration(recording):.1f} s",
-                }
-            )
-    return pd.DataFrame(rows, columns=["recording", "kind", "problem"])

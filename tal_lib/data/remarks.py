@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 ALL = "all recordings"
-USUAL_RATES = (10, 12, 12.5, 15, 16, 20, 23.976, 24, 25, 29.97, 30, 48, 50, 59.94, 60, 100, 120)  # a second
+USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames a second
 FAR = 1.5  # times the duration: an end beyond that is no rounding
 LONGEST_LISTED = 5  # labels in one remark
 
@@ -47,7 +47,7 @@ def looks_like(segments: pd.DataFrame, durations: pd.Series, rates: pd.Series | 
         return f"{text}, as frame numbers at the stated {float(stated.median()):g} frames a second would"
     rate = next((rate for rate in USUAL_RATES if rate >= 0.98 * highest), None)
     if rate is not None and highest >= 0.98 * USUAL_RATES[0] / 2:
-        return f"{text}, as frame numbers at {rate:g} frames a second would"
+        return f"{text}, as frame numbers at about {rate:g} frames a second would"
     if 0.98 * USUAL_RATES[-1] < highest <= 1050 and typical > 500:
         return f"{text}, as milliseconds would"
     return text
@@ -79,7 +79,9 @@ def label_remarks(segments: pd.DataFrame) -> list[Remark]:
         for labels in groups.values()
         if len(labels) > 1
     ]
-    blank = [label for label in counts.index if label != label.strip() and len(groups[same_label(label)]) == 1]
+    blank = [
+        label for label in counts.index if label != label.strip() and len(groups[same_label(label)]) == 1
+    ]
     return remarks + [
         Remark(ALL, "labels", f"{label!r} begins or ends with a blank") for label in sorted(blank)
     ]

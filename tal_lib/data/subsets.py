@@ -1,6 +1,5 @@
 """Which recordings and classes a study may learn from: data-limited subsets, seen and unseen classes."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.errors import TalError
 from tal_lib.files import data_root
+from tal_lib.reading import read_text
 
 PRIOR = "_prior"  # ends the name of a benchmark whose subsets are those of the prior study
 
@@ -141,12 +141,10 @@ def _only_known(names, known, where):
 
 def _read_list(root, name):
     path = Path(root or data_root()) / name
-    if path.with_name(path.name + ".gz").is_file():
-        text = gzip.decompress(path.with_name(path.name + ".gz").read_bytes()).decode()
-    elif path.is_file():
-        text = path.read_text()
-    else:
-        raise TalError(
-            "no such published list", where=path, remedy="See the data folder for the lists there are."
-        )
+    packed = path.with_name(path.name + ".gz")
+    text = read_text(
+        packed if packed.is_file() else path,
+        what="published list",
+        remedy="See the data folder for the lists there are.",
+    )
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,78 +1,53 @@
-"""THUMOS14 and ActivityNet v1.3: annotations in their published forms, features from the user's own folder.
+"""Videos: annotations in their published forms, features from the user's own folder.
 
     <data root>/thumos14/thumos14.json
     <data root>/thumos14/features/<recording>.npy            both streams, or
     <data root>/thumos14/features/{rgb,flow}/<recording>.npy
     <data root>/thumos14/features/spec.json                  optional: other streams, widths or strides
+    <any folder>/annotations.json, features/, features/spec.json   anybody's own data set
+
+`tal_lib/data/spec.py` describes spec.json, `tal_lib/data/feature_folder.py` the names of the files.
 
 Sources: Jiang et al., THUMOS Challenge 2014; Caba Heilbron et al., ActivityNet, CVPR 2015. Feature conventions:
 ActionFormer (ECCV 2022): I3D, 16-frame windows every 4 frames; ActivityNet features are resized to a fixed length.
 """
 
-import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tal_lib.data.annotations import AnnotationFile, read_annotations
-from tal_lib.data.benchmark import Benchmark, FeatureSpec
-from tal_lib.data.features import load_features, resize
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.feature_folder import FeatureFolder, seen_shapes
+from tal_lib.data.features import resize
+from tal_lib.data.remarks import ALL, Remark
+from tal_lib.data.spec import NAME, FolderSpec, example_spec, read_spec, time_axis
 from tal_lib.errors import TalError
-from tal_lib.files import digest
 
 RESIZED_STEPS = 192  # of ActivityNet
-
-
-def read_spec(folder: Path, default: dict) -> dict:
-    """`spec.json` of a feature folder over the default: `streams` {name: width} and `stride_frames`,
-    `window_frames`, or `stride_s`, `window_s`, or `resize` (steps); `fps` and `backbone` say how
-    they were made."""
-    path = folder / "spec.json"
-    if not path.is_file():
-        return default
-    try:
-        spec = json.loads(path.read_text())
-        unknown = set(spec) - {
-            "streams",
-            "stride_frames",
-            "window_frames",
-            "stride_s",
-            "window_s",
-            "resize",
-            "fps",
-            "backbone",
-        }
-        if unknown:
-            raise TalError(
-                f"unknown entry {sorted(unknown)[0]!r}", where=path, remedy="See tal_lib/data/videos.py."
-            )
-        if not all(int(width) > 0 for width in spec.get("streams", {"one": 1}).values()):
-            raise ValueError("stream widths must be positive")
-    except (ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, TalError):
-            raise
-        raise TalError(
-            f"not a feature spec ({error})", where=path, remedy="See tal_lib/data/videos.py."
-        ) from None
-    timing = {"stride_frames", "window_frames", "stride_s", "window_s", "resize"}
-    return (
-        {key: value for key, value in default.items() if key == "streams"} if timing & set(spec) else default
-    ) | spec
+TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+THUMOS14 = FolderSpec(streams={"rgb": 1024, "flow": 1024}, stride_frames=4, window_frames=16, fps=30.0)
+ACTIVITYNET = FolderSpec(streams={"tsp": 512}, resize=RESIZED_STEPS)
 
 
 def load_thumos14(root: Path) -> Benchmark:
-    """THUMOS14: 200 validation videos are `train`, 212 test videos `test`; 20 classes."""
+    """THUMOS14: 200 validation videos are `train`, 212 test videos `test`; 20 classes.
+
+    Its videos have 30 frames a second: that holds where the annotations do not state the rate.
+    """
     path = root / "thumos14" / "thumos14.json"
     content = read_annotations(path, repair=True)
     content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
-    spec = read_spec(
-        root / "thumos14" / "features",
-        {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16},
-    )
-    return _benchmark(
-        "thumos14", (0.3, 0.4, 0.5, 0.6, 0.7), content, spec, root / "thumos14" / "features", path
-    )
+    folder = root / "thumos14" / "features"
+    spec = read_spec(folder, THUMOS14)
+    unknown = content.recordings.fps.isna().sum()
+    if unknown and spec.stride_frames is not None:
+        text = f"{unknown} have no fps in the annotations; {spec.fps:g} is taken"
+        content = replace(content, repairs=(*content.repairs, Remark(ALL, "as published", text)))
+    return _benchmark("thumos14", TIOUS, content, spec, folder, path)
 
 
 def load_activitynet(root: Path) -> Benchmark:
@@ -83,10 +58,7 @@ def load_activitynet(root: Path) -> Benchmark:
     folder = root / "activitynet"
     path = folder / "activitynet.json"
     if path.is_file():
-        content = read_annotations(path, repair=True)
-        keep = content.recordings.split != "test"  # its labels were never published
-        segments = content.segments[content.segments.recording.isin(content.recordings.recording[keep])]
-        content = AnnotationFile(content.recordings[keep].reset_index(drop=True), segments, content.repairs)
+        content = _without(read_annotations(path, repair=True), "test")  # its labels were never published
     else:
         files = [folder / f"activitynet_v1-3_{part}_tsp_groundtruth.csv.gz" for part in ("train", "valid")]
         parts = [
@@ -102,45 +74,99 @@ def load_activitynet(root: Path) -> Benchmark:
         )
         path = folder
     content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
-    spec = read_spec(folder / "features", {"streams": {"tsp": 512}, "resize": RESIZED_STEPS})
+    spec = read_spec(folder / "features", ACTIVITYNET)
     return _benchmark(
         "activitynet", tuple(np.round(np.arange(0.5, 1.0, 0.05), 2)), content, spec, folder / "features", path
     )
 
 
-def load_folder(folder: Path) -> Benchmark:
-    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with their `spec.json`, as `tal extract`
-    writes them. Subsets called validation are the test set where there is no other."""
-    content = read_annotations(folder / "annotations.json", repair=True)
-    if "test" not in set(content.recordings.split):
-        content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
-    known = folder / "features" / "spec.json"
-    if not known.is_file():
+def load_folder(folder: str | Path, taken=()) -> Benchmark:
+    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with their `spec.json`.
+
+    What is trained and tested on follows the field's habits: without a test split, or where the test split's labels
+    are not published, `validation` is the test set; without a training split it is the training set, as of THUMOS14.
+
+    Args:
+        taken: names that the benchmark must not have.
+    """
+    folder = Path(folder)
+    path = folder / "annotations.json"
+    if not path.is_file():
+        others = sorted(file.name for file in folder.glob("*.json*") if file.name != NAME)
         raise TalError(
-            "file not found",
-            where=known,
-            remedy="Extract features with `tal extract`, or describe yours there.",
+            "annotation file not found",
+            where=path,
+            remedy=f"Rename {others[0]} if that is it." if others else "Put the annotations there.",
         )
-    return _benchmark(
-        folder.name, (0.3, 0.4, 0.5, 0.6, 0.7), content, read_spec(known.parent, {}), known.parent, folder
+    content = _with_usual_splits(read_annotations(path, repair=True))
+    features = folder / "features"
+    spec_path = features / NAME
+    if not spec_path.is_file():
+        raise _no_spec(spec_path, content.recordings)
+    return _benchmark(folder_name(folder, taken), TIOUS, content, read_spec(features), features, folder)
+
+
+def folder_name(folder: str | Path, taken=()) -> str:
+    """The name of a folder's benchmark: the folder's own, in characters that a file's name may have anywhere.
+
+    `.` and `..` are resolved first. Other characters than letters, digits, `_`, `.` and `-` become `_`; a name that
+    is `taken` gets `_folder` behind it.
+    """
+    name = re.sub(r"[^\w.-]+", "_", Path(folder).resolve().name).lstrip(".-")[:100] or "folder"
+    while name in taken:
+        name += "_folder"
+    return name
+
+
+def _with_usual_splits(content):
+    """`train` and `test` from what a file calls its subsets."""
+    splits = set(content.recordings.split)
+    annotated = set(content.recordings.split[content.recordings.recording.isin(content.segments.recording)])
+    if "test" in splits - annotated and "train" in splits and "validation" in annotated:
+        hidden = int((content.recordings.split == "test").sum())
+        text = f"the {hidden} of subset test have no annotations and are left out; validation is the test set"
+        content = _without(content, "test")
+        content = replace(content, repairs=(*content.repairs, Remark(ALL, "splits", text)))
+        splits -= {"test"}
+    if "test" not in splits:
+        content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
+    elif "train" not in splits:
+        content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
+    return content
+
+
+def _without(content, split):
+    """An annotation file's contents but for one split."""
+    kept = content.recordings[content.recordings.split != split].reset_index(drop=True)
+    segments = content.segments[content.segments.recording.isin(kept.recording)].reset_index(drop=True)
+    return replace(content, recordings=kept, segments=segments)
+
+
+def _no_spec(path, recordings):
+    """The error for features without a spec, with one to paste."""
+    shapes = seen_shapes(path.parent, recordings.recording)
+    if not shapes:
+        return TalError(
+            "file not found, and no feature file of any annotated recording is there",
+            where=path,
+            remedy=f"Put features there as <recording>.npy (such as {recordings.recording.iloc[0]}.npy), or extract "
+            "them with `tal extract`."
+            if len(recordings)
+            else "List recordings in annotations.json.",
+        )
+    example, guess = example_spec(shapes, recordings.set_index("recording").duration)
+    return TalError(
+        "file not found: how features relate to time is not known",
+        where=path,
+        remedy=f"Write there, for example, {example} ({guess}).",
     )
 
 
 def _benchmark(name, tious, content, spec, folder, where):
-    recordings = content.recordings.copy()
-    if "resize" in spec:
-        recordings["stride_s"] = recordings["window_s"] = recordings.duration / spec["resize"]
-        stride_s = window_s = float(recordings.stride_s.median())
-    elif "stride_s" in spec:
-        stride_s, window_s = spec["stride_s"], spec.get("window_s", spec["stride_s"])
-    else:
-        fps = recordings.fps.fillna(30.0)
-        recordings["stride_s"], recordings["window_s"] = (
-            spec["stride_frames"] / fps,
-            spec["window_frames"] / fps,
-        )
-        stride_s, window_s = spec["stride_frames"] / 30.0, spec["window_frames"] / 30.0
-    feature_spec = FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec["streams"]))
+    if not len(content.recordings):
+        raise TalError("no recording in it", where=where, remedy="Check that it is the right file.")
+    recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME)
+    files = FeatureFolder(folder, spec.streams, recordings.recording)
 
     def load(recording):
         if not folder.is_dir():
@@ -149,18 +175,9 @@ def _benchmark(name, tious, content, spec, folder, where):
                 where=folder,
                 remedy=f"Put the features there; `tal data check {name}` lists what is missing.",
             )
-        features = load_features(folder, recording, feature_spec)
-        return resize(features, spec["resize"]) if "resize" in spec else features
+        features = files.load(recording)
+        return resize(features, spec.resize) if spec.resize is not None else features
 
-    files = (
-        sorted(
-            (str(file.relative_to(folder)), file.stat().st_size)
-            for file in folder.rglob("*")
-            if file.is_file()
-        )
-        if folder.is_dir()
-        else []
-    )
     return Benchmark(
         name=name,
         classes=sorted(content.segments.label.unique()),
@@ -169,8 +186,9 @@ def _benchmark(name, tious, content, spec, folder, where):
         recordings=recordings,
         annotations=content.segments,
         load_features=load,
-        source_hash=digest(name, files),
+        source_hash=lambda: files.content_hash(name),
         where=str(where),
         notes=content.repairs,
         ends_checked=False,
+        files=files,
     )

@@ -94,6 +94,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     if not isinstance(blocks, list) or set(content) - {"name", "cells"}:
         raise TalError("a grid holds `name` and a list `cells`", where=path, remedy="See notebooks/sweeps.")
     cells = {}
+    data_hash.cache_clear()  # a process may plan again after features were made anew
     for block in blocks:
         for cell in _expand(path, str(content.get("name", path.stem)), block, here):
             cells.setdefault(cell.id, cell)
@@ -146,6 +147,8 @@ def _expand(path, sweep, block, here):
                 where=path,
                 remedy="Write numbers with a point (1.0e-4) and quote text.",
             )
+    from tal_lib.data import portable_name
+
     for values in itertools.product(*grid.values()):
         parameters = defaults | fixed | dict(zip(grid, values))
         parameters = {
@@ -154,6 +157,10 @@ def _expand(path, sweep, block, here):
         }
         parameters.pop("out_dir", None)  # where it is written is not part of what it is
         try:
+            if parameters.get(
+                "benchmark"
+            ):  # a folder is known by its name: its path is no part of what a cell is
+                parameters["benchmark"] = portable_name(parameters["benchmark"])
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
             raise TalError(f"a cell's data cannot be had: {error}", where=path) from None

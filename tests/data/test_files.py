@@ -184,9 +184,9 @@ def test_user_features_and_check(tmp_path):
     (folder / "v1.npy").unlink()
     np.save(folder / "v2.npy", np.full((120, 5), np.nan))
     problems = check_benchmark("thumos14", tmp_path)
-    assert problems.recording.tolist() == ["v1", "v2"] and problems.kind.tolist() == ["broken", "broken"]
+    assert problems.recording.tolist() == ["v1", "v2"] and problems.kind.tolist() == ["missing", "broken"]
     np.save(folder / "v2.npy", np.zeros((30, 5)))
-    assert check_benchmark("thumos14", tmp_path).kind.tolist() == ["broken", "suspect"]
+    assert check_benchmark("thumos14", tmp_path).kind.tolist() == ["missing", "suspect"]
 
 
 def test_streams_in_folders_of_their_own(tmp_path):

@@ -1,0 +1,161 @@
+"""What is wrong with a benchmark: all of it for the person who prepares it, what would stop a training before it begins."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.registry import load_benchmark
+from tal_lib.data.remarks import ALL, Remark, length_remarks
+from tal_lib.errors import TalError
+from tal_lib.files import write_json
+from tal_lib.validation import validate
+
+Missing = Literal["error", "skip"]
+FAULTS = ("missing", "broken")  # kinds that stop a training; the others are remarks
+MISSING_LIST = "missing_features.json"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a training can use."""
+
+    train: list[str]
+    test: list[str]
+    missing_train: list[str]  # recordings without features, left out
+    missing_test: list[str]
+    remarks: tuple[Remark, ...]  # on all recordings: labels, splits, times
+
+    def report(self) -> list[str]:
+        """What a person should know before the training, a line each."""
+        lines = [f"{remark.kind}: {remark}" for remark in self.remarks]
+        if self.counts:
+            missing = len(self.missing_train), len(self.missing_test)
+            lines.append(
+                f"missing: {missing[0]:,} of {missing[0] + len(self.train):,} training and {missing[1]:,} of "
+                f"{missing[1] + len(self.test):,} test recordings have no features and are left out"
+            )
+        return lines
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of recordings left out, for a row of results; empty where none was."""
+        if not self.missing_train and not self.missing_test:
+            return {}
+        return {"missing_train": len(self.missing_train), "missing_test": len(self.missing_test)}
+
+
+def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "error") -> Ready:
+    """What a training on `recordings` and a test on the test split can use, found before the first step.
+
+    Feature files are all read once, so that a damaged one does not end a run after hours.
+
+    Args:
+        missing: what to do about recordings without features: `error`, or `skip` as the field does.
+
+    Raises:
+        TalError: no training or test recording, none of them annotated, missing (with `error`) or broken features.
+    """
+    missing = validate(Missing, missing, name="missing")
+    recordings, where = list(recordings), benchmark.name
+    for split in ("train", "test"):
+        if split not in benchmark.splits:
+            raise TalError(
+                f"no recording of subset {split} (there are {', '.join(benchmark.splits)})",
+                where=where,
+                remedy="Name the subsets training and testing, or training and validation, in the annotations.",
+            )
+    parts = {"train": recordings, "test": benchmark.recordings("test")}
+    absent = {
+        split: benchmark.files.missing(names) if benchmark.files else [] for split, names in parts.items()
+    }
+    if (absent["train"] or absent["test"]) and missing == "error":
+        first = (absent["train"] + absent["test"])[0]
+        raise TalError(
+            f"{len(absent['train']):,} of {len(parts['train']):,} training and {len(absent['test']):,} of "
+            f"{len(parts['test']):,} test recordings have no features (first {first})",
+            where=benchmark.files.folder,
+            remedy="Put them there, or leave those recordings out with `--missing skip` (missing: skip in a grid); "
+            "`tal data check` lists them.",
+        )
+    used = {
+        split: [name for name in names if name not in set(absent[split])] for split, names in parts.items()
+    }
+    for split, what in (("train", "training"), ("test", "test")):
+        if not used[split]:
+            raise TalError(
+                f"no {what} recording" + (" has features" if absent[split] else ""),
+                where=where,
+                remedy="Put features there."
+                if absent[split]
+                else "Raise the fraction, or check the annotations.",
+            )
+        if not len(benchmark.annotations_of(used[split])):
+            raise TalError(
+                f"none of the {len(used[split]):,} {what} recordings has an annotated segment",
+                where=where,
+                remedy="Raise the fraction, or check the annotations.",
+            )
+    if benchmark.files:
+        for name in dict.fromkeys(used["train"] + used["test"]):
+            held = benchmark.holds(name)
+            benchmark.features(name)
+            if not held and name not in used["train"]:
+                benchmark.forget(name)
+    remarks = tuple(remark for remark in benchmark.notes if remark.recording == ALL)
+    return Ready(used["train"], used["test"], absent["train"], absent["test"], remarks)
+
+
+def write_missing(folder: str | Path, checked: Ready) -> Path | None:
+    """Keep the list of recordings left out in a run's folder; None where none was."""
+    if not checked.counts:
+        return None
+    lists = {"train": checked.missing_train, "test": checked.missing_test}
+    return write_json(Path(folder) / MISSING_LIST, lists)
+
+
+def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
+    """Load every recording; one row for each thing missing, broken, odd or repaired: `recording, kind, problem`."""
+    benchmark = load_benchmark(name, root)
+    remarks = [*benchmark.notes, *length_remarks(benchmark.annotations())]
+    for recording in benchmark.recordings():
+        remarks += _check_features(benchmark, recording)
+    rows = [(remark.recording, remark.kind, remark.text) for remark in remarks]
+    return pd.DataFrame(rows, columns=["recording", "kind", "problem"])
+
+
+def _check_features(benchmark, recording):
+    if benchmark.files and benchmark.files.folder.is_dir() and benchmark.files.missing([recording]):
+        yield Remark(recording, "missing", "no feature file")
+        return
+    try:
+        steps = len(benchmark.features(recording))
+        benchmark.forget(recording)
+    except TalError as error:
+        yield Remark(recording, "broken", str(error))
+        return
+    if benchmark.files and benchmark.files.ambiguous(recording):
+        yield Remark(
+            recording,
+            "suspect",
+            f"as many steps as columns ({steps}): read as (steps, columns), it may be turned",
+        )
+    stride_s, window_s = benchmark.time_axis(recording)
+    covered, duration = (steps - 1) * stride_s + window_s, benchmark.duration(recording)
+    if abs(covered - duration) > max(5.0, 0.1 * duration):
+        yield Remark(recording, "suspect", f"{steps} steps cover {covered:.1f} s of {duration:.1f} s")
+
+
+def summary(problems: pd.DataFrame, most: int | None = 10) -> list[str]:
+    """The lines of a report on `check_benchmark`'s rows: the first `most` of each kind (None: all), then counts."""
+    lines = []
+    for kind, rows in problems.groupby("kind", sort=False):
+        shown = rows if most is None else rows.head(most)
+        lines += [f"{kind}: {row.recording}: {row.problem}" for row in shown.itertuples(index=False)]
+        if len(rows) > len(shown):
+            lines.append(f"{kind}: … and {len(rows) - len(shown):,} more (--all lists them)")
+    counts = problems.kind.value_counts()
+    return lines + [f"{count:6,} {kind}" for kind, count in counts.items()]

@@ -1,0 +1,153 @@
+"""A folder of feature files: which recording has which, found once.
+
+    features/<recording>.npy             all streams in one file, or
+    features/{rgb,flow}/<recording>.npy  one file per stream
+
+Files lie anywhere below the folder: the id `P01/P01_02` has the file `P01/P01_02.npy`. A recording's id is looked up
+among the files found here, so that no id, whatever it is, leads to a file elsewhere. Ids and files may differ by
+ActivityNet's `v_` before one of them, unless another recording has the file's own name.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tal_lib.data.content import content_hashes
+from tal_lib.data.features import SUFFIXES, is_ambiguous, read_array, read_feature_file
+from tal_lib.errors import TalError
+from tal_lib.files import digest
+
+PREFIX = "v_"
+SAMPLED = 8  # files that are looked at to guess their spec
+
+
+class FeatureFolder:
+    """The feature files of some recordings.
+
+    Args:
+        streams: stream → number of columns, in column order. Where there is a subfolder for each, each stream has
+            its own files; they are joined, cut to the shortest.
+        recordings: all ids of the data set.
+    """
+
+    def __init__(self, folder: Path, streams: Mapping[str, int], recordings: Iterable[str]):
+        self.folder, self.streams = Path(folder), dict(streams)
+        self.recordings = set(recordings)
+        apart = all((self.folder / stream).is_dir() for stream in self.streams)
+        self.parts = (
+            [(self.folder / stream, width) for stream, width in self.streams.items()]
+            if apart
+            else [(self.folder, sum(self.streams.values()))]
+        )
+        self._files = [_files_below(part) for part, _ in self.parts]
+
+    def files_of(self, recording: str) -> list[Path] | None:
+        """The files of a recording, one for each stream or one for all; None where one is missing."""
+        found = [self._find(files, recording) for files in self._files]
+        return None if None in found else found
+
+    def missing(self, recordings: Iterable[str]) -> list[str]:
+        """Those of the recordings that lack a file."""
+        return [recording for recording in recordings if self.files_of(recording) is None]
+
+    def load(self, recording: str) -> np.ndarray:
+        """Features (T, D) of a recording.
+
+        Raises:
+            TalError: a missing file, or one that cannot be used.
+        """
+        files = self.files_of(recording)
+        if files is None:
+            part = next(
+                part
+                for (part, _), files in zip(self.parts, self._files)
+                if self._find(files, recording) is None
+            )
+            raise TalError(
+                "feature file not found",
+                where=f"{part}, recording {recording}",
+                remedy=f"Put {recording}.npy (or {', '.join(SUFFIXES[1:])}) there.",
+            )
+        arrays = [read_feature_file(file, width) for file, (_, width) in zip(files, self.parts)]
+        steps = min(map(len, arrays))
+        return np.hstack([array[:steps] for array in arrays]) if len(arrays) > 1 else arrays[0]
+
+    def ambiguous(self, recording: str) -> bool:
+        """Whether the shape of a file of this recording does not say which of its axes is time."""
+        return any(
+            is_ambiguous(file, width) for file, (_, width) in zip(self.files_of(recording), self.parts)
+        )
+
+    def content_hash(self, name: str) -> str:
+        """A hash of the contents of all recordings' files; `name` tells data sets apart."""
+        files = {recording: self.files_of(recording) for recording in sorted(self.recordings)}
+        files = {recording: paths for recording, paths in files.items() if paths}
+        hashes = content_hashes([path for paths in files.values() for path in paths])
+        return digest(
+            name, [[recording, *(hashes[path] for path in paths)] for recording, paths in files.items()]
+        )
+
+    def _find(self, files, recording):
+        for name in self._names(recording):
+            if name in files:
+                return files[name]
+        return None
+
+    def _names(self, recording):
+        yield recording
+        other = recording.removeprefix(PREFIX) if recording.startswith(PREFIX) else PREFIX + recording
+        if other and other not in self.recordings:
+            yield other
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Path below the folder without suffix → feature file. Links are followed, hidden files are not read."""
+    found: dict[str, Path] = {}
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(place, folder)
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in SUFFIXES or name.startswith("."):
+                continue
+            key = (stem if below == "." else os.path.join(below, stem)).replace(os.sep, "/")
+            path = Path(place, name)
+            if key not in found or _order(path) < _order(found[key]):
+                found[key] = path
+    return found
+
+
+def _order(path):
+    return SUFFIXES.index(path.suffix.lower())
+
+
+def seen_shapes(folder: Path, recordings: Iterable[str]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Stream → recording → shape, of a few files of a folder that has no spec; unreadable files are passed over."""
+    folder, recordings = Path(folder), list(recordings)
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    apart = [name for name in inside if set(_files_below(folder / name)) & _all_names(recordings)]
+    shapes = {}
+    for stream, place in [(name, folder / name) for name in apart] or [("features", folder)]:
+        files = FeatureFolder(place, {"features": 1}, recordings)
+        for recording in recordings:
+            if len(shapes.get(stream, {})) < SAMPLED and (paths := files.files_of(recording)):
+                try:
+                    shapes.setdefault(stream, {})[recording] = read_array(paths[0]).shape
+                except TalError:
+                    continue
+    return shapes
+
+
+def _all_names(recordings):
+    return {
+        name
+        for recording in recordings
+        for name in (recording, PREFIX + recording, recording.removeprefix(PREFIX))
+    }

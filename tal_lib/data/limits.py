@@ -1,0 +1,69 @@
+"""How large what is read may become: a few megabytes of archive, or a false header, can stand for gigabytes.
+
+Files that hold their numbers uncompressed may be as large as they are. What is unpacked may have `largest_unpacked()`
+bytes, or the size of the file where that is more.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tal_lib.errors import TalError
+
+LARGEST_UNPACKED = 2**30  # bytes: two hours of both I3D streams are 0.4 GiB
+VARIABLE = "TAL_LARGEST_GIB"
+
+
+def largest_unpacked() -> int:
+    """Bytes that one compressed file may unpack to: `$TAL_LARGEST_GIB`, else 1 GiB."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return LARGEST_UNPACKED
+    try:
+        size = float(text) * 2**30
+        if not 0 < size < 2**60:
+            raise ValueError
+    except ValueError:
+        raise TalError(f"{VARIABLE}={text} is not a number of GiB", remedy="Set it to, say, 4.") from None
+    return int(size)
+
+
+def check_size(size: int, path: str | Path, what: str = "the file", *, name: object = None) -> None:
+    """Refuse what would unpack to more than it may.
+
+    Args:
+        size: bytes, as the file declares them; path: the file that they are in; name: what the error calls it.
+    """
+    on_disk = os.path.getsize(path)
+    if size > max(largest_unpacked(), on_disk):
+        raise TalError(
+            f"{what} stands for {size / 2**30:,.1f} GiB in a file of {on_disk / 2**20:,.1f} MiB",
+            where=name or path,
+            remedy=f"Check that it is the right file; {VARIABLE}={-(-size // 2**30)} would allow it.",
+        )
+
+
+def check_zip(archive: zipfile.ZipFile, path: str | Path, *, name: object = None) -> None:
+    """Refuse a zip archive whose members together would unpack to more than they may."""
+    check_size(sum(entry.file_size for entry in archive.infolist()), path, "the archive", name=name)
+
+
+def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
+    """The shape in the header of an open `.npy` file; refused where it declares more numbers than `size` bytes hold."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format, which only tables with named columns need")
+    shape, _, dtype = readers[version](file)
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if not dtype.hasobject and count * dtype.itemsize > size - file.tell():
+        raise TalError(
+            f"its header declares an array of {shape}, more than the file holds",
+            where=path,
+            remedy="Extract or copy the file again.",
+        )
+    return shape

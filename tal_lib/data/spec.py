@@ -1,0 +1,193 @@
+"""`spec.json` of a feature folder: which streams its files hold, and how their steps relate to time.
+
+    {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16, "fps": 30}
+    {"streams": {"features": 400}, "stride_s": 0.5, "window_s": 1.0}
+    {"streams": {"features": 512}, "resize": 192}
+
+`streams` gives the columns of each stream, in column order. Exactly one of the following gives the time axis:
+
+- `stride_s`: seconds between steps; `window_s`: seconds that a step sees (default: the stride).
+- `stride_frames`, `window_frames`: the same in video frames. The frame rate is the recording's own `fps` in the
+  annotations, else `fps` here. `"30000/1001"` is a rate.
+- `resize`: every recording is resampled to so many steps, which share its duration equally.
+
+`backbone` says how the features were made; nothing is read from it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import AfterValidator, Field
+
+from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.errors import TalError
+from tal_lib.reading import read_json
+from tal_lib.validation import NotBool, Rate, validate
+
+NAME = "spec.json"
+TIMING = ("stride_s", "stride_frames", "resize")
+MOST_STEPS = 20_000  # of `resize`: published features have 100 to 2,304
+MOST_COLUMNS = 1_000_000
+EXAMPLE = '{"streams": {"features": 400}, "stride_s": 0.5}'
+
+
+def _stream(name):
+    if not name.strip() or not name.isprintable() or "/" in name or name.startswith("."):
+        raise ValueError("a name of a stream: text without / that does not begin with a dot")
+    return name
+
+
+def _streams(streams):
+    if sum(streams.values()) > MOST_COLUMNS:
+        raise ValueError(f"at most {MOST_COLUMNS:,} columns together")
+    return streams
+
+
+Seconds = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False), NotBool]
+Frames = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), NotBool]
+Columns = Annotated[int, Field(ge=1, le=MOST_COLUMNS), NotBool]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), NotBool]
+Streams = Annotated[
+    dict[Annotated[str, AfterValidator(_stream)], Columns], Field(min_length=1), AfterValidator(_streams)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSpec:
+    """What `spec.json` says; its fields are described at the top of this file."""
+
+    streams: Streams
+    stride_s: Seconds | None = None
+    window_s: Seconds | None = None
+    stride_frames: Frames | None = None
+    window_frames: Frames | None = None
+    resize: Steps | None = None
+    fps: Rate | None = None
+    backbone: str | None = None
+
+    @property
+    def timing(self) -> tuple[str, ...]:
+        """Which of `TIMING` are given."""
+        return tuple(name for name in TIMING if getattr(self, name) is not None)
+
+
+def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
+    """`spec.json` of a feature folder.
+
+    Args:
+        default: what holds where the file is missing. What the file gives replaces it: its streams, its frame rate,
+            its time axis.
+
+    Raises:
+        TalError: no file and no default, a value of another type, or not exactly one time axis.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file() and default is not None:
+        return default
+    content = read_json(path, what="feature spec", remedy=f"Write there, for example, {EXAMPLE}.")
+    remedy = f"Expected, for example, {EXAMPLE}. tal_lib/data/spec.py describes it."
+    if not isinstance(content, dict):
+        raise TalError(
+            f"a {type(content).__name__}, not an object of names and values", where=path, remedy=remedy
+        )
+    content = {name: value for name, value in content.items() if value is not None}
+    if default is not None:
+        content = {"streams": dict(default.streams)} | content
+    spec = validate(FolderSpec, content, where=path, name="spec entry", remedy=None)
+    timing = spec.timing
+    stray = [
+        f"{window} without {stride}"
+        for window, stride in (("window_s", "stride_s"), ("window_frames", "stride_frames"))
+        if getattr(spec, window) is not None and getattr(spec, stride) is None
+    ]
+    if len(timing) > 1 or stray:
+        raise TalError(
+            f"gives {' and '.join(timing) if len(timing) > 1 else stray[0]}",
+            where=path,
+            remedy=f"Give exactly one of {', '.join(TIMING)}; window_s goes with stride_s, window_frames with "
+            "stride_frames.",
+        )
+    if not timing:
+        if default is None:
+            raise TalError(f"gives none of {', '.join(TIMING)}", where=path, remedy=remedy)
+        spec = replace(default, streams=spec.streams, fps=spec.fps or default.fps, backbone=spec.backbone)
+    elif default is not None and spec.fps is None:
+        spec = replace(spec, fps=default.fps)
+    return spec
+
+
+def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tuple[pd.DataFrame, FeatureSpec]:
+    """The recordings with `stride_s`, `window_s` of their own where they differ, and the feature spec for models.
+
+    Args:
+        recordings: `recording, duration` (s), `fps` (NaN where not stated); where: the spec's file, for the error.
+
+    Raises:
+        TalError: strides in frames, and a recording without frame rate.
+    """
+    recordings = recordings.copy()
+    if spec.resize is not None:
+        recordings["stride_s"] = recordings["window_s"] = recordings.duration / spec.resize
+        stride_s = window_s = float(recordings.stride_s.median()) if len(recordings) else 1.0
+    elif spec.stride_s is not None:
+        stride_s, window_s = spec.stride_s, spec.window_s or spec.stride_s
+    else:
+        window_frames = spec.window_frames or spec.stride_frames
+        rates = recordings.fps.astype(float)
+        unknown = recordings.recording[rates.isna()]
+        if len(unknown) and spec.fps is None:
+            raise TalError(
+                f"stride_frames needs the frame rate, and {len(unknown):,} of {len(recordings):,} recordings have no "
+                f"fps in the annotations (first {unknown.iloc[0]})",
+                where=where,
+                remedy='Add it here, such as "fps": 25, or give stride_s in seconds.',
+            )
+        rates = rates.fillna(spec.fps) if spec.fps is not None else rates
+        recordings["stride_s"], recordings["window_s"] = spec.stride_frames / rates, window_frames / rates
+        usual = spec.fps or float(rates.median())
+        stride_s, window_s = spec.stride_frames / usual, window_frames / usual
+    return recordings, FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec.streams))
+
+
+def example_spec(
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]], durations: Mapping[str, float]
+) -> tuple[str, str]:
+    """A `spec.json` for features whose spec is missing, as far as they show it, and what was guessed in it.
+
+    Columns are the axis that all files share. The stride is what makes the steps cover the durations; where all
+    recordings have the same number of steps but not the same duration, they were resized.
+
+    Args:
+        shapes: stream → recording id → shape of its array; durations: recording id → seconds.
+    """
+    streams, steps = {}, {}
+    for stream, arrays in shapes.items():
+        axis = _columns_axis(list(arrays.values()))
+        first = next(iter(arrays.values()))
+        streams[stream] = int(first[axis]) if first else 1
+        steps = {name: shape[1 - axis] if len(shape) == 2 else 1 for name, shape in arrays.items()}
+    seconds = np.array([durations[name] for name in steps], float)
+    counts = np.array([max(1, count) for count in steps.values()], float)
+    if len(counts) > 1 and len(set(counts)) == 1 and seconds.max() > 1.1 * seconds.min():
+        timing, guess = {"resize": int(counts[0])}, "every file has as many steps"
+    else:
+        stride = float(f"{np.median(seconds / counts):.3g}") if len(counts) else 0.5
+        timing, guess = (
+            {"stride_s": stride},
+            "stride_s is only estimated from steps and durations: give yours",
+        )
+    return json.dumps({"streams": streams} | timing), guess
+
+
+def _columns_axis(shapes):
+    """The axis of columns (0 or 1) of arrays of two dimensions: the one that they share."""
+    whole = [shape for shape in shapes if len(shape) == 2]
+    if not whole:
+        return 0
+    shared = [len({shape[axis] for shape in whole}) for axis in (0, 1)]
+    return 0 if shared[0] < shared[1] else 1
