@@ -31,7 +31,10 @@ from tal_lib.validation import Finite, validate
 
 ABOUT = "model.json"
 FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model.ts"}  # in order of preference
-PROGRAMS = {".pt2": "a PyTorch export (pt2), whose formulas are Python", ".ts": "TorchScript, which is a program"}
+PROGRAMS = {
+    ".pt2": "a PyTorch export (pt2), whose formulas are Python",
+    ".ts": "TorchScript, which is a program",
+}
 _TRUSTED: set[str] = set()  # SHA-256 of the graphs that this process has written
 
 Graph = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
@@ -121,7 +124,9 @@ class Exported(Detector):
         )
         model = build_described(described, where)
         if about.decoded != isinstance(model, PyramidDetector):
-            raise TalError(f"decoded: {about.decoded} is not so of {described.spec.name}", where=where, remedy=REMEDY)
+            raise TalError(
+                f"decoded: {about.decoded} is not so of {described.spec.name}", where=where, remedy=REMEDY
+            )
         super().__init__(model.config, model.input_dim, model.num_classes)
         self.model, self.decoded, self.spec = model, about.decoded, model.spec
         self.class_names = described.classes
@@ -215,7 +220,9 @@ def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = Fa
             remedy="Export the model as ONNX, or add --trust (in Python: trust=True) if you trust its origin.",
         )
     try:
-        if path.suffix == ".pt2":  # guards refuse sizes for which the graph is right; parity is tested instead
+        if (
+            path.suffix == ".pt2"
+        ):  # guards refuse sizes for which the graph is right; parity is tested instead
             graph = torch.export.load(path).module(check_guards=False)
         else:
             graph = torch.jit.load(path, map_location="cpu")
