@@ -165,7 +165,7 @@ class Exported(Detector):
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         if not self.decoded:
-            return self.model.candidates(outputs, mask)
+            return self._by_model(self.model.candidates, outputs, mask)
         segments, scores = outputs
         by_class = segments.shape[2] > 1
         return self.model.best_points(
@@ -176,11 +176,20 @@ class Exported(Detector):
         )
 
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        return (
-            super().class_agnostic(outputs, mask)
-            if self.decoded
-            else self.model.class_agnostic(outputs, mask)
-        )
+        if not self.decoded:
+            return self._by_model(self.model.class_agnostic, outputs, mask)
+        return super().class_agnostic(outputs, mask)
+
+    def _by_model(self, method, outputs, mask):
+        """What the model makes of a graph's outputs, where the graph leaves decoding to it."""
+        try:
+            return method(outputs, mask)
+        except Exception as error:  # outputs of another model: whatever a shape may lead to
+            raise TalError(
+                f"its outputs are not those of {self.spec['name']} ({_first_line(error)})",
+                where=self.path,
+                remedy=REMEDY,
+            ) from error
 
 
 def _preferred(folder, about):
