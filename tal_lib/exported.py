@@ -183,7 +183,11 @@ class Exported(Detector):
     def _by_model(self, method, outputs, mask):
         """What the model makes of a graph's outputs, where the graph leaves decoding to it."""
         try:
-            return method(outputs, mask)
+            candidates = method(outputs, mask)
+            highest = max((int(some.labels.max()) for some in candidates if len(some.labels)), default=0)
+            if highest >= self.num_classes:
+                raise IndexError(f"class {highest + 1} of {self.num_classes}")
+            return candidates
         except Exception as error:  # outputs of another model: whatever a shape may lead to
             raise TalError(
                 f"its outputs are not those of {self.spec['name']} ({_first_line(error)})",
