@@ -45,7 +45,7 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
         try:
             tables.append(_detect(recording, load(), chosen))
         except TalError as error:
-            if source.is_file():
+            if not source.is_dir():
                 raise
             problems[recording] = str(error)
     table = pd.concat([tables[0], *(table for table in tables if len(table))], ignore_index=True)
