@@ -6,8 +6,8 @@ What loading a graph may do:
     model.pt2    torch evaluates formulas in it as Python, and may unpickle constants: it can run any code
     model.ts     TorchScript is a program: it can read and write files
 
-So ONNX is preferred where a folder has it, and the others need `trust=True` (`--trust`). What this process has exported
-itself is trusted.
+So ONNX is preferred where a folder has it, and the others need `trust=True` (`--trust`). What this process
+has exported itself is trusted.
 """
 
 import hashlib
@@ -98,8 +98,8 @@ class Exported(Detector):
     """An exported graph in the place of a network: it detects and proposes as the model that it was made of.
 
     Args:
-        folder: written by `export`; file: another graph of the same model in it (a quantized one); threads: of ONNX
-            Runtime; trust: load a graph that is a program, too.
+        folder: written by `export`; file: another graph of the same model in it (a quantized one).
+        threads: of ONNX Runtime; trust: load a graph that is a program, too.
 
     Raises:
         TalError: a missing or damaged file, or a graph that needs trust.
@@ -149,7 +149,7 @@ class Exported(Detector):
         return outputs
 
     def _check_decoded(self, outputs, mask):
-        """Refuse a graph of another model: segments (B, P, 1 or K, 2) and scores (B, P, K) are what is decoded."""
+        """Refuse a graph of another model: it gives segments (B, P, 1 or K, 2) and scores (B, P, K)."""
         count = len(self.model.points(mask.shape[1]).position)
         scores = (len(mask), count, self.num_classes)
         segments = [(*scores[:2], width, 2) for width in (1, self.num_classes)]
@@ -228,9 +228,9 @@ def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = Fa
         return _load_onnx(path, threads)
     if not trust and _sha256(path) not in _TRUSTED:
         raise TalError(
-            f"it is {PROGRAMS.get(path.suffix, 'a program')}: loading it can run any code, such as writing files",
+            f"it is {PROGRAMS.get(path.suffix, 'a program')}: loading it can run any code, and write files",
             where=path,
-            remedy="Export the model as ONNX, or add --trust (in Python: trust=True) if you trust its origin.",
+            remedy="Export the model as ONNX, or add --trust (trust=True) if you trust its origin.",
         )
     try:
         if (

@@ -1,4 +1,4 @@
-"""Exported folders from anywhere: what is damaged is named, and no graph that is a program runs without being asked for."""
+"""Exported folders from anywhere: what is damaged is named, and no program in them runs unasked."""
 
 import json
 import subprocess

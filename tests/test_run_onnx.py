@@ -1,4 +1,4 @@
-"""examples/run_onnx.py, as a subprocess: it needs neither torch nor this library, and says what is wrong in one line."""
+"""examples/run_onnx.py, as a subprocess: it says what is wrong in one line."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ SPEC = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3, "flow": 2})
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An artefact whose graph takes columns 0 and 1 as logits of its classes, and 3 and 4 as start and end."""
+    """An artefact whose graph takes columns 0 and 1 as logits of classes, and 3 and 4 as start and end."""
     folder = tmp_path_factory.mktemp("onnx")
     small = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 10_000))}
     model = models.build("temporalmaxer", input_dim=5, num_classes=2, **small).eval()

@@ -9,8 +9,8 @@ def add_commands(commands) -> None:
     evaluate = commands.add_parser(
         "eval",
         help="mAP of a detections file",
-        description="mAP of a detections file. Recordings may have ActivityNet's v_ before their id. Labels that the "
-        "annotations do not have are named; label indices are read where the annotations give a label_id.",
+        description="mAP of a detections file. Recordings may have ActivityNet's v_ before their id. Labels "
+        "that the annotations do not have are named. Label indices are read by the annotations' label_id.",
     )
     evaluate.add_argument(
         "detections",

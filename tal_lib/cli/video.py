@@ -53,10 +53,10 @@ def add_commands(commands) -> None:
 
     detect = commands.add_parser(
         "detect",
-        help="the actions of one video (table, JSON, timeline, the video with them drawn in) or of feature files",
-        description="The actions of one video: table, JSON, timeline, and the video with them drawn in. Or of a "
-        "feature file (T, D) or a folder of them, as the model was trained on: table and detections.json, in the "
-        "model's time axis.",
+        help="the actions of one video (table, JSON, timeline, the video with them drawn in) or of features",
+        description="The actions of one video: table, JSON, timeline, the video with them drawn in. Or of "
+        "a feature file (T, D) or a folder of them, as the model was trained on: table, detections.json, in "
+        "the model's time axis.",
     )
     detect.add_argument(
         "source",
@@ -95,7 +95,7 @@ def add_commands(commands) -> None:
         one.add_argument(
             "--trust",
             action="store_true",
-            help="load an exported pt2 or TorchScript model: unlike checkpoints and ONNX, it can run any code",
+            help="load an exported pt2 or TorchScript model: unlike other models, it can run any code",
         )
         one.add_argument(
             "--backbone", default=None, help="of the model's features (default: told by their streams)"

@@ -1,4 +1,4 @@
-"""External class scores of whole recordings, as the field publishes them, and their fusion with class-agnostic proposals."""
+"""External class scores of whole recordings, as the field publishes them, and their fusion with proposals."""
 
 import io
 import pickle
@@ -12,13 +12,15 @@ import pandas as pd
 
 from tal_lib.data.tables import DETECTION_COLUMNS, check_proposals
 from tal_lib.errors import TalError
+from tal_lib.evaluation.detections import Number
 from tal_lib.evaluation.matching import closest_label, match_labels
 from tal_lib.reading import read_bytes, read_json
-from tal_lib.validation import Finite, validate
+from tal_lib.validation import validate
 
 WHAT = "class scores"
 SHAPE = (
-    "Expected {'results': {recording: [score a class]}, 'class': [names]}, {'results': {recording: [{'label', 'score'}]}}, "
+    "Expected {'results': {recording: [score a class]}, 'class': [names]}, "
+    "{'results': {recording: [{'label', 'score'}]}}, "
     "or {recording: scores a class}, as JSON or as a pickle of plain values and numpy arrays."
 )
 
@@ -26,10 +28,10 @@ SHAPE = (
 def read_class_scores(
     path: str | Path, classes, *, label_ids: Mapping[int, str] | None = None
 ) -> pd.DataFrame:
-    """Scores of recordings (rows, ids as written) and classes (columns, in the order given) from a JSON or pickle file.
+    """Scores of recordings (rows, ids as written) and classes (columns, in the order given).
 
-    Rows of scores per frame are averaged. A pickle may hold plain values and numpy arrays only: anything else in it is
-    refused, not run.
+    From a JSON or pickle file. Rows of scores per frame are averaged. A pickle may hold plain values and
+    numpy arrays only: anything else in it is refused, not run.
 
     Args:
         classes: all classes, in the order that a list of scores without names has.
@@ -75,13 +77,16 @@ def _match_classes(names, classes, label_ids, where):
         raise TalError(
             f"no scores for class {missing[0]!r}{more}",
             where=where,
-            remedy=f"The file has {len(names)} classes{f', such as {close!r}' if close else ''}; rename to match.",
+            remedy=f"The file has {len(names)} classes"
+            + (f", such as {close!r}; rename to match." if close else "; rename to match."),
         )
     return matches
 
 
 def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> pd.DataFrame:
-    """Detections: every proposal once for each of its recording's `top` classes, score × class score; best first a recording.
+    """Detections: every proposal once for each of its recording's `top` classes, score × class score.
+
+    The best come first in each recording.
 
     Raises:
         TalError: a recording with proposals but no class scores.
@@ -116,7 +121,7 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
 def _row(scores, names, classes, label_ids, labels, where):
     """Scores of one recording, in the order of the classes.
 
-    `labels` takes the labels of a list of {'label', 'score'}: such a list may hold a recording's best classes alone.
+    `labels` takes the labels of a list of {'label', 'score'}: it may hold a recording's best classes alone.
     """
     by_label = scores if isinstance(scores, dict) else None
     if isinstance(scores, list) and len(scores) and isinstance(scores[0], dict):
@@ -127,7 +132,7 @@ def _row(scores, names, classes, label_ids, labels, where):
         labels.update(by_label)
     if by_label is not None:
         by_label = {str(label): _as_number(score) for label, score in by_label.items()}
-        by_label = validate(dict[str, Finite], by_label, where=where, name="scores", remedy=SHAPE)
+        by_label = validate(dict[str, Number], by_label, where=where, name="scores", remedy=SHAPE)
         find = _match_classes if isinstance(scores, dict) else lambda *given: match_labels(*given[:3])
         matches = find(by_label, classes, label_ids, where)
         values = {matches[label]: score for label, score in by_label.items() if label in matches}
@@ -192,7 +197,7 @@ def _encode(text, encoding):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Plain values and numpy arrays of numbers and text; nothing that could run code, or that numpy itself would unpickle."""
+    """Plain values and numpy arrays of numbers and text; nothing that could run code."""
 
     ALLOWED = {
         ("numpy", "ndarray"): _Array,

@@ -1,28 +1,35 @@
-"""Detection files: the field's JSON form, {'results': {recording: [{'label', 'score', 'segment': [s, e]}]}}, and plain tables."""
+"""Detection files: plain tables, and the field's JSON form.
+
+{'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}
+"""
 
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from tal_lib.data.annotations import Label
 from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import read_json, read_text
-from tal_lib.validation import Finite, validate
+from tal_lib.validation import NotBool, validate
 
 WHAT = "detections file"
 SHAPE = "Expected {'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}."
 TABLE = f"Expected a table with the columns {', '.join(DETECTION_COLUMNS)}."
 
+Number = Annotated[float, Field(allow_inf_nan=False), NotBool]
+
 
 @dataclass(frozen=True)
 class _Detection:
-    segment: tuple[Finite, Finite]  # start, end in seconds
+    segment: tuple[Number, Number]  # start, end in seconds
     label: Label
-    score: Finite
+    score: Number
 
 
 _FIELDS = tuple(field.name for field in fields(_Detection))
@@ -31,7 +38,7 @@ _FIELDS = tuple(field.name for field in fields(_Detection))
 def read_detections(path: str | Path) -> pd.DataFrame:
     """Detections table of a JSON file, or of a CSV or Parquet table; ids and labels as they are written.
 
-    `match_detections` finds the annotations' ids and labels for them. A table has the columns of `DETECTION_COLUMNS`;
+    `match_detections` finds the annotations' ids for them. A table has the columns of `DETECTION_COLUMNS`;
     it may have others. Parquet needs pyarrow.
 
     Raises:
@@ -65,7 +72,7 @@ def _from_json(path):
 
 
 def _row(item, number, where):
-    """Start, end, label, score. What has exactly the usual types, as millions of items do, needs no closer look."""
+    """Start, end, label, score. Millions of items have exactly the usual types: they need no closer look."""
     try:
         (start, end), label, score = item["segment"], item["label"], item["score"]
         if type(start) is type(end) is type(score) is float and type(label) is str and label:
@@ -102,7 +109,7 @@ def _from_parquet(path):
         table = pd.read_parquet(path, engine="pyarrow")
     except Exception as error:  # pyarrow's own, of damaged files
         raise TalError(
-            f"not a readable Parquet table ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            f"not a readable Parquet table ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=path,
             remedy=TABLE,
         ) from None

@@ -16,8 +16,8 @@ LISTED = 5  # unknown labels in one message
 def match_recordings(written: Iterable[str], known: Iterable[str], *, where: object) -> dict[str, str]:
     """Id as written → the annotations' id; unknown ones are left out.
 
-    An id that the annotations have is itself. Otherwise ids may differ by ActivityNet's `v_` before one of them:
-    the rule of feature files too.
+    An id that the annotations have is itself. Otherwise ids may differ by ActivityNet's `v_` before one of
+    them: the rule of feature files too.
 
     Raises:
         TalError: two written ids that mean the same recording.
@@ -43,7 +43,10 @@ def match_recordings(written: Iterable[str], known: Iterable[str], *, where: obj
 def match_labels(
     written: Iterable[str], known: Iterable[str], label_ids: Mapping[int, str]
 ) -> dict[str, str]:
-    """Label as written → the annotations' label; unknown ones are left out. An index is read by the annotations' `label_id`."""
+    """Label as written → the annotations' label; unknown ones are left out.
+
+    An index is read by the annotations' `label_id`.
+    """
     known, matches = set(known), {}
     for label in written:
         by_index = (
@@ -56,7 +59,10 @@ def match_labels(
 
 
 def closest_label(label: str, known: Iterable[str]) -> str | None:
-    """The known label that a label was most likely meant to be: the same but for case, blanks or underscores, else similar."""
+    """The known label that a label was most likely meant to be; None if none is similar.
+
+    Case, blanks and underscores do not count.
+    """
     alike = {same_label(candidate): candidate for candidate in known}
     close = difflib.get_close_matches(same_label(label), alike, n=1)
     return alike[close[0]] if close else None
@@ -65,7 +71,9 @@ def closest_label(label: str, known: Iterable[str]) -> str | None:
 def match_detections(
     detections: pd.DataFrame, annotations: AnnotationFile, *, where: object
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Detections or proposals under the annotations' ids, and remarks on what does not count. Labels stay as they are.
+    """Detections or proposals under the annotations' ids, and remarks on what does not count.
+
+    Labels stay as they are.
 
     Raises:
         TalError: no detections, a recording that is not in the annotations, or times that are not seconds.
@@ -110,7 +118,9 @@ def _check_times(detections, annotations, where):
 def match_detection_labels(
     detections: pd.DataFrame, annotations: AnnotationFile, *, where: object
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Detections under the annotations' labels, and remarks on those with an unknown label, which are left out.
+    """Detections under the annotations' labels, and remarks on unknown labels.
+
+    Detections with an unknown label are left out.
 
     Raises:
         TalError: no detection has a known label.

@@ -47,7 +47,7 @@ def load_model(path: str | Path) -> Trained:
     """Read what `save_model` wrote; the model is in evaluation mode.
 
     Raises:
-        TalError: not a checkpoint of this program, a field of a wrong type or value, or weights that do not fit.
+        TalError: not a checkpoint, a field of a wrong type or value, or weights that do not fit.
     """
     content = read_checkpoint(path)
     missing = {"spec", "state_dict", "classes", "feature_spec", "stream"} - set(content)

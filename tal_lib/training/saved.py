@@ -1,4 +1,4 @@
-"""What a saved model says of itself, and its weights: every field is checked before a model is made of them."""
+"""What a saved model says of itself, and its weights: each field is checked before a model is made."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -153,7 +153,8 @@ def _check_weights(expected: Mapping[str, Tensor], state, where) -> None:
         same_kind = value.is_floating_point() if tensor.is_floating_point() else value.dtype == tensor.dtype
         require(
             same_kind and value.layout == torch.strided and value.device.type == "cpu",
-            f"{name} holds {value.dtype} ({value.layout}, {value.device.type}), the model needs {tensor.dtype}",
+            f"{name} holds {value.dtype} ({value.layout}, {value.device.type}), "
+            f"the model needs {tensor.dtype}",
         )
         require(
             not value.is_floating_point() or bool(torch.isfinite(value.float()).all()),

@@ -1,4 +1,4 @@
-"""One video file → its detections: a table, the field's JSON, a picture of the timeline, and the video with the actions drawn in."""
+"""One video file → its detections: table, JSON, a timeline, and the video with them drawn in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
-from tal_lib.exported import ABOUT, Exported
+from tal_lib.exported import Exported
 from tal_lib.models import Detector
 from tal_lib.training import load_model
 from tal_lib.video.backbones import WINDOW, Backbone, backbone_for

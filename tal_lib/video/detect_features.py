@@ -29,13 +29,14 @@ def is_features(source: str | Path) -> bool:
 
 
 def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Detections (`recording, start, end, label, score`; s) in a feature file or a folder, and recording → problem.
+    """Detections (`recording, start, end, label, score`; s) in feature files, and recording → problem.
 
-    Steps lie at the times of the model's feature spec. A folder may have a subfolder for each stream. Of a folder, a
-    file that cannot be used is a problem, and the rest is done; `table.attrs["recordings"]` counts it.
+    Steps lie at the times of the model's feature spec. A folder may have a subfolder for each stream. Of a
+    folder, a file that cannot be used is a problem, and the rest is done: `table.attrs["recordings"]` is
+    their number.
 
     Raises:
-        TalError: no feature file, a single one that cannot be used, or a `spec.json` beside them with another time axis.
+        TalError: no feature file, a single one that cannot be used, or a `spec.json` with another time axis.
     """
     source = Path(source)
     _check_time_axis(source if source.is_dir() else source.parent, chosen.spec)
@@ -82,7 +83,7 @@ def _loaders(source: Path, spec: FeatureSpec, stream: str | None) -> dict[str, C
         place = source / stream if (source / stream).is_dir() else source
         folder = FeatureFolder(place, {stream: spec.streams[stream]}, ())
         loaders = {
-            name: lambda path=folder.files_of(name)[0]: _read(path, spec, stream) for name in folder.names()
+            name: lambda name=name: _read(folder.files_of(name)[0], spec, stream) for name in folder.names()
         }
     if not loaders:
         raise TalError(
@@ -109,8 +110,8 @@ def _check_time_axis(folder, spec):
     stated = read_spec(folder)
     if stated.resize is not None:
         raise TalError(
-            f"features resized to {stated.resize} steps: their times follow from each recording's duration, which "
-            "feature files do not tell",
+            f"features resized to {stated.resize} steps: their times follow from each recording's duration, "
+            "which feature files do not tell",
             where=folder / SPEC,
             remedy="Use the features as extracted, or `tal train` and `tal eval` with annotations.",
         )

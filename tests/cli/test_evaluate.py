@@ -1,4 +1,4 @@
-"""`tal eval` on files as people have them: the score that is right, or one line that says why there is none."""
+"""`tal eval` on files as people have them: the right score, or one line that says why there is none."""
 
 import json
 
@@ -169,4 +169,3 @@ def test_class_scores_under_other_ids(files, capsys, scores, truth):
     assert (
         code == 0 and "avg mAP 83.33 %" in out
     )  # of Wave hand and Walk, one comes after the other's proposal
-

@@ -77,6 +77,7 @@ def test_indices_are_read_by_label_id(tmp_path):
         ),
         ('{"a": [{"label": "run", "score": NaN}]}', "recording a: scores.run: nan is not a finite number"),
         ('{"a": [{"label": "run", "score": "much"}]}', "recording a: scores.run: 'much' is not a number"),
+        ('{"a": {"run": true, "jump": 0, "rest": 0}}', "recording a: scores.run: True is not a number"),
         ('{"a": [0.1, 0.2, "x"]}', "another shape"),
         ('{"a": [[0.1, 0.2, 0.7], [0.1]]}', "another shape"),
         ('{"a": [[0.1, 0.2, 1e999]]}', "not finite"),

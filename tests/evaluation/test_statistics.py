@@ -107,7 +107,7 @@ def strata(name):
 
 
 def assert_same_interval(interval, point, low_high):
-    """The point exactly; the interval's ends but for the noise of resampling: well below the step from 95 to 90 %."""
+    """The point exactly; the ends but for the noise of resampling, well below the step from 95 to 90 %."""
     value, low, high = interval
     assert value == pytest.approx(point, abs=1e-12)
     width = low_high[1] - low_high[0]

@@ -26,7 +26,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise
     except Exception as error:  # damaged pickles end in any exception
         raise TalError(
-            f"not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            f"not a readable checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=path,
             remedy="Copy or train it again.",
         ) from None

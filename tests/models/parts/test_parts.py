@@ -106,7 +106,7 @@ def test_cell_targets_prefer_the_shorter_segment():
 
 
 def test_a_distance_at_the_end_of_a_range_belongs_to_the_next_level():
-    """Ranges are closed below and open above (`centre_assignment` decides it): each distance has one level."""
+    """Ranges are closed below and open above (`centre_assignment` decides it): a distance has one level."""
     points = pyramid_points(9, ((0, 4), (4, 8)))
     _, _, positive = centre_assignment(points, torch.tensor([[0.0, 8.0]]), torch.tensor([0]), 1)
     level = torch.tensor([0] * 9 + [1] * 5)

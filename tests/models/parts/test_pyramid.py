@@ -9,7 +9,7 @@ from tal_lib.models.parts.assignment import centre_assignment
 
 
 def test_the_loss_is_divided_by_a_running_mean_of_positives(small):
-    """positives ← 0.9 · positives + 0.1 · (positive points of the batch), in training alone; both losses are divided by it."""
+    """positives ← 0.9 · positives + 0.1 · (positive points), in training; it divides both losses."""
     batch = collate([make_item(small, recording) for recording in small.recordings("train")[:2]])
     model = models.build(
         "actionformer",
