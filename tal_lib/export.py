@@ -9,9 +9,8 @@ Of other models the outputs are the network's own.
 """
 
 import copy
+import hashlib
 import io
-import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,19 +21,16 @@ from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
 
 from tal_lib import __version__
-from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.disk import disk_error
 from tal_lib.errors import TalError
+from tal_lib.exported import ABOUT, FORMATS, load_graph, read_about, trust_file
+from tal_lib.exported import Exported as Exported
 from tal_lib.files import atomic_path, write_json
-from tal_lib.models import Detector, build_from
-from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import for_any_length
 from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
 from tal_lib.writing import claim
 
-FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model.ts"}
-ABOUT = "model.json"
 NOT_TRACED = {
     "tcanet": "it suppresses proposals inside the network",
     "ssn": "it groups a curve by watershed inside the network",
@@ -73,7 +69,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             remedy="Use `tal train` and `tal_lib` to run it.",
         )
     path = claim(folder, [FORMATS[form], ABOUT]) / FORMATS[form]
-    deployed = Deployed(trained.model.cpu().eval())
+    folder, deployed = path.parent, Deployed(trained.model.cpu().eval())
     with atomic_path(path) as temporary:
         worst = _write_checked(deployed, form, temporary)
     names = (
@@ -81,12 +77,15 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
         if deployed.decodes
         else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
     )
+    weights = _weights_hash(trained)
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
     write_json(
         path.parent / ABOUT,
         {
             "format": form,
             "file": path.name,
+            "weights": weights,
+            "files": _graphs_of(folder, weights, path.name),
             "model": trained.model.spec,
             "classes": list(trained.classes),
             "feature_spec": spec,
@@ -117,6 +116,7 @@ def _write_checked(deployed, form, path):
             remedy="Try another format.",
         ) from error
     sizes = ((1, 97), (2, 640), (3, 1203))
+    trust_file(path)
     worst = parity(deployed, load_graph(path), sizes)
     if worst > 1e-4 and worst > 2 * rounding(deployed, sizes):
         raise TalError(
@@ -127,103 +127,22 @@ def _write_checked(deployed, form, path):
     return worst
 
 
-class Exported(Detector):
-    """An exported graph in the place of a network: it detects and proposes as the model that it was made of.
-
-    Args:
-        folder: written by `export`; file: another graph of the same model in it (a quantized one); threads: of ONNX Runtime.
-    """
-
-    def __init__(self, folder: str | Path, *, file: str | None = None, threads: int | None = None):
-        folder = Path(folder)
-        if not (folder / ABOUT).is_file():
-            raise TalError(
-                "file not found", where=folder / ABOUT, remedy="Write the folder with `tal export`."
-            )
-        about = json.loads((folder / ABOUT).read_text())
-        spec = about["model"]
-        model = build_from(spec)
-        super().__init__(model.config, model.input_dim, model.num_classes)
-        self.model, self.decoded, self.spec = (
-            model.eval(),
-            about["decoded"],
-            spec,
-        )  # of the model only what follows the network
-        self.class_names = model.class_names = tuple(about["classes"])
-        self.feature_spec, self.stream = FeatureSpec(**about["feature_spec"]), about["stream"]
-        self.graph = load_graph(folder / (file or about["file"]), threads)
-
-    def name_classes(self, names: tuple[str, ...]) -> None:
-        if tuple(names) != self.class_names:
-            raise TalError(
-                f"the graph was exported for classes {', '.join(self.class_names)}",
-                remedy="Export the model again.",
-            )
-
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        mask = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
-        return tuple(torch.from_numpy(one) for one in self.graph(features.numpy(), mask.numpy()))
-
-    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        if not self.decoded:
-            return self.model.candidates(outputs, mask)
-        segments, scores = outputs
-        by_class = segments.shape[2] > 1
-        return self.model.best_points(
-            scores,
-            lambda at: segments[at.batch, at.row, at.label if by_class else torch.zeros_like(at.label)],
-            self.model.points(mask.shape[1]),
-            mask,
-        )
-
-    def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        return (
-            super().class_agnostic(outputs, mask)
-            if self.decoded
-            else self.model.class_agnostic(outputs, mask)
-        )
+def _weights_hash(trained):
+    """What the graphs of one trained model share: a hash of how it is built, its weights and its classes."""
+    sha = hashlib.sha256(repr((trained.model.spec, trained.classes)).encode())
+    for name, tensor in trained.model.state_dict().items():
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
-def load_graph(
-    path: str | Path, threads: int | None = None
-) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
-    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out. threads: of ONNX Runtime."""
-    path = Path(path)
-    if not path.is_file():
-        raise TalError("file not found", where=path, remedy="Write it with `tal export`.")
-    if path.suffix == ".onnx":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # a waiting thread leaves its core to others
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-        def run_onnx(features, mask):
-            try:
-                return session.run(None, {"features": features, "mask": mask})
-            except Exception as error:  # ONNX Runtime's have no base of their own
-                raise TalError(
-                    f"ONNX Runtime cannot run {features.shape[2]} steps ({str(error).splitlines()[0][:300]})",
-                    where=path.name,
-                    remedy="Try another format, or the graph that is not quantized.",
-                ) from error
-
-        return run_onnx
-    if (
-        path.suffix == ".pt2"
-    ):  # guards would refuse sizes for which the graph is right all the same; parity is tested instead
-        graph = torch.export.load(path).module(check_guards=False)
-    else:
-        graph = torch.jit.load(path)
-
-    def run(features, mask):
-        with torch.no_grad():
-            return [output.numpy() for output in graph(torch.from_numpy(features), torch.from_numpy(mask))]
-
-    return run
+def _graphs_of(folder, weights, name):
+    """Names of all graphs of these weights in a folder, with the one that is new."""
+    try:
+        about = read_about(folder)
+    except TalError:  # nothing was exported there yet, or something else
+        return [name]
+    return sorted({name, *(about.files or [])}) if about.weights == weights else [name]
 
 
 @torch.no_grad()
@@ -296,7 +215,7 @@ def _write_onnx(deployed, example, path):
         traced,
         dynamo=True,
         input_names=["features", "mask"],
-        output_names=outputs,  # noqa: E731
+        output_names=outputs,
         verbose=False,
         optimize=optimize,
     )

@@ -32,7 +32,7 @@ def git_commit() -> str:
     """Short commit of the repository; `+` behind it if tracked files were changed; empty outside a checkout."""
     if not in_checkout():  # an installed package may lie inside somebody else's repository
         return ""
-    run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)  # noqa: E731
+    run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)
     try:
         head = run("rev-parse", "--short=10", "HEAD")
         changed = run("status", "--porcelain", "--untracked-files=no", "--", "tal_lib", "notebooks")

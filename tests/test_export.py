@@ -49,9 +49,7 @@ def test_onnx_runs_without_torch(small, tmp_path):
     )
     recording = small.recordings("test")[1]
     np.save(tmp_path / "features.npy", small.features(recording))
-    blocked = (
-        "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
-    )
+    blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
         [
             sys.executable,

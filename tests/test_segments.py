@@ -1,11 +1,15 @@
 """NMS of all classes at once against the plain algorithm, a candidate at a time."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.evaluation import nms, soft_nms
+from tal_lib.models.parts.candidates import Candidates, PostProcess, suppress
 
 
 def overlap(a, b):
@@ -107,3 +111,20 @@ def test_nothing_in_nothing_out():
 def test_one_class_without_labels():
     segments, scores, labels = soft_nms([[0, 10], [0, 10], [20, 30]], [0.9, 0.8, 0.7])
     assert scores == pytest.approx([0.9, 0.7, 0.8 * np.exp(-2)], abs=1e-6) and set(labels) == {0}
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.5, [0.9]), (np.nextafter(0.5, 1), [0.9, 0.8])])
+def test_hard_nms_drops_an_overlap_of_just_the_threshold(threshold, kept):
+    _, scores, _ = nms([[0, 2], [0, 1]], [0.9, 0.8], tiou_threshold=threshold)  # tIoU 1/2
+    assert scores == pytest.approx(kept)
+
+
+def test_candidates_of_no_length_are_dropped():
+    """Half of the shortest length that the default allows, and twice as much."""
+    shortest = next(f.default for f in fields(PostProcess) if f.name in ("min_segment_steps", "min_steps"))
+    assert shortest > 0
+    segments = torch.tensor([[3.0, 3.0 + shortest / 2], [7.0, 7.0 + 2 * shortest], [9.0, 9.0]])
+    candidates = Candidates(segments, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long))
+    for method in ("soft", "hard", "none"):
+        kept, _, _ = suppress(candidates, PostProcess(nms=method))
+        assert kept.tolist() == [pytest.approx([7.0, 7.0 + 2 * shortest])]

@@ -91,7 +91,7 @@ def test_every_option_of_every_model_refuses_nonsense(name):
     ],
 )
 def test_options_that_do_not_go_together(name, options, message):
-    build = lambda: models.build(name, input_dim=8, num_classes=3, **options)  # noqa: E731
+    build = lambda: models.build(name, input_dim=8, num_classes=3, **options)
     if message is None:
         build()
         return

@@ -6,8 +6,17 @@ from tal_lib.errors import TalError
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
-    evaluate = commands.add_parser("eval", help="mAP of a detections file")
-    evaluate.add_argument("detections", metavar="DETECTIONS.json")
+    evaluate = commands.add_parser(
+        "eval",
+        help="mAP of a detections file",
+        description="mAP of a detections file. Recordings may have ActivityNet's v_ before their id. Labels "
+        "that the annotations do not have are named. Label indices are read by the annotations' label_id.",
+    )
+    evaluate.add_argument(
+        "detections",
+        metavar="DETECTIONS",
+        help="JSON, or a table (.csv, .parquet) with recording, start, end, label, score",
+    )
     evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
     evaluate.add_argument(
         "--split", default=None, help="subset to score (default: test, else validation, else all)"
@@ -29,66 +38,93 @@ def add_commands(commands) -> None:
 
 
 def _eval(arguments):
+    import sys
+
     from tal_lib.data import read_annotations
     from tal_lib.evaluation import (
-        area_under_recall,
-        average_recall,
-        fuse,
+        check_tious,
+        match_detection_labels,
+        match_detections,
         mean_average_precision,
-        read_class_scores,
         read_detections,
     )
+    from tal_lib.validation import Count, validate
 
+    tious = check_tious(arguments.tious)
+    validate(Count, arguments.top, name="--top")
     content = read_annotations(arguments.annotations, repair=True)
-    splits = set(content.recordings.split)
-    split = arguments.split or next(
-        (
-            name
-            for name in ("test", "validation")
-            if name in splits
-            and content.segments.recording.isin(
-                content.recordings.recording[content.recordings.split == name]
-            ).any()
-        ),
-        None,
-    )
-    if split is not None and split not in splits:
-        raise TalError(
-            f"no recordings of subset {split!r}",
-            where=arguments.annotations,
-            remedy=f"Choose from {', '.join(sorted(splits))}.",
-        )
-    kept = (
-        content.recordings.recording
-        if split is None
-        else content.recordings.recording[content.recordings.split == split]
-    )
-    truth = content.segments[content.segments.recording.isin(kept)]
-    found = read_detections(arguments.detections)
-    known = set(content.recordings.recording)
-    unknown = [name for name in found.recording.unique() if name not in known]
-    if unknown:
-        raise TalError(
-            f"recording {unknown[0]} is not in the annotations"
-            + (f" ({len(unknown)} such)" if len(unknown) > 1 else ""),
-            where=arguments.detections,
-            remedy="Score detections with the annotations they were made for.",
-        )
-    found = found[found.recording.isin(kept)]
-    if arguments.recall:
-        recall = average_recall(truth, found.drop(columns="label"))
-        print(
-            "  ".join(f"AR@{an} {100 * recall[an]:.2f}" for an in (1, 5, 10, 50, 100))
-            + f"  AUC {area_under_recall(recall):.2f}"
-        )
+    split, truth, kept = _subset(content, arguments.split, arguments.annotations)
+    where, no_map = arguments.detections, None
+    proposals, remarks = match_detections(read_detections(where), content, where=where)
+    proposals = detections = proposals[proposals.recording.isin(kept)]
     if arguments.class_scores:
-        found = fuse(
-            found.drop(columns="label"),
-            read_class_scores(arguments.class_scores, sorted(truth.label.unique())),
-            arguments.top,
-        )
+        detections = _fused(proposals, content, arguments.class_scores, arguments.top)
+    elif len(proposals):
+        try:
+            detections, more = match_detection_labels(proposals, content, where=where)
+            remarks += more
+        except TalError as error:
+            if not arguments.recall:
+                raise
+            no_map = error  # proposals have no class: recall is all that can be said of them
+    for remark in remarks:
+        print(f"tal: {where}: {remark}", file=sys.stderr)
+    if arguments.recall:
+        _print_recall(truth, proposals)
+    if no_map:
+        print(f"no mAP: {no_map}", file=sys.stderr)
+        return
     print(
-        f"{len(found):,} detections, {len(truth):,} segments of {truth.recording.nunique():,} recordings"
+        f"{len(detections):,} detections, {len(truth):,} segments of {truth.recording.nunique():,} recordings"
         + (f" ({split})" if split else "")
     )
-    print_scores(mean_average_precision(truth, found, arguments.tious))
+    print_scores(mean_average_precision(truth, detections, tious))
+
+
+def _subset(content, asked, where):
+    """The subset to score (None: all), its segments, and its recordings."""
+    from tal_lib.data.annotations import SPLITS
+
+    splits = content.recordings.set_index("recording").split
+    annotated = set(content.segments.recording.map(splits))
+    split = SPLITS.get(asked.lower(), asked) if asked else None
+    if asked is None:
+        split = next((name for name in ("test", "validation") if name in annotated), None)
+    elif split not in set(splits):
+        raise TalError(
+            f"no recordings of subset {asked!r}",
+            where=where,
+            remedy=f"Choose from {', '.join(sorted(set(splits)))}.",
+        )
+    kept = splits.index if split is None else splits.index[splits == split]
+    truth = content.segments[content.segments.recording.isin(kept)]
+    if not len(truth):
+        raise TalError(
+            f"no annotated segments{f' in subset {split!r}' if split else ''}",
+            where=where,
+            remedy="Choose a subset that has annotations.",
+        )
+    return split, truth, kept
+
+
+def _fused(proposals, content, path, top):
+    """Proposals with the classes that the scores of their recordings say."""
+    from tal_lib.evaluation import fuse, match_recordings, read_class_scores
+
+    classes = sorted(content.segments.label.unique())
+    ids = content.label_ids
+    if set(classes) <= set(ids.values()):  # a list without names is in the order of the ids
+        classes = [ids[number] for number in sorted(ids) if ids[number] in set(classes)]
+    scores = read_class_scores(path, classes, label_ids=ids)
+    known = match_recordings(scores.index, content.recordings.recording, where=path)
+    return fuse(proposals.drop(columns="label"), scores[scores.index.isin(known)].rename(index=known), top)
+
+
+def _print_recall(truth, proposals):
+    from tal_lib.evaluation import area_under_recall, average_recall
+
+    recall = average_recall(truth, proposals.drop(columns="label"))
+    print(
+        "  ".join(f"AR@{count} {100 * recall[count]:.2f}" for count in (1, 5, 10, 50, 100))
+        + f"  AUC {area_under_recall(recall):.2f}"
+    )

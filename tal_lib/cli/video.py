@@ -61,9 +61,17 @@ def add_commands(commands) -> None:
     extract.set_defaults(run=_extract)
 
     detect = commands.add_parser(
-        "detect", help="the actions of one video: table, JSON, timeline, and the video with them drawn in"
+        "detect",
+        help="the actions of one video (table, JSON, timeline, the video with them drawn in) or of features",
+        description="The actions of one video: table, JSON, timeline, the video with them drawn in. Or of "
+        "a feature file (T, D) or a folder of them, as the model was trained on: table, detections.json, in "
+        "the model's time axis.",
     )
-    detect.add_argument("video", metavar="VIDEO")
+    detect.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a video, a feature file (.npy, .npz, .pt, .h5, .csv), or a folder of them",
+    )
     detect.add_argument("--draw", action="store_true", help="write the video with its detections too")
     detect.add_argument("--out", default="detections", help="folder (default: detections)")
     add_overwrite(detect)
@@ -113,6 +121,11 @@ def add_commands(commands) -> None:
             required=True,
             metavar="model.pt",
             help="a checkpoint, or the folder of an exported model",
+        )
+        one.add_argument(
+            "--trust",
+            action="store_true",
+            help="load an exported pt2 or TorchScript model: unlike other models, it can run any code",
         )
         one.add_argument(
             "--backbone", default=None, help="of the model's features (default: told by their streams)"
@@ -172,25 +185,55 @@ def _ready(arguments):
     from tal_lib.video import backbone
     from tal_lib.video.detect import ready
 
-    return ready(arguments.model), backbone(arguments.backbone) if arguments.backbone else None
+    chosen = ready(arguments.model, trust=arguments.trust)
+    return chosen, backbone(arguments.backbone) if arguments.backbone else None
 
 
 def _detect(arguments):
-    from tal_lib.video.detect import claim_outputs, detect, write_all
+    from tal_lib.video.detect_features import is_features
 
-    claim_outputs(arguments.video, arguments.out, draw=arguments.draw, model=arguments.model)
+    return (_detect_in_features if is_features(arguments.source) else _detect_in_video)(arguments)
+
+
+def _detect_in_features(arguments):
+    from tal_lib.video.detect import ready
+    from tal_lib.video.detect_features import detect_in_features, write_table
+
+    for option in ("draw", "backbone"):
+        if getattr(arguments, option):
+            raise TalError(
+                f"--{option} belongs to videos, and {arguments.source} has features",
+                remedy=f"Leave out --{option}.",
+            )
+    chosen = ready(arguments.model, trust=arguments.trust)
+    table, problems = detect_in_features(arguments.source, chosen)
+    _print_table(table[table.score >= arguments.threshold].sort_values(["recording", "start"]), "recording")
+    for problem in problems.values():
+        print(problem)
+    if table.attrs["recordings"]:
+        print(write_table(arguments.out, table))
+    if problems:
+        print(f"{table.attrs['recordings']} recordings done, {len(problems)} failed")
+    return 1 if problems else 0
+
+
+def _print_table(table, *more):
+    columns = [*more, "start", "end", "label", "score"]
+    print(table[columns].round(2).to_string(index=False) if len(table) else "no action found")
+
+
+def _detect_in_video(arguments):
+    from tal_lib.video.detect import claim_outputs, detect, require_all_streams, write_all
+
+    claim_outputs(arguments.source, arguments.out, draw=arguments.draw, model=arguments.model)
     chosen, extractor = _ready(arguments)
-    table, reader = detect(arguments.video, chosen, extractor, arguments.window)
-    strong = table[table.score >= arguments.threshold].sort_values("start")
-    print(
-        strong[["start", "end", "label", "score"]].round(2).to_string(index=False)
-        if len(strong)
-        else "no action found"
-    )
+    require_all_streams(chosen, arguments.model)
+    table, reader = detect(arguments.source, chosen, extractor, arguments.window)
+    _print_table(table[table.score >= arguments.threshold].sort_values("start"))
     if reader.problem:
-        print(f"{arguments.video}: {reader.problem}")
+        print(f"{arguments.source}: {reader.problem}")
     written = write_all(
-        arguments.video,
+        arguments.source,
         table,
         reader,
         chosen.classes,
@@ -222,6 +265,7 @@ def _serve(arguments):
 
     from tal_lib.validation import NotNegative, Probability, validate
     from tal_lib.video.addresses import check_source
+    from tal_lib.video.detect import require_all_streams
     from tal_lib.video.live import LiveDetector
     from tal_lib.video.server import address_of, make_server
     from tal_lib.video.stream import Stream
@@ -234,6 +278,7 @@ def _serve(arguments):
     delay = validate(NotNegative, arguments.delay, name="--delay")
     threshold = validate(Probability, arguments.threshold, name="--threshold")
     chosen, extractor = _ready(arguments)
+    require_all_streams(chosen, arguments.model)
     detector = LiveDetector(
         chosen.model,
         chosen.classes,

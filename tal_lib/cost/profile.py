@@ -138,7 +138,7 @@ def profile(
 def _measure(spec, length, device, threads, min_seconds, precision, limit, counted, fastest):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    make = lambda: build_from(spec).eval()  # noqa: E731
+    make = lambda: build_from(spec).eval()
     model = make().to(device)
     batch = collate([_noise(spec, length)]).to(device)
     model.class_names = (

@@ -105,7 +105,7 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
     batches.sort(key=lambda batch: -batch.features.shape[2])  # the largest first: it decides the memory
     training_step(model, batches[-1], optimizer, plan)  # the optimizer's moments are part of what is held
     turn = iter(range(10**9))
-    step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan)  # noqa: E731
+    step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan)
     peak = peak_memory(step, device)
     keep_freed(peak)
     with Energy(device) as energy:

@@ -14,6 +14,7 @@ from tal_lib.data.remarks import Remark
 from tal_lib.data.tables import check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import digest
+from tal_lib.validation import Count, Positive
 
 if TYPE_CHECKING:  # it reads files, which are checked by this module
     from tal_lib.data.feature_folder import FeatureFolder
@@ -26,9 +27,9 @@ class FeatureSpec:
     Step `t` covers the time around `t * stride_s + window_s / 2` seconds.
     """
 
-    stride_s: float  # seconds between steps
-    window_s: float  # seconds that one step sees
-    streams: Mapping[str, int]  # stream name -> number of columns, in column order
+    stride_s: Positive  # seconds between steps
+    window_s: Positive  # seconds that one step sees
+    streams: Mapping[str, Count]  # stream name -> number of columns, in column order
 
     @property
     def dim(self) -> int:

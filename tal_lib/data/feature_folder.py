@@ -44,6 +44,10 @@ class FeatureFolder:
         )
         self._files = [_files_below(part) for part, _ in self.parts]
 
+    def names(self) -> list[str]:
+        """Ids of all files below the folder, with or without a recording of that id."""
+        return sorted(set().union(*self._files))
+
     def files_of(self, recording: str) -> list[Path] | None:
         """The files of a recording, one for each stream or one for all; None where one is missing."""
         found = [self._find(files, recording) for files in self._files]

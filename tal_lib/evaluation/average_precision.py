@@ -25,7 +25,7 @@ def average_precision(
     Returns:
         One row a class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
     """
-    tious = _check_tious(tious)
+    tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     labels = list(dict.fromkeys(annotations.label)) if classes is None else list(classes)
     rows_of_detections, detection_class, totals, owners = _matched(annotations, detections, labels, tious)
@@ -43,7 +43,7 @@ def matches(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> dict[
     Returns:
         tIoU → (N,) row position of the annotation, −1 for a false positive.
     """
-    tious = _check_tious(tious)
+    tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     rows, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
     taken = {}
@@ -92,7 +92,7 @@ def mean_average_precision(annotations: pd.DataFrame, detections: pd.DataFrame, 
     """
     table = average_precision(annotations, detections, tious)
     if table.empty:
-        return pd.Series(np.nan, index=pd.Index(_check_tious(tious), name="tiou"), name="map")
+        return pd.Series(np.nan, index=pd.Index(check_tious(tious), name="tiou"), name="map")
     return table.groupby("tiou", sort=False).ap.mean().rename("map")
 
 
@@ -116,7 +116,8 @@ def area_under(precision: np.ndarray, hit: np.ndarray, total: int) -> float:
     return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
 
 
-def _check_tious(tious):
+def check_tious(tious) -> list[float]:
+    """tIoU thresholds as a list; refused unless they are distinct and in (0, 1]."""
     tious = [float(tiou) for tiou in np.atleast_1d(tious)]
     if not tious or not all(0 < tiou <= 1 for tiou in tious) or len(set(tious)) < len(tious):
         raise TalError(f"tIoU thresholds {tious}", remedy="Give distinct values in (0, 1].")

@@ -1,10 +1,10 @@
-"""External class scores of whole recordings, as the field publishes them, and their fusion with class-agnostic proposals."""
+"""External class scores of whole recordings, as the field publishes them, and their fusion with proposals."""
 
 import io
-import json
 import pickle
 import pickletools
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,67 +12,81 @@ import pandas as pd
 
 from tal_lib.data.tables import DETECTION_COLUMNS, check_proposals
 from tal_lib.errors import TalError
+from tal_lib.evaluation.detections import Number
+from tal_lib.evaluation.matching import closest_label, match_labels
+from tal_lib.reading import read_bytes, read_json
+from tal_lib.validation import validate
 
+WHAT = "class scores"
 SHAPE = (
-    "Expected {'results': {recording: [score a class]}, 'class': [names]}, {'results': {recording: [{'label', 'score'}]}}, "
+    "Expected {'results': {recording: [score a class]}, 'class': [names]}, "
+    "{'results': {recording: [{'label', 'score'}]}}, "
     "or {recording: scores a class}, as JSON or as a pickle of plain values and numpy arrays."
 )
 
 
-def read_class_scores(path: str | Path, classes) -> pd.DataFrame:
-    """Scores of recordings (rows) and classes (columns, in the order given) from a JSON or pickle file.
+def read_class_scores(
+    path: str | Path, classes, *, label_ids: Mapping[int, str] | None = None
+) -> pd.DataFrame:
+    """Scores of recordings (rows, ids as written) and classes (columns, in the order given).
 
-    Rows of scores a frame are averaged; ActivityNet's `v_` before recording ids is taken off. A pickle may hold plain values and numpy
-    arrays only: anything else in it is refused, not run.
+    From a JSON or pickle file. Rows of scores per frame are averaged. A pickle may hold plain values and
+    numpy arrays only: anything else in it is refused, not run.
+
+    Args:
+        classes: all classes, in the order that a list of scores without names has.
+        label_ids: index → class, for files that write indices.
 
     Raises:
         TalError: missing, unreadable or of another shape; a class without scores; scores that are not finite.
     """
     path, classes = Path(path), list(classes)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise TalError(
-            "class scores not found", where=path, remedy="Give the path of a JSON or pickle file."
-        ) from None
-    content = _unpickle(raw, path) if path.suffix in (".pkl", ".pickle") else _parse(raw, path)
+    remedy = "Give the path of a JSON or pickle file."
+    if path.suffix in (".pkl", ".pickle"):
+        content = _unpickle(read_bytes(path, what=WHAT, remedy=remedy), path)
+    else:
+        content = read_json(path, what=WHAT, remedy=remedy)
     names, content = (
         (content.get("class", classes), content.get("results", content))
         if isinstance(content, dict)
         else (None, None)
     )
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict) or not content or not isinstance(names, list | np.ndarray):
         raise TalError("class scores of another shape", where=path, remedy=SHAPE)
-    missing = [name for name in classes if name not in names]
+    label_ids = label_ids or {}
+    names = [str(name) for name in names]
+    matches = _match_classes(names, classes, label_ids, path)
+    names = [matches.get(name) for name in names]
+    labels: set[str] = set()
+    rows = {
+        str(recording): _row(scores, names, classes, label_ids, labels, f"{path}, recording {recording}")
+        for recording, scores in content.items()
+    }
+    if labels - set(match_labels(labels, classes, label_ids)):
+        _match_classes(labels, classes, label_ids, path)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=classes)
+
+
+def _match_classes(names, classes, label_ids, where):
+    """Name in a file → class; refused where one of the classes has no name there."""
+    matches = match_labels(names, classes, label_ids)
+    missing = [name for name in classes if name not in matches.values()]
     if missing:
+        close = closest_label(missing[0], [name for name in names if name not in matches])
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise TalError(
-            f"no scores for class {missing[0]!r}",
-            where=path,
-            remedy=f"The file has {len(names)} classes; rename to match.",
+            f"no scores for class {missing[0]!r}{more}",
+            where=where,
+            remedy=f"The file has {len(names)} classes"
+            + (f", such as {close!r}; rename to match." if close else "; rename to match."),
         )
-    rows = {}
-    for recording, scores in content.items():
-        try:
-            one = _row(scores, list(names))
-        except (KeyError, TypeError, ValueError) as error:
-            raise TalError(
-                f"class scores of another shape ({type(error).__name__}: {error})",
-                where=f"{path}, recording {recording}",
-                remedy=SHAPE,
-            ) from None
-        if not np.isfinite(one).all():
-            raise TalError(
-                "class scores that are not finite",
-                where=f"{path}, recording {recording}",
-                remedy="Write finite scores.",
-            )
-        name = str(recording)
-        rows[name.removeprefix("v_") if len(name) == 13 else name] = one
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))[classes]
+    return matches
 
 
 def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> pd.DataFrame:
-    """Detections: every proposal once for each of its recording's `top` classes, score × class score; best first a recording.
+    """Detections: every proposal once for each of its recording's `top` classes, score × class score.
+
+    The best come first in each recording.
 
     Raises:
         TalError: a recording with proposals but no class scores.
@@ -104,26 +118,46 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
     ].reset_index(drop=True)
 
 
-def _row(scores, names):
-    if isinstance(scores, dict):
-        return np.array([float(scores[name]) for name in names])
-    if len(scores) and isinstance(scores[0], dict):
-        found = {item["label"]: float(item["score"]) for item in scores}
-        return np.array([found.get(name, 0.0) for name in names])
-    values = np.asarray(scores, dtype=float)
-    values = values.mean(0) if values.ndim == 2 else values
-    if values.shape != (len(names),):
-        raise ValueError(f"{values.shape} scores for {len(names)} classes")
-    return values
+def _row(scores, names, classes, label_ids, labels, where):
+    """Scores of one recording, in the order of the classes.
+
+    `labels` takes the labels of a list of {'label', 'score'}: it may hold a recording's best classes alone.
+    """
+    by_label = scores if isinstance(scores, dict) else None
+    if isinstance(scores, list) and len(scores) and isinstance(scores[0], dict):
+        try:
+            by_label = {str(item["label"]): item["score"] for item in scores}
+        except (KeyError, TypeError) as error:
+            raise _other_shape(f"{type(error).__name__}: {error}", where) from None
+        labels.update(by_label)
+    if by_label is not None:
+        by_label = {str(label): _as_number(score) for label, score in by_label.items()}
+        by_label = validate(dict[str, Number], by_label, where=where, name="scores", remedy=SHAPE)
+        find = _match_classes if isinstance(scores, dict) else lambda *given: match_labels(*given[:3])
+        matches = find(by_label, classes, label_ids, where)
+        values = {matches[label]: score for label, score in by_label.items() if label in matches}
+    else:
+        try:
+            array = np.asarray(scores, dtype=float)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _other_shape(f"{type(error).__name__}: {error}", where) from None
+        if array.ndim == 2 and len(array):
+            array = array.mean(0)
+        if array.shape != (len(names),):
+            raise _other_shape(f"{array.shape} scores for {len(names)} classes", where)
+        if not np.isfinite(array).all():
+            raise TalError("class scores that are not finite", where=where, remedy="Write finite scores.")
+        values = dict(zip(names, array))
+    return np.array([values.get(name, 0.0) for name in classes], dtype=float)
 
 
-def _parse(raw, path):
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TalError(
-            f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again."
-        ) from None
+def _as_number(score):
+    """Python's number of a numpy scalar."""
+    return score.item() if isinstance(score, np.generic | np.ndarray) and np.size(score) == 1 else score
+
+
+def _other_shape(problem, where):
+    return TalError(f"class scores of another shape ({problem})", where=where, remedy=SHAPE)
 
 
 class _Dtype:
@@ -163,7 +197,7 @@ def _encode(text, encoding):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Plain values and numpy arrays of numbers and text; nothing that could run code, or that numpy itself would unpickle."""
+    """Plain values and numpy arrays of numbers and text; nothing that could run code."""
 
     ALLOWED = {
         ("numpy", "ndarray"): _Array,

@@ -1,47 +1,146 @@
-"""Detection files in the field's JSON form: {'results': {recording: [{'label', 'score', 'segment': [s, e]}]}}."""
+"""Detection files: plain tables, and the field's JSON form.
 
-import json
+{'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}
+"""
+
+import io
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
+from tal_lib.data.annotations import Label
 from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
+from tal_lib.reading import read_json, read_text
+from tal_lib.validation import NotBool, validate
 
+WHAT = "detections file"
 SHAPE = "Expected {'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}."
+TABLE = f"Expected a table with the columns {', '.join(DETECTION_COLUMNS)}."
+
+Number = Annotated[float, Field(allow_inf_nan=False), NotBool]
+
+
+@dataclass(frozen=True)
+class _Detection:
+    segment: tuple[Number, Number]  # start, end in seconds
+    label: Label
+    score: Number
+
+
+_FIELDS = tuple(field.name for field in fields(_Detection))
 
 
 def read_detections(path: str | Path) -> pd.DataFrame:
-    """Detections table of a JSON file; ActivityNet's `v_` before recording ids is taken off where present."""
+    """Detections table of a JSON file, or of a CSV or Parquet table; ids and labels as they are written.
+
+    `match_detections` finds the annotations' ids for them. A table has the columns of `DETECTION_COLUMNS`;
+    it may have others. Parquet needs pyarrow.
+
+    Raises:
+        TalError: missing, damaged or too large a file, another shape, or an entry that is not a detection.
+    """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TalError(
-            "detections file not found", where=path, remedy="Give the path of a results JSON."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TalError(
-            f"not valid JSON ({error})", where=path, remedy="The file may be truncated; write it again."
-        ) from None
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind.lower() == ".csv":
+        table = _from_text(path)
+    elif kind.lower() == ".parquet":
+        table = _from_parquet(path)
+    else:
+        table = _from_json(path)
+    return check_detections(table, where=path)
+
+
+def _from_json(path):
+    content = read_json(path, what=WHAT, remedy="Give the path of a results JSON, CSV or Parquet file.")
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise TalError("JSON of another shape: no 'results' in it", where=path, remedy=SHAPE)
     rows = []
     for recording, items in results.items():
-        name = recording.removeprefix("v_") if len(recording) == 13 else recording
-        try:
-            for item in items:
-                start, end = item["segment"]
-                rows.append((name, float(start), float(end), str(item["label"]), float(item["score"])))
-        except (KeyError, TypeError, ValueError) as error:
+        where = f"{path}, recording {recording}"
+        if not isinstance(items, list):
             raise TalError(
-                f"JSON of another shape ({type(error).__name__}: {error})",
-                where=f"{path}, recording {recording}",
-                remedy=SHAPE,
-            ) from None
-    return check_detections(pd.DataFrame(rows, columns=DETECTION_COLUMNS), where=path)
+                f"{type(items).__name__} instead of a list of detections", where=where, remedy=SHAPE
+            )
+        rows.extend((recording, *_row(item, number, where)) for number, item in enumerate(items, 1))
+    return pd.DataFrame(rows, columns=DETECTION_COLUMNS)
+
+
+def _row(item, number, where):
+    """Start, end, label, score. Millions of items have exactly the usual types: they need no closer look."""
+    try:
+        (start, end), label, score = item["segment"], item["label"], item["score"]
+        if type(start) is type(end) is type(score) is float and type(label) is str and label:
+            return start, end, label, score
+    except (KeyError, TypeError, ValueError):
+        pass
+    if isinstance(item, dict):
+        item = {name: item[name] for name in _FIELDS if name in item}
+    entry = validate(_Detection, item, where=where, name=f"detection {number}", remedy=SHAPE)
+    return *entry.segment, entry.label, entry.score
+
+
+def _from_text(path):
+    text = read_text(path, what=WHAT)
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (ValueError, OverflowError) as error:
+        raise TalError(f"not a readable table ({error})", where=path, remedy=TABLE) from None
+    return _with_numbers(table, path)
+
+
+def _from_parquet(path):
+    if not path.is_file():
+        raise TalError(f"{WHAT} not found", where=path, remedy="Check the path.")
+    try:
+        import pyarrow  # noqa: F401 (pandas reads Parquet with it)
+    except ImportError:
+        raise TalError(
+            "reading Parquet needs pyarrow, which is not installed",
+            where=path,
+            remedy="Run `pip install pyarrow`, or write the table as CSV.",
+        ) from None
+    try:
+        table = pd.read_parquet(path, engine="pyarrow")
+    except Exception as error:  # pyarrow's own, of damaged files
+        raise TalError(
+            f"not a readable Parquet table ({(str(error) or type(error).__name__).splitlines()[0]})",
+            where=path,
+            remedy=TABLE,
+        ) from None
+    return _with_numbers(table, path)
+
+
+def _with_numbers(table, path):
+    """A table's ids and labels as text, its other columns as numbers."""
+    missing = [name for name in DETECTION_COLUMNS if name not in table.columns]
+    if missing:
+        raise TalError(f"columns missing: {', '.join(missing)}", where=path, remedy=TABLE)
+    if table.columns.duplicated().any():
+        raise TalError(
+            f"column {table.columns[table.columns.duplicated()][0]} stands twice", where=path, remedy=TABLE
+        )
+    columns = {}
+    for name in DETECTION_COLUMNS:
+        if name in ("recording", "label"):
+            columns[name] = table[name].astype(str)
+            bad = table[name].isna() | (columns[name].str.strip() == "")
+        else:
+            columns[name] = pd.to_numeric(table[name], errors="coerce")
+            bad = columns[name].isna()
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise TalError(
+                f"row {row + 1}: {name} is {table[name].iloc[row]!r}",
+                where=path,
+                remedy="Give ids and labels, and start, end (seconds) and score as finite numbers.",
+            )
+    return pd.DataFrame(columns)
 
 
 def write_detections(path: str | Path, detections: pd.DataFrame) -> Path:

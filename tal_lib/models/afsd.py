@@ -82,7 +82,7 @@ def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
     first, last = first.clamp(0, steps - 1), last.clamp(0, steps - 1)
     size = last - first + 1
     power = (size.float() + 0.5).log2().floor().long()
-    larger = lambda a, b: torch.where(a >= b, a, b)  # noqa: E731  (a cheaper gradient than maximum's)
+    larger = lambda a, b: torch.where(a >= b, a, b)
     tables, table, span = [x], x, 1
     for _ in range(EXPORTED_POWERS if exporting() else 0):  # any length: no branch on it
         after = (torch.arange(steps, device=x.device) + span).clamp(max=steps - 1)
@@ -98,7 +98,7 @@ def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
     power = power.clamp(max=len(tables) - 1)
     rows = torch.stack(tables, 1).reshape(-1, channels)  # (B · levels · T, C)
     offset = torch.arange(batch, device=x.device)[:, None] * len(tables) * steps + power * steps
-    take = lambda at: rows.index_select(0, (offset + at).flatten()).unflatten(0, (batch, -1))  # noqa: E731
+    take = lambda at: rows.index_select(0, (offset + at).flatten()).unflatten(0, (batch, -1))
     return larger(take(first), take(last - 2**power + 1))
 
 
@@ -130,7 +130,7 @@ def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
     length = (segments[:, 1] - segments[:, 0]).clamp(min=1)
     around = lambda at, before, after: range_max(
         x,
-        (at - before * length).floor().long()[None],  # noqa: E731
+        (at - before * length).floor().long()[None],
         (at + after * length).ceil().long()[None],
     )[0]
     return around(segments[:, 0], 0.1, 0.25), around(segments[:, 1], 0.25, 0.1)
@@ -198,7 +198,7 @@ class AFSD(PyramidDetector):
         self.class_out, self.boundary_out = self.class_output(c.head_width), TemporalConv(c.head_width, 2)
         nn.init.zeros_(self.boundary_out.bias)
         self.scales = Scales(len(c.ranges))
-        mix = lambda: nn.Sequential(nn.Linear(3 * c.width, c.width), nn.LayerNorm(c.width), nn.ReLU())  # noqa: E731
+        mix = lambda: nn.Sequential(nn.Linear(3 * c.width, c.width), nn.LayerNorm(c.width), nn.ReLU())
         self.class_mix, self.location_mix = mix(), mix()
         self.class_again, self.offset, self.quality = (
             nn.Linear(c.width, n) for n in (self.num_classes, 2, 1)
@@ -318,7 +318,7 @@ class AFSD(PyramidDetector):
                 [[start, middle], [middle, middle + added], [middle + added, end + added]]
             )
             starts, ends = (F.normalize(one, dim=-1) for one in end_features(frame, pieces))
-            apart = lambda a, b: (a - b).square().sum()  # noqa: E731
+            apart = lambda a, b: (a - b).square().sum()
             halves = apart(ends[0], starts[2])
             losses.append(
                 F.relu(halves - apart(ends[0], starts[1]) + 1)

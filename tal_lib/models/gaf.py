@@ -89,7 +89,7 @@ class AttentionVAE(nn.Module):
         self.code, self.prior_scale = code, prior_scale
         net = lambda inputs, outputs: nn.Sequential(
             nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
-        )  # noqa: E731
+        )
         self.encoder, self.decoder = net(width + 1, 2 * code), net(code + 1, width)
 
     def generative_loss(self, x: Tensor, attention: Tensor, divergence_weight: float) -> Tensor:

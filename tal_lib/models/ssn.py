@@ -84,7 +84,7 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
     sums = np.concatenate([[0.0], curve.cumsum(dtype=float)])
     first, end = (segments + 0.5).astype(int).T
     flank = np.maximum(1, (end - first) // 2)
-    total = lambda a, b: sums[np.clip(b, 0, len(curve))] - sums[np.clip(a, 0, len(curve))]  # noqa: E731
+    total = lambda a, b: sums[np.clip(b, 0, len(curve))] - sums[np.clip(a, 0, len(curve))]
     return total(first, end) / (end - first) - (total(first - flank, first) + total(end, end + flank)) / (
         2 * flank
     )
@@ -156,7 +156,7 @@ class SSN(Detector):
         """Structured temporal pyramid: start, course (whole and halves) and end. Source: section 3.2."""
         start, end = segments.split(1, -1)
         middle, half = (start + end) / 2, (end - start) / 2
-        pool = lambda a, b: sample_segments(x, torch.cat([a, b], -1), self.config.part_points).mean(2)  # noqa: E731
+        pool = lambda a, b: sample_segments(x, torch.cat([a, b], -1), self.config.part_points).mean(2)
         course = torch.cat([pool(start, end), pool(start, middle), pool(middle, end)], -1)
         stages = self.drop(torch.cat([pool(start - half, start), course, pool(end, end + half)], -1))
         regression = self.regression(stages).unflatten(-1, (self.num_classes, 2))

@@ -100,7 +100,7 @@ class Attention(nn.Module):
 
     def attend(self, queries: Tensor, steps: Tensor, weights: Tensor | None) -> Tensor:
         """What the queries read, without the residual."""
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, ·, d)
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         # a weight multiplies the attention before it is normalised: its logarithm is added
         bias = None if weights is None else weights.clamp(min=1e-6).log().transpose(1, 2).unsqueeze(1)
         read = attend(split(self.query(queries)), split(self.key(steps)), split(self.value(steps)), bias)
@@ -303,7 +303,7 @@ class STALE(ReadsNames, Detector):
         return self.decode(logits.softmax(-1)[..., :-1], masks.sigmoid(), mask)
 
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
-        mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
+        mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))
         return self.decode(
             mean(member_outputs[0].softmax(-1)[..., :-1] for member_outputs in outputs),
             mean(member_outputs[2].sigmoid() for member_outputs in outputs),

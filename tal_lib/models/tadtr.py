@@ -156,7 +156,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, memory: Tensor, centre: Tensor, width: Tensor, keep: Tensor | None
     ) -> Tensor:
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         q, k = map(split, self.qk(x + position).chunk(2, -1))
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         x = self.norms[0](
@@ -293,7 +293,7 @@ class TadTR(Detector):
             .unfold(1, c.slice_steps, stride)[:, :count]
             .transpose(2, 3)
             .flatten(0, 1)
-        )  # noqa: E731
+        )
         keep = cut(valid)
         x = cut(self.reduce(features.transpose(1, 2)) * valid)
         x = masked(self.norm(x, keep), keep)

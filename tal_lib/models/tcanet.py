@@ -80,8 +80,8 @@ class TBR(nn.Module):
     def __init__(self, width: int, points: int, groups: int):
         super().__init__()
         self.points = points
-        conv = lambda inputs, outputs: nn.Conv1d(inputs, outputs, 3, stride=2, padding=1, groups=groups)  # noqa: E731
-        half = lambda size: ceil_div(size, 2)  # noqa: E731
+        conv = lambda inputs, outputs: nn.Conv1d(inputs, outputs, 3, stride=2, padding=1, groups=groups)
+        half = lambda size: ceil_div(size, 2)
         self.ends = nn.ModuleList(
             nn.Sequential(
                 conv(width, width),
@@ -116,7 +116,7 @@ class TBR(nn.Module):
             for at in segments.split(1, -1)
         ]
         inside = sample_segments(x, segments, 2 * self.points)
-        channels_first = lambda part: part.flatten(0, 1).transpose(1, 2)  # noqa: E731
+        channels_first = lambda part: part.flatten(0, 1).transpose(1, 2)
         ends = [head(channels_first(part)) for head, part in zip(self.ends, around)]
         whole = self.whole(channels_first(torch.cat([around[0], inside, around[1]], 2)))
         return torch.cat([*ends, whole], -1).unflatten(0, segments.shape[:2])

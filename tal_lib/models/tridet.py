@@ -77,7 +77,7 @@ class SGPBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.norm = nn.LayerNorm(c.width)
-        conv = lambda kernel: DepthwiseConv(c.width, kernel, bias=True)  # noqa: E731
+        conv = lambda kernel: DepthwiseConv(c.width, kernel, bias=True)
         self.fc, self.global_fc = conv(1), conv(1)
         self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide_kernel(c))
         for layer in (self.fc, self.global_fc, self.psi, self.convw, self.convkw):
@@ -139,7 +139,7 @@ class TriDet(PyramidDetector):
 
     def build_heads(self) -> None:
         c = self.config
-        tower = lambda: Tower(c.width, c.head_width, c.head_layers, c.norm)  # noqa: E731
+        tower = lambda: Tower(c.width, c.head_width, c.head_layers, c.norm)
         self.class_tower, self.start_tower, self.end_tower, self.boundary_tower = (tower() for _ in range(4))
         self.class_out, self.start_out, self.end_out = (self.class_output(c.head_width) for _ in range(3))
         self.boundary_out = TemporalConv(c.head_width, 2 * (c.bins + 1))

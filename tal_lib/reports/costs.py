@@ -235,7 +235,7 @@ def training(data, results, draw):
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
     written, main = [], tables.main_machine(step)
     for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
-        here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023, E731
+        here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023
         mine, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
         both = (
             rows.groupby("model")

@@ -49,7 +49,7 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of those shares of the recordings that most models of their benchmark have."""
-    models = lambda *by: table.groupby(list(by)).model.transform("nunique")  # noqa: E731
+    models = lambda *by: table.groupby(list(by)).model.transform("nunique")
     return table[models("benchmark", "fraction") > models("benchmark") / 2]
 
 
@@ -309,7 +309,7 @@ def _annotation(runs, benchmark, results, draw):
     if "train_segments" not in runs or complete(runs).fraction.nunique() < 2:
         return []
     table = annotation(runs)
-    count = lambda value, least: "not reached" if np.isinf(value) else f"{'≤ ' * (value <= least)}{value:.0f}"  # noqa: E731
+    count = lambda value, least: "not reached" if np.isinf(value) else f"{'≤ ' * (value <= least)}{value:.0f}"
     shown = pd.DataFrame(
         {"model": table.model}
         | {
@@ -544,7 +544,7 @@ def _beside_prior(rows, benchmark, results, draw):
     draw(figures.curves_beside_prior(both, benchmark), f"prior_data_efficiency_{benchmark}")
     lines = []
     for fraction, mine in both.groupby("fraction"):
-        order = lambda column: " > ".join(mine.sort_values(column).model)  # noqa: E731, B023
+        order = lambda column: " > ".join(mine.sort_values(column).model)  # noqa: B023
         tau = stats.kendalltau(mine["map"], mine.ours).statistic if len(mine) > 2 else float("nan")
         lines.append((f"{100 * fraction:g} %", order("rank"), order("our_rank"), round(tau, 2)))
     table = pd.DataFrame(

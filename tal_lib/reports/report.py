@@ -68,7 +68,7 @@ def report(
     names = sorted({name for record in records for name in record["tables"]})
     # where the largest table is long it is made beside the others, and what is drawn from it is left out
     long = sum(len(record["tables"].get(LARGEST, ())) for record in records) >= tables.LONG
-    write_largest = lambda: tables.write_csv(tables.tidy(records, LARGEST), results, LARGEST)  # noqa: E731
+    write_largest = lambda: tables.write_csv(tables.tidy(records, LARGEST), results, LARGEST)
     written = [results / f"{LARGEST}.csv"] if long else []
     wait = in_background(write_largest) if long else lambda: None
     data = {name: tables.tidy(records, name) for name in names if not (long and name == LARGEST)}
@@ -80,7 +80,7 @@ def report(
         )
     written += [tables.write_csv(table, results, name) for name, table in data.items()]
     drawn: list[Path] = []
-    draw = lambda axes, name: _draw(axes, figures_dir, name, drawn)  # noqa: E731
+    draw = lambda axes, name: _draw(axes, figures_dir, name, drawn)
     efficiency, cost = data.get("data_efficiency", pd.DataFrame()), data.get("inference_cost", pd.DataFrame())
     if len(efficiency):
         written += study.write(efficiency, results, draw)

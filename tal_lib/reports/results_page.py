@@ -19,7 +19,7 @@ def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> P
     results = Path(results)
     read = lambda name: (
         pd.read_csv(results / f"{name}.csv") if (results / f"{name}.csv").is_file() else pd.DataFrame()
-    )  # noqa: E731
+    )
 
     def table(name):
         path = results / f"{name}.md"

@@ -161,7 +161,7 @@ def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
     Only those that must give the same bits: made on such a machine as this, with this version of torch.
     """
     here = provenance()
-    same = lambda record: all(  # noqa: E731
+    same = lambda record: all(
         record["provenance"][name] == here[name] for name in ("device_name", "torch_version")
     )
     every, _ = candidates(results)

@@ -201,7 +201,7 @@ def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict
     """The largest |a − b| / max(1, |a|, |b|) of numbers in tables that do not measure speed, and of their columns' means; infinite where
     rows, texts or what is missing differ. Which weights were used is no number: `weights_changed` tells it."""
     before, after = _compared(before), _compared(after)
-    apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))  # noqa: E731
+    apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
     if before.keys() != after.keys():
         return np.inf, np.inf
     worst = worst_mean = 0.0

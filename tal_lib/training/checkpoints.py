@@ -8,6 +8,7 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_torch
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
+from tal_lib.training.saved import build_trained, describe
 
 FORMAT = 1
 
@@ -37,7 +38,11 @@ def save_model(path: str | Path, trained: Trained) -> Path:
 
 
 def load_model(path: str | Path) -> Trained:
-    """Read what `save_model` wrote; the model is in evaluation mode."""
+    """Read what `save_model` wrote; the model is in evaluation mode.
+
+    Raises:
+        TalError: not a checkpoint, a field of a wrong type or value, or weights that do not fit.
+    """
     content = read_checkpoint(path)
     missing = {"spec", "state_dict", "classes", "feature_spec", "stream"} - set(content)
     if missing:
@@ -46,18 +51,13 @@ def load_model(path: str | Path) -> Trained:
             where=path,
             remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.",
         )
-    spec = content["spec"]
-    try:
-        model = models.build_from(spec)
-        model.load_state_dict(
-            content["state_dict"]
-        )  # the texts of the classes with it, where the model reads names
-        model.class_names = tuple(content["classes"])
-        features = FeatureSpec(**content["feature_spec"])
-    except Exception as error:  # whatever a file may say of itself
+    if content.get("format", FORMAT) != FORMAT:
         raise TalError(
-            f"does not fit the model it names ({(str(error) or type(error).__name__).splitlines()[0]})",
+            f"format: {content['format']!r} is not {FORMAT}",
             where=path,
-            remedy="It is damaged or of another version; train it again.",
-        ) from None
-    return Trained(model.eval(), tuple(content["classes"]), features, content["stream"])
+            remedy="It was written by another version: use that one, or train again.",
+        )
+    fields = {name: content[name] for name in ("spec", "classes", "feature_spec", "stream")}
+    description = describe(**fields, where=path)
+    model = build_trained(description, content["state_dict"], path)
+    return Trained(model, description.classes, description.feature_spec, description.stream)

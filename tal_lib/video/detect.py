@@ -1,4 +1,4 @@
-"""One video file → its detections: a table, the field's JSON, a picture of the timeline, and the video with the actions drawn in."""
+"""One video file → its detections: table, JSON, a timeline, and the video with them drawn in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,10 @@ import pandas as pd
 import torch
 
 from tal_lib.data.batches import collate, unannotated
+from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
-from tal_lib.export import ABOUT, Exported
+from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.training import load_model
@@ -27,23 +28,32 @@ class Ready:
 
     model: Detector
     classes: tuple[str, ...]
-    spec: object  # FeatureSpec
+    spec: FeatureSpec
+    stream: str | None = None  # the one that it takes; all if None
 
 
-def ready(path: str | Path) -> Ready:
-    """A model from a checkpoint (`model.pt`) or the folder of an exported one."""
+def ready(path: str | Path, *, trust: bool = False) -> Ready:
+    """A model from a checkpoint (`model.pt`) or the folder of an exported one.
+
+    Args:
+        trust: load an exported graph that is a program (pt2, TorchScript), too.
+    """
     path = Path(path)
-    if path.is_dir() and (path / ABOUT).is_file():
-        model = Exported(path)
-        return Ready(model, model.class_names, model.feature_spec)
+    if path.is_dir():
+        model = Exported(path, trust=trust)
+        return Ready(model, model.class_names, model.feature_spec, model.stream)
     trained = load_model(path)
-    if trained.stream:
+    return Ready(trained.model, trained.classes, trained.feature_spec, trained.stream)
+
+
+def require_all_streams(chosen: Ready, where: str | Path) -> None:
+    """Refuse a model of one stream where features are extracted from a video."""
+    if chosen.stream:
         raise TalError(
-            f"it was trained on stream {trained.stream} alone",
-            where=path,
+            f"it was trained on stream {chosen.stream} alone",
+            where=where,
             remedy="Use one trained on all streams.",
         )
-    return Ready(trained.model, trained.classes, trained.feature_spec)
 
 
 def detect(

@@ -112,3 +112,11 @@ def test_the_data_are_the_same_however_they_are_packed(tmp_path):
                 new.writestr(f"{name}/{entry}", old.read(entry))
         hashes.add(hapt.load(tmp_path / name).data_hash)
     assert len(hashes) == 1
+
+
+def test_samples_count_from_one_with_their_ends(tmp_path):
+    """Samples 10 to 190 at 50 Hz: the tenth begins at 0.18 s, the 190th ends at 3.8 s."""
+    (tmp_path / "hapt").mkdir()
+    archive(tmp_path / "hapt" / "hapt.zip", labels="1 1 1 10 190\n1 1 2 191 200\n")
+    segments = hapt.load(tmp_path).annotations()
+    assert segments[["start", "end"]].to_numpy() == pytest.approx(np.array([[0.18, 3.8], [3.8, 4.0]]))

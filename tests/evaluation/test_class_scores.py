@@ -42,9 +42,22 @@ def test_the_fields_shapes_read_the_same(content, tmp_path):
         np.testing.assert_allclose(table.loc["b"], [0.5, 0.5, 0.0])
 
 
-def test_activitynets_prefix_is_taken_off(tmp_path):
+def test_ids_stay_as_written(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({"v_0123456789a": [1, 0, 0]}))
-    assert read_class_scores(tmp_path / "s.json", CLASSES).index.tolist() == ["0123456789a"]
+    assert read_class_scores(tmp_path / "s.json", CLASSES).index.tolist() == ["v_0123456789a"]
+
+
+def test_a_recording_may_list_its_best_classes_alone(tmp_path):
+    content = {"a": [{"label": "run", "score": 0.9}], "b": [{"label": "rest", "score": "0.5"}]}
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    table = read_class_scores(tmp_path / "s.json", CLASSES)
+    assert table.to_numpy().tolist() == [[0.9, 0, 0], [0, 0, 0.5]]
+
+
+def test_indices_are_read_by_label_id(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"a": {"7": 0.1, "8": 0.2, "9": 0.7}}))
+    table = read_class_scores(tmp_path / "s.json", CLASSES, label_ids={7: "rest", 8: "jump", 9: "run"})
+    assert table.loc["a"].tolist() == [0.7, 0.2, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +69,21 @@ def test_activitynets_prefix_is_taken_off(tmp_path):
         ('{"a": [0.1', "not valid JSON"),
         ('{"results": {"a": [1, 2]}, "class": ["run", "rest"]}', "no scores for class 'jump'"),
         ("{}", "shape"),
+        ('{"a": {"run": 1, "jump": 0}}', "recording a: no scores for class 'rest'"),
+        ('{"a": {"run": 1, "jump": 0, "Rest": 1}}', "no scores for class 'rest'.*such as 'Rest'"),
+        (
+            '{"a": [{"label": "Run", "score": 1}, {"label": "rest", "score": 1}]}',
+            "no scores for class 'run'.*'Run'",
+        ),
+        ('{"a": [{"label": "run", "score": NaN}]}', "recording a: scores.run: nan is not a finite number"),
+        ('{"a": [{"label": "run", "score": "much"}]}', "recording a: scores.run: 'much' is not a number"),
+        ('{"a": {"run": true, "jump": 0, "rest": 0}}', "recording a: scores.run: True is not a number"),
+        ('{"a": [0.1, 0.2, "x"]}', "another shape"),
+        ('{"a": [[0.1, 0.2, 0.7], [0.1]]}', "another shape"),
+        ('{"a": [[0.1, 0.2, 1e999]]}', "not finite"),
+        ('{"a": null}', "another shape"),
+        ('{"a": [1, 0, 0], "a": [0, 0, 1]}', "'a' is listed twice"),
+        ('{"a": [1, 0, 1%s]}' % ("0" * 400), "an integer of 401 digits"),
     ],
 )
 def test_broken_files_are_named(text, message, tmp_path):

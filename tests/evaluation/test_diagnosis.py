@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.evaluation import average_precision, diagnosis, mean_average_precision
@@ -87,6 +87,7 @@ scored = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(segments, scored)
 def test_hits_are_those_of_the_mean_average_precision(truth, found):
     truth = table(*((r, float(s), float(s + n), label) for r, s, n, label in truth), score=False)

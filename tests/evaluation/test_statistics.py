@@ -1,3 +1,7 @@
+import importlib.util
+import sys
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,3 +93,60 @@ def test_components_of_variance_of_a_made_design():
     )
     with pytest.raises(ValueError, match="crossed design"):
         variance_components(table[table.seed == 0])
+
+
+# runs (rows) of models on tasks (columns) that differ far more than runs do: what the interval is of shows
+SCORES = {
+    name: np.random.default_rng(seed).normal([10.0, 40.0, 55.0, 90.0], [1.0, 3.0, 2.0, 1.0], (8, 4)) + shift
+    for seed, (name, shift) in enumerate((("ours", 0.7), ("theirs", 0.0)))
+}
+
+
+def strata(name):
+    return list(SCORES[name].T)
+
+
+def assert_same_interval(interval, point, low_high):
+    """The point exactly; the ends but for the noise of resampling, well below the step from 95 to 90 %."""
+    value, low, high = interval
+    assert value == pytest.approx(point, abs=1e-12)
+    width = low_high[1] - low_high[0]
+    assert np.allclose([low, high], low_high, atol=0.06 * width)
+
+
+@pytest.fixture
+def rliable(monkeypatch):
+    """`rliable.library`, seeded: it draws from NumPy's own generator.
+
+    It needs `arch.bootstrap` alone. The rest of arch 7 does not import beside pandas 3, so it is left out.
+    """
+    arch = importlib.util.find_spec("arch")
+    if arch is None or importlib.util.find_spec("rliable") is None:
+        pytest.skip("rliable is not installed (pip install -e '.[dev]')")
+    package = types.ModuleType("arch")
+    package.__path__ = list(arch.submodule_search_locations)
+    monkeypatch.setitem(sys.modules, "arch", package)
+    from rliable import library
+
+    np.random.seed(0)
+    return library
+
+
+def test_the_interquartile_interval_is_that_of_rliable(rliable):
+    from rliable import metrics
+
+    points, intervals = rliable.get_interval_estimates(
+        {"ours": SCORES["ours"]}, lambda scores: np.array([metrics.aggregate_iqm(scores)]), reps=4000
+    )
+    assert_same_interval(interquartile_interval(strata("ours")), points["ours"][0], intervals["ours"][:, 0])
+
+
+def test_the_probability_of_improvement_is_that_of_rliable(rliable):
+    from rliable import metrics
+
+    pair = {"pair": (SCORES["ours"], SCORES["theirs"])}
+    points, intervals = rliable.get_interval_estimates(pair, metrics.probability_of_improvement, reps=600)
+    low_high = np.ravel(intervals["pair"])
+    ours = probability_of_improvement(strata("ours"), strata("theirs"))
+    assert 0.5 < ours[0] < 0.9 and low_high[1] - low_high[0] > 0.1  # far from where intervals are cut
+    assert_same_interval(ours, float(np.ravel(points["pair"])[0]), low_high)

@@ -1,5 +1,6 @@
 """Sweeps as they really run: processes, a killed driver, failing cells, resumed ledgers."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import nbformat
+import numpy as np
 import pytest
 
 from tal_lib import TalError, sweeps
@@ -213,3 +215,33 @@ def test_of_an_older_notebook_only_the_newest_result_counts(tmp_path):
         },
     )
     assert [record["id"] for record in sweeps.read_all(tmp_path)] == ["b", "c"]
+
+
+def test_a_new_record_replaces_the_old(tmp_path):
+    path = tmp_path / "l.jsonl"
+    update_ledger(path, {"a": {"id": "a", "value": 1}, "b": {"id": "b", "value": 1}})
+    update_ledger(path, {"a": {"id": "a", "value": 2}})
+    assert {name: record["value"] for name, record in read_ledger(path).items()} == {"a": 2, "b": 1}
+
+
+def test_other_data_are_another_cell(project, tmp_path):
+    """Features made anew, of the same size, under the same names."""
+    data, grid = tmp_path / "videos", project.make((1, 2))
+    notebook = nbformat.read(grid.parent.parent / "work.ipynb", as_version=4)
+    notebook.cells[0].source += "\nbenchmark: str = ''"
+    nbformat.write(notebook, grid.parent.parent / "work.ipynb")
+    block = {"notebook": "work.ipynb", "parameters": {"benchmark": str(data)}, "grid": {"number": [1, 2]}}
+    grid.write_text(json.dumps({"cells": [block]}))
+    (data / "features").mkdir(parents=True)
+    (data / "features" / "spec.json").write_text('{"streams": {"one": 2}, "stride_s": 1.0}')
+    entry = {"duration": 9.0, "annotations": [{"label": "x", "segment": [1, 2]}]}
+    database = {"a": entry | {"subset": "training"}, "b": entry | {"subset": "testing"}}
+    (data / "annotations.json").write_text(json.dumps({"database": database}))
+
+    def ids(value):
+        for name in "ab":
+            np.save(data / "features" / f"{name}.npy", np.full((9, 2), value, np.float32))
+        return {cell.id for cell in sweeps.plan(grid)}
+
+    first = ids(1.0)
+    assert len(first) == 2 and not first & ids(2.0) and first == ids(1.0)

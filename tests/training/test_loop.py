@@ -1,3 +1,4 @@
+import copy
 import random
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from tal_lib import TalError, models
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.models.parts import registry
 from tal_lib.training import Recipe, detect_all, fit, load_model, loop, recipe_for, seed_everything
-from tal_lib.training.loop import learning_rate_factor, parameter_groups
+from tal_lib.training.loop import learning_rate_factor, make_optimizer, parameter_groups
 from tal_lib.training.state import TrainingCode, random_states, restore_random_states
 
 QUICK = Recipe(epochs=3, min_steps=0)
@@ -231,3 +232,62 @@ def test_every_parameter_is_in_one_group():
         for name, p in model.named_parameters()
         if "norm" in name or "scale" in name or "bias" in name
     )
+
+
+def test_the_result_has_the_averaged_weights(small):
+    recordings, averaged = small.recordings("train"), {}
+    result = train(
+        small,
+        recordings,
+        on_epoch=lambda epoch, seconds, model: averaged.update(copy.deepcopy(model.state_dict())),
+    )
+    weights = result.model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in averaged.items())
+    assert not same(result, train(small, recordings, replace(QUICK, ema=0.0)))
+
+
+@pytest.mark.parametrize("change", ["seed", "recipe", "recordings", "data"])
+def test_another_training_does_not_go_on_from_one_that_was_interrupted(small, tmp_path, monkeypatch, change):
+    import tal_lib.training.loop as loop
+
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # so that every epoch is saved
+
+    def stop(epoch, seconds, model):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    given = {"recordings": small.recordings("train"), "recipe": QUICK, "seed": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train(small, out=tmp_path, on_epoch=stop, **given)
+    assert (tmp_path / "training.pt").is_file()
+    if change == "data":
+        monkeypatch.setattr(small, "data_hash", "of other features")
+    else:
+        other = {
+            "seed": 1,
+            "recipe": replace(QUICK, learning_rate=2e-3),
+            "recordings": given["recordings"][:-1],
+        }
+        given[change] = other[change]
+    assert same(train(small, out=tmp_path, **given), train(small, **given))
+
+
+@pytest.mark.parametrize("name", ["local_global", "actionformer", "action_mamba", "text_pyramid", "tadtr"])
+def test_weight_decay_shrinks_matrices_alone(name):
+    """Without gradients an AdamW step only decays: matrices and kernels, not biases, norms and scales."""
+    model = models.build(name, input_dim=8, num_classes=2)
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.data.add_(1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    make_optimizer(model, Recipe(learning_rate=0.1, weight_decay=0.5)).step()
+    modules = dict(model.named_modules())
+    kinds = set()
+    for key, parameter in model.named_parameters():
+        owner, _, own_name = key.rpartition(".")
+        norm = isinstance(modules[owner], torch.nn.LayerNorm | torch.nn.GroupNorm)
+        plain = norm or own_name.startswith("bias") or parameter.ndim < 2
+        kinds.add(plain)
+        torch.testing.assert_close(parameter.detach(), (before[key] + 1) * (1.0 if plain else 0.95))
+    assert kinds == {True, False}

@@ -100,7 +100,7 @@ def curve_targets(segments: Tensor, steps: int) -> Tensor:
     Source: BSN (ECCV 2018), section 3.4.
     """
     reach = ((segments[:, 1:] - segments[:, :1]) / 10).clamp(min=1)
-    around = lambda at: torch.cat([at - reach, at + reach], 1)  # noqa: E731
+    around = lambda at: torch.cat([at - reach, at + reach], 1)
     return torch.stack(
         [
             region_targets(around(segments[:, :1]), steps),
@@ -268,7 +268,7 @@ class ProposalDetector(Detector):
     def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """Each window's segments (M, 2) in its own steps, and its valid steps (N, T)."""
         window, starts = self.config.window, self.starts(batch.mask.shape[1], batch.mask.device)
-        inside = lambda one: one[(one[:, 1] > -0.5) & (one[:, 0] < window - 0.5)]  # noqa: E731
+        inside = lambda one: one[(one[:, 1] > -0.5) & (one[:, 0] < window - 0.5)]
         segments = [inside(one - start) for one in batch.segments for start in starts]
         return segments, cut(batch.mask[..., None].float(), starts, window, self.config.overlap)[..., 0] > 0
 

@@ -271,7 +271,7 @@ class PyramidDetector(Detector):
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
         """At every point the members' mean score, and their mean segment."""
         points = self.points(mask.shape[1])
-        mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
+        mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))
         return self.best_points(
             mean(member.probabilities(member_outputs) for member, member_outputs in zip(members, outputs)),
             lambda at: mean(

@@ -103,3 +103,14 @@ def test_cell_targets_prefer_the_shorter_segment():
     segments, labels = torch.tensor([[0.0, 10.0], [4.0, 6.0]]), torch.tensor([0, 1])
     assert cell_targets(torch.tensor([1.0, 5.0, 12.0]), segments, labels, 2).tolist() == [0, 1, 2]
     assert cell_targets(torch.tensor([1.0]), segments[:0], labels[:0], 2).tolist() == [2]
+
+
+def test_a_distance_at_the_end_of_a_range_belongs_to_the_next_level():
+    """Ranges are closed below and open above (`centre_assignment` decides it): a distance has one level."""
+    points = pyramid_points(9, ((0, 4), (4, 8)))
+    _, _, positive = centre_assignment(points, torch.tensor([[0.0, 8.0]]), torch.tensor([0]), 1)
+    level = torch.tensor([0] * 9 + [1] * 5)
+    at = points.position == 4  # 4 from both ends
+    assert positive[at].tolist() == [False, True] and level[at].tolist() == [0, 1]
+    far = torch.maximum(points.position, 8 - points.position)
+    assert not positive[(level == 1) & (far >= 8)].any() and not positive[level == 0].any()

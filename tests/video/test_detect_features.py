@@ -1,0 +1,182 @@
+"""`tal detect` in feature files: the same detections as by hand, and every unusable file by name."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tal_lib import models
+from tal_lib.cli import main
+from tal_lib.data import collate
+from tal_lib.data.batches import unannotated
+from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.evaluation import read_detections
+from tal_lib.export import export
+from tal_lib.training import Trained, save_model
+
+SPEC = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3, "flow": 2})
+COLUMNS = ["recording", "start", "end", "label", "score"]
+
+
+def trained(stream=None):
+    torch.manual_seed(0)
+    columns = SPEC.columns(stream)
+    small = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 10_000))}
+    model = models.build("temporalmaxer", input_dim=columns.stop - columns.start, num_classes=2, **small)
+    torch.nn.init.constant_(model.class_out.bias, 0.0)
+    return Trained(model.eval(), ("x", "y"), SPEC, stream)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Models for all streams and for flow alone, and a folder of two recordings."""
+    for name, stream in (("model.pt", None), ("flow.pt", "flow")):
+        save_model(tmp_path / name, trained(stream))
+    (tmp_path / "features").mkdir()
+    rng = np.random.default_rng(0)
+    for name, steps in (("v_a", 30), ("b", 17)):
+        np.save(tmp_path / "features" / f"{name}.npy", rng.normal(size=(steps, 5)).astype(np.float32))
+    return tmp_path
+
+
+def by_hand(files, name, stream=None):
+    features = np.load(files / "features" / f"{name}.npy")[:, SPEC.columns(stream)]
+    seconds = (len(features) - 1) * 0.5 + 1.0
+    item = unannotated(name, torch.from_numpy(features.T.copy()), seconds, 0.5, 1.0, ("x", "y"))
+    return trained(stream).model.detect(collate([item]))[0]
+
+
+def detect(files, source, *more, model="model.pt"):
+    arguments = ["detect", str(files / source), "--model", str(files / model), "--out", str(files / "out")]
+    return main([*arguments, *map(str, more)])
+
+
+def same(table, expected):
+    pd.testing.assert_frame_equal(
+        table.sort_values(COLUMNS).reset_index(drop=True),
+        expected.sort_values(COLUMNS).reset_index(drop=True),
+        check_dtype=False,
+    )
+
+
+def test_a_folder_gives_what_its_recordings_give_alone(files, capsys):
+    assert detect(files, "features") == 0
+    out = capsys.readouterr().out
+    assert "v_a" in out and str(files / "out" / "detections.json") in out
+    expected = pd.concat([by_hand(files, "b"), by_hand(files, "v_a")])
+    same(read_detections(files / "out" / "detections.json"), expected)
+
+
+@pytest.mark.parametrize("width", ["all streams", "flow alone", "flow in a subfolder"])
+def test_a_model_of_one_stream_takes_its_columns(files, width):
+    source = files / "features" / "v_a.npy"
+    expected = by_hand(files, "v_a", "flow")
+    if width != "all streams":
+        np.save(source, np.load(source)[:, 3:])
+    if width == "flow in a subfolder":
+        (files / "more" / "flow").mkdir(parents=True)
+        source.rename(files / "more" / "flow" / "v_a.npy")
+        source = files / "more"
+    assert detect(files, source, model="flow.pt") == 0
+    same(read_detections(files / "out" / "detections.json"), expected)
+
+
+def test_a_subfolder_for_each_stream(files):
+    for name in ("v_a", "b"):
+        features = np.load(files / "features" / f"{name}.npy")
+        for stream in SPEC.streams:
+            (files / "apart" / stream).mkdir(parents=True, exist_ok=True)
+            np.save(files / "apart" / stream / f"{name}.npy", features[:, SPEC.columns(stream)])
+    assert detect(files, "apart") == 0
+    same(
+        read_detections(files / "out" / "detections.json"),
+        pd.concat([by_hand(files, n) for n in ("b", "v_a")]),
+    )
+
+
+def test_an_exported_folder_is_a_model(files):
+    export(trained(), files / "exported", "torchscript")
+    assert detect(files, "features/b.npy", model="exported") == 0
+    table, expected = read_detections(files / "out" / "detections.json"), by_hand(files, "b")
+    assert len(table) == len(expected)
+    assert np.allclose(np.sort(table.score), np.sort(expected.score), atol=1e-4)
+
+
+def test_its_detections_can_be_scored(files, capsys):
+    assert detect(files, "features") == 0
+    best = by_hand(files, "v_a").iloc[0]
+    segment = {"segment": [best.start, best.end], "label": best.label}
+    entry = {"subset": "test", "duration": 15.5, "annotations": [segment]}
+    database = {"v_a": entry, "b": entry | {"duration": 9.0, "annotations": []}}
+    (files / "t.json").write_text(json.dumps({"database": database}))
+    assert main(["eval", str(files / "out" / "detections.json"), str(files / "t.json")]) == 0
+    assert "avg mAP 100.00 %" in capsys.readouterr().out
+
+
+BROKEN = {
+    "width": (np.ones((9, 4), np.float32), "features of shape (9, 4), expected (T, 5)"),
+    "nan": (np.full((9, 5), np.nan), "features are NaN or infinite, first at step 0"),
+    "cube": (np.ones((2, 9, 5)), "features of shape (2, 9, 5), expected (T, 5)"),
+    "empty": (np.ones((0, 5)), "features have no steps"),
+    "text": (np.full((9, 5), "x"), "not numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_one_unusable_file_is_named(files, capsys, name):
+    features, message = BROKEN[name]
+    np.save(files / "features" / "broken.npy", features)
+    assert detect(files, "features/broken.npy") == 2
+    error = capsys.readouterr().err
+    assert "broken.npy" in error and message in error and len(error.splitlines()) == 1
+    assert not (files / "out").exists()
+    assert detect(files, "features") == 1  # the rest is done
+    out = capsys.readouterr().out
+    assert "broken.npy" in out and message in out and "2 recordings done, 1 failed" in out
+    assert set(read_detections(files / "out" / "detections.json").recording) == {"v_a", "b"}
+
+
+def test_a_folder_without_a_usable_file_leaves_nothing(files, capsys):
+    for path in (files / "features").iterdir():
+        path.write_bytes(b"no array")
+    assert detect(files, "features") == 1 and "0 recordings done, 2 failed" in capsys.readouterr().out
+    assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "--draw"], "--draw belongs to videos"),
+        (["features", "--backbone", "hog-hof"], "--backbone belongs to videos"),
+        (["none.npy"], "none.npy: feature file not found"),
+        (["nothing"], "nothing: no feature files in it"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(files, capsys, arguments, message):
+    (files / "nothing").mkdir()
+    assert detect(files, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"stride_s": 0.5, "window_s": 1.0}, None),
+        ({"stride_frames": 8, "window_frames": 16, "fps": 16}, None),
+        ({"stride_frames": 8, "window_frames": 16}, None),  # at a rate that it does not say
+        ({"stride_s": 0.25, "window_s": 1.0}, "a stride of 0.25 s, the model was trained with 0.5 s"),
+        ({"stride_frames": 8, "window_frames": 16, "fps": 25}, "a stride of 0.32 s"),
+        ({"stride_s": 0.5, "window_s": 2.0}, "a window of 2 s"),
+        ({"resize": 100}, "features resized to 100 steps"),
+        ({"stride_s": -1}, "stride_s"),
+    ],
+)
+def test_another_time_axis_is_refused(files, capsys, spec, message):
+    (files / "features" / "spec.json").write_text(json.dumps({"streams": dict(SPEC.streams)} | spec))
+    for source in ("features", "features/b.npy"):
+        assert detect(files, source) == (2 if message else 0)
+        error = capsys.readouterr().err
+        assert message is None or (message in error and "spec.json" in error)
