@@ -7,7 +7,7 @@
 Source: Generative Attention … Feature Semantics (GAF), on Lin et al., AFSD (CVPR 2021). Its details are not all public; chosen here: λ is
 a convolution's sigmoid, also taught by the annotated foreground; the VAE and its prior, a code of mean r · λ, follow Shi et al., DGAM (CVPR
 2020), equations 6–11, whose two alternating steps (the VAE with λ fixed, λ with the VAE fixed) are taken at once, each without a gradient
-to the other; the latents are those of `local_global`. What each part does is in results/ablation.csv.
+to the other; the latents are those of `local_global`. What each part does is in results/tables/ablation.csv.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ Half of the channels go through a LocalTemporalBlock, half through a GlobalConte
 full resolution, then max-pooling alone makes the pyramid. Embedding and heads are normalized over the steps of a recording, which
 takes away what its steps share: with few labels, how these few people differ. On each point of the pyramid a boundary head gives distances
 to start and end, a segment head gives centre and duration; learned confidences weigh the two answers. Cost is linear in the length.
-What each part is worth: `results/own_model_hapt_validation.md`.
+What each part is worth: `results/readers/accuracy/own_model_hapt_validation.md`.
 Source: this project; the latents of the global block follow Lee et al., Set Transformer (ICML 2019), section 3.1; the pooled pyramid
 TemporalMaxer (2023); the normalization Ulyanov et al. (2016).
 """

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency import OWN, main_arm
+from tal_lib.reports.efficiency.runs import OWN, main_arm
+from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP that count as nearly as good
 
@@ -18,9 +19,13 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
         said.append(
-            f"Over all shares of the labels **{first.model}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
-            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(standing.model.iloc[1:4])}"
-            + (f"; the intervals of {', '.join(close)} hold that figure too." if len(close) else ".")
+            f"Over all shares of the labels **{markdown(first.model)}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
+            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(map(markdown, standing.model.iloc[1:4]))}"
+            + (
+                f"; the intervals of {', '.join(map(markdown, close))} hold that figure too."
+                if len(close)
+                else "."
+            )
         )
     if len(best):
         ahead = best[best.difference > 0]
@@ -40,14 +45,14 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         if len(own):
             said.append(
                 f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at {100 * fraction:g} % of the "
-                f"recordings is {top.model} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
+                f"recordings is {markdown(top.model)} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
                 f"{own.iloc[0]:.1f}."
             )
     if len(needed):
         few = needed.iloc[0]
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
         said.append(
-            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
+            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {markdown(few.model)}, the fewest; "
             f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are."
         )
     return said

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, write_text
-from tal_lib.reports import pages
+from tal_lib.reports import pages, webpage
+from tal_lib.reports.layout import TOPICS, Layout
 
 STYLE = (
-    pages.STYLE
+    webpage.STYLE
     + """
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;padding-bottom:.5rem}
 nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
@@ -27,6 +26,9 @@ nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflo
 figcaption{font-size:13px;color:#555}
 .text td:not([style]),.text th:not([style]){text-align:left;white-space:normal;overflow-wrap:anywhere}"""
 )
+
+
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)$")
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ def build(
     Raises:
         TalError: nothing rendered is there, or the folder holds something else than an earlier site.
     """
-    target, results, figures = Path(target), Path(results), Path(figures)
-    notebooks = sorted((results / "notebooks").glob("*.ipynb"))
+    target, layout = Path(target), Layout(results, figures)
+    notebooks = sorted(layout.notebooks.glob("*.ipynb"))
     if not notebooks:
-        raise TalError("no rendered notebooks", where=results / "notebooks", remedy="Run `tal report` first.")
+        raise TalError("no rendered notebooks", where=layout.notebooks, remedy="Run `tal report` first.")
     if target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file():
         raise TalError(
             "the folder holds something else",
@@ -66,15 +68,15 @@ def build(
     made = [
         _document(about, "results"),
         *(_notebook(path, target) for path in notebooks),
-        _tables(results),
-        _figures(figures, target),
-        _document(results / "README.md", "columns"),
+        _tables(layout),
+        _figures(layout, target),
+        _document(layout.results / "README.md", "columns"),
     ]
     made = [page for page in made if page]
     written = [
         write_text(
             target / "index.html",
-            _whole("Efficient temporal action localization", _index(made, about, figures), made, names),
+            _whole("Efficient temporal action localization", _index(made, about, layout), made, names),
         )
     ]
     written += [
@@ -87,12 +89,13 @@ def build(
 
 def _notebook(path, target):
     content = nbformat.read(path, as_version=4)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
-    soup = pages.folded(BeautifulSoup(body, "html.parser"))
+    soup = webpage.of_notebook(content)
     for image in soup.select("img[src^='data:image/']"):
-        kind, data = re.match(r"data:image/(\w+);base64,(.*)", image["src"], re.S).groups()
-        raw = base64.b64decode(data)
-        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{kind}"
+        match = PICTURE.match(image["src"])
+        if not match:
+            continue  # of another kind: taken out with all that is not a picture of the site's own
+        raw = base64.b64decode(match[2])
+        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{match[1]}"
         (target / name).write_bytes(raw)
         image["src"], image["loading"], image["alt"] = name, "lazy", image.get("alt") or "figure"
     title = pages.title_of(content, path)
@@ -132,66 +135,74 @@ def _document(path, name):
         return None
     source = Path(path).read_text(encoding="utf-8")
     title = source.splitlines()[0].lstrip("# ").strip()
-    body = pages.folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))
+    body = webpage.of_markdown(source)
     return Page(name, title, _first_sentence(source), f"<div class=text>{body}</div>")
 
 
-def _tables(results):
-    """Every table that was written for readers, with its caption."""
+def _tables(layout):
+    """Every table that was written for readers, with its caption, by topic."""
     parts, jumps = [], []
-    for path in sorted(results.glob("*.md")):
-        if path.stem[:1].isupper():
+    for topic in TOPICS:
+        paths = [path for path in layout.reader_tables() if path.parent.name == topic]
+        if not paths:
             continue
-        caption, _, table = path.read_text(encoding="utf-8").partition("\n\n")
-        parts.append(
-            f"<h2 id='{path.stem}'>{path.stem}</h2><p>{html.escape(caption)}</p>{markdown2html_mistune(table)}"
+        names = [html.escape(path.stem) for path in paths]
+        jumps.append(
+            f"<p><b>{_words(topic)}</b>: "
+            + " · ".join(f"<a href='#{name}'>{name}</a>" for name in names)
+            + "</p>"
         )
-        jumps.append(f"<a href='#{path.stem}'>{path.stem}</a>")
-    return (
-        Page(
-            "tables",
-            "All tables",
-            "Every table for readers, with its caption.",
-            f"<h1>All tables</h1><p>{' · '.join(jumps)}</p>" + "".join(parts),
+        for path, name in zip(paths, names, strict=True):
+            parts.append(
+                f"<h2 id='{name}'>{name}</h2>{webpage.of_markdown(path.read_text(encoding='utf-8'))}"
+            )
+    if not parts:
+        return None
+    body = "<h1>All tables</h1>" + "".join(jumps) + "".join(parts)
+    return Page("tables", "All tables", "Every table for readers, with its caption.", body)
+
+
+def _figures(layout, target):
+    """Every figure, by topic."""
+    parts = []
+    for topic in TOPICS:
+        shown = [path for path in layout.all_figures() if path.parent.name == topic]
+        for path in shown:
+            shutil.copyfile(path, target / "pictures" / path.name)
+        drawn = "".join(
+            f"<figure><a href='{address}'><img loading=lazy src='{address}' alt='{words}'></a>"
+            f"<figcaption>{words}</figcaption></figure>"
+            for address, words in (
+                (html.escape(f"pictures/{path.name}"), html.escape(_words(path.stem))) for path in shown
+            )
         )
-        if parts
-        else None
+        parts.append(f"<h2>{_words(topic)}</h2><div class=figures>{drawn}</div>" if shown else "")
+    if not any(parts):
+        return None
+    return Page(
+        "figures",
+        "All figures",
+        "Every figure, as drawn from the tables.",
+        "<h1>All figures</h1>" + "".join(parts),
     )
 
 
-def _figures(figures, target):
-    shown = sorted(figures.glob("*.png"))
-    for path in shown:
-        shutil.copyfile(path, target / "pictures" / path.name)
-    body = "".join(
-        f"<figure><a href='pictures/{path.name}'><img loading=lazy src='pictures/{path.name}' alt='{path.stem}'></a>"
-        f"<figcaption>{path.stem.replace('_', ' ')}</figcaption></figure>"
-        for path in shown
-    )
-    return (
-        Page(
-            "figures",
-            "All figures",
-            "Every figure, as drawn from the tables.",
-            f"<h1>All figures</h1><div class=figures>{body}</div>",
-        )
-        if shown
-        else None
-    )
+def _words(name):
+    return name.replace("_", " ")
 
 
-def _index(made, about, figures):
+def _index(made, about, layout):
     """What came out, in short and as one picture, and where the rest is."""
     text = Path(about).read_text(encoding="utf-8") if Path(about).is_file() else ""
-    found = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    short = markdown2html_mistune(found[1]) if found else ""
+    summary = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    short = str(webpage.of_markdown(summary[1])) if summary else ""
     curve = next(
-        (path for path in sorted(figures.glob("data_efficiency_*.png")) if "validation" not in path.stem),
+        (path for path in layout.all_figures("data_efficiency_*") if "validation" not in path.stem),
         None,
     )
     if curve:
         short += (
-            f"<p><img src='pictures/{curve.name}' alt='avg mAP by share of the labelled recordings' "
+            f"<p><img src='pictures/{html.escape(curve.name)}' alt='avg mAP by share of the labelled recordings' "
             "style='max-width:36rem;width:100%'></p>"
         )
     items = "".join(
@@ -206,7 +217,7 @@ def _index(made, about, figures):
 
 
 def _whole(title, body, made, names, here=None):
-    soup = BeautifulSoup(body, "html.parser")
+    soup = BeautifulSoup(webpage.sanitised(body), "html.parser")
     for table in soup.select("table"):
         if "wide" not in (table.parent.get("class") or ()):
             table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
@@ -245,8 +256,8 @@ def _inside(address, names):
         return names[name]
     if address == "results/README.md":
         return "columns.html"
-    if address.startswith("figures/") and name.endswith(".png"):
+    if re.fullmatch(r"figures/[a-z_]+/[^/]+\.png", address):
         return f"pictures/{name}"
-    if re.fullmatch(r"results/[a-z0-9_]+\.md", address):
+    if re.fullmatch(r"results/readers/[a-z_]+/[^/]+\.md", address):
         return f"tables.html#{Path(name).stem}"
     return None
