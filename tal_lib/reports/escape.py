@@ -176,6 +176,7 @@ _LATEX |= dict(_greek()) | _LIKE_LATIN
 def latex(text: object) -> str:
     """Text that LaTeX prints as it is, in ASCII. A sign that plain LaTeX cannot print is named by its code point: [U+732B]."""
     text = unicodedata.normalize("NFC", " ".join(_visible(str(text)).split()))
+    text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # of a number
     text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of them would become one sign
     printed = "".join(map(_latex_letter, text))
     return (

@@ -15,6 +15,7 @@ PACKAGES = ("array", "booktabs", "graphicx")
 ROWS = 40  # of one table: more do not fit on a page
 LONG_TEXT = 30  # characters; a longer cell is broken into lines
 CHARACTER_PT, GAP_PT, COLUMN_PT = 4.6, 12, 240  # about, in \small; one column of a two-column paper
+FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, perhaps with an interval
 FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
 
 
@@ -42,15 +43,15 @@ def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
     values = table.map(_first_number)
     marked = pd.DataFrame(False, index=table.index, columns=table.columns)
     for wanted, sign in ((best.high, 1), (best.low, -1)):
-        columns = [
-            name
-            for name in table
-            if name not in best.within and (name in wanted or _all_numbers(wanted, values[name]))
-        ]
+        if wanted == (...,):  # all of numbers; the first column names the row
+            columns = [
+                name for name in table.columns[1:] if name not in best.within and values[name].notna().any()
+            ]
+        else:
+            columns = [name for name in table if name in wanted]
         signed = sign * values[columns]
         if best.by_row:
-            tops = signed.max(axis=1)
-            marked[columns] = signed.eq(tops, axis=0) & signed.notna()
+            marked[columns] = signed.eq(signed.max(axis=1), axis=0) & signed.notna()
         elif best.within:
             keys = [table[name] for name in best.within]
             marked[columns] = signed.eq(signed.groupby(keys, sort=False).transform("max")) & signed.notna()
@@ -59,51 +60,47 @@ def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
     return marked
 
 
-def _all_numbers(wanted, column):
-    return wanted == (...,) and column.notna().any()
-
-
 def _first_number(cell):
-    match = FIRST_NUMBER.match(str(cell).strip())
+    """The number that a cell is compared by; NaN for words."""
+    text = str(cell).strip()
+    match = FIRST_NUMBER.match(text) if FIGURES.fullmatch(text) else None
     return float(match[1].replace(",", "").replace("−", "-")) if match else float("nan")
 
 
-def latex_table(
-    table: pd.DataFrame, caption: str, label: str, numbers: list[bool], best: Best | None = None
-) -> str:
-    """The table in LaTeX, its text escaped.
+def latex_table(table: pd.DataFrame, caption: str, label: str, best: Best | None = None) -> str:
+    """The table in LaTeX, its text escaped; columns of numbers, with or without intervals, stand at the right.
 
     Args:
-        table: cells as they are shown; numbers: which of its columns are aligned as numbers.
-        label: what `\\ref` calls it: letters, digits, `-`.
+        table: cells as they are shown.
+        label: what `\\ref` calls it, behind `tab:`; letters, digits, `-`.
     """
     marked = (
         best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
     )
     widths = [max(len(str(text)) for text in (name, *column)) for name, column in table.items()]
-    form = "".join(map(_column, numbers, widths))
+    form = "".join(_column(column, width) for (_, column), width in zip(table.items(), widths, strict=True))
     width = sum(min(width, LONG_TEXT) * CHARACTER_PT + GAP_PT for width in widths)
     kind = "table" if width <= COLUMN_PT else "table*"
     head = " & ".join(latex(name) for name in table)
-    lines = [
-        " & ".join(
-            f"\\textbf{{{latex(cell)}}}" if bold else latex(cell)
-            for cell, bold in zip(cells, bolds, strict=True)
-        )
-        for cells, bolds in zip(
-            table.itertuples(index=False, name=None), marked.itertuples(index=False, name=None)
-        )
-    ]
+    rows = zip(
+        table.itertuples(index=False, name=None), marked.itertuples(index=False, name=None), strict=True
+    )
+    lines = [" & ".join(map(_cell, cells, bold)) for cells, bold in rows]
     parts = [lines[start : start + ROWS] for start in range(0, len(lines), ROWS)] or [[]]
-    return f"% needs \\usepackage{{{','.join(PACKAGES)}}}\n" + "\n".join(
+    floats = (
         _float(kind, form, head, part, caption, label, number, len(parts))
         for number, part in enumerate(parts, 1)
     )
+    return f"% needs \\usepackage{{{','.join(PACKAGES)}}}\n" + "\n".join(floats)
 
 
-def _column(number, width):
+def _cell(text, bold):
+    return f"\\textbf{{{latex(text)}}}" if bold else latex(text)
+
+
+def _column(column, width):
     """Numbers at the right, words at the left, long text in lines."""
-    if number:
+    if column.map(lambda cell: bool(FIGURES.fullmatch(str(cell)))).all():
         return "r"
     return "l" if width <= LONG_TEXT else f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"
 
