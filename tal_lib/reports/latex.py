@@ -102,7 +102,10 @@ def _column(column, width):
     """Numbers at the right, words at the left, long text in lines."""
     if column.map(lambda cell: bool(FIGURES.fullmatch(str(cell)))).all():
         return "r"
-    return "l" if width <= LONG_TEXT else f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"
+    longest_word = max(len(word) for cell in column for word in str(cell).split() or [""])
+    if width <= LONG_TEXT or longest_word > LONG_TEXT / 2:
+        return "l"
+    return f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"
 
 
 def _float(kind, form, head, lines, caption, label, number, count):

@@ -37,7 +37,9 @@ def test_a_markdown_cell_shows_the_text_and_holds_nothing_else(render, text):
     assert {element.name for element in sentence.find_all()} <= {"p", "strong"}
 
 
-@pytest.mark.parametrize("name", ["local_global", "tcanet + classifier", "93.6 [93.1, 94.0]", "AR@10", "< 9,216", "5 %"])
+@pytest.mark.parametrize(
+    "name", ["local_global", "tcanet + classifier", "93.6 [93.1, 94.0]", "AR@10", "< 9,216", "5 %"]
+)
 def test_plain_names_and_numbers_stay_readable(name):
     assert escape.markdown(name) == name and escape.csv(name) == name
 

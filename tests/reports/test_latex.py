@@ -23,7 +23,9 @@ def compiled(tmp_path):
             pytest.skip("pdflatex is not installed (Debian: texlive-latex-base, -recommended, -extra)")
         packages = "".join(f"\\usepackage{{{name}}}\n" for name in PACKAGES)
         body = "\n\\clearpage\n".join(sources)
-        document = f"\\documentclass[{width}]{{article}}\n{packages}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+        document = (
+            f"\\documentclass[{width}]{{article}}\n{packages}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+        )
         (tmp_path / "all.tex").write_text(document, encoding="ascii")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "all.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300)
@@ -46,7 +48,9 @@ def test_every_committed_table_is_bounded_by_the_line():
     """Without LaTeX: each `tabular` is inside a box that is never wider than the line, and has as many columns as its form."""
     for path in COMMITTED:
         text = path.read_text(encoding="ascii")
-        parts = re.findall(r"\\resizebox\{\\ifdim\\width>\\linewidth\\linewidth.*?\n\\begin\{tabular\}(.*)\n", text)
+        parts = re.findall(
+            r"\\resizebox\{\\ifdim\\width>\\linewidth\\linewidth.*?\n\\begin\{tabular\}(.*)\n", text
+        )
         assert len(parts) == text.count("\\begin{tabular}") >= 1, path
         columns = len(re.findall(r"[lr]|p\{", re.sub(r">\{.*?\}(?=p)", "", parts[0][1:-1])))
         rows = [line for line in text.splitlines() if line.endswith("\\\\")]
@@ -54,9 +58,13 @@ def test_every_committed_table_is_bounded_by_the_line():
 
 
 def test_hostile_names_compile(compiled, tmp_path, hostile_names):
-    table = pd.DataFrame({name: [name, "–"] for name in hostile_names} | {"long": ["word " * 40, "x"], "n": [1.5, None]})
+    table = pd.DataFrame(
+        {name: [name, "–"] for name in hostile_names} | {"long": ["word " * 40, "x"], "n": [1.5, None]}
+    )
     texts = [*(chr(code) for code in range(32, 0x2FF)), *map(chr, range(0x370, 0x3FF)), "ŵ ő ř ż ẽ 猫 😀 ﬁ"]
-    signs = pd.DataFrame({"signs": ["".join(texts[start : start + 20]) for start in range(0, len(texts), 20)]})
+    signs = pd.DataFrame(
+        {"signs": ["".join(texts[start : start + 20]) for start in range(0, len(texts), 20)]}
+    )
     sources = []
     for number, rows in enumerate((table, signs)):
         path = tables.write_table(rows, tmp_path / f"t{number}.md", " | ".join(hostile_names), HIGHEST)
@@ -67,14 +75,21 @@ def test_hostile_names_compile(compiled, tmp_path, hostile_names):
 def test_more_rows_than_a_page_are_several_tables(compiled):
     table = pd.DataFrame({"model": [f"m{number}" for number in range(2 * ROWS + 1)], "n": 1})
     source = latex_table(table, "Many.", "many")
-    assert source.count("\\begin{table}") == 3 and "(part 3 of 3)" in source and "\\label{tab:many-3}" in source
+    assert (
+        source.count("\\begin{table}") == 3 and "(part 3 of 3)" in source and "\\label{tab:many-3}" in source
+    )
     assert all(f"\nm{number} & 1 \\\\" in source for number in range(len(table)))
     compiled([source])
 
 
 def test_columns_stand_by_kind():
     table = pd.DataFrame(
-        {"model": ["a", "b"], "map": ["81.3 [79.0, 84.1]", "–"], "n": ["1,234", "< 5"], "why": ["x " * 20, "y"]}
+        {
+            "model": ["a", "b"],
+            "map": ["81.3 [79.0, 84.1]", "–"],
+            "n": ["1,234", "< 5"],
+            "why": ["x " * 20, "y"],
+        }
     )
     form = re.search(r"\\begin\{tabular\}\{(.*)\}", latex_table(table, "c", "l"))[1]
     assert form == r"lrr>{\raggedright\arraybackslash}p{15em}"
