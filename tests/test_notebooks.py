@@ -162,7 +162,7 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     for page in done.notebooks:
         text = page.read_text()
         assert (
-            ("data:image/png" in text or "08_export" in page.stem)
+            ('"image/png"' in text or "08_export" in page.stem)
             and "Traceback" not in text
             and str(folder) not in text
         )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, write_text
@@ -217,7 +216,7 @@ def _index(made, about, layout):
 
 
 def _whole(title, body, made, names, here=None):
-    soup = BeautifulSoup(webpage.sanitised(body), "html.parser")
+    soup = webpage.sanitised(body)
     for table in soup.select("table"):
         if "wide" not in (table.parent.get("class") or ()):
             table.wrap(soup.new_tag("div", attrs={"class": "wide"}))

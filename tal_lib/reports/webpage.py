@@ -36,7 +36,7 @@ CSS = CSSSanitizer(allowed_css_properties=["text-align", "max-width", "width"])
 ACTIVE = "script, style, iframe, object, embed, template, noscript, svg, math, form, link, meta, base"
 
 
-def sanitised(body: str) -> str:
+def sanitised(body: str) -> BeautifulSoup:
     """The body of a page without scripts, event handlers, styles, frames, and pictures from elsewhere."""
     soup = BeautifulSoup(body, "html.parser")
     for element in soup.select(ACTIVE):
@@ -53,7 +53,7 @@ def sanitised(body: str) -> str:
     for picture in soup.select("img"):
         if ":" in (address := picture.get("src") or ":") or address.startswith("//"):
             picture.decompose()
-    return str(soup)
+    return soup
 
 
 def of_notebook(content: nbformat.NotebookNode) -> BeautifulSoup:

@@ -133,7 +133,7 @@ ACTIVE = [
 
 @pytest.mark.parametrize("body", ACTIVE)
 def test_nothing_acts_in_a_page(body):
-    cleaned = webpage.sanitised(f"<p>before</p>{body}<p>after</p>")
+    cleaned = str(webpage.sanitised(f"<p>before</p>{body}<p>after</p>"))
     soup = BeautifulSoup(cleaned, "html.parser")
     assert {element.name for element in soup.find_all()} <= webpage.TAGS
     for element in soup.find_all():
@@ -147,5 +147,5 @@ def test_nothing_acts_in_a_page(body):
 @settings(max_examples=100, deadline=None)
 @given(text=TEXTS)
 def test_the_sanitiser_is_done_after_once(text):
-    once = webpage.sanitised(f"<p>{text}</p>")
-    assert webpage.sanitised(once) == once
+    once = str(webpage.sanitised(f"<p>{text}</p>"))
+    assert str(webpage.sanitised(once)) == once
