@@ -28,7 +28,8 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
             if table.shape[1] < 2:
                 continue
             caption = (
-                f"AP (%) of every class on {benchmark}, mean over tIoUs and seeds, {100 * fraction:g} % of the training "
+                f"AP (%) of every class on {benchmark}, mean over tIoUs and seeds, {100 * fraction:g} % of "
+                "the training "
                 "recordings: the hardest class first, the best model at the left."
             )
             out.figure(figures.class_matrix(table), stem)
@@ -48,7 +49,8 @@ def _errors(rows, benchmark, out):
     shown = table.loc[order].round(1).reset_index()
     shown["fraction"] = [f"{100 * one:g} %" for one in shown.fraction]
     caption = (
-        f"What the G best detections are on {benchmark} (%), G annotated segments, tIoU 0.5, by model and share of the training "
+        f"What the G best detections are on {benchmark} (%), G annotated segments, tIoU 0.5, by model and "
+        "share of the training "
         "recordings; mean over seeds."
     )
     if (rows.model == OWN).any():
@@ -83,7 +85,8 @@ def _impact(rows, benchmark, out):
         wide = wide.loc[wide.sum(axis=1).sort_values().index]
         stem = f"error_impact_{benchmark}_{100 * fraction:g}"
         caption = (
-            f"Points of avg mAP on {benchmark} that would be won without each kind of error, {100 * fraction:g} % of the training "
+            f"Points of avg mAP on {benchmark} that would be won without each kind of error, "
+            f"{100 * fraction:g} % of the training "
             "recordings; mean over seeds."
         )
         out.table(wide.round(2).reset_index(), stem, caption, tables.Best(low=tuple(wide.columns)))
@@ -110,7 +113,8 @@ def _sensitivity(rows, benchmark, out):
         ]
         wide = wide.loc[wide["all"].sort_values(ascending=analysis == "missed").index].round(1)
         caption = (
-            f"{words} on {benchmark} by coverage (share of the recording), length (s) and instances (of the class in the recording) "
+            f"{words} on {benchmark} by coverage (share of the recording), length (s) and instances (of the "
+            "class in the recording) "
             "of the segments, in fifths; all training recordings, mean over seeds."
         )
         best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST

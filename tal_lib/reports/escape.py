@@ -1,4 +1,5 @@
-"""Text of a user's (class names, recording ids, benchmarks) as plain text in every format that is written. One function a format.
+"""Text of a user's (class names, recording ids, benchmarks) as plain text in every format that is written.
+One function a format.
 
 markdown  a table cell, or text within a sentence         html  text or an attribute within quotes
 latex     text of a table cell or caption, ASCII          csv   a cell that a spreadsheet does not calculate
@@ -23,7 +24,8 @@ _ADDRESS = re.compile(
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: no table cell, link, picture or element of HTML begins in it. Line breaks become blanks."""
+    """Text that Markdown shows as it is: no table cell, link, picture or element of HTML begins in it. Line
+    breaks become blanks."""
     text = " ".join(_visible(str(text)).split())
     text = _MARKS.sub(lambda match: "\\" + match[0], text)
     text = _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
@@ -31,7 +33,8 @@ def markdown(text: object) -> str:
 
 
 def _visible(text):
-    """The text without characters that a reader cannot see: control, format (as of writing direction) and half ones."""
+    """The text without characters that a reader cannot see: control, format (as of writing direction) and
+    half ones."""
     return "".join(
         " " if char.isspace() else char
         for char in text
@@ -44,9 +47,11 @@ _NUMBERS = re.compile(r"[-+−\d.,;:%()\[\] ±×≤≥<>≈–]*|[-+]?(inf|infin
 
 
 def csv(value: object) -> object:
-    """A cell that a spreadsheet takes for text: `'` goes before what it would take for a formula. Numbers stay numbers.
+    """A cell that a spreadsheet takes for text: `'` goes before what it would take for a formula. Numbers
+    stay numbers.
 
-    Text of digits, signs and brackets alone, such as `+0.9 [+0.2, +1.6]`, cannot call anything and stays as well.
+    Text of digits, signs and brackets alone, such as `+0.9 [+0.2, +1.6]`, cannot call anything and stays as
+    well.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _is_plain_number(value):
         return "'" + value
@@ -141,7 +146,10 @@ _LATEX = {
     "Ł": r"\L{}",
     "ı": r"\i{}",
 }
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau upsilon phi chi psi omega"
+_GREEK = (  # in the order of Unicode, where a second sigma stands before sigma
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau "
+    "upsilon phi chi psi omega"
+)
 _LIKE_LATIN = dict(
     zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ" + "ο", "ABEZHIKMNOPTX" + "o")
 )  # Greek letters that LaTeX has no command for
@@ -174,7 +182,8 @@ _LATEX |= dict(_greek()) | _LIKE_LATIN
 
 
 def latex(text: object) -> str:
-    """Text that LaTeX prints as it is, in ASCII. A sign that plain LaTeX cannot print is named by its code point: [U+732B]."""
+    """Text that LaTeX prints as it is, in ASCII. A sign that plain LaTeX cannot print is named by its code
+    point: [U+732B]."""
     text = unicodedata.normalize("NFC", " ".join(_visible(str(text)).split()))
     text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # of a number
     text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of them would become one sign

@@ -1,7 +1,8 @@
 """LaTeX of a table for readers: compiles, is never wider than the page, and sets the best values in bold.
 
-A paper needs `booktabs`, `graphicx` and `array`. Narrow tables are a `table` (one column of a two-column paper), others a `table*`. What is
-still wider than the line is made smaller, and what is longer than a page becomes several tables.
+A paper needs `booktabs`, `graphicx` and `array`. Narrow tables are a `table` (one column of a two-column
+paper), others a `table*`. What is still wider than the line is made smaller, and what is longer than a page
+becomes several tables.
 """
 
 import re
@@ -21,9 +22,11 @@ FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
 
 @dataclass(frozen=True)
 class Best:
-    """Which values of a table are its best. `high`, `low`: columns in which the largest, the smallest is best (`...`: all of numbers).
+    """Which values of a table are its best. `high`, `low`: columns in which the largest, the smallest is best
+    (`...`: all of numbers).
 
-    within: rows are compared that are alike in these columns; by_row: the best of each row's values instead of each column's.
+    within: rows are compared that are alike in these columns; by_row: the best of each row's values instead
+    of each column's.
     """
 
     high: tuple[str, ...] = ()
@@ -68,7 +71,8 @@ def _first_number(cell):
 
 
 def latex_table(table: pd.DataFrame, caption: str, label: str, best: Best | None = None) -> str:
-    """The table in LaTeX, its text escaped; columns of numbers, with or without intervals, stand at the right.
+    """The table in LaTeX, its text escaped; columns of numbers, with or without intervals, stand at the
+    right.
 
     Args:
         table: cells as they are shown.
@@ -115,5 +119,6 @@ def _float(kind, form, head, lines, caption, label, number, count):
     return (
         f"\\begin{{{kind}}}[tbp]\n\\centering\n\\small\n\\caption{{{latex(caption)}{part}}}\n\\label{{tab:{label}{suffix}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        f"\\begin{{tabular}}{{{form}}}\n\\toprule\n{head} \\\\\n\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}}}\n\\end{{{kind}}}\n"
+        f"\\begin{{tabular}}{{{form}}}\n\\toprule\n{head} "
+        f"\\\\\n\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}}}\n\\end{{{kind}}}\n"
     )

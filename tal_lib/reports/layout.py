@@ -101,7 +101,8 @@ def _known(topic):
 
 
 def file_stem(name: str) -> str:
-    """A name as part of one file name on every system: letters, digits, `_`, `-`, `+` and inner dots; others become `_`.
+    """A name as part of one file name on every system: letters, digits, `_`, `-`, `+` and inner dots; others
+    become `_`.
 
     A benchmark of the user's gives its name to tables and figures; it cannot lead out of their folder.
     """

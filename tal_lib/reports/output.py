@@ -1,4 +1,5 @@
-"""What the sections of a report write: tidy tables, tables for readers, figures; each at its place in the layout."""
+"""What the sections of a report write: tidy tables, tables for readers, figures; each at its place in the
+layout."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

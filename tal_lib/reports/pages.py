@@ -1,4 +1,5 @@
-"""Rendered notebooks: executed copies that are the same for the same numbers, whenever and wherever they were made."""
+"""Rendered notebooks: executed copies that are the same for the same numbers, whenever and wherever they were
+made."""
 
 import base64
 import os
@@ -47,7 +48,8 @@ def write(notebook: nbformat.NotebookNode, target: str | Path) -> Path:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take out what differs from run to run: times, versions, machine paths, addresses; and make pictures small."""
+    """Take out what differs from run to run: times, versions, machine paths, addresses; and make pictures
+    small."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     notebook.cells = [cell for cell in notebook.cells if not _empty_parameters(cell)]
@@ -65,7 +67,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _relinked(notebook, target):
-    """Links between the repository's files, which a notebook gives from its own folder, as they are from the page's."""
+    """Links between the repository's files, which a notebook gives from its own folder, as they are from the
+    page's."""
     if not target.is_relative_to(REPOSITORY):
         return notebook
 

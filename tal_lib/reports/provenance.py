@@ -28,7 +28,8 @@ class Origin:
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:
-    """`cell, notebook, areas, made_by, now` of the cells whose code has another version now; empty where versions are not kept."""
+    """`cell, notebook, areas, made_by, now` of the cells whose code has another version now; empty where
+    versions are not kept."""
     find = getattr(sweeps, "stale_records", None)
     return find(layout.results) if find else pd.DataFrame(columns=STALE)
 

@@ -1,4 +1,5 @@
-"""The rendered notebooks: of all cells that ran, the one of each notebook and condition that is worth showing."""
+"""The rendered notebooks: of all cells that ran, the one of each notebook and condition that is worth
+showing."""
 
 from pathlib import Path
 
@@ -24,7 +25,8 @@ CONDITIONS = ("study", "benchmark", "shape_of")  # parameters that a page's name
 
 
 def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Path]:
-    """Write the pages whose run folders are here, and the findings, which read the tables. Pages of other runs stay as they are."""
+    """Write the pages whose run folders are here, and the findings, which read the tables. Pages of other
+    runs stay as they are."""
     candidates = {}
     for record in records:
         executed = runs / record["sweep"] / record["id"] / "notebook.ipynb"
@@ -44,8 +46,8 @@ def _page_name(record):
 
 
 def _worth_showing(record):
-    """Of the runs of one page: the model's own options and recipe, the most models, lengths and data, the study's own model,
-    true names, one thread, the first split and seed, the newest."""
+    """Of the runs of one page: the model's own options and recipe, the most models, lengths and data, the
+    study's own model, true names, one thread, the first split and seed, the newest."""
     given = record["parameters"].get
     plain = not given("options") and given("subset_seed", -1) < 0
     count = [len(given(name, ())) for name in ("model_names", "lengths")]

@@ -1,4 +1,5 @@
-"""`tal report`: rebuild every table, figure and rendered notebook from the ledger. A file is rewritten only if it would change."""
+"""`tal report`: rebuild every table, figure and rendered notebook from the ledger. A file is rewritten only
+if it would change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

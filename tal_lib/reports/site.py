@@ -1,4 +1,5 @@
-"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on a phone."""
+"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on
+a phone."""
 
 import base64
 import hashlib
@@ -18,10 +19,12 @@ from tal_lib.reports.layout import TOPICS, Layout
 STYLE = (
     webpage.STYLE
     + """
-nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;padding-bottom:.5rem}
+nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;
+padding-bottom:.5rem}
 nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
 .list{list-style:none;padding:0}.list li{margin:.9rem 0}.list p{margin:.1rem 0;color:#555;font-size:15px}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}.figures figure{margin:0}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}
+.figures figure{margin:0}
 figcaption{font-size:13px;color:#555}
 .text td:not([style]),.text th:not([style]){text-align:left;white-space:normal;overflow-wrap:anywhere}"""
 )
@@ -201,7 +204,8 @@ def _index(made, about, layout):
     )
     if curve:
         short += (
-            f"<p><img src='pictures/{html.escape(curve.name)}' alt='avg mAP by share of the labelled recordings' "
+            f"<p><img src='pictures/{html.escape(curve.name)}' alt='avg mAP by share of the labelled "
+            "recordings' "
             "style='max-width:36rem;width:100%'></p>"
         )
     items = "".join(
@@ -209,8 +213,10 @@ def _index(made, about, layout):
         for page in made
     )
     return (
-        "<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
-        f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All pages</h2><ul class=list>{items}"
+        "<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which "
+        "action happen? How good is "
+        f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All "
+        f"pages</h2><ul class=list>{items}"
         "</ul>"
     )
 
@@ -238,12 +244,14 @@ def _whole(title, body, made, names, here=None):
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
         "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
-        f"<link rel=stylesheet href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n"
+        "<link rel=stylesheet "
+        f"href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n"
     )
 
 
 def _inside(address, names):
-    """Where a link between the repository's files leads in the site; None for a file that the site has not."""
+    """Where a link between the repository's files leads in the site; None for a file that the site has
+    not."""
     if (
         re.match(r"[a-z]+:|#", address)
         or address.split("#")[0].endswith(".html")

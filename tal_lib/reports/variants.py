@@ -26,8 +26,10 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
         caption = (
-            f"Average recall (%) of class-agnostic proposals on {benchmark} over tIoU 0.5–0.95, at AN proposals a "
-            f"recording, and its area up to 100; {100 * most.fraction.max():g} % of the training recordings, mean over "
+            f"Average recall (%) of class-agnostic proposals on {benchmark} over tIoU 0.5–0.95, at AN "
+            "proposals a "
+            f"recording, and its area up to 100; {100 * most.fraction.max():g} % of the training recordings, "
+            "mean over "
             "seeds."
         )
         table = tables.proposal_table(summary, benchmark)
@@ -41,8 +43,10 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
     out.data(summary, "open_set_summary")
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         caption = (
-            f"Open-set localization on {benchmark}: avg mAP (%) of classes known by name alone, mean over splits of "
-            f"the classes with 95 % bootstrap interval; learned from {rows.keep.iloc[0]} without unseen classes."
+            f"Open-set localization on {benchmark}: avg mAP (%) of classes known by name alone, mean over "
+            "splits of "
+            f"the classes with 95 % bootstrap interval; learned from {rows.keep.iloc[0]} without unseen "
+            "classes."
         )
         table = tables.open_set_table(summary, benchmark)
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))
@@ -58,7 +62,8 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
     shape = tables.streams_table if name == "streams" else tables.variants_table
     for (benchmark, fraction), rows in summary.groupby(["benchmark", "fraction"], sort=False):
         caption = (
-            f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: {CAPTIONS[name]}. Mean "
+            f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
+            f"{CAPTIONS[name]}. Mean "
             "over seeds with 95 % bootstrap interval."
         )
         stem = f"{name}_{benchmark}_{100 * fraction:g}"

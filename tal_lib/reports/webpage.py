@@ -9,11 +9,13 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 LONG_TEXT = 45  # characters
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
+color:#222;background:#fff}
 pre{background:#f6f6f4;padding:.6rem .8rem;overflow-x:auto;font-size:13px;line-height:1.4;border-radius:4px}
 div.output_area,div.jp-OutputArea-output{overflow-x:auto}
 table{border:0;border-collapse:collapse;font-size:13.5px;margin:.8rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;border:0;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}thead th{border-bottom-color:#888}
+th,td{padding:.25rem .6rem;border:0;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+thead th{border-bottom-color:#888}
 th:first-child,td:first-child{text-align:left}tbody th{white-space:normal;min-width:8rem}
 td.long{white-space:normal;min-width:16rem}.words{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
 summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
@@ -21,8 +23,10 @@ summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{dis
 
 # Text, tables and pictures. Class names, recording ids and outputs of notebooks may hold anything else.
 TAGS = frozenset(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i img "
-    "ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr tt u ul".split()
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 "
+    "h4 h5 h6 hr i img "
+    "ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr tt "
+    "u ul".split()
 )
 ATTRIBUTES = {
     "*": ["class", "id", "title"],
@@ -68,7 +72,8 @@ def of_markdown(source: str) -> BeautifulSoup:
 
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
-    """The page with its code folded away, without the marks beside headings, and with tables that can be read."""
+    """The page with its code folded away, without the marks beside headings, and with tables that can be
+    read."""
     for cell in soup.select("td"):
         if len(cell.get_text()) > LONG_TEXT:
             cell["class"] = ["long"]
@@ -87,7 +92,8 @@ def folded(soup: BeautifulSoup) -> BeautifulSoup:
 
 
 def _one_row(head):
-    """pandas writes the names of a table's rows into a second row of its head; they fit into the empty places of the first."""
+    """pandas writes the names of a table's rows into a second row of its head; they fit into the empty places
+    of the first."""
     rows = head.select("tr") if head else []
     if len(rows) != 2:
         return

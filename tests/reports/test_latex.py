@@ -45,7 +45,8 @@ def test_every_committed_table_compiles_and_none_is_wider_than_the_page(compiled
 
 
 def test_every_committed_table_is_bounded_by_the_line():
-    """Without LaTeX: each `tabular` is inside a box that is never wider than the line, and has as many columns as its form."""
+    """Without LaTeX: each `tabular` is inside a box that is never wider than the line, and has as many
+    columns as its form."""
     for path in COMMITTED:
         text = path.read_text(encoding="ascii")
         parts = re.findall(

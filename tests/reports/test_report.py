@@ -167,7 +167,8 @@ def test_a_picture_without_date_and_version(ledger):
 
 
 def test_names_of_users_go_through_every_table_and_figure(tmp_path, hostile_names):
-    """Benchmarks, classes and recordings by any name: tables keep their shape, and nothing leads out of its folder."""
+    """Benchmarks, classes and recordings by any name: tables keep their shape, and nothing leads out of its
+    folder."""
     records = []
     for number, name in enumerate(hostile_names):
         for model in ("bilstm", "tadtr"):

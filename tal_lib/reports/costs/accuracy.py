@@ -10,7 +10,8 @@ STEPS = 720  # six minutes of HAPT; the measured length nearest to it is shown
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """A figure a cost: avg mAP of the largest fraction against it; compact models, float32, one machine's CPU."""
+    """A figure a cost: avg mAP of the largest fraction against it; compact models, float32, one machine's
+    CPU."""
     summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
     cost = data["inference_cost"]
     cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])

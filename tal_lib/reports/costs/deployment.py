@@ -31,10 +31,13 @@ def write_quantization(data: dict[str, pd.DataFrame], out) -> None:
             }
         )
         caption = (
-            f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A graph "
-            "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, measured in turns."
+            f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A "
+            "graph "
+            "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, "
+            "measured in turns."
         )
-        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}{tables.machine_suffix(machine, main)}"
+        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}"
+        stem += tables.machine_suffix(machine, main)
         best = tables.Best(
             high=("times as fast", "avg mAP"), low=("file (MB)", "latency (ms)"), within=("model",)
         )
@@ -55,7 +58,8 @@ def write_export(data: dict[str, pd.DataFrame], out) -> None:
         .reset_index()
     )
     caption = (
-        "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches and lengths other than "
+        "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches "
+        "and lengths other than "
         "the traced one; or why there is no graph."
     )
     if (table.largest_difference > 1e-4).any():
@@ -100,7 +104,8 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
                 .map(short)
             )
             caption = (
-                f"{label[0].upper()}{label[1:]}: {benchmark}, models run on whole recordings or on windows (steps) of them; "
+                f"{label[0].upper()}{label[1:]}: {benchmark}, models run on whole recordings or on windows "
+                "(steps) of them; "
                 f"network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
                 f"{rows.longest_steps.max():,.0f} steps."
             )

@@ -14,7 +14,8 @@ LIMITS_GB = (0.5, 2, 8)
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Costs against length, their growth, the longest recording that fits, how well latencies repeat, and the prior study's costs."""
+    """Costs against length, their growth, the longest recording that fits, how well latencies repeat, and the
+    prior study's costs."""
     cost, grown, longest = data["inference_cost"], [], []
     for stem, words, rows in conditions(cost):
         _write_against_length(rows, stem, words, out)
@@ -27,7 +28,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def _write_against_length(rows, stem, words, out):
-    """Each cost by model and length: the lengths that most models have, for the prior study's are of its own models."""
+    """Each cost by model and length: the lengths that most models have, for the prior study's are of its own
+    models."""
     share = rows.groupby("length_steps").model.nunique() / rows.model.nunique()
     common = rows[rows.length_steps.map(share) >= 0.5]
     for column, (name, label, unit) in COSTS.items():
@@ -88,8 +90,10 @@ def _write_growth(grown, longest, out):
         fits = fits.pivot(index="model", columns="limit_gb", values="text")
         fits = fits.rename(columns=lambda limit: f"steps in {limit:g} GB")
         caption = (
-            "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest "
-            "recording whose pass fits into a given memory, weights excluded (≈: beyond what was measured, >: far beyond; "
+            "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the "
+            "longest "
+            "recording whose pass fits into a given memory, weights excluded (≈: beyond what was measured, "
+            ">: far beyond; "
             f"<: decoding did not fit there); {stem.replace('_', ' ')}."
         )
         best = tables.Best(low=tuple(GROWTHS.values()))

@@ -10,8 +10,8 @@ PRIOR = Layout().prior / "warchocki_2023_inference.csv"
 
 
 def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
-    """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU, with NMS) and `our_gmacs,
-    our_memory_mib, our_time_ms` (CPU, with NMS)."""
+    """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU,
+    with NMS) and `our_gmacs, our_memory_mib, our_time_ms` (CPU, with NMS)."""
     prior = pd.read_csv(PRIOR)
     cost = tables.on_main_machine(cost[cost.device == "cpu"])
     mine = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
@@ -44,7 +44,8 @@ def write_prior(cost: pd.DataFrame, out) -> None:
     )
     out.figure(figures.beside_prior(both, "time_ms", "time with NMS (ms); theirs on a GPU"), "prior_time")
     caption = (
-        "Cost of the published sizes beside the figures of Warchocki et al. (2023), D and K of THUMOS14. MACs are comparable; their "
+        "Cost of the published sizes beside the figures of Warchocki et al. (2023), D and K of THUMOS14. "
+        "MACs are comparable; their "
         "memory (weights included) and time are of a GPU, ours (weights excluded) of one CPU thread."
     )
     shown = both.map(lambda value: short(value) if isinstance(value, float) else value).fillna("–")

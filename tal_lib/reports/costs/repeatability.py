@@ -7,8 +7,9 @@ from tal_lib.cost.meters import QUIET
 
 
 def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
-    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first − 1), and whether the machine
-    was `quiet` both times: the reference beside the samples at most `QUIET` times its fastest on that machine."""
+    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first
+    − 1), and whether the machine was `quiet` both times: the reference beside the samples at most `QUIET`
+    times its fastest on that machine."""
     keys = ["benchmark", "preset", "device_name", "precision", "threads_used", "model", "length_steps"]
     slower = (
         cost.reference_s / cost.groupby("device_name").reference_s.transform("min")
@@ -35,14 +36,17 @@ def repeats(table: pd.DataFrame) -> list[str]:
     for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
         change = 100 * rows.change.abs()
         sentences.append(
-            f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: half of the medians "
-            f"differ by less than {change.median():.1f} %, nine of ten by less than {change.quantile(0.9):.1f} %, "
+            f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: "
+            "half of the medians "
+            f"differ by less than {change.median():.1f} %, nine of ten by less than "
+            f"{change.quantile(0.9):.1f} %, "
             f"{100 * (change < 10).mean():.0f} % by less than 10 %, the worst by {change.max():.1f} %."
         )
         if 0 < rows.quiet.sum() < len(rows):
             quiet = change[rows.quiet]
             sentences[-1] += (
-                f" Where the machine was quiet both times ({len(quiet)}, by the reference beside the samples): "
+                f" Where the machine was quiet both times ({len(quiet)}, by the reference beside the "
+                "samples): "
                 f"{100 * (quiet < 10).mean():.0f} % by less than 10 %, the worst by {quiet.max():.1f} %."
             )
     return sentences

@@ -14,7 +14,8 @@ COSTS = {
 
 
 def conditions(cost: pd.DataFrame):
-    """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads measured."""
+    """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads
+    measured."""
     keys = ["benchmark", "preset", "device_name", "device", "precision", "threads_used"]
     measured = cost.dropna(subset=["latency_s_median"])
     main = {device: tables.main_machine(rows) for device, rows in measured.groupby("device")}

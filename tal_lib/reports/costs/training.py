@@ -40,9 +40,11 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             "one CPU thread" if rows.threads_used.max() == 1 else f"{rows.threads_used.max():g} CPU threads"
         )
         caption = (
-            f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most {rows.crop_steps.max():g} steps "
+            f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most "
+            f"{rows.crop_steps.max():g} steps "
             f"for every model, {machine}, {threads}. Memory: peak of a step above state (weights, gradients, "
-            "moments). Times are of training alone; mAP of the test recordings at several epochs, which chose nothing."
+            "moments). Times are of training alone; mAP of the test recordings at several epochs, which "
+            "chose nothing."
         )
         best = tables.Best(
             high=("steps/s", "final avg mAP", "best avg mAP"),

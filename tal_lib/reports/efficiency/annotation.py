@@ -14,10 +14,12 @@ HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings
 
 
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to `HELD_BACK` foretells.
+    """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to
+    `HELD_BACK` foretells.
 
-    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are the segments of the smallest
-    share; error is foretold − measured at all recordings; `last` is the error of expecting no further gain.
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are
+    the segments of the smallest share; error is foretold − measured at all recordings; `last` is the error of
+    expecting no further gain.
     """
     rows = []
     for model, mine in complete(runs).groupby("model", sort=False):
@@ -58,7 +60,10 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
             for wanted in WANTED
         }
     )
-    caption = f"Annotated segments that a wanted avg mAP takes on {benchmark} (straight between the measured shares, over log segments)"
+    caption = (
+        f"Annotated segments that a wanted avg mAP takes on {benchmark} (straight between the measured "
+        "shares, over log segments)"
+    )
     if "error" in table:
         shown = shown.assign(
             exponent=table.exponent.round(2),
@@ -68,7 +73,8 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
             **{"no gain": table["last"].map("{:+.1f}".format)},
         )
         caption += (
-            f"; and what a power law with a floor, fitted up to {100 * HELD_BACK:g} % of the recordings, foretells for all of "
+            f"; and what a power law with a floor, fitted up to {100 * HELD_BACK:g} % of the recordings, "
+            "foretells for all of "
             f"them. “no gain” is the error of expecting what {100 * HELD_BACK:g} % reach."
         )
     else:

@@ -1,4 +1,5 @@
-"""The arms beside the main one: other recipes, our model with other options, and where the spread comes from."""
+"""The arms beside the main one: other recipes, our model with other options, and where the spread comes
+from."""
 
 import pandas as pd
 
@@ -26,7 +27,8 @@ def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
 
 
 def recipe_gains(runs: pd.DataFrame) -> pd.DataFrame:
-    """`recipe, model, fraction, plain, changed, difference, low, high, pairs`: each other recipe beside the model's own, paired by seed."""
+    """`recipe, model, fraction, plain, changed, difference, low, high, pairs`: each other recipe beside the
+    model's own, paired by seed."""
     rows = []
     keys = ["model", "fraction"]
     plain = runs[runs.recipe == ""].set_index([*keys, "seed"]).avg_map
@@ -63,7 +65,8 @@ def _recipes(runs, benchmark, out):
     shown.columns = [f"{100 * fraction:g} %" for fraction in shown.columns]
     out.data(table, f"recipes_values_{benchmark}")
     caption = (
-        f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own recipe on the same "
+        f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own "
+        "recipe on the same "
         f"recordings; mean of {span(table.pairs)} seeds."
     )
     best = tables.Best(high=tuple(shown.columns), within=("recipe",))
@@ -80,7 +83,8 @@ def _every_variant(runs, benchmark, out):
     wide = wide.loc[summary.groupby(["model", "recipe"])["mean"].mean().sort_values(ascending=False).index]
     wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
     caption = (
-        f"Every model, option and recipe tried on {benchmark}: avg mAP (%), mean of {span(summary.runs)} seeds with 95 % bootstrap "
+        f"Every model, option and recipe tried on {benchmark}: avg mAP (%), mean of {span(summary.runs)} "
+        "seeds with 95 % bootstrap "
         "interval; an empty recipe is the model's own."
     )
     out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
@@ -89,7 +93,8 @@ def _every_variant(runs, benchmark, out):
 def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
     """Our model with other options or recipes beside itself as it is, paired by seed.
 
-    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it is first.
+    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it
+    is first.
     """
     runs = runs.assign(
         variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()]
@@ -142,7 +147,8 @@ def _own_model(runs, benchmark, out):
     wide = wide.loc[list(dict.fromkeys(table.variant))].fillna("")
     wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
     caption = (
-        f"{OWN} on {benchmark} by share of the training recordings: avg mAP (%) as it is, and what each other option or recipe "
+        f"{OWN} on {benchmark} by share of the training recordings: avg mAP (%) as it is, and what each "
+        "other option or recipe "
         f"changes (points, 95 % bootstrap interval over {span(table.pairs)} seeds on the same recordings)."
     )
     out.figure(figures.changes(table[table.variant != "as it is"]), f"own_model_{benchmark}")
@@ -182,7 +188,8 @@ def _variance(runs, benchmark, out):
         }
     )
     caption = (
-        f"Where the spread comes from on {benchmark}: standard deviation of avg mAP (points) by the draw of recordings, by the "
+        f"Where the spread comes from on {benchmark}: standard deviation of avg mAP (points) by the draw of "
+        "recordings, by the "
         "training seed, and by both together with what is left over; crossed design, two-way random effects."
     )
     out.data(table, f"variance_values_{benchmark}")

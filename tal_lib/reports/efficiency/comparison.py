@@ -1,4 +1,5 @@
-"""Who is better, and how surely: aggregate ranking, every pair of models, and our model against the best other one."""
+"""Who is better, and how surely: aggregate ranking, every pair of models, and our model against the best
+other one."""
 
 import pandas as pd
 
@@ -8,7 +9,8 @@ from tal_lib.reports.efficiency.runs import OWN, complete, span, strata
 
 
 def standings(runs: pd.DataFrame) -> pd.DataFrame:
-    """`model, iqm, low, high, rank, area`: interquartile mean over fractions and seeds, mean rank, mean over log recordings; best first."""
+    """`model, iqm, low, high, rank, area`: interquartile mean over fractions and seeds, mean rank, mean over
+    log recordings; best first."""
     runs = complete(runs)
     ranks = statistics.mean_ranks(runs)
     rows = []
@@ -44,8 +46,10 @@ def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
     used = complete(runs)
     seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
     caption = (
-        f"Standing on {benchmark} over {used.fraction.nunique()} shares of the training recordings and {seeds} seeds: "
-        "interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by share), mean rank (1 is best), and mean avg "
+        f"Standing on {benchmark} over {used.fraction.nunique()} shares of the training recordings and "
+        f"{seeds} seeds: "
+        "interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by share), mean rank (1 "
+        "is best), and mean avg "
         "mAP along the curve over log recordings."
     )
     out.data(table, f"standings_values_{benchmark}")
@@ -54,10 +58,11 @@ def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
 
 
 def comparison(runs: pd.DataFrame) -> pd.DataFrame:
-    """`model, other, probability, low, high, difference, difference_low, difference_high, pairs`, every ordered pair of models.
+    """`model, other, probability, low, high, difference, difference_low, difference_high, pairs`, every
+    ordered pair of models.
 
-    probability: that a run of `model` has a higher avg mAP than one of `other`, mean over fractions; difference: paired by training
-    recordings.
+    probability: that a run of `model` has a higher avg mAP than one of `other`, mean over fractions;
+    difference: paired by training recordings.
     """
     runs = complete(runs)
     values = strata(runs)
@@ -99,7 +104,8 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
     caption = (
-        f"How probable it is on {benchmark} that a run of the row's model has a higher avg mAP than one of the column's, mean over "
+        f"How probable it is on {benchmark} that a run of the row's model has a higher avg mAP than one of "
+        "the column's, mean over "
         "the shares of the training recordings."
     )
     out.data(table, f"comparison_{benchmark}")
@@ -173,8 +179,10 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"{OWN} against the best other model at each share of {benchmark}'s training recordings: mean avg mAP (%), difference on "
-        "the same recordings and probability of improvement, with 95 % bootstrap intervals. The best is picked after seeing the "
+        f"{OWN} against the best other model at each share of {benchmark}'s training recordings: mean avg "
+        "mAP (%), difference on "
+        "the same recordings and probability of improvement, with 95 % bootstrap intervals. The best is "
+        "picked after seeing the "
         "results, which favours it."
     )
     out.data(table, f"against_the_best_values_{benchmark}")

@@ -10,7 +10,8 @@ PRIOR = Layout().prior / "data_efficiency.csv"
 
 
 def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
-    """`model, fraction, map, ours, rank, our_rank`: models and shares of the training recordings that the prior study and this one have."""
+    """`model, fraction, map, ours, rank, our_rank`: models and shares of the training recordings that the
+    prior study and this one have."""
     prior = pd.read_csv(PRIOR).dropna(subset=["map"])
     both = prior.merge(
         summary[["model", "fraction", "mean"]].rename(columns={"mean": "ours"}), on=["model", "fraction"]
@@ -40,7 +41,8 @@ def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
         ],
     )
     caption = (
-        f"Order of the models that both have, by share of the training recordings: the prior study (Warchocki et al., 2023; "
+        "Order of the models that both have, by share of the training recordings: the prior study "
+        "(Warchocki et al., 2023; "
         f"THUMOS14, I3D features, published sizes) and this one ({benchmark}, compact sizes)."
     )
     out.table(table, f"prior_data_efficiency_{benchmark}", caption)

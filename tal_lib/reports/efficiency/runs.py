@@ -7,9 +7,11 @@ OWN = "local_global"  # the model that the study puts forward
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
-    """Runs by the models' own recipe and options on subsets drawn with the training's seed: what models are compared by.
+    """Runs by the models' own recipe and options on subsets drawn with the training's seed: what models are
+    compared by.
 
-    A benchmark on which no run has a model's own recipe, as in a quick study, is judged by the most frequent one.
+    A benchmark on which no run has a model's own recipe, as in a quick study, is judged by the most frequent
+    one.
     """
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
     main = alike.groupby("benchmark").recipe.transform(
@@ -25,7 +27,8 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete(runs: pd.DataFrame) -> pd.DataFrame:
-    """The largest block of runs in which every model has every (fraction, seed): what models are compared on."""
+    """The largest block of runs in which every model has every (fraction, seed): what models are compared
+    on."""
     table = runs.pivot_table(index=["fraction", "seed"], columns="model", values="avg_map")
     there, best = table.notna(), (0, None)
     for count in sorted(there.sum(1).unique()):

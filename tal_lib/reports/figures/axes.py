@@ -15,7 +15,8 @@ VARIANTS = [
 
 
 def space_by_what_is_missing(ax, table):
-    """A y axis of avg mAP on which halving what is missing to 100 is always the same way up: the best are told apart.
+    """A y axis of avg mAP on which halving what is missing to 100 is always the same way up: the best are
+    told apart.
 
     table: `mean, low, high`, the intervals perhaps NaN.
     """

@@ -74,7 +74,8 @@ def inference_length(table: pd.DataFrame, ax=None):
 
 
 def window_accuracy(table: pd.DataFrame, ax=None):
-    """avg mAP by the window that a model is run on, with half-overlapping windows; at the right the whole recording.
+    """avg mAP by the window that a model is run on, with half-overlapping windows; at the right the whole
+    recording.
 
     table: `model, window, overlap, avg_map` (%); window 0 is the whole recording.
     """
@@ -94,7 +95,8 @@ def window_accuracy(table: pd.DataFrame, ax=None):
 
 
 def speed_and_loss(table: pd.DataFrame, ax=None):
-    """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup, map_lost` and perhaps `model`."""
+    """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup,
+    map_lost` and perhaps `model`."""
     ax = new_axes(ax, figsize=(5.6, 3.0))
     for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
         colour, marker = VARIANTS[index % len(VARIANTS)]
@@ -117,7 +119,8 @@ def speed_and_loss(table: pd.DataFrame, ax=None):
 
 
 def accuracy_over_time(curve: pd.DataFrame, ax=None):
-    """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model, epoch, seconds, map` (in %)."""
+    """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model,
+    epoch, seconds, map` (in %)."""
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
         colour, marker = style(model, place)
@@ -132,9 +135,11 @@ def accuracy_over_time(curve: pd.DataFrame, ax=None):
 
 
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
-    """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a line.
+    """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a
+    line.
 
-    table: `model, mean, low, high` (in %), the cost column, and perhaps its own interval `cost_low, cost_high`.
+    table: `model, mean, low, high` (in %), the cost column, and perhaps its own interval `cost_low,
+    cost_high`.
     """
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for row in table.itertuples():

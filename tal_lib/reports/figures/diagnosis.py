@@ -32,7 +32,8 @@ def class_matrix(table: pd.DataFrame, ax=None):
 
 
 def error_profile(profile: pd.DataFrame, ax=None):
-    """What the best detections are: a bar a group of G, stacked by kind. profile: `bucket, error, value` (%)."""
+    """What the best detections are: a bar a group of G, stacked by kind. profile: `bucket, error, value`
+    (%)."""
     table = profile.pivot(index="bucket", columns="error", values="value")[list(ERRORS)]
     ax = new_axes(ax, figsize=(5.6, 2.8))
     bottom = np.zeros(len(table))
@@ -77,7 +78,8 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
 
 
 def errors_by_fraction(table: pd.DataFrame, ax=None):
-    """Errors among the G best detections by share of training recordings, mean over models. table: `fraction, error, value` (%)."""
+    """Errors among the G best detections by share of training recordings, mean over models. table: `fraction,
+    error, value` (%)."""
     ax = new_axes(ax, figsize=(5.6, 3.0))
     for kind, colour in list(ERRORS.items())[1:]:
         rows = table[table.error == kind].sort_values("fraction")
@@ -89,7 +91,8 @@ def errors_by_fraction(table: pd.DataFrame, ax=None):
 
 
 def error_impact(table: pd.DataFrame, ax=None):
-    """Points of avg mAP won without each kind of error, stacked, a bar a model, most at the bottom. table: `model, error, value`."""
+    """Points of avg mAP won without each kind of error, stacked, a bar a model, most at the bottom. table:
+    `model, error, value`."""
     wide = table.pivot(index="model", columns="error", values="value").clip(lower=0)
     wide = wide.loc[
         wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in ERRORS if kind in wide]

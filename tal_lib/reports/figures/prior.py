@@ -41,7 +41,8 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
 
 
 def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
-    """avg mAP against the share of training recordings: here (filled, lines) and in the prior study (open, dashed; THUMOS14).
+    """avg mAP against the share of training recordings: here (filled, lines) and in the prior study (open,
+    dashed; THUMOS14).
 
     table: `model, fraction, map, ours` (in %).
     """

@@ -1,4 +1,5 @@
-"""Tables as files: tidy ones as CSV or Parquet, those for readers as Markdown, LaTeX and CSV. A file is written only if it would change."""
+"""Tables as files: tidy ones as CSV or Parquet, those for readers as Markdown, LaTeX and CSV. A file is
+written only if it would change."""
 
 import io
 import re
@@ -16,7 +17,8 @@ NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as readers s
 
 
 def keep(path: str | Path, content: str | bytes) -> Path:
-    """Write a file whole; one that holds this already is left alone, so that its time of change says when its content changed."""
+    """Write a file whole; one that holds this already is left alone, so that its time of change says when its
+    content changed."""
     path, content = Path(path), content.encode() if isinstance(content, str) else content
     if not (path.is_file() and path.read_bytes() == content):
         with atomic_path(path) as temporary:
@@ -25,7 +27,8 @@ def keep(path: str | Path, content: str | bytes) -> Path:
 
 
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
-    """Write a table as `<name>.csv`. Text that a spreadsheet would calculate gets a `'` in front; `read_csv` takes it away."""
+    """Write a table as `<name>.csv`. Text that a spreadsheet would calculate gets a `'` in front; `read_csv`
+    takes it away."""
     return keep(
         Path(folder) / f"{name}.csv", escape.csv_table(table).to_csv(index=False, float_format="%.10g")
     )
@@ -39,7 +42,8 @@ def read_csv(path: str | Path, **options) -> pd.DataFrame:
 
 
 def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a large table. A file that holds the same table, perhaps written by another version of pyarrow, is left alone."""
+    """Write a large table. A file that holds the same table, perhaps written by another version of pyarrow,
+    is left alone."""
     path = Path(path)
     if path.is_file():
         try:
@@ -96,7 +100,8 @@ def read_table(path: str | Path) -> tuple[str, pd.DataFrame]:
 
 
 def _as_read(column):
-    """Numbers of a column with as many decimals as the one that has most, at most three; – where there is none."""
+    """Numbers of a column with as many decimals as the one that has most, at most three; – where there is
+    none."""
     if not is_float_dtype(column):
         return column.fillna("–")
     decimals = max((len(f"{value:.3f}".rstrip("0").split(".")[1]) for value in column.dropna()), default=0)

@@ -40,5 +40,6 @@ def on_main_machine(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def machine_suffix(device_name: str, main: str) -> str:
-    """What tables and figures of another machine than the main one are called by, behind their name; empty for the main one."""
+    """What tables and figures of another machine than the main one are called by, behind their name; empty
+    for the main one."""
     return "" if device_name == main else "_" + re.sub(r"[^a-z0-9]+", "_", device_name.lower()).strip("_")

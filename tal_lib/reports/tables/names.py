@@ -8,7 +8,8 @@ CLASSIFIED = " + classifier"
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
-    """A model's name, with what differs from its compact preset; proposals that the study's own stage classifies say so."""
+    """A model's name, with what differs from its compact preset; proposals that the study's own stage
+    classifies say so."""
     extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
     name = f"{model}{CLASSIFIED}" if has_separate_classifier(model) else model
     return f"{name} ({', '.join(extra)})" if extra else name

@@ -35,7 +35,8 @@ def efficiency_summary(data_efficiency: pd.DataFrame) -> pd.DataFrame:
 
 
 def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model, a column a fraction, `mean [low, high]`; best first at the largest fraction."""
+    """For readers: a row a model, a column a fraction, `mean [low, high]`; best first at the largest
+    fraction."""
     rows = summary[summary.benchmark == benchmark]
     text = rows.assign(text=with_interval(rows))
     table = text.pivot(index="model", columns="fraction", values="text")
@@ -63,7 +64,8 @@ OPEN_SET_PARTS = (
 
 
 def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
-    """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals over splits of the classes."""
+    """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
+    over splits of the classes."""
     keys = [
         "benchmark",
         "model",
@@ -117,7 +119,8 @@ def open_set_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 
 
 def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """`benchmark, fraction, model, variant, mean, low, high, runs, params, macs`: avg mAP (%) with 95 % intervals over seeds."""
+    """`benchmark, fraction, model, variant, mean, low, high, runs, params, macs`: avg mAP (%) with 95 %
+    intervals over seeds."""
     keys = [
         "benchmark",
         "fraction",
@@ -144,7 +147,8 @@ def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model, a column a way of using the streams, `mean [low, high]`; best late fusion first."""
+    """For readers: a row a model, a column a way of using the streams, `mean [low, high]`; best late fusion
+    first."""
     rows = summary[summary.benchmark == benchmark]
     table = rows.assign(text=with_interval(rows)).pivot(index="model", columns="variant", values="text")
     order = rows[rows.variant == "late"].sort_values("mean", ascending=False)
@@ -183,7 +187,8 @@ def proposal_summary(proposals: pd.DataFrame) -> pd.DataFrame:
 
 
 def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model with AR at several AN and the AUC, at the largest fraction; the largest AUC first."""
+    """For readers: a row a model with AR at several AN and the AUC, at the largest fraction; the largest AUC
+    first."""
     rows = summary[(summary.benchmark == benchmark)]
     rows = rows[rows.fraction == rows.fraction.max()]
     table = rows.pivot(index="model", columns="an", values="ar")

@@ -1,4 +1,5 @@
-"""Ledger → tidy tables: one row a measurement, with what was run, what was measured, and where it comes from."""
+"""Ledger → tidy tables: one row a measurement, with what was run, what was measured, and where it comes
+from."""
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,8 @@ def _provenance(records):
 
 
 def _order(keys, measures, cell_of_row):
-    """The rows' order (an index of `measures`): by the cells' parameters, then by what tells the rows of a cell apart."""
+    """The rows' order (an index of `measures`): by the cells' parameters, then by what tells the rows of a
+    cell apart."""
     by_cell = [name for name in KEYS if name in keys and name not in measures]
     by_row = [name for name in (*KEYS, *WITHIN_CELL) if name in measures]
     rank = _rank(keys, by_cell)
