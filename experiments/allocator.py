@@ -4,7 +4,7 @@
 
 By itself glibc gives freed memory back to the system by rules that depend on all that happened in the process before; whoever asks next
 pays for new pages, each zeroed first. So two processes with the same model and the same input differ, each steadily. Here each process
-makes the same passes and counts its page faults; HAPT's feature width and classes, one thread. Written to results/allocator.csv.
+makes the same passes and counts its page faults; HAPT's feature width and classes, one thread. Written to results/experiments/allocator.csv.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import torch
 from tqdm.auto import tqdm
 
 from tal_lib import data, models
-from tal_lib.files import REPOSITORY, write_text
+from tal_lib.files import write_text
 from tal_lib.process.memory import keep_freed
 from tal_lib.provenance import device_name, git_commit
+from tal_lib.reports.layout import Layout
 
 CHOICES = {"given back": False, "kept": True}
 
@@ -82,7 +83,7 @@ def main():
     table = pd.DataFrame(rows).assign(
         device_name=device_name(), torch_version=torch.__version__, git_commit=git_commit()
     )
-    path = REPOSITORY / "results" / "allocator.csv"
+    path = Layout().experiments / "allocator.csv"
     write_text(path, table.to_csv(index=False))
     print(summary(table).to_string())
     print(path)

@@ -2,7 +2,7 @@
 
 Published: all samples of all proposals as one product with a dense (T, points · D · T) matrix, then a convolution over the points.
 Time (median) and peak memory of the layer alone, forward and forward with backward, one window, each in a process of its own.
-Writes results/boundary_matching.csv.
+Writes results/experiments/boundary_matching.csv.
 """
 
 import json
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tal_lib.models.parts.sampling import BoundaryMatching, positions_in, proposal_grid
 from tal_lib.process.environment import child_environment
 from tal_lib.provenance import provenance, usable_cores
+from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import write_csv
 
 SIZES = {"ActivityNet (T = D = 100)": (100, 100), "THUMOS14 (T = 128, D = 64)": (128, 64)}
@@ -92,7 +93,7 @@ def main():
                 )
     table = pd.DataFrame(rows)
     print(table.round(4).to_string(index=False))
-    write_csv(table.assign(**provenance(threads=usable_cores())), "results", "boundary_matching")
+    write_csv(table.assign(**provenance(threads=usable_cores())), Layout().experiments, "boundary_matching")
 
 
 if __name__ == "__main__":

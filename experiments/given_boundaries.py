@@ -1,7 +1,7 @@
 """What the proposals' classifier alone can do: `python experiments/given_boundaries.py [--runs FOLDER ...]`.
 
 The models that propose first, as a sweep has trained them on all recordings, classify the annotated segments of the test recordings:
-share named rightly, and avg mAP (%) with those boundaries. What is missing to it, the proposals lose. Writes results/given_boundaries.csv.
+share named rightly, and avg mAP (%) with those boundaries. What is missing to it, the proposals lose. Writes results/experiments/given_boundaries.csv.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from tal_lib.data.tables import DETECTION_COLUMNS
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.models.parts.registry import has_separate_classifier
 from tal_lib.provenance import provenance
+from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import write_csv
 from tal_lib.sweeps.ledger import finished_runs
 from tal_lib.training import load_model
@@ -63,7 +64,9 @@ def main():
         )
     table = pd.DataFrame(rows)
     print(table.round(1).to_string(index=False))
-    write_csv(table.assign(**provenance(threads=torch.get_num_threads())), "results", "given_boundaries")
+    write_csv(
+        table.assign(**provenance(threads=torch.get_num_threads())), Layout().experiments, "given_boundaries"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The live server over time: `python experiments/live.py [--minutes 30] [--viewers 8]`.
 
 Serves the demo's unseen video (`make demo` prepares it) from a process of its own, over and over, to viewers of which one reads slowly.
-Every ten seconds: memory, frame rate, latency, dropped frames, and the pictures that each viewer has got. Writes results/live.csv.
+Every ten seconds: memory, frame rate, latency, dropped frames, and the pictures that each viewer has got. Writes results/experiments/live.csv.
 """
 
 import argparse
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tal_lib.process.environment import child_environment
 from tal_lib.provenance import provenance
+from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import write_csv
 from tal_lib.video.demo import prepare, unseen
 
@@ -107,7 +108,7 @@ def main():
         f"frames/s {settled.frames_per_s.min():.1f} to {settled.frames_per_s.max():.1f}; {table.dropped_frames.iloc[-1]} dropped; "
         f"{table.failures.iloc[-1]} failures; {table.viewer_errors.iloc[-1]} viewers with an error"
     )
-    write_csv(table.assign(**provenance(threads=1)), "results", "live")
+    write_csv(table.assign(**provenance(threads=1)), Layout().experiments, "live")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def main():
             lambda: report(folder / "results", folder / "figures", folder / "runs", render=False),
         )
         ledger_mb = ledger.stat().st_size / 1e6
-        tables_mb = sum(table.stat().st_size for table in (folder / "results").glob("*.csv")) / 1e6
+        tables_mb = sum(table.stat().st_size for table in (folder / "results" / "tables").iterdir()) / 1e6
     print(pd.DataFrame(stages).to_string(index=False))
     print(f"ledger {ledger_mb:,.0f} MB ({1e3 * ledger_mb / count:.1f} kB a cell), tables {tables_mb:,.0f} MB")
     if arguments.out:

@@ -3,7 +3,7 @@
 Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and post-processing. The ceiling is the best
 rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors' code, measured on two cores of the
 same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do). Run it on a quiet machine. Prints each
-figure as it is made; without --quick writes results/speed.csv.
+figure as it is made; without --quick writes results/experiments/speed.csv.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from tal_lib.data.batches import Item, collate
 from tal_lib.evaluation import soft_nms
 from tal_lib.process.environment import KEEP_FREED, child_environment
 from tal_lib.provenance import device_name, provenance, usable_cores
+from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import write_csv
 from tal_lib.training.loop import run_in
 
@@ -241,7 +242,9 @@ def main():
     if "training" in arguments.parts:
         rows += training_rows(repeats)
     if rows and not arguments.quick:
-        write_csv(pd.DataFrame(rows).assign(**provenance(threads=usable_cores())), "results", "speed")
+        write_csv(
+            pd.DataFrame(rows).assign(**provenance(threads=usable_cores())), Layout().experiments, "speed"
+        )
     print(f"{device_name()}; torch {torch.__version__}")
 
 

@@ -3,7 +3,7 @@
     python experiments/study_cost.py [--preset paper] [--gmacs-per-second 1000]
 
 A training step is taken as three forward passes (forward, and twice that backward), as many as the recipe has epochs. CPU hours: at the
-MACs a second that each model reached in training on HAPT (results/training_step.csv; models without a row there: the median). GPU hours:
+MACs a second that each model reached in training on HAPT (results/tables/training_step.csv; models without a row there: the median). GPU hours:
 at a speed that you state, because none was measured.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 from tal_lib import models
 from tal_lib.cost import count_macs
 from tal_lib.data import shape_of
-from tal_lib.files import REPOSITORY
+from tal_lib.reports.layout import Layout
 from tal_lib.training import recipe_for
 
 MODELS = [
@@ -41,7 +41,7 @@ FRACTIONS, SEEDS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), 5
 
 def measured_speed() -> pd.Series:
     """GMACs a second of one CPU thread in training on HAPT, a model: three forward passes a step of two crops of 576 steps."""
-    steps = pd.read_csv(REPOSITORY / "results" / "training_step.csv")
+    steps = pd.read_csv(Layout().table("training_step"))
     steps = steps[steps.preset == "compact"].groupby("model").steps_per_s.median()
     shape = shape_of("hapt")
     forward = {

@@ -102,10 +102,10 @@ def study(tmp_path_factory):
 
 def test_the_study_leaves_tables_figures_and_pages(study):
     folder, done = study
-    assert len(pd.read_csv(folder / "results" / "data_efficiency.csv")) == 4 * 5
-    cost = pd.read_csv(folder / "results" / "inference_cost.csv", keep_default_na=False)
+    assert len(pd.read_csv(folder / "results" / "tables" / "data_efficiency.csv")) == 4 * 5
+    cost = pd.read_csv(folder / "results" / "tables" / "inference_cost.csv", keep_default_na=False)
     assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
-    open_set = pd.read_csv(folder / "results" / "open_set_synthetic.csv")
+    open_set = pd.read_csv(folder / "results" / "readers" / "open_set" / "open_set_synthetic.csv")
     assert set(open_set.model) == {"stale"} and set(open_set.splits) == {2}
     assert set(open_set.columns) >= {
         "unseen",
@@ -113,24 +113,26 @@ def test_the_study_leaves_tables_figures_and_pages(study):
         "unseen, trained with wrong names",
         "seen, all names",
     }
-    streams = pd.read_csv(folder / "results" / "streams_synthetic_10.csv")
+    streams = pd.read_csv(folder / "results" / "readers" / "streams" / "streams_synthetic_10.csv")
     assert list(streams.columns) == ["model", "rgb", "flow", "early", "late", "runs"] and len(streams) == 1
-    assert set(pd.read_csv(folder / "results" / "ablation.csv").variant) >= {
+    assert set(pd.read_csv(folder / "results" / "tables" / "ablation.csv").variant) >= {
         "whole",
         "without intra",
         "without generative",
     }
-    numbers = pd.read_csv(folder / "results" / "quantization.csv").set_index("variant")
+    numbers = pd.read_csv(folder / "results" / "tables" / "quantization.csv").set_index("variant")
     assert (
         set(numbers.index) == set(VARIANTS)
         and numbers.converted["int8"] == numbers.layers["int8"] > numbers.converted["int8 linear"]
     )
-    assert pd.read_csv(folder / "results" / "training_synthetic.csv").model.tolist() == ["window_cnn"]
-    assert pd.read_csv(folder / "results" / "inference_length.csv").window.tolist() == [0, 64, 64]
-    assert set(pd.read_csv(folder / "results" / "export.csv").format) == {"pt2", "torchscript"}
-    diagnosis = pd.read_csv(folder / "results" / "diagnosis.csv")
+    assert pd.read_csv(
+        folder / "results" / "readers" / "training" / "training_synthetic.csv"
+    ).model.tolist() == ["window_cnn"]
+    assert pd.read_csv(folder / "results" / "tables" / "inference_length.csv").window.tolist() == [0, 64, 64]
+    assert set(pd.read_csv(folder / "results" / "tables" / "export.csv").format) == {"pt2", "torchscript"}
+    diagnosis = pd.read_csv(folder / "results" / "tables" / "diagnosis.csv")
     assert set(diagnosis.analysis) == {"profile", "impact", "map_n", "missed"}
-    assert len(pd.read_csv(folder / "results" / "machines.csv")) == 1
+    assert len(pd.read_csv(folder / "results" / "tables" / "machines.csv")) == 1
     names = {path.stem for path in done.figures}
     assert {
         "data_efficiency_synthetic",
@@ -160,7 +162,7 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     for page in done.notebooks:
         text = page.read_text()
         assert (
-            ("data:image/png" in text or "08_export" in page.stem)
+            ('"image/png"' in text or "08_export" in page.stem)
             and "Traceback" not in text
             and str(folder) not in text
         )

@@ -1,14 +1,19 @@
 """The files around the code say the same thing."""
 
+import json
 import re
+import subprocess
 from fnmatch import fnmatch
+from urllib.parse import unquote
 
 import pandas as pd
+import pytest
 import yaml
 
 from tal_lib import __version__
 from tal_lib.files import REPOSITORY
-from tal_lib.reports import results_page
+from tal_lib.reports import provenance, results_page, tables
+from tal_lib.reports.layout import TOPICS, Layout
 
 
 def test_version_is_one():
@@ -27,8 +32,8 @@ def test_readme_points_at_what_exists():
 
 def test_readme_figures_are_the_tables():
     """The results in the README are those of the committed tables."""
-    summary = pd.read_csv(REPOSITORY / "results" / "data_efficiency_summary.csv")
-    cost = pd.read_csv(REPOSITORY / "results" / "inference_cost.csv")
+    summary = pd.read_csv(Layout().table("data_efficiency_summary"))
+    cost = pd.read_csv(Layout().table("inference_cost"))
     lines = (REPOSITORY / "README.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| avg mAP on HAPT"))
     fractions = [int(share) / 100 for share in re.findall(r"(\d+) %", header)]
@@ -55,28 +60,83 @@ def test_readme_figures_are_the_tables():
 
 def test_the_page_to_cite_says_what_the_tables_say(tmp_path):
     assert (
-        results_page.write(REPOSITORY / "results", tmp_path / "RESULTS.md").read_text()
+        results_page.write(Layout(), tmp_path / "RESULTS.md").read_text()
         == (REPOSITORY / "RESULTS.md").read_text()
     )
 
 
-def test_every_column_is_in_the_data_dictionary():
-    text = (REPOSITORY / "results" / "README.md").read_text()
-    known = set(re.findall(r"`([^`]+)`", text))
-    scripts = {
-        "boundary_matching",
-        "given_boundaries",
-        "speed",
-        "live",
-        "sweep_overhead",
-        "scale",
-        "fuzzing",
-        "allocator",
-    }
-    for path in sorted((REPOSITORY / "results").glob("*.csv")):
-        if path.with_suffix(".md").is_file():
-            continue  # a table for readers has its caption
-        assert any(fnmatch(path.stem, name) for name in known), f"{path.name} is not in the dictionary"
-        if path.stem not in scripts:
-            unknown = set(pd.read_csv(path, nrows=0)) - known
-            assert not unknown, f"{path.name}: {unknown}"
+DICTIONARY = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+TIDY = sorted(path for path in Layout().tables.iterdir())
+
+
+@pytest.mark.parametrize("path", TIDY, ids=lambda path: path.name)
+def test_every_column_is_in_the_data_dictionary(path):
+    known = set(re.findall(r"`([^`]+)`", DICTIONARY))
+    assert any(fnmatch(path.stem, name) for name in known), f"{path.name} is not in the dictionary"
+    table = tables.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, nrows=0)
+    assert not set(table) - known
+
+
+def test_experiments_are_in_the_data_dictionary():
+    for path in Layout().experiments.iterdir():
+        assert f"`{path.stem}`" in DICTIONARY, path.name
+
+
+def test_the_dictionary_says_how_many_cells_are_of_uncommitted_code():
+    origin = provenance.read(Layout())
+    assert f"({origin.uncommitted:,} of {origin.cells:,} cells)" in DICTIONARY
+
+
+def test_results_lie_where_the_layout_says():
+    layout, folders = (
+        Layout(),
+        {"ledger", "tables", "readers", "experiments", "notebooks", "subsets", "prior"},
+    )
+    made_elsewhere = {"quick", "models", "detections"}
+    assert {path.name for path in layout.results.iterdir() if path.is_dir()} - made_elsewhere == folders
+    assert {path.name for path in layout.results.iterdir() if path.is_file()} == {"README.md"}
+    for kind, suffixes in ((layout.readers, {".md", ".tex", ".csv"}), (layout.figures, {".png"})):
+        assert {path.name for path in kind.iterdir()} <= set(TOPICS)
+        assert {path.suffix for path in kind.glob("*/*")} == suffixes
+        for suffix in suffixes:  # a name is enough to find a table or a figure
+            names = [path.name for path in kind.glob(f"*/*{suffix}")]
+            assert len(names) == len(set(names))
+    assert not list(layout.notebooks.glob("*.html"))
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=[\"']([^\"']+)")
+PAGES = sorted(
+    REPOSITORY / name
+    for name in subprocess.run(
+        ["git", "-C", str(REPOSITORY), "ls-files", "--", "*.md", "*.ipynb"], capture_output=True, text=True
+    ).stdout.splitlines()
+    if not name.endswith(".template.md")
+)
+
+
+def prose_of(path):
+    """What of a file is Markdown: the text, or the Markdown cells and outputs of a notebook."""
+    if path.suffix == ".md":
+        return re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = [
+        output.get("data", {}).get("text/markdown", "")
+        for cell in cells
+        for output in cell.get("outputs", [])
+    ]
+    prose = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"] + shown
+    return "\n".join("".join(text) for text in prose)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_relative_link_leads_somewhere(path):
+    for match in LINK.finditer(prose_of(path)):
+        target = unquote(match[1] or match[2]).partition("#")[0]
+        if target and not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), f"{path.relative_to(REPOSITORY)}: {target}"
+
+
+def test_the_links_of_the_template_are_those_of_the_page():
+    template = results_page.TEMPLATE.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", template):
+        assert (REPOSITORY / target).exists(), target

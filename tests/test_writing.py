@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from tal_lib import TalError
 from tal_lib.disk import disk_errors, writable_folder
 from tal_lib.files import REPOSITORY, atomic_path, write_text, write_torch
-from tal_lib.process.background import in_background
 from tal_lib.writing import (
     HEADER,
     LIST,
-    check_replaceable,
     claim,
     is_ours,
     listed,
@@ -246,9 +244,3 @@ def test_torch_files_on_a_full_disk(small_disk):
     with pytest.raises(TalError, match="the disk is full"):
         write_torch(disk / "large.pt", {"x": torch.zeros(100_000)})
     assert not list(disk.glob("*.pt")) and not list(disk.glob(".tal-*.pt"))
-
-
-def test_an_error_in_the_background_is_told_as_it_is(foreign):
-    wait = in_background(lambda: check_replaceable(foreign))
-    with pytest.raises(TalError, match="theirs.txt: was not written by this program"):
-        wait()

@@ -33,6 +33,7 @@ def _report(arguments):
     done = report(arguments.results, figures, arguments.runs, render=not arguments.no_notebooks)
     print(f"{len(done.tables)} tables   {Path(arguments.results).resolve()}")
     print(f"{len(done.figures)} figures  {Path(figures).resolve()}")
+    print(f"origin     {done.origin.sentence()}")
     for page in done.notebooks:
         print(f"page       {page.resolve()}")
 

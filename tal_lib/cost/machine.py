@@ -1,4 +1,4 @@
-"""The machine that a cost was measured on: one row, which results/machines.csv keeps once a machine."""
+"""The machine that a cost was measured on: one row, which results/tables/machines.csv keeps once a machine."""
 
 import os
 import platform

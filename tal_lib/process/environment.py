@@ -4,7 +4,7 @@ import os
 
 from tal_lib.files import REPOSITORY
 
-# glibc keeps freed memory for the next tensor, which else pays for fresh pages (results/allocator.csv)
+# glibc keeps freed memory for the next tensor, which else pays for fresh pages (results/experiments/allocator.csv)
 KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0"}
 
 

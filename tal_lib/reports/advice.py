@@ -1,9 +1,11 @@
-"""What the study says, and what to use when: each answer is derived from the results tables, or left out where they do not hold it."""
+"""What the study says, and what to use when: each answer is derived from the results tables, or left out
+where they do not hold it."""
 
 import pandas as pd
 
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency import OWN, main_arm
+from tal_lib.reports.efficiency.runs import OWN, main_arm
+from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP that count as nearly as good
 
@@ -18,15 +20,22 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
         said.append(
-            f"Over all shares of the labels **{first.model}** stands first (interquartile mean {first.iqm:.1f} avg mAP, "
-            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(standing.model.iloc[1:4])}"
-            + (f"; the intervals of {', '.join(close)} hold that figure too." if len(close) else ".")
+            f"Over all shares of the labels **{markdown(first.model)}** stands first (interquartile mean "
+            f"{first.iqm:.1f} avg mAP, "
+            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(map(markdown, standing.model.iloc[1:4]))}"
+            + (
+                f"; the intervals of {', '.join(map(markdown, close))} hold that figure too."
+                if len(close)
+                else "."
+            )
         )
     if len(best):
         ahead = best[best.difference > 0]
         said.append(
-            f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, at {len(ahead)} of "
-            f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to {best.difference.max():+.1f} points."
+            f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, "
+            f"at {len(ahead)} of "
+            f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to "
+            f"{best.difference.max():+.1f} points."
         )
     recipes = read(f"recipes_values_{benchmark}")
     given = (
@@ -39,16 +48,20 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         own = best[best.fraction == fraction].own_mean
         if len(own):
             said.append(
-                f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at {100 * fraction:g} % of the "
-                f"recordings is {top.model} with {top.changed:.1f} ({top.difference:+.1f} by the recipe); {OWN} has "
+                f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at "
+                f"{100 * fraction:g} % of the "
+                f"recordings is {markdown(top.model)} with {top.changed:.1f} ({top.difference:+.1f} by the "
+                f"recipe); {OWN} has "
                 f"{own.iloc[0]:.1f}."
             )
     if len(needed):
         few = needed.iloc[0]
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
         said.append(
-            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {few.model}, the fewest; "
-            f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there are."
+            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {markdown(few.model)}, the "
+            "fewest; "
+            f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there "
+            "are."
         )
     return said
 
@@ -81,7 +94,8 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
     say(
         f"few labels ({share} of the recordings)",
         ranked.index[0],
-        f"{ranked.iloc[0]:.1f} avg mAP; next {', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
+        f"{ranked.iloc[0]:.1f} avg mAP; next "
+        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
         f"data_efficiency_{benchmark}",
     )
     ranked = most.sort_values(ascending=False)
@@ -190,6 +204,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 "smallest latency with lower precision",
                 f"{best.model}, {best.variant}",
                 f"{1e3 * best.latency_s_median:.1f} ms at "
-                f"{best.length_steps:,.0f} steps ({best.speedup:.2f} times float32), {best.map_lost:.2f} points lost",
+                f"{best.length_steps:,.0f} steps ({best.speedup:.2f} times float32), {best.map_lost:.2f} "
+                "points lost",
                 f"quantization_{benchmark}_1thread",
             )

@@ -3,27 +3,23 @@
 import re
 from pathlib import Path
 
-import pandas as pd
-
 from tal_lib import __version__
-from tal_lib.files import write_text
-from tal_lib.reports import tables
+from tal_lib.reports import escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import repeats
+from tal_lib.reports.layout import Layout
 
 TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
 
 
-def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> Path:
+def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
     """Fill the template with what the tables hold. A table that is not there says so in its place."""
-    results = Path(results)
-    read = lambda name: (
-        pd.read_csv(results / f"{name}.csv") if (results / f"{name}.csv").is_file() else pd.DataFrame()
-    )
+    read = lambda name: tables.read_csv(layout.table(name))
 
     def table(name):
-        path = results / f"{name}.md"
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else f"*{name}: not measured yet.*"
+        for path in layout.reader_tables(name):
+            return path.read_text(encoding="utf-8").strip()
+        return f"*{name}: not measured yet.*"
 
     def mean(model, fraction):
         summary = read("data_efficiency_summary")
@@ -46,11 +42,15 @@ def write(results: str | Path, target: str | Path, benchmark: str = "hapt") -> P
             return mean(*arguments)
         if what == "version":
             return __version__
+        if what == "origin":
+            return provenance.read(layout).sentence()
         if what == "repeats":
             return " ".join(repeats(read("repeatability"))) or "How far they repeat was not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, benchmark)) or "Nothing measured yet."
         answers = advice(read, benchmark)
-        return answers.to_markdown(index=False) if len(answers) else "Nothing measured yet."
+        return (
+            answers.map(escape.markdown).to_markdown(index=False) if len(answers) else "Nothing measured yet."
+        )
 
-    return write_text(target, re.sub(r"\{\{([^}]+)\}\}", fill, TEMPLATE.read_text(encoding="utf-8")))
+    return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, TEMPLATE.read_text(encoding="utf-8")))

@@ -1,4 +1,5 @@
-"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on a phone."""
+"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on
+a phone."""
 
 import base64
 import hashlib
@@ -9,28 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder, write_text
-from tal_lib.reports import pages
+from tal_lib.reports import pages, webpage
+from tal_lib.reports.layout import TOPICS, Layout
 from tal_lib.writing import claim, staged
 
 PAGES = ".tal-site.json"  # the list of a site's files
-
 HERE = work_folder()  # of the study: the defaults
+
 STYLE = (
-    pages.STYLE
+    webpage.STYLE
     + """
-nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;padding-bottom:.5rem}
+nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:14px;border-bottom:1px solid #ddd;
+padding-bottom:.5rem}
 nav .here{color:#777}a{color:#0b5394}main{overflow-wrap:break-word}.wide{overflow-x:auto}
 .list{list-style:none;padding:0}.list li{margin:.9rem 0}.list p{margin:.1rem 0;color:#555;font-size:15px}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}.figures figure{margin:0}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr));gap:1rem}
+.figures figure{margin:0}
 figcaption{font-size:13px;color:#555}
 .text td:not([style]),.text th:not([style]){text-align:left;white-space:normal;overflow-wrap:anywhere}"""
 )
+
+
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)$")
 
 
 @dataclass(frozen=True)
@@ -54,31 +58,31 @@ def build(
     Raises:
         TalError: nothing rendered is there, or the folder holds something else than an earlier site.
     """
-    target, results, figures = Path(target), Path(results), Path(figures)
-    notebooks = sorted((results / "notebooks").glob("*.ipynb"))
+    target, layout = Path(target), Layout(results, figures)
+    notebooks = sorted(layout.notebooks.glob("*.ipynb"))
     if not notebooks:
-        raise TalError("no rendered notebooks", where=results / "notebooks", remedy="Run `tal report` first.")
+        raise TalError("no rendered notebooks", where=layout.notebooks, remedy="Run `tal report` first.")
     claim(target)
     with staged(target, PAGES, "an earlier site") as folder:
-        written = _write(folder, notebooks, results, figures, Path(about))
+        written = _write(folder, notebooks, layout, Path(about))
     return [target / path.relative_to(folder) for path in written]
 
 
-def _write(target, notebooks, results, figures, about):
+def _write(target, notebooks, layout, about):
     (target / "pictures").mkdir()
     names = {path.name: f"{path.stem}.html" for path in notebooks} | {"RESULTS.md": "results.html"}
     made = [
         _document(about, "results"),
         *(_notebook(path, target) for path in notebooks),
-        _tables(results),
-        _figures(figures, target),
-        _document(results / "README.md", "columns"),
+        _tables(layout),
+        _figures(layout, target),
+        _document(layout.results / "README.md", "columns"),
     ]
     made = [page for page in made if page]
     written = [
         write_text(
             target / "index.html",
-            _whole("Efficient temporal action localization", _index(made, about, figures), made, names),
+            _whole("Efficient temporal action localization", _index(made, about, layout), made, names),
         )
     ]
     written += [
@@ -91,12 +95,13 @@ def _write(target, notebooks, results, figures, about):
 
 def _notebook(path, target):
     content = nbformat.read(path, as_version=4)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
-    soup = pages.folded(BeautifulSoup(body, "html.parser"))
+    soup = webpage.of_notebook(content)
     for image in soup.select("img[src^='data:image/']"):
-        kind, data = re.match(r"data:image/(\w+);base64,(.*)", image["src"], re.S).groups()
-        raw = base64.b64decode(data)
-        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{kind}"
+        match = PICTURE.match(image["src"])
+        if not match:
+            continue  # of another kind: taken out with all that is not a picture of the site's own
+        raw = base64.b64decode(match[2])
+        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{match[1]}"
         (target / name).write_bytes(raw)
         image["src"], image["loading"], image["alt"] = name, "lazy", image.get("alt") or "figure"
     title = pages.title_of(content, path)
@@ -136,66 +141,75 @@ def _document(path, name):
         return None
     source = Path(path).read_text(encoding="utf-8")
     title = source.splitlines()[0].lstrip("# ").strip()
-    body = pages.folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))
+    body = webpage.of_markdown(source)
     return Page(name, title, _first_sentence(source), f"<div class=text>{body}</div>")
 
 
-def _tables(results):
-    """Every table that was written for readers, with its caption."""
+def _tables(layout):
+    """Every table that was written for readers, with its caption, by topic."""
     parts, jumps = [], []
-    for path in sorted(results.glob("*.md")):
-        if path.stem[:1].isupper():
+    for topic in TOPICS:
+        paths = [path for path in layout.reader_tables() if path.parent.name == topic]
+        if not paths:
             continue
-        caption, _, table = path.read_text(encoding="utf-8").partition("\n\n")
-        parts.append(
-            f"<h2 id='{path.stem}'>{path.stem}</h2><p>{html.escape(caption)}</p>{markdown2html_mistune(table)}"
+        names = [html.escape(path.stem) for path in paths]
+        jumps.append(
+            f"<p><b>{_words(topic)}</b>: "
+            + " · ".join(f"<a href='#{name}'>{name}</a>" for name in names)
+            + "</p>"
         )
-        jumps.append(f"<a href='#{path.stem}'>{path.stem}</a>")
-    return (
-        Page(
-            "tables",
-            "All tables",
-            "Every table for readers, with its caption.",
-            f"<h1>All tables</h1><p>{' · '.join(jumps)}</p>" + "".join(parts),
+        for path, name in zip(paths, names, strict=True):
+            parts.append(
+                f"<h2 id='{name}'>{name}</h2>{webpage.of_markdown(path.read_text(encoding='utf-8'))}"
+            )
+    if not parts:
+        return None
+    body = "<h1>All tables</h1>" + "".join(jumps) + "".join(parts)
+    return Page("tables", "All tables", "Every table for readers, with its caption.", body)
+
+
+def _figures(layout, target):
+    """Every figure, by topic."""
+    parts = []
+    for topic in TOPICS:
+        shown = [path for path in layout.all_figures() if path.parent.name == topic]
+        for path in shown:
+            shutil.copyfile(path, target / "pictures" / path.name)
+        drawn = "".join(
+            f"<figure><a href='{address}'><img loading=lazy src='{address}' alt='{words}'></a>"
+            f"<figcaption>{words}</figcaption></figure>"
+            for address, words in (
+                (html.escape(f"pictures/{path.name}"), html.escape(_words(path.stem))) for path in shown
+            )
         )
-        if parts
-        else None
+        parts.append(f"<h2>{_words(topic)}</h2><div class=figures>{drawn}</div>" if shown else "")
+    if not any(parts):
+        return None
+    return Page(
+        "figures",
+        "All figures",
+        "Every figure, as drawn from the tables.",
+        "<h1>All figures</h1>" + "".join(parts),
     )
 
 
-def _figures(figures, target):
-    shown = sorted(figures.glob("*.png"))
-    for path in shown:
-        shutil.copyfile(path, target / "pictures" / path.name)
-    body = "".join(
-        f"<figure><a href='pictures/{path.name}'><img loading=lazy src='pictures/{path.name}' alt='{path.stem}'></a>"
-        f"<figcaption>{path.stem.replace('_', ' ')}</figcaption></figure>"
-        for path in shown
-    )
-    return (
-        Page(
-            "figures",
-            "All figures",
-            "Every figure, as drawn from the tables.",
-            f"<h1>All figures</h1><div class=figures>{body}</div>",
-        )
-        if shown
-        else None
-    )
+def _words(name):
+    return name.replace("_", " ")
 
 
-def _index(made, about, figures):
+def _index(made, about, layout):
     """What came out, in short and as one picture, and where the rest is."""
     text = Path(about).read_text(encoding="utf-8") if Path(about).is_file() else ""
-    found = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    short = markdown2html_mistune(found[1]) if found else ""
+    summary = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    short = str(webpage.of_markdown(summary[1])) if summary else ""
     curve = next(
-        (path for path in sorted(figures.glob("data_efficiency_*.png")) if "validation" not in path.stem),
+        (path for path in layout.all_figures("data_efficiency_*") if "validation" not in path.stem),
         None,
     )
     if curve:
         short += (
-            f"<p><img src='pictures/{curve.name}' alt='avg mAP by share of the labelled recordings' "
+            f"<p><img src='pictures/{html.escape(curve.name)}' alt='avg mAP by share of the labelled "
+            "recordings' "
             "style='max-width:36rem;width:100%'></p>"
         )
     items = "".join(
@@ -203,14 +217,16 @@ def _index(made, about, figures):
         for page in made
     )
     return (
-        "<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which action happen? How good is "
-        f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All pages</h2><ul class=list>{items}"
+        "<h1>Efficient temporal action localization</h1><p>Given an untrimmed recording, when does which "
+        "action happen? How good is "
+        f"each model when labels are few, and what does it cost to train and to run?</p>{short}<h2>All "
+        f"pages</h2><ul class=list>{items}"
         "</ul>"
     )
 
 
 def _whole(title, body, made, names, here=None):
-    soup = BeautifulSoup(body, "html.parser")
+    soup = webpage.sanitised(body)
     for table in soup.select("table"):
         if "wide" not in (table.parent.get("class") or ()):
             table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
@@ -232,12 +248,14 @@ def _whole(title, body, made, names, here=None):
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
         "<meta name=viewport content='width=device-width, initial-scale=1'><link rel=icon href='data:,'>"
-        f"<link rel=stylesheet href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n"
+        "<link rel=stylesheet "
+        f"href=style.css></head><body><nav>{links}</nav><main>{soup}</main></body></html>\n"
     )
 
 
 def _inside(address, names):
-    """Where a link between the repository's files leads in the site; None for a file that the site has not."""
+    """Where a link between the repository's files leads in the site; None for a file that the site has
+    not."""
     if (
         re.match(r"[a-z]+:|#", address)
         or address.split("#")[0].endswith(".html")
@@ -249,8 +267,8 @@ def _inside(address, names):
         return names[name]
     if address == "results/README.md":
         return "columns.html"
-    if address.startswith("figures/") and name.endswith(".png"):
+    if re.fullmatch(r"figures/[a-z_]+/[^/]+\.png", address):
         return f"pictures/{name}"
-    if re.fullmatch(r"results/[a-z0-9_]+\.md", address):
+    if re.fullmatch(r"results/readers/[a-z_]+/[^/]+\.md", address):
         return f"tables.html#{Path(name).stem}"
     return None

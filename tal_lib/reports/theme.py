@@ -1,12 +1,14 @@
 """One look for every figure: sizes, palette, and the same colour and marker for a model everywhere."""
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from tal_lib.files import atomic_path
+from tal_lib.reports.pictures import small_png
+from tal_lib.reports.tables.files import keep
 
 WIDTH = 5.6  # inches; readable at column width
 
@@ -75,8 +77,7 @@ def apply() -> None:
             "grid.alpha": 0.3,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
-            "svg.hashsalt": "tal",
-            "svg.fonttype": "none",
+            "text.parse_math": False,  # a `$` in the name of a class is a `$`
         },
     )
 
@@ -87,17 +88,13 @@ def new_axes(ax=None, **figure):
     return ax if ax is not None else plt.subplots(**figure)[1]
 
 
-def save(figure: mpl.figure.Figure, folder: str | Path, name: str) -> Path:
-    """Write a figure as PNG and SVG (the same bytes for the same figure); the PNG's path."""
-    for suffix in ("svg", "png"):
-        with atomic_path(Path(folder) / f"{name}.{suffix}") as temporary:
-            figure.savefig(
-                temporary,
-                format=suffix,
-                bbox_inches="tight",  # as notebooks show it: no long label is cut
-                metadata={"Date": None} if suffix == "svg" else {"Software": None},
-            )
-    return Path(folder) / f"{name}.png"
+def save(figure: mpl.figure.Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, without date and versions; a file that shows the same already is left alone."""
+    content = io.BytesIO()
+    figure.savefig(
+        content, format="png", bbox_inches="tight", metadata={"Software": None}
+    )  # no long label is cut
+    return keep(path, small_png(content.getvalue()))
 
 
 def show(axes) -> None:

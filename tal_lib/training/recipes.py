@@ -59,7 +59,7 @@ _DENSE = Recipe(
 )
 
 # compact: one recipe for all; those that work in windows see crops of a few of them. The study's own model has augmentation besides, found
-# on held-out training people; what it does for the others is in `results/recipes_hapt.md`
+# on held-out training people; what it does for the others is in `results/readers/accuracy/recipes_hapt.md`
 _COMPACT = Recipe()
 _OWN = Recipe(exchange=0.3, rotate=30.0)
 _WINDOWS = Recipe(max_steps=256)

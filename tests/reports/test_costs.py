@@ -53,7 +53,7 @@ def test_figures_of_a_table_are_written_alike(tmp_path):
             "interval": ["1.0 [0.9, 1.1]", "2", "3"],
         }
     )
-    lines = tables.write_table(table, tmp_path, "t", "Caption.").read_text().splitlines()
+    lines = tables.write_table(table, tmp_path / "t.md", "Caption.").read_text().splitlines()
     assert [cell.strip() for cell in lines[4].strip("|").split("|")] == [
         "a",
         "1,049",
@@ -69,5 +69,5 @@ def test_figures_of_a_table_are_written_alike(tmp_path):
         True,
         False,
     ]
-    assert r"\begin{tabular}{lrrrl}" in (tmp_path / "t.tex").read_text()
+    assert r"\begin{tabular}{lrrrr}" in (tmp_path / "t.tex").read_text()
     assert pd.read_csv(tmp_path / "t.csv").mAP.tolist()[:2] == [82.0, 84.3]

@@ -1,12 +1,20 @@
+import io
+import re
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from tal_lib import TalError, models
-from tal_lib.reports import figures, tables, theme
+from tal_lib import TalError, models, sweeps
+from tal_lib.reports import figures, provenance, tables, theme
+from tal_lib.reports.figures.cost import pareto_front
+from tal_lib.reports.layout import Layout, file_stem
+from tal_lib.reports.pictures import small_png
 from tal_lib.reports.report import report
 from tal_lib.sweeps.ledger import update_ledger
 
@@ -63,7 +71,7 @@ def ledger(tmp_path):
 def test_tables_say_what_the_ledger_says(ledger):
     folder, records = ledger
     done = report(folder / "results", folder / "figures", folder / "runs", render=False)
-    table = pd.read_csv(folder / "results" / "data_efficiency.csv")
+    table = pd.read_csv(folder / "results" / "tables" / "data_efficiency.csv")
     assert len(table) == 16 and {
         "benchmark",
         "model",
@@ -83,23 +91,22 @@ def test_tables_say_what_the_ledger_says(ledger):
     one = records[5]
     mine = table[(table.cell == one["id"])].sort_values("tiou")["map"].tolist()
     assert mine == pytest.approx([row["map"] for row in one["tables"]["data_efficiency"]])
-    summary = pd.read_csv(folder / "results" / "data_efficiency_summary.csv")
+    summary = pd.read_csv(folder / "results" / "tables" / "data_efficiency_summary.csv")
     best = summary[(summary.model == "local_global") & (summary.fraction == 1.0)].iloc[0]
     runs = table[(table.model == "local_global") & (table.fraction == 1.0)]
     assert best["mean"] == pytest.approx(100 * runs.groupby("seed")["map"].mean().mean()) and best.runs == 2
     assert best.low <= best["mean"] <= best.high
+    readers = folder / "results" / "readers" / "accuracy"
     for suffix in ("csv", "md", "tex"):
-        assert (folder / "results" / f"data_efficiency_b.{suffix}").stat().st_size > 50
-    assert "\\toprule" in (folder / "results" / "data_efficiency_b.tex").read_text()
-    assert (folder / "results" / "data_efficiency_b.md").read_text().index(
-        "local_global"
-    ) < 300  # the best first
+        assert (readers / f"data_efficiency_b.{suffix}").stat().st_size > 50
+    assert "\\toprule" in (readers / "data_efficiency_b.tex").read_text()
+    assert (readers / "data_efficiency_b.md").read_text().index("local_global") < 300  # the best first
     assert {path.name for path in done.figures} == {
         "data_efficiency_b.png",
         "map_by_tiou_b.png",
         "probability_of_improvement_b.png",
     }
-    assert all(path.with_suffix(".svg").is_file() for path in done.figures)
+    assert not list(folder.rglob("*.svg")) and all(path.parent.name == "accuracy" for path in done.figures)
 
 
 def test_proposals_have_their_table_and_figure(tmp_path):
@@ -114,21 +121,107 @@ def test_proposals_have_their_table_and_figure(tmp_path):
             records.append(one)
     update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
     report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
-    table = pd.read_csv(tmp_path / "results" / "proposals_b.csv")
+    table = pd.read_csv(tmp_path / "results" / "readers" / "accuracy" / "proposals_b.csv")
     assert table.values.tolist() == [["actionformer", 0.7, 7, 70, 70], ["bmn + classifier", 0.6, 6, 60, 60]]
     assert table.columns.tolist() == ["model", "AR@1", "AR@10", "AR@100", "AUC"]
-    assert (tmp_path / "figures" / "average_recall_b.png").is_file() and len(
-        pd.read_csv(tmp_path / "results" / "proposals.csv")
+    assert (tmp_path / "figures" / "accuracy" / "average_recall_b.png").is_file() and len(
+        pd.read_csv(tmp_path / "results" / "tables" / "proposals.csv")
     ) == 12
 
 
-def test_a_second_report_writes_the_same_bytes(ledger):
-    folder, _ = ledger
+def test_a_second_report_touches_nothing(ledger):
+    """The same bytes, and not even written again: `git status` and file times stay as they are."""
+    folder, records = ledger
+    for number, record in enumerate(records):
+        record["tables"]["class_ap"] = [{"label": "x", "tiou": 0.3, "ap": 1 / (3 + number)}]
+    update_ledger(folder / "results" / "ledger" / "s.jsonl", {record["id"]: record for record in records})
     state = []
     for _ in range(2):
         report(folder / "results", folder / "figures", folder / "runs", render=False)
-        state.append({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
-    assert state[0] == state[1]
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        state.append(
+            {path: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+        )
+    assert state[0] == state[1] and len(state[0]) > 15
+
+
+def test_only_what_changed_is_written(ledger):
+    folder, records = ledger
+    where = folder / "results", folder / "figures", folder / "runs"
+    report(*where, render=False)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    records[0]["tables"]["training_cost"] = [{"steps": 1, "train_seconds": 2.5}]
+    update_ledger(folder / "results" / "ledger" / "s.jsonl", {record["id"]: record for record in records})
+    report(*where, render=False)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed == {"s.jsonl", "training_cost.csv"} | {name for name in changed if name.endswith(".lock")}
+
+
+def test_a_picture_without_date_and_version(ledger):
+    folder, _ = ledger
+    report(folder / "results", folder / "figures", folder / "runs", render=False)
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as picture:
+            assert set(picture.info) <= {"dpi", "transparency"} and picture.mode == "P", path
+
+
+def test_names_of_users_go_through_every_table_and_figure(tmp_path, hostile_names):
+    """Benchmarks, classes and recordings by any name: tables keep their shape, and nothing leads out of its
+    folder."""
+    records = []
+    for number, name in enumerate(hostile_names):
+        for model in ("bilstm", "tadtr"):
+            for fraction in (0.1, 1.0):
+                one = record(model, fraction, 0, {0.5: 0.5}, benchmark=f"{name}/../{number}")
+                one["id"] = f"{number}{model}{fraction}"
+                one["tables"]["class_ap"] = [
+                    {"label": label, "tiou": 0.5, "ap": 0.5 + 0.01 * place}
+                    for place, label in enumerate(hostile_names)
+                ]
+                one["tables"]["subset_recordings"] = [
+                    {"fraction": fraction, "recording": recording} for recording in hostile_names
+                ]
+                records.append(one)
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records[:8]})
+    done = report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
+    for path in (*done.tables, *done.figures):
+        assert path.resolve().is_relative_to(tmp_path / ("figures" if path.suffix == ".png" else "results"))
+    classes = [path for path in done.tables if path.name.startswith("classes_")]
+    assert len(classes) == 4
+    for path in classes:
+        lines = path.read_text().splitlines()
+        assert len(lines) == 4 + len(hostile_names)
+        rows = [re.findall(r"(?<!\\)\|", line) for line in lines[2:]]
+        assert {len(row) for row in rows} == {4}
+        _, table = tables.read_table(path)
+        assert set(table["class"]) == set(hostile_names)
+        raw = path.with_suffix(".csv").read_text()
+        assert "'=cmd()" in raw and "'@SUM" in raw
+    stored = tables.read_parquet(tmp_path / "results" / "tables" / "class_ap.parquet")
+    assert set(stored.label) == set(hostile_names)
+
+
+def test_a_label_with_dollars_is_not_mathematics():
+    axes = figures.ap_by_class(pd.DataFrame({"label": ["$x^2$", "$\\frac{$"], "tiou": 0.5, "ap": [0.1, 0.2]}))
+    axes.figure.canvas.draw()
+    assert {label.get_text() for label in axes.get_yticklabels()} == {"$x^2$", "$\\frac{$"}
+    assert not any(label.get_parse_math() for label in axes.get_yticklabels())
+    plt.close(axes.figure)
+
+
+def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
+    folder, records = ledger
+    for one in records[:3]:
+        one["provenance"] = one["provenance"] | {"git_commit": "abc+"}
+    update_ledger(folder / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    stale = pd.DataFrame([{"cell": "c", "notebook": "n", "areas": "a", "made_by": "1", "now": "2"}])
+    monkeypatch.setattr(sweeps, "stale_records", lambda results: stale, raising=False)
+    done = report(folder / "results", folder / "figures", folder / "runs", render=False)
+    assert done.origin == provenance.Origin(cells=8, uncommitted=3, stale=1)
+    assert provenance.read(Layout(folder / "results")) == done.origin
+    assert "3 of 8 cells" in done.origin.sentence() and "1 by other code" in done.origin.sentence()
+    assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
 
 
 def test_a_cost_measured_again_replaces_the_old_one():
@@ -162,11 +255,11 @@ def test_machines_are_not_mixed(tmp_path):
     update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
     report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
     first, second = (
-        pd.read_csv(tmp_path / "results" / f"latency_b_cpu{name}.csv")
+        pd.read_csv(tmp_path / "results" / "readers" / "cost" / f"latency_b_cpu{name}.csv")
         for name in ("", "_the_other_r_2_cores")
     )
     assert first.values.tolist() == [["a", 1], ["b", 2]] and second.values.tolist() == [["a", 9]]
-    caption = (tmp_path / "results" / "latency_b_cpu_the_other_r_2_cores.md").read_text()
+    caption = (tmp_path / "results" / "readers" / "cost" / "latency_b_cpu_the_other_r_2_cores.md").read_text()
     assert "the other (R), 2 cores, 1 thread" in caption
 
 
@@ -188,7 +281,7 @@ def test_a_model_has_one_colour():
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
 def test_pareto_front_by_definition(points):
     cost, gain = map(np.array, zip(*points))
-    front = figures.pareto_front(cost, gain)
+    front = pareto_front(cost, gain)
     for i in range(len(points)):
         beaten = any(
             cost[j] <= cost[i] and gain[j] >= gain[i] and (cost[j] < cost[i] or gain[j] > gain[i])
@@ -217,19 +310,39 @@ def test_figures_have_units_and_legends():
     plt.close("all")
 
 
-def test_long_tables_are_written_another_way_with_the_same_bytes(ledger, monkeypatch):
-    """A cell's text once and in a process beside: what 100,000 cells need."""
-    folder, records = ledger
-    for number, one in enumerate(records):
-        one["tables"]["class_ap"] = [
-            {"label": label, "tiou": tiou, "ap": None if label == "y" else 1 / (3 + number)}
-            for label in "xy"
-            for tiou in (0.3, 0.7)
-        ]
-    update_ledger(folder / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
-    state = []
-    for long in (10**9, 1):
-        monkeypatch.setattr(tables, "LONG", long)
-        report(folder / "results", folder / "figures", folder / "runs", render=False)
-        state.append({path.name: path.read_bytes() for path in (folder / "results").glob("*.csv")})
-    assert state[0] == state[1] and len(state[0]["class_ap.csv"].splitlines()) == 33
+def test_the_large_table_is_parquet_and_comes_back(tmp_path):
+    table = pd.DataFrame({"label": ["x", None, "=y"], "ap": [0.1, None, 1 / 3], "seed": [1, 2, 3]})
+    path = tables.write_parquet(table, tmp_path / "t.parquet")
+    before = path.stat().st_mtime_ns
+    assert tables.read_parquet(path).ap.tolist()[2] == 1 / 3
+    tables.write_parquet(table, path)
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(path.read_bytes()[:50])  # damaged
+    tables.write_parquet(table, path)
+    assert len(tables.read_parquet(path)) == 3
+    tables.write_parquet(table.assign(ap=0.0), path)
+    assert tables.read_parquet(path).ap.tolist() == [0.0, 0.0, 0.0]
+
+
+@given(st.text(max_size=40))
+def test_a_name_stays_in_its_folder(name):
+    stem = file_stem(name)
+    assert Path(stem).name == stem and stem not in (".", "..") and len(stem) <= 150
+
+
+def test_small_pictures_are_the_same_pictures():
+    rng = np.random.default_rng(0)
+    for colours in (4, 200):
+        pixels = rng.integers(0, 255, (colours, 4)).astype("uint8")[rng.integers(0, colours, (40, 50))]
+        pixels[..., 3] = 255
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG", pnginfo=None, dpi=(110, 110))
+        small = small_png(content.getvalue())
+        with Image.open(io.BytesIO(small)) as picture:
+            assert np.abs(np.asarray(picture.convert("RGB"), int) - pixels[..., :3]).max() <= 24
+            assert picture.mode == "P" and round(picture.info["dpi"][0]) == 110
+        assert small_png(small) == small and len(small) < len(content.getvalue())
+    noise = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype("uint8")).save(noise, "PNG")
+    with Image.open(io.BytesIO(small_png(noise.getvalue()))) as picture:
+        assert picture.mode == "RGB"  # no palette holds it

@@ -6,8 +6,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tal_lib import TalError, cli
-from tal_lib.reports import site
-from tal_lib.reports.pages import folded
+from tal_lib.reports import site, tables
+from tal_lib.reports.webpage import folded
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -32,15 +32,16 @@ def results(tmp_path):
             ),
         ]
         nbformat.write(page, folder / f"{name}.ipynb")
-    (tmp_path / "results" / "standings_hapt.md").write_text(
+    (readers := tmp_path / "results" / "readers" / "accuracy").mkdir(parents=True)
+    (readers / "standings_hapt.md").write_text(
         "A caption, 5 % < 6 %.\n\n| model | IQM |\n|:--|--:|\n| afsd | 9 |\n"
     )
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "curve.png").write_bytes(b"png")
-    (tmp_path / "figures" / "data_efficiency_hapt.png").write_bytes(b"curves")
+    (drawn := tmp_path / "figures" / "accuracy").mkdir(parents=True)
+    (drawn / "curve.png").write_bytes(b"png")
+    (drawn / "data_efficiency_hapt.png").write_bytes(b"curves")
     links = {
-        "the table": "results/standings_hapt.md",
-        "the picture": "figures/curve.png",
+        "the table": "results/readers/accuracy/standings_hapt.md",
+        "the picture": "figures/accuracy/curve.png",
         "the code": "tal_lib/cli.py",
         "the page": "results/notebooks/00_findings.ipynb",
     }
@@ -138,3 +139,42 @@ def test_another_folder_is_not_overwritten(results):
     assert (results / "site" / "mine.txt").read_text() == "mine"
     with pytest.raises(TalError, match="tal report"):
         site.build(results / "new", results / "figures")
+
+
+def test_what_users_and_notebooks_bring_does_not_act(results, hostile_names):
+    """Titles, Markdown and HTML outputs of notebooks, captions, file names."""
+    attack = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    page = nbformat.v4.new_notebook()
+    output = nbformat.v4.new_output(
+        "display_data",
+        data={"text/html": attack + "<table class=dataframe><tr><td onclick=alert(1)>1</td></tr></table>"},
+    )
+    written = nbformat.v4.new_output(
+        "display_data", data={"text/markdown": f"**{attack}** [x](javascript:alert(1))"}
+    )
+    drawn = nbformat.v4.new_output("display_data", data={"image/svg+xml": "<svg onload=alert(1)></svg>"})
+    page.cells = [
+        nbformat.v4.new_markdown_cell(f"# </title>{attack}\n\nFirst {attack}."),
+        nbformat.v4.new_code_cell("1", outputs=[output, written, drawn]),
+    ]
+    nbformat.write(page, results / "results" / "notebooks" / "05_x.ipynb")
+    table = pd.DataFrame({name: [name] for name in hostile_names})
+    tables.write_table(
+        table, results / "results" / "readers" / "accuracy" / "it's <b>.md", f"Caption {attack}"
+    )
+    (results / "figures" / "accuracy" / "x' onerror='alert(1).png").write_bytes(b"png")
+    pages = build(results)
+    for path in pages:
+        soup = BeautifulSoup(path.read_text(), "html.parser")
+        assert not soup.select("script, iframe, object, embed, svg, style")
+        for element in soup.find_all():
+            assert not [name for name in element.attrs if name.startswith("on")], path
+            assert "script:" not in str(element.get("href", "")), path
+        assert len(soup.select("title")) == 1
+    assert "<script>alert(1)</script>" in soup_of(results, "05_x").title.get_text()
+    cells = [cell.get_text() for cell in soup_of(results, "tables").select("td")]
+    assert "<img src=x onerror=alert(1)>" in cells and "a|b" in cells and "a b" in cells
+
+
+def soup_of(results, name):
+    return BeautifulSoup((results / "site" / f"{name}.html").read_text(), "html.parser")

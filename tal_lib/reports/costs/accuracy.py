@@ -1,0 +1,34 @@
+"""Accuracy against cost: the models that no other beats in both."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs.shapes import COSTS
+from tal_lib.reports.efficiency.runs import main_arm
+
+STEPS = 720  # six minutes of HAPT; the measured length nearest to it is shown
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """A figure a cost: avg mAP of the largest fraction against it; compact models, float32, one machine's
+    CPU."""
+    summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
+    cost = data["inference_cost"]
+    cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])
+    cost = cost[(cost.preset == "compact") & (cost.precision == "float32")]
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        measured = cost[cost.benchmark == benchmark]
+        if measured.empty:
+            continue
+        steps = min(measured.length_steps.unique(), key=lambda length: abs(length - STEPS))
+        measured = measured[
+            (measured.length_steps == steps) & (measured.threads_used == measured.threads_used.min())
+        ]
+        columns = [*COSTS, "latency_s_p10", "latency_s_p90"]
+        medians = tables.with_shown_names(measured).groupby("model")[columns].median().reset_index()
+        both = rows[rows.fraction == rows.fraction.max()].merge(medians, on="model")
+        for value, (name, label, unit) in COSTS.items() if len(both) > 1 else ():
+            spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
+            table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))
+            axes = figures.accuracy_against_cost(table, value, f"{label}, {steps:,} steps")
+            out.figure(axes, f"accuracy_{name}_{benchmark}")

@@ -1,0 +1,114 @@
+"""A trained model outside the study: in lower precision, exported, and run on windows."""
+
+import re
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs.shapes import short
+
+
+def write_quantization(data: dict[str, pd.DataFrame], out) -> None:
+    """How much faster, and how much worse, a model is in smaller numbers."""
+    table = data["quantization"]
+    timed = table.dropna(subset=["latency_s_median"])
+    main = tables.main_machine(timed)
+    for (benchmark, threads, steps, machine), rows in timed.groupby(
+        ["benchmark", "threads_used", "length_steps", "device_name"]
+    ):
+        shown = pd.DataFrame(
+            {
+                "model": rows.model,
+                "variant": rows.variant,
+                "converted layers": [f"{row.converted:g} of {row.layers:g}" for row in rows.itertuples()],
+                "of weights (%)": (100 * rows.weight_share).round(),
+                "of MACs (%)": (100 * rows.mac_share).round(),
+                "file (MB)": (rows.file_bytes / 1e6).round(2),
+                "latency (ms)": (1e3 * rows.latency_s_median).round(1),
+                "times as fast": rows.speedup.round(2),
+                "avg mAP": rows.avg_map.round(1),
+                "lost": rows.map_lost.round(2),
+            }
+        )
+        caption = (
+            f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A "
+            "graph "
+            "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, "
+            "measured in turns."
+        )
+        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}"
+        stem += tables.machine_suffix(machine, main)
+        best = tables.Best(
+            high=("times as fast", "avg mAP"), low=("file (MB)", "latency (ms)"), within=("model",)
+        )
+        out.table(shown.fillna("–"), stem, caption, best)
+        out.figure(figures.speed_and_loss(rows[rows.variant != "float32"]), stem)
+
+
+def write_export(data: dict[str, pd.DataFrame], out) -> None:
+    """Which model can be written in which format, and how far its graph is from it."""
+    table = data["export"]
+    text = [
+        _reason(row.problem) if row.problem else f"{row.largest_difference:.0e}" for row in table.itertuples()
+    ]
+    shown = (
+        table.assign(text=text)
+        .pivot(index="model", columns="format", values="text")
+        .fillna("–")
+        .reset_index()
+    )
+    caption = (
+        "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches "
+        "and lengths other than "
+        "the traced one; or why there is no graph."
+    )
+    if (table.largest_difference > 1e-4).any():
+        caption += (
+            " Where it is above 1e-4, so is float32 itself: the model differs as much from itself in float64."
+        )
+    out.table(shown, "export_parity", caption)
+
+
+def _reason(problem):
+    """What stands between `cannot be …` and the remedy, without addresses of objects."""
+    return (
+        re.sub(r"<[^<>]*(<[^<>]*>)?[^<>]*>", "…", problem)
+        .split(": ", 1)[-1]
+        .split(" (", 1)[-1]
+        .split(". ")[0]
+        .rstrip(")")[:90]
+    )
+
+
+def write_windows(data: dict[str, pd.DataFrame], out) -> None:
+    """Whole recordings against windows of them."""
+    table = data["inference_length"]
+    main = tables.main_machine(table)
+    for (benchmark, machine), rows in table.groupby(["benchmark", "device_name"], sort=False):
+        stem = benchmark + tables.machine_suffix(machine, main)
+        rows = rows.assign(share=(rows.overlap / rows.window).fillna(0).round(2), whole=rows.window == 0)
+        name = [
+            "whole" if row.whole else f"{row.window:g}, {100 * row.share:g} % overlap"
+            for row in rows.itertuples()
+        ]
+        rows = rows.assign(choice=name)
+        order = rows.sort_values(["whole", "share", "window"]).choice.unique()
+        for column, name, unit, label in (
+            ("avg_map", "map", 1, "avg mAP (%)"),
+            ("seconds_per_hour", "time", 1, "seconds for an hour of recording"),
+            ("peak_memory_bytes", "memory", 1e6, "peak memory (MB) of the longest recording"),
+        ):
+            shown = (
+                rows.assign(value=rows[column] / unit)
+                .pivot_table(index="model", columns="choice", values="value")[order]
+                .map(short)
+            )
+            caption = (
+                f"{label[0].upper()}{label[1:]}: {benchmark}, models run on whole recordings or on windows "
+                "(steps) of them; "
+                f"network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
+                f"{rows.longest_steps.max():,.0f} steps."
+            )
+            best = tables.HIGHEST if name == "map" else tables.LOWEST
+            out.table(shown.reset_index(), f"inference_length_{name}_{stem}", caption, best)
+        out.figure(figures.window_accuracy(rows), f"inference_length_{stem}")

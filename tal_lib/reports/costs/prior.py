@@ -1,0 +1,52 @@
+"""Our costs beside the prior study's."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.layout import Layout
+
+PRIOR = Layout().prior / "warchocki_2023_inference.csv"
+
+
+def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
+    """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU,
+    with NMS) and `our_gmacs, our_memory_mib, our_time_ms` (CPU, with NMS)."""
+    prior = pd.read_csv(PRIOR)
+    cost = tables.on_main_machine(cost[cost.device == "cpu"])
+    mine = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
+    mine = (
+        mine.groupby(["model", "length_steps"])
+        .agg(
+            our_gmacs=("macs", "median"),
+            our_memory_mib=("peak_memory_bytes", "median"),
+            our_time_ms=("detect_s_median", "median"),
+        )
+        .reset_index()
+    )
+    mine = mine.assign(
+        our_gmacs=mine.our_gmacs / 1e9,
+        our_memory_mib=mine.our_memory_mib / 2**20,
+        our_time_ms=1e3 * mine.our_time_ms,
+    )
+    return prior.merge(mine, on=["model", "length_steps"])
+
+
+def write_prior(cost: pd.DataFrame, out) -> None:
+    """Tables and figures of the models that both have measured."""
+    both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
+    if both.empty:
+        return
+    out.figure(figures.beside_prior(both, "gmacs", "GMACs"), "prior_macs")
+    out.figure(
+        figures.beside_prior(both, "memory_mib", "peak memory (MiB); theirs on a GPU, weights included"),
+        "prior_memory",
+    )
+    out.figure(figures.beside_prior(both, "time_ms", "time with NMS (ms); theirs on a GPU"), "prior_time")
+    caption = (
+        "Cost of the published sizes beside the figures of Warchocki et al. (2023), D and K of THUMOS14. "
+        "MACs are comparable; their "
+        "memory (weights included) and time are of a GPU, ours (weights excluded) of one CPU thread."
+    )
+    shown = both.map(lambda value: short(value) if isinstance(value, float) else value).fillna("–")
+    out.table(shown, "prior_inference", caption)

@@ -1,0 +1,59 @@
+"""How far a latency repeats."""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.cost.meters import QUIET
+
+
+def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
+    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first
+    − 1), and whether the machine was `quiet` both times: the reference beside the samples at most `QUIET`
+    times its fastest on that machine."""
+    keys = ["benchmark", "preset", "device_name", "precision", "threads_used", "model", "length_steps"]
+    slower = (
+        cost.reference_s / cost.groupby("device_name").reference_s.transform("min")
+        if "reference_s" in cost
+        else np.inf
+    )
+    both = (
+        cost.assign(slower=slower)
+        .fillna({"slower": np.inf})
+        .pivot_table(index=keys, columns="repeat", values=["latency_s_median", "slower"])
+    )
+    if not {0, 1} <= set(both.latency_s_median.columns):
+        return pd.DataFrame()
+    times = both.latency_s_median[[0, 1]].rename(columns={0: "first_s", 1: "again_s"})
+    times = times.assign(
+        change=times.again_s / times.first_s - 1, quiet=(both.slower[[0, 1]] <= QUIET).all(axis=1)
+    )
+    return times.dropna().reset_index()
+
+
+def repeats(table: pd.DataFrame) -> list[str]:
+    """How far latencies repeat, a sentence or two a machine. table: as `repeatability` makes it, or empty."""
+    sentences = []
+    for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
+        change = 100 * rows.change.abs()
+        sentences.append(
+            f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: "
+            "half of the medians "
+            f"differ by less than {change.median():.1f} %, nine of ten by less than "
+            f"{change.quantile(0.9):.1f} %, "
+            f"{100 * (change < 10).mean():.0f} % by less than 10 %, the worst by {change.max():.1f} %."
+        )
+        if 0 < rows.quiet.sum() < len(rows):
+            quiet = change[rows.quiet]
+            sentences[-1] += (
+                f" Where the machine was quiet both times ({len(quiet)}, by the reference beside the "
+                "samples): "
+                f"{100 * (quiet < 10).mean():.0f} % by less than 10 %, the worst by {quiet.max():.1f} %."
+            )
+    return sentences
+
+
+def write_repeatability(cost: pd.DataFrame, out) -> None:
+    """The table of latencies that were measured twice, if there are any."""
+    table = repeatability(cost) if "repeat" in cost else pd.DataFrame()
+    if len(table):
+        out.data(table, "repeatability")

@@ -1,0 +1,42 @@
+"""Which costs are shown, under which conditions they were measured, and how their values are written."""
+
+import pandas as pd
+
+from tal_lib.reports import tables
+
+# column: what its tables and figures are called, label, unit
+COSTS = {
+    "macs": ("macs", "GMACs", 1e9),
+    "latency_s_median": ("latency", "latency of the network (ms, median)", 1e-3),
+    "detect_s_median": ("detect", "latency with decoding and NMS (ms, median)", 1e-3),
+    "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6),
+}
+
+
+def conditions(cost: pd.DataFrame):
+    """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads
+    measured."""
+    keys = ["benchmark", "preset", "device_name", "device", "precision", "threads_used"]
+    measured = cost.dropna(subset=["latency_s_median"])
+    main = {device: tables.main_machine(rows) for device, rows in measured.groupby("device")}
+    for (benchmark, preset, device_name, device, precision, threads), rows in measured.groupby(
+        keys, sort=False
+    ):
+        extra = [
+            part
+            for part in (
+                "" if preset == "compact" else preset,
+                "" if precision == "float32" else precision,
+                "" if threads == 1 or device != "cpu" else f"{threads:g}threads",
+            )
+            if part
+        ]
+        counted = f", {threads:g} thread{'s' * (threads > 1)}" if device == "cpu" else ""
+        other = tables.machine_suffix(device_name, main[device])
+        words = f"{preset} models, {precision}, batch 1, {device_name}{counted}; D and K of {benchmark}"
+        yield "_".join([benchmark, *extra, device]) + other, words, rows
+
+
+def short(value) -> str:
+    """A value with three significant figures, without exponent."""
+    return value if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

@@ -1,0 +1,57 @@
+"""What training costs: steps, memory, time to accuracy."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs.shapes import short
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Steps, memory, time to accuracy."""
+    step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
+    main = tables.main_machine(step)
+    for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
+        here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023
+        mine, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
+        both = (
+            rows.groupby("model")
+            .mean(numeric_only=True)
+            .join(mine.groupby("model").mean(numeric_only=True), rsuffix="_of_run")
+        )
+        table = (
+            pd.DataFrame(
+                {
+                    "params (M)": both.params / 1e6,
+                    "ms a step": 1e3 * both.step_s_median,
+                    "steps/s": both.steps_per_s,
+                    "memory (MB)": both.peak_memory_bytes / 1e6,
+                    "state (MB)": both.state_bytes / 1e6,
+                    "training (s)": both.total_s,
+                    "to 95 % of final (s)": both.near_final_s,
+                    "to best (s)": both.best_s,
+                    "final avg mAP": 100 * both.final_map,
+                    "best avg mAP": 100 * both.best_map,
+                }
+            )
+            .sort_values("to 95 % of final (s)")
+            .map(short)
+        )
+        threads = (
+            "one CPU thread" if rows.threads_used.max() == 1 else f"{rows.threads_used.max():g} CPU threads"
+        )
+        caption = (
+            f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most "
+            f"{rows.crop_steps.max():g} steps "
+            f"for every model, {machine}, {threads}. Memory: peak of a step above state (weights, gradients, "
+            "moments). Times are of training alone; mAP of the test recordings at several epochs, which "
+            "chose nothing."
+        )
+        best = tables.Best(
+            high=("steps/s", "final avg mAP", "best avg mAP"),
+            low=tuple(name for name in table if "(M" in name or "(s)" in name or name == "ms a step"),
+        )
+        out.table(table.reset_index(), f"training_{stem}", caption, best)
+        lines = here(curve)
+        out.figure(
+            figures.accuracy_over_time(lines.assign(map=100 * lines["map"])), f"accuracy_over_time_{stem}"
+        )

@@ -1,0 +1,79 @@
+"""The data-efficiency study for readers.
+
+runs.py        which runs are compared          annotation.py  how much annotation a wanted accuracy takes
+comparison.py  who is better, and how surely    arms.py        other recipes, options, subset samples
+prior.py       the prior study's ranking
+"""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.efficiency.annotation import HELD_BACK, WANTED, annotation, write_annotation
+from tal_lib.reports.efficiency.arms import own_variants, recipe_gains, write_arms
+from tal_lib.reports.efficiency.comparison import (
+    against_the_best,
+    comparison,
+    standings,
+    write_against_the_best,
+    write_comparison,
+    write_standings,
+)
+from tal_lib.reports.efficiency.prior import PRIOR, beside_prior, write_prior
+from tal_lib.reports.efficiency.runs import OWN, compared, complete, main_arm, span, strata
+
+__all__ = [
+    "HELD_BACK",
+    "OWN",
+    "PRIOR",
+    "WANTED",
+    "against_the_best",
+    "annotation",
+    "beside_prior",
+    "compared",
+    "comparison",
+    "complete",
+    "main_arm",
+    "own_variants",
+    "recipe_gains",
+    "standings",
+    "strata",
+    "write",
+]
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """All tables and figures of the study that the runs allow.
+
+    Args:
+        data: tidy tables; `data_efficiency` is read. out: a `tal_lib.reports.output.Output`.
+    """
+    efficiency = data["data_efficiency"]
+    summary = tables.efficiency_summary(main_arm(efficiency))
+    out.data(summary, "data_efficiency_summary")
+    for benchmark, rows in compared(summary).groupby("benchmark", sort=False):
+        all_runs = efficiency[efficiency.benchmark == benchmark]
+        _write_curves(all_runs, rows, benchmark, out)
+        runs = compared(tables.average_map(main_arm(all_runs)))
+        if runs.model.nunique() > 1:
+            write_standings(runs, benchmark, out)
+            write_comparison(runs, benchmark, out)
+            write_against_the_best(runs, benchmark, out)
+            write_annotation(runs, benchmark, out)
+        write_arms(tables.average_map(all_runs), benchmark, out)
+        if PRIOR.is_file():
+            write_prior(rows, benchmark, out.about("prior"))
+
+
+def _write_curves(runs, rows, benchmark, out):
+    """avg mAP against the fraction of the recordings, and mAP by tIoU with all of them."""
+    caption = (
+        f"avg mAP (%) on {benchmark} by share of training recordings: mean of {span(rows.runs)} runs (seeds) "
+        "with 95 % bootstrap interval."
+    )
+    if rows.fraction.nunique() > 1:
+        out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}")
+    most = main_arm(runs)
+    most = tables.with_shown_names(most[most.fraction == rows.fraction.max()])
+    out.figure(figures.map_by_tiou(most.assign(map=100 * most["map"])), f"map_by_tiou_{benchmark}")
+    table = tables.efficiency_table(rows, benchmark)
+    out.table(table, f"data_efficiency_{benchmark}", caption, tables.HIGHEST)

@@ -1,0 +1,84 @@
+"""How much annotation a wanted accuracy takes, and what a power law predicts for more of it."""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.evaluation import learning_curves
+from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import complete
+
+WANTED = (80, 90)  # avg mAP (%) whose annotation is asked for
+
+
+HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings, and judged beyond it
+
+
+def annotation(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to
+    `HELD_BACK` foretells.
+
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are
+    the segments of the smallest share; error is foretold − measured at all recordings; `last` is the error of
+    expecting no further gain.
+    """
+    rows = []
+    for model, mine in complete(runs).groupby("model", sort=False):
+        curve = mine.groupby("fraction").agg(segments=("train_segments", "mean"), score=("avg_map", "mean"))
+        row = {"model": model, "fewest": curve.segments.min()}
+        row |= {
+            f"needs_{wanted}": learning_curves.needed_for(wanted, curve.segments, curve.score)
+            for wanted in WANTED
+        }
+        known = mine[mine.fraction <= HELD_BACK]
+        if known.fraction.nunique() >= 3 and curve.index.max() > HELD_BACK:
+            law = learning_curves.fit_power_law(known.train_segments, known.avg_map)
+            whole, before = curve.iloc[-1], curve[curve.index <= HELD_BACK].iloc[-1]
+            row |= {
+                "scale": law.scale,
+                "exponent": law.exponent,
+                "floor": law.floor,
+                "foretold": float(law(whole.segments)),
+                "measured": whole.score,
+                "error": float(law(whole.segments)) - whole.score,
+                "last": before.score - whole.score,
+            }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.sort_values([f"needs_{WANTED[0]}", f"needs_{WANTED[-1]}"], ignore_index=True)
+
+
+def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
+    """The annotation that a wanted mAP takes, as a tidy table and for readers."""
+    if "train_segments" not in runs or complete(runs).fraction.nunique() < 2:
+        return
+    table = annotation(runs)
+    count = lambda value, least: "not reached" if np.isinf(value) else f"{'≤ ' * (value <= least)}{value:.0f}"
+    shown = pd.DataFrame(
+        {"model": table.model}
+        | {
+            f"segments for {wanted}": list(map(count, table[f"needs_{wanted}"], table.fewest))
+            for wanted in WANTED
+        }
+    )
+    caption = (
+        f"Annotated segments that a wanted avg mAP takes on {benchmark} (straight between the measured "
+        "shares, over log segments)"
+    )
+    if "error" in table:
+        shown = shown.assign(
+            exponent=table.exponent.round(2),
+            foretold=table.foretold.round(1),
+            measured=table.measured.round(1),
+            error=table.error.map("{:+.1f}".format),
+            **{"no gain": table["last"].map("{:+.1f}".format)},
+        )
+        caption += (
+            f"; and what a power law with a floor, fitted up to {100 * HELD_BACK:g} % of the recordings, "
+            "foretells for all of "
+            f"them. “no gain” is the error of expecting what {100 * HELD_BACK:g} % reach."
+        )
+    else:
+        caption += "."
+    out.data(table, f"annotation_values_{benchmark}")
+    best = tables.Best(low=tuple(f"segments for {wanted}" for wanted in WANTED))
+    out.table(shown, f"annotation_{benchmark}", caption, best)

@@ -1,0 +1,196 @@
+"""The arms beside the main one: other recipes, our model with other options, and where the spread comes
+from."""
+
+import pandas as pd
+
+from tal_lib.evaluation import statistics
+from tal_lib.reports import figures, tables
+from tal_lib.reports.efficiency.runs import OWN, span
+
+
+def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
+    """Other recipes, more steps for few recordings, and where the spread comes from."""
+    plain = runs[(runs.options == "") & (runs.preset == "compact")]
+    recipes = plain[plain.subset_seed < 0]
+    if recipes.recipe.nunique() > 1:
+        _recipes(recipes, benchmark, out)
+    own = runs[
+        runs.model.str.fullmatch(rf"{OWN}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")
+    ]
+    own = own[own.subset_seed < 0]
+    if own.options.nunique() > 1:
+        _own_model(own, benchmark, out)
+        _every_variant(runs[runs.subset_seed < 0], benchmark, out)
+    crossed = runs[(runs.subset_seed >= 0) & (runs.recipe == "")]
+    if len(crossed):
+        _variance(crossed, benchmark, out)
+
+
+def recipe_gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """`recipe, model, fraction, plain, changed, difference, low, high, pairs`: each other recipe beside the
+    model's own, paired by seed."""
+    rows = []
+    keys = ["model", "fraction"]
+    plain = runs[runs.recipe == ""].set_index([*keys, "seed"]).avg_map
+    for (recipe, model, fraction), mine in runs[runs.recipe != ""].groupby(["recipe", *keys], sort=False):
+        both = (
+            mine.set_index([*keys, "seed"])
+            .avg_map.to_frame("changed")
+            .join(plain.rename("plain"), how="inner")
+        )
+        if len(both):
+            rows.append(
+                (
+                    recipe,
+                    model,
+                    fraction,
+                    both.plain.mean(),
+                    both.changed.mean(),
+                    *statistics.mean_interval(both.changed - both.plain),
+                    len(both),
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=["recipe", "model", "fraction", "plain", "changed", "difference", "low", "high", "pairs"],
+    )
+
+
+def _recipes(runs, benchmark, out):
+    table = recipe_gains(runs)
+    text = table.assign(text=[f"{row.changed:.1f} ({row.difference:+.1f})" for row in table.itertuples()])
+    shown = text.pivot(index=["recipe", "model"], columns="fraction", values="text").fillna("")
+    order = table.groupby(["recipe", "model"]).changed.mean().sort_values(ascending=False).index
+    shown = shown.loc[sorted(order, key=lambda key: key[0])]
+    shown.columns = [f"{100 * fraction:g} %" for fraction in shown.columns]
+    out.data(table, f"recipes_values_{benchmark}")
+    caption = (
+        f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own "
+        "recipe on the same "
+        f"recordings; mean of {span(table.pairs)} seeds."
+    )
+    best = tables.Best(high=tuple(shown.columns), within=("recipe",))
+    out.table(shown.reset_index(), f"recipes_{benchmark}", caption, best)
+
+
+def _every_variant(runs, benchmark, out):
+    summary = statistics.summarise(runs, ["model", "recipe", "fraction"], "avg_map")
+    wide = (
+        summary.assign(text=tables.with_interval(summary))
+        .pivot(index=["model", "recipe"], columns="fraction", values="text")
+        .fillna("")
+    )
+    wide = wide.loc[summary.groupby(["model", "recipe"])["mean"].mean().sort_values(ascending=False).index]
+    wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
+    caption = (
+        f"Every model, option and recipe tried on {benchmark}: avg mAP (%), mean of {span(summary.runs)} "
+        "seeds with 95 % bootstrap "
+        "interval; an empty recipe is the model's own."
+    )
+    out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
+
+
+def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Our model with other options or recipes beside itself as it is, paired by seed.
+
+    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it
+    is first.
+    """
+    runs = runs.assign(
+        variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()]
+    )
+    plain = runs[runs.variant == ""].set_index(["fraction", "seed"]).avg_map
+    rows = []
+    for (variant, fraction), mine in runs.groupby(["variant", "fraction"], sort=False):
+        both = (
+            mine.set_index(["fraction", "seed"])
+            .avg_map.to_frame("changed")
+            .join(plain.rename("plain"), how="inner")
+        )
+        if len(both):
+            difference = statistics.mean_interval(both.changed - both.plain)
+            rows.append(
+                (
+                    variant or "as it is",
+                    fraction,
+                    *statistics.mean_interval(both.changed),
+                    *difference,
+                    len(both),
+                )
+            )
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            "variant",
+            "fraction",
+            "mean",
+            "low",
+            "high",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "pairs",
+        ],
+    )
+    return table.sort_values("variant", key=lambda one: one != "as it is", kind="stable", ignore_index=True)
+
+
+def _own_model(runs, benchmark, out):
+    table = own_variants(runs)
+    text = [
+        f"{row.mean:.1f}"
+        if row.variant == "as it is"
+        else f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]"
+        for row in table.itertuples()
+    ]
+    wide = table.assign(text=text).pivot(index="variant", columns="fraction", values="text")
+    wide = wide.loc[list(dict.fromkeys(table.variant))].fillna("")
+    wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
+    caption = (
+        f"{OWN} on {benchmark} by share of the training recordings: avg mAP (%) as it is, and what each "
+        "other option or recipe "
+        f"changes (points, 95 % bootstrap interval over {span(table.pairs)} seeds on the same recordings)."
+    )
+    out.figure(figures.changes(table[table.variant != "as it is"]), f"own_model_{benchmark}")
+    out.data(table, f"own_model_values_{benchmark}")
+    out.table(wide.reset_index(), f"own_model_{benchmark}", caption)
+
+
+def _variance(runs, benchmark, out):
+    rows = []
+    for (model, fraction), mine in runs.groupby(["model", "fraction"], sort=False):
+        try:
+            parts = statistics.variance_components(mine)
+        except ValueError:  # not all of the design has been run
+            continue
+        rows.append(
+            {
+                "model": model,
+                "fraction": fraction,
+                **parts,
+                "subsets": mine.subset_seed.nunique(),
+                "seeds": mine.seed.nunique(),
+                "mean": mine.avg_map.mean(),
+            }
+        )
+    if not rows:
+        return
+    table = pd.DataFrame(rows)
+    shown = pd.DataFrame(
+        {
+            "model": table.model,
+            "recordings": [f"{100 * one:g} %" for one in table.fraction],
+            "avg mAP": table["mean"].round(1),
+            "draw of recordings": table.subset.round(2),
+            "training seed": table.seed.round(2),
+            "both together and rest": table.interaction.round(2),
+            "design": [f"{row.subsets} × {row.seeds}" for row in table.itertuples()],
+        }
+    )
+    caption = (
+        f"Where the spread comes from on {benchmark}: standard deviation of avg mAP (points) by the draw of "
+        "recordings, by the "
+        "training seed, and by both together with what is left over; crossed design, two-way random effects."
+    )
+    out.data(table, f"variance_values_{benchmark}")
+    out.table(shown, f"variance_{benchmark}", caption)

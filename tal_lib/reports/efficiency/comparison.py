@@ -1,0 +1,190 @@
+"""Who is better, and how surely: aggregate ranking, every pair of models, and our model against the best
+other one."""
+
+import pandas as pd
+
+from tal_lib.evaluation import learning_curves, statistics
+from tal_lib.reports import figures, tables
+from tal_lib.reports.efficiency.runs import OWN, complete, span, strata
+
+
+def standings(runs: pd.DataFrame) -> pd.DataFrame:
+    """`model, iqm, low, high, rank, area`: interquartile mean over fractions and seeds, mean rank, mean over
+    log recordings; best first."""
+    runs = complete(runs)
+    ranks = statistics.mean_ranks(runs)
+    rows = []
+    for model, values in strata(runs).items():
+        curve = (
+            runs[runs.model == model]
+            .groupby("fraction")
+            .agg(amount=("train_recordings", "mean"), score=("avg_map", "mean"))
+        )
+        rows.append(
+            (
+                model,
+                *statistics.interquartile_interval(values),
+                ranks[model],
+                learning_curves.area_under(curve.amount, curve.score) if len(curve) > 1 else float("nan"),
+            )
+        )
+    table = pd.DataFrame(rows, columns=["model", "iqm", "low", "high", "rank", "area"])
+    return table.sort_values("iqm", ascending=False, ignore_index=True)
+
+
+def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
+    """The aggregate ranking, as a tidy table and for readers."""
+    table = standings(runs)
+    shown = pd.DataFrame(
+        {
+            "model": table.model,
+            "IQM": [f"{row.iqm:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in table.itertuples()],
+            "mean rank": table["rank"].round(2),
+            "area": table.area.round(1),
+        }
+    )
+    used = complete(runs)
+    seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
+    caption = (
+        f"Standing on {benchmark} over {used.fraction.nunique()} shares of the training recordings and "
+        f"{seeds} seeds: "
+        "interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by share), mean rank (1 "
+        "is best), and mean avg "
+        "mAP along the curve over log recordings."
+    )
+    out.data(table, f"standings_values_{benchmark}")
+    best = tables.Best(high=("IQM", "area"), low=("mean rank",))
+    out.table(shown, f"standings_{benchmark}", caption, best)
+
+
+def comparison(runs: pd.DataFrame) -> pd.DataFrame:
+    """`model, other, probability, low, high, difference, difference_low, difference_high, pairs`, every
+    ordered pair of models.
+
+    probability: that a run of `model` has a higher avg mAP than one of `other`, mean over fractions;
+    difference: paired by training recordings.
+    """
+    runs = complete(runs)
+    values = strata(runs)
+    rows = []
+    for model in values:
+        for other in values:
+            if model != other:
+                rows.append(
+                    (
+                        model,
+                        other,
+                        *statistics.probability_of_improvement(values[model], values[other]),
+                        *statistics.paired_difference(runs, model, other),
+                    )
+                )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "model",
+            "other",
+            "probability",
+            "low",
+            "high",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "pairs",
+        ],
+    )
+
+
+def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
+    """Every pair of models, as a tidy table, for readers, and as a figure."""
+    table = comparison(runs)
+    if table.empty:
+        return
+    order = list(standings(runs).model)
+    matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
+    out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
+    shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
+    caption = (
+        f"How probable it is on {benchmark} that a run of the row's model has a higher avg mAP than one of "
+        "the column's, mean over "
+        "the shares of the training recordings."
+    )
+    out.data(table, f"comparison_{benchmark}")
+    out.table(shown, f"probability_of_improvement_{benchmark}", caption)
+
+
+def against_the_best(runs: pd.DataFrame, own: str = OWN) -> pd.DataFrame:
+    """Our model and the best other one at each fraction.
+
+    `fraction, best, own_mean, best_mean, difference, low, high, probability, p_low, p_high, pairs`.
+    """
+    rows = []
+    for fraction, mine in runs.groupby("fraction"):
+        means = mine.groupby("model").avg_map.mean()
+        others = means.drop(own, errors="ignore")
+        if own not in means or others.empty:
+            continue
+        best = others.idxmax()
+        values = strata(mine)
+        difference, low, high, pairs = statistics.paired_difference(mine, own, best)
+        rows.append(
+            (
+                fraction,
+                best,
+                means[own],
+                means[best],
+                difference,
+                low,
+                high,
+                *statistics.probability_of_improvement(values[own], values[best]),
+                pairs,
+            )
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "fraction",
+            "best",
+            "own_mean",
+            "best_mean",
+            "difference",
+            "low",
+            "high",
+            "probability",
+            "p_low",
+            "p_high",
+            "pairs",
+        ],
+    )
+
+
+def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
+    """Our model and the best other one, as a tidy table and for readers."""
+    table = against_the_best(runs)
+    if table.empty:
+        return
+    shown = pd.DataFrame(
+        {
+            "recordings": [f"{100 * fraction:g} %" for fraction in table.fraction],
+            "best other": table.best,
+            OWN: table.own_mean.round(1),
+            "best other's": table.best_mean.round(1),
+            "difference": [
+                f"{row.difference:+.1f}"
+                + (f" [{row.low:+.1f}, {row.high:+.1f}]" if row.low == row.low else "")
+                for row in table.itertuples()
+            ],
+            "P(improvement)": [
+                f"{row.probability:.2f} [{row.p_low:.2f}, {row.p_high:.2f}]" for row in table.itertuples()
+            ],
+        }
+    )
+    caption = (
+        f"{OWN} against the best other model at each share of {benchmark}'s training recordings: mean avg "
+        "mAP (%), difference on "
+        "the same recordings and probability of improvement, with 95 % bootstrap intervals. The best is "
+        "picked after seeing the "
+        "results, which favours it."
+    )
+    out.data(table, f"against_the_best_values_{benchmark}")
+    best = tables.Best(high=(OWN, "best other's"), by_row=True)
+    out.table(shown, f"against_the_best_{benchmark}", caption, best)

@@ -1,0 +1,48 @@
+"""Our ranking of the models and the prior study's."""
+
+import pandas as pd
+from scipy import stats
+
+from tal_lib.reports import figures
+from tal_lib.reports.layout import Layout
+
+PRIOR = Layout().prior / "data_efficiency.csv"
+
+
+def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
+    """`model, fraction, map, ours, rank, our_rank`: models and shares of the training recordings that the
+    prior study and this one have."""
+    prior = pd.read_csv(PRIOR).dropna(subset=["map"])
+    both = prior.merge(
+        summary[["model", "fraction", "mean"]].rename(columns={"mean": "ours"}), on=["model", "fraction"]
+    )
+    ranks = both.groupby("fraction")[["map", "ours"]].rank(ascending=False).astype(int)
+    return both.assign(rank=ranks["map"], our_rank=ranks.ours)
+
+
+def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
+    """Both rankings for readers, and both learning curves as a figure."""
+    both = beside_prior(rows)
+    if both.model.nunique() < 2:
+        return
+    out.figure(figures.curves_beside_prior(both, benchmark), f"prior_data_efficiency_{benchmark}")
+    lines = []
+    for fraction, mine in both.groupby("fraction"):
+        order = lambda column: " > ".join(mine.sort_values(column).model)  # noqa: B023
+        tau = stats.kendalltau(mine["map"], mine.ours).statistic if len(mine) > 2 else float("nan")
+        lines.append((f"{100 * fraction:g} %", order("rank"), order("our_rank"), round(tau, 2)))
+    table = pd.DataFrame(
+        lines,
+        columns=[
+            "recordings",
+            "order on THUMOS14, prior study",
+            f"order on {benchmark}, here",
+            "Kendall's τ",
+        ],
+    )
+    caption = (
+        "Order of the models that both have, by share of the training recordings: the prior study "
+        "(Warchocki et al., 2023; "
+        f"THUMOS14, I3D features, published sizes) and this one ({benchmark}, compact sizes)."
+    )
+    out.table(table, f"prior_data_efficiency_{benchmark}", caption)

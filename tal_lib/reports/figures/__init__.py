@@ -1,0 +1,57 @@
+"""The figures: tidy table in, axes out; one small function each, by topic."""
+
+from tal_lib.reports.figures.accuracy import (
+    average_recall,
+    changes,
+    data_efficiency,
+    map_by_tiou,
+    open_set,
+    probability_matrix,
+    variants,
+)
+from tal_lib.reports.figures.cost import (
+    accuracy_against_cost,
+    accuracy_over_time,
+    cost_against_length,
+    inference_length,
+    pareto_front,
+    speed_and_loss,
+    window_accuracy,
+)
+from tal_lib.reports.figures.diagnosis import (
+    class_matrix,
+    error_impact,
+    error_profile,
+    errors_by_fraction,
+    sensitivity,
+)
+from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
+from tal_lib.reports.figures.recordings import ap_by_class, loss_curve, segment_lengths, timeline
+
+__all__ = [
+    "accuracy_against_cost",
+    "accuracy_over_time",
+    "ap_by_class",
+    "average_recall",
+    "beside_prior",
+    "changes",
+    "class_matrix",
+    "cost_against_length",
+    "curves_beside_prior",
+    "data_efficiency",
+    "error_impact",
+    "error_profile",
+    "errors_by_fraction",
+    "inference_length",
+    "loss_curve",
+    "map_by_tiou",
+    "open_set",
+    "pareto_front",
+    "probability_matrix",
+    "segment_lengths",
+    "sensitivity",
+    "speed_and_loss",
+    "timeline",
+    "variants",
+    "window_accuracy",
+]

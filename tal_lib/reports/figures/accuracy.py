@@ -1,0 +1,165 @@
+"""How good models are: learning curves, comparisons, recall, unseen classes, variants."""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.reports.figures.axes import (
+    VARIANTS,
+    coloured_matrix,
+    draw_points,
+    fraction_axis,
+    legend_beside,
+    space_by_what_is_missing,
+)
+from tal_lib.reports.tables.summaries import split_name
+from tal_lib.reports.theme import new_axes, style
+
+
+def data_efficiency(summary: pd.DataFrame, ax=None):
+    """avg mAP against the fraction of training recordings, 95 % intervals as bands.
+
+    summary: `model, fraction, mean, low, high` (in %), one benchmark.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
+        colour, marker = style(model)
+        ax.plot(
+            rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3
+        )
+        ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
+    fraction_axis(ax, summary)
+    space_by_what_is_missing(ax, summary)
+    legend_beside(ax, summary.groupby("model")["mean"].last())
+    return ax
+
+
+def probability_matrix(matrix: pd.DataFrame, ax=None):
+    """Probability that a run of the row's model beats one of the column's. matrix: models × models, best
+    first, NaN on the diagonal."""
+    ax = new_axes(ax, figsize=(6.4, 5.6))
+    texts = matrix.map(
+        lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1"
+    )
+    return coloured_matrix(
+        ax,
+        matrix,
+        texts,
+        "P(row better than column)",
+        matrix.map(lambda value: abs(value - 0.5) > 0.35),
+        cmap="RdBu",
+        vmin=0,
+        vmax=1,
+    )
+
+
+def map_by_tiou(table: pd.DataFrame, ax=None):
+    """mAP at each tIoU. table: `model, tiou, map` (in %), averaged over runs."""
+    ax = new_axes(ax, figsize=(5.6, 3.2))
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        colour, marker = style(model, place)
+        rows = rows.groupby("tiou")["map"].mean()
+        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
+    ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100), xticks=sorted(table.tiou.unique()))
+    legend_beside(ax, table.groupby("model")["map"].mean())
+    return ax
+
+
+def average_recall(table: pd.DataFrame, ax=None):
+    """Average recall against the number of proposals a recording. table: `model, an, ar` (in %), averaged
+    over runs."""
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    for model, rows in table.groupby("model", sort=False):
+        colour, marker = style(model)
+        rows = rows.groupby("an").ar.mean()
+        ax.plot(
+            rows.index,
+            rows,
+            marker=marker if len(rows) < 20 else None,
+            color=colour,
+            label=model,
+            markersize=4,
+        )
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick in set(table.an)]
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="proposals a recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
+    legend_beside(ax, table.groupby("model").ar.max())
+    return ax
+
+
+def open_set(summary: pd.DataFrame, ax=None):
+    """Unseen classes found by name, beside what wrong names give and what the seen classes reach; 95 %
+    intervals over splits.
+
+    summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
+    """
+    rows = summary.sort_values(["seen", "model"], ascending=[True, False])
+    rows = rows.assign(row=[f"{model}, {split_name(seen)}" for seen, model in zip(rows.seen, rows.model)])
+    names = list(dict.fromkeys(rows.row))
+    ax = new_axes(ax, figsize=(5.6, 0.5 * len(names) + 1.0))
+    looks = {
+        "unseen": ("#D55E00", "o"),
+        "unseen, all names": ("#E69F00", "D"),
+        "unseen, wrong names": ("#777777", "x"),
+        "unseen, trained with wrong names": ("#000000", "+"),
+        "seen, all names": ("#56B4E9", "s"),
+    }
+    for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
+        mine = rows[rows.part == part]
+        if len(mine):  # an arm that was not run is not in the legend either
+            draw_points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def variants(summary: pd.DataFrame, ax=None):
+    """Variants of each model side by side: avg mAP with its interval. summary: `model, variant, mean, low,
+    high` (in %)."""
+    order = summary.groupby("model")["mean"].max().sort_values()
+    kinds = list(dict.fromkeys(summary.variant))
+    ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
+    for index, kind in enumerate(kinds):
+        mine = summary[summary.variant == kind]
+        spread = 0.18 if len(order) > 1 else 0.3
+        y = [
+            order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1))
+            for model in mine.model
+        ]
+        colour, marker = VARIANTS[index % len(VARIANTS)]
+        draw_points(ax, mine, y, colour, marker, kind)
+    ax.set(
+        yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def changes(table: pd.DataFrame, ax=None):
+    """What each variant changes, with its interval, a marker a fraction.
+
+    table: `variant, fraction, difference, difference_low, difference_high`.
+    """
+    names = list(dict.fromkeys(table.variant))[::-1]
+    fractions = sorted(table.fraction.unique())
+    ax = new_axes(ax, figsize=(6.4, 0.34 * len(names) + 1.0))
+    for offset, fraction, (colour, marker) in zip(
+        np.linspace(0.2, -0.2, len(fractions)), fractions, VARIANTS
+    ):
+        mine = table.loc[
+            table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]
+        ]
+        mine = mine.set_axis(["variant", "mean", "low", "high"], axis=1)
+        draw_points(
+            ax,
+            mine,
+            [names.index(name) + offset for name in mine.variant],
+            colour,
+            marker,
+            f"{100 * fraction:g} %",
+        )
+    ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="change of avg mAP (points)")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="recordings")
+    return ax

@@ -1,0 +1,177 @@
+"""What models cost: against length, against accuracy, over the training, in lower precision."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import NullLocator
+
+from tal_lib.reports.figures.axes import VARIANTS, legend_beside, plain_log, space_by_what_is_missing
+from tal_lib.reports.theme import new_axes, style
+
+
+def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
+    """A cost against the recording length, both axes logarithmic. table: `model, length_steps, <value>`."""
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    table = table.dropna(subset=[value])
+    for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
+        colour, marker = style(model)
+        rows = rows.groupby("length_steps")[value].median()
+        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
+    ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
+    ticks = []
+    for length in sorted(table.length_steps.unique()):
+        if not ticks or length >= 1.3 * ticks[-1]:  # lengths that lie closer would be written over each other
+            ticks.append(length)
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
+    ax.xaxis.set_minor_locator(NullLocator())
+    plain_log(ax.yaxis)
+    legend_beside(ax, table.sort_values("length_steps").groupby("model")[value].last())
+    return ax
+
+
+def inference_length(table: pd.DataFrame, ax=None):
+    """avg mAP against the time for an hour of recording, a mark a window size, a line an overlap.
+
+    table: `window, overlap` (steps; window 0 is the whole recording), `avg_map` (%), `seconds_per_hour`.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.2))
+    windows = table[table.window > 0]
+    shares = (windows.overlap / windows.window).round(2)
+    for index, (share, rows) in enumerate(windows.groupby(shares)):
+        colour, marker = VARIANTS[index % len(VARIANTS)]
+        rows = rows.sort_values("window")
+        ax.plot(
+            rows.seconds_per_hour,
+            rows.avg_map,
+            marker=marker,
+            color=colour,
+            markersize=4.5,
+            linewidth=0.9,
+            label=f"windows, {100 * share:g} % overlap",
+        )
+        for row in rows.itertuples():
+            ax.annotate(
+                f"{row.window:g}",
+                (row.seconds_per_hour, row.avg_map),
+                xytext=(4, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
+    whole = table[table.window == 0]
+    ax.plot(
+        whole.seconds_per_hour,
+        whole.avg_map,
+        marker="*",
+        color="#000000",
+        markersize=10,
+        linestyle="none",
+        label="whole recording",
+    )
+    ax.set(xlabel="seconds for an hour of recording", ylabel="avg mAP (%)", xscale="log")
+    plain_log(ax.xaxis)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def window_accuracy(table: pd.DataFrame, ax=None):
+    """avg mAP by the window that a model is run on, with half-overlapping windows; at the right the whole
+    recording.
+
+    table: `model, window, overlap, avg_map` (%); window 0 is the whole recording.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    windows = sorted(set(table.window) - {0})
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        colour, marker = style(model, place)
+        rows = rows[(rows.window == 0) | ((rows.overlap / rows.window.clip(lower=1)).round(2) == 0.5)]
+        rows = rows.groupby("window").avg_map.mean()
+        order = [*(window for window in windows if window in rows.index), 0]
+        at = [len(windows) if window == 0 else windows.index(window) for window in order]
+        ax.plot(at, rows.loc[order], marker=marker, color=colour, label=model, markersize=4, linewidth=1.2)
+    ax.set_xticks(range(len(windows) + 1), [*(f"{window:g}" for window in windows), "whole"])
+    ax.set(xlabel="window (steps), neighbours overlap by half", ylabel="avg mAP (%)")
+    legend_beside(ax, table[table.window == 0].groupby("model").avg_map.mean())
+    return ax
+
+
+def speed_and_loss(table: pd.DataFrame, ax=None):
+    """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup,
+    map_lost` and perhaps `model`."""
+    ax = new_axes(ax, figsize=(5.6, 3.0))
+    for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
+        colour, marker = VARIANTS[index % len(VARIANTS)]
+        ax.plot(
+            rows.speedup,
+            rows.map_lost,
+            marker=marker,
+            color=colour,
+            linestyle="none",
+            markersize=5,
+            label=variant,
+            markerfacecolor="none" if index >= len(VARIANTS) else colour,
+        )
+    ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="times as fast as float32", ylabel="avg mAP lost (points)")
+    plain_log(ax.xaxis)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return ax
+
+
+def accuracy_over_time(curve: pd.DataFrame, ax=None):
+    """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model,
+    epoch, seconds, map` (in %)."""
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
+        colour, marker = style(model, place)
+        rows = rows.groupby("epoch")[["seconds", "map"]].mean()
+        ax.plot(
+            rows.seconds, rows["map"], marker=marker, color=colour, label=model, markersize=3.5, linewidth=1.2
+        )
+    ax.set(xlabel="training time (s)", ylabel="avg mAP (%)", ylim=(0, 100), xscale="log")
+    plain_log(ax.xaxis)
+    legend_beside(ax, curve.groupby("model")["map"].last())
+    return ax
+
+
+def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
+    """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a
+    line.
+
+    table: `model, mean, low, high` (in %), the cost column, and perhaps its own interval `cost_low,
+    cost_high`.
+    """
+    ax = new_axes(ax, figsize=(5.6, 3.6))
+    for row in table.itertuples():
+        colour, marker = style(row.model)
+        x, y = getattr(row, cost), row.mean
+        across = [[x - row.cost_low], [row.cost_high - x]] if "cost_low" in table else None
+        ax.errorbar(
+            x,
+            y,
+            yerr=[[y - row.low], [row.high - y]],
+            xerr=across,
+            color=colour,
+            marker=marker,
+            capsize=2,
+            linestyle="none",
+            label=row.model,
+        )
+    front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
+    line = table[front].sort_values(cost)
+    ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
+    ax.set(xscale="log", xlabel=label)
+    space_by_what_is_missing(ax, table)
+    plain_log(ax.xaxis)
+    legend_beside(ax, table.set_index("model")["mean"])
+    return ax
+
+
+def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Which points (N,) no other point beats: less cost and no less gain, or more gain at no more cost."""
+    beaten = (
+        (cost[None] <= cost[:, None])
+        & (gain[None] >= gain[:, None])
+        & ((cost[None] < cost[:, None]) | (gain[None] > gain[:, None]))
+    ).any(1)
+    return ~beaten

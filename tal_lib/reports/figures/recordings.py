@@ -1,0 +1,64 @@
+"""Recordings and one training: segments, detections, loss, AP by class."""
+
+import pandas as pd
+import seaborn as sns
+
+from tal_lib.reports.figures.axes import plain_log
+from tal_lib.reports.theme import new_axes
+
+
+def loss_curve(history: pd.DataFrame, ax=None):
+    """Training loss by epoch. history: `epoch, total`."""
+    ax = new_axes(ax, figsize=(5.6, 2.4))
+    ax.plot(history.epoch, history.total, color="#0072B2")
+    ax.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    return ax
+
+
+def ap_by_class(table: pd.DataFrame, ax=None):
+    """Mean AP over the tIoUs of each class, worst at the bottom. table: `label, tiou, ap`."""
+    means = 100 * table.groupby("label").ap.mean().sort_values()
+    ax = new_axes(ax, figsize=(5.6, 0.22 * len(means) + 0.8))
+    ax.barh(means.index, means, color="#56B4E9")
+    ax.set(xlabel="average precision, mean over tIoUs (%)", xlim=(0, 100))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def timeline(
+    annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None
+):
+    """One recording: annotated segments (upper half of a row) over detections (lower half, opacity is the
+    score)."""
+    labels = sorted(
+        set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True
+    )
+    row = {label: i for i, label in enumerate(labels)}
+    ax = new_axes(ax, figsize=(5.6, 0.25 * max(2, len(labels)) + 0.8))
+    for item in annotations.itertuples():
+        ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
+    for item in detections[detections.score >= min_score].itertuples():
+        ax.barh(
+            row[item.label] - 0.2,
+            item.end - item.start,
+            left=item.start,
+            height=0.35,
+            color="#D55E00",
+            alpha=float(min(1.0, max(0.15, item.score))),
+        )
+    ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
+    ax.set_title(f"annotated (grey) and detected with score ≥ {min_score:g} (orange)", fontsize="medium")
+    return ax
+
+
+def segment_lengths(annotations: pd.DataFrame, ax=None):
+    """Durations of the annotated segments by class."""
+    table = annotations.assign(seconds=annotations.end - annotations.start)
+    order = table.groupby("label").seconds.median().sort_values().index
+    ax = new_axes(ax, figsize=(5.6, 0.22 * len(order) + 0.8))
+    sns.boxplot(
+        table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8
+    )
+    ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
+    plain_log(ax.xaxis)
+    return ax

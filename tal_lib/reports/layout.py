@@ -1,0 +1,109 @@
+"""Where every result lies: the one place that knows the folders of `results/` and `figures/`.
+
+results/ledger/           one line a finished cell (written by sweeps, read here)
+results/tables/           tidy data for code: CSV, and Parquet for the one large table
+results/readers/<topic>/  tables for people: Markdown, LaTeX, and the same cells as CSV
+results/experiments/      what the scripts of `experiments/` measured; `tal report` never writes them
+results/notebooks/        rendered notebooks
+results/subsets/          the recordings of every subset sample
+results/prior/            figures that others published
+figures/<topic>/          one picture a figure (PNG)
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tal_lib.files import REPOSITORY, study_root
+
+TOPICS = (
+    "accuracy",
+    "diagnosis",
+    "cost",
+    "length",
+    "training",
+    "quantization",
+    "export",
+    "open_set",
+    "streams",
+    "prior",
+)
+PARQUET = ("class_ap",)  # a row a cell, class and tIoU: 40 times as large as CSV
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one study. Nothing is made or read here."""
+
+    results: Path = REPOSITORY / "results"
+    figures: Path = REPOSITORY / "figures"
+
+    def __post_init__(self):
+        object.__setattr__(self, "results", Path(self.results))
+        object.__setattr__(self, "figures", Path(self.figures))
+
+    @property
+    def ledger(self) -> Path:
+        return self.results / "ledger"
+
+    @property
+    def tables(self) -> Path:
+        return self.results / "tables"
+
+    @property
+    def readers(self) -> Path:
+        return self.results / "readers"
+
+    @property
+    def experiments(self) -> Path:
+        return self.results / "experiments"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.results / "notebooks"
+
+    @property
+    def subsets(self) -> Path:
+        return self.results / "subsets"
+
+    @property
+    def prior(self) -> Path:
+        return study_root() / "results" / "prior"
+
+    def table(self, name: str) -> Path:
+        """The file of a tidy table."""
+        return self.tables / f"{file_stem(name)}.{'parquet' if name in PARQUET else 'csv'}"
+
+    def reader(self, topic: str, name: str) -> Path:
+        """The Markdown file of a table for readers; its LaTeX and CSV lie beside it."""
+        return self.readers / _known(topic) / f"{file_stem(name)}.md"
+
+    def figure(self, topic: str, name: str) -> Path:
+        """The file of a figure."""
+        return self.figures / _known(topic) / f"{file_stem(name)}.png"
+
+    def reader_tables(self, pattern: str = "*") -> list[Path]:
+        """The Markdown files of all tables for readers whose name fits a pattern, sorted by name."""
+        return sorted(self.readers.glob(f"*/{pattern}.md"), key=lambda path: path.stem)
+
+    def all_figures(self, pattern: str = "*") -> list[Path]:
+        """All figures whose name fits a pattern, by topic and name."""
+        order = lambda path: (TOPICS.index(path.parent.name), path.stem)
+        return sorted(
+            (path for path in self.figures.glob(f"*/{pattern}.png") if path.parent.name in TOPICS), key=order
+        )
+
+
+def _known(topic):
+    if topic not in TOPICS:
+        raise ValueError(f"unknown topic {topic!r}; topics: {', '.join(TOPICS)}")
+    return topic
+
+
+def file_stem(name: str) -> str:
+    """A name as part of one file name on every system: letters, digits, `_`, `-`, `+` and inner dots; others
+    become `_`.
+
+    A benchmark of the user's gives its name to tables and figures; it cannot lead out of their folder.
+    """
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".-")[:150] or "_"

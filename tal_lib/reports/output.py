@@ -1,0 +1,51 @@
+"""What the sections of a report write: tidy tables, tables for readers, figures; each at its place in the
+layout."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from tal_lib.reports import tables, theme
+from tal_lib.reports.latex import Best
+from tal_lib.reports.layout import Layout, file_stem
+
+
+@dataclass(frozen=True)
+class Output:
+    """Writes into the layout, and remembers what it has written."""
+
+    layout: Layout
+    topic: str = "accuracy"
+    tables: list[Path] = field(default_factory=list)
+    figures: list[Path] = field(default_factory=list)
+
+    def about(self, topic: str) -> "Output":
+        """The same output for another topic."""
+        return replace(self, topic=topic)
+
+    def data(self, table: pd.DataFrame, name: str) -> None:
+        """Write a tidy table."""
+        path = self.layout.table(name)
+        if path.suffix == ".parquet":
+            tables.write_parquet(table, path)
+        else:
+            tables.write_csv(table, path.parent, path.stem)
+        self.tables.append(path)
+
+    def table(self, table: pd.DataFrame, name: str, caption: str, best: Best | None = None) -> None:
+        """Write a table for readers. best: which values are set in bold."""
+        path = self.layout.reader(self.topic, name)
+        self.tables.append(tables.write_table(table, path, caption, best))
+
+    def figure(self, axes, name: str) -> None:
+        """Write the figure of these axes, and close it."""
+        path = self.layout.figure(self.topic, name)
+        self.figures.append(theme.save(axes.figure, path))
+        plt.close(axes.figure)
+
+    def subset(self, recordings: list[str], name: str) -> None:
+        """Write the ids of the recordings of a subset sample, a line each."""
+        path = self.layout.subsets / f"{file_stem(name)}.txt"
+        self.tables.append(tables.keep(path, "\n".join(sorted(recordings)) + "\n"))

@@ -1,0 +1,59 @@
+"""Where the rows come from: cells made by other code than today's, and by code that was not committed."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tal_lib import sweeps
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
+
+STALE = ["cell", "notebook", "areas", "made_by", "now"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How many of the cells in the tables are of which origin."""
+
+    cells: int
+    uncommitted: int  # made by code with changes that were not committed
+    stale: int  # made by another version of the code than today's
+
+    def sentence(self) -> str:
+        """In words, for pages and the command line."""
+        text = f"{self.uncommitted:,} of {self.cells:,} cells were made by code with uncommitted changes"
+        return text + (
+            f"; {self.stale:,} by other code than today's (results/tables/stale.csv)." if self.stale else "."
+        )
+
+
+def stale_cells(layout: Layout) -> pd.DataFrame:
+    """`cell, notebook, areas, made_by, now` of the cells whose code has another version now; empty where
+    versions are not kept."""
+    find = getattr(sweeps, "stale_records", None)
+    return find(layout.results) if find else pd.DataFrame(columns=STALE)
+
+
+def write(data: dict[str, pd.DataFrame], layout: Layout, out: Output) -> Origin:
+    """Write `tables/stale.csv`; the counts."""
+    stale = stale_cells(layout)
+    out.data(stale, "stale")
+    return origin(data.values(), len(stale))
+
+
+def read(layout: Layout) -> Origin:
+    """The counts, of the tables as they were written."""
+    wanted = lambda name: name in ("cell", "git_commit")
+    tables = (pd.read_csv(path, usecols=wanted) for path in sorted(layout.tables.glob("*.csv")))
+    return origin(tables, len(pd.read_csv(layout.table("stale"))) if layout.table("stale").is_file() else 0)
+
+
+def origin(tables, stale: int) -> Origin:
+    """Counts over tidy tables with `cell` and `git_commit`."""
+    columns = [table[["cell", "git_commit"]] for table in tables if {"cell", "git_commit"} <= set(table)]
+    cells = (
+        pd.concat(columns).drop_duplicates("cell")
+        if columns
+        else pd.DataFrame({"cell": [], "git_commit": []})
+    )
+    return Origin(len(cells), int(cells.git_commit.astype(str).str.endswith("+").sum()), stale)

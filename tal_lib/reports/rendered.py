@@ -1,0 +1,67 @@
+"""The rendered notebooks: of all cells that ran, the one of each notebook and condition that is worth
+showing."""
+
+from pathlib import Path
+
+import nbformat
+
+from tal_lib.files import study_folder
+from tal_lib.reports import pages
+from tal_lib.reports.layout import Layout, file_stem
+
+SHOWN = (
+    "01_data.ipynb",
+    "02_train_evaluate.ipynb",
+    "03_inference_cost.ipynb",
+    "03_inference_length.ipynb",
+    "04_open_set.ipynb",
+    "05_streams_and_distillation.ipynb",
+    "06_training_cost.ipynb",
+    "07_quantization.ipynb",
+    "08_export.ipynb",
+    "09_diagnosis.ipynb",
+)
+CONDITIONS = ("study", "benchmark", "shape_of")  # parameters that a page's name ends with
+
+
+def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Path]:
+    """Write the pages whose run folders are here, and the findings, which read the tables. Pages of other
+    runs stay as they are."""
+    candidates = {}
+    for record in records:
+        executed = runs / record["sweep"] / record["id"] / "notebook.ipynb"
+        if record["notebook"] in SHOWN and executed.is_file():
+            candidates.setdefault(_page_name(record), []).append((record, executed))
+    for name, pairs in sorted(candidates.items()):
+        _, executed = max(pairs, key=lambda pair: _worth_showing(pair[0]))
+        pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
+    findings = study_folder() / "00_findings.ipynb"
+    pages.execute(findings, layout.notebooks / findings.name, {"results": str(layout.results.resolve())})
+    return sorted(layout.notebooks.glob("*.ipynb"))
+
+
+def _page_name(record):
+    given = [record["parameters"].get(name, "") for name in CONDITIONS]
+    return file_stem("_".join([Path(record["notebook"]).stem, *filter(None, given)]))
+
+
+def _worth_showing(record):
+    """Of the runs of one page: the model's own options and recipe, the most models, lengths and data, the
+    study's own model, true names, one thread, the first split and seed, the newest."""
+    given = record["parameters"].get
+    plain = not given("options") and given("subset_seed", -1) < 0
+    count = [len(given(name, ())) for name in ("model_names", "lengths")]
+    return (
+        plain,
+        not given("recipe"),
+        *count,
+        given("fraction", 0),
+        given("model") in ("local_global", "stale"),
+        not given("misnamed"),
+        given("seen", 0),
+        given("threads") == [1],
+        -given("split", 0),
+        -given("seed", 0),
+        given("model") == "local_global",
+        record["provenance"]["utc"],
+    )

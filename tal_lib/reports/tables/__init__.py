@@ -1,0 +1,67 @@
+"""Ledger → tidy tables → summaries → files.
+
+tidy.py       ledger → tidy tables                    names.py      what models are called
+machines.py   several machines and measurements       summaries.py  runs → tables for readers
+files.py      CSV, Parquet, Markdown, LaTeX
+"""
+
+from tal_lib.reports.latex import HIGHEST, LOWEST, Best
+from tal_lib.reports.tables.files import (
+    keep,
+    read_csv,
+    read_parquet,
+    read_table,
+    write_csv,
+    write_parquet,
+    write_table,
+)
+from tal_lib.reports.tables.machines import machine_suffix, main_machine, newest, on_main_machine
+from tal_lib.reports.tables.names import shown_name, with_shown_names
+from tal_lib.reports.tables.summaries import (
+    average_map,
+    efficiency_summary,
+    efficiency_table,
+    open_set_summary,
+    open_set_table,
+    proposal_summary,
+    proposal_table,
+    split_name,
+    streams_table,
+    variant_summary,
+    variants_table,
+    with_interval,
+)
+from tal_lib.reports.tables.tidy import KEYS, tidy
+
+__all__ = [
+    "HIGHEST",
+    "KEYS",
+    "LOWEST",
+    "Best",
+    "average_map",
+    "efficiency_summary",
+    "efficiency_table",
+    "keep",
+    "machine_suffix",
+    "main_machine",
+    "newest",
+    "on_main_machine",
+    "open_set_summary",
+    "open_set_table",
+    "proposal_summary",
+    "proposal_table",
+    "read_csv",
+    "read_parquet",
+    "read_table",
+    "shown_name",
+    "split_name",
+    "streams_table",
+    "tidy",
+    "variant_summary",
+    "variants_table",
+    "with_interval",
+    "with_shown_names",
+    "write_csv",
+    "write_parquet",
+    "write_table",
+]

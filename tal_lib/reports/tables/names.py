@@ -1,0 +1,23 @@
+"""What models are called in tables and figures."""
+
+import pandas as pd
+
+from tal_lib.models.parts.registry import has_separate_classifier
+
+CLASSIFIED = " + classifier"
+
+
+def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
+    """A model's name, with what differs from its compact preset; proposals that the study's own stage
+    classifies say so."""
+    extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
+    name = f"{model}{CLASSIFIED}" if has_separate_classifier(model) else model
+    return f"{name} ({', '.join(extra)})" if extra else name
+
+
+def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its models called as they are shown."""
+    columns = [name for name in ("model", "preset", "options", "stream") if name in table]
+    rows = list(table[columns].itertuples(index=False, name=None))
+    names = {row: shown_name(*row) for row in set(rows)}
+    return table.assign(model=[names[row] for row in rows])

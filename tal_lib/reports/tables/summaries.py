@@ -1,0 +1,197 @@
+"""Summaries of runs, and from these the tables for readers: a function each."""
+
+import pandas as pd
+
+from tal_lib.evaluation.statistics import summarise
+from tal_lib.reports.tables.names import with_shown_names
+
+
+def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: its avg mAP in %, and the name under which its model is shown."""
+    keys = [
+        "benchmark",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "stream",
+        "fraction",
+        "seed",
+        "subset_seed",
+        "train_recordings",
+        "train_segments",
+        "cell",
+    ]
+    runs = data_efficiency.drop_duplicates("cell")[
+        [key for key in keys if key in data_efficiency]
+    ]  # the same in all rows of a cell
+    means = data_efficiency.groupby("cell", sort=False)["map"].mean().mul(100)
+    return with_shown_names(runs.assign(avg_map=runs.cell.map(means)).reset_index(drop=True))
+
+
+def efficiency_summary(data_efficiency: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, model, fraction, mean, low, high, runs`: avg mAP (%) with 95 % intervals over seeds."""
+    return summarise(average_map(data_efficiency), ["benchmark", "model", "fraction"], "avg_map")
+
+
+def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model, a column a fraction, `mean [low, high]`; best first at the largest
+    fraction."""
+    rows = summary[summary.benchmark == benchmark]
+    text = rows.assign(text=with_interval(rows))
+    table = text.pivot(index="model", columns="fraction", values="text")
+    means = rows.pivot(index="model", columns="fraction", values="mean")
+    table = table.loc[means.sort_values(means.columns[-1], ascending=False).index]
+    table.columns = [f"{100 * fraction:g} %" for fraction in table.columns]
+    return table.fillna("").reset_index()
+
+
+def with_interval(rows: pd.DataFrame) -> list[str]:
+    """`mean [low, high]` of each row with these three columns; the mean alone where there is no interval."""
+    return [
+        f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
+        for row in rows[["mean", "low", "high"]].itertuples(index=False)
+    ]
+
+
+OPEN_SET_PARTS = (
+    "unseen",
+    "unseen, wrong names",
+    "unseen, trained with wrong names",
+    "unseen, all names",
+    "seen, all names",
+)
+
+
+def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
+    over splits of the classes."""
+    keys = [
+        "benchmark",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "keep",
+        "seen",
+        "misnamed",
+        "split",
+        "fraction",
+        "seed",
+        "part",
+        "cell",
+    ]
+    runs = (
+        open_set.groupby(keys, sort=False, dropna=False)["map"]
+        .mean()
+        .mul(100)
+        .rename("avg_map")
+        .reset_index()
+    )
+    runs = with_shown_names(runs[~runs.misnamed | (runs.part == "unseen")])
+    runs.loc[runs.misnamed, "part"] = "unseen, trained with wrong names"
+    return summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
+
+
+def split_name(seen: float) -> str:
+    """0.75 → 75/25."""
+    return f"{100 * seen:g}/{100 - 100 * seen:g}"
+
+
+def open_set_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a split ratio, fraction and model, a column a part, `mean [low, high]`."""
+    rows = summary[summary.benchmark == benchmark]
+    rows = rows.assign(
+        text=with_interval(rows),
+        classes=rows.seen.map(split_name),
+        data=[f"{100 * one:g} %" for one in rows.fraction],
+        first=-rows.seen,
+        second=-rows.fraction,
+    )
+    table = rows.pivot(index=["first", "second", "classes", "data", "model"], columns="part", values="text")
+    splits = (
+        rows[rows.part == "unseen"]
+        .set_index(["first", "second", "classes", "data", "model"])
+        .runs.rename("splits")
+    )
+    table = table[[part for part in OPEN_SET_PARTS if part in table]].fillna("").join(splits)
+    return table.reset_index().drop(columns=["first", "second"])
+
+
+def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, fraction, model, variant, mean, low, high, runs, params, macs`: avg mAP (%) with 95 %
+    intervals over seeds."""
+    keys = [
+        "benchmark",
+        "fraction",
+        "model",
+        "preset",
+        "options",
+        "recipe",
+        "student",
+        "student_options",
+        "seed",
+        "variant",
+        "cell",
+    ]
+    runs = (
+        table.groupby([key for key in keys if key in table], sort=False, dropna=False)
+        .agg(avg_map=("map", "mean"), params=("params", "first"), macs=("macs", "first"))
+        .reset_index()
+    )
+    runs = with_shown_names(runs.assign(avg_map=100 * runs.avg_map))
+    by = ["benchmark", "fraction", "model", "variant"]
+    return summarise(runs, by, "avg_map").merge(
+        runs.groupby(by, sort=False)[["params", "macs"]].first().reset_index(), on=by
+    )
+
+
+def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model, a column a way of using the streams, `mean [low, high]`; best late fusion
+    first."""
+    rows = summary[summary.benchmark == benchmark]
+    table = rows.assign(text=with_interval(rows)).pivot(index="model", columns="variant", values="text")
+    order = rows[rows.variant == "late"].sort_values("mean", ascending=False)
+    columns = [
+        *(name for name in dict.fromkeys(rows.variant) if name not in ("early", "late")),
+        "early",
+        "late",
+    ]
+    return table.loc[order.model, columns].join(order.set_index("model").runs).reset_index()
+
+
+def variants_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model and variant with avg mAP, parameters and MACs, in the order of the runs."""
+    rows = summary[summary.benchmark == benchmark]
+    return pd.DataFrame(
+        {
+            "model": rows.model,
+            "variant": rows.variant,
+            "avg mAP": with_interval(rows),
+            "runs": rows.runs,
+            "params (M)": (rows.params / 1e6).round(3),
+            "GMACs": (rows.macs / 1e9).round(3),
+        }
+    )
+
+
+def proposal_summary(proposals: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, model, fraction, an, ar, auc, runs`: AR@AN and AUC (%), mean over seeds."""
+    rows = with_shown_names(proposals.assign(ar=100 * proposals.ar))
+    keys = ["benchmark", "model", "fraction", "an"]
+    return (
+        rows.groupby(keys, sort=False)
+        .agg(ar=("ar", "mean"), auc=("auc", "mean"), runs=("ar", "size"))
+        .reset_index()
+    )
+
+
+def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """For readers: a row a model with AR at several AN and the AUC, at the largest fraction; the largest AUC
+    first."""
+    rows = summary[(summary.benchmark == benchmark)]
+    rows = rows[rows.fraction == rows.fraction.max()]
+    table = rows.pivot(index="model", columns="an", values="ar")
+    table.columns = [f"AR@{an}" for an in table.columns]
+    table["AUC"] = rows.groupby("model").auc.first()
+    return table.sort_values("AUC", ascending=False).round(1).reset_index()

@@ -1,0 +1,74 @@
+"""Proposals, unseen classes, and models in several variants: tables and figures for readers."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.efficiency.runs import main_arm
+
+CAPTIONS = {
+    "streams": "each stream alone, both joined before the network (early), and scores of one model a stream "
+    "averaged (late)",
+    "distillation": "a teacher, and its student trained alone and taught by it; GMACs at 720 steps",
+    "ablation": "the model without some of its parts; GMACs at 720 steps",
+}
+
+
+def write_subsets(data: dict[str, pd.DataFrame], out) -> None:
+    """The recordings of every subset sample and fraction, an id a line."""
+    groups = data["subset_recordings"].groupby(["benchmark", "fraction", "subset_seed"])
+    for (benchmark, fraction, seed), rows in groups:
+        out.subset(list(rows.recording), f"{benchmark}_{100 * fraction:g}_seed{seed}")
+
+
+def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
+    """Average recall of class-agnostic proposals with the most recordings."""
+    summary = tables.proposal_summary(main_arm(data["proposals"]))
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        most = rows[rows.fraction == rows.fraction.max()]
+        caption = (
+            f"Average recall (%) of class-agnostic proposals on {benchmark} over tIoU 0.5–0.95, at AN "
+            "proposals a "
+            f"recording, and its area up to 100; {100 * most.fraction.max():g} % of the training recordings, "
+            "mean over "
+            "seeds."
+        )
+        table = tables.proposal_table(summary, benchmark)
+        out.table(table, f"proposals_{benchmark}", caption, tables.HIGHEST)
+        out.figure(figures.average_recall(most), f"average_recall_{benchmark}")
+
+
+def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
+    """Classes that are known by name alone, and what wrong names give."""
+    summary = tables.open_set_summary(data["open_set"])
+    out.data(summary, "open_set_summary")
+    for benchmark, rows in summary.groupby("benchmark", sort=False):
+        caption = (
+            f"Open-set localization on {benchmark}: avg mAP (%) of classes known by name alone, mean over "
+            "splits of "
+            f"the classes with 95 % bootstrap interval; learned from {rows.keep.iloc[0]} without unseen "
+            "classes."
+        )
+        table = tables.open_set_table(summary, benchmark)
+        best = tables.Best(high=(...,), within=("classes", "data", "splits"))
+        out.table(table, f"open_set_{benchmark}", caption, best)
+        most = rows[rows.fraction == rows.fraction.max()]
+        out.figure(figures.open_set(most), f"open_set_{benchmark}")
+
+
+def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
+    """Each model's variants side by side. name: `streams`, `distillation` or `ablation`."""
+    summary = tables.variant_summary(data[name])
+    out.data(summary, f"{name}_summary")
+    shape = tables.streams_table if name == "streams" else tables.variants_table
+    for (benchmark, fraction), rows in summary.groupby(["benchmark", "fraction"], sort=False):
+        caption = (
+            f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
+            f"{CAPTIONS[name]}. Mean "
+            "over seeds with 95 % bootstrap interval."
+        )
+        stem = f"{name}_{benchmark}_{100 * fraction:g}"
+        table = shape(rows, benchmark)
+        columns = [column for column in table if column not in ("model", "variant", "runs")]
+        best = tables.Best(high=tuple(columns) if name == "streams" else ("avg mAP",))
+        out.table(table, stem, caption, best)
+        out.figure(figures.variants(rows), stem)

@@ -1,0 +1,122 @@
+"""Pages for a browser: what is shown of a notebook or a Markdown file, without anything that acts."""
+
+import bleach
+import nbformat
+from bleach.css_sanitizer import CSSSanitizer
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+LONG_TEXT = 45  # characters
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
+color:#222;background:#fff}
+pre{background:#f6f6f4;padding:.6rem .8rem;overflow-x:auto;font-size:13px;line-height:1.4;border-radius:4px}
+div.output_area,div.jp-OutputArea-output{overflow-x:auto}
+table{border:0;border-collapse:collapse;font-size:13.5px;margin:.8rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .6rem;border:0;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+thead th{border-bottom-color:#888}
+th:first-child,td:first-child{text-align:left}tbody th{white-space:normal;min-width:8rem}
+td.long{white-space:normal;min-width:16rem}.words{text-align:left}img{max-width:100%;height:auto}.prompt,.jp-InputPrompt,.jp-OutputPrompt{display:none}
+summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
+.k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
+
+# Text, tables and pictures. Class names, recording ids and outputs of notebooks may hold anything else.
+TAGS = frozenset(
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 "
+    "h4 h5 h6 hr i img "
+    "ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr tt "
+    "u ul".split()
+)
+ATTRIBUTES = {
+    "*": ["class", "id", "title"],
+    "a": ["href"],
+    "img": ["src", "alt", "loading", "width", "height", "style"],
+    "td": ["colspan", "rowspan", "style"],
+    "th": ["colspan", "rowspan", "scope", "style"],
+    "ol": ["start"],
+}
+CSS = CSSSanitizer(allowed_css_properties=["text-align", "max-width", "width"])
+ACTIVE = "script, style, iframe, object, embed, template, noscript, svg, math, form, link, meta, base"
+
+
+def sanitised(body: str) -> BeautifulSoup:
+    """The body of a page without scripts, event handlers, styles, frames, and pictures from elsewhere."""
+    soup = BeautifulSoup(body, "html.parser")
+    for element in soup.select(ACTIVE):
+        element.decompose()
+    cleaned = bleach.clean(
+        str(soup),
+        tags=TAGS,
+        attributes=ATTRIBUTES,
+        protocols=["http", "https", "mailto"],
+        css_sanitizer=CSS,
+        strip=True,
+    )
+    soup = BeautifulSoup(cleaned, "html.parser")
+    for picture in soup.select("img"):
+        if ":" in (address := picture.get("src") or ":") or address.startswith("//"):
+            picture.decompose()
+    return soup
+
+
+def of_notebook(content: nbformat.NotebookNode) -> BeautifulSoup:
+    """An executed notebook with its code folded away; not sanitised yet."""
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
+    return folded(BeautifulSoup(body, "html.parser"))
+
+
+def of_markdown(source: str) -> BeautifulSoup:
+    """A Markdown text; not sanitised yet."""
+    return folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))
+
+
+def folded(soup: BeautifulSoup) -> BeautifulSoup:
+    """The page with its code folded away, without the marks beside headings, and with tables that can be
+    read."""
+    for cell in soup.select("td"):
+        if len(cell.get_text()) > LONG_TEXT:
+            cell["class"] = ["long"]
+    for mark in soup.select(
+        "a.anchor-link, style[scoped]"
+    ):  # pandas brings a style of its own with every table
+        mark.decompose()
+    for table in soup.select("table.dataframe"):
+        _one_row(table.select_one("thead"))
+        _words_from_the_left(table)
+    for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):
+        details = soup.new_tag("details")
+        details.append(soup.new_tag("summary", string="code"))
+        code.wrap(details)
+    return soup
+
+
+def _one_row(head):
+    """pandas writes the names of a table's rows into a second row of its head; they fit into the empty places
+    of the first."""
+    rows = head.select("tr") if head else []
+    if len(rows) != 2:
+        return
+    above, below = (row.select("th") for row in rows)
+    if len(above) == len(below) and all(
+        not (first.get_text(strip=True) and second.get_text(strip=True))
+        for first, second in zip(above, below)
+    ):
+        for first, second in zip(above, below):
+            if second.get_text(strip=True):
+                first.string = second.get_text()
+        rows[1].decompose()
+
+
+def _words_from_the_left(table):
+    """Columns of words are read from the left, under a heading that stands there too."""
+    rows = [row.select("td") for row in table.select("tbody tr")]
+    headings = table.select("thead tr:last-child th")
+    for place, column in enumerate(zip(*rows)):
+        texts = [cell.get_text(strip=True) for cell in column]
+        if all(
+            sum(map(str.isalpha, text)) > 0.4 * len(text) and text not in ("NaN", "True", "False")
+            for text in texts
+        ):
+            for cell in (*column, headings[place - len(rows[0])]):
+                cell["class"] = [*(cell.get("class") or []), "words"]
