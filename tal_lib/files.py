@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent  # in an installed package: the folder it is installed in
-INSTALLED_STUDY = Path(__file__).resolve().parent / "study"  # what setup.py copies into the wheel
+INSTALLED_STUDY = Path(__file__).resolve().parent / "carried"  # what setup.py copies into the wheel
 
 
 def in_checkout() -> bool:
