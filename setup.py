@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results in `tal_lib/study`."""
+"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results in `tal_lib/carried`."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ class BuildWithStudy(build_py):
         if self.editable_mode:
             return
         for path in (path for pattern in STUDY for path in Path().glob(pattern)):
-            target = Path(self.build_lib, "tal_lib", "study", path)
+            target = Path(self.build_lib, "tal_lib", "carried", path)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 

@@ -14,7 +14,7 @@ from tal_lib.errors import TalError, short
 from tal_lib.writing import REPOSITORY, put_in_place
 
 LONGEST_SUFFIX = 16  # characters, of a temporary file: writers tell the form by it
-INSTALLED_STUDY = Path(__file__).resolve().parent / "study"  # what setup.py copies into the wheel
+INSTALLED_STUDY = Path(__file__).resolve().parent / "carried"  # what setup.py copies into the wheel
 
 
 def in_checkout() -> bool:

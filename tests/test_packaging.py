@@ -70,8 +70,8 @@ def test_every_make_target_is_explained_and_workflows_call_them():
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
     """As if the library ran from a wheel."""
-    (tmp_path / "study" / "notebooks").mkdir(parents=True)
-    monkeypatch.setattr(files, "INSTALLED_STUDY", tmp_path / "study")
+    (tmp_path / "carried" / "notebooks").mkdir(parents=True)
+    monkeypatch.setattr(files, "INSTALLED_STUDY", tmp_path / "carried")
     monkeypatch.delenv("TAL_DATA", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     return tmp_path
@@ -82,7 +82,7 @@ def test_folders_in_a_checkout():
 
 
 def test_folders_of_an_installed_package(installed, monkeypatch):
-    assert files.study_folder() == installed / "study" / "notebooks"
+    assert files.study_folder() == installed / "carried" / "notebooks"
     monkeypatch.chdir(installed)
     assert files.work_folder() == installed
     monkeypatch.setenv("HOME", str(installed / "home"))
@@ -106,7 +106,7 @@ def test_a_built_package_runs_the_study_from_an_empty_folder(tmp_path):
     subprocess.run(
         [*build, "build_py", "--build-lib", str(library)], cwd=REPOSITORY, check=True, capture_output=True
     )
-    names = {path.name for path in (library / "tal_lib" / "study" / "notebooks").glob("*.ipynb")}
+    names = {path.name for path in (library / "tal_lib" / "carried" / "notebooks").glob("*.ipynb")}
     assert names == {path.name for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
     for needed in ("py.typed", "video/templates/live.html", "reports/RESULTS.template.md"):
         assert (library / "tal_lib" / needed).is_file(), needed
