@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tal_lib.data.features import check_features
 from tal_lib.data.inertial import Inertial
 from tal_lib.data.remarks import Remark
 from tal_lib.data.tables import check_annotations
@@ -47,29 +48,6 @@ class FeatureSpec:
             if name == stream:
                 return slice(first, first + width)
             first += width
-
-
-def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarray:
-    """Return float32 features (T, dim), or raise `TalError` naming `where` for a wrong shape, NaN or infinity."""
-    features = np.asarray(features)
-    if features.ndim != 2 or features.shape[1] != dim:
-        raise TalError(
-            f"features of shape {features.shape}, expected (T, {dim})",
-            where=where,
-            remedy="Extract them again, or state their width in the feature spec.",
-        )
-    if len(features) == 0:
-        raise TalError("features have no steps", where=where, remedy="Extract them again.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-        features = np.ascontiguousarray(features, dtype=np.float32)
-    if not np.isfinite(features).all():
-        step = int(np.argmax(~np.isfinite(features).all(axis=1)))
-        raise TalError(
-            f"features are NaN or infinite, first at step {step}",
-            where=where,
-            remedy="Extract them again, or replace those values.",
-        )
-    return features
 
 
 class Benchmark:

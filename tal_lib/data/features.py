@@ -9,13 +9,35 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_lib.data.benchmark import check_features
 from tal_lib.data.limits import check_npy, check_size, check_zip
 from tal_lib.errors import TalError
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 FLOAT32 = 4  # bytes
 REMEDY = "Extract or copy the file again."
+
+
+def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarray:
+    """Return float32 features (T, dim), or raise `TalError` naming `where` for a wrong shape, NaN or infinity."""
+    features = np.asarray(features)
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise TalError(
+            f"features of shape {features.shape}, expected (T, {dim})",
+            where=where,
+            remedy="Extract them again, or state their width in the feature spec.",
+        )
+    if len(features) == 0:
+        raise TalError("features have no steps", where=where, remedy="Extract them again.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        features = np.ascontiguousarray(features, dtype=np.float32)
+    if not np.isfinite(features).all():
+        step = int(np.argmax(~np.isfinite(features).all(axis=1)))
+        raise TalError(
+            f"features are NaN or infinite, first at step {step}",
+            where=where,
+            remedy="Extract them again, or replace those values.",
+        )
+    return features
 
 
 def read_feature_file(path: str | Path, dim: int) -> np.ndarray:

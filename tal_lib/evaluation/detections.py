@@ -16,13 +16,13 @@ from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import read_json, read_text
-from tal_lib.validation import NotBool, validate
+from tal_lib.validation import validate
 
 WHAT = "detections file"
 SHAPE = "Expected {'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}."
 TABLE = f"Expected a table with the columns {', '.join(DETECTION_COLUMNS)}."
 
-Number = Annotated[float, Field(allow_inf_nan=False), NotBool]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
