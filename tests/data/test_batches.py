@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,3 +36,11 @@ def test_crops_keep_what_remains_by_half(small, seed, size):
     lengths = item.segments.diff(dim=1).squeeze(1)
     if steps < item.features.shape[1]:
         assert len(got.segments) == int((clipped.diff(dim=1).squeeze(1) >= 0.5 * lengths).sum())
+
+
+@pytest.mark.parametrize(("shrink", "sizes"), [((0.5, 0.5), {50}), ((0.9, 1.0), set(range(90, 101)))])
+def test_short_recordings_shrink_to_a_random_share(tiny, shrink, sizes):
+    item = make_item(tiny([("a", 10, 90, "x")]), "a")
+    generator = torch.Generator().manual_seed(0)
+    lengths = {crop(item, 1000, generator, shrink=shrink).features.shape[1] for _ in range(200)}
+    assert lengths <= sizes and len(lengths) > len(sizes) / 2

@@ -291,3 +291,30 @@ def test_weight_decay_shrinks_matrices_alone(name):
         kinds.add(plain)
         torch.testing.assert_close(parameter.detach(), (before[key] + 1) * (1.0 if plain else 0.95))
     assert kinds == {True, False}
+
+
+@pytest.fixture(scope="module")
+def usual(small):
+    """A short training with the options as they are."""
+    return train(small, small.recordings("train")[:4])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"shrink": (0.3, 0.3)},
+        {"max_steps": 16},
+        {"clip_norm": 1e-3},
+        {"feature_noise": 0.5},
+        {"optimizer": "adam"},
+        {"weight_decay": 0.0},
+        {"schedule": "constant"},
+        {"warmup": 0.0},
+        {"ema": 0.1},
+        {"exchange": 1.0},
+        {"batch_size": 4},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_every_option_of_a_recipe_changes_the_training(small, usual, option):
+    assert not same(train(small, small.recordings("train")[:4], replace(QUICK, **option)), usual)
