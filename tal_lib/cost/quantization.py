@@ -164,7 +164,7 @@ def _torchao(model):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
     except ImportError:
         raise TalError(
-            "torchao is not installed", remedy="pip install 'efficient-tal[quantization]'"
+            "torchao is not installed", remedy="In the clone: pip install -e '.[quantization]'"
         ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -130,7 +130,7 @@ def _from_hub(loader, where):
         import transformers
     except ImportError:
         raise TalError(
-            "text encoders need the package transformers", remedy="pip install 'efficient-tal[text]'"
+            "text encoders need the package transformers", remedy="In the clone: pip install -e '.[text]'"
         ) from None
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -55,7 +55,7 @@ class Cluster:
             from distributed import Client
         except ImportError:
             raise TalError(
-                "sweeps on a cluster need Dask", remedy="pip install 'efficient-tal[cluster]'"
+                "sweeps on a cluster need Dask", remedy="In the clone: pip install -e '.[cluster]'"
             ) from None
         dask.config.set(
             {
@@ -286,7 +286,7 @@ def _slurm(path, certificates):
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise TalError(
-            "sweeps on Slurm need dask-jobqueue", remedy="pip install 'efficient-tal[cluster]'"
+            "sweeps on Slurm need dask-jobqueue", remedy="In the clone: pip install -e '.[cluster]'"
         ) from None
     if gpu:
         options["worker_extra_args"] = [*options["worker_extra_args"], "--resources", "GPU=1"]

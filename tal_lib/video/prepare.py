@@ -36,7 +36,7 @@ def kaggle(dataset: str) -> Origin:
     try:
         import kagglehub
     except ImportError:
-        raise TalError("kagglehub is not installed", remedy="pip install 'efficient-tal[data]'") from None
+        raise TalError("kagglehub is not installed", remedy="In the clone: pip install -e '.[data]'") from None
     fetched = {}
 
     def names():  # kagglehub fetches a dataset whole and keeps it in its cache
@@ -55,7 +55,7 @@ def hugging_face(repository: str) -> Origin:
         import huggingface_hub
     except ImportError:
         raise TalError(
-            "huggingface_hub is not installed", remedy="pip install 'efficient-tal[data]'"
+            "huggingface_hub is not installed", remedy="In the clone: pip install -e '.[data]'"
         ) from None
     return Origin(
         lambda: _asked(
