@@ -198,6 +198,7 @@ def _detect(arguments):
 def _detect_in_features(arguments):
     from tal_lib.video.detect import ready
     from tal_lib.video.detect_features import detect_in_features, write_table
+    from tal_lib.writing import claim
 
     for option in ("draw", "backbone"):
         if getattr(arguments, option):
@@ -205,6 +206,7 @@ def _detect_in_features(arguments):
                 f"--{option} belongs to videos, and {arguments.source} has features",
                 remedy=f"Leave out --{option}.",
             )
+    claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
     table, problems = detect_in_features(arguments.source, chosen)
     _print_table(table[table.score >= arguments.threshold].sort_values(["recording", "start"]), "recording")
