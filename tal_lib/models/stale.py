@@ -226,7 +226,7 @@ class STALE(ReadsNames, Detector):
             "consistency": consistency_loss(x, logits, masks, valid),
         }
         total = sum(getattr(c, f"{name}_weight") * value for name, value in losses.items())
-        return {"total": total} | {name: value.detach() for name, value in losses.items()}
+        return {"total": total} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     def window_targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Of every window's steps (N, T): whether valid, the instance (−1 for none), the class (K for none)."""
@@ -262,8 +262,8 @@ class STALE(ReadsNames, Detector):
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))  # noqa: E731
         return self.decode(
-            mean(one[0].softmax(-1)[..., :-1] for one in outputs),
-            mean(one[2].sigmoid() for one in outputs),
+            mean(one[0].softmax(-1)[..., :-1] for one in outputs),  # pyright: ignore[reportArgumentType]
+            mean(one[2].sigmoid() for one in outputs),  # pyright: ignore[reportArgumentType]
             mask,
         )
 

@@ -52,7 +52,7 @@ def cell_targets(centres: Tensor, segments: Tensor, labels: Tensor, background: 
     return instance_labels(cell_instances(centres, segments), labels, background)
 
 
-def group_runs(probabilities: Tensor, thresholds) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def group_runs(probabilities: Tensor, thresholds) -> tuple[Tensor, ...]:
     """Runs of neighbouring cells whose probability reaches a threshold.
 
     Args:
@@ -110,7 +110,7 @@ class DenseDetector(Detector):
         return self.grouped(outputs[0].softmax(-1), mask)
 
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
-        return self.grouped(sum(weight * one[0].softmax(-1) for one, weight in zip(outputs, weights)), mask)
+        return self.grouped(sum(weight * one[0].softmax(-1) for one, weight in zip(outputs, weights)), mask)  # pyright: ignore[reportArgumentType]
 
     def grouped(self, probabilities: Tensor, mask: Tensor) -> list[Candidates]:
         """Candidates from the probabilities (B, N, K + 1) of the cells."""

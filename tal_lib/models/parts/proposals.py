@@ -235,7 +235,7 @@ class ProposalDetector(Detector):
                 for part in zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE))
             ]
             outputs = tuple(map(torch.cat, zip(*(part[0] for part in parts))))
-            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))  # pyright: ignore[reportArgumentType]
         segments = segments.detach().unflatten(0, (-1, starts.shape[0])) + starts[:, None, None]
         return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, starts.shape[0])).flatten(1)
 
@@ -243,7 +243,7 @@ class ProposalDetector(Detector):
         *own, found, proposals, scores, logits = outputs
         losses = self.proposal_loss(tuple(own), *self.window_targets(batch))
         losses |= {"classification": self.class_loss(found, proposals, scores, logits, batch)}
-        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """Each window's segments (M, 2) in its own steps, and its valid steps (N, T)."""
