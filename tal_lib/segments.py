@@ -33,7 +33,7 @@ def soft_nms(
     Returns:
         (segments (M, 2), scores (M,), labels (M,)), best first.
     """
-    decay = lambda overlap: np.exp(-overlap * overlap / sigma)  # noqa: E731
+    decay = lambda overlap: np.exp(-overlap * overlap / sigma)
     return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
 
 
@@ -41,7 +41,7 @@ def nms(
     segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0
 ):
     """Hard NMS: as `soft_nms`, but a candidate that overlaps a kept one by `tiou_threshold` or more is dropped."""
-    decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)  # noqa: E731
+    decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)
     return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
 
 

@@ -58,7 +58,7 @@ def middle_pass(rows: list[CostRow]) -> CostRow:
     what else was measured."""
     by_latency = sorted(rows, key=lambda row: row.latency_s_median)
     middle = by_latency[(len(rows) - 1) // 2]
-    median = lambda name: statistics.median(getattr(row, name) for row in rows)  # noqa: E731
+    median = lambda name: statistics.median(getattr(row, name) for row in rows)
     detect, raw = median("detect_s_median"), tuple(sample for row in rows for sample in row.latency_s_raw)
     return replace(
         middle,

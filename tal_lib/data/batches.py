@@ -33,7 +33,7 @@ class Batch:
 
     def to(self, device) -> "Batch":
         """The same batch on another device."""
-        move = lambda value: value.to(device, non_blocking=True)  # noqa: E731
+        move = lambda value: value.to(device, non_blocking=True)
         return replace(
             self,
             features=move(self.features),
@@ -134,7 +134,7 @@ def crop(
     that would hold no segment is drawn again, a few times.
     """
     steps = item.features.shape[1]
-    draw = lambda: float(torch.rand((), generator=generator))  # noqa: E731
+    draw = lambda: float(torch.rand((), generator=generator))
     size = min(max_steps, max(1, round(steps * (shrink[0] + draw() * (shrink[1] - shrink[0])))))
     if size >= steps:
         return item

@@ -84,7 +84,7 @@ def error_impact(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> 
     classes = list(dict.fromkeys(annotations.label))
     mean_ap = lambda found, hit: np.mean(
         [
-            interpolated_ap(hit[(found.label == name).to_numpy()], total)  # noqa: E731
+            interpolated_ap(hit[(found.label == name).to_numpy()], total)
             for name, total in annotations.label.value_counts().loc[classes].items()
         ]
     )

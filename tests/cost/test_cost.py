@@ -260,7 +260,7 @@ def test_energy_of_a_counter_that_starts_again(tmp_path, monkeypatch):
     zone.mkdir()
     write = lambda joules: [
         (zone / name).write_text(text)
-        for name, text in (  # noqa: E731
+        for name, text in (
             ("name", "package-0"),
             ("energy_uj", str(int(joules * 1e6))),
             ("max_energy_range_uj", "100000000"),

@@ -53,7 +53,7 @@ def temporalmaxer(m, T, K):
 
 def tridet(m, T, K):
     sizes, P = levels(m, T), sum(levels(m, T))
-    block = lambda name, n: {f"{name}__global_fc": 1, f"{name}__": n}  # noqa: E731
+    block = lambda name, n: {f"{name}__global_fc": 1, f"{name}__": n}
     each = {key: count for index in range(len(m.stem)) for key, count in block(f"stem__{index}", T).items()}
     each |= {
         key: count for index, n in enumerate(sizes[1:]) for key, count in block(f"branch__{index}", n).items()
@@ -100,7 +100,7 @@ def actionformer(m, T, K, outputs=None):
     n = c.stem_blocks * T + sum(sizes[1:])
     reach = c.window // 2
     queries = max(reach, 8)  # a block; it meets the keys up to `reach` to either side
-    rows = lambda size: -(-size // queries) * queries  # noqa: E731
+    rows = lambda size: -(-size // queries) * queries
     banded = 2 * C * (queries + 2 * reach) * (c.stem_blocks * rows(T) + sum(map(rows, sizes[1:])))
     block = 4 * C * C + 2 * c.mlp_ratio * C * C + 3 * 3 * C  # projections, MLP, three depthwise k3
     heads = 3 * (2 * (C * H + (c.head_layers - 1) * H * H) + H * ((outputs or K) + 2))
@@ -216,7 +216,7 @@ def ssn(m, T, K):
 def stale(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     n, names, dim = W * w, W * (K + 1), m.text.shape[1]  # K classes and the background
-    reads = lambda prefix, queries: {f"{prefix}__key": n, f"{prefix}__value": n, f"{prefix}__": queries}  # noqa: E731
+    reads = lambda prefix, queries: {f"{prefix}__key": n, f"{prefix}__value": n, f"{prefix}__": queries}
     layers = {
         key: count
         for index in range(len(m.query_layers))

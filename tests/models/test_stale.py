@@ -52,7 +52,7 @@ def test_consistency_by_hand():
     x = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
     valid = torch.tensor([[True, True, False]])
     far = torch.tensor(100.0)
-    only = lambda step: torch.diag_embed(torch.where(torch.arange(3) == step, far, -far))[None]  # noqa: E731
+    only = lambda step: torch.diag_embed(torch.where(torch.arange(3) == step, far, -far))[None]
     logits = torch.zeros(1, 3, 2)
     logits[0, :, 1] = torch.tensor([-100.0, 100.0, -100.0])  # step 0 is of a class
     assert float(stale.consistency_loss(x, logits, only(0), valid)) == pytest.approx(0, abs=1e-5)

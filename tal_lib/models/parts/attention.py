@@ -40,7 +40,7 @@ class LocalAttention(nn.Module):
         def windows(x):  # (B, T, C) -> (blocks of all recordings, C, span)
             return F.pad(x, (0, 0, reach, rows - steps - reach)).flatten(0, 1).unfold(0, span, block)
 
-        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)  # noqa: E731  (blocks, heads, span, d)
+        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)
         allowed = self.band & (windows(valid) > 0.5)  # (blocks, block, span)
         blocks = allowed.shape[0]  # those without a whole window, behind the last step, are left out
         bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(
@@ -62,8 +62,8 @@ class LocalAttention(nn.Module):
         span = block + 2 * reach
         room = ceil_div(steps, block) * block - steps
         valid = torch.ones_like(q[..., :1]) if keep is None else keep
-        windows = lambda x: F.pad(x, (0, 0, reach, reach + room)).unfold(1, span, block).flatten(0, 1)  # noqa: E731  (blocks, C, span)
-        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)  # noqa: E731  (blocks, heads, span, d)
+        windows = lambda x: F.pad(x, (0, 0, reach, reach + room)).unfold(1, span, block).flatten(0, 1)
+        split = lambda x: windows(x).unflatten(1, (self.heads, -1)).transpose(2, 3)
         bias = torch.where(self.band & (windows(valid) > 0.5), 0.0, -1e4).to(q.dtype)
         q = F.pad(q, (0, 0, 0, room)).reshape(-1, block, self.heads, channels // self.heads).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, split(k), split(v), attn_mask=bias.unsqueeze(1))
@@ -119,7 +119,7 @@ class GlobalContextBlock(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         batch = x.shape[0]
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, ·, d)
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         bias = (
             None
             if keep is None

@@ -30,7 +30,7 @@ class MaskedGroupNorm(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         groups = lambda t: (
             t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(x.shape[-1] // self.groups, -1)
-        )  # noqa: E731
+        )
         if keep is None:
             x = x - groups(x.mean(1, keepdim=True))
             variance = groups((x * x).mean(1, keepdim=True))

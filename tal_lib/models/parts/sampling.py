@@ -127,7 +127,7 @@ class BoundaryMatching(nn.Module):
             )
             return self._placed(sum(parts) + self.bias)
         times = torch.arange(batch, device=x.device)[:, None]
-        every = lambda index, step: (index.flatten() + step * times).flatten()  # noqa: E731  (the same for all windows)
+        every = lambda index, step: (index.flatten() + step * times).flatten()
         rows = every(self.rows, size).unflatten(0, (-1, 2 * self.points))
         share = self.share.to(table.dtype).repeat(batch, 1)
         if torch.is_grad_enabled() and table.requires_grad:

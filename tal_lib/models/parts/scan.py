@@ -80,7 +80,7 @@ def _scan_without_branches(a, b):
         decays.append(decays[-1] * a[t])
     end, decay = states[-1], decays[-1]  # (B, pieces, …), as if every piece began at zero
     for k in range(DOUBLINGS):
-        earlier = lambda x, fill, k=k: F.pad(x, (*rest, 2**k, 0), value=fill)[:, : x.shape[1]]  # noqa: E731
+        earlier = lambda x, fill, k=k: F.pad(x, (*rest, 2**k, 0), value=fill)[:, : x.shape[1]]
         end = torch.addcmul(end, decay, earlier(end, 0.0))
         decay = decay * earlier(decay, 1.0)
     before = F.pad(end, (*rest, 1, 0))[:, : end.shape[1]].unsqueeze(2)

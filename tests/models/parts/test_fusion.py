@@ -50,7 +50,7 @@ def test_scores_are_averaged_where_the_candidates_are_the_same(name, small):
 def test_support_by_hand():
     make = lambda *rows: Candidates(
         torch.tensor([row[:2] for row in rows]),
-        torch.tensor([row[2] for row in rows]),  # noqa: E731
+        torch.tensor([row[2] for row in rows]),
         torch.tensor([row[3] for row in rows]),
     )
     one = make((0.0, 10.0, 0.8, 0), (20.0, 30.0, 0.6, 1))
