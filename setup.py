@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results in `tal_lib/carried`."""
+"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results (tal_lib/carried)."""
 
 import shutil
 from pathlib import Path

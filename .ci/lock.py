@@ -1,8 +1,8 @@
 """Writes requirements.lock and environment.yml: `make lock`; `make lock UPGRADE=1` takes the newest versions.
 
 pip resolves pyproject.toml's ranges without installing anything. By default the versions of the present lock
-stay, so that a new dependency moves nothing else. Local version labels (`+cpu`) are left out: the lock holds on
-every machine.
+stay, so that a new dependency moves nothing else. Local version labels (`+cpu`) are left out: the lock holds
+on every machine.
 """
 
 import argparse

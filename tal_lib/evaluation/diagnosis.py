@@ -196,7 +196,7 @@ def by_characteristic(
     rows = [{"characteristic": "all", "bucket": "", "span": ""} | row(np.ones(len(annotations), bool))]
     table = characteristics(annotations, durations)
     for name in CHARACTERISTICS:
-        bucket, spans = in_fifths(table[name])
+        bucket, spans = in_fifths(table[name])  # pyright: ignore[reportArgumentType]
         rows += [
             {"characteristic": name, "bucket": which, "span": span} | row((bucket == which).to_numpy())
             for which, span in spans.items()

@@ -19,4 +19,4 @@ def wrong_names_map(annotations: pd.DataFrame, detections: pd.DataFrame, classes
     ]
     if not scores:
         return mean_average_precision(annotations, detections, tious) * float("nan")
-    return sum(scores) / len(scores)
+    return sum(scores) / len(scores)  # pyright: ignore[reportReturnType]

@@ -196,7 +196,7 @@ class AFSD(PyramidDetector):
             Tower(c.width, c.head_width, c.head_layers, c.norm) for _ in range(2)
         )
         self.class_out, self.boundary_out = self.class_output(c.head_width), TemporalConv(c.head_width, 2)
-        nn.init.zeros_(self.boundary_out.bias)
+        nn.init.zeros_(self.boundary_out.bias)  # pyright: ignore[reportArgumentType]
         self.scales = Scales(len(c.ranges))
         mix = lambda: nn.Sequential(nn.Linear(3 * c.width, c.width), nn.LayerNorm(c.width), nn.ReLU())
         self.class_mix, self.location_mix = mix(), mix()

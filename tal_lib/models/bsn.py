@@ -115,6 +115,6 @@ class BSN(ProposalDetector):
         curves = sum(balanced_bce(logits[..., i], wanted[..., i] > 0.5, keep) for i in range(3))
         error = F.smooth_l1_loss(confidence.sigmoid(), overlap, reduction="none", beta=0.1)
         return {
-            "curves": curves,
+            "curves": curves,  # pyright: ignore[reportReturnType]
             "confidence": self.config.confidence_weight * balanced_by_overlap(error, overlap, scores > 0),
         }

@@ -65,7 +65,7 @@ class LocalTemporalBlock(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         x = masked(x, keep)
-        return F.relu(sum(conv(x) for conv in self.convs))
+        return F.relu(sum(conv(x) for conv in self.convs))  # pyright: ignore[reportArgumentType]
 
 
 class Pool(nn.Module):
@@ -127,7 +127,7 @@ class LocalGlobal(PyramidDetector):
         self.class_out = self.class_output(c.head_width)
         self.regression_tower = Tower(c.width, c.head_width, c.head_layers, c.norm)
         self.regression_out = TemporalConv(c.head_width, 6)  # boundary 2, segment 2, confidences 2
-        nn.init.zeros_(self.regression_out.bias)
+        nn.init.zeros_(self.regression_out.bias)  # pyright: ignore[reportArgumentType]
         self.scales = Scales(len(c.ranges))
 
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -188,7 +188,7 @@ class SSN(Detector):
                 torch.cat(part) for part in zip(*parts)
             )
             losses |= self.proposal_losses(role, label, target, segment, activity, completeness, regression)
-        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     def actionness_targets(self, segments: Tensor, labels: Tensor, steps: int) -> Tensor:
         """(T, 1 or K)."""

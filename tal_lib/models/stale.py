@@ -264,7 +264,7 @@ class STALE(ReadsNames, Detector):
             "consistency": consistency_loss(x, logits, masks, valid),
         }
         total = sum(getattr(c, f"{name}_weight") * value for name, value in losses.items())
-        return {"total": total} | {name: value.detach() for name, value in losses.items()}
+        return {"total": total} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     def window_targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Targets of the steps (N, T) of every window: validity, instance (−1 for none), class (K for

@@ -255,10 +255,10 @@ class TadTR(Detector):
             for _ in self.decoder
         )
         for head, box in zip(self.classify, self.refine):
-            nn.init.constant_(head.bias, -math.log((1 - c.prior) / c.prior))
-            nn.init.zeros_(box[-1].weight)
-            nn.init.zeros_(box[-1].bias)
-        nn.init.constant_(self.refine[0][-1].bias[1:], -2.0)  # begin with short segments
+            nn.init.constant_(head.bias, -math.log((1 - c.prior) / c.prior))  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(box[-1].weight)  # pyright: ignore[reportIndexIssue]
+            nn.init.zeros_(box[-1].bias)  # pyright: ignore[reportIndexIssue]
+        nn.init.constant_(self.refine[0][-1].bias[1:], -2.0)  # pyright: ignore[reportIndexIssue] # begin with short segments
         self.actionness = nn.Sequential(
             nn.Linear(c.roi_bins * c.width, c.width),
             nn.ReLU(),

@@ -102,8 +102,8 @@ class TBR(nn.Module):
             nn.Linear(half(half(4 * points)) * (width // 4), 3),
         )
         for head in (*self.ends, self.whole):
-            nn.init.normal_(head[-1].weight, std=1e-3)
-            nn.init.zeros_(head[-1].bias)
+            nn.init.normal_(head[-1].weight, std=1e-3)  # pyright: ignore[reportArgumentType, reportIndexIssue]
+            nn.init.zeros_(head[-1].bias)  # pyright: ignore[reportArgumentType, reportIndexIssue]
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
         """Features (B, T, C), segments (B, P, 2) in steps → (B, P, 5): offsets of start, end, centre, width;
@@ -231,7 +231,7 @@ class TCANet(ProposalDetector):
         }
         for index, (stage, threshold) in enumerate(zip(stages.split(7, -1), self.config.thresholds), 1):
             losses[f"refinement_{index}"] = self.stage_loss(stage, exists, batch.segments, threshold)
-        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     @staticmethod
     def stage_loss(stage: Tensor, exists: Tensor, truth: tuple[Tensor, ...], threshold: float) -> Tensor:

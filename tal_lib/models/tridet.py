@@ -82,7 +82,7 @@ class SGPBlock(nn.Module):
         self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide_kernel(c))
         for layer in (self.fc, self.global_fc, self.psi, self.convw, self.convkw):
             nn.init.normal_(layer.weight, 0, c.weight_std)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
         self.group_norm = MaskedGroupNorm(c.groups, c.width)
         self.mlp_in, self.mlp_out = nn.Linear(c.width, c.mlp_width), nn.Linear(c.mlp_width, c.width)
         # blocks at stride 1 have plain residuals, as released
@@ -143,7 +143,7 @@ class TriDet(PyramidDetector):
         self.class_tower, self.start_tower, self.end_tower, self.boundary_tower = (tower() for _ in range(4))
         self.class_out, self.start_out, self.end_out = (self.class_output(c.head_width) for _ in range(3))
         self.boundary_out = TemporalConv(c.head_width, 2 * (c.bins + 1))
-        nn.init.zeros_(self.boundary_out.bias)
+        nn.init.zeros_(self.boundary_out.bias)  # pyright: ignore[reportArgumentType]
         self.scales = Scales(len(c.ranges))
 
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -26,6 +26,7 @@ class LocalAttention(nn.Module):
         super().__init__()
         self.heads, self.reach, self.block = heads, reach, max(reach, 8)
         distance = torch.arange(self.block)[:, None] + reach - torch.arange(self.block + 2 * reach)[None]
+        self.band: Tensor
         self.register_buffer("band", distance.abs() <= reach, persistent=False)  # (block, block + 2 reach)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -188,14 +188,14 @@ class TemporalConv(nn.Module):
         self.weight = nn.Parameter(
             conv.weight.detach().permute(2, 1, 0).contiguous()
         )  # (kernel, C / groups, C')
-        self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None
+        self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
         x = masked(x, keep)
         if self.kernel == 1 and self.groups == 1:
             return F.linear(x, self.weight[0].T, self.bias)
         plain = (
-            self.groups > 1 or exporting() or torch.jit.is_tracing()
+            self.groups > 1 or exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         )  # a recorded graph has convolutions, as its readers expect
         if sizes is not None and (plain or x.shape[0] > 8):
             return torch.cat([self(sequence) for sequence in x.split(sizes, 1)], 1)
@@ -213,7 +213,7 @@ class TemporalConv(nn.Module):
             y = table @ self.weight.flatten(0, 1)
             return (y if self.bias is None else y + self.bias).unflatten(0, (batch, steps))
         conv = _Conv.apply if torch.is_grad_enabled() and self.weight.requires_grad else _conv
-        return conv(*autocast(x, self.weight, self.bias), sizes or (x.shape[1],))
+        return conv(*autocast(x, self.weight, self.bias), sizes or (x.shape[1],))  # pyright: ignore[reportCallIssue]
 
 
 class DepthwiseConv(nn.Module):
@@ -229,11 +229,11 @@ class DepthwiseConv(nn.Module):
         self.before = kernel - 1 if causal else kernel // 2  # taps that look back
         conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=bias)
         self.weight = nn.Parameter(conv.weight.detach()[:, 0].T.contiguous())  # (kernel, C)
-        self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None
+        self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = masked(x, keep)
-        if self.kernel > 15 or exporting() or torch.jit.is_tracing():
+        if self.kernel > 15 or exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             x = F.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
             return F.conv1d(
                 x.transpose(1, 2),

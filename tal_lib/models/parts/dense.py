@@ -50,7 +50,7 @@ def cell_targets(centres: Tensor, segments: Tensor, labels: Tensor, background: 
     return instance_labels(cell_instances(centres, segments), labels, background)
 
 
-def group_runs(probabilities: Tensor, thresholds) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def group_runs(probabilities: Tensor, thresholds) -> tuple[Tensor, ...]:
     """Runs of neighbouring cells whose probability reaches a threshold.
 
     Args:

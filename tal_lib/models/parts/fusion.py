@@ -43,7 +43,7 @@ class LateFusion(Detector):
     def name_classes(self, names: tuple[str, ...]) -> None:
         super().name_classes(names)
         for member in self.members.values():
-            member.name_classes(names)
+            member.name_classes(names)  # pyright: ignore[reportCallIssue]
             self.num_classes = member.num_classes
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -56,7 +56,7 @@ class LateFusion(Detector):
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         each, shares = self._apart(outputs)
         members = list(self.members.values())
-        return members[0].combined_candidates(members, each, shares, mask)
+        return members[0].combined_candidates(members, each, shares, mask)  # pyright: ignore[reportCallIssue]
 
     def class_agnostic(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         each, shares = self._apart(outputs)

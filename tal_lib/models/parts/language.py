@@ -1,6 +1,7 @@
 """What models share that know their classes by name: the names' vectors, read by a frozen text encoder."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,14 +40,14 @@ class ReadsNames:
     """Mixin for a detector whose classes have texts: `text` (K, E) holds their unit vectors, random until
     named."""
 
-    def begin_text(self) -> int:
+    def begin_text(self: Any) -> int:
         """Create the buffer; E."""
         dim = text_dim(self.config.text)
         vectors = torch.randn(self.num_classes, dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("text", F.normalize(vectors, dim=-1))
         return dim
 
-    def name_classes(self, names: tuple[str, ...]) -> None:
+    def name_classes(self: Any, names: tuple[str, ...]) -> None:
         """Take other classes, by name; their number may change."""
         names = tuple(names)
         if names == self.class_names:

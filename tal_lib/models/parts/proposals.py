@@ -255,7 +255,7 @@ class ProposalDetector(Detector):
                 for part in zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE))
             ]
             outputs = tuple(map(torch.cat, zip(*(part[0] for part in parts))))
-            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+            segments, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))  # pyright: ignore[reportArgumentType]
         segments = segments.detach().unflatten(0, (-1, starts.shape[0])) + starts[:, None, None]
         return outputs, segments.flatten(1, 2), scores.unflatten(0, (-1, starts.shape[0])).flatten(1)
 

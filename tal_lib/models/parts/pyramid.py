@@ -138,6 +138,7 @@ class PyramidDetector(Detector):
         )
         self.build_pyramid()
         self.build_heads()
+        self.positives: Tensor
         self.register_buffer("positives", torch.tensor(float(config.loss_norm)))
 
     # what a model defines
@@ -171,13 +172,13 @@ class PyramidDetector(Detector):
         self.class_out = self.class_output(config.head_width)
         self.boundary_tower = Tower(config.width, config.head_width, config.head_layers, config.norm)
         self.boundary_out = TemporalConv(config.head_width, 2)
-        nn.init.constant_(self.boundary_out.bias, config.distance_bias)
+        nn.init.constant_(self.boundary_out.bias, config.distance_bias)  # pyright: ignore[reportArgumentType]
         self.scales = Scales(len(config.ranges))
 
     def class_output(self, width: int) -> TemporalConv:
         """The last class convolution; starts at the prior probability."""
         layer = TemporalConv(width, self.num_classes)
-        nn.init.constant_(layer.bias, -math.log((1 - self.config.prior) / self.config.prior))
+        nn.init.constant_(layer.bias, -math.log((1 - self.config.prior) / self.config.prior))  # pyright: ignore[reportArgumentType]
         return layer
 
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -268,7 +269,9 @@ class PyramidDetector(Detector):
             self.probabilities(outputs), lambda at: self.decode(outputs, points, at), points, mask
         )
 
-    def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
+    def combined_candidates(
+        self, members: "list[PyramidDetector]", outputs, weights, mask: Tensor
+    ) -> list[Candidates]:
         """At every point the members' mean score, and their mean segment."""
         points = self.points(mask.shape[1])
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))

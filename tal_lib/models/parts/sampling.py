@@ -96,7 +96,7 @@ class BoundaryMatching(nn.Module):
         self.weight = nn.Parameter(
             conv.weight.detach().permute(1, 2, 0).reshape(inputs, points * outputs).contiguous()
         )
-        self.bias = nn.Parameter(conv.bias.detach().clone())
+        self.bias = nn.Parameter(conv.bias.detach().clone())  # pyright: ignore[reportOptionalMemberAccess]
         grid = proposal_grid(steps, max_duration)
         cells = (grid[..., 1] < steps).flatten().nonzero().squeeze(1)
         at = positions_in(grid.flatten(0, 1)[cells], points, context)  # (cells, points)
@@ -117,6 +117,12 @@ class BoundaryMatching(nn.Module):
             "back_share": share.flatten()[order],
             "back_offsets": counts.cumsum(0) - counts,
         }
+        self.cells: Tensor
+        self.rows: Tensor
+        self.share: Tensor
+        self.back_cells: Tensor
+        self.back_share: Tensor
+        self.back_offsets: Tensor
         for name, value in own.items():
             self.register_buffer(name, value, persistent=False)
 
