@@ -46,10 +46,6 @@ ALLOWED = {
         "tal_lib.models.parts.registry",
         "tal_lib.models",
     ): "lists the folder's files when the first model is asked for",
-    (
-        "tal_lib.fingerprint",
-        "tal_lib.reports",
-    ): "a name: what only shows numbers does not count as code that makes them",
 }
 REFERENCE = re.compile(r"(tal_lib(?:\.\w+)+)(?::\w+)?")  # as the fork server takes it: "tal_lib.x.y:function"
 

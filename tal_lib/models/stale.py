@@ -305,8 +305,8 @@ class STALE(ReadsNames, Detector):
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))
         return self.decode(
-            mean(member_outputs[0].softmax(-1)[..., :-1] for member_outputs in outputs),
-            mean(member_outputs[2].sigmoid() for member_outputs in outputs),
+            mean(member_outputs[0].softmax(-1)[..., :-1] for member_outputs in outputs),  # pyright: ignore[reportArgumentType]
+            mean(member_outputs[2].sigmoid() for member_outputs in outputs),  # pyright: ignore[reportArgumentType]
             mask,
         )
 

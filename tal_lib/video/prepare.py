@@ -36,7 +36,9 @@ def kaggle(dataset: str) -> Origin:
     try:
         import kagglehub
     except ImportError:
-        raise TalError("kagglehub is not installed", remedy="In the clone: pip install -e '.[data]'") from None
+        raise TalError(
+            "kagglehub is not installed", remedy="In the clone: pip install -e '.[data]'"
+        ) from None
     fetched = {}
 
     def names():  # kagglehub fetches a dataset whole and keeps it in its cache

@@ -50,7 +50,7 @@ def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Tensors in the precision of a surrounding torch.autocast, which does not reach custom functions."""
-    kind = tensors[0].device.type
+    kind = tensors[0].device.type  # pyright: ignore[reportOptionalMemberAccess]
     if not torch.is_autocast_enabled(kind):
         return tensors
     return tuple(None if tensor is None else tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)

@@ -150,7 +150,7 @@ class Detector(nn.Module):
         Runs in evaluation mode: network, decoding and NMS.
         """
         candidates = self._in_evaluation_mode(lambda: self.candidates(self.run(batch), batch.mask))
-        return [
+        return [  # pyright: ignore[reportReturnType]
             self._table(batch, index, recording_candidates, self.config.post)
             for index, recording_candidates in enumerate(candidates)
         ]
@@ -163,7 +163,7 @@ class Detector(nn.Module):
         """
         post = replace(self.config.post, max_detections=count)
         candidates = self._in_evaluation_mode(lambda: self.class_agnostic(self.run(batch), batch.mask))
-        return [
+        return [  # pyright: ignore[reportReturnType]
             self._table(batch, index, recording_candidates, post).drop(columns="label")
             for index, recording_candidates in enumerate(candidates)
         ]

@@ -62,7 +62,7 @@ class LateFusion(Detector):
         each, shares = self._apart(outputs)
         return combine_streams(
             [
-                member.class_agnostic(member_outputs, mask)
+                member.class_agnostic(member_outputs, mask)  # pyright: ignore[reportCallIssue]
                 for member, member_outputs in zip(self.members.values(), each)
             ],
             shares,

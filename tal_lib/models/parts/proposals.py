@@ -263,7 +263,7 @@ class ProposalDetector(Detector):
         *network_outputs, recording_features, proposals, scores, logits = outputs
         losses = self.proposal_loss(tuple(network_outputs), *self.window_targets(batch))
         losses |= {"classification": self.class_loss(recording_features, proposals, scores, logits, batch)}
-        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}
+        return {"total": sum(losses.values())} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
     def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """Each window's segments (M, 2) in its own steps, and its valid steps (N, T)."""

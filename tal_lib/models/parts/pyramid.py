@@ -112,7 +112,7 @@ def join_levels(
 
     A shared head is then mostly one product, instead of one per level.
     """
-    keep = None if keeps[0] is None else torch.cat(keeps, 1)
+    keep = None if keeps[0] is None else torch.cat(keeps, 1)  # pyright: ignore[reportArgumentType]
     return torch.cat(levels, 1), keep, tuple(level.shape[1] for level in levels)
 
 
@@ -276,7 +276,7 @@ class PyramidDetector(Detector):
         points = self.points(mask.shape[1])
         mean = lambda parts: sum(weight * part for part, weight in zip(parts, weights))
         return self.best_points(
-            mean(member.probabilities(member_outputs) for member, member_outputs in zip(members, outputs)),
+            mean(member.probabilities(member_outputs) for member, member_outputs in zip(members, outputs)),  # pyright: ignore[reportArgumentType]
             lambda at: mean(
                 member.decode(member_outputs, points, at) for member, member_outputs in zip(members, outputs)
             ),
