@@ -109,8 +109,8 @@ class DenseDetector(Detector):
 
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
         return self.grouped(
-            sum(weight * output[0].softmax(-1) for output, weight in zip(outputs, weights)),
-            mask,  # pyright: ignore[reportArgumentType]
+            sum(weight * output[0].softmax(-1) for output, weight in zip(outputs, weights)),  # pyright: ignore[reportArgumentType]
+            mask,
         )
 
     def grouped(self, probabilities: Tensor, mask: Tensor) -> list[Candidates]:
