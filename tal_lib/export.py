@@ -154,14 +154,14 @@ def parity(deployed: Deployed, graph, sizes) -> float:
     worst = 0.0
     for batch, steps in sizes:
         features, mask = _example(deployed, batch, steps)
-        ours = [output.double().numpy() for output in deployed(features, mask)]
-        its = [np.asarray(output, dtype=float) for output in graph(features.numpy(), mask.numpy())]
-        if [one.shape for one in ours] != [one.shape for one in its]:
+        model_outputs = [output.double().numpy() for output in deployed(features, mask)]
+        graph_outputs = [np.asarray(output, dtype=float) for output in graph(features.numpy(), mask.numpy())]
+        if [output.shape for output in model_outputs] != [output.shape for output in graph_outputs]:
             return float("inf")
         for group in () if deployed.decodes else deployed.model.unordered:
-            for outputs in (ours, its):
+            for outputs in (model_outputs, graph_outputs):
                 _sort_proposals(outputs, group)
-        worst = max([worst, *map(_largest_difference, ours, its)])
+        worst = max([worst, *map(_largest_difference, model_outputs, graph_outputs)])
     return worst
 
 
@@ -175,9 +175,9 @@ def rounding(deployed: Deployed, sizes) -> float:
     )
 
 
-def _largest_difference(ours, its):
+def _largest_difference(model_output, graph_output):
     with np.errstate(invalid="ignore"):
-        apart = np.where(ours == its, 0.0, np.abs(ours - its) / (1 + np.abs(ours)))
+        apart = np.where(model_output == graph_output, 0.0, np.abs(model_output - graph_output) / (1 + np.abs(model_output)))
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
@@ -186,7 +186,7 @@ def _sort_proposals(outputs, group):
     segments, scores = outputs[group[0]], outputs[group[1]]
     order = np.lexsort((scores, segments[..., 1], segments[..., 0]))
     for index in group:
-        outputs[index] = np.stack([rows[own] for rows, own in zip(outputs[index], order)])
+        outputs[index] = np.stack([rows[row_order] for rows, row_order in zip(outputs[index], order)])
 
 
 def _example(deployed, batch, steps):

@@ -49,8 +49,8 @@ def data_root() -> Path:
         home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         return Path(home) / "efficient-tal"
     beside = REPOSITORY.parent / "shared" / "data"
-    own = REPOSITORY / "data"
-    return beside if beside.is_dir() and not own.is_dir() else own
+    in_repository = REPOSITORY / "data"
+    return beside if beside.is_dir() and not in_repository.is_dir() else in_repository
 
 
 def cache_root() -> Path:

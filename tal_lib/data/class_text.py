@@ -152,8 +152,8 @@ def _encode(encoder, texts):
     model = _from_hub("CLIPTextModelWithProjection" if kind == "clip" else "AutoModel", where).eval()
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
-        found = model(**tokens)
+        outputs = model(**tokens)
         if kind == "clip":
-            return found.text_embeds.numpy()
+            return outputs.text_embeds.numpy()
         keep = tokens["attention_mask"][..., None].float()  # sentence encoders: the mean of the tokens
-        return ((found.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()
+        return ((outputs.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()

@@ -50,8 +50,8 @@ class FeatureFolder:
 
     def files_of(self, recording: str) -> list[Path] | None:
         """The files of a recording, one for each stream or one for all; None where one is missing."""
-        found = [self._find(files, recording) for files in self._files]
-        return None if None in found else found
+        files = [self._find(files, recording) for files in self._files]
+        return None if None in files else files
 
     def missing(self, recordings: Iterable[str]) -> list[str]:
         """Those of the recordings that lack a file."""
@@ -109,7 +109,7 @@ class FeatureFolder:
 
 def _files_below(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix → feature file. Links are followed, hidden files are not read."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(place)) in seen:  # a link that leads back
@@ -124,9 +124,9 @@ def _files_below(folder: Path) -> dict[str, Path]:
                 continue
             key = (stem if below == "." else os.path.join(below, stem)).replace(os.sep, "/")
             path = Path(place, name)
-            if key not in found or _order(path) < _order(found[key]):
-                found[key] = path
-    return found
+            if key not in by_name or _order(path) < _order(by_name[key]):
+                by_name[key] = path
+    return by_name
 
 
 def _order(path):

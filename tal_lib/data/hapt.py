@@ -88,10 +88,10 @@ class _Archive:
         self.zip.close()
 
     def member(self, name):
-        found = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
-        if not found:
+        members = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
+        if not members:
             raise TalError(f"{name} is missing", where=self.name, remedy=FETCH)
-        return found[0]
+        return members[0]
 
     def table(self, name, columns, dtype):
         member = self.member(name)

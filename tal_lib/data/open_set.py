@@ -137,13 +137,13 @@ def _pieces(benchmark, pieces, annotations, classes):
                 "window_s": window_s,
             }
         )
-        mine = annotations[annotations.recording == recording]
-        kept = mine.assign(
+        annotated = annotations[annotations.recording == recording]
+        kept = annotated.assign(
             recording=piece,
-            start=(mine.start - offset).clip(0, length),
-            end=(mine.end - offset).clip(0, length),
+            start=(annotated.start - offset).clip(0, length),
+            end=(annotated.end - offset).clip(0, length),
         )
-        segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
+        segments.append(kept[kept.end - kept.start > 0.5 * (annotated.end - annotated.start)])
     table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
 
     def features(piece):

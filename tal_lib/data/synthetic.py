@@ -48,8 +48,8 @@ def patterns(config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
     rng = generator(config, "patterns")
     # verbs share phases in different order: which comes when is what tells them apart
     basis = np.linalg.qr(rng.standard_normal((config.dim, config.phases + len(VERBS))))[0].T
-    shared, own = basis[: config.phases], basis[config.phases :]
-    verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * own[v] for v in range(len(VERBS))])
+    shared, distinct = basis[: config.phases], basis[config.phases :]
+    verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * distinct[v] for v in range(len(VERBS))])
     objects = np.linalg.qr(rng.standard_normal((config.dim, len(OBJECTS))))[0].T
     return verbs / np.linalg.norm(verbs, axis=-1, keepdims=True), objects
 

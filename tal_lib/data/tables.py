@@ -125,7 +125,7 @@ def check_proposals(table: pd.DataFrame, *, where="proposals") -> pd.DataFrame:
     return _check_scored(table, PROPOSAL_COLUMNS, "proposal", where)
 
 
-def _check_scored(table, columns, one, where):
+def _check_scored(table, columns, noun, where):
     _require_columns(table, columns, where)
     if len(table) == 0:
         return empty_detections()[columns]
@@ -135,14 +135,14 @@ def _check_scored(table, columns, one, where):
         table,
         ~np.isfinite(table[["start", "end", "score"]]).all(axis=1),
         where,
-        one + " {start}–{end} s, score {score}, is not finite",
-        f"Drop {one}s with NaN or infinite values.",
+        noun + " {start}–{end} s, score {score}, is not finite",
+        f"Drop {noun}s with NaN or infinite values.",
     )
     _refuse(
         table,
         table.start > table.end,
         where,
-        one + " {start}–{end} s ends before it starts",
+        noun + " {start}–{end} s ends before it starts",
         "Write each segment as start, end in seconds.",
     )
     return table

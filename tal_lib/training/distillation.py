@@ -40,10 +40,10 @@ class Distilled(Detector):
 
     def __init__(self, student: PyramidDetector, teacher: PyramidDetector, options: Distillation):
         super().__init__(student.config, student.input_dim, student.num_classes)
-        for one in (student, teacher):
-            if not isinstance(one, PyramidDetector):
+        for model in (student, teacher):
+            if not isinstance(model, PyramidDetector):
                 raise TalError(
-                    f"{one.spec.get('name', type(one).__name__)} is not a pyramid detector",
+                    f"{model.spec.get('name', type(model).__name__)} is not a pyramid detector",
                     remedy="Distil between pyramids.",
                 )
         if student.config.ranges != teacher.config.ranges or student.num_classes != teacher.num_classes:
@@ -73,22 +73,22 @@ class Distilled(Detector):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The student's outputs, then the teacher's."""
-        own, student = with_levels(self.student, features, mask)
+        student_outputs, student_levels = with_levels(self.student, features, mask)
         with torch.no_grad():
-            its, teacher = with_levels(self.teacher[0].to(features.device), features, mask)
-        self._count, self._features = len(own), (student, teacher)
-        return *own, *its
+            teacher_outputs, teacher_levels = with_levels(self.teacher[0].to(features.device), features, mask)
+        self._count, self._features = len(student_outputs), (student_levels, teacher_levels)
+        return *student_outputs, *teacher_outputs
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         student, teacher, o = self.student, self.teacher[0], self.options
-        own, its = outputs[: self._count], outputs[self._count :]
-        losses = student.loss(own, batch)
+        student_outputs, teacher_outputs = outputs[: self._count], outputs[self._count :]
+        losses = student.loss(student_outputs, batch)
         valid = student.level_mask(batch.mask)
         score = (
-            score_loss(student.probabilities(own)[valid], teacher.probabilities(its)[valid], o.focus)
+            score_loss(student.probabilities(student_outputs)[valid], teacher.probabilities(teacher_outputs)[valid], o.focus)
             / student.positives
         )
-        location = self.location_loss(own, its, valid, batch)
+        location = self.location_loss(student_outputs, teacher_outputs, valid, batch)
         learned, wanted = (levels[valid].float() for levels in self._features)
         feature = (1 - F.cosine_similarity(self.adapter(learned), wanted, dim=-1)).mean()
         losses["total"] = (
@@ -99,14 +99,14 @@ class Distilled(Detector):
         )
         return losses | {"score": score.detach(), "location": location.detach(), "feature": feature.detach()}
 
-    def location_loss(self, own, its, valid, batch) -> Tensor:
+    def location_loss(self, student_outputs, teacher_outputs, valid, batch) -> Tensor:
         """DIoU between the two segments at positive points where the teacher's is good enough."""
         points = self.student.points(batch.mask.shape[1])
-        classes, segments, positive = self.student.assign(own, points, valid, batch)
+        classes, segments, positive = self.student.assign(student_outputs, points, valid, batch)
         at = self.student.positives_of(classes, positive & valid)
-        taught = self.teacher[0].decode(its, points, at)
-        good = interval_iou(taught, segments[at.batch, at.row]) >= self.options.piou
-        return (diou(self.student.decode(own, points, at), taught) * good).sum() / self.student.positives
+        teacher_segments = self.teacher[0].decode(teacher_outputs, points, at)
+        good = interval_iou(teacher_segments, segments[at.batch, at.row]) >= self.options.piou
+        return (diou(self.student.decode(student_outputs, points, at), teacher_segments) * good).sum() / self.student.positives
 
 
 def with_levels(

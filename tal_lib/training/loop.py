@@ -233,12 +233,12 @@ def _identity(model, benchmark, recordings, recipe, seed, stream) -> dict[str, s
 def _files_outside(model):
     """Source files of the model's own classes that are not in this library, but in a user's file."""
     modules = {type(part).__module__ for part in model.modules()}
-    own = (
+    outside = (
         sys.modules[name]
         for name in modules
         if name.partition(".")[0] not in ("tal_lib", "torch", "builtins")
     )
-    return [Path(module.__file__) for module in own if getattr(module, "__file__", None)]
+    return [Path(module.__file__) for module in outside if getattr(module, "__file__", None)]
 
 
 def _begin(model, recipe, steps, seed) -> TrainingState:

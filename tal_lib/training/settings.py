@@ -48,9 +48,9 @@ def route(model: str, preset: str, values: dict, *, where: object = None) -> Set
 
 def _listed(model: str, chosen: DetectorConfig) -> str:
     post = [f.name for f in fields(PostProcess)]
-    own = [name for name in option_names(chosen) if name not in post]
+    model_options = [name for name in option_names(chosen) if name not in post]
     groups = {
-        f"options of {model}": own,
+        f"options of {model}": model_options,
         "of its post-processing": post,
         "of the recipe": [f.name for f in fields(Recipe)],
     }
