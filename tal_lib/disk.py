@@ -47,10 +47,10 @@ def disk_errors(path: str | Path, remedy: str | None = None) -> Iterator[None]:
     except TalError:
         raise
     except Exception as error:
-        told = disk_error(error, path, remedy)
-        if told is None:
+        refusal = disk_error(error, path, remedy)
+        if refusal is None:
             raise
-        raise told from error
+        raise refusal from error
 
 
 def disk_error(error: Exception, path: str | Path, remedy: str | None = None) -> TalError | None:

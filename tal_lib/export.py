@@ -108,8 +108,8 @@ def _write_checked(deployed, form, path):
     try:
         _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
     except Exception as error:
-        if told := disk_error(error, path):
-            raise told from error
+        if refusal := disk_error(error, path):
+            raise refusal from error
         reason = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
         raise TalError(
             f"{name} cannot be written as {form} ({reason})",
@@ -177,7 +177,11 @@ def rounding(deployed: Deployed, sizes) -> float:
 
 def _largest_difference(model_output, graph_output):
     with np.errstate(invalid="ignore"):
-        apart = np.where(model_output == graph_output, 0.0, np.abs(model_output - graph_output) / (1 + np.abs(model_output)))
+        apart = np.where(
+            model_output == graph_output,
+            0.0,
+            np.abs(model_output - graph_output) / (1 + np.abs(model_output)),
+        )
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 

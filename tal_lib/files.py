@@ -48,9 +48,9 @@ def data_root() -> Path:
     if not in_checkout():
         home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         return Path(home) / "efficient-tal"
-    beside = REPOSITORY.parent / "shared" / "data"
+    shared = REPOSITORY.parent / "shared" / "data"
     in_repository = REPOSITORY / "data"
-    return beside if beside.is_dir() and not in_repository.is_dir() else in_repository
+    return shared if shared.is_dir() and not in_repository.is_dir() else in_repository
 
 
 def cache_root() -> Path:

@@ -1,8 +1,8 @@
-"""What identifies data: the bytes of its files, not their names, sizes or dates.
+"""The identity of data: a hash of the contents of its files, not of their names, sizes or dates.
 
-Hashing reads every byte once. The result is remembered in `$TAL_CACHE/hashes` (else
-`~/.cache/tal/hashes`) by path, size, inode and times of change, so that a sweep of hundreds of cells
-reads its features once. A damaged, missing or read-only cache costs time and nothing else.
+Hashing reads every byte once. The hash is cached in `$TAL_CACHE/hashes` (else `~/.cache/tal/hashes`) by path,
+size, inode and times of change. So a sweep of hundreds of cells reads its features once. If the cache is
+damaged, missing or read-only, files are hashed again.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     """SHA-256 of the contents of each file.
 
     Raises:
-        TalError: a file that cannot be read, or that changes while it is read.
+        TalError: a file cannot be read, or changes while it is read.
     """
     folders: dict[str, list[tuple[Path, str]]] = {}
     for path in paths:
@@ -62,7 +62,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _mark(path):
-    """Size, inode, time of last writing and of last change of any kind (ns)."""
+    """Size, inode, and times of the last write and of the last change of any kind (ns)."""
     try:
         about = os.stat(path)
     except OSError as error:
@@ -86,7 +86,7 @@ def _unreadable(path, error):
 
 
 def _read(cache):
-    """File name → mark and hash; nothing where the cache is missing or damaged."""
+    """File name → mark and hash. Empty if the cache is missing or damaged."""
     try:
         entries = json.loads(cache.read_bytes())
         return {name: entry for name, entry in entries.items() if _is_entry(entry)}

@@ -46,11 +46,11 @@ def matches(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> dict[
     tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     rows, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
-    taken = {}
+    owners_by_tiou = {}
     for tiou, owner in zip(tious, owners):
-        taken[tiou] = np.full(len(detections), -1)
-        taken[tiou][rows] = owner
-    return taken
+        owners_by_tiou[tiou] = np.full(len(detections), -1)
+        owners_by_tiou[tiou][rows] = owner
+    return owners_by_tiou
 
 
 def _matched(annotations, detections, labels, tious):
@@ -177,12 +177,12 @@ def _match(detection, annotation, detections, annotations):
     index_of = np.full(detections, -1)
     index_of[owner] = np.arange(len(owner))
     while len(asking):
-        wanted = annotation[pointer[asking]]
+        proposed = annotation[pointer[asking]]
         before = holder.copy()
-        np.minimum.at(holder, wanted, owner[asking])
-        refused = asking[holder[wanted] != owner[asking]]
-        ousted = before[(before != holder) & (before < detections)]
-        again = np.concatenate([refused, index_of[ousted]])
+        np.minimum.at(holder, proposed, owner[asking])
+        refused = asking[holder[proposed] != owner[asking]]
+        displaced = before[(before != holder) & (before < detections)]
+        again = np.concatenate([refused, index_of[displaced]])
         pointer[again] += 1
         asking = again[pointer[again] < ends[again]]
     return holder

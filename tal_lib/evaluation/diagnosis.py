@@ -182,11 +182,11 @@ def by_characteristic(
     def row(inside):
         values = []
         for level in tious:
-            taken = owner[level]
-            counts = (taken < 0) | inside[taken]
+            owners = owner[level]
+            counts = (owners < 0) | inside[owners]
             for name, total in annotations.label[inside].value_counts().items():
                 counted = counts & (labels == name)
-                values.append(normalized_ap(taken[counted] >= 0, total, usual))
+                values.append(normalized_ap(owners[counted] >= 0, total, usual))
         return {
             "segments": int(inside.sum()),
             "map_n": 100 * float(np.mean(values)),

@@ -46,7 +46,7 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     return PowerLaw(float(scale * unit**exponent), float(exponent), float(floor))
 
 
-def needed_for(wanted: float, amount, map_percent) -> float:
+def needed_for(target: float, amount, map_percent) -> float:
     """The smallest amount of annotation at which the measured curve reaches a mAP (%).
 
     The curve is linear between measured points, over the logarithm of the amount. Infinite if it never
@@ -54,13 +54,13 @@ def needed_for(wanted: float, amount, map_percent) -> float:
     """
     order = np.argsort(amount)
     n, score = np.asarray(amount, dtype=float)[order], np.asarray(map_percent, dtype=float)[order]
-    above = np.flatnonzero(score >= wanted)
+    above = np.flatnonzero(score >= target)
     if not len(above):
         return float("inf")
     first = above[0]
     if first == 0:
         return float(n[0])
-    share = (wanted - score[first - 1]) / (score[first] - score[first - 1])
+    share = (target - score[first - 1]) / (score[first] - score[first - 1])
     return float(np.exp(np.log(n[first - 1]) + share * np.log(n[first] / n[first - 1])))
 
 

@@ -56,10 +56,10 @@ def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[flo
     """
     rng = np.random.default_rng(seed)
     strata = [np.asarray(values, dtype=float) for values in strata]
-    drawn = np.concatenate(
+    resampled = np.concatenate(
         [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in strata], 1
     )
-    low, high = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
+    low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [0.025, 0.975])
     return interquartile_mean(np.concatenate(strata)), float(low), float(high)
 
 

@@ -85,12 +85,16 @@ class Distilled(Detector):
         losses = student.loss(student_outputs, batch)
         valid = student.level_mask(batch.mask)
         score = (
-            score_loss(student.probabilities(student_outputs)[valid], teacher.probabilities(teacher_outputs)[valid], o.focus)
+            score_loss(
+                student.probabilities(student_outputs)[valid],
+                teacher.probabilities(teacher_outputs)[valid],
+                o.focus,
+            )
             / student.positives
         )
         location = self.location_loss(student_outputs, teacher_outputs, valid, batch)
-        learned, wanted = (levels[valid].float() for levels in self._features)
-        feature = (1 - F.cosine_similarity(self.adapter(learned), wanted, dim=-1)).mean()
+        student_levels, teacher_levels = (levels[valid].float() for levels in self._features)
+        feature = (1 - F.cosine_similarity(self.adapter(student_levels), teacher_levels, dim=-1)).mean()
         losses["total"] = (
             losses["total"]
             + o.class_weight * score
@@ -106,7 +110,9 @@ class Distilled(Detector):
         at = self.student.positives_of(classes, positive & valid)
         teacher_segments = self.teacher[0].decode(teacher_outputs, points, at)
         good = interval_iou(teacher_segments, segments[at.batch, at.row]) >= self.options.piou
-        return (diou(self.student.decode(student_outputs, points, at), teacher_segments) * good).sum() / self.student.positives
+        return (
+            diou(self.student.decode(student_outputs, points, at), teacher_segments) * good
+        ).sum() / self.student.positives
 
 
 def with_levels(
@@ -121,7 +127,7 @@ def with_levels(
         hook.remove()
 
 
-def score_loss(p: Tensor, wanted: Tensor, focus: float) -> Tensor:
+def score_loss(p: Tensor, target: Tensor, focus: float) -> Tensor:
     """Σ |wanted − p|^focus · binary cross-entropy of p with soft targets `wanted`; any shape, both in [0, 1]."""
     p = p.clamp(1e-6, 1 - 1e-6)
-    return ((wanted - p).abs() ** focus * F.binary_cross_entropy(p, wanted, reduction="none")).sum()
+    return ((target - p).abs() ** focus * F.binary_cross_entropy(p, target, reduction="none")).sum()

@@ -27,16 +27,16 @@ def route(model: str, preset: str, values: dict, *, where: object = None) -> Set
         TalError: an unknown model, preset or name (all options are listed), or a value that does not fit.
     """
     chosen = config(model, preset)
-    ours = option_names(chosen)
+    model_options = option_names(chosen)
     recipe_names = [f.name for f in fields(Recipe)]
     for name in values:
-        if name not in ours and name not in recipe_names:
-            error = unknown_name(name, [*ours, *recipe_names], where=where)
+        if name not in model_options and name not in recipe_names:
+            error = unknown_name(name, [*model_options, *recipe_names], where=where)
             hint = error.remedy[error.remedy.rfind(". ") + 1 :] if "Did you mean" in error.remedy else ""
             raise TalError(error.problem, where=where, remedy=_listed(model, chosen) + hint)
     settings = Settings(
-        options={name: value for name, value in values.items() if name in ours},
-        recipe={name: value for name, value in values.items() if name not in ours},
+        options={name: value for name, value in values.items() if name in model_options},
+        recipe={name: value for name, value in values.items() if name not in model_options},
     )
     try:
         config(model, preset, **settings.options)
