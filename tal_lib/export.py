@@ -1,11 +1,12 @@
-"""A trained model as an artefact that runs without this project: one folder with the graph and all that its outputs mean.
+"""Export of a trained model as a folder that runs without this project.
 
     model.onnx | model.pt2 | model.ts   the graph; time and batch are of any length
     model.json                          classes, feature spec, post-processing, inputs and outputs
 
-Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. Of a pyramid detector the graph decodes too: `segments`
-(B, P, 1 or K, 2) in steps and `scores` (B, P, K), of which suppression makes detections (examples/run_onnx.py does it with numpy).
-Of other models the outputs are the network's own.
+Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. The graph of a pyramid detector
+includes decoding. Its outputs are `segments` (B, P, 1 or K, 2) in steps and `scores` (B, P, K). Suppression
+turns them into detections (examples/run_onnx.py does it with numpy). The graphs of other models return the
+outputs of the network.
 """
 
 import copy
@@ -42,7 +43,7 @@ EXAMPLE = (
 
 
 class Deployed(nn.Module):
-    """What is exported: the network, and of a pyramid detector its decoding."""
+    """The exported module: the network, and for a pyramid detector also its decoding."""
 
     def __init__(self, model):
         super().__init__()
@@ -55,10 +56,11 @@ class Deployed(nn.Module):
 
 
 def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
-    """Write a trained model's artefact; the folder.
+    """Write the artefact of a trained model; returns the folder.
 
     Raises:
-        TalError: an unknown format, a model that cannot be exported (and why), or a graph that does not compute what the model does.
+        TalError: an unknown format, a model that cannot be exported (with the reason), or a graph whose
+            outputs differ from the model's.
     """
     if form not in FORMATS:
         raise TalError(f"no export format {form!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
@@ -103,7 +105,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
 
 
 def _write_checked(deployed, form, path):
-    """Write a model's graph, and how far it is from the model at the most."""
+    """Write a model's graph; returns its largest difference from the model."""
     name = deployed.model.spec["name"]
     try:
         _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
@@ -128,7 +130,7 @@ def _write_checked(deployed, form, path):
 
 
 def _weights_hash(trained):
-    """What the graphs of one trained model share: a hash of how it is built, its weights and its classes."""
+    """A hash of a model's spec, weights and classes. All graphs of one trained model share it."""
     sha = hashlib.sha256(repr((trained.model.spec, trained.classes)).encode())
     for name, tensor in trained.model.state_dict().items():
         sha.update(name.encode())
@@ -137,7 +139,7 @@ def _weights_hash(trained):
 
 
 def _graphs_of(folder, weights, name):
-    """Names of all graphs of these weights in a folder, with the one that is new."""
+    """Names of all graphs of these weights in a folder, including the new one."""
     try:
         about = read_about(folder)
     except TalError:  # nothing was exported there yet, or something else
@@ -147,9 +149,10 @@ def _graphs_of(folder, weights, name):
 
 @torch.no_grad()
 def parity(deployed: Deployed, graph, sizes) -> float:
-    """Largest difference between a model and its exported graph over several (recordings, steps), the last recording padded.
+    """Largest difference between a model and its exported graph, over several sizes (recordings, steps).
 
-    Relative to 1 + |value|. Proposals are compared in the order of their segments: that of equally good ones is the machine's whim.
+    The last recording of each batch is padded. Differences are relative to 1 + |value|. Proposals are sorted
+    by their segments first, because the order of equally good proposals depends on the machine.
     """
     worst = 0.0
     for batch, steps in sizes:
@@ -166,7 +169,7 @@ def parity(deployed: Deployed, graph, sizes) -> float:
 
 
 def rounding(deployed: Deployed, sizes) -> float:
-    """What float32 itself makes of a model: its `parity` with the same model in float64."""
+    """The float32 rounding error of a model: its `parity` with the same model in float64."""
     exact = copy.deepcopy(deployed).double()
     return parity(
         deployed,
@@ -186,7 +189,8 @@ def _largest_difference(model_output, graph_output):
 
 
 def _sort_proposals(outputs, group):
-    """Put the rows (B, P, …) of some outputs in the order of segments (the first of the group), then of scores (the second)."""
+    """Sort the rows (B, P, …) of a group of outputs by segments (its first output), then by scores (its
+    second)."""
     segments, scores = outputs[group[0]], outputs[group[1]]
     order = np.lexsort((scores, segments[..., 1], segments[..., 0]))
     for index in group:

@@ -1,13 +1,13 @@
-"""An exported model (`tal_lib.export`) in the place of a network.
+"""An exported model (`tal_lib.export`), used in place of a network.
 
-What loading a graph may do:
+What loading a graph may execute:
 
     model.onnx   data only: ONNX Runtime computes what it describes
     model.pt2    torch evaluates formulas in it as Python, and may unpickle constants: it can run any code
     model.ts     TorchScript is a program: it can read and write files
 
-So ONNX is preferred where a folder has it, and the others need `trust=True` (`--trust`). What this process
-has exported itself is trusted.
+So ONNX is preferred if a folder has it. The others need `trust=True` (`--trust`). A graph that this process
+has exported is trusted.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ def read_about(folder: str | Path) -> About:
 
 
 def trust_file(path: str | Path) -> None:
-    """Let `load_graph` take a graph that this process has written."""
+    """Allow `load_graph` to load a graph that this process has written."""
     _TRUSTED.add(_sha256(path))
 
 
@@ -95,11 +95,12 @@ def _sha256(path):
 
 
 class Exported(Detector):
-    """An exported graph in the place of a network: it detects and proposes as the model that it was made of.
+    """An exported graph in place of a network. It detects and proposes like the model that it was exported
+    from.
 
     Args:
-        folder: written by `export`; file: another graph of the same model in it (a quantized one).
-        threads: of ONNX Runtime; trust: load a graph that is a program, too.
+        folder: written by `export`; file: another graph of the same model in the folder (a quantized one).
+        threads: of ONNX Runtime; trust: also load a graph that is a program.
 
     Raises:
         TalError: a missing or damaged file, or a graph that needs trust.
@@ -149,7 +150,7 @@ class Exported(Detector):
         return outputs
 
     def _check_decoded(self, outputs, mask):
-        """Refuse a graph of another model: it gives segments (B, P, 1 or K, 2) and scores (B, P, K)."""
+        """Raise `TalError` unless a graph's outputs are segments (B, P, 1 or K, 2) and scores (B, P, K)."""
         count = len(self.model.points(mask.shape[1]).position)
         scores = (len(mask), count, self.num_classes)
         segments = [(*scores[:2], width, 2) for width in (1, self.num_classes)]
@@ -181,7 +182,7 @@ class Exported(Detector):
         return super().class_agnostic(outputs, mask)
 
     def _by_model(self, method, outputs, mask):
-        """What the model makes of a graph's outputs, where the graph leaves decoding to it."""
+        """The model's post-processing of a graph's outputs, for graphs that do not include decoding."""
         try:
             candidates = method(outputs, mask)
             highest = max((int(some.labels.max()) for some in candidates if len(some.labels)), default=0)
@@ -197,7 +198,7 @@ class Exported(Detector):
 
 
 def _preferred(folder, about):
-    """The graph to load: ONNX where there is one of the same weights, else what was exported last."""
+    """The graph to load: ONNX if there is one of the same weights, else the last exported one."""
     onnx = FORMATS["onnx"]
     if onnx in (about.files or []) and (folder / onnx).is_file() and _has_onnxruntime():
         return folder / onnx
@@ -213,10 +214,10 @@ def _has_onnxruntime():
 
 
 def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = False) -> Graph:
-    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out.
+    """An exported graph as a function of features (B, D, T) and mask (B, T). Inputs and outputs are arrays.
 
     Args:
-        threads: of ONNX Runtime; trust: load a graph that is a program (pt2, TorchScript), too.
+        threads: of ONNX Runtime; trust: also load a graph that is a program (pt2, TorchScript).
 
     Raises:
         TalError: a missing or damaged file, or one that needs trust.

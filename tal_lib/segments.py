@@ -1,6 +1,7 @@
-"""Non-maximum suppression of 1-D segments: hard, soft, and score-weighted voting; every class at once.
+"""Non-maximum suppression of 1-D segments: hard, soft, and score-weighted voting, for all classes at once.
 
-`tal_lib.evaluation` offers these too; they live here because post-processing is part of a detector.
+`tal_lib.evaluation` also offers these functions. They are defined here because post-processing is part of a
+detector.
 """
 
 import numpy as np
@@ -40,7 +41,7 @@ def soft_nms(
 def nms(
     segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0
 ):
-    """Hard NMS: as `soft_nms`, but drops a candidate that overlaps a kept one by `tiou_threshold` or more."""
+    """Hard NMS: like `soft_nms`, but drops a candidate that overlaps a kept one by `tiou_threshold` or more."""
     decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)
     return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
 
@@ -78,7 +79,7 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
 
 
 def _suppress_padded(segments, scores, first, counts, decay, min_score, max_detections):
-    """Greedy suppression in several classes side by side; rows kept and their decayed scores."""
+    """Greedy suppression in several classes in parallel; returns the kept rows and their decayed scores."""
     width = int(counts.max())
     index = np.minimum(first[:, None] + np.arange(width), len(scores) - 1)  # (K, N)
     live = np.where(np.arange(width) < counts[:, None], scores[index], -1.0).astype(np.float32)
@@ -120,7 +121,7 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
 
 
 def _vote(kept, kept_labels, segments, scores, classes, threshold):
-    """Score-weighted means; `classes` are (label, first, end) of the rows of each."""
+    """Score-weighted means; `classes` are (label, first, end) of the rows of each class."""
     result = kept.copy()
     for label, first, end in classes:
         members = np.flatnonzero(kept_labels == label)

@@ -35,7 +35,7 @@ class FeatureSpec:
 
     @property
     def dim(self) -> int:
-        """Columns of all streams together."""
+        """Number of columns of all streams together."""
         return sum(self.streams.values())
 
     def columns(self, stream: str | None) -> slice:

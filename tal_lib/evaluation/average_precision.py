@@ -23,7 +23,7 @@ def average_precision(
         tious: thresholds in (0, 1]; classes: those to report, all annotated ones if None.
 
     Returns:
-        One row a class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
+        One row per class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
     """
     tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
@@ -110,14 +110,14 @@ def interpolated_ap(hit: np.ndarray, total: int) -> float:
 
 
 def area_under(precision: np.ndarray, hit: np.ndarray, total: int) -> float:
-    """Area under a precision–recall curve after interpolation, from the precision (N,) down to each
+    """Area under the interpolated precision–recall curve; the input is the precision (N,) after each
     detection."""
     ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or beyond
     return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
 
 
 def check_tious(tious) -> list[float]:
-    """tIoU thresholds as a list; refused unless they are distinct and in (0, 1]."""
+    """tIoU thresholds as a list. `TalError` unless they are distinct and in (0, 1]."""
     tious = [float(tiou) for tiou in np.atleast_1d(tious)]
     if not tious or not all(0 < tiou <= 1 for tiou in tious) or len(set(tious)) < len(tious):
         raise TalError(f"tIoU thresholds {tious}", remedy="Give distinct values in (0, 1].")

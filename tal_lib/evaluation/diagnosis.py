@@ -27,7 +27,7 @@ CHARACTERISTICS = ("coverage", "length", "instances")
 
 
 def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5) -> pd.Series:
-    """The type of every detection, one of `ERRORS`, indexed as the detections.
+    """The type of every detection, one of `ERRORS`, with the index of the detections.
 
     - double detection: overlaps an annotation of its class by at least `tiou`, but a better detection took
     it;

@@ -1,4 +1,4 @@
-"""Learning curves: mAP against annotation, a power law's prediction, and the annotation that a target mAP
+"""Learning curves: mAP against annotation, power-law extrapolation, and the annotation that a target mAP
 needs.
 
 Sources: Hestness et al., Deep Learning Scaling is Predictable, Empirically (2017), for the form of the curve;
@@ -25,7 +25,7 @@ class PowerLaw:
 
 
 def fit_power_law(amount, map_percent) -> PowerLaw:
-    """Least squares on mAP; the floor is the error that no annotation takes away, in [0, 100].
+    """Least-squares fit to mAP. The floor, in [0, 100], is the error that no amount of annotation removes.
 
     Raises:
         ValueError: fewer than three different amounts.
@@ -47,7 +47,7 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
 
 
 def needed_for(target: float, amount, map_percent) -> float:
-    """The smallest amount of annotation at which the measured curve reaches a mAP (%).
+    """The smallest amount of annotation at which the measured curve reaches the `target` mAP (%).
 
     The curve is linear between measured points, over the logarithm of the amount. Infinite if it never
     reaches the mAP; the smallest measured amount if that reaches it already.
@@ -65,7 +65,7 @@ def needed_for(target: float, amount, map_percent) -> float:
 
 
 def area_under(amount, map_percent) -> float:
-    """Mean mAP (%) along the curve, over log amount; NaN where there is one amount only."""
+    """Mean mAP (%) along the curve, over log amount; NaN for a single amount."""
     order = np.argsort(amount)
     n, score = np.log(np.asarray(amount, dtype=float)[order]), np.asarray(map_percent, dtype=float)[order]
     return float(np.trapezoid(score, n) / (n[-1] - n[0])) if n[-1] > n[0] else float("nan")

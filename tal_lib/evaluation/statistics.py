@@ -36,7 +36,7 @@ def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[floa
 
 
 def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """One row a group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
+    """One row per group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
     rows = [
         (*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
         for key, group in table.groupby(by, sort=False)

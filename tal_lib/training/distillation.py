@@ -1,10 +1,12 @@
-"""Knowledge distillation: a small pyramid detector learns from a trained one, beside the annotations.
+"""Knowledge distillation: a pyramid detector (student) learns from a trained one (teacher) and the
+annotations.
 
-The student imitates the teacher's scores at every point, its segments where they are good, and its pyramid's features through a linear
-layer that is thrown away. Any two pyramid detectors with the same levels can be paired.
+The student imitates the teacher's scores at every point, and its segments where they are good. It also
+imitates the features of the teacher's pyramid, through a linear layer that is discarded after training. Any
+two pyramid detectors with the same levels can be paired.
 
-Source: GAF's `train_KD` (its weights are the defaults); the scores' loss is the quality focal loss of Li et al. (NeurIPS 2020), equation 3,
-with the teacher's score for the quality.
+Source: GAF's `train_KD` (its weights are the defaults). The score loss is the quality focal loss of Li et al.
+(NeurIPS 2020), equation 3, with the teacher's score as the quality.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from tal_lib.validation import Checked, NotNegative, Probability
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(Checked):
-    """Weights of what the teacher adds to the student's loss."""
+    """Weights of the distillation losses that are added to the student's loss."""
 
     class_weight: NotNegative = 1.0  # cw
     location_weight: NotNegative = 1.0  # lw / 10, as AFSD's own losses are weighed here
@@ -36,7 +38,7 @@ class Distillation(Checked):
 
 
 class Distilled(Detector):
-    """A student in training beside its teacher; `deployed` is the student alone."""
+    """A student in training, together with its teacher; `deployed` is the student alone."""
 
     def __init__(self, student: PyramidDetector, teacher: PyramidDetector, options: Distillation):
         super().__init__(student.config, student.input_dim, student.num_classes)
@@ -104,7 +106,8 @@ class Distilled(Detector):
         return losses | {"score": score.detach(), "location": location.detach(), "feature": feature.detach()}
 
     def location_loss(self, student_outputs, teacher_outputs, valid, batch) -> Tensor:
-        """DIoU between the two segments at positive points where the teacher's is good enough."""
+        """DIoU loss between the student's and the teacher's segments, at positive points where the teacher's
+        segment is good enough."""
         points = self.student.points(batch.mask.shape[1])
         classes, segments, positive = self.student.assign(student_outputs, points, valid, batch)
         at = self.student.positives_of(classes, positive & valid)
@@ -118,7 +121,7 @@ class Distilled(Detector):
 def with_levels(
     model: PyramidDetector, features: Tensor, mask: Tensor | None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """A model's outputs, and the joined levels (B, P, C) that it gave its class tower."""
+    """A model's outputs, and the concatenated levels (B, P, C) that enter its class tower."""
     seen = []
     hook = model.class_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -128,6 +131,6 @@ def with_levels(
 
 
 def score_loss(p: Tensor, target: Tensor, focus: float) -> Tensor:
-    """Σ |wanted − p|^focus · binary cross-entropy of p with soft targets `wanted`; any shape, both in [0, 1]."""
+    """Σ |target − p|^focus · binary cross-entropy of p with soft targets; any shape, both in [0, 1]."""
     p = p.clamp(1e-6, 1 - 1e-6)
     return ((target - p).abs() ** focus * F.binary_cross_entropy(p, target, reduction="none")).sum()

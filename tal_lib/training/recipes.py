@@ -1,4 +1,4 @@
-"""How each model is trained: one dataclass, with published values for `paper` and shared ones for `compact`."""
+"""Training recipes: one dataclass, with published values for `paper` and shared values for `compact`."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -20,7 +20,7 @@ from tal_lib.validation import (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Checked):
-    """Options of `fit`. Epochs and steps: training runs for whichever of `epochs` and `min_steps` is longer."""
+    """Options of `fit`. Training runs for `epochs` or `min_steps`, whichever is longer."""
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 1e-3
@@ -128,10 +128,10 @@ _PAPER = {
 
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
-    """The recipe of a model's preset, with fields replaced by name.
+    """The recipe of a model's preset, with some fields replaced.
 
     Raises:
-        TalError: no such model, preset or option, or a value that the option does not take.
+        TalError: no such model, preset or option, or a value that the option does not accept.
     """
     if preset not in presets(name):
         raise unknown_name(preset, presets(name), where=name, name="preset")

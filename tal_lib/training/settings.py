@@ -1,4 +1,5 @@
-"""Options by name, as people give them (`--set KEY=VALUE`): the model's and those of the training recipe."""
+"""Options by name, as users set them (`--set KEY=VALUE`): those of the model and those of its training
+recipe."""
 
 from dataclasses import dataclass, field, fields
 
@@ -11,17 +12,17 @@ from tal_lib.validation import unknown_name
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a model, its post-processing among them, and options of its recipe."""
+    """Options of a model (including its post-processing), and options of its recipe."""
 
     options: dict = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
 
 
 def route(model: str, preset: str, values: dict, *, where: object = None) -> Settings:
-    """Split options by name, and check each against its type and the options that it goes with.
+    """Split options into model and recipe options, and check each against its type and the other options.
 
     Args:
-        values: name → value; where: what the values come from, for the message.
+        values: name → value; where: the source of the values, for the error.
 
     Raises:
         TalError: an unknown model, preset or name (all options are listed), or a value that does not fit.
