@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tal_lib.errors import TalError
 
-LEAST_FREE = 2**20  # bytes: with less, a writer that failed without a reason failed for want of space
+LEAST_FREE = 2**20  # bytes: if less is free, a failure without a reason is blamed on the disk
 FULL = "the disk is full"
 FULL_CODES = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (

@@ -28,9 +28,9 @@ class TalError(ValueError):
 def short(value, length: int = 80) -> str:
     """A value as Python writes it, shortened if it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**length:
-        return "a huge integer"  # Python refuses to write one of more than 4,300 digits
+        return "a huge integer"  # Python cannot print an integer of more than 4,300 digits
     try:
         text = repr(value)
-    except ValueError:  # such an integer inside a list
+    except ValueError:  # a list with such an integer
         return f"a {type(value).__name__} with a huge integer"
     return text if len(text) <= length else text[: length - 1] + "…"

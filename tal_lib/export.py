@@ -39,7 +39,7 @@ NOT_TRACED = {
 EXAMPLE = (
     2,
     1203,
-)  # recordings and steps of the traced example: no size in the graph is 0 or 1, or a multiple of a window
+)  # recordings and steps of the traced example: no size in the graph is 0, 1 or a multiple of a window
 
 
 class Deployed(nn.Module):
@@ -142,7 +142,7 @@ def _graphs_of(folder, weights, name):
     """Names of all graphs of these weights in a folder, including the new one."""
     try:
         about = read_about(folder)
-    except TalError:  # nothing was exported there yet, or something else
+    except TalError:  # no artefact there yet, or not a readable one
         return [name]
     return sorted({name, *(about.files or [])}) if about.weights == weights else [name]
 
@@ -210,7 +210,7 @@ def _program(deployed, example):
         torch.no_grad(),
         for_any_length(),
         symbolic_shapes.patch(backed_size_oblivious=True),
-    ):  # sizes of one are not special
+    ):  # do not specialise sizes of 1
         return torch.export.export(deployed, example, dynamic_shapes=sizes, strict=False)
 
 
@@ -229,15 +229,13 @@ def _write_onnx(deployed, example, path):
     )
     try:
         program = write(optimize=True)
-    except (
-        PassError
-    ):  # the optimizer's inliner gives up on large scans; onnxruntime optimizes what it loads in any case
+    except PassError:  # the inliner fails on large scans; onnxruntime optimizes graphs when it loads them
         program = write(optimize=False)
     program.save(path)
 
 
 def _write_pt2(deployed, example, path):
-    buffer = io.BytesIO()  # torch ends the process where a full disk cuts the file that it writes
+    buffer = io.BytesIO()  # torch ends the process if a full disk cuts its file
     torch.export.save(_program(deployed, example), buffer)
     path.write_bytes(buffer.getbuffer())
 

@@ -54,8 +54,8 @@ class About:
     """The contents of `model.json`."""
 
     format: Literal["onnx", "pt2", "torchscript"]
-    file: GraphName  # what was exported last
-    model: Any  # how it was built; this and the next three are checked by `describe`
+    file: GraphName  # the graph that was exported last
+    model: Any  # its spec; `describe` checks this field and the next three
     classes: Any
     feature_spec: Any
     stream: Any
@@ -189,7 +189,7 @@ class Exported(Detector):
             if highest >= self.num_classes:
                 raise IndexError(f"class {highest + 1} of {self.num_classes}")
             return candidates
-        except Exception as error:  # outputs of another model: whatever a shape may lead to
+        except Exception as error:  # outputs of another model may raise any error
             raise TalError(
                 f"its outputs are not those of {self.spec['name']} ({_first_line(error)})",
                 where=self.path,
@@ -234,9 +234,7 @@ def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = Fa
             remedy="Export the model as ONNX, or add --trust (trust=True) if you trust its origin.",
         )
     try:
-        if (
-            path.suffix == ".pt2"
-        ):  # guards refuse sizes for which the graph is right; parity is tested instead
+        if path.suffix == ".pt2":  # guards refuse valid sizes; parity is tested instead
             graph = torch.export.load(path).module(check_guards=False)
         else:
             graph = torch.jit.load(path, map_location="cpu")
@@ -269,11 +267,11 @@ def _load_onnx(path, threads):
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
-    # a waiting thread leaves its core to others
+    # waiting threads do not spin
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's have no base of their own
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         raise _not_loaded(error, path) from None
     names = sorted(entry.name for entry in session.get_inputs())
     if names != ["features", "mask"]:

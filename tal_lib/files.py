@@ -13,8 +13,10 @@ from tal_lib.disk import disk_errors
 from tal_lib.errors import TalError, short
 from tal_lib.writing import REPOSITORY, put_in_place
 
-LONGEST_SUFFIX = 16  # characters, of a temporary file: writers tell the form by it
-INSTALLED_STUDY = Path(__file__).resolve().parent / "carried"  # what setup.py copies into the wheel
+LONGEST_SUFFIX = 16  # characters; a temporary file keeps the suffix, because writers choose the format by it
+INSTALLED_STUDY = (
+    Path(__file__).resolve().parent / "carried"
+)  # setup.py copies the study there, into the wheel
 
 
 def in_checkout() -> bool:
@@ -80,7 +82,7 @@ def atomic_path(path: str | Path, *, state: bool = False):
         os.close(handle)
         temporary = Path(name)
         try:
-            with disk_errors(path):  # while the temporary file still takes its place
+            with disk_errors(path):  # the temporary file exists until it is renamed
                 yield temporary
                 with open(temporary, "rb") as written:
                     os.fsync(written.fileno())
@@ -131,8 +133,8 @@ def digest(*parts) -> str:
 
 
 NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
-LONGEST_NAME = 100  # characters: file systems take 255 bytes, and a name gets endings
-RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # by Windows
+LONGEST_NAME = 100  # characters: file systems allow 255 bytes, and suffixes are added
+RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # device names of Windows
 
 
 def checked_name(name: str, *, what: str = "name", where: object = None, whole: bool = True) -> str:

@@ -12,9 +12,9 @@ import builtins
 import hashlib
 from collections.abc import Callable, Iterable
 
-# resolve(module, names) -> what `module.a.b` is, as text that stays the same when files are moved
+# resolve(module, names) -> text for `module.a.b` that does not change when files are moved
 Resolve = Callable[[str, list[str]], str]
-SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these alone on its line only shows something
+SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these as a statement only displays something
 DROPPED = ("Import", "ImportFrom", "Pass")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -67,7 +67,7 @@ class _Writer:
         self.names = imports(trees)
         self.resolve = resolve
         self.fixed = {*dir(builtins), *self.names, *(name for tree in trees for name in _bound_above(tree))}
-        self.locals: dict[str, str] | None = None  # of the outermost function: name -> number
+        self.locals: dict[str, str] | None = None  # of the outermost function: name -> index
 
     def block(self, body):
         return tuple(part for part in map(self.statement, body) if part is not None)
@@ -101,7 +101,7 @@ class _Writer:
 
     def _class(self, node):
         fields = []
-        for part in node.body:  # in a dataclass an annotation makes a field, with a value or without
+        for part in node.body:  # in a dataclass an annotation defines a field, with or without a value
             if isinstance(part, ast.AnnAssign):
                 kind = "ClassVar" if "ClassVar" in ast.unparse(part.annotation) else "Field"
                 fields.append((kind, self.write(part.target), self.write(part.value)))
@@ -153,7 +153,9 @@ class _Writer:
                 continue
             if value is None or value == []:
                 continue
-            local = name in ("name", "rest") and isinstance(value, str)  # of an exception or a pattern
+            local = name in ("name", "rest") and isinstance(
+                value, str
+            )  # name in an except clause or a pattern
             fields.append((name, self._local(value) if local else self.write(value)))
         return type(node).__name__, *fields
 

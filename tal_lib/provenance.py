@@ -30,7 +30,7 @@ COLUMNS = [
 @functools.cache
 def git_commit() -> str:
     """Short commit of the repository, with `+` if tracked files were changed. Empty outside a checkout."""
-    if not in_checkout():  # an installed package may lie inside somebody else's repository
+    if not in_checkout():  # an installed package may lie inside another repository
         return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)
     try:

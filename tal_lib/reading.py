@@ -14,9 +14,9 @@ import yaml
 
 from tal_lib.errors import TalError, short
 
-LARGEST = 2**30  # bytes of text, unpacked: ActivityNet's annotations are 20 MB, its detections 200 MB
-LONGEST_INTEGER = 300  # digits: more do not fit into a float
-MOST_NODES = 200_000  # of a YAML file with its aliases written out
+LARGEST = 2**30  # bytes of unpacked text: ActivityNet's annotations are 20 MB, its detections 200 MB
+LONGEST_INTEGER = 300  # digits: a float cannot hold more
+MOST_NODES = 200_000  # nodes of a YAML file with its aliases expanded
 _CHUNK = 2**20
 
 
@@ -182,7 +182,7 @@ def _size(node, known):
     """Number of values that a YAML node stands for, with its aliases expanded."""
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = MOST_NODES + 1  # of a node inside itself
+    known[id(node)] = MOST_NODES + 1  # for a node that contains itself
     if isinstance(node, yaml.MappingNode):
         size = 1 + sum(_size(key, known) + _size(value, known) for key, value in node.value)
     elif isinstance(node, yaml.SequenceNode):

@@ -40,10 +40,10 @@ class Scored:
 
     benchmark: Benchmark
     model: Detector
-    stream: str | None = None  # the feature stream that it reads; None: all
+    stream: str | None = None  # the feature stream that the model reads; None: all
     device: str | None = None
     split: str | None = "test"  # None: all recordings
-    tested: list[str] | None = None  # these recordings alone, of the split
+    tested: list[str] | None = None  # only these recordings of the split
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -87,9 +87,9 @@ class Scored:
 class Run(Scored):
     """A model, and the training that produced it."""
 
-    recordings: list[str]  # that it was trained on
+    recordings: list[str]  # training recordings
     recipe: Recipe
-    results: tuple[TrainResult, ...]  # one; of late fusion one per stream
+    results: tuple[TrainResult, ...]  # one result; for late fusion one per stream
 
     @property
     def result(self) -> TrainResult:
@@ -141,7 +141,7 @@ def train_and_score(
         recordings = limited_subset(benchmark, fraction, seed if subset_seed is None else subset_seed)
     plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
     detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
-    if teacher is not None:  # after the model: both draw random numbers
+    if teacher is not None:  # after the model: both use the random generator
         trained = teacher if isinstance(teacher, Detector) else load_model(teacher).model
         detector = Distilled(detector, trained, distillation or Distillation())
     result = fit(

@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter
 
 from tal_lib.errors import TalError, short
 
-LARGEST = 2**53  # of a number: beyond it floats no longer count by one
-LARGEST_SIZE = 2**16  # of a width, a kernel, a number of layers or heads
+LARGEST = 2**53  # largest number: above it, floats cannot represent every integer
+LARGEST_SIZE = 2**16  # largest width, kernel, or number of layers or heads
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,7 +36,7 @@ Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any that is free
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -77,12 +77,12 @@ def validate(
             problem = f"{place}: {cause.problem}" if place else cause.problem
             raise TalError(problem, where=where, remedy=remedy or cause.remedy) from None
         if not first["loc"]:
-            first["input"] = value  # as it was given, before text became a number
+            first["input"] = value  # as given, before text was converted to a number
         raise TalError(_problem(place, first), where=where, remedy=remedy) from None
 
 
 class Checked:
-    """Base of frozen dataclasses whose fields are checked against their types whenever an instance is made."""
+    """Base of frozen dataclasses whose fields are checked against their types when an instance is made."""
 
     def __post_init__(self):
         for name, kind in _hints(type(self)).items():
@@ -188,7 +188,7 @@ def _strict(kind):
     if kind in (int, float):
         return Annotated[kind, BeforeValidator(_number)]
     if kind is str:
-        return Annotated[str, Strict()]  # bytes are no text
+        return Annotated[str, Strict()]  # bytes are not text
     if _is_dataclass(kind):
         return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
     origin, parts = get_origin(kind), get_args(kind)

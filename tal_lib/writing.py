@@ -170,7 +170,7 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
             remedy=f"Name an empty folder, or that of {what}; --overwrite writes into it all the same.",
         )
     with disk_errors(folder), tempfile.TemporaryDirectory(prefix=".tal-", dir=folder) as name:
-        with disk_errors(folder):  # while what was written still takes its place
+        with disk_errors(folder):  # the temporary folder exists until the end
             yield Path(name)
             files = [path for path in Path(name).rglob("*") if path.is_file() and path.name != LIST]
             names = sorted(str(path.relative_to(name)) for path in files)
@@ -207,7 +207,7 @@ def listed_in(folder: str | Path) -> dict[str, dict[str, int]]:
             try:
                 entry = json.loads(line)
                 entries.setdefault(entry["file"], {})[entry["sha256"]] = int(entry["bytes"])
-            except (ValueError, KeyError, TypeError):  # the header, or a line cut by a full disk
+            except (ValueError, KeyError, TypeError):  # the header, or a line truncated by a full disk
                 continue
         _lists[key] = (about.st_ino, done + whole, entries)
     return entries
@@ -223,7 +223,7 @@ def _add_to_list(path, size, sha):
         end = os.fstat(handle).st_size
         if not end:
             line = HEADER + line
-        elif os.pread(handle, 1, end - 1) != b"\n":  # cut by a full disk
+        elif os.pread(handle, 1, end - 1) != b"\n":  # truncated by a full disk
             line = "\n" + line
         if os.write(handle, line.encode()) < len(line.encode()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -31,7 +31,7 @@ SPLITS = {
     "testing": "test",
 }
 TSP_COLUMNS = ["video-name", "t-start", "t-end", "action-label", "video-duration", "temporal-region-label"]
-MOST_BEYOND = 0.5  # share of segments far beyond their recording from which their times are not seconds
+MOST_BEYOND = 0.5  # above this fraction of segments far beyond their recording, times are not seconds
 SHAPE = (
     "Expected {'database': {recording: {'subset', 'duration', "
     "'annotations': [{'segment': [s, e], 'label'}]}}}."
@@ -42,12 +42,10 @@ SHAPE = (
 class AnnotationFile:
     """The contents of an annotation file."""
 
-    recordings: pd.DataFrame  # recording, split, duration, fps (NaN where not stated)
+    recordings: pd.DataFrame  # recording, split, duration, fps (NaN if not stated)
     segments: pd.DataFrame  # recording, start, end, label
-    repairs: tuple[Remark, ...] = ()  # what was mended, and what looks wrong
-    label_ids: dict[int, str] = field(
-        default_factory=dict
-    )  # `label_id` → label; empty where the file has none
+    repairs: tuple[Remark, ...] = ()  # what was repaired, and what looks wrong
+    label_ids: dict[int, str] = field(default_factory=dict)  # `label_id` → label; empty if the file has none
 
 
 def _as_label(value):
@@ -172,7 +170,7 @@ def _from_json(text, path):
             raise TalError(
                 f"JSON of another shape ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
             )
-        fps = raw.get("fps") or None  # some files say 0 where they do not know it
+        fps = raw.get("fps") or None  # some files write 0 for unknown
         entry = validate(Entry, raw | {"fps": fps}, where=where, remedy=SHAPE)
         split = SPLITS.get(entry.subset.strip().lower())
         if split is None:

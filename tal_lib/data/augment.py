@@ -53,7 +53,7 @@ class Augment:
                 other = others[int(torch.randint(len(others), (), generator=self.generator))]
                 steps = (
                     torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()
-                )  # blending steps would blur them
+                )  # interpolation would blur the steps
                 features[:, first : last + 1] = other[:, steps]
         return features
 

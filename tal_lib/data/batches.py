@@ -18,7 +18,7 @@ class Batch:
     mask: Tensor  # (B, T) bool, True at valid steps
     durations: Tensor  # (B,) seconds
     stride_s: Tensor  # (B,) seconds between steps
-    window_s: Tensor  # (B,) seconds one step sees
+    window_s: Tensor  # (B,) seconds that one step sees
     classes: tuple[str, ...]
     segments: tuple[Tensor, ...] = ()  # per recording (N, 2), in steps; empty tuple at inference
     labels: tuple[Tensor, ...] = ()  # per recording (N,), class indices

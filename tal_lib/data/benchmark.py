@@ -18,7 +18,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import digest
 from tal_lib.validation import Count, Positive
 
-if TYPE_CHECKING:  # it reads files, which are checked by this module
+if TYPE_CHECKING:  # for annotations only
     from tal_lib.data.feature_folder import FeatureFolder
 
 
@@ -99,7 +99,7 @@ class Benchmark:
                 remedy="Give every recording its duration in seconds.",
             )
         self.name = name
-        self.root: Path | None = None  # data folder, where it was named
+        self.root: Path | None = None  # data folder, if one was named
         self.classes = tuple(classes)
         self.tious = tuple(tious)
         self.feature_spec = feature_spec
@@ -138,7 +138,8 @@ class Benchmark:
         counts = ", ".join(
             f"{count} {split}" for split, count in self._recordings.split.value_counts().items()
         )
-        return f"Benchmark({self.name!r}: {counts} recordings, {len(self.classes)} classes, data {self.data_hash})"
+        data = f"{len(self.classes)} classes, data {self.data_hash}"
+        return f"Benchmark({self.name!r}: {counts} recordings, {data})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -176,7 +177,7 @@ class Benchmark:
         return float(self._row(recording_id).duration)
 
     def table(self) -> pd.DataFrame:
-        """One row per recording: `recording, split, duration`, and the time axis if it differs by recording."""
+        """One row per recording: `recording, split, duration`, and the time axis if it differs."""
         return self._recordings.reset_index(drop=True)
 
     def time_axis(self, recording_id: str) -> tuple[float, float]:

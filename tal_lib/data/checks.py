@@ -25,9 +25,9 @@ class Ready:
 
     train: list[str]
     test: list[str]
-    missing_train: list[str]  # recordings without features, left out
+    missing_train: list[str]  # recordings without features, which are left out
     missing_test: list[str]
-    remarks: tuple[Remark, ...]  # on all recordings: labels, splits, times
+    remarks: tuple[Remark, ...]  # about all recordings: labels, splits, times
 
     def report(self) -> list[str]:
         """What the user should know before the training, one line per remark."""

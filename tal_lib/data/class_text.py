@@ -30,7 +30,7 @@ PROMPTS = ("a video of action {}",)
 
 
 def words_of(name: str) -> list[str]:
-    """Words of a class name, in lower case. Splits `WALKING_UPSTAIRS`, `CleanAndJerk` and `lift ball` alike."""
+    """Words of a class name, in lower case. Splits `WALKING_UP`, `CleanAndJerk` and `lift ball` alike."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)] or [name.lower()]
 
 
@@ -160,5 +160,5 @@ def _encode(encoder, texts):
         outputs = model(**tokens)
         if kind == "clip":
             return outputs.text_embeds.numpy()
-        keep = tokens["attention_mask"][..., None].float()  # sentence encoders: the mean of the tokens
+        keep = tokens["attention_mask"][..., None].float()  # sentence encoders: mean over tokens
         return ((outputs.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()

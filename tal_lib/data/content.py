@@ -19,7 +19,7 @@ from tal_lib.files import cache_root, digest, write_text
 from tal_lib.provenance import usable_cores
 
 _CHUNK = 2**20
-_SETTLED = 2e9  # ns: a younger file may change again without any of its times changing
+_SETTLED = 2e9  # ns: a younger file may change again while its times stay equal
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,7 +57,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
             if now - max(marks[path][2:4]) > _SETTLED:
                 settled[name] = [*marks[path], fresh[path]]
         if settled:
-            _write(cache, _read(cache) | settled)  # read again: another process may have added to it
+            _write(cache, _read(cache) | settled)  # read again: another process may have added entries
     return hashes
 
 
@@ -107,5 +107,5 @@ def _is_entry(entry):
 def _write(cache, entries):
     try:
         write_text(cache, json.dumps(entries), state=True)
-    except (OSError, TalError):  # a full disk or a home that cannot be written
+    except (OSError, TalError):  # the disk is full, or the folder is not writable
         return

@@ -20,7 +20,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import digest
 
 PREFIX = "v_"
-SAMPLED = 8  # files that are looked at to guess their spec
+SAMPLED = 8  # number of files that are read to guess a spec
 
 
 class FeatureFolder:
@@ -111,7 +111,7 @@ def _files_below(folder: Path) -> dict[str, Path]:
     by_name: dict[str, Path] = {}
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link that leads back
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(real)
@@ -133,7 +133,7 @@ def _order(path):
 
 
 def seen_shapes(folder: Path, recordings: Iterable[str]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Stream → recording → shape, for a few files of a folder without a spec. Unreadable files are skipped."""
+    """Stream → recording → shape, of a few files of a folder without a spec. Unreadable files are skipped."""
     folder, recordings = Path(folder), list(recordings)
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     apart = [name for name in inside if set(_files_below(folder / name)) & _all_names(recordings)]

@@ -28,7 +28,7 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
         )
     if len(features) == 0:
         raise TalError("features have no steps", where=where, remedy="Extract them again.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused below
         features = np.ascontiguousarray(features, dtype=np.float32)
     if not np.isfinite(features).all():
         step = int(np.argmax(~np.isfinite(features).all(axis=1)))
@@ -58,7 +58,7 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The array of a feature file as stored, without dimensions of size 1. Errors as in `read_feature_file`."""
+    """The array of a feature file as stored, without axes of size 1. Errors as in `read_feature_file`."""
     path = Path(path)
     if not path.is_file():
         raise TalError("feature file not found", where=path, remedy=REMEDY)
@@ -78,21 +78,21 @@ def read_array(path: str | Path) -> np.ndarray:
             where=path,
             remedy=REMEDY,
         ) from None
-    except Exception as error:  # a zip or HDF5 library's own errors on damaged files
+    except Exception as error:  # errors of the zip or HDF5 library on damaged files
         raise TalError(f"cannot be read ({type(error).__name__})", where=path, remedy=REMEDY) from None
     array = np.asarray(array)
     if array.dtype.kind not in "fiu":
         raise TalError(f"holds {array.dtype} values, not numbers", where=path, remedy=REMEDY)
     check_size(
         FLOAT32 * array.size, path, "its array"
-    )  # one number repeated by strides takes no space in a file
+    )  # a strided view of one number needs no space in a file
     return array.reshape([size for i, size in enumerate(array.shape) if size != 1 or array.ndim <= 2])
 
 
 def is_ambiguous(path: str | Path, dim: int) -> bool:
     """Whether a feature file has as many steps as columns, so that its shape does not show which axis is
     time."""
-    if Path(path).suffix.lower() == ".npy":  # the header is enough
+    if Path(path).suffix.lower() == ".npy":  # reads the header only
         with open(path, "rb") as file:
             shape = tuple(size for size in check_npy(file, Path(path).stat().st_size, path) if size != 1)
     else:

@@ -52,7 +52,7 @@ def check_archive(path: Path, name: object = None) -> None:
             )
 
 
-# of damaged archives: encrypted members, unknown methods of compression, members cut short
+# raised for damaged archives: encrypted or truncated members, unknown compression
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError)
 
 
@@ -79,7 +79,7 @@ class _Archive:
         except TalError:
             self.zip.close()
             raise
-        self.read = hashlib.sha256()  # of what was read: the data's identity, however they are packed
+        self.read = hashlib.sha256()  # hash of the contents read, independent of packing
 
     def __enter__(self):
         return self
@@ -169,7 +169,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     annotations = pd.DataFrame(
         {
             "recording": [f"exp{e:02d}_user{u:02d}" for e, u in zip(labels.experiment, labels.user)],
-            "start": (labels["first"] - 1) / RATE_HZ,  # samples are counted from one, ends included
+            "start": (labels["first"] - 1) / RATE_HZ,  # sample numbers start at 1, ends are inclusive
             "end": labels["last"] / RATE_HZ,
             "label": [classes[activity - 1] for activity in labels.activity],
         }

@@ -15,8 +15,8 @@ from tal_lib.data.subsets import open_set_split, published_open_set_split
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 
-PUBLISHED = ("thumos14", "activitynet")  # have the ten splits of the literature
-SHORTEST_S = 5.0  # of a stretch worth learning from
+PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
+SHORTEST_S = 5.0  # minimum length of a training clip
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class OpenSet:
     unseen: tuple[str, ...]
     train: Benchmark  # seen classes; `train` recordings without any unseen segment
     test: Benchmark  # unseen classes; `test` recordings that have some
-    test_all: Benchmark  # all classes, all `test` recordings: what becomes of both when every name is offered
+    test_all: Benchmark  # all classes, all `test` recordings: generalized evaluation
 
 
 def class_split(benchmark: Benchmark, seen: float, draw: int, root=None) -> tuple[list[str], list[str]]:
-    """Seen and unseen classes: one of the literature's ten splits if published, else a random split by seed."""
+    """Seen and unseen classes: one of the ten published splits if there are any, else random by seed."""
     if benchmark.name in PUBLISHED:
         return published_open_set_split(benchmark, seen, draw, root)
     return open_set_split(benchmark, seen, draw)

@@ -15,7 +15,7 @@ from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import checked_name, data_root
 
-FOLDERS = "TAL_FOLDERS"  # environment variable: names of folders that sweeps of this process use, as JSON
+FOLDERS = "TAL_FOLDERS"  # environment variable: JSON, name → folder, for this process and its children
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,12 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
         raise TalError(
             f"two folders would be called {short}: {known[short]} and {folder}", remedy="Rename one of them."
         )
-    os.environ[FOLDERS] = json.dumps(
-        known | {short: folder}
-    )  # processes that are started from here inherit it
+    os.environ[FOLDERS] = json.dumps(known | {short: folder})  # child processes inherit it
     return short
 
 
 def _folder_of(name, root, known):
-    """The folder of a benchmark: by its registered name, at that path, or below the data folder; else None."""
+    """The folder of a benchmark: by registered name, at that path, or below the data folder; else None."""
     if name in known:
         return Path(known[name])
     try:
@@ -148,7 +146,7 @@ def _folder_of(name, root, known):
         if Path(name).name == name and (root / name / "annotations.json").is_file():
             return root / name
         return Path(name) if Path(name).is_dir() else None
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return None
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 ALL = "all recordings"
-USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames a second
-FAR = 1.5  # times the duration: an end beyond that is no rounding
-LONGEST_LISTED = 5  # labels in one remark
+USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames per second
+FAR = 1.5  # times the duration: a later end is not a rounding error
+LONGEST_LISTED = 5  # number of labels in one remark
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from tal_lib.validation import Rate, validate
 
 NAME = "spec.json"
 TIMING = ("stride_s", "stride_frames", "resize")
-MOST_STEPS = 20_000  # of `resize`: published features have 100 to 2,304
+MOST_STEPS = 20_000  # limit of `resize`: published features have 100 to 2,304
 MOST_COLUMNS = 1_000_000
 EXAMPLE = '{"streams": {"features": 400}, "stride_s": 0.5}'
 

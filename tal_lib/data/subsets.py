@@ -12,7 +12,7 @@ from tal_lib.files import data_root
 from tal_lib.reading import read_text
 from tal_lib.writing import claim
 
-PRIOR = "_prior"  # ends the name of a benchmark whose subsets are those of the prior study
+PRIOR = "_prior"  # suffix of benchmarks that use the prior study's subsets
 
 
 def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
@@ -29,9 +29,7 @@ def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
         present[recording].add(label)
     order, missing = [], set().union(*present.values()) if present else set()
     while missing:
-        best = max(
-            remaining, key=lambda name: len(present[name] & missing)
-        )  # the first of equals: random by seed
+        best = max(remaining, key=lambda name: len(present[name] & missing))  # ties: random by seed
         order.append(best)
         remaining.remove(best)
         missing -= present[best]

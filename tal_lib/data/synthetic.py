@@ -47,7 +47,7 @@ def generator(config: SyntheticConfig, *key) -> np.random.Generator:
 def patterns(config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
     """Unit patterns of the verbs (V, phases, dim) and of the objects (O, dim)."""
     rng = generator(config, "patterns")
-    # verbs share phases in different order: which comes when is what tells them apart
+    # verbs share phases; they differ mainly in the order of the phases
     basis = np.linalg.qr(rng.standard_normal((config.dim, config.phases + len(VERBS))))[0].T
     shared, distinct = basis[: config.phases], basis[config.phases :]
     verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * distinct[v] for v in range(len(VERBS))])
@@ -67,16 +67,16 @@ def _timeline(config, rng):
         verb, thing = divmod(int(rng.choice(favourite)), len(OBJECTS))
         kind = rng.random()
         if kind < 0.15:
-            verb = -1  # an object is there, nothing is done with it
+            verb = -1  # an object without an action
         elif kind < 0.30:
-            thing = -1  # a movement without object
+            thing = -1  # a verb without object
         events.append((at, at + length, verb, thing))
         at += length + float(np.clip(np.exp(1.11 + 1.47 * rng.standard_normal()), 0.4, 40))
     return duration, events
 
 
 def _course(position, phases):
-    """Weights (T, phases) of the patterns at relative positions in [0, 1]. Each pattern blends into the next."""
+    """Weights (T, phases) of the patterns at positions in [0, 1]. Each pattern blends into the next."""
     at = np.clip(position, 0, 1)[:, None] * (phases - 1)
     return np.clip(1 - np.abs(at - np.arange(phases)), 0, None)
 

@@ -4,7 +4,7 @@
     <data root>/thumos14/features/<recording>.npy            both streams, or
     <data root>/thumos14/features/{rgb,flow}/<recording>.npy
     <data root>/thumos14/features/spec.json                  optional: other streams, widths or strides
-    <any folder>/annotations.json, features/, features/spec.json   anybody's own data set
+    <any folder>/annotations.json, features/, features/spec.json   a user's data set
 
 `tal_lib/data/spec.py` describes spec.json, `tal_lib/data/feature_folder.py` the names of the files.
 
@@ -28,7 +28,7 @@ from tal_lib.data.remarks import ALL, Remark
 from tal_lib.data.spec import NAME, FolderSpec, example_spec, read_spec, time_axis
 from tal_lib.errors import TalError
 
-RESIZED_STEPS = 192  # of ActivityNet
+RESIZED_STEPS = 192  # ActivityNet
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 THUMOS14 = FolderSpec(streams={"rgb": 1024, "flow": 1024}, stride_frames=4, window_frames=16, fps=30.0)
 ACTIVITYNET = FolderSpec(streams={"tsp": 512}, resize=RESIZED_STEPS)

@@ -68,7 +68,7 @@ def _matched(annotations, detections, labels, tious):
     truth, candidates = annotations.iloc[truth_rows], detections.iloc[detection_rows]
     truth_class = truth.label.map(label_index).to_numpy(dtype=np.int64)
     candidate_class = candidates.label.map(label_index).to_numpy(dtype=np.int64)
-    # best first within a class; of equal scores the later row first
+    # best first within a class; at equal scores the later row first
     order = np.lexsort((-np.arange(len(candidates)), -candidates.score.to_numpy(), candidate_class))
     candidates, candidate_class, detection_rows = (
         candidates.iloc[order],
@@ -82,7 +82,7 @@ def _matched(annotations, detections, labels, tious):
         holder = _match(pair_detection[good], pair_truth[good], len(candidates), len(truth))
         owner = np.full(len(candidates) + 1, -1)
         owner[holder] = truth_rows
-        owners.append(owner[:-1])  # the last place is of annotations that nothing took
+        owners.append(owner[:-1])  # the last entry collects unmatched annotations
     return detection_rows, candidate_class, np.bincount(truth_class, minlength=len(labels)), owners
 
 
@@ -167,7 +167,7 @@ def _match(detection, annotation, detections, annotations):
     Args:
         detection, annotation: allowed pairs, sorted by detection, preferred annotation first.
     """
-    holder = np.full(annotations, detections)  # row that an annotation holds
+    holder = np.full(annotations, detections)  # detection row that holds each annotation
     if not len(detection):
         return holder
     starts = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])

@@ -134,7 +134,7 @@ def _row(scores, names, classes, label_ids, labels, where):
     if by_label is not None:
         by_label = {str(label): _as_number(score) for label, score in by_label.items()}
         by_label = validate(dict[str, Number], by_label, where=where, name="scores", remedy=SHAPE)
-        find = _match_classes if isinstance(scores, dict) else lambda *given: match_labels(*given[:3])
+        find = _match_classes if isinstance(scores, dict) else lambda *arguments: match_labels(*arguments[:3])
         matches = find(by_label, classes, label_ids, where)
         values = {matches[label]: score for label, score in by_label.items() if label in matches}
     else:
@@ -235,8 +235,8 @@ def _unpickle(raw, path):
         for operation, argument, _ in pickletools.genops(raw):
             if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(
                 raw
-            ):  # the unpickler would make room for as many
+            ):  # the unpickler would allocate that many entries
                 raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
         return _plain(_PlainUnpickler(io.BytesIO(raw), encoding="latin1").load())
-    except Exception as error:  # whatever a broken stream raises
+    except Exception as error:  # a broken stream may raise anything
         raise TalError(f"not a pickle of plain values ({error})", where=path, remedy=SHAPE) from None

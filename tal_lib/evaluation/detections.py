@@ -108,7 +108,7 @@ def _from_parquet(path):
         ) from None
     try:
         table = pd.read_parquet(path, engine="pyarrow")
-    except Exception as error:  # pyarrow's own, of damaged files
+    except Exception as error:  # errors of pyarrow on damaged files
         raise TalError(
             f"not a readable Parquet table ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=path,

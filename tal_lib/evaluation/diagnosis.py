@@ -21,7 +21,7 @@ HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = ERRORS = (
     "confusion",
     "background",
 )
-BACKGROUND_TIOU = 0.1  # below it a detection touches nothing
+BACKGROUND_TIOU = 0.1  # a detection with less overlap is a background error
 BUCKETS = ("XS", "S", "M", "L", "XL")
 CHARACTERISTICS = ("coverage", "length", "instances")
 
@@ -198,8 +198,8 @@ def by_characteristic(
     for name in CHARACTERISTICS:
         bucket, spans = in_fifths(table[name])
         rows += [
-            {"characteristic": name, "bucket": which, "span": span} | row((bucket == which).to_numpy())
-            for which, span in spans.items()
+            {"characteristic": name, "bucket": label, "span": span} | row((bucket == label).to_numpy())
+            for label, span in spans.items()
         ]
     return pd.DataFrame(rows)
 

@@ -33,7 +33,7 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     n, error = np.asarray(amount, dtype=float), 100 - np.asarray(map_percent, dtype=float)
     if len(np.unique(n)) < 3:
         raise ValueError(f"{len(np.unique(n))} amounts of annotation, a power law with a floor needs three")
-    unit = n.mean()  # amounts near one: the scale does not follow the exponent
+    unit = n.mean()  # normalise amounts, so that scale and exponent are less correlated
     fits = [
         least_squares(
             lambda p: p[0] * (n / unit) ** -p[1] + p[2] - error,

@@ -9,8 +9,8 @@ from tal_lib.data.annotations import MOST_BEYOND, AnnotationFile
 from tal_lib.data.remarks import far_beyond, looks_like, same_label
 from tal_lib.errors import TalError
 
-PREFIX = "v_"  # ActivityNet's, before the ids of its videos
-LISTED = 5  # unknown labels in one message
+PREFIX = "v_"  # prefix of ActivityNet's video ids
+LISTED = 5  # number of unknown labels in one message
 
 
 def match_recordings(written: Iterable[str], known: Iterable[str], *, where: object) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Distillation(Checked):
     """Weights of the distillation losses that are added to the student's loss."""
 
     class_weight: NotNegative = 1.0  # cw
-    location_weight: NotNegative = 1.0  # lw / 10, as AFSD's own losses are weighed here
+    location_weight: NotNegative = 1.0  # lw / 10, like the weights of AFSD's losses here
     feature_weight: NotNegative = 1.0
     # the teacher's segments are imitated where their tIoU with the annotated one is at least this
     piou: Probability = 0.5
@@ -58,11 +58,11 @@ class Distilled(Detector):
         self.adapter = nn.Linear(student.config.width, teacher.config.width)
         self.teacher = [
             teacher.eval().requires_grad_(False)
-        ]  # in a list: not a part of what is trained, averaged and saved
+        ]  # in a list: not a submodule, so not trained, averaged or saved
         self._count, self._features = (
             0,
             (),
-        )  # of the last forward pass: the student's outputs, and both pyramids' features
+        )  # last forward pass: number of the student's outputs, features of both pyramids
 
     @property
     def deployed(self) -> Detector:

@@ -28,7 +28,7 @@ from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
-WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; the last one is there until it ends
+WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; training.pt is removed when training ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,14 @@ class TrainResult:
     """The result of `fit`; the model holds the trained (averaged) weights."""
 
     model: Detector
-    history: pd.DataFrame  # one row an epoch: epoch, step, seconds, learning_rate, and the mean of each loss
+    history: pd.DataFrame  # a row per epoch: epoch, step, seconds, learning_rate, mean of each loss
     steps: int  # optimizer steps
-    seconds: float  # wall time of training, over all sittings
+    seconds: float  # wall time of training, including interrupted runs
     checkpoint: Path | None  # the saved model
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch. Call it before `build`, so that the initial weights depend on the seed."""
+    """Seed Python, NumPy and torch. Call it before `build`: the initial weights depend on the seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -282,7 +282,7 @@ def detect_all(
     stream: str | None = None,
     device: str | None = None,
 ) -> pd.DataFrame:
-    """Detections of several recordings in one table. Each recording is processed alone, at its full length."""
+    """Detections of several recordings in one table. Each recording is processed alone, at full length."""
     return _in_one_table(model, model.detect, benchmark, recordings, stream, device, empty_detections())
 
 

@@ -17,7 +17,7 @@ from tal_lib.fingerprint import fingerprint
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
 
 LIBRARY = Path(__file__).resolve().parent.parent
-TRAINS = ("models", "training", "data")  # packages that decide what is learned
+TRAINS = ("models", "training", "data")  # packages that affect training
 
 
 class Average:
@@ -114,10 +114,10 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: Average | None
-    generator: torch.Generator  # of the order of recordings, crops and augmentation
-    history: list[dict] = field(default_factory=list)  # one row an epoch
-    elapsed: float = 0.0  # seconds of training, over all sittings
-    epoch: int = 0  # epochs done
+    generator: torch.Generator  # for the order of recordings, crops and augmentation
+    history: list[dict] = field(default_factory=list)  # one row per epoch
+    elapsed: float = 0.0  # seconds of training, including interrupted runs
+    epoch: int = 0  # completed epochs
 
     def save(self, path: Path, identity: dict[str, str]) -> None:
         """Write the state and the training's identity to a file; the file is complete or absent."""
