@@ -1,4 +1,4 @@
-"""What the disk or the system refuses, told in one line: full, read-only, a file in a folder's place, a long name."""
+"""Errors of the disk in one line: full, read-only, a file in place of a folder, a name that is too long."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tal_lib.errors import TalError
 
-LEAST_FREE = 2**20  # bytes: with less, a writer that failed without a reason failed for want of space
+LEAST_FREE = 2**20  # bytes: if less is free, a failure without a reason is blamed on the disk
 FULL = "the disk is full"
 FULL_CODES = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
@@ -29,7 +29,7 @@ _OTHER_FOLDER = "Name another folder."
 
 
 def writable_folder(folder: str | Path, remedy: str | None = None) -> Path:
-    """Make a folder if it is not there, and raise `TalError` if no file can be written into it."""
+    """Make a folder if it does not exist. `TalError` if no file can be written into it."""
     folder = Path(folder)
     with disk_errors(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,20 +41,20 @@ def writable_folder(folder: str | Path, remedy: str | None = None) -> Path:
 
 @contextmanager
 def disk_errors(path: str | Path, remedy: str | None = None) -> Iterator[None]:
-    """Within the block, what the disk or the system refuses about `path` becomes a `TalError`."""
+    """Within the block, an error of the disk or the operating system about `path` becomes a `TalError`."""
     try:
         yield
     except TalError:
         raise
     except Exception as error:
-        told = disk_error(error, path, remedy)
-        if told is None:
+        refusal = disk_error(error, path, remedy)
+        if refusal is None:
             raise
-        raise told from error
+        raise refusal from error
 
 
 def disk_error(error: Exception, path: str | Path, remedy: str | None = None) -> TalError | None:
-    """What an exception says of writing `path`, in one line; None if it says something else."""
+    """The one-line error for an exception raised while writing `path`. None if the disk is not its cause."""
     path, code = Path(path), getattr(error, "errno", None)
     if code in FULL_CODES or disk_is_full(path, str(error), failed_without_reason=code is None):
         return full_disk(path)
@@ -84,7 +84,7 @@ def full_disk(path: str | Path) -> TalError:
 
 
 def disk_is_full(path: str | Path, reason: str, *, failed_without_reason: bool = True) -> bool:
-    """Whether a failure is one of the disk: by what it says, or because next to nothing is free there."""
+    """Whether a full disk caused a failure: by its message, or because almost no space is free."""
     if any(text in reason for text in ("No space left", "Disk quota exceeded", FULL)):
         return True
     try:
@@ -95,7 +95,7 @@ def disk_is_full(path: str | Path, reason: str, *, failed_without_reason: bool =
 
 
 def _concerns(error, path):
-    """Whether an OSError is about `path`, its folder or a file beside it, and not about a file that was read."""
+    """Whether an OSError is about `path`, its folder or a file in it, rather than a file that was read."""
     if error.filename is None:
         return True
     about, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()

@@ -1,4 +1,4 @@
-"""The one error users see: what is wrong, where, and what to do about it."""
+"""The one error that users see: what is wrong, where, and what to do."""
 
 
 def one_line(text: object) -> str:
@@ -9,9 +9,9 @@ def one_line(text: object) -> str:
 
 
 class TalError(ValueError):
-    """Bad input or a bad request, worded for the person who can mend it.
+    """Bad input or a bad request, with a message for the person who can correct it.
 
-    `where` names the file and, if there is one, the recording; `remedy` says what to do.
+    `where` names the file and, if any, the recording; `remedy` says what to do.
     """
 
     def __init__(self, problem: str, *, where: object = None, remedy: str | None = None):
@@ -20,17 +20,17 @@ class TalError(ValueError):
         super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)
 
     def at(self, where: object) -> "TalError":
-        """The same error, with `where` in front of the place that it names already."""
+        """The same error, with `where` before the place that it already names."""
         place = where if self.where is None else f"{where}: {self.where}"
         return TalError(self.problem, where=place, remedy=self.remedy)
 
 
 def short(value, length: int = 80) -> str:
-    """A value as Python writes it, cut where it is long."""
+    """A value as Python writes it, shortened if it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**length:
-        return "a huge integer"  # Python refuses to write one of more than 4,300 digits
+        return "a huge integer"  # Python cannot print an integer of more than 4,300 digits
     try:
         text = repr(value)
-    except ValueError:  # such an integer inside a list
+    except ValueError:  # a list with such an integer
         return f"a {type(value).__name__} with a huge integer"
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,11 +1,12 @@
-"""A trained model as an artefact that runs without this project: one folder with the graph and all that its outputs mean.
+"""Export of a trained model as a folder that runs without this project.
 
     model.onnx | model.pt2 | model.ts   the graph; time and batch are of any length
     model.json                          classes, feature spec, post-processing, inputs and outputs
 
-Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. Of a pyramid detector the graph decodes too: `segments`
-(B, P, 1 or K, 2) in steps and `scores` (B, P, K), of which suppression makes detections (examples/run_onnx.py does it with numpy).
-Of other models the outputs are the network's own.
+Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. The graph of a pyramid detector
+includes decoding. Its outputs are `segments` (B, P, 1 or K, 2) in steps and `scores` (B, P, K). Suppression
+turns them into detections (examples/run_onnx.py does it with numpy). The graphs of other models return the
+outputs of the network.
 """
 
 import copy
@@ -38,11 +39,11 @@ NOT_TRACED = {
 EXAMPLE = (
     2,
     1203,
-)  # recordings and steps of the traced example: no size in the graph is 0 or 1, or a multiple of a window
+)  # recordings and steps of the traced example: no size in the graph is 0, 1 or a multiple of a window
 
 
 class Deployed(nn.Module):
-    """What is exported: the network, and of a pyramid detector its decoding."""
+    """The exported module: the network, and for a pyramid detector also its decoding."""
 
     def __init__(self, model):
         super().__init__()
@@ -55,10 +56,11 @@ class Deployed(nn.Module):
 
 
 def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
-    """Write a trained model's artefact; the folder.
+    """Write the artefact of a trained model; returns the folder.
 
     Raises:
-        TalError: an unknown format, a model that cannot be exported (and why), or a graph that does not compute what the model does.
+        TalError: an unknown format, a model that cannot be exported (with the reason), or a graph whose
+            outputs differ from the model's.
     """
     if form not in FORMATS:
         raise TalError(f"no export format {form!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
@@ -103,13 +105,13 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
 
 
 def _write_checked(deployed, form, path):
-    """Write a model's graph, and how far it is from the model at the most."""
+    """Write a model's graph; returns its largest difference from the model."""
     name = deployed.model.spec["name"]
     try:
         _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
     except Exception as error:
-        if told := disk_error(error, path):
-            raise told from error
+        if refusal := disk_error(error, path):
+            raise refusal from error
         reason = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
         raise TalError(
             f"{name} cannot be written as {form} ({reason})",
@@ -128,7 +130,7 @@ def _write_checked(deployed, form, path):
 
 
 def _weights_hash(trained):
-    """What the graphs of one trained model share: a hash of how it is built, its weights and its classes."""
+    """A hash of a model's spec, weights and classes. All graphs of one trained model share it."""
     sha = hashlib.sha256(repr((trained.model.spec, trained.classes)).encode())
     for name, tensor in trained.model.state_dict().items():
         sha.update(name.encode())
@@ -137,36 +139,37 @@ def _weights_hash(trained):
 
 
 def _graphs_of(folder, weights, name):
-    """Names of all graphs of these weights in a folder, with the one that is new."""
+    """Names of all graphs of these weights in a folder, including the new one."""
     try:
         about = read_about(folder)
-    except TalError:  # nothing was exported there yet, or something else
+    except TalError:  # no artefact there yet, or not a readable one
         return [name]
     return sorted({name, *(about.files or [])}) if about.weights == weights else [name]
 
 
 @torch.no_grad()
 def parity(deployed: Deployed, graph, sizes) -> float:
-    """Largest difference between a model and its exported graph over several (recordings, steps), the last recording padded.
+    """Largest difference between a model and its exported graph, over several sizes (recordings, steps).
 
-    Relative to 1 + |value|. Proposals are compared in the order of their segments: that of equally good ones is the machine's whim.
+    The last recording of each batch is padded. Differences are relative to 1 + |value|. Proposals are sorted
+    by their segments first, because the order of equally good proposals depends on the machine.
     """
     worst = 0.0
     for batch, steps in sizes:
         features, mask = _example(deployed, batch, steps)
-        ours = [output.double().numpy() for output in deployed(features, mask)]
-        its = [np.asarray(output, dtype=float) for output in graph(features.numpy(), mask.numpy())]
-        if [one.shape for one in ours] != [one.shape for one in its]:
+        model_outputs = [output.double().numpy() for output in deployed(features, mask)]
+        graph_outputs = [np.asarray(output, dtype=float) for output in graph(features.numpy(), mask.numpy())]
+        if [output.shape for output in model_outputs] != [output.shape for output in graph_outputs]:
             return float("inf")
         for group in () if deployed.decodes else deployed.model.unordered:
-            for outputs in (ours, its):
+            for outputs in (model_outputs, graph_outputs):
                 _sort_proposals(outputs, group)
-        worst = max([worst, *map(_largest_difference, ours, its)])
+        worst = max([worst, *map(_largest_difference, model_outputs, graph_outputs)])
     return worst
 
 
 def rounding(deployed: Deployed, sizes) -> float:
-    """What float32 itself makes of a model: its `parity` with the same model in float64."""
+    """The float32 rounding error of a model: its `parity` with the same model in float64."""
     exact = copy.deepcopy(deployed).double()
     return parity(
         deployed,
@@ -175,18 +178,23 @@ def rounding(deployed: Deployed, sizes) -> float:
     )
 
 
-def _largest_difference(ours, its):
+def _largest_difference(model_output, graph_output):
     with np.errstate(invalid="ignore"):
-        apart = np.where(ours == its, 0.0, np.abs(ours - its) / (1 + np.abs(ours)))
+        apart = np.where(
+            model_output == graph_output,
+            0.0,
+            np.abs(model_output - graph_output) / (1 + np.abs(model_output)),
+        )
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
 def _sort_proposals(outputs, group):
-    """Put the rows (B, P, …) of some outputs in the order of segments (the first of the group), then of scores (the second)."""
+    """Sort the rows (B, P, …) of a group of outputs by segments (its first output), then by scores (its
+    second)."""
     segments, scores = outputs[group[0]], outputs[group[1]]
     order = np.lexsort((scores, segments[..., 1], segments[..., 0]))
     for index in group:
-        outputs[index] = np.stack([rows[own] for rows, own in zip(outputs[index], order)])
+        outputs[index] = np.stack([rows[row_order] for rows, row_order in zip(outputs[index], order)])
 
 
 def _example(deployed, batch, steps):
@@ -202,7 +210,7 @@ def _program(deployed, example):
         torch.no_grad(),
         for_any_length(),
         symbolic_shapes.patch(backed_size_oblivious=True),
-    ):  # sizes of one are not special
+    ):  # do not specialise sizes of 1
         return torch.export.export(deployed, example, dynamic_shapes=sizes, strict=False)
 
 
@@ -221,15 +229,13 @@ def _write_onnx(deployed, example, path):
     )
     try:
         program = write(optimize=True)
-    except (
-        PassError
-    ):  # the optimizer's inliner gives up on large scans; onnxruntime optimizes what it loads in any case
+    except PassError:  # the inliner fails on large scans; onnxruntime optimizes graphs when it loads them
         program = write(optimize=False)
     program.save(path)
 
 
 def _write_pt2(deployed, example, path):
-    buffer = io.BytesIO()  # torch ends the process where a full disk cuts the file that it writes
+    buffer = io.BytesIO()  # torch ends the process if a full disk cuts its file
     torch.export.save(_program(deployed, example), buffer)
     path.write_bytes(buffer.getbuffer())
 

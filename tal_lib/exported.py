@@ -1,13 +1,13 @@
-"""An exported model (`tal_lib.export`) in the place of a network.
+"""An exported model (`tal_lib.export`), used in place of a network.
 
-What loading a graph may do:
+What loading a graph may execute:
 
     model.onnx   data only: ONNX Runtime computes what it describes
     model.pt2    torch evaluates formulas in it as Python, and may unpickle constants: it can run any code
     model.ts     TorchScript is a program: it can read and write files
 
-So ONNX is preferred where a folder has it, and the others need `trust=True` (`--trust`). What this process
-has exported itself is trusted.
+So ONNX is preferred if a folder has it. The others need `trust=True` (`--trust`). A graph that this process
+has exported is trusted.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ class About:
     """The contents of `model.json`."""
 
     format: Literal["onnx", "pt2", "torchscript"]
-    file: GraphName  # what was exported last
-    model: Any  # how it was built; this and the next three are checked by `describe`
+    file: GraphName  # the graph that was exported last
+    model: Any  # its spec; `describe` checks this field and the next three
     classes: Any
     feature_spec: Any
     stream: Any
@@ -85,7 +85,7 @@ def read_about(folder: str | Path) -> About:
 
 
 def trust_file(path: str | Path) -> None:
-    """Let `load_graph` take a graph that this process has written."""
+    """Allow `load_graph` to load a graph that this process has written."""
     _TRUSTED.add(_sha256(path))
 
 
@@ -95,11 +95,12 @@ def _sha256(path):
 
 
 class Exported(Detector):
-    """An exported graph in the place of a network: it detects and proposes as the model that it was made of.
+    """An exported graph in place of a network. It detects and proposes like the model that it was exported
+    from.
 
     Args:
-        folder: written by `export`; file: another graph of the same model in it (a quantized one).
-        threads: of ONNX Runtime; trust: load a graph that is a program, too.
+        folder: written by `export`; file: another graph of the same model in the folder (a quantized one).
+        threads: of ONNX Runtime; trust: also load a graph that is a program.
 
     Raises:
         TalError: a missing or damaged file, or a graph that needs trust.
@@ -149,7 +150,7 @@ class Exported(Detector):
         return outputs
 
     def _check_decoded(self, outputs, mask):
-        """Refuse a graph of another model: it gives segments (B, P, 1 or K, 2) and scores (B, P, K)."""
+        """Raise `TalError` unless a graph's outputs are segments (B, P, 1 or K, 2) and scores (B, P, K)."""
         count = len(self.model.points(mask.shape[1]).position)
         scores = (len(mask), count, self.num_classes)
         segments = [(*scores[:2], width, 2) for width in (1, self.num_classes)]
@@ -181,14 +182,14 @@ class Exported(Detector):
         return super().class_agnostic(outputs, mask)
 
     def _by_model(self, method, outputs, mask):
-        """What the model makes of a graph's outputs, where the graph leaves decoding to it."""
+        """The model's post-processing of a graph's outputs, for graphs that do not include decoding."""
         try:
             candidates = method(outputs, mask)
             highest = max((int(some.labels.max()) for some in candidates if len(some.labels)), default=0)
             if highest >= self.num_classes:
                 raise IndexError(f"class {highest + 1} of {self.num_classes}")
             return candidates
-        except Exception as error:  # outputs of another model: whatever a shape may lead to
+        except Exception as error:  # outputs of another model may raise any error
             raise TalError(
                 f"its outputs are not those of {self.spec['name']} ({_first_line(error)})",
                 where=self.path,
@@ -197,7 +198,7 @@ class Exported(Detector):
 
 
 def _preferred(folder, about):
-    """The graph to load: ONNX where there is one of the same weights, else what was exported last."""
+    """The graph to load: ONNX if there is one of the same weights, else the last exported one."""
     onnx = FORMATS["onnx"]
     if onnx in (about.files or []) and (folder / onnx).is_file() and _has_onnxruntime():
         return folder / onnx
@@ -213,10 +214,10 @@ def _has_onnxruntime():
 
 
 def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = False) -> Graph:
-    """An exported graph as a function of features (B, D, T) and mask (B, T); arrays in, arrays out.
+    """An exported graph as a function of features (B, D, T) and mask (B, T). Inputs and outputs are arrays.
 
     Args:
-        threads: of ONNX Runtime; trust: load a graph that is a program (pt2, TorchScript), too.
+        threads: of ONNX Runtime; trust: also load a graph that is a program (pt2, TorchScript).
 
     Raises:
         TalError: a missing or damaged file, or one that needs trust.
@@ -233,9 +234,7 @@ def load_graph(path: str | Path, threads: int | None = None, *, trust: bool = Fa
             remedy="Export the model as ONNX, or add --trust (trust=True) if you trust its origin.",
         )
     try:
-        if (
-            path.suffix == ".pt2"
-        ):  # guards refuse sizes for which the graph is right; parity is tested instead
+        if path.suffix == ".pt2":  # guards refuse valid sizes; parity is tested instead
             graph = torch.export.load(path).module(check_guards=False)
         else:
             graph = torch.jit.load(path, map_location="cpu")
@@ -268,11 +267,11 @@ def _load_onnx(path, threads):
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or 0, 3
-    # a waiting thread leaves its core to others
+    # waiting threads do not spin
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's have no base of their own
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         raise _not_loaded(error, path) from None
     names = sorted(entry.name for entry in session.get_inputs())
     if names != ["features", "mask"]:

@@ -1,4 +1,4 @@
-"""Where things lie, and how a file is written so that it is either whole or absent."""
+"""Locations of files, and atomic writing: a file is complete or absent."""
 
 import hashlib
 import io
@@ -13,8 +13,10 @@ from tal_lib.disk import disk_errors
 from tal_lib.errors import TalError, short
 from tal_lib.writing import REPOSITORY, put_in_place
 
-LONGEST_SUFFIX = 16  # characters, of a temporary file: writers tell the form by it
-INSTALLED_STUDY = Path(__file__).resolve().parent / "carried"  # what setup.py copies into the wheel
+LONGEST_SUFFIX = 16  # characters; a temporary file keeps the suffix, because writers choose the format by it
+INSTALLED_STUDY = (
+    Path(__file__).resolve().parent / "carried"
+)  # setup.py copies the study there, into the wheel
 
 
 def in_checkout() -> bool:
@@ -23,7 +25,8 @@ def in_checkout() -> bool:
 
 
 def study_root() -> Path:
-    """Folder with the study's `notebooks/` and `results/prior/`: the checkout, or their copy in the installed package."""
+    """Folder with the study's `notebooks/` and `results/prior/`: the checkout, or the copy in the installed
+    package."""
     return REPOSITORY if in_checkout() else INSTALLED_STUDY
 
 
@@ -33,14 +36,14 @@ def study_folder() -> Path:
 
 
 def work_folder() -> Path:
-    """Folder that notebooks run in: the checkout, so that their relative paths hold; else the current folder."""
+    """Working folder of notebooks: the checkout, so that relative paths work; else the current folder."""
     return REPOSITORY if in_checkout() else Path.cwd()
 
 
 def data_root() -> Path:
     """Folder of the benchmarks' data.
 
-    `$TAL_DATA`, else `data/` in the checkout, else `../shared/data`. An installed package keeps data in the user's folder,
+    `$TAL_DATA`, else `data/` in the checkout, else `../shared/data`. An installed package uses
     `$XDG_DATA_HOME/efficient-tal` (`~/.local/share/efficient-tal`).
     """
     if os.environ.get("TAL_DATA"):
@@ -48,13 +51,13 @@ def data_root() -> Path:
     if not in_checkout():
         home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         return Path(home) / "efficient-tal"
-    beside = REPOSITORY.parent / "shared" / "data"
-    own = REPOSITORY / "data"
-    return beside if beside.is_dir() and not own.is_dir() else own
+    shared = REPOSITORY.parent / "shared" / "data"
+    in_repository = REPOSITORY / "data"
+    return shared if shared.is_dir() and not in_repository.is_dir() else in_repository
 
 
 def cache_root() -> Path:
-    """Folder of what can be made again: `$TAL_CACHE`, else `~/.cache/tal`."""
+    """Folder of files that can be recomputed: `$TAL_CACHE`, else `~/.cache/tal`."""
     return Path(os.environ.get("TAL_CACHE") or Path.home() / ".cache" / "tal").expanduser()
 
 
@@ -63,11 +66,13 @@ def atomic_path(path: str | Path, *, state: bool = False):
     """Yield a temporary path in the same folder; rename it to `path` only if the block succeeds.
 
     Args:
-        state: the file is the program's own state, which it reads before it writes it anew (a ledger, a cache).
-            Any other file follows the rule of `tal_lib.writing`: what this program did not write is not replaced.
+        state: the file is the program's state, which is read before it is rewritten (a ledger, a cache). All
+            other files follow the rule of `tal_lib.writing`: a file that this program did not write is not
+            replaced.
 
     Raises:
-        TalError: somebody else's file is there, the disk is full, or the path cannot be written.
+        TalError: a file that this program did not write is there, the disk is full, or the path cannot be
+            written.
     """
     path = Path(path)
     with disk_errors(path):
@@ -77,7 +82,7 @@ def atomic_path(path: str | Path, *, state: bool = False):
         os.close(handle)
         temporary = Path(name)
         try:
-            with disk_errors(path):  # while the temporary file still takes its place
+            with disk_errors(path):  # the temporary file exists until it is renamed
                 yield temporary
                 with open(temporary, "rb") as written:
                     os.fsync(written.fileno())
@@ -91,16 +96,16 @@ def atomic_path(path: str | Path, *, state: bool = False):
 
 
 def write_text(path: str | Path, text: str, *, state: bool = False) -> Path:
-    """Write `text` to `path`, whole or not at all. Bytes of file names that are not text become escapes."""
+    """Write `text` to `path`; the file is complete or absent. Undecodable bytes of file names are escaped."""
     with atomic_path(path, state=state) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
 def write_torch(path: str | Path, content) -> Path:
-    """Write what `torch.save` takes, whole or not at all.
+    """Write `value` with `torch.save`; the file is complete or absent.
 
-    It goes by way of memory: torch ends the process where a full disk cuts the file that it writes.
+    The value is serialised in memory first, because torch ends the process if a full disk cuts its file.
     """
     import torch
 
@@ -112,7 +117,7 @@ def write_torch(path: str | Path, content) -> Path:
 
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> Path:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON; the file is complete or absent."""
     return write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
@@ -128,19 +133,20 @@ def digest(*parts) -> str:
 
 
 NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
-LONGEST_NAME = 100  # characters: file systems take 255 bytes, and a name gets endings
-RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # by Windows
+LONGEST_NAME = 100  # characters: file systems allow 255 bytes, and suffixes are added
+RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # device names of Windows
 
 
 def checked_name(name: str, *, what: str = "name", where: object = None, whole: bool = True) -> str:
     """A name that becomes part of a file's name: letters, digits and `_ . -`, at most 100, no dot first.
 
     Args:
-        what: what is called so; where: file or command that the name comes from.
-        whole: whether it is all of a file's name but its ending: then it is no device's name of Windows.
+        what: what the name stands for; where: the file or command that it comes from.
+        whole: whether the name is a complete file name without suffix. It must then not be a Windows device
+            name.
 
     Raises:
-        TalError: another character, such as a slash; an empty or too long name; a device's name.
+        TalError: another character, such as a slash; an empty or too long name; a device name.
     """
     plain = isinstance(name, str) and NAME.fullmatch(name) and len(name) <= LONGEST_NAME
     if not plain or name.endswith(".") or (whole and RESERVED.fullmatch(name)):

@@ -1,10 +1,10 @@
 """A fingerprint of Python code: equal for code that computes the same in the same way, whatever its wording
 and layout.
 
-The code is parsed, and what cannot change a number is left out: comments, docstrings, formatting, type
-annotations, names of local variables, messages of errors and assertions, what is printed or displayed, and
-how imports are written. Everything else counts. The text that is hashed is made here and not by `ast.dump`,
-so that it is the same in every version of Python.
+The code is parsed. Parts that cannot change a number are left out: comments, docstrings, formatting, type
+annotations, names of local variables, messages of errors and assertions, printed or displayed output, and the
+style of imports. Everything else counts. The hashed text is made here and not by `ast.dump`, so that it is
+equal in every version of Python.
 """
 
 import ast
@@ -12,9 +12,9 @@ import builtins
 import hashlib
 from collections.abc import Callable, Iterable
 
-# resolve(module, names) -> what `module.a.b` is, as text that stays the same when files are moved
+# resolve(module, names) -> text for `module.a.b` that does not change when files are moved
 Resolve = Callable[[str, list[str]], str]
-SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these alone on its line only shows something
+SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these as a statement only displays something
 DROPPED = ("Import", "ImportFrom", "Pass")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -24,7 +24,7 @@ def fingerprint(
 ) -> str:
     """Hash of a module's source, or of a notebook's code cells in order: 16 hexadecimal digits.
 
-    Source that is not Python (a line of IPython's own) is hashed as it stands.
+    Source that is not Python (such as an IPython command) is hashed as text.
     """
     trees = parse(sources)
     writer = _Writer([tree for tree in trees if isinstance(tree, ast.Module)], resolve)
@@ -33,7 +33,7 @@ def fingerprint(
 
 
 def parse(sources: str | Iterable[str]) -> list[ast.Module | str]:
-    """Each source as a tree, or as it stands where it is not Python."""
+    """Each source as a syntax tree, or as text if it is not Python."""
     trees = []
     for source in [sources] if isinstance(sources, str) else sources:
         try:
@@ -44,7 +44,7 @@ def parse(sources: str | Iterable[str]) -> list[ast.Module | str]:
 
 
 def imports(trees: Iterable[ast.AST]) -> dict[str, tuple[str, str]]:
-    """Name in the code -> (module, name in it), or (module, "") where the name stands for the module."""
+    """Name in the code -> (module, name in it), or (module, "") if the name is the module itself."""
     names = {}
     for tree in trees:
         for node in ast.walk(tree):
@@ -61,19 +61,19 @@ def imports(trees: Iterable[ast.AST]) -> dict[str, tuple[str, str]]:
 
 
 class _Writer:
-    """Turns trees into nested tuples of text, without what does not count."""
+    """Turns syntax trees into nested tuples of text, without the parts that do not count."""
 
     def __init__(self, trees, resolve):
         self.names = imports(trees)
         self.resolve = resolve
         self.fixed = {*dir(builtins), *self.names, *(name for tree in trees for name in _bound_above(tree))}
-        self.locals: dict[str, str] | None = None  # of the outermost function: name -> number
+        self.locals: dict[str, str] | None = None  # of the outermost function: name -> index
 
     def block(self, body):
         return tuple(part for part in map(self.statement, body) if part is not None)
 
     def statement(self, node):
-        """A statement; None where it does not count."""
+        """A statement; None if it does not count."""
         if type(node).__name__ in DROPPED or isinstance(node, ast.Expr) and self._shows(node.value):
             return None
         if isinstance(node, ast.Raise):
@@ -101,7 +101,7 @@ class _Writer:
 
     def _class(self, node):
         fields = []
-        for part in node.body:  # in a dataclass an annotation makes a field, with a value or without
+        for part in node.body:  # in a dataclass an annotation defines a field, with or without a value
             if isinstance(part, ast.AnnAssign):
                 kind = "ClassVar" if "ClassVar" in ast.unparse(part.annotation) else "Field"
                 fields.append((kind, self.write(part.target), self.write(part.value)))
@@ -153,7 +153,9 @@ class _Writer:
                 continue
             if value is None or value == []:
                 continue
-            local = name in ("name", "rest") and isinstance(value, str)  # of an exception or a pattern
+            local = name in ("name", "rest") and isinstance(
+                value, str
+            )  # name in an except clause or a pattern
             fields.append((name, self._local(value) if local else self.write(value)))
         return type(node).__name__, *fields
 
@@ -168,7 +170,7 @@ class _Writer:
         return self.locals[name]
 
     def _dotted(self, node):
-        """`a.b.c` as text, its first name as it was imported; None if it does not begin with a name."""
+        """`a.b.c` as text, its first name resolved by the imports; None if it does not start with a name."""
         parts = []
         while isinstance(node, ast.Attribute):
             parts.insert(0, node.attr)
@@ -197,9 +199,8 @@ def _bound_above(tree):
 
 
 def _locals(function):
-    """Names of a function's local variables, also of functions within, that nothing outside can know: no
-    parameters.
-    """
+    """Names of a function's local variables, including nested functions, without parameters. No other code
+    can use them."""
     names, known = set(), set()
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):

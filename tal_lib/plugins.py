@@ -1,15 +1,15 @@
 """Models and benchmarks from outside this library.
 
-A plug-in is a Python module that calls `tal_lib.models.register` or `tal_lib.data.register_benchmark`
-when it is imported. There are three ways to name one:
+A plug-in is a Python module that calls `tal_lib.models.register` or `tal_lib.data.register_benchmark` when it
+is imported. There are three ways to name a plug-in:
 
-    --plugin FILE.py               of every command, as often as wanted
+    --plugin FILE.py               of every command; may be repeated
     TAL_PLUGINS=FILE.py:OTHER.py   of every process; `--plugin` adds to it for a sweep's processes
     entry points                   `tal.models`, `tal.benchmarks` of an installed package
 
-A plug-in that cannot be loaded does not stop what does without it: it is in `broken()`, and is named
-where its model is asked for. A plug-in is code and runs with all rights of its user; nothing is loaded
-that nobody named or installed.
+A broken plug-in does not stop commands that do not need it. It is listed in `broken()`, and named in the
+error if its model is requested. A plug-in is code that runs with all rights of its user. Only plug-ins that
+the user named or installed are loaded.
 """
 
 import importlib.metadata
@@ -31,10 +31,10 @@ _broken: dict[str, str] = {}  # module -> why it could not be loaded
 
 
 def use(path: str | Path) -> None:
-    """Load a plug-in from a file, here and in every process that this one starts from now on.
+    """Load a plug-in from a file, in this process and in every process that it starts from now on.
 
     Raises:
-        TalError: there is no such file, or it cannot be loaded.
+        TalError: the file does not exist or cannot be loaded.
     """
     file = Path(path).expanduser().absolute()
     if file.suffix != ".py" or not file.is_file():
@@ -53,7 +53,7 @@ def use(path: str | Path) -> None:
 
 
 def load() -> None:
-    """Load every plug-in that was not tried yet: entry points, then the files of `TAL_PLUGINS`."""
+    """Load every plug-in that was not tried before: entry points, then the files of `TAL_PLUGINS`."""
     for group, point in _entry_points():
         _once(f"{group}:{point.name}={point.value}", point.value.partition(":")[0], point.load)
     for file in files():
@@ -66,17 +66,17 @@ def files() -> list[Path]:
 
 
 def broken() -> dict[str, str]:
-    """What could not be loaded: module → why, in one line."""
+    """The plug-ins that could not be loaded: module → reason, in one line."""
     return dict(_broken)
 
 
 def module_of(file: Path) -> str:
-    """Name of the module that a plug-in's file becomes."""
+    """Module name of a plug-in's file."""
     return f"tal_plugin_{file.stem}_{digest(str(file))[:8]}"
 
 
 def reason(error: BaseException) -> str:
-    """An error of somebody's code in one line: kind, message, and the place in the code."""
+    """An error of a plug-in's code in one line: type, message, and the place in the code."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = (
         f" ({last[0].filename}, line {last[0].lineno})" if last and not isinstance(error, SyntaxError) else ""
@@ -108,7 +108,7 @@ def _run(file):
     name = module_of(file)
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up by name
+    sys.modules[name] = module  # dataclasses and pickle look up modules by name
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, device, time."""
+"""The origin of a number: commit, versions, device, time."""
 
 import functools
 import os
@@ -29,8 +29,8 @@ COLUMNS = [
 
 @functools.cache
 def git_commit() -> str:
-    """Short commit of the repository; `+` behind it if tracked files were changed; empty outside a checkout."""
-    if not in_checkout():  # an installed package may lie inside somebody else's repository
+    """Short commit of the repository, with `+` if tracked files were changed. Empty outside a checkout."""
+    if not in_checkout():  # an installed package may lie inside another repository
         return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)
     try:
@@ -42,9 +42,9 @@ def git_commit() -> str:
 
 
 def code_state() -> str:
-    """Hash of this library's source files as they are now.
+    """Hash of this library's source files in their present state.
 
-    It is equal where the code is equal: committed or not, in a checkout or installed.
+    It depends on the code alone: not on whether it is committed, or in a checkout or installed.
     """
     package = Path(__file__).resolve().parent
     files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
@@ -53,7 +53,7 @@ def code_state() -> str:
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's own name and the number of its cores, of which a process may be allowed fewer."""
+    """The processor's name and its number of cores. A process may be allowed fewer of them."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as info:
@@ -71,7 +71,7 @@ def usable_cores() -> int:
 
 
 def default_device() -> str:
-    """Where models are trained and run by default: `$TAL_DEVICE`, else `cuda` where there is one, else `cpu`.
+    """Default device of training and inference: `$TAL_DEVICE`, else `cuda` if available, else `cpu`.
 
     Raises:
         TalError: `$TAL_DEVICE` names no device of this machine.
@@ -92,10 +92,10 @@ def checked_device(device: str, *, where: object = None, here: bool = True) -> s
     """A device's name: `cpu`, `cuda`, or `cuda:N` for one of several GPUs.
 
     Args:
-        where: what the name comes from, for the message; here: whether this machine must have it.
+        where: the source of the name, for the error; here: whether this machine must have the device.
 
     Raises:
-        TalError: another name, or a GPU that is not here.
+        TalError: another name, or a GPU that this machine lacks.
     """
     match = DEVICE.fullmatch(device) if isinstance(device, str) else None
     if match is None:
@@ -116,7 +116,7 @@ def checked_device(device: str, *, where: object = None, here: bool = True) -> s
 
 
 def device_name(device: str = "cpu") -> str:
-    """Name of the device a number was measured on."""
+    """Name of the device that a number was measured on."""
     if device.startswith("cuda"):
         import torch
 
@@ -127,7 +127,7 @@ def device_name(device: str = "cpu") -> str:
 def provenance(
     *, device: str | None = None, threads: int | None = None, config_hash: str = "", data_hash: str = ""
 ) -> dict:
-    """The provenance columns of a result; `device` is a device's name, this processor's if None."""
+    """The provenance columns of a result; `device` is a device's name, this machine's processor if None."""
     try:
         torch_version = version("torch")
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Text, JSON and YAML files that people give: read whole, within limits, with one clear error for what is wrong.
+"""Reading of users' text, JSON and YAML files, with size limits and one clear error for each problem.
 
-Nothing that is read is executed, and nothing is unpacked without a limit: a few megabytes of gzip or YAML can stand for
-gigabytes.
+Nothing that is read is executed. Nothing is unpacked without a limit: a few megabytes of gzip or YAML can
+stand for gigabytes.
 """
 
 import gzip
@@ -14,20 +14,20 @@ import yaml
 
 from tal_lib.errors import TalError, short
 
-LARGEST = 2**30  # bytes of text, unpacked: ActivityNet's annotations are 20 MB, its detections 200 MB
-LONGEST_INTEGER = 300  # digits: more do not fit into a float
-MOST_NODES = 200_000  # of a YAML file with its aliases written out
+LARGEST = 2**30  # bytes of unpacked text: ActivityNet's annotations are 20 MB, its detections 200 MB
+LONGEST_INTEGER = 300  # digits: a float cannot hold more
+MOST_NODES = 200_000  # nodes of a YAML file with its aliases expanded
 _CHUNK = 2**20
 
 
 def read_bytes(
     path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST
 ) -> bytes:
-    """The contents of a file, unpacked where its name ends in `.gz`.
+    """The contents of a file, unpacked if its name ends in `.gz`.
 
     Args:
-        what: what the file is, for the message; remedy: what to do where it is missing.
-        largest: bytes that it may have once it is unpacked.
+        what: what the file is, for the error; remedy: what to do if it is missing.
+        largest: limit, in bytes, on its unpacked size.
 
     Raises:
         TalError: missing, a folder, unreadable, damaged, or larger than `largest`.
@@ -61,7 +61,7 @@ def read_bytes(
 def read_text(
     path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST
 ) -> str:
-    """A UTF-8 file as text, without a byte-order mark; arguments and errors as of `read_bytes`."""
+    """The text of a UTF-8 file, without its byte-order mark; arguments and errors as in `read_bytes`."""
     raw = read_bytes(path, what=what, remedy=remedy, largest=largest)
     try:
         return raw.decode("utf-8-sig")
@@ -74,7 +74,10 @@ def read_text(
 
 
 def read_json(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = LARGEST):
-    """The value of a JSON file. A name that stands twice in one object is an error; so is an integer that no float can hold."""
+    """The value of a JSON file.
+
+    A name that occurs twice in one object is an error. An integer that no float can hold is an error, too.
+    """
     return parse_json(read_text(path, what=what, remedy=remedy, largest=largest), where=path)
 
 
@@ -96,7 +99,7 @@ def parse_json(text: str, *, where: object):
 
 
 def read_yaml(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = 16 * 2**20):
-    """The value of a YAML file; `1e-3` is a number, as people mean it, and aliases cannot grow without limit."""
+    """The value of a YAML file. `1e-3` is read as a number; the expansion of aliases is limited."""
     return parse_yaml(read_text(path, what=what, remedy=remedy, largest=largest), where=path)
 
 
@@ -127,7 +130,7 @@ def parse_yaml(text: str, *, where: object = None):
 
 
 class _Repeated(Exception):
-    """A name that stands twice in one JSON object."""
+    """A name that occurs twice in one JSON object."""
 
 
 def _unique(pairs):
@@ -150,7 +153,7 @@ def _integer(text):
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the numbers of YAML 1.2: `1e-3` and `5E4` are floats.
 
-    A name stands once in a mapping.
+    A name that occurs twice in one mapping is an error.
     """
 
     def compose_mapping_node(self, anchor):
@@ -176,10 +179,10 @@ _Loader.add_implicit_resolver(
 
 
 def _size(node, known):
-    """Values that a YAML node stands for, its aliases written out."""
+    """Number of values that a YAML node stands for, with its aliases expanded."""
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = MOST_NODES + 1  # of a node inside itself
+    known[id(node)] = MOST_NODES + 1  # for a node that contains itself
     if isinstance(node, yaml.MappingNode):
         size = 1 + sum(_size(key, known) + _size(value, known) for key, value in node.value)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,6 +1,7 @@
-"""Non-maximum suppression of 1-D segments: hard, soft, and score-weighted voting; every class at once.
+"""Non-maximum suppression of 1-D segments: hard, soft, and score-weighted voting, for all classes at once.
 
-`tal_lib.evaluation` offers these too; they live here because post-processing is part of a detector.
+`tal_lib.evaluation` also offers these functions. They are defined here because post-processing is part of a
+detector.
 """
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import Tensor
 
 def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Temporal IoU of segments a (..., 2) and b (..., 2), broadcast; 0 where the union is empty."""
-    inter = np.asarray(np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0]))  # of one pair too
+    inter = np.asarray(
+        np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
+    )  # also for one pair
     np.maximum(inter, 0, out=inter)
     union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
@@ -59,7 +62,7 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
     classes, first, counts = np.unique(labels, return_index=True, return_counts=True)
     kept = [np.empty(0, dtype=np.int64)]
     kept_scores = [np.empty(0, dtype=np.float32)]
-    # classes of like size share a padded table, so that no small class pays for a large one
+    # classes of similar size share a padded table, so that small classes stay cheap
     for group in np.array_split(np.argsort(counts), max(1, len(counts) // 8)):
         rows, values = _suppress_padded(
             segments, scores, first[group], counts[group], decay, min_score, max_detections
@@ -78,13 +81,13 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
 
 
 def _suppress_padded(segments, scores, first, counts, decay, min_score, max_detections):
-    """Greedy suppression in several classes side by side; rows kept and their decayed scores."""
+    """Greedy suppression in several classes in parallel; returns the kept rows and their decayed scores."""
     width = int(counts.max())
     index = np.minimum(first[:, None] + np.arange(width), len(scores) - 1)  # (K, N)
     live = np.where(np.arange(width) < counts[:, None], scores[index], -1.0).astype(np.float32)
     boxes = segments[index]  # (K, N, 2)
     classes = np.arange(len(first))
-    # a table of all pairs is the faster way while it is small
+    # a table of all pairs is faster while it is small
     table = (
         decay(tiou(boxes[:, :, None], boxes[:, None])).astype(np.float32)
         if len(first) * width**2 <= 400_000
@@ -94,7 +97,7 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
     for _ in range(min(width, max_detections)):
         best = live.argmax(1)
         score = live[classes, best]
-        # a class's kept scores only fall: below the weakest of enough kept ones it has nothing more to give
+        # scores of a class only decrease: stop below the weakest of enough kept scores
         going = (score > min_score) & (score >= weakest)
         if not going.any():
             break
@@ -120,7 +123,7 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
 
 
 def _vote(kept, kept_labels, segments, scores, classes, threshold):
-    """Score-weighted means; `classes` are (label, first, end) of the rows of each."""
+    """Score-weighted means; `classes` are (label, first, end) of the rows of each class."""
     result = kept.copy()
     for label, first, end in classes:
         members = np.flatnonzero(kept_labels == label)

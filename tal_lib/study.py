@@ -1,12 +1,12 @@
-"""Build → train → detect → score: what every study of one model does, in one place.
+"""Build → train → detect → evaluate one model; all studies use these functions.
 
     run = train_and_score(load_benchmark("synthetic"), "window_cnn", fraction=0.5, seed=3)
     run.scores                 # mAP at each tIoU of the benchmark, on its test recordings
 
-It stands above `training` and `evaluation`, which know nothing of each other. `cost`, `sweeps`, `video` and `cli` use it.
-Its pieces can be used alone: `build_model` for an untrained model, `Scored` for a model that was trained before,
-`late_fusion` for models of one stream each. Detections, proposals and scores are computed when they are first asked for,
-and kept.
+This module connects `training` and `evaluation`, which do not import each other. `cost`, `sweeps`, `video`
+and `cli` use it. Its parts can be used alone: `build_model` for an untrained model, `Scored` for a trained
+model, `late_fusion` for models of one stream each. Detections, proposals and scores are computed on first
+use, and cached.
 """
 
 from collections.abc import Callable
@@ -36,14 +36,14 @@ from tal_lib.training import (
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A trained model on the recordings of one split: what it finds there, and how good that is."""
+    """A trained model on the recordings of one split: its detections, and their scores."""
 
     benchmark: Benchmark
     model: Detector
-    stream: str | None = None  # the feature stream that it reads; None: all
+    stream: str | None = None  # the feature stream that the model reads; None: all
     device: str | None = None
     split: str | None = "test"  # None: all recordings
-    tested: list[str] | None = None  # these recordings alone, of the split
+    tested: list[str] | None = None  # only these recordings of the split
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -85,15 +85,15 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Scored):
-    """A model with the training that it comes from."""
+    """A model, and the training that produced it."""
 
-    recordings: list[str]  # that it was trained on
+    recordings: list[str]  # training recordings
     recipe: Recipe
-    results: tuple[TrainResult, ...]  # one; of late fusion one per stream
+    results: tuple[TrainResult, ...]  # one result; for late fusion one per stream
 
     @property
     def result(self) -> TrainResult:
-        """The training; of late fusion the first stream's."""
+        """The result of the training; for late fusion that of the first stream."""
         return self.results[0]
 
     @property
@@ -122,16 +122,17 @@ def train_and_score(
     progress: bool = False,
     on_epoch: Callable[[int, float, Detector], None] | None = None,
 ) -> Run:
-    """Build a model, train it, and return it with what it finds in the benchmark's test recordings.
+    """Build a model, train it, and return it with its detections in the benchmark's test recordings.
 
     Args:
-        options: of the model; recipe: a whole training recipe, or the fields that differ from the model's own.
-        fraction: share of the training recordings; seed: of the initial weights and the training.
+        options: of the model; recipe: a complete training recipe, or the fields that differ from the model's
+            recipe.
+        fraction: fraction of the training recordings; seed: of the initial weights and the training.
         subset_seed: of the subset sample (None: `seed`); recordings: train on these instead of a sample.
-        tested: test on these recordings instead of all of the test split.
+        tested: test on these recordings instead of the whole test split.
         stream: read the columns of one feature stream only.
-        teacher: a trained model, or its checkpoint, to distil from, with the loss weights of `distillation`.
-        out_dir, device, progress, on_epoch: as of `fit`.
+        teacher: a trained model, or its checkpoint, to distil from; `distillation`: the loss weights.
+        out_dir, device, progress, on_epoch: as in `fit`.
 
     Raises:
         TalError: what `build`, `limited_subset`, `recipe_for` and `fit` refuse.
@@ -140,7 +141,7 @@ def train_and_score(
         recordings = limited_subset(benchmark, fraction, seed if subset_seed is None else subset_seed)
     plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
     detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
-    if teacher is not None:  # after the model: both draw random numbers
+    if teacher is not None:  # after the model: both use the random generator
         trained = teacher if isinstance(teacher, Detector) else load_model(teacher).model
         detector = Distilled(detector, trained, distillation or Distillation())
     result = fit(
@@ -176,7 +177,8 @@ def build_model(
     stream: str | None = None,
     seed: int = 0,
 ) -> Detector:
-    """A model for a benchmark's classes and features (of one stream if given), its initial weights drawn by `seed`."""
+    """A model for a benchmark's classes and features (of one stream if given), with initial weights by
+    `seed`."""
     columns = benchmark.feature_spec.columns(stream)
     seed_everything(seed)
     return models.build(
@@ -189,7 +191,10 @@ def build_model(
 
 
 def late_fusion(runs: dict[str, Run], weights: dict[str, float] | None = None) -> Run:
-    """One run of several, each on its stream: scores are averaged before suppression, by `weights` (equal if None)."""
+    """The late fusion of several runs, one per stream, as one run.
+
+    Scores are averaged before suppression, by `weights` (equal if None).
+    """
     first = next(iter(runs.values()))
     spec = first.benchmark.feature_spec
     model = LateFusion(

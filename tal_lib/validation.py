@@ -1,12 +1,12 @@
-"""One door for everything that people set: a value of any type is checked against a declared type, before work begins.
+"""Validation of all settings: a value is checked against a declared type before work begins.
 
-Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the
-bounds below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A
-truth value is no number, and a number has a reasonable size. What does not fit ends in one `TalError`
-that names the option, its value and what is accepted.
+Types are those of plain dataclasses (`int`, `float`, `Literal[...]`, `tuple[float, float]`), with the bounds
+below. Numbers may be text, as on a command line: `validate(Recipe, {"learning_rate": "1e-3"})`. A boolean is
+not accepted as a number, and huge numbers are refused. A bad value ends in one `TalError` that names the
+option, its value and what is accepted.
 
-A dataclass that derives from `Checked` checks itself whenever one is made, in Python too. One with `others_ignored` takes
-what it knows from a mapping that holds more, as the field's annotation files do.
+A dataclass that derives from `Checked` is checked whenever an instance is made, also in Python code. A
+dataclass with `others_ignored` accepts a mapping with further fields, as in published annotation files.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter
 
 from tal_lib.errors import TalError, short
 
-LARGEST = 2**53  # of a number: beyond it floats no longer count by one
-LARGEST_SIZE = 2**16  # of a width, a kernel, a number of layers or heads
+LARGEST = 2**53  # largest number: above it, floats cannot represent every integer
+LARGEST_SIZE = 2**16  # largest width, kernel, or number of layers or heads
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,7 +36,7 @@ Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any that is free
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -59,11 +59,11 @@ def validate(
 
     Args:
         kind: a type that pydantic understands; dataclasses refuse unknown names.
-        where: file or command that the value comes from; name: what the value is called there.
-        remedy: what to do; by default the message's own (the accepted names, where a name is unknown).
+        where: the file or command that the value comes from; name: the name of the value there.
+        remedy: what to do. By default the error's standard remedy (the accepted names, if a name is unknown).
 
     Raises:
-        TalError: the first thing that does not fit.
+        TalError: for the first value that does not fit.
     """
     if _is_dataclass(kind):
         return _fields_from(kind, value, where, name, remedy)
@@ -77,12 +77,12 @@ def validate(
             problem = f"{place}: {cause.problem}" if place else cause.problem
             raise TalError(problem, where=where, remedy=remedy or cause.remedy) from None
         if not first["loc"]:
-            first["input"] = value  # as it was given, before text became a number
+            first["input"] = value  # as given, before text was converted to a number
         raise TalError(_problem(place, first), where=where, remedy=remedy) from None
 
 
 class Checked:
-    """Base of frozen dataclasses whose fields are checked against their types whenever one is made."""
+    """Base of frozen dataclasses whose fields are checked against their types when an instance is made."""
 
     def __post_init__(self):
         for name, kind in _hints(type(self)).items():
@@ -91,21 +91,21 @@ class Checked:
         self.check()
 
     def check(self) -> None:
-        """Rules that several fields share.
+        """Check rules that involve several fields.
 
         Raises:
-            TalError: what does not go together.
+            TalError: fields that contradict each other.
         """
 
 
 def require(holds: bool, problem: str, remedy: str) -> None:
-    """Raise `TalError(problem, remedy=remedy)` unless a rule holds."""
+    """Raise `TalError(problem, remedy=remedy)` unless the condition is true."""
     if not holds:
         raise TalError(problem, remedy=remedy)
 
 
 def require_divides(config, whole: str, *parts: str) -> None:
-    """Raise TalError unless the fields `parts` of a config each divide its field `whole`."""
+    """Raise `TalError` unless each of the fields `parts` of a config divides its field `whole`."""
     total = getattr(config, whole)
     for part in parts:
         count = getattr(config, part)
@@ -119,7 +119,7 @@ def require_divides(config, whole: str, *parts: str) -> None:
 def unknown_name(
     given, known, *, where: object = None, name: str = "option", remedy: str | None = None
 ) -> TalError:
-    """The error for a name that is not among the known ones: it says which come close, and lists all."""
+    """The error for an unknown name. It suggests similar names and lists all known ones."""
     close = difflib.get_close_matches(str(given), [str(candidate) for candidate in known], n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return TalError(
@@ -134,7 +134,7 @@ def _is_dataclass(kind):
 
 
 def _fields_from(kind, value, where, name, remedy):
-    """A dataclass from a mapping, field by field; one that is made already stays."""
+    """A dataclass from a mapping, field by field. An instance is returned unchanged."""
     if isinstance(value, kind):
         return value
     if not isinstance(value, dict):
@@ -166,7 +166,7 @@ def _fields_from(kind, value, where, name, remedy):
 
 
 def _default(kind, name):
-    """The remedy for a field's bad value: a good one."""
+    """The remedy for a field's bad value: its default."""
     default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
     shown = list(default) if isinstance(default, tuple) else default
     return None if default is dataclasses.MISSING else f"The default is {short(shown)}."
@@ -188,7 +188,7 @@ def _strict(kind):
     if kind in (int, float):
         return Annotated[kind, BeforeValidator(_number)]
     if kind is str:
-        return Annotated[str, Strict()]  # bytes are no text
+        return Annotated[str, Strict()]  # bytes are not text
     if _is_dataclass(kind):
         return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
     origin, parts = get_origin(kind), get_args(kind)
@@ -207,10 +207,10 @@ def _strict(kind):
 
 
 def _number(value):
-    """A number of any library, or text that is one, as Python's; other values as they are.
+    """A number of any library, or text of a number, as Python's number. Other values are returned unchanged.
 
     Raises:
-        ValueError: a truth value, or a huge number.
+        ValueError: a boolean, or a huge number.
     """
     if isinstance(value, bool):
         raise ValueError("a number")
@@ -229,7 +229,7 @@ def _number(value):
 
 
 def _rate(value):
-    """Per second: 25, "29.97" or "30000/1001"."""
+    """A rate per second: 25, "29.97" or "30000/1001"."""
     if isinstance(value, str) and "/" in value:
         above, _, below = value.partition("/")
         try:

@@ -1,12 +1,13 @@
-"""What may be written where: one rule for every file that this program writes.
+"""One rule for every file that this program writes: which files it may replace or remove.
 
 - A file that this program did not write, or that was changed since, is not replaced. `--overwrite` allows it.
-- A folder is never emptied: a file is removed only if this program wrote it and nobody changed it.
-- A source is never the target, whatever name it is given by.
+- A folder is never emptied. A file is removed only if this program wrote it and nobody changed it.
+- A source is never overwritten, even if it is named by another path.
 
-How it knows its own files: each folder that it writes to has a list, `.tal-files.jsonl`. A line of it holds a file's
-name, bytes and SHA-256. It is added before the file is put in place, so that a killed process leaves no file unlisted.
-In this project's own checkout a file that git has unchanged counts as its own too: it cannot be lost.
+Each folder that the program writes to has a list of its files, `.tal-files.jsonl`. A line holds a file's
+name, bytes and SHA-256. The line is added before the file is put in place, so that a killed process leaves no
+unlisted file. In the project's checkout, a file that is unchanged in git also counts as written by this
+program: it cannot be lost.
 """
 
 import errno
@@ -44,18 +45,19 @@ def overwriting(allowed: bool = True) -> Iterator[None]:
 
 
 def may_overwrite() -> bool:
-    """Whether files of others may be replaced here."""
+    """Whether files that this program did not write may be replaced in this block."""
     return _overwrite.get()
 
 
 def claim(folder: str | Path, names: Iterable[str] = (), *, sources: Iterable[str | Path] = ()) -> Path:
-    """Check, before any work, that files can be written into a folder; the folder, which is made.
+    """Make a folder and check, before any work, that files can be written into it; returns the folder.
 
     Args:
-        names: files to be written, below the folder; sources: files that are read, which are never replaced.
+        names: files to be written, below the folder; sources: input files, which are never replaced.
 
     Raises:
-        TalError: it cannot be written; a name leads outside of it or is a source; somebody else's file has a name.
+        TalError: the folder cannot be written; a name leads outside it or is a source; or a file of that name
+            exists that may not be replaced.
     """
     folder, sources = writable_folder(folder), list(sources)
     _refuse_foreign_list(folder / LIST)
@@ -69,7 +71,7 @@ def claim(folder: str | Path, names: Iterable[str] = (), *, sources: Iterable[st
 
 
 def refuse_source(target: str | Path, sources: Iterable[str | Path]) -> None:
-    """Raise `TalError` if a file to be written is one that is read, also by a link, `..` or another spelling."""
+    """Raise `TalError` if the target is one of the sources, also by a link, `..` or another spelling."""
     for source in sources:
         if same_file(target, source):
             raise TalError(
@@ -80,7 +82,7 @@ def refuse_source(target: str | Path, sources: Iterable[str | Path]) -> None:
 
 
 def same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two names lead to one file or folder."""
+    """Whether two paths lead to the same file or folder."""
     try:
         return os.path.samefile(first, second)
     except (OSError, ValueError):
@@ -88,7 +90,7 @@ def same_file(first: str | Path, second: str | Path) -> bool:
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Raise `TalError` if a file is there that may not be replaced."""
+    """Raise `TalError` if a file exists that may not be replaced."""
     path = Path(path)
     with disk_errors(path):
         try:
@@ -105,7 +107,8 @@ def check_replaceable(path: str | Path) -> None:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether this program wrote a file as it is, or git has it as it is in the project's own checkout."""
+    """Whether this program wrote a file and it is unchanged, or it is unchanged in git in the project's
+    checkout."""
     path = Path(path)
     if path.is_symlink() or not path.is_file():
         return False
@@ -114,14 +117,15 @@ def is_ours(path: str | Path) -> bool:
 
 
 def listed(path: str | Path) -> bool:
-    """Whether this program wrote a file of this name and size: quick, and enough for a file that is kept."""
+    """Whether this program wrote a file of this name and size. A quick check, sufficient for a file that is
+    kept."""
     path = Path(path)
     with disk_errors(path):
         return path.is_file() and path.stat().st_size in listed_in(path.parent).get(path.name, {}).values()
 
 
 def remove_replaceable(path: str | Path) -> None:
-    """Remove a file that may be replaced: the program's own, or with `overwriting` any."""
+    """Remove a file that may be replaced: one that this program wrote, or with `overwriting` any file."""
     if os.path.lexists(path) and (may_overwrite() or is_ours(path)):
         Path(path).unlink()
 
@@ -133,7 +137,8 @@ def measure(path: str | Path) -> tuple[int, str]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a whole file to its name, by the rule, and list it. A file that holds the same is left as it is."""
+    """Rename a complete temporary file to its name and list it, if the rule allows. An equal file stays
+    untouched."""
     size, sha = measure(temporary)
     if path.is_file() and path.stat().st_size == size and measure(path)[1] == sha:
         return
@@ -144,16 +149,17 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
-    """Yield an empty folder inside `folder`, for files that belong together; in the end they are put in place.
+    """Yield an empty folder inside `folder` for files that belong together. At the end all are put in place.
 
-    All are checked before the first one is. Files of the last time that are no longer among them are removed, if
-    nobody changed them.
+    All files are checked before the first is put in place. Files of the last run that are not among them are
+    removed, if nobody changed them.
 
     Args:
-        list_name: file that lists them; what: which folder may be written anew, for the message.
+        list_name: the file that lists them; what: which folder may be written anew, for the error.
 
     Raises:
-        TalError: the folder holds something else, or one of the files would replace somebody else's.
+        TalError: the folder holds something else, or a file would replace one that this program did not
+            write.
     """
     folder = Path(folder)
     known = folder / list_name
@@ -164,7 +170,7 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
             remedy=f"Name an empty folder, or that of {what}; --overwrite writes into it all the same.",
         )
     with disk_errors(folder), tempfile.TemporaryDirectory(prefix=".tal-", dir=folder) as name:
-        with disk_errors(folder):  # while what was written still takes its place
+        with disk_errors(folder):  # the temporary folder exists until the end
             yield Path(name)
             files = [path for path in Path(name).rglob("*") if path.is_file() and path.name != LIST]
             names = sorted(str(path.relative_to(name)) for path in files)
@@ -184,7 +190,7 @@ def _listed_names(path):
 
 
 def listed_in(folder: str | Path) -> dict[str, dict[str, int]]:
-    """The files that this program wrote into a folder: name -> {SHA-256: bytes} of all that it wrote by that name."""
+    """The files that this program wrote into a folder: name -> {SHA-256: bytes} of every version it wrote."""
     path = Path(folder) / LIST
     if path.is_symlink() or not path.is_file():
         return {}
@@ -201,7 +207,7 @@ def listed_in(folder: str | Path) -> dict[str, dict[str, int]]:
             try:
                 entry = json.loads(line)
                 entries.setdefault(entry["file"], {})[entry["sha256"]] = int(entry["bytes"])
-            except (ValueError, KeyError, TypeError):  # the header, or a line cut by a full disk
+            except (ValueError, KeyError, TypeError):  # the header, or a line truncated by a full disk
                 continue
         _lists[key] = (about.st_ino, done + whole, entries)
     return entries
@@ -217,7 +223,7 @@ def _add_to_list(path, size, sha):
         end = os.fstat(handle).st_size
         if not end:
             line = HEADER + line
-        elif os.pread(handle, 1, end - 1) != b"\n":  # cut by a full disk
+        elif os.pread(handle, 1, end - 1) != b"\n":  # truncated by a full disk
             line = "\n" + line
         if os.write(handle, line.encode()) < len(line.encode()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -234,7 +240,7 @@ def _refuse_foreign_list(path):
 
 
 def _committed(path):
-    """Whether the project's own checkout has this file as it is."""
+    """Whether a file is unchanged in git, in the project's checkout."""
     path = path.resolve()
     if not path.is_relative_to(REPOSITORY):
         return False

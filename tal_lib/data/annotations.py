@@ -1,7 +1,7 @@
-"""Annotation files in the field's forms: ActionFormer / ActivityNet JSON and the TSP release's table.
+"""Annotation files: ActionFormer / ActivityNet JSON, and the table of the TSP release.
 
-Every entry is checked against a declared type (`Entry`, `Instance`); other names in it, such as a URL,
-are passed over.
+Every entry is checked against a declared type (`Entry`, `Instance`). Other fields of an entry, such as a URL,
+are ignored.
 """
 
 import io
@@ -31,7 +31,7 @@ SPLITS = {
     "testing": "test",
 }
 TSP_COLUMNS = ["video-name", "t-start", "t-end", "action-label", "video-duration", "temporal-region-label"]
-MOST_BEYOND = 0.5  # share of segments far beyond their recording from which their times are not seconds
+MOST_BEYOND = 0.5  # above this fraction of segments far beyond their recording, times are not seconds
 SHAPE = (
     "Expected {'database': {recording: {'subset', 'duration', "
     "'annotations': [{'segment': [s, e], 'label'}]}}}."
@@ -40,14 +40,12 @@ SHAPE = (
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What a file says."""
+    """The contents of an annotation file."""
 
-    recordings: pd.DataFrame  # recording, split, duration, fps (NaN where not stated)
+    recordings: pd.DataFrame  # recording, split, duration, fps (NaN if not stated)
     segments: pd.DataFrame  # recording, start, end, label
-    repairs: tuple[Remark, ...] = ()  # what was mended, and what looks wrong
-    label_ids: dict[int, str] = field(
-        default_factory=dict
-    )  # `label_id` → label; empty where the file has none
+    repairs: tuple[Remark, ...] = ()  # what was repaired, and what looks wrong
+    label_ids: dict[int, str] = field(default_factory=dict)  # `label_id` → label; empty if the file has none
 
 
 def _as_label(value):
@@ -59,7 +57,7 @@ def _as_label(value):
 
 
 def _as_time(value):
-    """Seconds; null is what JSON writes for NaN."""
+    """Seconds. JSON writers use null for NaN."""
     if isinstance(value, bool):
         raise ValueError("a number of seconds")
     return float("nan") if value is None else value
@@ -91,16 +89,16 @@ class Entry:
 
 
 def read_annotations(path: str | Path, *, repair: bool = False, split: str | None = None) -> AnnotationFile:
-    """Read a JSON or CSV annotation file (`.gz` too).
+    """Read a JSON or CSV annotation file (also `.gz`).
 
     Args:
-        repair: for files as people publish them: keep segments that go beyond the recording (the
-            official script scores them), drop empty ones and those without finite times, and say so in
-            `repairs`; otherwise each is an error.
-        split: for tables that do not state it.
+        repair: accept a file as published, and list each repair in `repairs`. Segments that end after their
+            recording are kept, because the official script scores them. Empty segments and segments without
+            finite times are dropped. Without `repair` each of these is an error.
+        split: the split of a table that does not state it.
 
     Raises:
-        TalError: an unreadable file, an entry that does not fit, or times that are not seconds (more than
+        TalError: the file is unreadable, an entry does not fit, or times are not seconds (more than
             `MOST_BEYOND` of the segments lie far beyond their recording).
     """
     path = Path(path)
@@ -113,8 +111,8 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
     _check_recordings(recordings, path)
     label_ids, repairs = _label_ids(ids)
     if repair:
-        segments, mended = _repair(recordings, segments)
-        repairs += mended
+        segments, repair_remarks = _repair(recordings, segments)
+        repairs += repair_remarks
     durations = recordings.set_index("recording").duration
     _check_unit(recordings, segments, path)
     if repair:
@@ -129,7 +127,7 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
 
 
 def _check_recordings(recordings, path):
-    """Ids that are text of their own, each once."""
+    """Raise `TalError` unless recording ids are printable, not empty, and unique."""
     for name in recordings.recording:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise TalError(
@@ -137,10 +135,12 @@ def _check_recordings(recordings, path):
                 where=path,
                 remedy="Give every recording an id in one line of text.",
             )
-    twice = recordings.recording[recordings.recording.duplicated()]
-    if len(twice):
+    duplicates = recordings.recording[recordings.recording.duplicated()]
+    if len(duplicates):
         raise TalError(
-            f"recording {twice.iloc[0]} is listed twice", where=path, remedy="Keep one entry per recording."
+            f"recording {duplicates.iloc[0]} is listed twice",
+            where=path,
+            remedy="Keep one entry per recording.",
         )
 
 
@@ -170,7 +170,7 @@ def _from_json(text, path):
             raise TalError(
                 f"JSON of another shape ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
             )
-        fps = raw.get("fps") or None  # some files say 0 where they do not know it
+        fps = raw.get("fps") or None  # some files write 0 for unknown
         entry = validate(Entry, raw | {"fps": fps}, where=where, remedy=SHAPE)
         split = SPLITS.get(entry.subset.strip().lower())
         if split is None:
@@ -189,7 +189,7 @@ def _from_json(text, path):
 
 
 def _label_ids(pairs: Iterable[tuple[object, str]]) -> tuple[dict[int, str], list[Remark]]:
-    """`label_id` → label, and a remark where the ids cannot be used."""
+    """`label_id` → label. Empty, with a remark, if the ids cannot be used."""
     known: dict[int, str] = {}
     for number, label in pairs:
         if number is None:
@@ -267,8 +267,10 @@ def _repair(recordings, segments):
 
 
 def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.DataFrame) -> Path:
-    """Write `recording, split, duration` and segments in the field's JSON form; `read_annotations` reads
-    it back."""
+    """Write recordings (`recording, split, duration`) and segments as JSON in the ActivityNet form.
+
+    `read_annotations` reads the file back.
+    """
     groups = dict(tuple(segments.groupby("recording", sort=False)))
     database = {}
     for row in recordings.itertuples(index=False):

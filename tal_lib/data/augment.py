@@ -1,4 +1,4 @@
-"""What a training recording might have looked like: another instance of the class in a segment's place, sensors at another angle."""
+"""Augmentation of training recordings: instance mixing, and random rotation of inertial sensors."""
 
 import math
 from dataclasses import replace
@@ -10,14 +10,15 @@ from tal_lib.data.inertial import Inertial
 
 
 class Augment:
-    """Changes crops at random; the same draws from the same generator.
+    """Changes crops at random. The same generator state gives the same changes.
 
     Args:
-        items: the training recordings, whole: where exchanged instances come from.
-        exchange: probability, for each segment, that its steps are taken from a random instance of its class, in any training recording,
-            brought to its length by repeating or leaving out steps. Its place and the background stay.
-        rotate: standard deviation (degrees) of a random rotation of the sensors about each axis, one a crop; without effect where features
-            are not `Inertial`.
+        items: the whole training recordings, the source of exchanged instances.
+        exchange: probability that the steps of a segment are replaced. The new steps come from a random
+            instance of the same class in any training recording. Steps are repeated or left out to fit the
+            segment's length. The segment's position and the background do not change.
+        rotate: standard deviation (degrees) of a random rotation of the sensors about each axis, one rotation
+            per crop. It has no effect on features that are not `Inertial`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Augment:
                 other = others[int(torch.randint(len(others), (), generator=self.generator))]
                 steps = (
                     torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()
-                )  # blending steps would blur them
+                )  # interpolation would blur the steps
                 features[:, first : last + 1] = other[:, steps]
         return features
 

@@ -1,4 +1,4 @@
-"""Recordings as tensors: one item a recording, several padded into a batch."""
+"""Recordings as tensors: one item per recording, several items padded into a batch."""
 
 from dataclasses import dataclass, replace
 
@@ -11,14 +11,14 @@ from tal_lib.data.benchmark import Benchmark
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Padded recordings. Time inside a model is in steps; `to_seconds` leads back."""
+    """Padded recordings. Models measure time in steps; `to_seconds` converts steps to seconds."""
 
     recordings: tuple[str, ...]
     features: Tensor  # (B, D, T) float32, zero where padded
     mask: Tensor  # (B, T) bool, True at valid steps
     durations: Tensor  # (B,) seconds
     stride_s: Tensor  # (B,) seconds between steps
-    window_s: Tensor  # (B,) seconds one step sees
+    window_s: Tensor  # (B,) seconds that one step sees
     classes: tuple[str, ...]
     segments: tuple[Tensor, ...] = ()  # per recording (N, 2), in steps; empty tuple at inference
     labels: tuple[Tensor, ...] = ()  # per recording (N,), class indices
@@ -88,7 +88,7 @@ def unannotated(
     window_s: float,
     classes: tuple[str, ...],
 ) -> Item:
-    """A recording to detect in: features (D, T), nothing known of what happens."""
+    """An item for inference: features (D, T) without annotations."""
     return Item(
         recording=recording,
         features=features,
@@ -128,10 +128,11 @@ def crop(
     keep: float = 0.5,
     shrink: tuple[float, float] = (0.9, 1.0),
 ) -> Item:
-    """A random crop of at most `max_steps`; segments of which less than `keep` remains are dropped.
+    """A random crop of at most `max_steps` steps.
 
-    Shorter recordings are cropped to a random share of themselves drawn from `shrink` (ActionFormer's recipe); a crop
-    that would hold no segment is drawn again, a few times.
+    A segment is dropped if less than `keep` of it remains. A shorter recording is cropped to a random
+    fraction of its length, drawn from `shrink` (ActionFormer's recipe). If a crop would hold no segment, it
+    is drawn again, a few times.
     """
     steps = item.features.shape[1]
     draw = lambda: float(torch.rand((), generator=generator))

@@ -1,4 +1,5 @@
-"""A benchmark: recordings with features, annotated segments, classes and the tIoUs at which it is scored."""
+"""A benchmark: recordings with features, annotated segments, classes, and the tIoU thresholds of its
+evaluation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ from tal_lib.errors import TalError
 from tal_lib.files import digest
 from tal_lib.validation import Count, Positive
 
-if TYPE_CHECKING:  # it reads files, which are checked by this module
+if TYPE_CHECKING:  # for annotations only
     from tal_lib.data.feature_folder import FeatureFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """How features relate to time, and which streams their columns hold.
+    """How features relate to time, and which columns belong to which stream.
 
-    Step `t` covers the time around `t * stride_s + window_s / 2` seconds.
+    The window of step `t` is centred at `t * stride_s + window_s / 2` seconds.
     """
 
     stride_s: Positive  # seconds between steps
@@ -34,7 +35,7 @@ class FeatureSpec:
 
     @property
     def dim(self) -> int:
-        """Columns of all streams together."""
+        """Number of columns of all streams together."""
         return sum(self.streams.values())
 
     def columns(self, stream: str | None) -> slice:
@@ -54,15 +55,15 @@ class Benchmark:
     """Recordings, annotations and features of one data set.
 
     Args:
-        recordings: one row a recording: `recording, split, duration` (s); optional `stride_s, window_s` where the
-            time axis differs by recording (frame rates, resized features).
-        annotations: one row a segment: `recording, start, end, label`.
+        recordings: one row per recording: `recording, split, duration` (s). The columns `stride_s, window_s`
+            are optional, for time axes that differ by recording (frame rates, resized features).
+        annotations: one row per segment: `recording, start, end, label`.
         load_features: recording id → array (T, D).
-        source_hash: identifies the feature data, or a function that finds that out; goes into `data_hash`.
-        notes: what the loader mended in the published files, or found odd.
-        ends_checked: refuse segments that go beyond their recording (published files have some).
-        inertial: how columns hold the signals of three-axis sensors, where they do.
-        files: the folder of feature files that `load_features` reads, where there is one.
+        source_hash: a hash of the feature data, or a function that computes it; a part of `data_hash`.
+        notes: what the loader repaired in the published files, or noticed.
+        ends_checked: refuse segments that end after their recording (published files have some).
+        inertial: how columns hold the signals of three-axis sensors, if they do.
+        files: the folder of feature files that `load_features` reads, if there is one.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Benchmark:
         files: "FeatureFolder | None" = None,
     ):
         where = where or name
-        twice = recordings.recording[recordings.recording.duplicated()]
-        if len(twice):
+        duplicates = recordings.recording[recordings.recording.duplicated()]
+        if len(duplicates):
             raise TalError(
-                f"recording {twice.iloc[0]} is listed twice", where=where, remedy="Keep one row a recording."
+                f"recording {duplicates.iloc[0]} is listed twice",
+                where=where,
+                remedy="Keep one row a recording.",
             )
         bad = recordings[~(recordings.duration > 0) | ~np.isfinite(recordings.duration)]
         if len(bad):
@@ -96,7 +99,7 @@ class Benchmark:
                 remedy="Give every recording its duration in seconds.",
             )
         self.name = name
-        self.root: Path | None = None  # data folder, where it was named
+        self.root: Path | None = None  # data folder, if one was named
         self.classes = tuple(classes)
         self.tious = tuple(tious)
         self.feature_spec = feature_spec
@@ -116,7 +119,8 @@ class Benchmark:
 
     @cached_property
     def data_hash(self) -> str:
-        """Identifies recordings, annotations, time axis and features; features in files are read once for it."""
+        """A hash of recordings, annotations, time axis and features. Feature files are read once to compute
+        it."""
         spec = self.feature_spec
         return digest(
             self._source_hash if isinstance(self._source_hash, str) else self._source_hash(),
@@ -127,14 +131,15 @@ class Benchmark:
 
     @property
     def loader(self) -> str:
-        """Name of the module that loads its features."""
+        """Name of the module that loads the features."""
         return getattr(self._load_features, "func", self._load_features).__module__
 
     def __repr__(self):
         counts = ", ".join(
             f"{count} {split}" for split, count in self._recordings.split.value_counts().items()
         )
-        return f"Benchmark({self.name!r}: {counts} recordings, {len(self.classes)} classes, data {self.data_hash})"
+        data = f"{len(self.classes)} classes, data {self.data_hash}"
+        return f"Benchmark({self.name!r}: {counts} recordings, {data})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -154,8 +159,8 @@ class Benchmark:
 
     def annotations(self, split: str | None = None) -> pd.DataFrame:
         """Annotated segments `recording, start, end, label` of a split (all for None)."""
-        wanted = self.recordings(split)
-        return self._annotations[self._annotations.recording.isin(wanted)].reset_index(drop=True)
+        recordings = self.recordings(split)
+        return self._annotations[self._annotations.recording.isin(recordings)].reset_index(drop=True)
 
     def annotations_of(self, recordings) -> pd.DataFrame:
         """Annotated segments of the given recording ids."""
@@ -172,7 +177,7 @@ class Benchmark:
         return float(self._row(recording_id).duration)
 
     def table(self) -> pd.DataFrame:
-        """One row a recording: `recording, split, duration` and, where it differs, the time axis."""
+        """One row per recording: `recording, split, duration`, and the time axis if it differs."""
         return self._recordings.reset_index(drop=True)
 
     def time_axis(self, recording_id: str) -> tuple[float, float]:
@@ -184,7 +189,7 @@ class Benchmark:
         )
 
     def features(self, recording_id: str, stream: str | None = None) -> np.ndarray:
-        """Features (T, D) of one recording, float32; of one stream only, if named."""
+        """Features (T, D) of one recording, float32. If a stream is named, only its columns."""
         self._row(recording_id)
         if recording_id not in self._cache:
             self._cache[recording_id] = check_features(
@@ -195,7 +200,7 @@ class Benchmark:
         return self._cache[recording_id][:, self.feature_spec.columns(stream)]
 
     def holds(self, recording_id: str) -> bool:
-        """Whether one recording's features are in memory."""
+        """Whether the features of one recording are in memory."""
         return recording_id in self._cache
 
     def forget(self, recording_id: str) -> None:

@@ -1,5 +1,4 @@
-"""What is wrong with a benchmark: all of it for the person who prepares it, what would stop a training
-before it begins."""
+"""Checks of a benchmark: a full list of problems for its author, and a test before each training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,16 +21,16 @@ MISSING_LIST = "missing_features.json"
 
 @dataclass(frozen=True)
 class Ready:
-    """What a training can use."""
+    """The recordings that a training can use."""
 
     train: list[str]
     test: list[str]
-    missing_train: list[str]  # recordings without features, left out
+    missing_train: list[str]  # recordings without features, which are left out
     missing_test: list[str]
-    remarks: tuple[Remark, ...]  # on all recordings: labels, splits, times
+    remarks: tuple[Remark, ...]  # about all recordings: labels, splits, times
 
     def report(self) -> list[str]:
-        """What a person should know before the training, a line each."""
+        """What the user should know before the training, one line per remark."""
         lines = [f"{remark.kind}: {remark}" for remark in self.remarks]
         if self.counts:
             missing = len(self.missing_train), len(self.missing_test)
@@ -43,23 +42,23 @@ class Ready:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of recordings left out, for a row of results; empty where none was."""
+        """The numbers of recordings that were left out, for a row of results. Empty if there are none."""
         if not self.missing_train and not self.missing_test:
             return {}
         return {"missing_train": len(self.missing_train), "missing_test": len(self.missing_test)}
 
 
 def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "error") -> Ready:
-    """What a training on `recordings` and a test on the test split can use, found before the first step.
+    """The usable recordings among `recordings` and the test split, checked before the first training step.
 
-    Feature files are all read once, so that a damaged one does not end a run after hours.
+    All feature files are read once, so that a damaged file does not stop a run after hours.
 
     Args:
-        missing: what to do about recordings without features: `error`, or `skip` as the field does.
+        missing: what to do about recordings without features: `error`, or `skip`, as is usual in the field.
 
     Raises:
-        TalError: no training or test recording, none of them annotated, missing (with `error`) or broken
-        features.
+        TalError: no training or test recording is left, none of them is annotated, or features are missing
+            (with `error`) or broken.
     """
     missing = validate(Missing, missing, name="missing")
     recordings, where = list(recordings), benchmark.name
@@ -112,7 +111,7 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
 
 
 def write_missing(folder: str | Path, checked: Ready) -> Path | None:
-    """Keep the list of recordings left out in a run's folder; None where none was."""
+    """Write the list of recordings that were left out into a run's folder. None if there are none."""
     if not checked.counts:
         return None
     lists = {"train": checked.missing_train, "test": checked.missing_test}
@@ -120,8 +119,7 @@ def write_missing(folder: str | Path, checked: Ready) -> Path | None:
 
 
 def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
-    """Load every recording; one row for each thing missing, broken, odd or repaired: `recording, kind,
-    problem`."""
+    """Load every recording. One row per problem or remark: `recording, kind, problem`."""
     benchmark = load_benchmark(name, root)
     remarks = [*benchmark.notes, *length_remarks(benchmark.annotations())]
     for recording in benchmark.recordings():

@@ -1,11 +1,14 @@
-"""Class names as vectors: a frozen text encoder reads them, and an unseen class is known by its name alone.
+"""Class names as vectors: a frozen text encoder reads the names, so that unseen classes can be detected by
+name.
 
-    words      every word of a name has a fixed random vector, and another one for its place in the name; no download. Names that share
-               words are alike, which is all it knows: enough where classes are made of attributes (`synthetic`).
-    clip       CLIP's text tower; minilm, mpnet: sentence encoders. Weights come from the Hugging Face hub and stay in its cache.
-    clip:WHERE, sentence:WHERE   any other such model, a hub name or a folder.
+    words      every word has a fixed random vector, and a second one for its position in the name; no
+        download. Names that share words are similar. This suffices if class names combine attributes
+        (`synthetic`).
+    clip       CLIP's text tower. `minilm`, `mpnet`: sentence encoders. Weights come from the Hugging Face hub
+        and stay in its cache.
+    clip:WHERE, sentence:WHERE   any other model of these kinds; WHERE is a hub name or a folder.
 
-Vectors of downloaded encoders are kept in `$TAL_CACHE` (or ~/.cache/tal) by encoder, prompts and names.
+Vectors of downloaded encoders are cached in `$TAL_CACHE` (or ~/.cache/tal) by encoder, prompts and names.
 """
 
 import hashlib
@@ -27,7 +30,7 @@ PROMPTS = ("a video of action {}",)
 
 
 def words_of(name: str) -> list[str]:
-    """Words of a class name, in lower case: `WALKING_UPSTAIRS`, `CleanAndJerk` and `lift ball` are split alike."""
+    """Words of a class name, in lower case. Splits `WALKING_UP`, `CleanAndJerk` and `lift ball` alike."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)] or [name.lower()]
 
 
@@ -47,7 +50,7 @@ def text_dim(encoder: str) -> int:
 
 
 def check_encoder(encoder: str) -> None:
-    """Refuse the name of an encoder that there is not; TalError says which there are. Nothing is loaded."""
+    """Raise `TalError`, with the known names, if an encoder's name is unknown. Nothing is loaded."""
     if encoder != "words":
         _kind_and_place(encoder)
 
@@ -56,10 +59,12 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
     """Unit vectors (K, E) of class names, float32.
 
     Args:
-        encoder: see the top of this file; prompts: sentences with `{}` for the name, whose vectors are averaged (not used by `words`).
+        encoder: see the top of this file.
+        prompts: sentences with `{}` for the name. Their vectors are averaged. `words` does not use them.
 
     Raises:
-        TalError: no such encoder, its weights are neither cached nor reachable, or two classes have the same text.
+        TalError: the encoder is unknown, its weights are neither cached nor reachable, or two classes have
+            the same text.
     """
     names = tuple(names)
     if encoder == "words":
@@ -104,7 +109,7 @@ def _cache_folder():
 
 
 def _read_cached(path, count):
-    """Vectors kept before; None if there are none, or the file is damaged (it is then written again)."""
+    """Cached vectors. None if there are none or the file is damaged; it is then written again."""
     try:
         vectors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -152,8 +157,8 @@ def _encode(encoder, texts):
     model = _from_hub("CLIPTextModelWithProjection" if kind == "clip" else "AutoModel", where).eval()
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
-        found = model(**tokens)
+        outputs = model(**tokens)
         if kind == "clip":
-            return found.text_embeds.numpy()
-        keep = tokens["attention_mask"][..., None].float()  # sentence encoders: the mean of the tokens
-        return ((found.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()
+            return outputs.text_embeds.numpy()
+        keep = tokens["attention_mask"][..., None].float()  # sentence encoders: mean over tokens
+        return ((outputs.last_hidden_state * keep).sum(1) / keep.sum(1)).numpy()

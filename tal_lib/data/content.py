@@ -1,8 +1,8 @@
-"""What identifies data: the bytes of its files, not their names, sizes or dates.
+"""The identity of data: a hash of the contents of its files, not of their names, sizes or dates.
 
-Hashing reads every byte once. The result is remembered in `$TAL_CACHE/hashes` (else
-`~/.cache/tal/hashes`) by path, size, inode and times of change, so that a sweep of hundreds of cells
-reads its features once. A damaged, missing or read-only cache costs time and nothing else.
+Hashing reads every byte once. The hash is cached in `$TAL_CACHE/hashes` (else `~/.cache/tal/hashes`) by path,
+size, inode and times of change. So a sweep of hundreds of cells reads its features once. If the cache is
+damaged, missing or read-only, files are hashed again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tal_lib.files import cache_root, digest, write_text
 from tal_lib.provenance import usable_cores
 
 _CHUNK = 2**20
-_SETTLED = 2e9  # ns: a younger file may change again without any of its times changing
+_SETTLED = 2e9  # ns: a younger file may change again while its times stay equal
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -27,7 +27,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     """SHA-256 of the contents of each file.
 
     Raises:
-        TalError: a file that cannot be read, or that changes while it is read.
+        TalError: a file cannot be read, or changes while it is read.
     """
     folders: dict[str, list[tuple[Path, str]]] = {}
     for path in paths:
@@ -57,12 +57,12 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
             if now - max(marks[path][2:4]) > _SETTLED:
                 settled[name] = [*marks[path], fresh[path]]
         if settled:
-            _write(cache, _read(cache) | settled)  # read again: another process may have added to it
+            _write(cache, _read(cache) | settled)  # read again: another process may have added entries
     return hashes
 
 
 def _mark(path):
-    """Size, inode, time of last writing and of last change of any kind (ns)."""
+    """Size, inode, and times of the last write and of the last change of any kind (ns)."""
     try:
         about = os.stat(path)
     except OSError as error:
@@ -86,7 +86,7 @@ def _unreadable(path, error):
 
 
 def _read(cache):
-    """File name → mark and hash; nothing where the cache is missing or damaged."""
+    """File name → mark and hash. Empty if the cache is missing or damaged."""
     try:
         entries = json.loads(cache.read_bytes())
         return {name: entry for name, entry in entries.items() if _is_entry(entry)}
@@ -107,5 +107,5 @@ def _is_entry(entry):
 def _write(cache, entries):
     try:
         write_text(cache, json.dumps(entries), state=True)
-    except (OSError, TalError):  # a full disk or a home that cannot be written
+    except (OSError, TalError):  # the disk is full, or the folder is not writable
         return

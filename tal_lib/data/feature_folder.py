@@ -1,12 +1,11 @@
-"""A folder of feature files: which recording has which, found once.
+"""A folder of feature files: which file belongs to which recording, listed once.
 
     features/<recording>.npy             all streams in one file, or
     features/{rgb,flow}/<recording>.npy  one file per stream
 
-Files lie anywhere below the folder: the id `P01/P01_02` has the file `P01/P01_02.npy`. A recording's id
-is looked up among the files found here, so that no id, whatever it is, leads to a file elsewhere. Ids
-and files may differ by ActivityNet's `v_` before one of them, unless another recording has the file's
-own name.
+Files may lie in subfolders: the id `P01/P01_02` has the file `P01/P01_02.npy`. An id is looked up in the list
+of files, so that no id can lead to a file outside the folder. Id and file name may differ by ActivityNet's
+prefix `v_`, unless another recording has exactly the file's name.
 """
 
 import os
@@ -21,15 +20,15 @@ from tal_lib.errors import TalError
 from tal_lib.files import digest
 
 PREFIX = "v_"
-SAMPLED = 8  # files that are looked at to guess their spec
+SAMPLED = 8  # number of files that are read to guess a spec
 
 
 class FeatureFolder:
     """The feature files of some recordings.
 
     Args:
-        streams: stream → number of columns, in column order. Where there is a subfolder for each, each
-            stream has its own files; they are joined, cut to the shortest.
+        streams: stream → number of columns, in column order. If every stream has a subfolder, each stream has
+            files there. Their arrays are cut to the shortest and joined.
         recordings: all ids of the data set.
     """
 
@@ -45,23 +44,23 @@ class FeatureFolder:
         self._files = [_files_below(part) for part, _ in self.parts]
 
     def names(self) -> list[str]:
-        """Ids of all files below the folder, with or without a recording of that id."""
+        """Ids of all files below the folder, also of files that belong to no recording."""
         return sorted(set().union(*self._files))
 
     def files_of(self, recording: str) -> list[Path] | None:
-        """The files of a recording, one for each stream or one for all; None where one is missing."""
-        found = [self._find(files, recording) for files in self._files]
-        return None if None in found else found
+        """The files of a recording: one per stream, or one for all streams. None if one is missing."""
+        files = [self._find(files, recording) for files in self._files]
+        return None if None in files else files
 
     def missing(self, recordings: Iterable[str]) -> list[str]:
-        """Those of the recordings that lack a file."""
+        """The recordings that lack a file."""
         return [recording for recording in recordings if self.files_of(recording) is None]
 
     def load(self, recording: str) -> np.ndarray:
         """Features (T, D) of a recording.
 
         Raises:
-            TalError: a missing file, or one that cannot be used.
+            TalError: a file is missing or cannot be used.
         """
         files = self.files_of(recording)
         if files is None:
@@ -80,13 +79,13 @@ class FeatureFolder:
         return np.hstack([array[:steps] for array in arrays]) if len(arrays) > 1 else arrays[0]
 
     def ambiguous(self, recording: str) -> bool:
-        """Whether the shape of a file of this recording does not say which of its axes is time."""
+        """Whether the shape of a file of this recording does not show which axis is time."""
         return any(
             is_ambiguous(file, width) for file, (_, width) in zip(self.files_of(recording), self.parts)
         )
 
     def content_hash(self, name: str) -> str:
-        """A hash of the contents of all recordings' files; `name` tells data sets apart."""
+        """A hash of the contents of all recordings' files and of the data set's `name`."""
         files = {recording: self.files_of(recording) for recording in sorted(self.recordings)}
         files = {recording: paths for recording, paths in files.items() if paths}
         hashes = content_hashes([path for paths in files.values() for path in paths])
@@ -109,10 +108,10 @@ class FeatureFolder:
 
 def _files_below(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix → feature file. Links are followed, hidden files are not read."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link that leads back
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(real)
@@ -124,9 +123,9 @@ def _files_below(folder: Path) -> dict[str, Path]:
                 continue
             key = (stem if below == "." else os.path.join(below, stem)).replace(os.sep, "/")
             path = Path(place, name)
-            if key not in found or _order(path) < _order(found[key]):
-                found[key] = path
-    return found
+            if key not in by_name or _order(path) < _order(by_name[key]):
+                by_name[key] = path
+    return by_name
 
 
 def _order(path):
@@ -134,8 +133,7 @@ def _order(path):
 
 
 def seen_shapes(folder: Path, recordings: Iterable[str]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Stream → recording → shape, of a few files of a folder that has no spec; unreadable files are
-    passed over."""
+    """Stream → recording → shape, of a few files of a folder without a spec. Unreadable files are skipped."""
     folder, recordings = Path(folder), list(recordings)
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     apart = [name for name in inside if set(_files_below(folder / name)) & _all_names(recordings)]

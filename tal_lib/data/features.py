@@ -1,6 +1,6 @@
 """One feature file: `.npy`, `.npz`, `.pt`, `.h5` or `.csv`, time-major or channel-major.
 
-Nothing in a file is executed, no other file is read through it, and nothing is unpacked without a limit.
+Reading executes nothing, opens no other file, and limits the size of unpacked data.
 """
 
 import pickle
@@ -18,7 +18,7 @@ REMEDY = "Extract or copy the file again."
 
 
 def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarray:
-    """Return float32 features (T, dim), or raise `TalError` naming `where` for a wrong shape, NaN or infinity."""
+    """Features as float32 (T, dim). `TalError`, naming `where`, for a wrong shape, NaN or infinity."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] != dim:
         raise TalError(
@@ -28,7 +28,7 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
         )
     if len(features) == 0:
         raise TalError("features have no steps", where=where, remedy="Extract them again.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused below
         features = np.ascontiguousarray(features, dtype=np.float32)
     if not np.isfinite(features).all():
         step = int(np.argmax(~np.isfinite(features).all(axis=1)))
@@ -41,13 +41,13 @@ def check_features(features: np.ndarray, *, dim: int, where: object) -> np.ndarr
 
 
 def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
-    """Features (T, dim), float32, of one file; a (dim, T) array is turned, a (dim, dim) array is not.
+    """Features (T, dim), float32, of one file. A (dim, T) array is transposed; a (dim, dim) array is not.
 
-    Containers (`.npz`, `.h5`, a dict in `.pt`) must hold one array, or one called `features` or `feats`.
+    Containers (`.npz`, `.h5`, a dict in `.pt`) must hold one array, or an array called `features` or `feats`.
 
     Raises:
-        TalError: missing, truncated or unreadable file, wrong shape, NaN or infinite values, or an array
-            far larger than its file.
+        TalError: the file is missing, truncated or unreadable; wrong shape; NaN or infinite values; or an
+            array far larger than its file.
     """
     array = read_array(path)
     if array.ndim == 1 and array.shape[0] == dim:
@@ -58,8 +58,7 @@ def read_feature_file(path: str | Path, dim: int) -> np.ndarray:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The numbers of a feature file as they lie there, without dimensions of one; errors as of
-    `read_feature_file`."""
+    """The array of a feature file as stored, without axes of size 1. Errors as in `read_feature_file`."""
     path = Path(path)
     if not path.is_file():
         raise TalError("feature file not found", where=path, remedy=REMEDY)
@@ -79,21 +78,21 @@ def read_array(path: str | Path) -> np.ndarray:
             where=path,
             remedy=REMEDY,
         ) from None
-    except Exception as error:  # a zip or HDF5 library's own errors on damaged files
+    except Exception as error:  # errors of the zip or HDF5 library on damaged files
         raise TalError(f"cannot be read ({type(error).__name__})", where=path, remedy=REMEDY) from None
     array = np.asarray(array)
     if array.dtype.kind not in "fiu":
         raise TalError(f"holds {array.dtype} values, not numbers", where=path, remedy=REMEDY)
     check_size(
         FLOAT32 * array.size, path, "its array"
-    )  # one number repeated by strides takes no space in a file
+    )  # a strided view of one number needs no space in a file
     return array.reshape([size for i, size in enumerate(array.shape) if size != 1 or array.ndim <= 2])
 
 
 def is_ambiguous(path: str | Path, dim: int) -> bool:
-    """Whether a feature file has as many steps as columns, so that its shape does not say which axis is
+    """Whether a feature file has as many steps as columns, so that its shape does not show which axis is
     time."""
-    if Path(path).suffix.lower() == ".npy":  # the header is enough
+    if Path(path).suffix.lower() == ".npy":  # reads the header only
         with open(path, "rb") as file:
             shape = tuple(size for size in check_npy(file, Path(path).stat().st_size, path) if size != 1)
     else:
@@ -102,7 +101,7 @@ def is_ambiguous(path: str | Path, dim: int) -> bool:
 
 
 def _one_array(mapping, path):
-    """The array of a container, not yet read where the container reads on demand."""
+    """The array of a container. It is not read yet if the container reads on demand."""
     names = list(mapping.keys())
     for name in ("features", "feats"):
         if name in names:

@@ -1,7 +1,7 @@
 """HAPT (known as SBHAR): 61 smartphone recordings of 30 people, 12 activities and postural transitions.
 
-Source: Reyes-Ortiz et al., Transition-Aware Human Activity Recognition Using Smartphones, Neurocomputing 171 (2016);
-UCI Machine Learning Repository, dataset 341, CC BY 4.0.
+Source: Reyes-Ortiz et al., Transition-Aware Human Activity Recognition Using Smartphones, Neurocomputing 171
+(2016); UCI Machine Learning Repository, dataset 341, CC BY 4.0.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ def archive_path(root: Path) -> Path:
 
 
 def check_archive(path: Path, name: object = None) -> None:
-    """Raise `TalError` unless `path` is a whole HAPT archive: every file named by the labels is present.
+    """Raise `TalError` unless `path` is a complete HAPT archive: it has every file that the labels name.
 
     Args:
-        name: what the error calls the file, where `path` is only a copy.
+        name: the file's name in the error, if `path` is only a copy.
     """
     with _Archive(path, name) as archive:
         labels = archive.labels()
@@ -52,7 +52,7 @@ def check_archive(path: Path, name: object = None) -> None:
             )
 
 
-# of damaged archives: encrypted members, unknown methods of compression, members cut short
+# raised for damaged archives: encrypted or truncated members, unknown compression
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError)
 
 
@@ -67,7 +67,7 @@ def _open_zip(path, name):
 
 
 class _Archive:
-    """Text tables inside the archive, wherever in its folders they lie."""
+    """The text tables of the archive, in any of its folders."""
 
     def __init__(self, path, name=None):
         self.path, self.name = Path(path), name or path
@@ -79,7 +79,7 @@ class _Archive:
         except TalError:
             self.zip.close()
             raise
-        self.read = hashlib.sha256()  # of what was read: the data's identity, however they are packed
+        self.read = hashlib.sha256()  # hash of the contents read, independent of packing
 
     def __enter__(self):
         return self
@@ -88,10 +88,10 @@ class _Archive:
         self.zip.close()
 
     def member(self, name):
-        found = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
-        if not found:
+        members = [entry for entry in self.zip.namelist() if entry == name or entry.endswith("/" + name)]
+        if not members:
             raise TalError(f"{name} is missing", where=self.name, remedy=FETCH)
-        return found[0]
+        return members[0]
 
     def table(self, name, columns, dtype):
         member = self.member(name)
@@ -129,7 +129,7 @@ def _signal(archive, experiment, user):
 
 
 def window_features(signal: np.ndarray) -> np.ndarray:
-    """Sliding windows of a signal (S, 6) as features (T, 300): the first 150 columns are `acc`, the rest `gyro`."""
+    """Sliding windows of a signal (S, 6) as features (T, 300): 150 columns `acc`, then 150 columns `gyro`."""
     windows = np.lib.stride_tricks.sliding_window_view(signal, WINDOW, axis=0)[::HOP]  # (T, 6, WINDOW)
     return windows.reshape(len(windows), -1)
 
@@ -138,8 +138,8 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     """Read the archive below `root`; official split by person.
 
     Args:
-        validation: leave the test people out altogether and hold out a quarter of the training people as `test`
-            instead, so that design decisions never look at the official test split.
+        validation: leave out the test people, and use a quarter of the training people as `test`. So design
+            decisions never use the official test split.
     """
     path = archive_path(root)
     with _Archive(path) as archive:
@@ -169,7 +169,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     annotations = pd.DataFrame(
         {
             "recording": [f"exp{e:02d}_user{u:02d}" for e, u in zip(labels.experiment, labels.user)],
-            "start": (labels["first"] - 1) / RATE_HZ,  # samples are counted from one, ends included
+            "start": (labels["first"] - 1) / RATE_HZ,  # sample numbers start at 1, ends are inclusive
             "end": labels["last"] / RATE_HZ,
             "label": [classes[activity - 1] for activity in labels.activity],
         }
@@ -196,7 +196,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
 
 
 def fetch(root: Path, source: str | Path | None = None) -> Path:
-    """Put the archive below `root`: download it, or copy it from the file `source`; checked before it is kept."""
+    """Put the archive below `root`: download it, or copy the file `source`. It is checked first."""
     import shutil
     import urllib.error
     import urllib.request
@@ -245,7 +245,7 @@ def fetch(root: Path, source: str | Path | None = None) -> Path:
 
 
 def _unwrap(path, name):
-    """UCI wraps the data set's archive in another one; keep the inner one."""
+    """UCI distributes the archive inside another archive; keep the inner one."""
     with _open_zip(path, name) as outer:
         check_zip(outer, path, name=name)
         inner = [entry for entry in outer.namelist() if re.search(r"(?i)\.zip$", entry)]

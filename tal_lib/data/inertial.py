@@ -1,4 +1,4 @@
-"""Features that are windows of three-axis sensors, and what they would be with the device worn at another angle."""
+"""Features that are windows of three-axis inertial sensors, and their random rotation."""
 
 import math
 from dataclasses import dataclass
@@ -10,23 +10,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inertial:
-    """How columns hold signals: sensors × 3 axes × samples of the window, standardised by `mean` and `std` (D,)."""
+    """Layout of the columns: sensors × 3 axes × window samples, standardised by `mean` and `std` (D,)."""
 
     samples: int
     mean: np.ndarray
     std: np.ndarray
 
     def of(self, columns: slice) -> "Inertial":
-        """The same for some columns, which hold whole sensors."""
+        """The layout of some columns, which must hold whole sensors."""
         return Inertial(self.samples, self.mean[columns], self.std[columns])
 
     def rotated(self, features: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-        """Features (D, T) as the sensors would have given them, all turned by one random rotation.
+        """Features (D, T) after one random rotation of all sensors.
 
         Args:
             degrees: standard deviation of the angle about each axis.
 
-        Source: Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring (ICMI 2017), there about any angle.
+        Source: Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring (ICMI
+        2017). They use arbitrary angles.
         """
         x, y, z = (torch.randn(3, generator=generator) * math.radians(degrees)).tolist()
         turn = torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))

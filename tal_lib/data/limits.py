@@ -1,7 +1,7 @@
-"""How large what is read may become: a few megabytes of archive, or a false header, can stand for gigabytes.
+"""Limits on the size of unpacked data: a small archive, or a false header, can stand for gigabytes.
 
-Files that hold their numbers uncompressed may be as large as they are. What is unpacked may have
-`largest_unpacked()` bytes, or the size of the file where that is more.
+Files that store their numbers uncompressed may have any size. Unpacked data may have `largest_unpacked()`
+bytes, or the size of the file if that is more.
 """
 
 import os
@@ -17,7 +17,7 @@ VARIABLE = "TAL_LARGEST_GIB"
 
 
 def largest_unpacked() -> int:
-    """Bytes that one compressed file may unpack to: `$TAL_LARGEST_GIB`, else 1 GiB."""
+    """Limit, in bytes, on the unpacked size of one compressed file: `$TAL_LARGEST_GIB`, else 1 GiB."""
     text = os.environ.get(VARIABLE)
     if not text:
         return LARGEST_UNPACKED
@@ -31,11 +31,11 @@ def largest_unpacked() -> int:
 
 
 def check_size(size: int, path: str | Path, what: str = "the file", *, name: object = None) -> None:
-    """Refuse what would unpack to more than it may.
+    """Raise `TalError` if data would unpack to more than the limit.
 
     Args:
-        size: bytes, as the file declares them; path: the file that they are in; name: what the error
-            calls it.
+        size: bytes, as the file declares them; path: the file that holds the data; name: what the error calls
+            it.
     """
     on_disk = os.path.getsize(path)
     if size > max(largest_unpacked(), on_disk):
@@ -47,13 +47,13 @@ def check_size(size: int, path: str | Path, what: str = "the file", *, name: obj
 
 
 def check_zip(archive: zipfile.ZipFile, path: str | Path, *, name: object = None) -> None:
-    """Refuse a zip archive whose members together would unpack to more than they may."""
+    """Raise `TalError` if the members of a zip archive would together unpack to more than the limit."""
     check_size(sum(entry.file_size for entry in archive.infolist()), path, "the archive", name=name)
 
 
 def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
-    """The shape in the header of an open `.npy` file; refused where it declares more numbers than `size`
-    bytes hold."""
+    """The shape in the header of an open `.npy` file. `TalError` if it declares more numbers than `size`
+    bytes can hold."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:

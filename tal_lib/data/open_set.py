@@ -1,7 +1,8 @@
-"""Open-set localization: learn from seen classes, find unseen ones by name.
+"""Open-set localization: train on seen classes, detect unseen classes by name.
 
-What may be learned from is a benchmark of its own, made before training begins: it has the seen classes only, and its recordings are
-those without any unseen segment, or the stretches between them. Nothing else can reach training, because nothing else is in it.
+The training data is a separate benchmark, made before training begins. It has the seen classes only. Its
+recordings are those without any unseen segment, or the clips between unseen segments. So training cannot use
+unseen classes.
 """
 
 from dataclasses import dataclass
@@ -14,37 +15,39 @@ from tal_lib.data.subsets import open_set_split, published_open_set_split
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 
-PUBLISHED = ("thumos14", "activitynet")  # have the ten splits of the literature
-SHORTEST_S = 5.0  # of a stretch worth learning from
+PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
+SHORTEST_S = 5.0  # minimum length of a training clip
 
 
 @dataclass(frozen=True)
 class OpenSet:
-    """One split of the classes."""
+    """The benchmarks of one class split."""
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     train: Benchmark  # seen classes; `train` recordings without any unseen segment
     test: Benchmark  # unseen classes; `test` recordings that have some
-    test_all: Benchmark  # all classes, all `test` recordings: what becomes of both when every name is offered
+    test_all: Benchmark  # all classes, all `test` recordings: generalized evaluation
 
 
 def class_split(benchmark: Benchmark, seen: float, draw: int, root=None) -> tuple[list[str], list[str]]:
-    """Seen and unseen classes: the literature's ten splits where they are published, else drawn by seed."""
+    """Seen and unseen classes: one of the ten published splits if there are any, else random by seed."""
     if benchmark.name in PUBLISHED:
         return published_open_set_split(benchmark, seen, draw, root)
     return open_set_split(benchmark, seen, draw)
 
 
 def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> OpenSet:
-    """Part a benchmark by classes.
+    """Split a benchmark by classes.
 
     Args:
-        keep: what is learned from. `recordings`: training recordings in which no unseen class occurs; `stretches`: what lies between
-            unseen segments, each stretch a recording `<id>#<number>` with features of its own (where every recording has most classes).
+        keep: the training data. `recordings`: training recordings without any unseen class. `stretches`: the
+            clips between unseen segments, each as a recording `<id>#<number>` with the features of its steps.
+            Use it where every recording has most classes.
 
     Raises:
-        TalError: a class on both sides, on none, or unknown; no recording left to train on; no unseen segment to test on.
+        TalError: a class is on both sides, on none, or unknown; no recording is left to train on; no unseen
+            segment to test on.
     """
     seen, unseen = tuple(seen), tuple(unseen)
     odd = set(seen) & set(unseen) | set(benchmark.classes) ^ (set(seen) | set(unseen))
@@ -78,38 +81,43 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
             where=f"{benchmark.name}, {len(unseen)} unseen classes",
             remedy="Use keep='stretches', or more seen classes.",
         )
-    wanted = test[test.label.isin(unseen)]
-    if not len(wanted):
+    unseen_segments = test[test.label.isin(unseen)]
+    if not len(unseen_segments):
         raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Draw another split.")
     return OpenSet(
-        seen, unseen, learn, _test(benchmark, wanted, unseen), _test(benchmark, test, benchmark.classes)
+        seen,
+        unseen,
+        learn,
+        _test(benchmark, unseen_segments, unseen),
+        _test(benchmark, test, benchmark.classes),
     )
 
 
 def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str, str]]:
-    """The same benchmark with every class called by another one's name, and {true name: name given}: what names are worth."""
+    """The benchmark under permuted class names, and {true name: new name}; it shows what names contribute."""
     rng, count = np.random.default_rng([seed, 51]), len(benchmark.classes)
     while ((order := rng.permutation(count)) == np.arange(count)).any():
         pass
-    given = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
+    new_names = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
     table = benchmark.annotations()
     return _view(
         benchmark,
         benchmark.table(),
-        table.assign(label=table.label.map(given)),
+        table.assign(label=table.label.map(new_names)),
         benchmark.classes,
         benchmark.features,
         ["shuffled", seed],
-    ), given
+    ), new_names
 
 
-def _free(benchmark, recording, taken):
-    """Stretches (s) of a recording in which no taken segment lies; cut so that no step that sees one is inside."""
+def _free(benchmark, recording, excluded):
+    """Clips (start s, end s) of a recording between the `excluded` segments. No step of a clip sees an
+    excluded segment."""
     stride_s, window_s = benchmark.time_axis(recording)
     stretches, at = [], 0.0
     end_of_all = benchmark.duration(recording)
     for start, end in [
-        *taken[["start", "end"]].sort_values("start").itertuples(index=False),
+        *excluded[["start", "end"]].sort_values("start").itertuples(index=False),
         (end_of_all, end_of_all),
     ]:
         if start - at >= max(SHORTEST_S, window_s + stride_s):
@@ -119,7 +127,7 @@ def _free(benchmark, recording, taken):
 
 
 def _pieces(benchmark, pieces, annotations, classes):
-    """A benchmark of stretches (new id, recording, start s, end s), all `train`."""
+    """A benchmark of clips (new id, recording, start s, end s), all in the split `train`."""
     rows, segments, spans = [], [], {}
     for piece, recording, start, end in pieces:
         stride_s, window_s = benchmark.time_axis(recording)
@@ -137,13 +145,13 @@ def _pieces(benchmark, pieces, annotations, classes):
                 "window_s": window_s,
             }
         )
-        mine = annotations[annotations.recording == recording]
-        kept = mine.assign(
+        annotated = annotations[annotations.recording == recording]
+        kept = annotated.assign(
             recording=piece,
-            start=(mine.start - offset).clip(0, length),
-            end=(mine.end - offset).clip(0, length),
+            start=(annotated.start - offset).clip(0, length),
+            end=(annotated.end - offset).clip(0, length),
         )
-        segments.append(kept[kept.end - kept.start > 0.5 * (mine.end - mine.start)])
+        segments.append(kept[kept.end - kept.start > 0.5 * (annotated.end - annotated.start)])
     table = pd.DataFrame(rows, columns=["recording", "split", "duration", "stride_s", "window_s"])
 
     def features(piece):

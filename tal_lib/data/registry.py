@@ -15,7 +15,7 @@ from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import checked_name, data_root
 
-FOLDERS = "TAL_FOLDERS"  # environment variable: names of folders that sweeps of this process use, as JSON
+FOLDERS = "TAL_FOLDERS"  # environment variable: JSON, name → folder, for this process and its children
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ BENCHMARKS |= {
 def register_benchmark(
     name: str, load, *, about: str = "", origin: str = "a plug-in", file: str | None = None
 ) -> None:
-    """Make a benchmark loadable as `name`, in sweeps too: what a plug-in calls when it is imported.
+    """Make a benchmark loadable as `name`, also in sweeps. A plug-in calls this when it is imported.
 
     Args:
         load: data folder → Benchmark; about, origin: for the list of benchmarks.
-        file: what it needs below the data folder.
+        file: the file that it needs below the data folder.
 
     Raises:
-        TalError: the name is taken, or cannot be part of a file's name.
+        TalError: the name is in use, or cannot be part of a file's name.
     """
     checked_name(name, what="benchmark")
     if name in BENCHMARKS and getattr(BENCHMARKS[name].load, "__module__", None) != load.__module__:
@@ -95,9 +95,9 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
     """Load a benchmark.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two
-            with `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder
-            that lies below the data folder, or that `portable_name` was told of.
+        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with
+            `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder, if it
+            lies below the data folder or was passed to `portable_name`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
     plugins.load()
@@ -111,14 +111,14 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
             remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
             f"features/ (its path, or its name if it lies in {root}).",
         )
-    return videos.load_folder(folder, taken=BENCHMARKS)
+    return videos.load_folder(folder, reserved_names=BENCHMARKS)
 
 
 def portable_name(name: str, root: str | Path | None = None) -> str:
-    """What a ledger calls a benchmark: its name, never a path.
+    """The name of a benchmark in a ledger; never a path.
 
-    A folder's path means nothing on another machine. So sweeps know a folder by its name: this process
-    and those that it starts find it where it is now, others below their data folder.
+    A folder's path means nothing on another machine, so sweeps refer to a folder by its name. This process
+    and its child processes know the folder's path. Other processes look below their data folder.
 
     Raises:
         TalError: another folder has the name already.
@@ -132,15 +132,12 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
         raise TalError(
             f"two folders would be called {short}: {known[short]} and {folder}", remedy="Rename one of them."
         )
-    os.environ[FOLDERS] = json.dumps(
-        known | {short: folder}
-    )  # processes that are started from here inherit it
+    os.environ[FOLDERS] = json.dumps(known | {short: folder})  # child processes inherit it
     return short
 
 
 def _folder_of(name, root, known):
-    """Where a benchmark's folder is: where sweeps know it, at that path, or below the data folder; None
-    if nowhere."""
+    """The folder of a benchmark: by registered name, at that path, or below the data folder; else None."""
     if name in known:
         return Path(known[name])
     try:
@@ -149,7 +146,7 @@ def _folder_of(name, root, known):
         if Path(name).name == name and (root / name / "annotations.json").is_file():
             return root / name
         return Path(name) if Path(name).is_dir() else None
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return None
 
 
@@ -163,7 +160,7 @@ def _known_folders():
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's cost depends on: feature columns D, classes K, seconds between steps."""
+    """The sizes that a model's cost depends on: feature columns D, classes K, seconds between steps."""
 
     input_dim: int
     num_classes: int
@@ -176,8 +173,8 @@ _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200
 
 
 def shape_of(name: str, root: str | Path | None = None) -> Shape:
-    """The shape of a benchmark's features; of thumos14 and activitynet the published one, for which no
-    data is needed."""
+    """The shape of a benchmark's features. For thumos14 and activitynet the published shape, without reading
+    data."""
     if name in _PUBLISHED:
         return _PUBLISHED[name]
     benchmark = load_benchmark(name, root)
@@ -185,7 +182,7 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 
 
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
-    """One row a benchmark: name, what it is, where it comes from, whether its files are here."""
+    """One row per benchmark: name, description, origin, and whether its files are present."""
     plugins.load()
     root = Path(root) if root is not None else data_root()
     return pd.DataFrame(

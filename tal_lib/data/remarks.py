@@ -1,4 +1,5 @@
-"""What is odd about a data set but stops nothing: remarks, each of a kind, of one recording or of all."""
+"""Remarks on a data set: what looks wrong but stops nothing. Each has a kind, and concerns one or all
+recordings."""
 
 from dataclasses import dataclass
 
@@ -6,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 ALL = "all recordings"
-USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames a second
-FAR = 1.5  # times the duration: an end beyond that is no rounding
-LONGEST_LISTED = 5  # labels in one remark
+USUAL_RATES = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)  # frames per second
+FAR = 1.5  # times the duration: a later end is not a rounding error
+LONGEST_LISTED = 5  # number of labels in one remark
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,19 @@ class Remark:
 
 
 def far_beyond(segments: pd.DataFrame, durations: pd.Series) -> pd.Series:
-    """Which segments begin after the end of their recording, or end at more than `FAR` times its
-    duration (s)."""
+    """Which segments start after the end of their recording, or end after `FAR` times its duration (s)."""
     limit = segments.recording.map(durations).astype(float)
     return (segments.start >= limit) | (segments.end > FAR * limit)
 
 
 def looks_like(segments: pd.DataFrame, durations: pd.Series, rates: pd.Series | None = None) -> str:
-    """What times in another unit than seconds look like: frames at a usual rate, milliseconds, or
-    nothing known.
+    """The likely unit of times that are not seconds: frames at a usual rate, milliseconds, or unknown.
 
-    The last segment of a recording usually ends shortly before the recording does. In frames its end is
-    therefore a little less than `rate × duration`.
+    The last segment of a recording usually ends shortly before the recording does. If times are frames, its
+    end is a little below `rate × duration`.
 
     Args:
-        durations: recording id → seconds; rates: recording id → frames a second, NaN where they are not
-            stated.
+        durations: recording id → seconds; rates: recording id → frames per second, NaN if not stated.
     """
     last = segments.groupby("recording").end.max()
     ratio = (last / durations.reindex(last.index)).astype(float)
@@ -57,7 +55,7 @@ def looks_like(segments: pd.DataFrame, durations: pd.Series, rates: pd.Series | 
 
 
 def beyond_remarks(segments: pd.DataFrame, durations: pd.Series, rates=None) -> list[Remark]:
-    """A remark on all recordings where some segments lie far beyond theirs."""
+    """A remark on all recordings if some segments lie far beyond their recording."""
     far = far_beyond(segments, durations)
     if not far.any():
         return []
@@ -66,7 +64,7 @@ def beyond_remarks(segments: pd.DataFrame, durations: pd.Series, rates=None) -> 
 
 
 def label_remarks(segments: pd.DataFrame) -> list[Remark]:
-    """A remark for each group of labels that differ only in case, blanks or underscores: most likely one
+    """A remark for each group of labels that differ only in case, blanks or underscores; most likely one
     class."""
     counts = segments.label.value_counts()
     groups: dict[str, list[str]] = {}
@@ -92,19 +90,19 @@ def label_remarks(segments: pd.DataFrame) -> list[Remark]:
 
 
 def same_label(label: str) -> str:
-    """What labels share that differ only in case, blanks or underscores."""
+    """A key that is equal for labels that differ only in case, blanks or underscores."""
     return " ".join(label.replace("_", " ").split()).casefold()
 
 
 def length_remarks(
     segments: pd.DataFrame, *, deviations: float = 5.0, factor: float = 5.0, least: int = 5
 ) -> list[Remark]:
-    """A remark for each segment whose length is far outside its class: often a typing error.
+    """A remark for each segment whose length is an outlier of its class: often a typing error.
 
-    Lengths are compared as logarithms, so that twice as long and half as long count alike. A segment is
-    an outlier where it is both more than `deviations` median absolute deviations and more than `factor`
-    times away from its class's median. The first spares classes of widely spread lengths, the second
-    those of almost equal ones. Classes of fewer than `least` segments are left out.
+    Lengths are compared as logarithms, so that twice as long and half as long count alike. An outlier is more
+    than `deviations` median absolute deviations from its class's median, and differs from it by more than
+    `factor`. The first rule allows for classes with widely spread lengths, the second for classes with almost
+    equal lengths. Classes of fewer than `least` segments are left out.
 
     Source: the rule of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), on log lengths.
     """

@@ -31,7 +31,7 @@ from tal_lib.validation import Rate, validate
 
 NAME = "spec.json"
 TIMING = ("stride_s", "stride_frames", "resize")
-MOST_STEPS = 20_000  # of `resize`: published features have 100 to 2,304
+MOST_STEPS = 20_000  # limit of `resize`: published features have 100 to 2,304
 MOST_COLUMNS = 1_000_000
 EXAMPLE = '{"streams": {"features": 400}, "stride_s": 0.5}'
 
@@ -59,7 +59,7 @@ Streams = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSpec:
-    """What `spec.json` says; its fields are described at the top of this file."""
+    """The contents of `spec.json`; the fields are described at the top of this file."""
 
     streams: Streams
     stride_s: Seconds | None = None
@@ -72,7 +72,7 @@ class FolderSpec:
 
     @property
     def timing(self) -> tuple[str, ...]:
-        """Which of `TIMING` are given."""
+        """The fields of `TIMING` that are set."""
         return tuple(name for name in TIMING if getattr(self, name) is not None)
 
 
@@ -80,11 +80,11 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
     """`spec.json` of a feature folder.
 
     Args:
-        default: what holds where the file is missing. What the file gives replaces it: its streams, its
-            frame rate, its time axis.
+        default: used if the file is missing. Streams, frame rate and time axis of the file replace those of
+            the default.
 
     Raises:
-        TalError: no file and no default, a value of another type, or not exactly one time axis.
+        TalError: neither file nor default, a value of another type, or not exactly one time axis.
     """
     path = Path(folder) / NAME
     if not path.is_file() and default is not None:
@@ -122,12 +122,11 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
 
 
 def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tuple[pd.DataFrame, FeatureSpec]:
-    """The recordings with `stride_s`, `window_s` of their own where they differ, and the feature spec
-    for models.
+    """The recordings, with `stride_s` and `window_s` if these differ, and the feature spec for models.
 
     Args:
-        recordings: `recording, duration` (s), `fps` (NaN where not stated); where: the spec's file, for
-            the error.
+        recordings: `recording, duration` (s), `fps` (NaN if not stated); where: the spec's file, for the
+            error.
 
     Raises:
         TalError: strides in frames, and a recording without frame rate.
@@ -159,10 +158,10 @@ def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tupl
 def example_spec(
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]], durations: Mapping[str, float]
 ) -> tuple[str, str]:
-    """A `spec.json` for features whose spec is missing, as far as they show it, and what was guessed in it.
+    """A `spec.json` guessed from features whose spec is missing, and a note on what was guessed.
 
-    Columns are the axis that all files share. The stride is what makes the steps cover the durations;
-    where all recordings have the same number of steps but not the same duration, they were resized.
+    The column axis is the one whose size all files share. The stride is chosen so that the steps cover the
+    durations. If all recordings have the same number of steps but different durations, they were resized.
 
     Args:
         shapes: stream → recording id → shape of its array; durations: recording id → seconds.
@@ -187,7 +186,7 @@ def example_spec(
 
 
 def _columns_axis(shapes):
-    """The axis of columns (0 or 1) of arrays of two dimensions: the one that they share."""
+    """The column axis (0 or 1) of two-dimensional arrays: the axis whose size they share."""
     whole = [shape for shape in shapes if len(shape) == 2]
     if not whole:
         return 0

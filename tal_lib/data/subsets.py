@@ -1,4 +1,4 @@
-"""Which recordings and classes a study may learn from: data-limited subsets, seen and unseen classes."""
+"""The recordings and classes that a run may train on: data-limited subsets, seen and unseen classes."""
 
 from pathlib import Path
 
@@ -12,37 +12,39 @@ from tal_lib.files import data_root
 from tal_lib.reading import read_text
 from tal_lib.writing import claim
 
-PRIOR = "_prior"  # ends the name of a benchmark whose subsets are those of the prior study
+PRIOR = "_prior"  # suffix of benchmarks that use the prior study's subsets
 
 
 def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
-    """All training recordings in the order in which growing subsets take them.
+    """All training recordings, in the order in which growing subsets take them.
 
-    Random by seed; but the first ones are chosen so that every class is seen as early as possible.
+    The order is random by seed, but its first recordings are chosen so that every class occurs as early as
+    possible.
     """
     recordings = benchmark.recordings("train")
     rng = np.random.default_rng([seed, 20])
-    left = [recordings[i] for i in rng.permutation(len(recordings))]
-    present = {name: set() for name in left}
+    remaining = [recordings[i] for i in rng.permutation(len(recordings))]
+    present = {name: set() for name in remaining}
     for recording, label in benchmark.annotations("train")[["recording", "label"]].itertuples(index=False):
         present[recording].add(label)
     order, missing = [], set().union(*present.values()) if present else set()
     while missing:
-        best = max(left, key=lambda name: len(present[name] & missing))  # the first of equals: random by seed
+        best = max(remaining, key=lambda name: len(present[name] & missing))  # ties: random by seed
         order.append(best)
-        left.remove(best)
+        remaining.remove(best)
         missing -= present[best]
-    return order + left
+    return order + remaining
 
 
 def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str]:
     """Training recordings that a data-limited run may use.
 
-    Deterministic; for one seed a smaller fraction's recordings are among a larger one's. Of `thumos14_prior` and `activitynet_prior` the
-    seed is the number of the prior study's own draw (`published_subset`), which are not nested.
+    Deterministic. For one seed, a smaller fraction's recordings are a subset of a larger one's. Exception:
+    for `thumos14_prior` and `activitynet_prior` the seed is the number of the prior study's subset sample
+    (`published_subset`); these samples are not nested.
 
     Args:
-        fraction: share of the training recordings in (0, 1]; the count is rounded, at least one.
+        fraction: fraction of the training recordings, in (0, 1]. The count is rounded, and at least 1.
     """
     if not 0 < fraction <= 1:
         raise TalError(f"fraction {fraction}", where=benchmark.name, remedy="Give a share in (0, 1].")
@@ -59,9 +61,9 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
 
 
 def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, folder: str | Path) -> Path:
-    """Write the subset and the untouched test recordings as an annotation file in the field's JSON form.
+    """Write the subset and all test recordings as an annotation file in the ActivityNet JSON form.
 
-    The name follows the field's habit: `<benchmark>_20p5.json` is the subset of 20 % drawn with seed 5.
+    The name follows the field's habit: `<benchmark>_20p5.json` is the 20 % subset of seed 5.
     """
     kept = limited_subset(benchmark, fraction, seed) + [
         r for split in benchmark.splits if split != "train" for r in benchmark.recordings(split)
@@ -80,13 +82,14 @@ def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, 
 
 
 def read_limited_annotations(path: str | Path) -> list[str]:
-    """Training recordings of such a file."""
+    """Training recordings of a file that `write_limited_annotations` wrote."""
     table = read_annotations(path).recordings
     return table.recording[table.split == "train"].tolist()
 
 
 def open_set_split(benchmark: Benchmark, seen: float, seed: int) -> tuple[list[str], list[str]]:
-    """Seen and unseen classes: a random `seen` share of them, by seed. Each side has at least one class."""
+    """Seen and unseen classes: a random fraction `seen` of the classes, by seed. Each side has at least one
+    class."""
     if not 0 < seen < 1 or len(benchmark.classes) < 2:
         raise TalError(
             f"a share of {seen} of {len(benchmark.classes)} classes",
@@ -104,16 +107,22 @@ def open_set_split(benchmark: Benchmark, seen: float, seed: int) -> tuple[list[s
 def published_subset(
     benchmark: Benchmark, percent: int, draw: int, root: str | Path | None = None
 ) -> list[str]:
-    """A training subset of the prior data-efficiency study (Warchocki et al., ICCV Workshops 2023): five draws each."""
+    """One of five training subsets that the prior data-efficiency study published for each label fraction.
+
+    Source: Warchocki et al., ICCV Workshops 2023.
+    """
     name = f"{benchmark.name.removesuffix(PRIOR)}/limited_subsets/splits_p{percent}_{draw}.txt"
-    wanted = set(_read_list(root, name))
-    return _only_known(wanted, benchmark.recordings("train"), name)
+    sampled = set(_read_list(root, name))
+    return _only_known(sampled, benchmark.recordings("train"), name)
 
 
 def published_open_set_split(
     benchmark: Benchmark, seen: float, draw: int, root: str | Path | None = None
 ) -> tuple[list[str], list[str]]:
-    """One of the ten class splits of the zero-shot literature (Ju et al., 2022; Nag et al., 2022), 0.75 or 0.5 seen."""
+    """One of the ten published class splits of the zero-shot literature; 0.75 or 0.5 of the classes are seen.
+
+    Source: Ju et al. (2022); Nag et al. (2022).
+    """
     percent = round(100 * seen)
     folder = f"{benchmark.name}/open_set_splits/train_{percent}_test_{100 - percent}"
     known = {_key(name): name for name in benchmark.classes}

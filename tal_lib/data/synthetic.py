@@ -1,10 +1,11 @@
-"""Generated recordings: two streams, classes made of a verb and an object, THUMOS14-like durations and gaps.
+"""Generated recordings: two streams, classes made of a verb and an object, durations and gaps as in THUMOS14.
 
-`flow` carries the verb as a pattern over the action's course, `rgb` the object. Both streams also show verbs without
-object and objects without verb, so that only their coincidence is an action, under slow and fast noise.
-Durations and gaps are log-normal with THUMOS14's own medians (3.0 and 3.0 s) and spreads (0.84 and 1.47 in log seconds).
+`flow` shows the verb as a pattern over the action's course; `rgb` shows the object. Both streams also show
+verbs without object and objects without verb. So only their coincidence is an action. Slow and fast noise is
+added. Durations and gaps are log-normal with THUMOS14's medians (3.0 and 3.0 s) and spreads (0.84 and 1.47 in
+log seconds).
 
-`chance` and `oracle` bound what a detector can reach; notebook 01_data prints both.
+`chance` and `oracle` are lower and upper bounds for a detector; notebook 01_data prints both.
 """
 
 import zlib
@@ -46,10 +47,10 @@ def generator(config: SyntheticConfig, *key) -> np.random.Generator:
 def patterns(config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
     """Unit patterns of the verbs (V, phases, dim) and of the objects (O, dim)."""
     rng = generator(config, "patterns")
-    # verbs share phases in different order: which comes when is what tells them apart
+    # verbs share phases; they differ mainly in the order of the phases
     basis = np.linalg.qr(rng.standard_normal((config.dim, config.phases + len(VERBS))))[0].T
-    shared, own = basis[: config.phases], basis[config.phases :]
-    verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * own[v] for v in range(len(VERBS))])
+    shared, distinct = basis[: config.phases], basis[config.phases :]
+    verbs = np.stack([shared[rng.permutation(config.phases)] + 0.5 * distinct[v] for v in range(len(VERBS))])
     objects = np.linalg.qr(rng.standard_normal((config.dim, len(OBJECTS))))[0].T
     return verbs / np.linalg.norm(verbs, axis=-1, keepdims=True), objects
 
@@ -66,16 +67,16 @@ def _timeline(config, rng):
         verb, thing = divmod(int(rng.choice(favourite)), len(OBJECTS))
         kind = rng.random()
         if kind < 0.15:
-            verb = -1  # an object is there, nothing is done with it
+            verb = -1  # an object without an action
         elif kind < 0.30:
-            thing = -1  # a movement without object
+            thing = -1  # a verb without object
         events.append((at, at + length, verb, thing))
         at += length + float(np.clip(np.exp(1.11 + 1.47 * rng.standard_normal()), 0.4, 40))
     return duration, events
 
 
 def _course(position, phases):
-    """Weights (T, phases) of the patterns at relative positions in [0, 1]: each blends into the next."""
+    """Weights (T, phases) of the patterns at positions in [0, 1]. Each pattern blends into the next."""
     at = np.clip(position, 0, 1)[:, None] * (phases - 1)
     return np.clip(1 - np.abs(at - np.arange(phases)), 0, None)
 
@@ -112,7 +113,7 @@ def _features(config, recording, duration, events):
 
 
 def load(config: SyntheticConfig | None = None) -> Benchmark:
-    """Generate the benchmark; recordings are made when their features are first asked for."""
+    """Generate the benchmark. A recording is generated when its features are first read."""
     config = config or SyntheticConfig()
     rows, segments, timelines = [], [], {}
     for split, count in zip(config.splits, (config.train_recordings, config.test_recordings)):
@@ -153,7 +154,7 @@ def load(config: SyntheticConfig | None = None) -> Benchmark:
 def chance(
     benchmark: Benchmark, split: str = "test", per_recording: int = 100, seed: int = 0
 ) -> pd.DataFrame:
-    """Detections that know durations and class frequencies but not the features."""
+    """Detections drawn from the durations and class frequencies alone, without the features."""
     rng = np.random.default_rng(seed)
     known = benchmark.annotations("train")
     lengths, labels = (known.end - known.start).to_numpy(), known.label.to_numpy()
@@ -177,9 +178,9 @@ def chance(
 
 
 def oracle(benchmark: Benchmark, split: str = "test", config: SyntheticConfig | None = None) -> pd.DataFrame:
-    """Detections of one who knows the annotated boundaries and the generator's patterns, and must only name the class.
+    """Detections with oracle boundaries: a matched filter with the generator's patterns names only the class.
 
-    Its mAP, the same at every tIoU, is what perfect localization with a matched filter would reach.
+    The mAP is the same at every tIoU. It is what perfect localization with a matched filter would reach.
     """
     config = config or SyntheticConfig()
     verbs, objects = patterns(config)

@@ -1,6 +1,6 @@
-"""The two tables that everything exchanges: annotations and detections.
+"""The two tables that all modules exchange: annotations and detections.
 
-One row a segment: `recording, start, end, label` (seconds); detections add `score`.
+One row per segment: `recording, start, end, label` (seconds); detections also have `score`.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def _require_columns(table, columns, where):
 
 
 def _refuse(table, bad, where, problem, remedy):
-    """Raise for the first row in which `bad` holds, naming its recording."""
+    """Raise `TalError`, naming the recording, for the first row in which `bad` is true."""
     bad = np.asarray(bad, dtype=bool)
     if bad.any():
         row = table.iloc[int(np.argmax(bad))]
@@ -56,12 +56,12 @@ def _refuse(table, bad, where, problem, remedy):
 def check_annotations(
     table: pd.DataFrame, *, durations=None, classes=None, where="annotations"
 ) -> pd.DataFrame:
-    """Return `table` with exactly the annotation columns, or raise `TalError` for its first bad row.
+    """The table with exactly the annotation columns. `TalError` for its first bad row.
 
     Args:
-        durations: recording id → seconds; segments of other recordings, or beyond the end, are refused.
+        durations: recording id → seconds. Segments of other recordings, or beyond the end, are refused.
         classes: the allowed labels.
-        where: what the message calls this table (a file's path).
+        where: what the error calls this table (a file's path).
     """
     _require_columns(table, ANNOTATION_COLUMNS, where)
     table = table[ANNOTATION_COLUMNS].reset_index(drop=True)
@@ -116,16 +116,16 @@ def check_annotations(
 
 
 def check_detections(table: pd.DataFrame, *, where="detections") -> pd.DataFrame:
-    """Return `table` with exactly the detection columns, or raise `TalError` for its first bad row."""
+    """The table with exactly the detection columns. `TalError` for its first bad row."""
     return _check_scored(table, DETECTION_COLUMNS, "detection", where)
 
 
 def check_proposals(table: pd.DataFrame, *, where="proposals") -> pd.DataFrame:
-    """Return `table` with exactly the proposal columns (no label), or raise `TalError` for its first bad row."""
+    """The table with exactly the proposal columns (no label). `TalError` for its first bad row."""
     return _check_scored(table, PROPOSAL_COLUMNS, "proposal", where)
 
 
-def _check_scored(table, columns, one, where):
+def _check_scored(table, columns, noun, where):
     _require_columns(table, columns, where)
     if len(table) == 0:
         return empty_detections()[columns]
@@ -135,14 +135,14 @@ def _check_scored(table, columns, one, where):
         table,
         ~np.isfinite(table[["start", "end", "score"]]).all(axis=1),
         where,
-        one + " {start}–{end} s, score {score}, is not finite",
-        f"Drop {one}s with NaN or infinite values.",
+        noun + " {start}–{end} s, score {score}, is not finite",
+        f"Drop {noun}s with NaN or infinite values.",
     )
     _refuse(
         table,
         table.start > table.end,
         where,
-        one + " {start}–{end} s ends before it starts",
+        noun + " {start}–{end} s ends before it starts",
         "Write each segment as start, end in seconds.",
     )
     return table

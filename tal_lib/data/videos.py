@@ -4,7 +4,7 @@
     <data root>/thumos14/features/<recording>.npy            both streams, or
     <data root>/thumos14/features/{rgb,flow}/<recording>.npy
     <data root>/thumos14/features/spec.json                  optional: other streams, widths or strides
-    <any folder>/annotations.json, features/, features/spec.json   anybody's own data set
+    <any folder>/annotations.json, features/, features/spec.json   a user's data set
 
 `tal_lib/data/spec.py` describes spec.json, `tal_lib/data/feature_folder.py` the names of the files.
 
@@ -28,7 +28,7 @@ from tal_lib.data.remarks import ALL, Remark
 from tal_lib.data.spec import NAME, FolderSpec, example_spec, read_spec, time_axis
 from tal_lib.errors import TalError
 
-RESIZED_STEPS = 192  # of ActivityNet
+RESIZED_STEPS = 192  # ActivityNet
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 THUMOS14 = FolderSpec(streams={"rgb": 1024, "flow": 1024}, stride_frames=4, window_frames=16, fps=30.0)
 ACTIVITYNET = FolderSpec(streams={"tsp": 512}, resize=RESIZED_STEPS)
@@ -37,7 +37,7 @@ ACTIVITYNET = FolderSpec(streams={"tsp": 512}, resize=RESIZED_STEPS)
 def load_thumos14(root: Path) -> Benchmark:
     """THUMOS14: 200 validation videos are `train`, 212 test videos `test`; 20 classes.
 
-    Its videos have 30 frames a second: that holds where the annotations do not state the rate.
+    If the annotations do not state a frame rate, 30 frames per second are assumed, the rate of THUMOS14.
     """
     path = root / "thumos14" / "thumos14.json"
     content = read_annotations(path, repair=True)
@@ -52,10 +52,10 @@ def load_thumos14(root: Path) -> Benchmark:
 
 
 def load_activitynet(root: Path) -> Benchmark:
-    """ActivityNet v1.3: 10,024 training videos, 4,926 validation videos (the field's test set); 200 classes.
+    """ActivityNet v1.3: 10,024 training and 4,926 validation videos (the field's test set); 200 classes.
 
-    Reads `activitynet.json` (the official or ActionFormer's form) if there, else the TSP release's two
-    tables.
+    Reads `activitynet.json` (the official or ActionFormer's form) if present, else the two tables of the TSP
+    release.
     """
     folder = root / "activitynet"
     path = folder / "activitynet.json"
@@ -82,16 +82,16 @@ def load_activitynet(root: Path) -> Benchmark:
     )
 
 
-def load_folder(folder: str | Path, taken=()) -> Benchmark:
-    """Anybody's videos: `annotations.json` (ActivityNet's or ActionFormer's form) and `features/` with
-    their `spec.json`.
+def load_folder(folder: str | Path, reserved_names=()) -> Benchmark:
+    """A user's videos: `annotations.json` (ActivityNet's or ActionFormer's form), `features/` and its
+    `spec.json`.
 
-    What is trained and tested on follows the field's habits: without a test split, or where the test
-    split's labels are not published, `validation` is the test set; without a training split it is the
-    training set, as of THUMOS14.
+    Splits follow the field's habits. `validation` is the test set if there is no test split, or if the test
+    split's labels are not published. `validation` is the training set if there is no training split, as in
+    THUMOS14.
 
     Args:
-        taken: names that the benchmark must not have.
+        reserved_names: names that the benchmark must not have.
     """
     folder = Path(folder)
     path = folder / "annotations.json"
@@ -107,23 +107,25 @@ def load_folder(folder: str | Path, taken=()) -> Benchmark:
     spec_path = features / NAME
     if not spec_path.is_file():
         raise _no_spec(spec_path, content.recordings)
-    return _benchmark(folder_name(folder, taken), TIOUS, content, read_spec(features), features, folder)
+    return _benchmark(
+        folder_name(folder, reserved_names), TIOUS, content, read_spec(features), features, folder
+    )
 
 
-def folder_name(folder: str | Path, taken=()) -> str:
-    """The name of a folder's benchmark: the folder's own, in characters that a file's name may have anywhere.
+def folder_name(folder: str | Path, reserved_names=()) -> str:
+    """The benchmark name of a folder: the folder's name, in characters that every file system accepts.
 
-    `.` and `..` are resolved first. Other characters than letters, digits, `_`, `.` and `-` become `_`;
-    a name that is `taken` gets `_folder` behind it.
+    `.` and `..` are resolved first. Characters other than letters, digits, `_`, `.` and `-` become `_`.
+    `_folder` is appended to a reserved name.
     """
     name = re.sub(r"[^\w.-]+", "_", Path(folder).resolve().name).lstrip(".-")[:100] or "folder"
-    while name in taken:
+    while name in reserved_names:
         name += "_folder"
     return name
 
 
 def _with_usual_splits(content):
-    """`train` and `test` from what a file calls its subsets."""
+    """The file's subsets as `train` and `test`."""
     splits = set(content.recordings.split)
     annotated = set(content.recordings.split[content.recordings.recording.isin(content.segments.recording)])
     if "test" in splits - annotated and "train" in splits and "validation" in annotated:
@@ -140,14 +142,14 @@ def _with_usual_splits(content):
 
 
 def _without(content, split):
-    """An annotation file's contents but for one split."""
+    """An annotation file's contents without one split."""
     kept = content.recordings[content.recordings.split != split].reset_index(drop=True)
     segments = content.segments[content.segments.recording.isin(kept.recording)].reset_index(drop=True)
     return replace(content, recordings=kept, segments=segments)
 
 
 def _no_spec(path, recordings):
-    """The error for features without a spec, with one to paste."""
+    """The error for features without a spec; it has an example spec to paste."""
     shapes = seen_shapes(path.parent, recordings.recording)
     if not shapes:
         return TalError(

@@ -23,7 +23,7 @@ def average_precision(
         tious: thresholds in (0, 1]; classes: those to report, all annotated ones if None.
 
     Returns:
-        One row a class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
+        One row per class and tIoU: `label, tiou, ap`. A class without annotations has no AP: NaN.
     """
     tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
@@ -46,11 +46,11 @@ def matches(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> dict[
     tious = check_tious(tious)
     annotations, detections = check_annotations(annotations), check_detections(detections)
     rows, _, _, owners = _matched(annotations, detections, list(dict.fromkeys(annotations.label)), tious)
-    taken = {}
+    owners_by_tiou = {}
     for tiou, owner in zip(tious, owners):
-        taken[tiou] = np.full(len(detections), -1)
-        taken[tiou][rows] = owner
-    return taken
+        owners_by_tiou[tiou] = np.full(len(detections), -1)
+        owners_by_tiou[tiou][rows] = owner
+    return owners_by_tiou
 
 
 def _matched(annotations, detections, labels, tious):
@@ -68,7 +68,7 @@ def _matched(annotations, detections, labels, tious):
     truth, candidates = annotations.iloc[truth_rows], detections.iloc[detection_rows]
     truth_class = truth.label.map(label_index).to_numpy(dtype=np.int64)
     candidate_class = candidates.label.map(label_index).to_numpy(dtype=np.int64)
-    # best first within a class; of equal scores the later row first
+    # best first within a class; at equal scores the later row first
     order = np.lexsort((-np.arange(len(candidates)), -candidates.score.to_numpy(), candidate_class))
     candidates, candidate_class, detection_rows = (
         candidates.iloc[order],
@@ -82,7 +82,7 @@ def _matched(annotations, detections, labels, tious):
         holder = _match(pair_detection[good], pair_truth[good], len(candidates), len(truth))
         owner = np.full(len(candidates) + 1, -1)
         owner[holder] = truth_rows
-        owners.append(owner[:-1])  # the last place is of annotations that nothing took
+        owners.append(owner[:-1])  # the last entry collects unmatched annotations
     return detection_rows, candidate_class, np.bincount(truth_class, minlength=len(labels)), owners
 
 
@@ -110,14 +110,14 @@ def interpolated_ap(hit: np.ndarray, total: int) -> float:
 
 
 def area_under(precision: np.ndarray, hit: np.ndarray, total: int) -> float:
-    """Area under a precision–recall curve after interpolation, from the precision (N,) down to each
+    """Area under the interpolated precision–recall curve; the input is the precision (N,) after each
     detection."""
     ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or beyond
     return float(ceiling[np.asarray(hit, dtype=bool)].sum() / total)
 
 
 def check_tious(tious) -> list[float]:
-    """tIoU thresholds as a list; refused unless they are distinct and in (0, 1]."""
+    """tIoU thresholds as a list. `TalError` unless they are distinct and in (0, 1]."""
     tious = [float(tiou) for tiou in np.atleast_1d(tious)]
     if not tious or not all(0 < tiou <= 1 for tiou in tious) or len(set(tious)) < len(tious):
         raise TalError(f"tIoU thresholds {tious}", remedy="Give distinct values in (0, 1].")
@@ -167,7 +167,7 @@ def _match(detection, annotation, detections, annotations):
     Args:
         detection, annotation: allowed pairs, sorted by detection, preferred annotation first.
     """
-    holder = np.full(annotations, detections)  # row that an annotation holds
+    holder = np.full(annotations, detections)  # detection row that holds each annotation
     if not len(detection):
         return holder
     starts = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])
@@ -177,12 +177,12 @@ def _match(detection, annotation, detections, annotations):
     index_of = np.full(detections, -1)
     index_of[owner] = np.arange(len(owner))
     while len(asking):
-        wanted = annotation[pointer[asking]]
+        proposed = annotation[pointer[asking]]
         before = holder.copy()
-        np.minimum.at(holder, wanted, owner[asking])
-        refused = asking[holder[wanted] != owner[asking]]
-        ousted = before[(before != holder) & (before < detections)]
-        again = np.concatenate([refused, index_of[ousted]])
+        np.minimum.at(holder, proposed, owner[asking])
+        refused = asking[holder[proposed] != owner[asking]]
+        displaced = before[(before != holder) & (before < detections)]
+        again = np.concatenate([refused, index_of[displaced]])
         pointer[again] += 1
         asking = again[pointer[again] < ends[again]]
     return holder

@@ -1,4 +1,4 @@
-"""External class scores of whole recordings, as the field publishes them, and their fusion with proposals."""
+"""Published class scores of whole recordings, and their fusion with proposals."""
 
 import io
 import pickle
@@ -28,13 +28,13 @@ SHAPE = (
 def read_class_scores(
     path: str | Path, classes, *, label_ids: Mapping[int, str] | None = None
 ) -> pd.DataFrame:
-    """Scores of recordings (rows, ids as written) and classes (columns, in the order given).
+    """Scores of recordings (rows, ids as in the file) and classes (columns, in the given order).
 
-    From a JSON or pickle file. Rows of scores per frame are averaged. A pickle may hold plain values and
-    numpy arrays only: anything else in it is refused, not run.
+    Reads JSON or pickle files. Scores per frame are averaged. A pickle may hold plain values and numpy arrays
+    only: anything else in it is refused, not executed.
 
     Args:
-        classes: all classes, in the order that a list of scores without names has.
+        classes: all classes, in the order of score lists without names.
         label_ids: index → class, for files that write indices.
 
     Raises:
@@ -68,7 +68,7 @@ def read_class_scores(
 
 
 def _match_classes(names, classes, label_ids, where):
-    """Name in a file → class; refused where one of the classes has no name there."""
+    """Name in the file → class. `TalError` if a class has no name in the file."""
     matches = match_labels(names, classes, label_ids)
     missing = [name for name in classes if name not in matches.values()]
     if missing:
@@ -84,9 +84,9 @@ def _match_classes(names, classes, label_ids, where):
 
 
 def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> pd.DataFrame:
-    """Detections: every proposal once for each of its recording's `top` classes, score × class score.
+    """Detections: every proposal once for each of its recording's `top` classes, with score × class score.
 
-    The best come first in each recording.
+    The best detections come first in each recording.
 
     Raises:
         TalError: a recording with proposals but no class scores.
@@ -121,7 +121,8 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
 def _row(scores, names, classes, label_ids, labels, where):
     """Scores of one recording, in the order of the classes.
 
-    `labels` takes the labels of a list of {'label', 'score'}: it may hold a recording's best classes alone.
+    `labels` collects the labels of a list of {'label', 'score'}, which may hold only a recording's best
+    classes.
     """
     by_label = scores if isinstance(scores, dict) else None
     if isinstance(scores, list) and len(scores) and isinstance(scores[0], dict):
@@ -133,7 +134,7 @@ def _row(scores, names, classes, label_ids, labels, where):
     if by_label is not None:
         by_label = {str(label): _as_number(score) for label, score in by_label.items()}
         by_label = validate(dict[str, Number], by_label, where=where, name="scores", remedy=SHAPE)
-        find = _match_classes if isinstance(scores, dict) else lambda *given: match_labels(*given[:3])
+        find = _match_classes if isinstance(scores, dict) else lambda *arguments: match_labels(*arguments[:3])
         matches = find(by_label, classes, label_ids, where)
         values = {matches[label]: score for label, score in by_label.items() if label in matches}
     else:
@@ -152,7 +153,7 @@ def _row(scores, names, classes, label_ids, labels, where):
 
 
 def _as_number(score):
-    """Python's number of a numpy scalar."""
+    """A numpy scalar as a Python number."""
     return score.item() if isinstance(score, np.generic | np.ndarray) and np.size(score) == 1 else score
 
 
@@ -161,7 +162,7 @@ def _other_shape(problem, where):
 
 
 class _Dtype:
-    """Stands in for numpy's: that one, given a state that was tampered with, crashes the process."""
+    """Replaces numpy's dtype, which crashes the process if a pickle sets a manipulated state."""
 
     def __init__(self, kind, *_):
         self.kind, self.order = kind, "="
@@ -177,7 +178,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for an array that is being put together."""
+    """Placeholder of an array while it is unpickled."""
 
     def __init__(self, *_):
         self.values = np.empty(0)
@@ -221,7 +222,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _plain(value):
-    """Arrays in the place of their stand-ins."""
+    """The value with its placeholders replaced by arrays."""
     if isinstance(value, _Array):
         return value.values
     if isinstance(value, dict):
@@ -234,8 +235,8 @@ def _unpickle(raw, path):
         for operation, argument, _ in pickletools.genops(raw):
             if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(
                 raw
-            ):  # the unpickler would make room for as many
+            ):  # the unpickler would allocate that many entries
                 raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
         return _plain(_PlainUnpickler(io.BytesIO(raw), encoding="latin1").load())
-    except Exception as error:  # whatever a broken stream raises
+    except Exception as error:  # a broken stream may raise anything
         raise TalError(f"not a pickle of plain values ({error})", where=path, remedy=SHAPE) from None

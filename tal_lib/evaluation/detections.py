@@ -36,13 +36,13 @@ _FIELDS = tuple(field.name for field in fields(_Detection))
 
 
 def read_detections(path: str | Path) -> pd.DataFrame:
-    """Detections table of a JSON file, or of a CSV or Parquet table; ids and labels as they are written.
+    """The detections table of a JSON, CSV or Parquet file; ids and labels as in the file.
 
-    `match_detections` finds the annotations' ids for them. A table has the columns of `DETECTION_COLUMNS`;
-    it may have others. Parquet needs pyarrow.
+    `match_detections` maps them to the annotations' ids. A table has the columns of `DETECTION_COLUMNS`, and
+    may have others. Parquet needs pyarrow.
 
     Raises:
-        TalError: missing, damaged or too large a file, another shape, or an entry that is not a detection.
+        TalError: a missing, damaged or too large file, another shape, or an entry that is not a detection.
     """
     path = Path(path)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -72,7 +72,8 @@ def _from_json(path):
 
 
 def _row(item, number, where):
-    """Start, end, label, score. Millions of items have exactly the usual types: they need no closer look."""
+    """Start, end, label, score. Items of the usual types skip validation, because files hold millions of
+    them."""
     try:
         (start, end), label, score = item["segment"], item["label"], item["score"]
         if type(start) is type(end) is type(score) is float and type(label) is str and label:
@@ -107,7 +108,7 @@ def _from_parquet(path):
         ) from None
     try:
         table = pd.read_parquet(path, engine="pyarrow")
-    except Exception as error:  # pyarrow's own, of damaged files
+    except Exception as error:  # errors of pyarrow on damaged files
         raise TalError(
             f"not a readable Parquet table ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=path,

@@ -21,13 +21,13 @@ HIT, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = ERRORS = (
     "confusion",
     "background",
 )
-BACKGROUND_TIOU = 0.1  # below it a detection touches nothing
+BACKGROUND_TIOU = 0.1  # a detection with less overlap is a background error
 BUCKETS = ("XS", "S", "M", "L", "XL")
 CHARACTERISTICS = ("coverage", "length", "instances")
 
 
 def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5) -> pd.Series:
-    """The type of every detection, one of `ERRORS`, indexed as the detections.
+    """The type of every detection, one of `ERRORS`, with the index of the detections.
 
     - double detection: overlaps an annotation of its class by at least `tiou`, but a better detection took
     it;
@@ -182,11 +182,11 @@ def by_characteristic(
     def row(inside):
         values = []
         for level in tious:
-            taken = owner[level]
-            counts = (taken < 0) | inside[taken]
+            owners = owner[level]
+            counts = (owners < 0) | inside[owners]
             for name, total in annotations.label[inside].value_counts().items():
                 counted = counts & (labels == name)
-                values.append(normalized_ap(taken[counted] >= 0, total, usual))
+                values.append(normalized_ap(owners[counted] >= 0, total, usual))
         return {
             "segments": int(inside.sum()),
             "map_n": 100 * float(np.mean(values)),
@@ -198,8 +198,8 @@ def by_characteristic(
     for name in CHARACTERISTICS:
         bucket, spans = in_fifths(table[name])  # pyright: ignore[reportArgumentType]
         rows += [
-            {"characteristic": name, "bucket": which, "span": span} | row((bucket == which).to_numpy())
-            for which, span in spans.items()
+            {"characteristic": name, "bucket": label, "span": span} | row((bucket == label).to_numpy())
+            for label, span in spans.items()
         ]
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Learning curves: mAP against annotation, a power law's prediction, and the annotation that a target mAP
+"""Learning curves: mAP against annotation, power-law extrapolation, and the annotation that a target mAP
 needs.
 
 Sources: Hestness et al., Deep Learning Scaling is Predictable, Empirically (2017), for the form of the curve;
@@ -25,7 +25,7 @@ class PowerLaw:
 
 
 def fit_power_law(amount, map_percent) -> PowerLaw:
-    """Least squares on mAP; the floor is the error that no annotation takes away, in [0, 100].
+    """Least-squares fit to mAP. The floor, in [0, 100], is the error that no amount of annotation removes.
 
     Raises:
         ValueError: fewer than three different amounts.
@@ -33,7 +33,7 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     n, error = np.asarray(amount, dtype=float), 100 - np.asarray(map_percent, dtype=float)
     if len(np.unique(n)) < 3:
         raise ValueError(f"{len(np.unique(n))} amounts of annotation, a power law with a floor needs three")
-    unit = n.mean()  # amounts near one: the scale does not follow the exponent
+    unit = n.mean()  # normalise amounts, so that scale and exponent are less correlated
     fits = [
         least_squares(
             lambda p: p[0] * (n / unit) ** -p[1] + p[2] - error,
@@ -46,26 +46,26 @@ def fit_power_law(amount, map_percent) -> PowerLaw:
     return PowerLaw(float(scale * unit**exponent), float(exponent), float(floor))
 
 
-def needed_for(wanted: float, amount, map_percent) -> float:
-    """The smallest amount of annotation at which the measured curve reaches a mAP (%).
+def needed_for(target: float, amount, map_percent) -> float:
+    """The smallest amount of annotation at which the measured curve reaches the `target` mAP (%).
 
     The curve is linear between measured points, over the logarithm of the amount. Infinite if it never
     reaches the mAP; the smallest measured amount if that reaches it already.
     """
     order = np.argsort(amount)
     n, score = np.asarray(amount, dtype=float)[order], np.asarray(map_percent, dtype=float)[order]
-    above = np.flatnonzero(score >= wanted)
+    above = np.flatnonzero(score >= target)
     if not len(above):
         return float("inf")
     first = above[0]
     if first == 0:
         return float(n[0])
-    share = (wanted - score[first - 1]) / (score[first] - score[first - 1])
+    share = (target - score[first - 1]) / (score[first] - score[first - 1])
     return float(np.exp(np.log(n[first - 1]) + share * np.log(n[first] / n[first - 1])))
 
 
 def area_under(amount, map_percent) -> float:
-    """Mean mAP (%) along the curve, over log amount; NaN where there is one amount only."""
+    """Mean mAP (%) along the curve, over log amount; NaN for a single amount."""
     order = np.argsort(amount)
     n, score = np.log(np.asarray(amount, dtype=float)[order]), np.asarray(map_percent, dtype=float)[order]
     return float(np.trapezoid(score, n) / (n[-1] - n[0])) if n[-1] > n[0] else float("nan")

@@ -1,4 +1,4 @@
-"""Recordings and labels as a file of detections or scores writes them → as the annotations call them."""
+"""Recordings and labels in a file of detections or scores → ids and labels of the annotations."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -9,18 +9,18 @@ from tal_lib.data.annotations import MOST_BEYOND, AnnotationFile
 from tal_lib.data.remarks import far_beyond, looks_like, same_label
 from tal_lib.errors import TalError
 
-PREFIX = "v_"  # ActivityNet's, before the ids of its videos
-LISTED = 5  # unknown labels in one message
+PREFIX = "v_"  # prefix of ActivityNet's video ids
+LISTED = 5  # number of unknown labels in one message
 
 
 def match_recordings(written: Iterable[str], known: Iterable[str], *, where: object) -> dict[str, str]:
-    """Id as written → the annotations' id; unknown ones are left out.
+    """Id in the file → id in the annotations. Unknown ids are left out.
 
-    An id that the annotations have is itself. Otherwise ids may differ by ActivityNet's `v_` before one of
-    them: the rule of feature files too.
+    An id that is in the annotations matches itself. Otherwise ids may differ by ActivityNet's prefix `v_`, as
+    for feature files.
 
     Raises:
-        TalError: two written ids that mean the same recording.
+        TalError: two ids in the file mean the same recording.
     """
     known, matches = set(known), {}
     for name in written:
@@ -43,9 +43,9 @@ def match_recordings(written: Iterable[str], known: Iterable[str], *, where: obj
 def match_labels(
     written: Iterable[str], known: Iterable[str], label_ids: Mapping[int, str]
 ) -> dict[str, str]:
-    """Label as written → the annotations' label; unknown ones are left out.
+    """Label in the file → label in the annotations. Unknown labels are left out.
 
-    An index is read by the annotations' `label_id`.
+    An index is resolved by the annotations' `label_id`.
     """
     known, matches = set(known), {}
     for label in written:
@@ -59,7 +59,7 @@ def match_labels(
 
 
 def closest_label(label: str, known: Iterable[str]) -> str | None:
-    """The known label that a label was most likely meant to be; None if none is similar.
+    """The known label that is most similar to a label; None if none is similar.
 
     Case, blanks and underscores do not count.
     """
@@ -71,7 +71,7 @@ def closest_label(label: str, known: Iterable[str]) -> str | None:
 def match_detections(
     detections: pd.DataFrame, annotations: AnnotationFile, *, where: object
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Detections or proposals under the annotations' ids, and remarks on what does not count.
+    """Detections or proposals under the annotations' ids, and remarks on those that are not evaluated.
 
     Labels stay as they are.
 
@@ -100,7 +100,7 @@ def match_detections(
 
 
 def _check_times(detections, annotations, where):
-    """Remarks on detections far beyond their recording; refused where most are."""
+    """Remarks on detections far beyond their recording. `TalError` if most of them are."""
     listed = annotations.recordings.set_index("recording")
     far = far_beyond(detections, listed.duration)
     if not far.any():

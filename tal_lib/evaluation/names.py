@@ -1,4 +1,4 @@
-"""What class names are worth: the mAP of detections under permuted names."""
+"""The contribution of class names: the mAP of detections under permuted names."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ def wrong_names_map(annotations: pd.DataFrame, detections: pd.DataFrame, classes
     """mAP by tIoU when every class has another class's name, averaged over K − 1 permutations.
 
     The names are shifted by 1 … K − 1 places, so each class gets each other name once. This is the chance
-    level of a detector that localizes as well but cannot read names. NaN for a single class.
+    level of a detector that localizes equally well but cannot read names. NaN for a single class.
     """
     classes = list(classes)
     moved = [dict(zip(classes, classes[shift:] + classes[:shift])) for shift in range(1, len(classes))]

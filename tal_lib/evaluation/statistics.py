@@ -36,7 +36,7 @@ def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[floa
 
 
 def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """One row a group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
+    """One row per group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
     rows = [
         (*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
         for key, group in table.groupby(by, sort=False)
@@ -56,10 +56,10 @@ def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[flo
     """
     rng = np.random.default_rng(seed)
     strata = [np.asarray(values, dtype=float) for values in strata]
-    drawn = np.concatenate(
+    resampled = np.concatenate(
         [values[rng.integers(len(values), size=(RESAMPLES, len(values)))] for values in strata], 1
     )
-    low, high = np.quantile(stats.trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
+    low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [0.025, 0.975])
     return interquartile_mean(np.concatenate(strata)), float(low), float(high)
 
 

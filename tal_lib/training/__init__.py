@@ -1,4 +1,4 @@
-"""Training: `fit` one model on some recordings by a recipe; `save_model` and `load_model`."""
+"""Training: `fit` trains a model on some recordings by a recipe; `save_model` and `load_model`."""
 
 from tal_lib.training.checkpoints import Trained, load_model, save_model
 from tal_lib.training.distillation import Distillation, Distilled

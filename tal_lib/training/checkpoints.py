@@ -1,4 +1,4 @@
-"""A trained model in one file: weights, how to build it, class names and feature spec."""
+"""A trained model in one file: weights, build options, class names and feature spec."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with what its outputs mean."""
+    """A model, and what its inputs and outputs mean."""
 
     model: models.Detector
     classes: tuple[str, ...]
@@ -24,7 +24,7 @@ class Trained:
 
 
 def save_model(path: str | Path, trained: Trained) -> Path:
-    """Write a trained model, whole or not at all."""
+    """Write a trained model; the file is complete or absent."""
     spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
     content = {
         "format": FORMAT,

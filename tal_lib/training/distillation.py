@@ -1,10 +1,12 @@
-"""Knowledge distillation: a small pyramid detector learns from a trained one, beside the annotations.
+"""Knowledge distillation: a pyramid detector (student) learns from a trained one (teacher) and the
+annotations.
 
-The student imitates the teacher's scores at every point, its segments where they are good, and its pyramid's features through a linear
-layer that is thrown away. Any two pyramid detectors with the same levels can be paired.
+The student imitates the teacher's scores at every point, and its segments where they are good. It also
+imitates the features of the teacher's pyramid, through a linear layer that is discarded after training. Any
+two pyramid detectors with the same levels can be paired.
 
-Source: GAF's `train_KD` (its weights are the defaults); the scores' loss is the quality focal loss of Li et al. (NeurIPS 2020), equation 3,
-with the teacher's score for the quality.
+Source: GAF's `train_KD` (its weights are the defaults). The score loss is the quality focal loss of Li et al.
+(NeurIPS 2020), equation 3, with the teacher's score as the quality.
 """
 
 from dataclasses import dataclass
@@ -25,10 +27,10 @@ from tal_lib.validation import Checked, NotNegative, Probability
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(Checked):
-    """Weights of what the teacher adds to the student's loss."""
+    """Weights of the distillation losses that are added to the student's loss."""
 
     class_weight: NotNegative = 1.0  # cw
-    location_weight: NotNegative = 1.0  # lw / 10, as AFSD's own losses are weighed here
+    location_weight: NotNegative = 1.0  # lw / 10, like the weights of AFSD's losses here
     feature_weight: NotNegative = 1.0
     # the teacher's segments are imitated where their tIoU with the annotated one is at least this
     piou: Probability = 0.5
@@ -36,14 +38,14 @@ class Distillation(Checked):
 
 
 class Distilled(Detector):
-    """A student in training beside its teacher; `deployed` is the student alone."""
+    """A student in training, together with its teacher; `deployed` is the student alone."""
 
     def __init__(self, student: PyramidDetector, teacher: PyramidDetector, options: Distillation):
         super().__init__(student.config, student.input_dim, student.num_classes)
-        for one in (student, teacher):
-            if not isinstance(one, PyramidDetector):
+        for model in (student, teacher):
+            if not isinstance(model, PyramidDetector):
                 raise TalError(
-                    f"{one.spec.get('name', type(one).__name__)} is not a pyramid detector",
+                    f"{model.spec.get('name', type(model).__name__)} is not a pyramid detector",
                     remedy="Distil between pyramids.",
                 )
         if student.config.ranges != teacher.config.ranges or student.num_classes != teacher.num_classes:
@@ -56,11 +58,11 @@ class Distilled(Detector):
         self.adapter = nn.Linear(student.config.width, teacher.config.width)
         self.teacher = [
             teacher.eval().requires_grad_(False)
-        ]  # in a list: not a part of what is trained, averaged and saved
+        ]  # in a list: not a submodule, so not trained, averaged or saved
         self._count, self._features = (
             0,
             (),
-        )  # of the last forward pass: the student's outputs, and both pyramids' features
+        )  # last forward pass: number of the student's outputs, features of both pyramids
 
     @property
     def deployed(self) -> Detector:
@@ -73,24 +75,28 @@ class Distilled(Detector):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The student's outputs, then the teacher's."""
-        own, student = with_levels(self.student, features, mask)
+        student_outputs, student_levels = with_levels(self.student, features, mask)
         with torch.no_grad():
-            its, teacher = with_levels(self.teacher[0].to(features.device), features, mask)
-        self._count, self._features = len(own), (student, teacher)
-        return *own, *its
+            teacher_outputs, teacher_levels = with_levels(self.teacher[0].to(features.device), features, mask)
+        self._count, self._features = len(student_outputs), (student_levels, teacher_levels)
+        return *student_outputs, *teacher_outputs
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         student, teacher, o = self.student, self.teacher[0], self.options
-        own, its = outputs[: self._count], outputs[self._count :]
-        losses = student.loss(own, batch)
+        student_outputs, teacher_outputs = outputs[: self._count], outputs[self._count :]
+        losses = student.loss(student_outputs, batch)
         valid = student.level_mask(batch.mask)
         score = (
-            score_loss(student.probabilities(own)[valid], teacher.probabilities(its)[valid], o.focus)
+            score_loss(
+                student.probabilities(student_outputs)[valid],
+                teacher.probabilities(teacher_outputs)[valid],
+                o.focus,
+            )
             / student.positives
         )
-        location = self.location_loss(own, its, valid, batch)
-        learned, wanted = (levels[valid].float() for levels in self._features)
-        feature = (1 - F.cosine_similarity(self.adapter(learned), wanted, dim=-1)).mean()
+        location = self.location_loss(student_outputs, teacher_outputs, valid, batch)
+        student_levels, teacher_levels = (levels[valid].float() for levels in self._features)
+        feature = (1 - F.cosine_similarity(self.adapter(student_levels), teacher_levels, dim=-1)).mean()
         losses["total"] = (
             losses["total"]
             + o.class_weight * score
@@ -99,20 +105,23 @@ class Distilled(Detector):
         )
         return losses | {"score": score.detach(), "location": location.detach(), "feature": feature.detach()}
 
-    def location_loss(self, own, its, valid, batch) -> Tensor:
-        """DIoU between the two segments at positive points where the teacher's is good enough."""
+    def location_loss(self, student_outputs, teacher_outputs, valid, batch) -> Tensor:
+        """DIoU loss between the student's and the teacher's segments, at positive points where the teacher's
+        segment is good enough."""
         points = self.student.points(batch.mask.shape[1])
-        classes, segments, positive = self.student.assign(own, points, valid, batch)
+        classes, segments, positive = self.student.assign(student_outputs, points, valid, batch)
         at = self.student.positives_of(classes, positive & valid)
-        taught = self.teacher[0].decode(its, points, at)
-        good = interval_iou(taught, segments[at.batch, at.row]) >= self.options.piou
-        return (diou(self.student.decode(own, points, at), taught) * good).sum() / self.student.positives
+        teacher_segments = self.teacher[0].decode(teacher_outputs, points, at)
+        good = interval_iou(teacher_segments, segments[at.batch, at.row]) >= self.options.piou
+        return (
+            diou(self.student.decode(student_outputs, points, at), teacher_segments) * good
+        ).sum() / self.student.positives
 
 
 def with_levels(
     model: PyramidDetector, features: Tensor, mask: Tensor | None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """A model's outputs, and the joined levels (B, P, C) that it gave its class tower."""
+    """A model's outputs, and the concatenated levels (B, P, C) that enter its class tower."""
     seen = []
     hook = model.class_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -121,7 +130,7 @@ def with_levels(
         hook.remove()
 
 
-def score_loss(p: Tensor, wanted: Tensor, focus: float) -> Tensor:
-    """Σ |wanted − p|^focus · binary cross-entropy of p with soft targets `wanted`; any shape, both in [0, 1]."""
+def score_loss(p: Tensor, target: Tensor, focus: float) -> Tensor:
+    """Σ |target − p|^focus · binary cross-entropy of p with soft targets; any shape, both in [0, 1]."""
     p = p.clamp(1e-6, 1 - 1e-6)
-    return ((wanted - p).abs() ** focus * F.binary_cross_entropy(p, wanted, reduction="none")).sum()
+    return ((target - p).abs() ** focus * F.binary_cross_entropy(p, target, reduction="none")).sum()

@@ -28,29 +28,30 @@ from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
-WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; the last one is there until it ends
+WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; training.pt is removed when training ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What `fit` leaves: the model holds the trained (averaged) weights."""
+    """The result of `fit`; the model holds the trained (averaged) weights."""
 
     model: Detector
-    history: pd.DataFrame  # one row an epoch: epoch, step, seconds, learning_rate, and the mean of each loss
+    history: pd.DataFrame  # a row per epoch: epoch, step, seconds, learning_rate, mean of each loss
     steps: int  # optimizer steps
-    seconds: float  # wall time of training, over all sittings
+    seconds: float  # wall time of training, including interrupted runs
     checkpoint: Path | None  # the saved model
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch; call it before `build`, so that the initial weights follow the seed too."""
+    """Seed Python, NumPy and torch. Call it before `build`: the initial weights depend on the seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on matrices and kernels only, not on biases, norms, scales and learned tokens."""
+    """Parameter groups with weight decay on matrices and kernels only, not on biases, norms, scales and
+    learned tokens."""
     decayed, rest = [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -64,7 +65,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Share of the learning rate at a step: linear warm-up, then cosine to zero (or constant)."""
+    """Factor of the learning rate at a step: linear warm-up, then cosine decay to zero (or constant)."""
     warm = max(1, round(recipe.warmup * total)) if recipe.warmup > 0 else 0
     if step < warm:
         return (step + 1) / warm
@@ -74,14 +75,14 @@ def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
 
 
 def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
-    """The network on a batch, in a recipe's precision; outputs, and so the losses, are float32."""
+    """Run the network on a batch in a recipe's precision. Outputs, and so the losses, are float32."""
     with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = model.run(batch)
     return in_float32(outputs)
 
 
 def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW, as the recipe says."""
+    """The optimizer of a recipe: Adam or AdamW."""
     make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
 
@@ -89,10 +90,10 @@ def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
 def training_step(
     model: Detector, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> dict[str, torch.Tensor]:
-    """Forward, backward and update on one batch; its losses.
+    """Forward pass, backward pass and update on one batch; returns its losses.
 
     Raises:
-        TalError: the loss is not finite; the weights are as before.
+        TalError: the loss is not finite. The weights are then unchanged.
     """
     losses = model.loss(run_in(recipe.precision, model, batch), batch)
     if not torch.isfinite(losses["total"]):
@@ -125,13 +126,13 @@ def fit(
     """Train `model` in place on the given recordings.
 
     Args:
-        recordings: ids, e.g. from `limited_subset`; seed: of the order of recordings, crops and dropout.
-        out_dir: where `model.pt` and `history.csv` go; with None nothing is written. An interrupted run found there
-            (`training.pt`, written at most every minute) is taken up where it stopped, if model, teacher, recipe, data and code are the same;
-            otherwise training starts afresh and says so.
-        stream: train on one stream's columns only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
-        on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch, the model with its averaged weights; its time is not
-            counted, and it must not draw random numbers.
+        recordings: ids, e.g. from `limited_subset`; seed: for the order of recordings, crops and dropout.
+        out_dir: folder for `model.pt` and `history.csv`; with None nothing is written. If it holds an
+            interrupted run (`training.pt`, written at most once a minute), that run is resumed. Model,
+            teacher, recipe, data and code must be the same; otherwise training starts anew and prints why.
+        stream: train on the columns of one stream only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
+        on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch. The model then has its
+            averaged weights. The time of the call is not counted. It must not draw random numbers.
 
     Raises:
         TalError: no recordings, no annotated segment among them, or a loss that is not finite.
@@ -218,7 +219,8 @@ def fit(
 
 
 def _identity(model, benchmark, recordings, recipe, seed, stream) -> dict[str, str]:
-    """What an interrupted training is known by; a teacher's weights are in the spec of the model that it teaches."""
+    """What must be equal to resume an interrupted training. The model's spec includes a hash of the teacher's
+    weights."""
     return {
         "model or teacher": repr(model.spec),
         "initial weights": weights_digest(model),
@@ -231,18 +233,18 @@ def _identity(model, benchmark, recordings, recipe, seed, stream) -> dict[str, s
 
 
 def _files_outside(model):
-    """Source files of the model's own classes that are not in this library, but in a user's file."""
+    """Source files of the model's classes that are defined outside this library, in a user's file."""
     modules = {type(part).__module__ for part in model.modules()}
-    own = (
+    outside = (
         sys.modules[name]
         for name in modules
         if name.partition(".")[0] not in ("tal_lib", "torch", "builtins")
     )
-    return [Path(module.__file__) for module in own if getattr(module, "__file__", None)]
+    return [Path(module.__file__) for module in outside if getattr(module, "__file__", None)]
 
 
 def _begin(model, recipe, steps, seed) -> TrainingState:
-    """A training before its first step."""
+    """The state of a training before its first step."""
     optimizer = make_optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, recipe)
@@ -252,7 +254,7 @@ def _begin(model, recipe, steps, seed) -> TrainingState:
 
 
 def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
-    """Train on every recording once; the sum over the steps of each loss."""
+    """Train on every recording once; returns the sum of each loss over the steps."""
     sums: dict[str, float] = {}
     order = torch.randperm(len(items), generator=state.generator).tolist()
     for at in range(0, len(order), recipe.batch_size):
@@ -280,7 +282,7 @@ def detect_all(
     stream: str | None = None,
     device: str | None = None,
 ) -> pd.DataFrame:
-    """Detections of several recordings in one table; each recording is run alone, at its own length."""
+    """Detections of several recordings in one table. Each recording is processed alone, at full length."""
     return _in_one_table(model, model.detect, benchmark, recordings, stream, device, empty_detections())
 
 

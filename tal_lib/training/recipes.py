@@ -1,4 +1,4 @@
-"""How each model is trained: one dataclass, with published values for `paper` and shared ones for `compact`."""
+"""Training recipes: one dataclass, with published values for `paper` and shared values for `compact`."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -20,25 +20,25 @@ from tal_lib.validation import (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Checked):
-    """Options of `fit`. Epochs and steps: training runs for whichever of `epochs` and `min_steps` is longer."""
+    """Options of `fit`. Training runs for `epochs` or `min_steps`, whichever is longer."""
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.05  # not on biases, norms and scales
+    weight_decay: NotNegative = 0.05  # not of biases, norms and scales
     epochs: Count = 30  # warm-up included
-    min_steps: Whole = 300  # few recordings: go on until this many optimizer steps
-    warmup: Probability = 0.15  # share of the steps, linear
+    min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
+    warmup: Probability = 0.15  # fraction of the steps, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
     batch_size: Count = 2  # recordings (crops)
     clip_norm: NotNegative = 1.0  # of gradients; 0: none
     ema: BelowOne = 0.999  # decay of the averaged weights, which are the result; 0: none
     max_steps: Count = 2304  # training crops are at most this long
-    shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings, share kept
+    shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings: fraction kept
     feature_noise: NotNegative = 0.0  # standard deviation of noise added to the features
-    exchange: Probability = 0.0  # that a segment's steps are taken from another instance of its class
-    # standard deviation of a random rotation of inertial sensors, degrees; other features are not changed
+    exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
+    # standard deviation (degrees) of a random rotation of inertial sensors; no effect on other features
     rotate: NotNegative = 0.0
-    # of the network's forward and backward pass: float32, or bfloat16 under torch.autocast
+    # forward and backward pass: float32, or bfloat16 under torch.autocast
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def check(self):
@@ -58,8 +58,9 @@ _DENSE = Recipe(
     clip_norm=0.0,
 )
 
-# compact: one recipe for all; those that work in windows see crops of a few of them. The study's own model has augmentation besides, found
-# on held-out training people; what it does for the others is in `results/readers/accuracy/recipes_hapt.md`
+# compact: one recipe for all models; models that work in windows train on shorter crops. The study's own
+# model also uses augmentation, tuned on held-out training people. Its effect on the other models is in
+# `results/readers/accuracy/recipes_hapt.md`.
 _COMPACT = Recipe()
 _OWN = Recipe(exchange=0.3, rotate=30.0)
 _WINDOWS = Recipe(max_steps=256)
@@ -128,10 +129,10 @@ _PAPER = {
 
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
-    """The recipe of a model's preset, with fields replaced by name.
+    """The recipe of a model's preset, with some fields replaced.
 
     Raises:
-        TalError: no such model, preset or option, or a value that the option does not take.
+        TalError: no such model, preset or option, or a value that the option does not accept.
     """
     if preset not in presets(name):
         raise unknown_name(preset, presets(name), where=name, name="preset")

@@ -1,4 +1,4 @@
-"""What a saved model says of itself, and its weights: each field is checked before a model is made."""
+"""The description and the weights in a saved model: each field is checked before a model is built."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Description:
 
 
 def describe(*, spec, classes, feature_spec, stream, where: object) -> Description:
-    """A description from plain values of a file.
+    """A description from the plain values of a file.
 
     Raises:
         TalError: a field of a wrong type or value, or fields that contradict each other.
@@ -99,7 +99,7 @@ def build_described(description: Description, where: object) -> models.Detector:
     """
     try:
         model = models.build_from(asdict(description.spec))
-    except Exception as error:  # whatever a model makes of options that a file invents
+    except Exception as error:  # options from a file may raise anything in a model
         kind = "" if isinstance(error, TalError) else f"{type(error).__name__}: "
         raise TalError(
             f"spec: no such model can be built ({kind}{(str(error).strip() or '?').splitlines()[0]})",
@@ -114,12 +114,12 @@ def build_trained(description: Description, state, where: object) -> models.Dete
     """The model of a description with the weights of a `state_dict`, in evaluation mode.
 
     Raises:
-        TalError: no such model can be built, or weights that are not its own.
+        TalError: no such model can be built, or the weights do not fit it.
     """
     try:
-        with torch.device("meta"):  # no memory is taken before the sizes are known to fit
+        with torch.device("meta"):  # allocates nothing before the sizes are checked
             expected = models.build_from(asdict(description.spec)).state_dict()
-    except Exception:  # a model that computes constants from values, or none at all
+    except Exception:  # the model computes constants from values, or cannot be built
         expected = None
     if expected is not None:
         _check_weights(expected, state, where)

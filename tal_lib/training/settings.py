@@ -1,4 +1,5 @@
-"""Options by name, as people give them (`--set KEY=VALUE`): the model's and those of the training recipe."""
+"""Options by name, as users set them (`--set KEY=VALUE`): those of the model and those of its training
+recipe."""
 
 from dataclasses import dataclass, field, fields
 
@@ -11,32 +12,32 @@ from tal_lib.validation import unknown_name
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a model, its post-processing among them, and options of its recipe."""
+    """Options of a model (including its post-processing), and options of its recipe."""
 
     options: dict = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
 
 
 def route(model: str, preset: str, values: dict, *, where: object = None) -> Settings:
-    """Split options by name, and check each against its type and the options that it goes with.
+    """Split options into model and recipe options, and check each against its type and the other options.
 
     Args:
-        values: name → value; where: what the values come from, for the message.
+        values: name → value; where: the source of the values, for the error.
 
     Raises:
         TalError: an unknown model, preset or name (all options are listed), or a value that does not fit.
     """
     chosen = config(model, preset)
-    ours = option_names(chosen)
+    model_options = option_names(chosen)
     recipe_names = [f.name for f in fields(Recipe)]
     for name in values:
-        if name not in ours and name not in recipe_names:
-            error = unknown_name(name, [*ours, *recipe_names], where=where)
+        if name not in model_options and name not in recipe_names:
+            error = unknown_name(name, [*model_options, *recipe_names], where=where)
             hint = error.remedy[error.remedy.rfind(". ") + 1 :] if "Did you mean" in error.remedy else ""
             raise TalError(error.problem, where=where, remedy=_listed(model, chosen) + hint)
     settings = Settings(
-        options={name: value for name, value in values.items() if name in ours},
-        recipe={name: value for name, value in values.items() if name not in ours},
+        options={name: value for name, value in values.items() if name in model_options},
+        recipe={name: value for name, value in values.items() if name not in model_options},
     )
     try:
         config(model, preset, **settings.options)
@@ -48,9 +49,9 @@ def route(model: str, preset: str, values: dict, *, where: object = None) -> Set
 
 def _listed(model: str, chosen: DetectorConfig) -> str:
     post = [f.name for f in fields(PostProcess)]
-    own = [name for name in option_names(chosen) if name not in post]
+    model_options = [name for name in option_names(chosen) if name not in post]
     groups = {
-        f"options of {model}": own,
+        f"options of {model}": model_options,
         "of its post-processing": post,
         "of the recipe": [f.name for f in fields(Recipe)],
     }

@@ -1,6 +1,4 @@
-"""The state of a training: all that decides how it goes on, saved so that an interrupted one ends as if it
-had not been.
-"""
+"""The complete state of a training, so that an interrupted training ends with the same result."""
 
 import hashlib
 import random
@@ -19,11 +17,11 @@ from tal_lib.fingerprint import fingerprint
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
 
 LIBRARY = Path(__file__).resolve().parent.parent
-TRAINS = ("models", "training", "data")  # packages that decide what is learned
+TRAINS = ("models", "training", "data")  # packages that affect training
 
 
 class Average:
-    """Exponential moving average of the weights; follows closely in the first steps."""
+    """Exponential moving average of the weights; it follows the weights closely in the first steps."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -37,7 +35,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the model's weights after an optimizer step in."""
+        """Include the model's weights after an optimizer step."""
         torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + step) / (10 + step)))
 
     @contextmanager
@@ -51,15 +49,14 @@ class Average:
             model.load_state_dict(trained)
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a saved average."""
+        """Continue from a saved average."""
         for name, value in state.items():
             self.state[name].copy_(value)
 
 
 def random_states() -> dict:
-    """The states of all global random generators: Python's, NumPy's, torch's on the CPU and on every CUDA
-    device.
-    """
+    """The states of all global random generators: Python's, NumPy's, torch's on the CPU and on each CUDA
+    device."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -70,7 +67,7 @@ def random_states() -> dict:
 
 
 def restore_random_states(states: dict) -> None:
-    """Set all global random generators; those of CUDA devices that are not here are left out."""
+    """Set all global random generators. States of CUDA devices that this machine lacks are ignored."""
     kind, keys, position, has_gauss, gauss = states["numpy"]
     random.setstate(states["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
@@ -80,7 +77,7 @@ def restore_random_states(states: dict) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Hash of a model's weights and buffers: names, types, shapes and every bit."""
+    """Hash of a model's weights and buffers: names, types, shapes and all bits."""
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
         value = value.detach().cpu().contiguous()
@@ -90,10 +87,10 @@ def weights_digest(model: nn.Module) -> str:
 
 
 class TrainingCode:
-    """The code that trains, as its files were when this was made; read at once, hashed when asked for.
+    """The source files of the training code. They are read when this object is made, and hashed on demand.
 
     Args:
-        outside: files of a model that is not of this library.
+        outside: source files of a model from outside this library.
     """
 
     def __init__(self, outside: Iterable[Path] = ()):
@@ -105,25 +102,25 @@ class TrainingCode:
 
     @cached_property
     def digest(self) -> str:
-        """Of the code without comments, docstrings and formatting."""
+        """Hash of the code without comments, docstrings and formatting."""
         return digest([fingerprint(text) for text in self._texts])
 
 
 @dataclass
 class TrainingState:
-    """What a training has come to after an epoch."""
+    """The state of a training after an epoch."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: Average | None
-    generator: torch.Generator  # of the order of recordings, crops and augmentation
-    history: list[dict] = field(default_factory=list)  # one row an epoch
-    elapsed: float = 0.0  # seconds of training, over all sittings
-    epoch: int = 0  # epochs done
+    generator: torch.Generator  # for the order of recordings, crops and augmentation
+    history: list[dict] = field(default_factory=list)  # one row per epoch
+    elapsed: float = 0.0  # seconds of training, including interrupted runs
+    epoch: int = 0  # completed epochs
 
     def save(self, path: Path, identity: dict[str, str]) -> None:
-        """Write it to a file, whole or not at all, with what the training is known by."""
+        """Write the state and the training's identity to a file; the file is complete or absent."""
         content = {
             "identity": identity,
             "model": self.model.state_dict(),
@@ -139,10 +136,10 @@ class TrainingState:
         write_torch(path, content)
 
     def load(self, path: Path, identity: dict[str, str]) -> list[str]:
-        """Take up what `save` wrote.
+        """Restore the state that `save` wrote, if the identity is equal.
 
         Returns:
-            What of the identity differs: nothing is taken up then.
+            The parts of the identity that differ. If there are any, nothing is restored.
 
         Raises:
             TalError: the file is damaged.
