@@ -36,7 +36,7 @@ class Failed(Exception):
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether the job reported that memory ran out, or the system killed it as it does in that case."""
+        """Whether the job reported it, or was killed before its time limit, as the system does then."""
         return self.code == OUT_OF_MEMORY or (self.code == -signal.SIGKILL and not self.timed_out)
 
 
@@ -95,9 +95,8 @@ class ForkServer:
             self._process.stdin.write((json.dumps(order) + "\n").encode())
         except (BrokenPipeError, ValueError):
             return None
-        if (
-            not self._process.stdout.readline().strip()
-        ):  # the fork has begun; the time limit starts after imports
+        # the first line says that the fork has begun: the time limit does not include imports
+        if not self._process.stdout.readline().strip():
             return None
         if time_limit and not select.select([self._process.stdout], [], [], time_limit)[0]:
             self.close()
@@ -129,7 +128,7 @@ def _code():
 
 
 def die_with_parent():
-    """Have the kernel kill this process when its parent ends, for any reason (Linux only)."""
+    """Let the operating system kill this process when its parent ends, for any reason (Linux only)."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
@@ -183,7 +182,7 @@ def _serve(imports):
     os.dup2(2, 1)  # the output of a job is not a reply
     for name in imports:
         importlib.import_module(name)
-    orders = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: `_wait` reads too
+    orders = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: `_wait` polls it too
     while line := orders.readline():
         order = json.loads(line)
         for name in order["imports"]:
