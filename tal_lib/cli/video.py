@@ -84,7 +84,8 @@ def add_commands(commands) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, which `ps` hides",
+        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, "
+        "which `ps` does not show",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"

@@ -84,8 +84,8 @@ def steady_samples(
 
     A reference convolution is timed before and after every round. Rounds continue until `ROUNDS` of them were
     quiet, for at most eight times `min_seconds`. The samples of the `ROUNDS` quietest rounds are returned.
-    For slow calls, sampling ends after two rounds if it has taken more than three times `max_seconds`. A call
-    of a minute already averages over disturbances.
+    For slow calls, sampling ends after at least two rounds, once it has taken more than three times
+    `max_seconds`. A call of a minute already averages over disturbances.
 
     Args:
         fastest: fastest seconds of the reference so far on this machine.

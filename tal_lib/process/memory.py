@@ -18,8 +18,11 @@ def keep_freed(reserve: int = 0) -> None:
 
 
 def process_status(field: str) -> int:
-    """A memory field of this process (`VmRSS`, `VmHWM`, `VmData`) in bytes. Raises OSError if there is no
-    /proc."""
+    """A memory field of this process (`VmRSS`, `VmHWM`, `VmData`) in bytes.
+
+    Raises:
+        OSError: there is no /proc.
+    """
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 

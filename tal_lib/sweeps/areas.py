@@ -97,8 +97,7 @@ class Areas:
         return ".".join([symbol or place.rpartition(".")[2], *rest])
 
     def _locate(self, module, name):
-        """(module, name in it) that `from module import name` gives, followed through the imports of
-        packages."""
+        """(module, name in it) that `from module import name` gives, through the imports of packages."""
         seen = set()
         while (
             (path := self._path(module)) is not None
@@ -115,8 +114,7 @@ class Areas:
         return (f"{module}.{name}", "") if self._path(f"{module}.{name}") else (module, name)
 
     def _path(self, module):
-        """The file of a module of this library. None if there is no such file (the module may be another
-        package's)."""
+        """The file of a module of this library. None if the library has no such file."""
         if module.partition(".")[0] != PACKAGE:
             return None
         base = self.library.joinpath(*module.split(".")[1:])

@@ -275,8 +275,10 @@ def _encrypted(certificates):
 
 
 def read_description(path: str | Path) -> dict:
-    """Read a Slurm cluster from a YAML file: `jobs`, `gpu`, and the arguments of
-    `dask_jobqueue.SLURMCluster`."""
+    """Read a Slurm cluster from a YAML file.
+
+    Its entries are `jobs`, `gpu`, and the arguments of `dask_jobqueue.SLURMCluster`.
+    """
     try:
         options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
