@@ -1,4 +1,7 @@
-"""What pyproject.toml cannot say: the wheel carries notebooks, grids and prior results (tal_lib/carried)."""
+"""The build step that pyproject.toml cannot express.
+
+The wheel contains notebooks, grids and prior results in `tal_lib/carried`.
+"""
 
 import shutil
 from pathlib import Path
@@ -10,7 +13,7 @@ STUDY = ["notebooks/*.ipynb", "notebooks/sweeps/*.yaml", "results/prior/*"]
 
 
 class BuildWithStudy(build_py):
-    """Copies the study into a wheel; an editable installation reads it from the checkout."""
+    """Copies the study into a wheel. An editable installation reads it from the checkout."""
 
     def run(self):
         super().run()

@@ -1,8 +1,8 @@
-"""Writes requirements.lock and environment.yml: `make lock`; `make lock UPGRADE=1` takes the newest versions.
+"""Write requirements.lock and environment.yml.
 
-pip resolves pyproject.toml's ranges without installing anything. By default the versions of the present lock
-stay, so that a new dependency moves nothing else. Local version labels (`+cpu`) are left out: the lock holds
-on every machine.
+`make lock` keeps the versions of the present lock. `make lock UPGRADE=1` takes the newest versions. pip
+resolves pyproject.toml's ranges without installing anything. By default a new dependency changes no other
+version. Local version labels (`+cpu`) are left out, so the lock is valid on every machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HEADER = (
 
 
 def resolve(upgrade: bool) -> list[str]:
-    """`name==version` of everything that the extras need, by name."""
+    """`name==version` of every package that the extras need, sorted by name."""
     lock = REPOSITORY / "requirements.lock"
     keep = ["--constraint", str(lock)] if lock.is_file() and not upgrade else []
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
@@ -40,7 +40,7 @@ def resolve(upgrade: bool) -> list[str]:
 
 
 def environment(pins: list[str]) -> str:
-    """environment.yml for conda: the oldest Python that is supported, and the lock's packages by pip."""
+    """environment.yml for conda: the oldest supported Python, and the lock's packages by pip."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     lines = [
         "# Written by `make lock` from pyproject.toml and requirements.lock.",

@@ -1,6 +1,6 @@
 """counting: an example of a benchmark in a file outside the library. See docs/adding-a-dataset.md.
 
-Its recordings are made up here; a real one reads its annotation files and its features.
+Its recordings are synthetic. A real benchmark reads its annotation files and its features.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ CLASSES = ("low", "high")
 
 
 def load(root) -> Benchmark:
-    """The benchmark. root: the data folder, which this one does not need."""
+    """Load the benchmark. root: the data folder, which this benchmark does not need."""
     rng = np.random.default_rng(0)
     recordings, annotations, features = [], [], {}
     for number in range(30):
@@ -36,7 +36,7 @@ def load(root) -> Benchmark:
         recordings=pd.DataFrame(recordings, columns=["recording", "split", "duration"]),
         annotations=pd.DataFrame(annotations, columns=["recording", "start", "end", "label"]),
         load_features=features.__getitem__,
-        source_hash="counting, version 1",  # changes whenever the data change
+        source_hash="counting, version 1",  # change it when the data change
     )
 
 

@@ -1,6 +1,6 @@
 """center_offsets: an example of a detector in a file outside the library. See docs/adding-a-model.md.
 
-Every step says which class it lies in, and how far the segment's start and end are.
+Every step predicts its class, and its distances to the segment's start and end.
 """
 
 from dataclasses import dataclass

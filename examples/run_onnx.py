@@ -1,7 +1,7 @@
 """Detections of one recording from an exported pyramid detector, with numpy and onnxruntime alone.
 
 tal export local_global --checkpoint model.pt --format onnx --out artefact
-python examples/run_onnx.py artefact features.npy        # features (T, D), as the artefact's feature spec says
+python examples/run_onnx.py artefact features.npy   # features (T, D), see the artefact's feature spec
 """
 
 import json
@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-SHOWN = 0.1  # weaker detections are not worth printing
+SHOWN = 0.1  # least score of a printed detection
 
 
 def stop(problem):
-    """End with one line that says what is wrong, and exit code 2."""
+    """Print one line that names the problem, and exit with code 2."""
     print(f"run_onnx: {problem}", file=sys.stderr)
     sys.exit(2)
 
 
 def read_about(folder):
-    """`model.json` of an artefact that decodes its outputs."""
+    """Read `model.json` of an artefact whose outputs are decoded."""
     path = folder / "model.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -55,16 +55,16 @@ def read_features(path, spec, stream):
     except (OSError, ValueError, EOFError) as error:
         stop(f"{path}: not a readable .npy file ({str(error).splitlines()[0]}).")
     width = sum(spec["streams"].values())
-    own = width if stream is None else spec["streams"][stream]
+    expected = width if stream is None else spec["streams"][stream]
     if not isinstance(features, np.ndarray) or features.dtype.kind not in "fiu":
         stop(f"{path}: holds {getattr(features, 'dtype', 'several arrays')}, not one array of numbers.")
-    if features.ndim != 2 or features.shape[1] not in (width, own) or not len(features):
-        turned = features.ndim == 2 and features.shape[0] == own
-        hint = " It looks turned: save features.T." if turned else ""
-        stop(f"{path}: features of shape {features.shape}, the model takes (T, {own}).{hint}")
-    if features.shape[1] != own:
+    if features.ndim != 2 or features.shape[1] not in (width, expected) or not len(features):
+        transposed = features.ndim == 2 and features.shape[0] == expected
+        hint = " It looks transposed: save features.T." if transposed else ""
+        stop(f"{path}: features of shape {features.shape}, the model takes (T, {expected}).{hint}")
+    if features.shape[1] != expected:
         first = sum(list(spec["streams"].values())[: list(spec["streams"]).index(stream)])
-        features = features[:, first : first + own]
+        features = features[:, first : first + expected]
     with np.errstate(over="ignore"):
         features = features.astype(np.float32)
     if not np.isfinite(features).all():
@@ -79,7 +79,7 @@ def run_graph(path, features, count):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         inputs = {"features": features.T[None], "mask": np.ones((1, len(features)), dtype=bool)}
         segments, scores = session.run(None, inputs)
-    except Exception as error:  # ONNX Runtime's have no base of their own
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         stop(f"{path}: cannot be run ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]}).")
     if scores.ndim != 3 or scores.shape[2] != count or segments.shape[:2] != scores.shape[:2]:
         stop(f"{path}: gives segments {segments.shape} and scores {scores.shape} for {count} classes.")
@@ -101,7 +101,7 @@ def main():
     segments, score = segments[point, label], scores[point, label].copy()
     duration = (len(features) - 1) * spec["stride_s"] + spec["window_s"]
     print("start_s,end_s,label,score")
-    while len(score) and score.max() > SHOWN:  # Gaussian soft-NMS, each class on its own
+    while len(score) and score.max() > SHOWN:  # Gaussian soft-NMS, separately for each class
         best = score.argmax()
         start, end = np.clip(segments[best] * spec["stride_s"] + spec["window_s"] / 2, 0, duration)
         print(f"{start:.2f},{end:.2f},{names[label[best]]},{score[best]:.3f}")

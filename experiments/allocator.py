@@ -1,10 +1,12 @@
-"""What fresh memory costs a forward pass: every model in fresh processes, with the allocator as it is and keeping what it frees.
+"""The cost of fresh memory in a forward pass: glibc's default allocator, and one that keeps freed memory.
 
     python experiments/allocator.py --processes 5
 
-By itself glibc gives freed memory back to the system by rules that depend on all that happened in the process before; whoever asks next
-pays for new pages, each zeroed first. So two processes with the same model and the same input differ, each steadily. Here each process
-makes the same passes and counts its page faults; HAPT's feature width and classes, one thread. Written to results/experiments/allocator.csv.
+By default glibc may return freed memory to the operating system. The next allocation then pays for new pages,
+which the system fills with zeros first. The rules depend on everything that the process did before. Two
+processes with the same model and input may therefore differ, each with steady times. Every process here runs
+the same forward passes and counts its page faults. It uses HAPT's feature width and classes and one thread.
+Writes results/experiments/allocator.csv.
 """
 
 import argparse
@@ -26,7 +28,7 @@ CHOICES = {"given back": False, "kept": True}
 
 
 def measure(name: str, shape: data.Shape, length: int, kept: bool, passes: int, answers) -> None:
-    """In a process of its own: median seconds of a pass, and page faults a pass, after two passes that are not counted."""
+    """In a fresh process: median seconds and page faults per forward pass, after two warm-up passes."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = models.build(name, input_dim=shape.input_dim, num_classes=shape.num_classes).eval()
@@ -45,19 +47,17 @@ def measure(name: str, shape: data.Shape, length: int, kept: bool, passes: int, 
 
 
 def main():
-    """Print each model's fastest and slowest process, either way."""
+    """Print each model's fastest and slowest process for both allocator settings."""
     import pandas as pd
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=models.names())
     parser.add_argument("--length", type=int, default=1152, help="steps")
-    parser.add_argument("--processes", type=int, default=5, help="of each model, either way")
+    parser.add_argument("--processes", type=int, default=5, help="processes per model and allocator setting")
     parser.add_argument("--passes", type=int, default=20)
     chosen = parser.parse_args()
-    fork, rows = (
-        multiprocessing.get_context("fork"),
-        [],
-    )  # this process computes nothing, so that its forks are as good as new
+    # this process computes nothing, so its forks have fresh memory
+    fork, rows = multiprocessing.get_context("fork"), []
     answers, shape = fork.SimpleQueue(), data.shape_of("hapt")
     for name in tqdm(chosen.models):
         for number in range(chosen.processes):
@@ -90,7 +90,11 @@ def main():
 
 
 def summary(table):
-    """By model and allocator: ms of the fastest and the slowest process, their distance in % of the median, median page faults a pass."""
+    """Latency (ms), spread and page faults by model and allocator setting.
+
+    Latency is that of the fastest, the median and the slowest process. The spread is the distance from
+    fastest to slowest in % of the median. Page faults are the median over processes, per pass.
+    """
     each = table.groupby(["model", "freed"])
     times = 1e3 * each.latency_s_median.agg(["min", "median", "max"])
     times = times.assign(

@@ -1,8 +1,11 @@
-"""BMN's boundary-matching layer as published and as here: `python experiments/boundary_matching.py`.
+"""BMN's boundary-matching layer, as published and as implemented here.
 
-Published: all samples of all proposals as one product with a dense (T, points · D · T) matrix, then a convolution over the points.
-Time (median) and peak memory of the layer alone, forward and forward with backward, one window, each in a process of its own.
-Writes results/experiments/boundary_matching.csv.
+    python experiments/boundary_matching.py
+
+The published form samples all proposals with one product with a dense (T, points · D · T) matrix. A
+convolution over the points follows. Measured are median time and peak memory of the layer alone, for forward
+and for forward with backward. The input is one window, and each measurement has a fresh process. Writes
+results/experiments/boundary_matching.csv.
 """
 
 import json
@@ -30,7 +33,7 @@ CHANNELS, OUTPUTS, POINTS = 128, 512, 32
 
 
 class Published(nn.Module):
-    """The dense form, channels first as there; (B, C, T) → (B, C', D, T)."""
+    """The dense published form, with channels first; (B, C, T) → (B, C', D, T)."""
 
     def __init__(self, steps, max_duration):
         super().__init__()
@@ -45,7 +48,7 @@ class Published(nn.Module):
 
 
 def measure(form, steps, max_duration, backward):
-    """Seconds and bytes of one form; in this process."""
+    """Seconds and peak memory (MB) of one form, measured in this process."""
     torch.set_num_threads(usable_cores())
     torch.manual_seed(0)
     if form == "published":
@@ -53,7 +56,7 @@ def measure(form, steps, max_duration, backward):
     else:
         layer = BoundaryMatching(CHANNELS, OUTPUTS, steps=steps, max_duration=max_duration, points=POINTS)
         x = torch.randn(1, steps, CHANNELS)
-    own = sum(value.numel() * value.element_size() for value in layer.buffers())
+    buffer_bytes = sum(value.numel() * value.element_size() for value in layer.buffers())
     before, samples = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(7):
         start = time.perf_counter()
@@ -64,7 +67,7 @@ def measure(form, steps, max_duration, backward):
                 layer(x)
         samples.append(time.perf_counter() - start)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"seconds": statistics.median(samples[2:]), "peak_memory_mb": (grown + own) / 1e6}
+    return {"seconds": statistics.median(samples[2:]), "peak_memory_mb": (grown + buffer_bytes) / 1e6}
 
 
 def main():

@@ -1,10 +1,12 @@
-"""Every reader of files against hostile input: each must return, or raise a `TalError` that names the file; nothing in a file is executed.
+"""Fuzz every file reader: it must return, or raise a `TalError` that names the file.
 
     pip install 'efficient-tal[fuzz]'
-    python experiments/fuzz.py --seconds 60                 # all readers, coverage-guided (atheris), one after another
+    python experiments/fuzz.py --seconds 60                 # all readers, one after another
     python experiments/fuzz.py --only annotations --seconds 600
 
-Prints, and writes to `--out`, how many inputs each reader saw and what was found. Inputs begin as files that the library itself writes.
+No reader may execute code from a file. The fuzzer (atheris) is coverage-guided and starts from files that the
+library writes. Prints how many inputs each reader saw and how many errors occurred. `--out` writes the same
+table.
 """
 
 import argparse
@@ -34,7 +36,10 @@ def _annotations():
         "annotations": [{"segment": [0.5, 2.0], "label": "walk", "label_id": 3}],
     }
     text = json.dumps({"version": "1", "database": {"a": entry, "b": entry | {"subset": "test"}}})
-    table = "video-name,t-start,t-end,action-label,video-duration,temporal-region-label,fps\na,0.5,2,walk,9.5,Action,30\n"
+    table = (
+        "video-name,t-start,t-end,action-label,video-duration,temporal-region-label,fps\n"
+        "a,0.5,2,walk,9.5,Action,30\n"
+    )
     return [text.encode(), table.encode(), gzip.compress(text.encode())]
 
 
@@ -86,18 +91,15 @@ def _grids():
 def _read_grid(path):
     from tal_lib.sweeps import plan
 
-    for name in (
-        "01_data.ipynb",
-        "02_train_evaluate.ipynb",
-        "03_inference_cost.ipynb",
-    ):  # what the first inputs name lies where they say
+    # the notebooks that the first inputs name
+    for name in ("01_data.ipynb", "02_train_evaluate.ipynb", "03_inference_cost.ipynb"):
         if not (path.parent.parent / name).exists():
             shutil.copy(REPOSITORY / "notebooks" / name, path.parent.parent)
     plan(path)
 
 
 def _read_benchmark(path):
-    """A folder of videos: the spec of its features."""
+    """Read the feature spec of a folder of videos."""
     from tal_lib.data.spec import FolderSpec, read_spec
 
     read_spec(path.parent, FolderSpec(streams={"one": 3}, stride_s=1.0, window_s=1.0))
@@ -114,7 +116,7 @@ def _reader(module, name, *arguments):
 
 _FEATURES = "tal_lib.data.features"
 _ONES = np.ones((4, 3), np.float32)
-# name: (file's name, how it is read, the first inputs)
+# reader: (name of the file, function that reads it, first inputs)
 READERS = {
     "annotations": ("a.json", _reader("tal_lib.data.annotations", "read_annotations"), _annotations),
     "annotations_gz": (
@@ -187,7 +189,10 @@ READERS = {
 
 
 def try_reader(name: str, data: bytes, folder: Path) -> None:
-    """One input: returns if the reader does, or if it refuses it as it should; anything else goes through."""
+    """Give one input to a reader. It may return, or raise a `TalError` with the file's name.
+
+    Any other error is raised.
+    """
     file, read, _ = READERS[name]
     path = folder / file
     path.parent.mkdir(exist_ok=True)
@@ -199,7 +204,7 @@ def try_reader(name: str, data: bytes, folder: Path) -> None:
 
 
 def _fuzz(name, seconds, folder):
-    """In a process of its own: libFuzzer does not come back."""
+    """Fuzz one reader. It needs a separate process, because libFuzzer does not return."""
     import atheris
 
     with atheris.instrument_imports(include=["tal_lib"]):
@@ -230,10 +235,10 @@ def _fuzz(name, seconds, folder):
 
 
 def main():
-    """Fuzz the readers one after another, each for so many seconds; exit code 1 if anything was found."""
+    """Fuzz the readers one after another. The exit code is 1 if any input caused an error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=30, help="each reader")
-    parser.add_argument("--only", choices=READERS, help="one reader")
+    parser.add_argument("--seconds", type=int, default=30, help="seconds per reader")
+    parser.add_argument("--only", choices=READERS, help="fuzz only this reader")
     parser.add_argument("--out", help="CSV")
     parser.add_argument("--in-process", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -258,7 +263,7 @@ def main():
                 errors="replace",
             )
         counts = [int(number) for number in re.findall(r"^#(\d+)", done.stderr, re.MULTILINE)]
-        found = [
+        errors = [
             line
             for line in done.stderr.splitlines()
             if "Uncaught Python exception" in line or "ERROR: libFuzzer" in line
@@ -268,11 +273,11 @@ def main():
                 "reader": name,
                 "seconds": arguments.seconds,
                 "inputs": max(counts, default=0),
-                "found": len(found),
+                "found": len(errors),
             }
         )
         print(rows[-1], flush=True)
-        if done.returncode or found:
+        if done.returncode or errors:
             print("\n".join([*done.stdout.splitlines()[-25:], *done.stderr.splitlines()[-12:]]), flush=True)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))

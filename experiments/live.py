@@ -1,7 +1,10 @@
-"""The live server over time: `python experiments/live.py [--minutes 30] [--viewers 8]`.
+"""Memory, frame rate and latency of the live server over time.
 
-Serves the demo's unseen video (`make demo` prepares it) from a process of its own, over and over, to viewers of which one reads slowly.
-Every ten seconds: memory, frame rate, latency, dropped frames, and the pictures that each viewer has got. Writes results/experiments/live.csv.
+    python experiments/live.py [--minutes 30] [--viewers 8]
+
+A separate process serves the unseen video of the demo (`make demo` prepares it) in a loop. One of the viewers
+reads slowly. Every ten seconds the script records memory, frame rate, latency, dropped frames, and the number
+of pictures that the viewers received. Writes results/experiments/live.csv.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from tal_lib.video.demo import prepare, unseen
 
 
 class Viewer(threading.Thread):
-    """Reads the pictures, each after a pause; counts them."""
+    """Reads the pictures with a pause after each, and counts them."""
 
     def __init__(self, port, pause_s):
         super().__init__(daemon=True)
@@ -49,7 +52,7 @@ class Viewer(threading.Thread):
 
 
 def analytics(port):
-    """The server's own numbers."""
+    """The numbers that the server reports about itself."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/analytics")
     return json.loads(connection.getresponse().read())
@@ -61,8 +64,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--viewers", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
-    given = parser.parse_args()
-    checkpoint, (video, _) = prepare(given.folder), unseen(given.folder)
+    arguments = parser.parse_args()
+    checkpoint, (video, _) = prepare(arguments.folder), unseen(arguments.folder)
     server = subprocess.Popen(
         [sys.executable, "-m", "tal_lib", "serve", str(video), "--model", str(checkpoint), "--port", "0"],
         env=child_environment(1),
@@ -70,12 +73,12 @@ def main():
         text=True,
     )
     port = int(re.search(r":(\d+)/", server.stdout.readline()).group(1))
-    viewers = [Viewer(port, 0.0 if index else 2.0) for index in range(given.viewers)]
+    viewers = [Viewer(port, 0.0 if index else 2.0) for index in range(arguments.viewers)]
     for viewer in viewers:
         viewer.start()
     rows, began = [], time.monotonic()
     try:
-        while time.monotonic() - began < 60 * given.minutes:
+        while time.monotonic() - began < 60 * arguments.minutes:
             time.sleep(10)
             now, before = analytics(port), rows[-1] if rows else {}
             rows.append(
@@ -105,8 +108,9 @@ def main():
         f"memory {first:.1f} MB after a minute, {last:.1f} MB at the end: {100 * (last / first - 1):+.1f} %"
     )
     print(
-        f"frames/s {settled.frames_per_s.min():.1f} to {settled.frames_per_s.max():.1f}; {table.dropped_frames.iloc[-1]} dropped; "
-        f"{table.failures.iloc[-1]} failures; {table.viewer_errors.iloc[-1]} viewers with an error"
+        f"frames/s {settled.frames_per_s.min():.1f} to {settled.frames_per_s.max():.1f}; "
+        f"{table.dropped_frames.iloc[-1]} dropped; {table.failures.iloc[-1]} failures; "
+        f"{table.viewer_errors.iloc[-1]} viewers with an error"
     )
     write_csv(table.assign(**provenance(threads=1)), Layout().experiments, "live")
 

@@ -1,11 +1,10 @@
-"""Bring ledgers whose cells were known by their notebook's text to today's identity, once: `python
-experiments/migrate_ledgers.py`.
+"""Convert ledgers with old cell ids to today's identity, once: `python experiments/migrate_ledgers.py`.
 
-A cell's id was a hash of its notebook's source, its parameters, its data and its machine. Where a record's
-id is what that gives for the notebook at the last commit before, all code it depends on is declared to be
-version 1: the id is written anew, and the old one is kept as `formerly`. Records of older notebooks keep
-their id; that the code is not known makes them stale. Of two records with one id the newer stays. No
-measured number is touched, and a second run changes nothing.
+An old id was a hash of the notebook's source, parameters, data and machine. If the notebook at the last old
+commit gives a record's id, all code of the record is declared to be version 1. The record gets a new id and
+keeps the old one as `formerly`. Records of older notebooks keep their id. Their code is unknown, so they are
+stale. If two records have one id, the newer record is kept. No measured number changes, and a second run
+changes nothing.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from tal_lib.sweeps.identity import current_code
 from tal_lib.sweeps.ledger import read_ledger, recency
 from tal_lib.sweeps.notebook import RECORDS
 
-LAST = "9c22472"  # the last commit with notebooks as the old ids know them
+LAST = "9c22472"  # the last commit whose notebooks have the old ids
 
 
 def _git(*arguments):
@@ -32,7 +31,7 @@ def _git(*arguments):
 
 @cache
 def old_code(notebook: str) -> str | None:
-    """What the old id hashed of a notebook: the sources of its code cells up to the one that records."""
+    """The part of a notebook that the old id hashed: the code cells up to the last one that records."""
     if _git("cat-file", "-e", f"{LAST}^{{commit}}").returncode:
         raise TalError(f"commit {LAST} is not in this clone", remedy="`git fetch --unshallow` gets it.")
     shown = _git("show", f"{LAST}:notebooks/{notebook}")
@@ -44,14 +43,14 @@ def old_code(notebook: str) -> str | None:
 
 
 def old_id(record: dict) -> str:
-    """The id by the old formula, of the notebook at the last commit before; empty if it is not there."""
+    """The id by the old formula, for the notebook at the last old commit; empty without that notebook."""
     code, machine = old_code(record["notebook"]), record.get("machine", "")
     data = record["provenance"]["data_hash"]
     return digest(code, record["parameters"], data, *filter(None, [machine])) if code else ""
 
 
 def migrated(record: dict) -> dict:
-    """A record under today's identity; as it is if it is one already."""
+    """A record with today's identity. A record that already has it stays as it is."""
     if "code" in record:
         return record
     if old_id(record) != record["id"]:
@@ -62,8 +61,9 @@ def migrated(record: dict) -> dict:
 
 
 def migrate(folder: Path) -> Counter:
-    """Migrate all ledgers of a folder; how many records were renamed, are of unknown code, or were dropped
-    for a newer one.
+    """Migrate all ledgers of a folder.
+
+    Returns the number of records: renamed, of unknown code, dropped for a newer record, and in total.
     """
     ledgers, counts = {}, Counter()
     for path in sorted(folder.glob("*.jsonl")):

@@ -1,8 +1,9 @@
-"""A sweep of 100,000 cells, simulated: what planning, the resume scan and the report take, and how large its files are.
+"""A simulated sweep of 100,000 cells: time of planning, resuming and reporting, and size of the files.
 
     python experiments/scale.py --cells 100000
 
-No cell is trained: run folders and ledger lines are copies of committed ones under other ids, in a temporary folder that is deleted again.
+No cell is trained. Run folders and ledger lines are copies of committed ones with other ids. They are in a
+temporary folder that is deleted afterwards.
 """
 
 import argparse
@@ -42,7 +43,7 @@ FRACTIONS = [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
 def write_grid(folder: Path, cells: int) -> Path:
-    """A grid like hapt.yaml, with as many seeds as it takes."""
+    """Write a grid like hapt.yaml, with enough seeds for this many cells."""
     seeds = list(range(-(-cells // (len(MODELS) * len(FRACTIONS)))))
     block = {
         "notebook": str(REPOSITORY / "notebooks" / "02_train_evaluate.ipynb"),
@@ -53,7 +54,7 @@ def write_grid(folder: Path, cells: int) -> Path:
 
 
 def pretend(cells, templates):
-    """A record a cell, its numbers those of a committed cell of the same model and fraction, moved a little."""
+    """Yield one record per cell: a committed one with the same model and fraction, with small noise."""
     noise = random.Random(0)
     for cell in cells:
         record = json.loads(templates[cell.parameters["model"], cell.parameters["fraction"]])
@@ -64,7 +65,7 @@ def pretend(cells, templates):
 
 
 def main():
-    """Print a table of stages."""
+    """Print the table of stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--out", help="CSV (default: only print)")
@@ -77,7 +78,8 @@ def main():
         and not record["parameters"]["options"]
     ]
     templates = {
-        (one["parameters"]["model"], one["parameters"]["fraction"]): json.dumps(one) for one in committed
+        (record["parameters"]["model"], record["parameters"]["fraction"]): json.dumps(record)
+        for record in committed
     }
     stages = []
 
@@ -104,9 +106,8 @@ def main():
         ledger, runs = folder / "results" / "ledger" / "scale.jsonl", folder / "runs" / "scale"
         records = pretend(cells, templates)
         size = 0
-        for (
-            record
-        ) in records:  # run folders of all cells; the ledger of a driver that was killed has the first half
+        # run folders of all cells; the driver was killed, so the ledger has only the first half
+        for record in records:
             size += len(json.dumps(record))
             (runs / record["id"]).mkdir(parents=True)
             (runs / record["id"] / RESULT).write_text(json.dumps(record))
@@ -133,7 +134,9 @@ def main():
         ledger_mb = ledger.stat().st_size / 1e6
         tables_mb = sum(table.stat().st_size for table in (folder / "results" / "tables").iterdir()) / 1e6
     print(pd.DataFrame(stages).to_string(index=False))
-    print(f"ledger {ledger_mb:,.0f} MB ({1e3 * ledger_mb / count:.1f} kB a cell), tables {tables_mb:,.0f} MB")
+    print(
+        f"ledger {ledger_mb:,.0f} MB ({1e3 * ledger_mb / count:.1f} kB per cell), tables {tables_mb:,.0f} MB"
+    )
     if arguments.out:
         table = pd.DataFrame(stages).assign(ledger_mb=round(ledger_mb), tables_mb=round(tables_mb))
         write_text(arguments.out, table.to_csv(index=False))

@@ -1,9 +1,12 @@
-"""How fast the detectors are against the machine's own ceiling: `python experiments/speed.py [--quick]`.
+"""Speed of the detectors compared with the machine's ceiling and with the authors' code.
 
-Forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and post-processing. The ceiling is the best
-rate of a bare convolution, measured in the same run. Beside ours stand the times of the authors' code, measured on two cores of the
-same kind of machine (float32; they pad shorter recordings, so 576 steps cost them what 2,304 do). Run it on a quiet machine. Prints each
-figure as it is made; without --quick writes results/experiments/speed.csv.
+    python experiments/speed.py [--quick]
+
+Measured are the forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and
+post-processing. The ceiling is the best rate of a bare convolution in the same run. The authors' times were
+measured on two cores of the same kind of machine, in float32. Their code pads shorter recordings, so 576
+steps cost as much as 2,304. Run it on an idle machine. Prints every row; without --quick writes
+results/experiments/speed.csv.
 """
 
 import argparse
@@ -51,7 +54,7 @@ def median_seconds(call, repeats):
 
 @torch.inference_mode()
 def ceiling(dtype, repeats):
-    """GMAC/s of the fastest of a few bare convolutions and matrix products."""
+    """GMAC/s of the fastest of a few bare convolutions."""
     rates = []
     for inputs, outputs, steps in ((512, 512, 2304), (2048, 512, 2304), (512, 512, 4608)):
         x, conv = (
@@ -63,7 +66,7 @@ def ceiling(dtype, repeats):
 
 
 def row(**values):
-    """A measurement, printed as it is made."""
+    """Print a measurement and return it."""
     print(
         "  ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else str(value)
@@ -106,13 +109,13 @@ def forward_rows(repeats, dtypes):
 
 
 def compiled_rows(repeats):
-    """Forward pass in float32 under torch.compile, and how far its answers are from those without."""
+    """Forward pass in float32 with torch.compile, and the largest difference from the eager outputs."""
     rows = []
     for name in NAMES:
         model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval()
         fast, x = torch.compile(model), torch.randn(1, D, 2304)
         with torch.inference_mode():
-            apart = max(float((one - other).abs().max()) for one, other in zip(fast(x), model(x)))
+            apart = max(float((a - b).abs().max()) for a, b in zip(fast(x), model(x)))
             seconds = median_seconds(lambda: fast(x), repeats)
         rows.append(
             row(
@@ -174,7 +177,10 @@ def training_rows(repeats):
 
 
 def cuda_rows(repeats):
-    """Forward pass on a GPU: float32, bfloat16 and compiled; time between events on the device, peak of its allocator."""
+    """Forward pass on a GPU in float32, bfloat16 and compiled.
+
+    Time is measured between CUDA events, memory is the peak of the allocator.
+    """
     rows = []
     for name, precision in itertools.product(NAMES, ("float32", "bfloat16", "compiled")):
         model = models.build(name, input_dim=D, num_classes=K, preset="paper").eval().cuda()
@@ -249,6 +255,6 @@ def main():
 
 
 if __name__ == "__main__":
-    if not KEEP_FREED.keys() <= os.environ.keys():  # an allocator's settings are read when a process begins
+    if not KEEP_FREED.keys() <= os.environ.keys():  # glibc reads these settings when a process starts
         raise SystemExit(subprocess.run([sys.executable, *sys.argv], env=child_environment()).returncode)
     main()

@@ -1,10 +1,11 @@
-"""What a data-efficiency study on ActivityNet would cost, from MACs counted here and the training speed measured here.
+"""Extrapolated cost of a data-efficiency study on ActivityNet, from MACs and training speed.
 
     python experiments/study_cost.py [--preset paper] [--gmacs-per-second 1000]
 
-A training step is taken as three forward passes (forward, and twice that backward), as many as the recipe has epochs. CPU hours: at the
-MACs a second that each model reached in training on HAPT (results/tables/training_step.csv; models without a row there: the median). GPU hours:
-at a speed that you state, because none was measured.
+A training step counts as three forward passes, because the backward pass costs about two. The number of
+epochs is that of the recipe. CPU hours use the MACs per second that each model reached in training on HAPT
+(results/tables/training_step.csv). Models without a row there use the median. GPU hours use the speed that
+the user gives, because none was measured.
 """
 
 import argparse
@@ -40,7 +41,10 @@ FRACTIONS, SEEDS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), 5
 
 
 def measured_speed() -> pd.Series:
-    """GMACs a second of one CPU thread in training on HAPT, a model: three forward passes a step of two crops of 576 steps."""
+    """GMACs per second of one CPU thread in training on HAPT, by model.
+
+    A step counts as three forward passes of two crops of 576 steps.
+    """
     steps = pd.read_csv(Layout().table("training_step"))
     steps = steps[steps.preset == "compact"].groupby("model").steps_per_s.median()
     shape = shape_of("hapt")
@@ -57,7 +61,9 @@ def main():
     """Print the table and its sums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="paper")
-    parser.add_argument("--gmacs-per-second", type=float, default=1000, help="that a GPU reaches in training")
+    parser.add_argument(
+        "--gmacs-per-second", type=float, default=1000, help="assumed speed of a GPU in training"
+    )
     arguments = parser.parse_args()
     shape, speed, rows = shape_of("activitynet"), measured_speed(), []
     for name in MODELS:
@@ -81,12 +87,14 @@ def main():
     table = pd.DataFrame(rows)
     print(table.round(1).to_string(index=False))
     print(
-        f"\n{len(MODELS)} models × {len(FRACTIONS)} fractions × {SEEDS} seeds = {len(MODELS) * len(FRACTIONS) * SEEDS} cells of "
-        f"{shape.input_dim} columns, {shape.num_classes} classes, {STEPS} steps, preset {arguments.preset}"
+        f"\n{len(MODELS)} models × {len(FRACTIONS)} fractions × {SEEDS} seeds = "
+        f"{len(MODELS) * len(FRACTIONS) * SEEDS} cells of {shape.input_dim} columns, "
+        f"{shape.num_classes} classes, {STEPS} steps, preset {arguments.preset}"
     )
     print(table[["PMACs", "CPU core hours", "GPU hours", "weights GB"]].sum().round(0).to_string())
     print(
-        f"median speed in training on one CPU thread: {speed.median():.0f} GMAC/s; GPU hours at {arguments.gmacs_per_second:g} GMAC/s"
+        f"median speed in training on one CPU thread: {speed.median():.0f} GMAC/s; "
+        f"GPU hours at {arguments.gmacs_per_second:g} GMAC/s"
     )
 
 

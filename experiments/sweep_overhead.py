@@ -1,10 +1,11 @@
-"""What a sweep adds to the work itself, and what a second job brings.
+"""Overhead of a sweep compared with the bare library calls, and the speed-up by a second job.
 
     python experiments/sweep_overhead.py --models window_cnn local_global actionformer
 
-Bare: the library's calls that 02_train_evaluate.ipynb makes (subset, fit, detect, propose, evaluate, write), one training after another in
-one process that has imported everything. Cells: the same trainings as a sweep on warm kernels, each with its rendered notebook, pictures
-included. Both with one CPU thread; the sweep once with one job and once with two. On a machine that does nothing else.
+Bare: the library calls of 02_train_evaluate.ipynb (subset, fit, detect, propose, evaluate, write). One
+process that has imported everything runs one training after another. Cells: the same trainings as a sweep on
+warm kernels, each with its rendered notebook and figures. Both use one CPU thread. The sweep runs once with
+one job and once with two. Run it on an idle machine.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def bare(benchmark: str, models: list[str], fraction: float, seeds: list[int]) -
 
 
 def sweep(grid: Path, jobs: int, folder: Path) -> float:
-    """Seconds of the sweep, from call to return; the starting of warm processes is in it."""
+    """Seconds of the sweep, from call to return, including the start of its fork servers."""
     started = time.perf_counter()
     result = sweeps.run(
         grid, jobs=jobs, results=folder / f"results{jobs}", runs=folder / f"runs{jobs}", progress=False
@@ -52,7 +53,7 @@ def sweep(grid: Path, jobs: int, folder: Path) -> float:
 
 
 def main():
-    """Print seconds a cell, the overhead, and what the second job brings."""
+    """Print seconds per cell, the overhead, and the speed-up by the second job."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--benchmark", default="hapt")
     parser.add_argument("--models", nargs="+", default=["window_cnn", "local_global", "actionformer"])
@@ -65,8 +66,8 @@ def main():
         print(bare(arguments.benchmark, arguments.models, arguments.fraction, arguments.seeds))
         return
     rows = []
-    for model in arguments.models:  # one after another, so that bare and sweep see the same machine
-        given = [
+    for model in arguments.models:  # per model, so that bare and sweep run in the same state of the machine
+        command = [
             sys.executable,
             __file__,
             "--bare",
@@ -80,7 +81,9 @@ def main():
             *map(str, arguments.seeds),
         ]
         plain = float(
-            subprocess.run(given, env=child_environment(1), capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                command, env=child_environment(1), capture_output=True, text=True, check=True
+            ).stdout
         )
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -94,17 +97,17 @@ def main():
                 },
             }
             grid = write_text(folder / "overhead.yaml", json.dumps({"cells": [block]}))
-            one, two = sweep(grid, 1, folder), sweep(grid, 2, folder)
+            one_job, two_jobs = sweep(grid, 1, folder), sweep(grid, 2, folder)
         cells = len(arguments.seeds)
         rows.append(
             {
                 "model": model,
                 "cells": cells,
                 "bare_s": plain / cells,
-                "one_job_s": one / cells,
-                "two_jobs_s": two / cells,
-                "overhead": one / plain - 1,
-                "second_job": one / two,
+                "one_job_s": one_job / cells,
+                "two_jobs_s": two_jobs / cells,
+                "overhead": one_job / plain - 1,
+                "second_job": one_job / two_jobs,
             }
         )
         print(
@@ -118,7 +121,8 @@ def main():
     total = table[["bare_s", "one_job_s", "two_jobs_s"]].mul(table.cells, axis=0).sum()
     print(table.round(3).to_string(index=False))
     print(
-        f"all: overhead {total.one_job_s / total.bare_s - 1:.1%}, two jobs {total.one_job_s / total.two_jobs_s:.2f} times one"
+        f"all: overhead {total.one_job_s / total.bare_s - 1:.1%}, "
+        f"two jobs {total.one_job_s / total.two_jobs_s:.2f} times as fast as one"
     )
     if arguments.out:
         write_text(arguments.out, table.to_csv(index=False))

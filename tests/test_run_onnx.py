@@ -107,7 +107,7 @@ def with_value(value):
     ("features", "message"),
     [
         (GOOD[:, :4], "features of shape (40, 4), the model takes (T, 5)"),
-        (GOOD.T, "features of shape (5, 40), the model takes (T, 5). It looks turned: save features.T."),
+        (GOOD.T, "features of shape (5, 40), the model takes (T, 5). It looks transposed: save features.T."),
         (GOOD[None], "features of shape (1, 40, 5)"),
         (GOOD[:0], "features of shape (0, 5)"),
         (GOOD[0], "features of shape (5,)"),

@@ -1,4 +1,7 @@
-"""The command `tal`. Exit codes: 0 done, 1 some cells failed (or problems were found), 2 bad arguments or input."""
+"""The command `tal`.
+
+Exit codes: 0 done, 1 some cells failed (or problems were found), 2 bad arguments or input.
+"""
 
 import sys
 
@@ -12,14 +15,14 @@ from tal_lib.writing import overwriting
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command with `argv` (of the process if None); the exit code."""
+    """Run the command with `argv` (None: the arguments of the process) and return the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if argv is None:  # the process is ours
+    if argv is None:  # this process runs only the command
         keep_freed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
+            stream.reconfigure(errors="backslashreplace")  # file names may contain any bytes
     try:
         use_plugins(arguments)
         with overwriting(getattr(arguments, "overwrite", False)):

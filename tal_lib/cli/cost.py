@@ -55,8 +55,8 @@ def _cost(arguments):
         for length in arguments.length
     ]
     print(
-        f"{rows[0].model} ({rows[0].preset}), {rows[0].params:,} parameters; {rows[0].device_name}, {rows[0].threads} threads, "
-        f"{rows[0].precision}"
+        f"{rows[0].model} ({rows[0].preset}), {rows[0].params:,} parameters; {rows[0].device_name}, "
+        f"{rows[0].threads} threads, {rows[0].precision}"
     )
     print(
         pd.DataFrame(

@@ -10,15 +10,15 @@ def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     data = commands.add_parser("data", help="list, fetch and check benchmarks; write data-limited subsets")
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    one = actions.add_parser("list", help="the benchmarks and whether their files are here")
-    one.set_defaults(run=_data_list)
-    one = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
-    one.add_argument("name")
-    one.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
-    add_overwrite(one)
-    one.set_defaults(run=_data_fetch)
-    check = actions.add_parser("check", help="what is missing or broken, recording by recording")
-    check.add_argument("name", help="of a benchmark, or a folder")
+    listing = actions.add_parser("list", help="the benchmarks and whether their files are here")
+    listing.set_defaults(run=_data_list)
+    fetch = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
+    fetch.add_argument("name")
+    fetch.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    add_overwrite(fetch)
+    fetch.set_defaults(run=_data_fetch)
+    check = actions.add_parser("check", help="list missing and broken recordings")
+    check.add_argument("name", help="a benchmark's name, or a folder")
     check.add_argument("--all", action="store_true", help="list every problem (default: ten of each kind)")
     check.set_defaults(run=_data_check)
     subset = actions.add_parser("subset", help="write a data-limited annotation file")
@@ -30,8 +30,8 @@ def add_commands(commands) -> None:
     subset.add_argument("--out", default=".", help="folder (default: here)")
     add_overwrite(subset)
     subset.set_defaults(run=_data_subset)
-    for one in actions.choices.values():
-        one.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+    for action in actions.choices.values():
+        action.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
     video.add_data_actions(actions)
 
 

@@ -28,10 +28,10 @@ def add_commands(commands) -> None:
         "these scores of whole recordings (JSON or pickle)",
     )
     evaluate.add_argument(
-        "--top", type=int, default=2, help="classes a recording, with --class-scores (default: 2)"
+        "--top", type=int, default=2, help="classes per recording, with --class-scores (default: 2)"
     )
     evaluate.add_argument(
-        "--recall", action="store_true", help="print AR@AN and its area too, whatever the classes"
+        "--recall", action="store_true", help="also print class-agnostic AR@AN and its area"
     )
     evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
     evaluate.set_defaults(run=_eval)
@@ -66,7 +66,7 @@ def _eval(arguments):
         except TalError as error:
             if not arguments.recall:
                 raise
-            no_map = error  # proposals have no class: recall is all that can be said of them
+            no_map = error  # proposals without class: only recall can be computed
     for remark in remarks:
         print(f"tal: {where}: {remark}", file=sys.stderr)
     if arguments.recall:
@@ -108,7 +108,7 @@ def _subset(content, asked, where):
 
 
 def _fused(proposals, content, path, top):
-    """Proposals with the classes that the scores of their recordings say."""
+    """Proposals with classes from the scores of their recordings."""
     from tal_lib.evaluation import fuse, match_recordings, read_class_scores
 
     classes = sorted(content.segments.label.unique())

@@ -35,7 +35,7 @@ def _export(arguments):
     folder = export(trained, arguments.out, arguments.format)
     about = json.loads((folder / ABOUT).read_text())
     print(
-        f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; differs from the model by at most "
-        f"{about['largest_difference']:.1e}"
+        f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; "
+        f"differs from the model by at most {about['largest_difference']:.1e}"
     )
     print(folder / about["file"])

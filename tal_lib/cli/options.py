@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options that several commands share."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from tal_lib.validation import validate
 
 
 class Command(argparse.ArgumentParser):
-    """A parser whose errors are one line, and that takes `--plugin`, as every command does."""
+    """A parser that reports an error in one line. It has the option `--plugin`, as every command does."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -21,12 +21,12 @@ class Command(argparse.ArgumentParser):
         )
 
     def error(self, message):
-        """Say what is wrong in one line, and end with exit code 2."""
+        """Print the error in one line and exit with code 2."""
         self.exit(2, f"tal: {' '.join(message.split())}. See `{self.prog} --help`.\n")
 
 
 def typed(kind):
-    """A type of `tal_lib.validation` for the `type=` of an argument."""
+    """Make a type of `tal_lib.validation` usable as the `type=` of an argument."""
 
     def read(text):
         try:
@@ -38,7 +38,7 @@ def typed(kind):
 
 
 def use_plugins(arguments) -> None:
-    """Load what `--plugin` names."""
+    """Load the files that `--plugin` names."""
     from tal_lib import plugins
 
     for path in getattr(arguments, "plugin", []):
@@ -46,18 +46,18 @@ def use_plugins(arguments) -> None:
 
 
 def add_options(parser, help: str) -> None:
-    """`--set KEY=VALUE`."""
+    """Add the option `--set KEY=VALUE`."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
 
 
 def add_folders(parser) -> None:
-    """The folders of a sweep and of its report."""
+    """Add the folders of a sweep and of its report."""
     parser.add_argument("--results", default="results", help="folder of ledger and tables (default: results)")
     parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
 
 
 def add_overwrite(parser) -> None:
-    """What allows a command to replace files that this program did not write."""
+    """Add the option that lets a command replace files that this program did not write."""
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -87,7 +87,7 @@ def only(arguments) -> dict[str, str]:
 
 
 def print_scores(scores) -> None:
-    """mAP by tIoU and its mean."""
+    """Print mAP by tIoU, and its mean."""
     print("tIoU    " + "  ".join(f"{tiou:5.2f}" for tiou in scores.index))
     print("mAP %   " + "  ".join(f"{100 * value:5.2f}" for value in scores))
     print(f"avg mAP {100 * scores.mean():.2f} %")

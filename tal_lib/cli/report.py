@@ -28,8 +28,8 @@ def _report(arguments):
 
     from tal_lib.reports.report import report
 
-    own = Path(arguments.results) == Path("results")
-    figures = arguments.figures or ("figures" if own else str(Path(arguments.results) / "figures"))
+    is_default = Path(arguments.results) == Path("results")
+    figures = arguments.figures or ("figures" if is_default else str(Path(arguments.results) / "figures"))
     done = report(arguments.results, figures, arguments.runs, render=not arguments.no_notebooks)
     print(f"{len(done.tables)} tables   {Path(arguments.results).resolve()}")
     print(f"{len(done.figures)} figures  {Path(figures).resolve()}")

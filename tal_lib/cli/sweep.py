@@ -55,7 +55,7 @@ def add_commands(commands) -> None:
     )
     again.add_argument("--sample", type=typed(Count), default=3, help="how many cells (default 3)")
     again.add_argument(
-        "--seed", type=typed(Seed), default=None, help="of the draw (default: another one each time)"
+        "--seed", type=typed(Seed), default=None, help="of the random draw (default: a new one each time)"
     )
     again.add_argument(
         "--tolerance",
@@ -108,14 +108,16 @@ def _sweep(arguments):
         memory_limit=arguments.memory_limit and int(1e9 * arguments.memory_limit),
     )
     print(
-        f"{len(result.cells)} cells: {result.done_before} were done, {result.done_now} done now, {len(result.failed)} failed"
+        f"{len(result.cells)} cells: {result.done_before} were done, {result.done_now} done now, "
+        f"{len(result.failed)} failed"
     )
     for line in sweeps.state_lines(result.stale.values()):
         print(line)
     print(f"ledger  {result.ledger}")
     for cell, reason in result.failed.items():
         print(
-            f"failed  {cell}: {reason}\n        notebook with the traceback: {result.runs / (cell + '.failed')}"
+            f"failed  {cell}: {reason}\n"
+            f"        notebook with the traceback: {result.runs / (cell + '.failed')}"
         )
     if result.failed:
         print("The same command tries the failed cells again.")
@@ -126,7 +128,7 @@ def _verify(arguments):
     from tal_lib import sweeps
 
     held = []
-    for one in sweeps.verify(
+    for verdict in sweeps.verify(
         arguments.results,
         arguments.sample,
         arguments.seed,
@@ -134,12 +136,12 @@ def _verify(arguments):
         arguments.longest,
         only(arguments),
     ):
-        held.append(one.holds)
-        print(one, flush=True)
+        held.append(verdict.holds)
+        print(verdict, flush=True)
     print(f"{sum(held)} of {len(held)} cells hold")
     _, unknown = sweeps.verify_candidates(arguments.results, arguments.longest, only(arguments))
     if unknown:
         print(
-            f"{unknown} cells were not drawn from: how long the training of their weights takes is in no ledger"
+            f"{unknown} cells could not be drawn: no ledger says how long the training of their weights takes"
         )
     return 0 if all(held) else 1

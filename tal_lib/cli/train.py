@@ -23,14 +23,14 @@ def add_commands(commands) -> None:
     )
     add_options(train, "an option of the model or the recipe")
     train.add_argument(
-        "--proposals", metavar="MODEL", help="of tcanet: the model whose proposals it refines (default: bmn)"
+        "--proposals", metavar="MODEL", help="for tcanet: the model whose proposals it refines (default: bmn)"
     )
     train.add_argument(
         "--fusion",
         choices=("early", "late"),
         default="early",
-        help="of several streams: their columns joined, or a model "
-        "a stream and their scores averaged (then OUT has a folder a stream)",
+        help="of several streams: early joins their columns; late trains one model per stream and averages "
+        "the scores (OUT then has one folder per stream)",
     )
     train.add_argument(
         "--weights", nargs="+", default=[], metavar="STREAM=WEIGHT", help="of late fusion (default: equal)"
@@ -38,7 +38,7 @@ def add_commands(commands) -> None:
     train.add_argument(
         "--teacher",
         metavar="MODEL.pt",
-        help="of a pyramid detector: a trained one to learn from, beside the annotations",
+        help="for a pyramid detector: a trained model to distil from, in addition to the annotations",
     )
     train.add_argument(
         "--missing",

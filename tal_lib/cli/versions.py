@@ -19,9 +19,13 @@ def add_commands(commands) -> None:
     stamp = actions.add_parser(
         "stamp", help="declare that code gives the same numbers, after a sample of its cells came out equal"
     )
-    stamp.add_argument("areas", nargs="*", metavar="AREA", help="likewise (default: all changed areas)")
+    stamp.add_argument(
+        "areas", nargs="*", metavar="AREA", help="an area, or a folder for its changed areas (default: all)"
+    )
     stamp.add_argument("--sample", type=int, default=3, help="cells to run again, at least (default 3)")
-    stamp.add_argument("--seed", type=int, default=None, help="of the draw (default: another one each time)")
+    stamp.add_argument(
+        "--seed", type=int, default=None, help="of the random draw (default: a new one each time)"
+    )
     stamp.add_argument(
         "--longest",
         type=float,
@@ -38,7 +42,7 @@ def add_commands(commands) -> None:
     )
     stamp.add_argument("--results", default="results", help="folder of the ledgers (default: results)")
     stamp.set_defaults(run=_stamp)
-    move = actions.add_parser("move", help="declare that an area's file has another place")
+    move = actions.add_parser("move", help="declare that an area's file was moved")
     move.add_argument("old", metavar="OLD")
     move.add_argument("new", metavar="NEW")
     move.set_defaults(run=_move)

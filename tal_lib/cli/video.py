@@ -1,4 +1,4 @@
-"""The part of the command `tal` that deals with videos: extract, detect, serve, and getting them."""
+"""The video commands of `tal`: extract, detect, serve, and preparing data."""
 
 from tal_lib.cli.options import add_overwrite, typed
 from tal_lib.errors import TalError, one_line
@@ -6,7 +6,7 @@ from tal_lib.validation import Count, NotNegative, Port, Positive, Probability, 
 
 
 def add_data_actions(data_actions) -> None:
-    """Add what gets videos to `tal data`."""
+    """Add the actions that prepare videos to `tal data`."""
     prepare = data_actions.add_parser(
         "prepare", help="get a seeded subset of a dataset's files: Kaggle, Hugging Face hub or a folder"
     )
@@ -15,7 +15,7 @@ def add_data_actions(data_actions) -> None:
     prepare.add_argument(
         "--count", type=typed(Count), default=None, metavar="N", help="how many (default: all)"
     )
-    prepare.add_argument("--seed", type=typed(Seed), default=0, help="of the draw")
+    prepare.add_argument("--seed", type=typed(Seed), default=0, help="of the random draw")
     prepare.add_argument(
         "--kind",
         nargs="+",
@@ -55,7 +55,7 @@ def add_commands(commands) -> None:
     )
     extract.add_argument("--stride", type=typed(Count), default=8, help="frames between steps (default: 8)")
     extract.add_argument("--workers", type=typed(Threads), default=1, help="videos at once")
-    extract.add_argument("--again", action="store_true", help="make features again that are there")
+    extract.add_argument("--again", action="store_true", help="compute existing features again")
     extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
     add_overwrite(extract)
     extract.set_defaults(run=_extract)
@@ -84,7 +84,8 @@ def add_commands(commands) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE (not shown by `ps`)",
+        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, "
+        "which `ps` does not show",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
@@ -94,15 +95,15 @@ def add_commands(commands) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="another name that viewers reach this machine by",
+        help="another name of this machine that viewers use",
     )
     serve.add_argument("--port", type=typed(Port), default=8000)
     tokens = serve.add_mutually_exclusive_group()
     tokens.add_argument(
         "--token",
         default=None,
-        help="that viewers must give; needed where others can reach the page. `ps` shows it: on a machine "
-        "with other users, set $TAL_TOKEN or use --token-file",
+        help="secret that viewers must give; needed if other machines can reach the page. `ps` shows it: "
+        "on a machine with other users, set $TAL_TOKEN or use --token-file",
     )
     tokens.add_argument(
         "--token-file", default=None, metavar="FILE", help="file whose contents are the token"
@@ -115,25 +116,25 @@ def add_commands(commands) -> None:
     )
     serve.add_argument("--once", action="store_true", help="play a file once instead of over and over")
     serve.set_defaults(run=_serve)
-    for one in (detect, serve):
-        one.add_argument(
+    for command in (detect, serve):
+        command.add_argument(
             "--model",
             required=True,
             metavar="model.pt",
             help="a checkpoint, or the folder of an exported model",
         )
-        one.add_argument(
+        command.add_argument(
             "--trust",
             action="store_true",
             help="load an exported pt2 or TorchScript model: unlike other models, it can run any code",
         )
-        one.add_argument(
-            "--backbone", default=None, help="of the model's features (default: told by their streams)"
+        command.add_argument(
+            "--backbone", default=None, help="of the model's features (default: from their streams)"
         )
-        one.add_argument(
+        command.add_argument(
             "--window", type=typed(Count), default=16, help="frames that a step of them sees (default: 16)"
         )
-        one.add_argument(
+        command.add_argument(
             "--threshold",
             type=typed(Probability),
             default=0.25,
@@ -164,7 +165,7 @@ def _extract(arguments):
     from tal_lib.video.extract import Sampling, extract
     from tal_lib.video.frames import videos_in
 
-    paths = [path for one in arguments.videos for path in videos_in(Path(one))]
+    paths = [path for source in arguments.videos for path in videos_in(Path(source))]
     sampling = Sampling(arguments.fps, arguments.window, arguments.stride)
     table = extract(
         paths, arguments.out, arguments.backbone, sampling, workers=arguments.workers, again=arguments.again
@@ -247,7 +248,7 @@ def _detect_in_video(arguments):
 
 
 def _token(arguments):
-    """The token: of the option, the file, or `$TAL_TOKEN`; None if there is none."""
+    """The token, from the option, the file, or `$TAL_TOKEN`; None if none is set."""
     import os
 
     from tal_lib.reading import read_text

@@ -1,4 +1,4 @@
-"""Cost of a model: parameters, MACs, memory, latency, energy, training; and how it grows with the length."""
+"""Cost of a model: parameters, MACs, memory, latency, energy, training, and growth with length."""
 
 from tal_lib.cost.growth import growth, growth_table, longest_text, longest_within
 from tal_lib.cost.inference_length import window_costs

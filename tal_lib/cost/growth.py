@@ -1,4 +1,4 @@
-"""How a cost grows with the recording's length."""
+"""Growth of a cost with the recording's length."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-FIRST = 1152  # steps; below it, fixed costs of calls and paddings hide the growth
-FAR = 8  # times the longest measured recording, beyond which an extrapolation is not given
+FIRST = 1152  # steps; for shorter lengths, fixed costs of calls and padding hide the growth
+FAR = 8  # extrapolate to at most this many times the longest measured recording
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     """The length at which a cost reaches `limit`, and whether that length is beyond the measured ones.
 
     Between two measured lengths it is interpolated on logarithms (a cost of NaN means: did not fit). Beyond
-    the longest it follows the fitted growth. 0 if the shortest length costs too much; NaN if nothing is
-    known.
+    the longest, it is extrapolated with the fitted growth. It is 0 if the shortest length costs too much, and
+    NaN if it is unknown.
     """
     table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
     table = table.groupby("length").cost.median()
@@ -73,7 +73,7 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
 
 
 def longest_text(steps: float, beyond: bool, longest: int) -> str:
-    """What `longest_within` found, for readers; longest: that was measured, steps."""
+    """The result of `longest_within` as text. longest: the longest measured length in steps."""
     if np.isnan(steps):
         return "not known"
     if beyond and steps > FAR * longest:

@@ -1,4 +1,4 @@
-"""The whole recording at once, or windows of it: what each gives and takes."""
+"""Cost and accuracy of inference on whole recordings and on windows of them."""
 
 import statistics
 import time

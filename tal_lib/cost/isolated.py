@@ -1,7 +1,7 @@
-"""Measure in a separate process, so that nothing that ran before is in its memory, and nothing stays.
+"""Measure in a separate process, whose memory has no traces of earlier work.
 
-Each measurement is a fork of a fork server (`tal_lib.process.fork_server`), pinned to as many cores as it has
-threads.
+Each measurement is a fork of a fork server (`tal_lib.process.fork_server`). It is pinned to as many cores as
+it has threads.
 """
 
 import atexit
@@ -17,7 +17,7 @@ _servers: dict[int, ForkServer] = {}  # by number of threads
 
 
 class DoesNotFit(TalError):
-    """What was measured needs more memory than there is, or than it was allowed."""
+    """The measured code needs more memory than there is, or than allowed."""
 
 
 def isolated(function: Callable, subject: str, threads: int, **job):
@@ -26,10 +26,11 @@ def isolated(function: Callable, subject: str, threads: int, **job):
     Arguments and result pass as JSON.
 
     Args:
-        subject: what is measured, for messages.
+        subject: name of the measurement, for error messages.
 
     Raises:
-        DoesNotFit: the process ran out of memory. TalError: it failed otherwise.
+        DoesNotFit: the process ran out of memory.
+        TalError: the process failed for another reason.
     """
     try:
         return _server(threads).run(
@@ -52,7 +53,7 @@ def isolated(function: Callable, subject: str, threads: int, **job):
 
 
 def pinned(module: str, name: str, job: dict):
-    """In the fork: the function, on the last cores (the first serve the system's own work)."""
+    """In the fork: run the function on the last cores. The first cores serve the operating system."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-job["threads"] :])
     return getattr(importlib.import_module(module), name)(**job)

@@ -1,4 +1,4 @@
-"""The machine that a cost was measured on: one row, which results/tables/machines.csv keeps once a machine."""
+"""The machine that a cost was measured on: one row per machine in results/tables/machines.csv."""
 
 import os
 import platform
@@ -11,15 +11,14 @@ import torch
 
 from tal_lib.provenance import cpu_name, device_name
 
-INSTRUCTIONS = re.compile(
-    r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b"
-)  # that matrix products use
+# instruction sets that matrix products use
+INSTRUCTIONS = re.compile(r"\b(avx2|avx512_vnni|avx512_bf16|avx512f|amx_bf16|amx_int8)\b")
 
 
 def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
-    """Describe the processor, memory, software, and what one core reaches on bare matrix products (GMAC/s).
+    """Describe the processor, memory and software, and measure the matrix product rate of one core (GMAC/s).
 
-    Both float32 and bfloat16 are measured.
+    The rate is measured in float32 and in bfloat16.
     """
     cpu = _lscpu()
     description = {
@@ -78,7 +77,7 @@ def _driver():
 
 
 def _ceiling(kind, seconds, size=1024):
-    """GMAC/s of products of square matrices on one thread."""
+    """GMAC/s of square matrix products on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

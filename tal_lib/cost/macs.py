@@ -1,9 +1,9 @@
 """Multiply-accumulates of a network's forward pass.
 
-fvcore counts them on the traced graph; this file adds handles for the operators that fvcore does not know.
-One multiply-add is one MAC. Element-wise work (norms, activations, pooling, masks, softmax) is not counted,
-as is usual in the field; the padding of a convolution is. An operator that is neither counted nor known to be
-element-wise is named in `uncounted`: the total is exact only if there is none.
+fvcore counts them on the traced graph. This file adds handles for operators that fvcore does not know. One
+multiply-add is one MAC. As usual in the field, element-wise work (norms, activations, pooling, masks,
+softmax) is not counted. The padding of a convolution is counted. An operator that is neither counted nor
+element-wise is listed in `uncounted`. The total is exact only if this list is empty.
 """
 
 from collections import Counter
@@ -129,12 +129,13 @@ def _shape(value):
 
 
 def _product(first, second):
-    """(…, m, k) @ (…, k, n)."""
+    """MACs of (…, m, k) @ (…, k, n)."""
     return Counter({"matmul": prod(first) * second[-1]})
 
 
 def _addcmul(inputs, outputs):
-    """A step of a scan has two factors of the same shape; anything else is a scale, and element-wise."""
+    """MACs of addcmul: a step of a scan has two factors of the same shape. Any other use is an element-wise
+    scale."""
     return Counter({"addcmul": prod(_shape(outputs[0])) if _shape(inputs[1]) == _shape(inputs[2]) else 0})
 
 
@@ -149,7 +150,10 @@ def _attention(inputs, outputs):
 
 
 def _lstm(inputs, outputs):
-    """Every weight matrix meets every step once; `lstm` has its weights as a list among its inputs."""
+    """MACs of an LSTM: every step is multiplied with every weight matrix once.
+
+    `lstm` has its weights as a list among its inputs.
+    """
     lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
     shapes = [_shape(item) for node in lists for item in node.inputs() if item.type().kind() == "TensorType"]
     steps = prod(_shape(inputs[0])[:-1])
@@ -167,7 +171,7 @@ _HANDLES = {
 
 
 class _Network(nn.Module):
-    """Features in, tensors out: what tracing needs."""
+    """A module from features to tensors, as tracing requires."""
 
     def __init__(self, model):
         super().__init__()
@@ -178,8 +182,9 @@ class _Network(nn.Module):
 
 
 def count_macs(model: nn.Module, input_dim: int, length: int) -> tuple[int, list[str]]:
-    """MACs of one recording of `length` steps, and the operators that could not be counted (should be
-    none).
+    """MACs of one recording of `length` steps, and the operators that could not be counted.
+
+    The list of operators should be empty.
     """
     device = next(model.parameters()).device
     training = model.training

@@ -1,4 +1,4 @@
-"""What is read while something runs: time, memory, energy, utilisation."""
+"""Measurements while code runs: time, memory, energy, utilisation."""
 
 import ctypes
 import statistics
@@ -25,9 +25,10 @@ def latency_samples(
     max_seconds: float = 20.0,
     warm: bool = False,
 ) -> list[float]:
-    """Seconds of single calls, after one that is not counted (unless `warm`).
+    """Seconds of single calls, after one warm-up call (no warm-up call if `warm`).
 
-    Sampling lasts at least `min_seconds` and `least` calls. Slow calls stop earlier, at `max_seconds`.
+    Sampling lasts at least `min_seconds` and `least` calls. It ends at `max_seconds` in any case, after at
+    least one call.
     """
     if not warm:
         call()
@@ -51,12 +52,12 @@ def latency_samples(
             samples.append(time.perf_counter() - start)
 
 
-QUIET = 1.06  # how much slower than its fastest the reference may run where nothing disturbs
+QUIET = 1.06  # a round is quiet if the reference is at most this many times slower than its fastest
 ROUNDS = 3
 
 
 def reference_seconds(calls: int = 20) -> float:
-    """Median seconds of a small convolution, always the same: how fast this core is right now."""
+    """Median seconds of a small fixed convolution. It shows how fast this core is right now."""
     generator = torch.Generator().manual_seed(0)
     values, weight = (
         torch.randn(1, 128, 720, generator=generator),
@@ -79,20 +80,18 @@ def steady_samples(
     max_seconds: float = 20.0,
     **arguments,
 ) -> tuple[list[float], float, float]:
-    """`latency_samples` of the quietest rounds, because the speed of a shared core changes from second to
-    second.
+    """`latency_samples` of the quietest rounds. The speed of a shared core changes from second to second.
 
     A reference convolution is timed before and after every round. Rounds continue until `ROUNDS` of them were
-    quiet, for at most eight times `min_seconds`. The samples are those of the quietest rounds. Calls so slow
-    that `ROUNDS` of them exceed three times `max_seconds` stop there, with at least two samples: a call of a
-    minute already averages over disturbances.
+    quiet, for at most eight times `min_seconds`. The samples of the `ROUNDS` quietest rounds are returned.
+    For slow calls, sampling ends after at least two rounds, once it has taken more than three times
+    `max_seconds`. A call of a minute already averages over disturbances.
 
     Args:
-        fastest: seconds of the reference, as measured before on this machine.
+        fastest: fastest seconds of the reference so far on this machine.
 
     Returns:
-        The samples, the reference's seconds around the slowest round among them, and its fastest seconds so
-            far.
+        The samples, the reference's seconds in the slowest of these rounds, and its fastest seconds so far.
     """
     if device.startswith("cuda"):
         return (
@@ -123,8 +122,10 @@ def steady_samples(
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int:
-    """Bytes that `call` needs at its peak, above what the process held before: allocated (GPU) or resident
-    (CPU)."""
+    """Peak bytes that `call` needs in addition to what the process held before.
+
+    On a GPU these are allocated bytes, on a CPU resident bytes.
+    """
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -133,15 +134,14 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     try:
-        with suppress(
-            OSError, AttributeError
-        ):  # glibc: give back what building freed, or `call` takes that first
+        # glibc: return the memory that building the model freed, or `call` uses it first
+        with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing and building
         before = process_status("VmRSS")
         call()
         return max(0, process_status("VmHWM") - before)
-    except OSError:  # not Linux: the lifetime maximum is all there is
+    except OSError:  # not Linux: only the maximum of the process's lifetime is known
         import resource
 
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -153,9 +153,9 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
 
 @contextmanager
 def memory_limit(limit: int | None):
-    """Within the block this process may take `limit` bytes more than it has.
+    """Within the block this process may use `limit` bytes in addition to its present memory.
 
-    Linux only. Elsewhere, and with None, there is no limit.
+    Linux only. On other systems, and with None, there is no limit.
     """
     before = allow_memory(limit)
     try:
@@ -168,8 +168,8 @@ def memory_limit(limit: int | None):
 
 
 class Energy:
-    """Joules while the block runs: of the GPU (NVML) or the processor packages (RAPL); None if neither is
-    exposed."""
+    """Joules that the GPU (NVML) or the processor packages (RAPL) use during the block. None without a
+    counter."""
 
     def __init__(self, device: str):
         self.device = device
@@ -188,7 +188,7 @@ class Energy:
         self.joules = sum(used) if used and len(after) == len(self.before) else None
 
     def _counters(self):
-        """(joules, where it starts again from zero) of each counter."""
+        """(joules, value at which the counter restarts from zero) of each counter."""
         if self.device.startswith("cuda"):
             import pynvml
 

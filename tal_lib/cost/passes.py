@@ -1,4 +1,4 @@
-"""Measure many costs in several passes, so that a disturbance of a shared machine affects one pass only."""
+"""Measure many costs in several passes, so that a disturbance of a shared machine affects only one pass."""
 
 import random
 import statistics
@@ -10,19 +10,20 @@ from tqdm.auto import tqdm
 from tal_lib.cost.isolated import DoesNotFit
 from tal_lib.cost.profile import CostRow, profile
 
-SLOW = 2.0  # seconds of a network, above which one pass has to do
+SLOW = 2.0  # seconds per forward pass; slower networks are measured in one pass only
 
 
 def profile_all(
     todo: list[dict], passes: int = 3, seed: int = 0, progress: bool = False
 ) -> list[CostRow | None]:
-    """`profile(**one)` for each of a list, in several passes over all of them, each in an order of its own.
+    """Call `profile` for every item of a list, in several passes over the list. Each pass has a random order.
 
     Args:
-        todo: arguments of `profile`; `min_seconds` is for all passes of one together. seed: of the orders.
+        todo: arguments of `profile`, one dict per measurement; `min_seconds` is the sum over all passes.
+        seed: of the random orders.
 
     Returns:
-        A row each, as `middle_pass` makes it of the passes; None for what does not fit into memory.
+        One row per measurement, combined by `middle_pass`; None if it does not fit into memory.
     """
     rows: list[list[CostRow]] = [[] for _ in todo]
     orders, never = random.Random(seed), set()
@@ -43,7 +44,7 @@ def profile_all(
 def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
     """One row per measurement: the fields of `CostRow`, and whether it fits into memory.
 
-    Of a measurement that does not fit, only its arguments are known.
+    If a measurement does not fit, its row has only the arguments.
     """
     asked = ("model", "preset", "device", "precision", "input_dim", "num_classes")
     records = [
@@ -57,7 +58,7 @@ def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
 
 
 def middle_pass(rows: list[CostRow]) -> CostRow:
-    """One row of several passes; the first of them counted MACs.
+    """Combine several passes into one row. The first pass must have counted the MACs.
 
     The pass with the median latency counts. It gets the samples of all passes, and the medians of the other
     measures.

@@ -1,4 +1,4 @@
-"""What one model costs at one recording length on one device; each measurement in a process of its own."""
+"""Cost of one model at one recording length on one device. Each measurement has a fresh process."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ from tal_lib.process.memory import keep_freed
 from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.validation import Count, NotNegative, Threads, unknown_name, validate
 
-_fastest: dict[int, float] = {}  # threads -> seconds of the reference, the fastest so far
+_fastest: dict[int, float] = {}  # threads -> fastest seconds of the reference so far
 PRECISIONS = ("float32", "bfloat16", "compiled")
 
 
@@ -36,23 +36,20 @@ class CostRow:
     num_classes: int
     params: int
     macs: int | None  # None: not counted
-    uncounted_ops: str  # operators that are in no count, separated by spaces; empty: the MACs are complete
+    uncounted_ops: str  # operators that were not counted, separated by spaces; empty: the MACs are complete
     weight_bytes: int
     peak_memory_bytes: int  # above what the process held before the forward pass, weights excluded
-    latency_s_median: float  # the network alone, in memory that it had before: no pass pays for fresh pages
+    latency_s_median: float  # the network alone, in memory that the process already has (no fresh pages)
     latency_s_p10: float
     latency_s_p90: float
     latency_samples: int
-    detect_s_median: float  # network, decoding and NMS; untrained weights, so every point is a candidate
+    detect_s_median: float  # network, decoding and NMS; with untrained weights every point is a candidate
     detect_s_p90: float
     recordings_per_s: float  # 1 / detect_s_median
     gpu_utilisation: float | None  # share of time in which a kernel ran, by NVML; None on CPU
-    energy_j: (
-        float | None
-    )  # joules of one pass of the network, by NVML or RAPL; None where the machine does not expose it
-    reference_s: (
-        float | None
-    )  # of a fixed convolution beside the samples: where it is slow, something disturbed; None on a GPU
+    energy_j: float | None  # joules of one forward pass, by NVML or RAPL; None if the machine lacks both
+    # of a fixed convolution, timed around the samples: if it is slow, something disturbed; None on a GPU
+    reference_s: float | None
     latency_s_raw: tuple[float, ...]  # every sample
     passes: int = 1  # processes that measured it, at different times
 
@@ -77,19 +74,21 @@ def profile(
     counted: bool = True,
     **overrides,
 ) -> CostRow:
-    """Measure a model, given by name or as built by `tal_lib.models.build`, in a fresh process.
+    """Measure a model in a fresh process. The model is a name or the result of `tal_lib.models.build`.
 
     Args:
-        length: steps of the recording, batch of one; device: `cpu` or `cuda`.
-        precision: one of `PRECISIONS`; `compiled` is float32 through torch.compile with dynamic length (needs
-            a C++ compiler).
-        threads: CPU threads (all usable cores if None); min_seconds: spent on sampling each latency.
-        memory_limit_bytes: what one pass may take on a CPU, weights excluded; None: all there is.
+        length: steps of the recording; the batch size is one.
+        device: `cpu` or `cuda`.
+        precision: one of `PRECISIONS`; `compiled` is float32 with torch.compile and dynamic length (needs a
+            C++ compiler).
+        threads: CPU threads (None: all usable cores).
+        min_seconds: sampling time of each latency.
+        memory_limit_bytes: bytes that one forward pass may use on a CPU, without weights; None: no limit.
         counted: whether MACs are counted too, which takes a second.
         num_classes, preset, overrides: of a model given by name.
 
     Raises:
-        DoesNotFit: more memory than allowed, or than there is.
+        DoesNotFit: the model needs more memory than allowed, or than there is.
         TalError: unknown model, a model that `build` did not make, or no such device.
     """
     if isinstance(model, str):
@@ -100,9 +99,8 @@ def profile(
             "num_classes": num_classes,
             "overrides": overrides,
         }
-        build(
-            model, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides
-        )  # refuse nonsense here
+        # raise errors in this process
+        build(model, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides)
     else:
         spec = getattr(model, "spec", None)
         if not spec:
@@ -141,9 +139,7 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
     make = lambda: build_from(spec).eval()
     model = make().to(device)
     batch = collate([_noise(spec, length)]).to(device)
-    model.class_names = (
-        batch.classes
-    )  # no cost depends on what a class is called: the encoder of names is not asked
+    model.class_names = batch.classes  # no cost depends on class names, so the text encoder is not called
     if precision == "bfloat16":
         model = model.bfloat16()
     if precision == "compiled":
@@ -154,16 +150,14 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         with torch.inference_mode():
             model(features)
 
-    with (
-        torch.inference_mode()
-    ):  # a few steps first: the library's own code and tables are not the model's memory
+    # a few steps first: memory that the libraries allocate once does not count as the model's
+    with torch.inference_mode():
         model(features[..., :64])
     with memory_limit(None if device.startswith("cuda") else limit):
         began = time.perf_counter()
         peak = peak_memory(network, device)
-        slow = (
-            time.perf_counter() - began > 1 and precision != "compiled"
-        )  # then the first call has to do for warming up
+        # a slow network needs no second warm-up call
+        slow = time.perf_counter() - began > 1 and precision != "compiled"
         if device == "cpu":
             keep_freed(peak)
         with Energy(device) as energy, Utilisation(device) as utilisation:
@@ -179,7 +173,7 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
             max_seconds=10,
             warm=slow,
         )
-    # last, because tracing takes memory of its own; of the eager float32 network, whatever ran
+    # last, because tracing uses memory; always of the eager float32 network
     macs, uncounted = count_macs(make(), spec["input_dim"], length) if counted else (None, [])
     return dict(
         model=spec["name"],

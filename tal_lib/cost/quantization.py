@@ -1,8 +1,8 @@
 """Quantization on a CPU: a trained model in bfloat16 and int8, by torch, torchao and ONNX Runtime.
 
-Every variant reports which layers were converted. torch's dynamic quantization converts linear layers and
-LSTMs only; it passes over convolutions silently, and a temporal detector consists mostly of these. One
-variant therefore replaces a convolution by a linear layer over unfolded steps.
+Every variant reports which layers were converted. torch's dynamic quantization converts only linear layers
+and LSTMs. It silently skips convolutions, of which a temporal detector mostly consists. One variant therefore
+replaces a convolution by a linear layer over unfolded steps.
 """
 
 import copy
@@ -45,18 +45,18 @@ _WEIGHTED = ("Conv", "MatMul", "Gemm", "LSTM")
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model in one variant, and what became of its layers."""
+    """A model in one variant, and which part of it was converted."""
 
     model: Detector
-    layers: int  # of the model that have a weight matrix or kernel
-    converted: int  # weights in lower precision; a graph may hold one of a layer, or one for each of its uses
-    weight_share: float  # of the layers' weights, the share in lower precision
-    mac_share: float | None  # of the network's MACs, the share in lower precision; None: not known (graphs)
+    layers: int  # number of layers with a weight matrix or kernel
+    converted: int  # weights in lower precision; a graph may store a weight once per use
+    weight_share: float  # share of the layers' weights in lower precision
+    mac_share: float | None  # share of the network's MACs in lower precision; None: unknown (graphs)
     file_bytes: int  # weights on disk
 
 
 class LinearConv(nn.Module):
-    """A `TemporalConv` as one linear layer over the unfolded steps, which is what quantizers know."""
+    """A `TemporalConv` as one linear layer over the unfolded steps. Quantizers support linear layers."""
 
     def __init__(self, conv: TemporalConv):
         super().__init__()
@@ -89,13 +89,14 @@ def with_linear_convolutions(model: nn.Module) -> nn.Module:
 def quantize(
     trained: Trained, variant: str, folder: str | Path | None = None, *, threads: int | None = None
 ) -> Quantized:
-    """A trained model in one of `VARIANTS`; the given one stays as it is.
+    """A trained model in one of `VARIANTS`. The given model is not changed.
 
     Args:
-        folder: of the graph variants, which `write_graphs` has filled; threads: of ONNX Runtime.
+        folder: of the graph variants: folder that `write_graphs` has filled.
+        threads: threads of ONNX Runtime.
 
     Raises:
-        TalError: an unknown variant, or a graph that is not there.
+        TalError: an unknown variant, or a graph that is missing.
     """
     if variant not in VARIANTS:
         raise TalError(f"no variant {variant!r}", remedy=f"Choose from {', '.join(VARIANTS)}.")
@@ -130,9 +131,8 @@ def quantize(
         converted = {
             name.removesuffix(".linear") for name, module in model.named_modules() if _is_int8(module)
         } & set(size)
-    share = (
-        1.0 if variant == "bfloat16" else _mac_share(network, converted)
-    )  # in bfloat16 the products of activations are too
+    # bfloat16 also converts the products of activations
+    share = 1.0 if variant == "bfloat16" else _mac_share(network, converted)
     return Quantized(
         model,
         len(size),
@@ -144,7 +144,7 @@ def quantize(
 
 
 def _matrix(module):
-    """Weights in a layer's own matrices or kernels; 0 if it has none."""
+    """Number of weights in a layer's matrices or kernels; 0 if it has none."""
     known = isinstance(module, nn.Linear | nn.LSTM | nn.modules.conv._ConvNd) or hasattr(module, "kernel")
     return (
         sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.ndim > 1)
@@ -155,7 +155,7 @@ def _matrix(module):
 
 def _dynamic(model):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is measured beside it
+        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is another variant here
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
 
 
@@ -210,11 +210,11 @@ def _file_bytes(model):
 def write_graphs(
     folder: str | Path, benchmark: Benchmark, recordings: list[str], stream: str | None = None
 ) -> None:
-    """Write int8 graphs beside an exported `model.onnx`; static scales are calibrated on the given
+    """Write int8 graphs beside an exported `model.onnx`. Static scales are calibrated on the given
     recordings.
 
-    A graph that cannot be written leaves a `.problem` file, which `quantize` raises. Only products with a
-    constant weight are converted: products of activations (attention) stay float32.
+    If a graph cannot be written, a `.problem` file is written, and `quantize` raises its text. Only products
+    with a constant weight are converted. Products of activations (attention) stay in float32.
     """
     from onnxruntime import quantization as ort
 
@@ -254,7 +254,7 @@ def write_graphs(
                     write(temporary)
             except TalError:
                 raise
-            except Exception as error:  # of ONNX Runtime's quantizer, on graphs that it does not understand
+            except Exception as error:  # ONNX Runtime's quantizer does not support every graph
                 write_text(
                     path.with_suffix(".problem"),
                     f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}\n",
@@ -262,7 +262,7 @@ def write_graphs(
 
 
 def _weighted_nodes(path):
-    """(node, elements of its constant weight; 0 if both inputs are computed) of a graph's products."""
+    """(node, elements of its constant weight) of a graph's products; 0 if both inputs are computed."""
     import onnx
 
     graph = onnx.load(path).graph
@@ -275,7 +275,7 @@ def _weighted_nodes(path):
 
 
 def _converted_weights(path):
-    """Sizes of a graph's int8 weights, each once though several nodes share it."""
+    """Sizes of a graph's int8 weights. A weight that several nodes share counts once."""
     import onnx
 
     graph = onnx.load(path).graph

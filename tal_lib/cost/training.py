@@ -1,4 +1,4 @@
-"""What a training step costs, and when training was good enough."""
+"""Cost of a training step, and the time until training reached a good mAP."""
 
 import statistics
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from tal_lib.validation import NotNegative, Threads, validate
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCostRow:
-    """One measurement; forward, backward and update of one batch."""
+    """One measurement: forward pass, backward pass and update for one batch."""
 
     model: str
     preset: str
@@ -31,7 +31,7 @@ class TrainingCostRow:
     threads: int
     precision: str
     batch_size: int  # recordings
-    crop_steps: int  # the longest of the batch
+    crop_steps: int  # of the longest crop
     params: int
     step_s_median: float
     step_s_p10: float
@@ -57,14 +57,15 @@ def profile_training(
     """Measure the training step of a model on the benchmark's recordings, in a fresh process.
 
     Args:
-        options: of the model.
-        recipe: fields of its training recipe, e.g. `batch_size` and `max_steps` to make them equal for all
+        options: options of the model.
+        recipe: fields of its training recipe, e.g. `batch_size` and `max_steps` to use the same for all
             models.
 
     Raises:
-        DoesNotFit: more memory than there is. TalError: unknown model, option or benchmark.
+        DoesNotFit: the step needs more memory than there is.
+        TalError: unknown model, option or benchmark.
     """
-    recipe_for(model, preset, **recipe)  # refuse nonsense here
+    recipe_for(model, preset, **recipe)  # raise errors in this process
     config(model, preset, **options or {})
     checked_device(device)
     threads = validate(Threads | None, threads, name="threads")
@@ -102,8 +103,10 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
         ).to(device)
         for at in range(0, len(items) - plan.batch_size + 1, plan.batch_size)
     ]
-    batches.sort(key=lambda batch: -batch.features.shape[2])  # the largest first: it decides the memory
-    training_step(model, batches[-1], optimizer, plan)  # the optimizer's moments are part of what is held
+    batches.sort(
+        key=lambda batch: -batch.features.shape[2]
+    )  # the largest first: it determines the peak memory
+    training_step(model, batches[-1], optimizer, plan)  # allocates the optimizer's moments
     turn = iter(range(10**9))
     step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan)
     peak = peak_memory(step, device)
@@ -138,15 +141,14 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
 
 @dataclass(frozen=True)
 class Milestones:
-    """When training was good enough; seconds of training alone, evaluation not counted."""
+    """Times at which training reached certain mAPs. Seconds count training alone, without evaluation."""
 
     best_epoch: int
     best_s: float  # until the best of the evaluated epochs
     best_map: float
     final_map: float
-    near_final_s: (
-        float  # until 95 % of the final mAP was first reached, interpolated between evaluated epochs
-    )
+    # until 95 % of the final mAP was first reached, interpolated between evaluated epochs
+    near_final_s: float
     total_s: float
 
 

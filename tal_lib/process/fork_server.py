@@ -1,8 +1,8 @@
-"""A process that only imports; every job is a fork of it, so it starts at once and in a clean state.
+"""A process that only imports. Every job is a fork of it, so a job starts at once and in a clean state.
 
-`python -m tal_lib.process.fork_server MODULE …` imports the modules. It then takes orders as lines of JSON on
-standard input. Each fork leads a process group. The group is killed when the fork has ended, when its time is
-over, and when the process that gave the order is gone.
+`python -m tal_lib.process.fork_server MODULE …` imports the modules. It then reads orders as lines of JSON
+from standard input. Each fork leads a process group. The group is killed when the fork has ended, when its
+time limit is reached, and when the client process has ended.
 """
 
 import ctypes
@@ -27,23 +27,21 @@ LIBRARY = Path(__file__).parent.parent
 
 
 class Failed(Exception):
-    """A job that gave no answer."""
+    """A job that returned no answer."""
 
     def __init__(self, message: str, code: int | None = None, timed_out: bool = False):
         super().__init__(message)
-        self.code = (
-            code  # exit code of the fork, negative if a signal ended it, None if the fork server is gone
-        )
+        self.code = code  # exit code of the fork; negative: a signal; None: the fork server has ended
         self.timed_out = timed_out
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it said so, or was killed the way the system kills what takes too much."""
+        """Whether the job reported it, or was killed before its time limit, as the system does then."""
         return self.code == OUT_OF_MEMORY or (self.code == -signal.SIGKILL and not self.timed_out)
 
 
 class ForkServer:
-    """One fork server; it runs one job at a time."""
+    """A fork server. It runs one job at a time."""
 
     def __init__(self, environment: dict[str, str], imports: tuple[str, ...] = ()):
         self._code = _code()
@@ -57,14 +55,14 @@ class ForkServer:
         )
 
     def run(self, function: str, time_limit: float | None = None, imports: tuple[str, ...] = (), **job):
-        """`function(**job)` in a fork; `function` is "module:name", arguments and answer pass as JSON.
+        """Run `function(**job)` in a fork. `function` is "module:name"; arguments and answer pass as JSON.
 
         Args:
-            time_limit: seconds, then the fork and all that it has started are killed.
-            imports: modules that the fork server should have before it forks.
+            time_limit: seconds; then the fork and all its child processes are killed.
+            imports: modules that the fork server should import before it forks.
 
         Raises:
-            Failed: it raised, was killed, took too long, or the fork server itself is gone.
+            Failed: the function raised an error, was killed or took too long, or the fork server has ended.
         """
         with tempfile.TemporaryDirectory(prefix="tal-job-") as folder:
             order = {
@@ -92,12 +90,13 @@ class ForkServer:
             raise Failed(message, code)
 
     def _order(self, order, time_limit):
-        """Exit code of the fork; None if the fork server is gone."""
+        """Exit code of the fork; None if the fork server has ended."""
         try:
             self._process.stdin.write((json.dumps(order) + "\n").encode())
         except (BrokenPipeError, ValueError):
             return None
-        if not self._process.stdout.readline().strip():  # the fork has begun; imports before it do not count
+        # the first line says that the fork has begun: the time limit does not include imports
+        if not self._process.stdout.readline().strip():
             return None
         if time_limit and not select.select([self._process.stdout], [], [], time_limit)[0]:
             self.close()
@@ -111,13 +110,11 @@ class ForkServer:
 
     @property
     def outdated(self) -> bool:
-        """Whether the library's files have changed since the import: old and new modules must not be
-        mixed.
-        """
+        """Whether the library's files have changed since the import. Old and new modules must not mix."""
         return self._code != _code()
 
     def close(self):
-        """End it, with the job that it runs."""
+        """End the fork server, with the job that it runs."""
         if not self._process.stdin.closed:
             self._process.stdin.close()
         self._process.wait()
@@ -131,7 +128,7 @@ def _code():
 
 
 def die_with_parent():
-    """Have this process killed when its parent ends, however that ends (Linux; elsewhere nothing)."""
+    """Let the operating system kill this process when its parent ends, for any reason (Linux only)."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
@@ -139,7 +136,7 @@ def die_with_parent():
 
 
 def _answer(order):
-    """In the fork: run the function, write what it gives; the exit code."""
+    """In the fork: run the function and write its answer. Returns the exit code."""
     folder = Path(order["folder"])
     try:
         module, name = order["function"].split(":")
@@ -159,7 +156,10 @@ def _kill_group(leader):
 
 
 def _wait(child):
-    """Exit code of a fork. Ends both when standard input closes, which happens when the client dies."""
+    """Exit code of a fork.
+
+    Standard input closes when the client dies. Then this process and the fork end.
+    """
     pidfd = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
     while True:
         ready = select.select([0] if pidfd is None else [0, pidfd], [], [], 0.05 if pidfd is None else None)[
@@ -172,21 +172,21 @@ def _wait(child):
         if done:
             if pidfd is not None:
                 os.close(pidfd)
-            _kill_group(child)  # what it has started and left behind
+            _kill_group(child)  # child processes that are left
             return os.waitstatus_to_exitcode(status)
 
 
 def _serve(imports):
-    """Fork for every order that comes in; say how each ended."""
+    """Fork for every order, and report the exit code of each fork."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a job prints is not a reply
+    os.dup2(2, 1)  # the output of a job is not a reply
     for name in imports:
         importlib.import_module(name)
-    orders = os.fdopen(0, "rb", buffering=0, closefd=False)  # no reading ahead: `_wait` looks at what is left
+    orders = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: `_wait` polls it too
     while line := orders.readline():
         order = json.loads(line)
         for name in order["imports"]:
-            with suppress(Exception):  # the job itself will show what is wrong with it
+            with suppress(Exception):  # the job will raise the same error
                 importlib.import_module(name)
         child = os.fork()
         if not child:
@@ -201,7 +201,7 @@ def _serve(imports):
             finally:
                 os._exit(code)
         try:
-            os.setpgid(child, child)  # here too: whichever comes first
+            os.setpgid(child, child)  # here too, because the order of the two processes is open
         except (PermissionError, ProcessLookupError):
             pass
         print("begun", file=replies, flush=True)
@@ -209,5 +209,5 @@ def _serve(imports):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who orders
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client handles Ctrl-C
     _serve(sys.argv[1:])

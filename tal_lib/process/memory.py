@@ -1,4 +1,4 @@
-"""The environment of the processes that train and measure, and what memory they may take."""
+"""Memory of the processes that train and measure: what they keep, what they use, and what they may use."""
 
 import ctypes
 from contextlib import suppress
@@ -6,8 +6,7 @@ from pathlib import Path
 
 
 def keep_freed(reserve: int = 0) -> None:
-    """From now on this process keeps the memory that it frees, and holds `reserve` bytes at once (glibc
-    only).
+    """Let this process keep the memory that it frees, and reserve `reserve` bytes now (glibc only).
 
     By default glibc may return freed memory to the operating system and request it again. Page faults then
     dominate latency in one process and are absent in the next one with the same forward pass.
@@ -15,21 +14,23 @@ def keep_freed(reserve: int = 0) -> None:
     with suppress(OSError, AttributeError, MemoryError):
         for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX: none
             ctypes.CDLL(None).mallopt(option, value)
-        b"\1" * reserve  # written, so that its pages are there; freed at once
+        b"\1" * reserve  # the write allocates the pages; they are freed at once
 
 
 def process_status(field: str) -> int:
-    """A field of this process's memory (`VmRSS`, `VmHWM`, `VmData`) in bytes; OSError where there is no
-    /proc.
+    """A memory field of this process (`VmRSS`, `VmHWM`, `VmData`) in bytes.
+
+    Raises:
+        OSError: there is no /proc.
     """
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def allow_memory(more: int | None) -> tuple[int, int] | None:
-    """Let this process take `more` bytes above what it has; returns the previous limits, to restore them.
+    """Let this process use `more` bytes in addition to its present memory. Returns the previous limits.
 
-    Linux only. Elsewhere, and with None, there is no limit.
+    Linux only. On other systems, and with None, there is no limit, and the result is None.
     """
     if more is None or not Path("/proc/self/status").exists():
         return None
@@ -41,7 +42,7 @@ def allow_memory(more: int | None) -> tuple[int, int] | None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, of Python or of torch, says that memory ran out."""
+    """Whether an exception of Python or torch means that memory ran out."""
     text = str(error)
     return (
         isinstance(error, MemoryError)

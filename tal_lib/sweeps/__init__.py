@@ -1,4 +1,4 @@
-"""Sweeps: a grid of notebook runs, resumable, one ledger line a finished cell."""
+"""Sweeps: run a grid of notebooks, with resume. The ledger has one line per finished cell."""
 
 from tal_lib.sweeps.grid import Cell, plan
 from tal_lib.sweeps.identity import Code, current_code, stale_records, uncommitted_records

@@ -1,8 +1,9 @@
-"""Areas of code, and which of them a notebook's numbers depend on, told by import statements.
+"""Areas of code, and the areas that a notebook's numbers depend on. Import statements decide.
 
-An area is a module that computes numbers, named by its path: `models/tridet`, `models/parts/pyramid`,
-`evaluation/average_precision`, `segments`. Besides: `recipes/<model>`, the values of a model's training
-recipes; `notebooks/<name>`, a notebook's code. What only connects, checks, stores or draws is no area.
+An area is a module that computes numbers. Its name is its path: `models/tridet`, `models/parts/pyramid`,
+`evaluation/average_precision`, `segments`. There are two other kinds: `recipes/<model>` is the values of a
+model's training recipes, and `notebooks/<name>` is a notebook's code. Modules that only connect, check, store
+or draw are not areas.
 """
 
 import ast
@@ -18,20 +19,22 @@ from tal_lib.fingerprint import fingerprint, imports, parse
 LIBRARY = Path(__file__).resolve().parent.parent
 PACKAGE = LIBRARY.name
 COMPUTES = re.compile(
-    r"(models|training|evaluation|cost|data)/.+|segments|export|process/(memory|environment)|sweeps/(recording|trained)"
+    r"(models|training|evaluation|cost|data)/.+|segments|export"
+    r"|process/(memory|environment)|sweeps/(recording|trained)"
 )
 CONNECTS = re.compile(
-    r"(.+/)?__init__|data/registry|models/parts/(registry|checkpoint_file)|training/checkpoints|evaluation/detections|cost/machine"
+    r"(.+/)?__init__|data/registry|models/parts/(registry|checkpoint_file)|training/checkpoints"
+    r"|evaluation/detections|cost/machine"
 )
-RECIPES = "training/recipes"  # a table: of a model only its own values count
+RECIPES = "training/recipes"  # a table: only the values of a cell's models count
 
 
 class Areas:
-    """The areas of a library as its files are now.
+    """The areas of a library, read from its files.
 
     Args:
-        library: folder of the package; names: area -> the name it had before it was moved, which
-            fingerprints know it by.
+        library: folder of the package.
+        names: area -> its first name, for areas that were moved. Fingerprints use the first name.
     """
 
     def __init__(self, library: Path = LIBRARY, names: dict[str, str] | None = None):
@@ -47,7 +50,7 @@ class Areas:
         return sorted(name for name in map(Path.as_posix, paths) if is_area(name) and name != RECIPES)
 
     def fingerprint(self, area: str) -> str:
-        """Of a file of the library, or of a model's recipes."""
+        """Fingerprint of a file of the library, or of a model's recipes."""
         if area not in self._fingerprints:
             kind, _, name = area.partition("/")
             self._fingerprints[area] = (
@@ -56,15 +59,16 @@ class Areas:
         return self._fingerprints[area]
 
     def fingerprint_of(self, cells: list[str]) -> str:
-        """Of a notebook's code cells."""
+        """Fingerprint of a notebook's code cells."""
         return fingerprint(cells, self.resolve)
 
     def needs(self, cells: list[str], models: tuple[str, ...], loader: str) -> set[str]:
         """Areas of the library that a notebook's numbers depend on.
 
         Args:
-            models: names of the models that it is run with; loader: module that loads its benchmark's
-                features, or empty.
+            cells: sources of the notebook's code cells.
+            models: names of the models that the notebook runs.
+            loader: module that loads the benchmark's features, or empty.
         """
         modules = set(self._imported(parse(cells)))
         modules.update(map(_module_of_model, models))
@@ -76,8 +80,9 @@ class Areas:
         return areas
 
     def resolve(self, module: str, path: list[str]) -> str:
-        """What `module.a.b` is: the area that defines it, by its first name, and the name there; outside
-        areas the name alone.
+        """Text that identifies `module.a.b`: `area:name`, with the first name of the area that defines it.
+
+        Outside the areas it is the name alone.
         """
         if module.partition(".")[0] != PACKAGE:
             return ".".join([module, *path])
@@ -92,7 +97,7 @@ class Areas:
         return ".".join([symbol or place.rpartition(".")[2], *rest])
 
     def _locate(self, module, name):
-        """(module, name in it) of what `from module import name` gives, through the packages' own imports."""
+        """(module, name in it) that `from module import name` gives, through the imports of packages."""
         seen = set()
         while (
             (path := self._path(module)) is not None
@@ -109,7 +114,7 @@ class Areas:
         return (f"{module}.{name}", "") if self._path(f"{module}.{name}") else (module, name)
 
     def _path(self, module):
-        """The file of a module of this library; None if it has none (then it may be another's)."""
+        """The file of a module of this library. None if the library has no such file."""
         if module.partition(".")[0] != PACKAGE:
             return None
         base = self.library.joinpath(*module.split(".")[1:])
@@ -133,7 +138,7 @@ class Areas:
         return self._sources[area]
 
     def _imported(self, trees):
-        """Modules of this library that code takes names from."""
+        """Modules of this library whose names the code uses."""
         trees = [tree for tree in trees if isinstance(tree, ast.AST)]
         names, modules = imports(trees), set()
         packages = {}
@@ -146,7 +151,7 @@ class Areas:
                 packages[alias] = place
             else:
                 modules.add(place)
-        for tree in trees:  # of a package, what is used of it
+        for tree in trees:  # of a package, only the modules that are used
             for node in ast.walk(tree):
                 if (
                     isinstance(node, ast.Attribute)
@@ -157,7 +162,7 @@ class Areas:
         return modules
 
     def _closure(self, module):
-        """Areas that a module's numbers depend on, its own among them."""
+        """Areas that a module's numbers depend on, including the module's area."""
         if module not in self._needed:
             areas, waiting = set(), [module]
             while waiting:
@@ -186,8 +191,9 @@ def _recipes(model):
 
 
 def models_in(parameters) -> tuple[str, ...]:
-    """Names of models anywhere in parameters, sorted; of what such a model is made of too, where its options
-    name a model.
+    """Names of models anywhere in parameters, sorted.
+
+    If an option of such a model names another model, that model is included.
     """
     words, waiting = set(), [parameters]
     while waiting:
@@ -204,7 +210,7 @@ def models_in(parameters) -> tuple[str, ...]:
 @cache
 def _models_among(words):
     if not words:
-        return ()  # the models need not be imported
+        return ()  # then the models need not be imported
     from tal_lib.models.parts import registry
 
     known, models, waiting = registry.names(), set(), list(words)

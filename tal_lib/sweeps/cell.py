@@ -1,4 +1,4 @@
-"""Run one cell: its notebook on a warm kernel, in a temporary folder that is renamed when it is whole."""
+"""Run one cell: its notebook on a warm kernel, in a temporary folder that is renamed when complete."""
 
 import json
 import shutil
@@ -31,17 +31,22 @@ def run_cell(
     machine: str = "",
     code: dict[str, str] | None = None,
 ) -> str | None:
-    """Execute the notebook into `<runs>/<id>`; in a fork of a fork server, because the kernel is a fork of this process.
+    """Execute the notebook into `<runs>/<id>`.
+
+    Call it in a fork of a fork server, because the kernel is a fork of this process.
 
     Args:
-        notebook: path of the file; name: what it is called in results.
-        memory_limit: bytes that the kernel may take (None: what there is); machine: as the cell's, kept in the record where there is one.
-        code: as the cell's: area -> version, of the code that makes it.
+        notebook: path of the file.
+        name: name of the notebook in results.
+        memory_limit: bytes that the kernel may use; None: no limit.
+        machine: as in the cell; stored in the record if it is not empty.
+        code: as in the cell: area -> version, of the code that makes the numbers.
 
     Returns:
-        None if the run folder is whole, else why the notebook failed; then what it left is in `<runs>/<id>.failed`.
+        None if the run folder is complete. Otherwise the reason of the failure; the files are then in
+            `<runs>/<id>.failed`.
     """
-    kernel = ForkedKernel(memory_limit)  # first: this process has no threads and no sockets yet
+    kernel = ForkedKernel(memory_limit)  # first, while this process has no threads and no sockets
     folder = Path(runs)
     part = part_of(folder, id)
     shutil.rmtree(part, ignore_errors=True)

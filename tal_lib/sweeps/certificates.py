@@ -1,8 +1,8 @@
-"""Certificates of a cluster: who has the key may join it, nobody else, and what travels is encrypted.
+"""Certificates of a cluster: only holders of the key may join it, and its connections are encrypted.
 
-One self-signed certificate and its key stand for the whole cluster: scheduler, workers and the command each
-show it, and each accepts no other. They lie in the folder `$TAL_TLS`, as `cert.pem` and `key.pem`; else
-Dask's own configuration (`distributed.comm.tls`) names them.
+One self-signed certificate and its key serve the whole cluster. Scheduler, workers and command each present
+it, and each accepts no other. The files are `cert.pem` and `key.pem` in the folder `$TAL_TLS`. Without
+`$TAL_TLS`, Dask's own configuration (`distributed.comm.tls`) names them.
 """
 
 import os
@@ -21,10 +21,10 @@ SEE = "Set TAL_TLS to the folder of the cluster's cert.pem and key.pem (docs/clu
 
 
 def security():
-    """The certificates as `distributed.Security`; None where none are set.
+    """The certificates as `distributed.Security`; None if none are set.
 
     Raises:
-        TalError: they are set but missing, damaged, encrypted, or open to other users.
+        TalError: they are set but missing, damaged, encrypted, or readable by other users.
     """
     from distributed import Security
 
@@ -42,7 +42,7 @@ def security():
         if not (chosen.tls_ca_file and chosen.tls_client_cert):
             return None
     try:
-        chosen.get_connection_args("client")  # reads them
+        chosen.get_connection_args("client")  # reads the files
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
         raise TalError(
@@ -52,7 +52,7 @@ def security():
 
 
 def check_address(address: str, certificates) -> None:
-    """Refuse a scheduler's address that does not go with what certificates there are."""
+    """Raise `TalError` if a scheduler's address does not fit the certificates that are set."""
     if address.startswith("tls://") and certificates is None:
         raise TalError("this scheduler asks for certificates", where=address, remedy=SEE)
     if address.startswith("tcp://") and os.environ.get("TAL_TLS"):
@@ -64,7 +64,7 @@ def check_address(address: str, certificates) -> None:
 
 
 def why_refused(address: str, seconds: float = 5.0) -> str | None:
-    """Which problem of certificates keeps us from a scheduler; None if it is something else."""
+    """The problem with certificates that prevents a connection; None if it is another problem."""
     scheme, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
     try:
@@ -79,15 +79,15 @@ def why_refused(address: str, seconds: float = 5.0) -> str | None:
 
 
 def _speaks_tls(host, port, seconds):
-    """Whether what listens there begins with a TLS handshake; an OSError if nothing listens."""
+    """Whether the server at this address answers with a TLS handshake. Raises OSError if nothing listens."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent, only asked
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no data is sent
     with socket.create_connection((host, port), seconds) as plain:
         try:
             with context.wrap_socket(plain):
                 return True
         except ssl.SSLError as error:
-            return "ALERT" in (error.reason or "")  # an answer in TLS, if an unfriendly one
+            return "ALERT" in (error.reason or "")  # a refusal is a TLS answer too
         except OSError:
             return False
 

@@ -1,8 +1,9 @@
 """Cells on the workers of a Dask cluster.
 
-A cell travels as its notebook, its parameters and the name and hash of its data; the worker has the library and the data. Its run folder
-comes back as one archive with a hash, is unpacked under a temporary name and renamed: whole or not at all. No shared file system is needed,
-and workers may join and leave: what a lost worker was running goes to another.
+The driver sends a cell as its notebook, its parameters, and the name and hash of its data. The worker has the
+library and the data. It returns the run folder as one archive with a hash. The driver unpacks the archive
+under a temporary name and renames it, so that a run folder is always complete. No shared file system is
+needed. Workers may join and leave: another worker runs the cell of a lost worker again.
 """
 
 import hashlib
@@ -31,19 +32,21 @@ from tal_lib.sweeps.grid import Cell, data_hash, measured_on
 from tal_lib.sweeps.local import ProcessLost, warm_processes
 
 FORMS = "Use tls://HOST:PORT, tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
-AHEAD = (
-    2  # cells that wait at the scheduler, a running one: a worker that is done need not ask the driver first
-)
+# cells at the scheduler per worker thread: a worker that has finished need not wait for the driver
+AHEAD = 2
 CONNECT_SECONDS = 20
 SEE = "docs/cluster.md has an example."
 
 
 class Cluster:
-    """Runs cells on a cluster and puts what comes back into a folder.
+    """Runs cells on a cluster and writes the returned run folders into a folder.
 
     Args:
-        address: `tls://HOST:PORT` or `tcp://HOST:PORT` (a running scheduler), `local:N` (N workers on this machine) or `slurm:CONFIG.yaml`.
-        threads: CPU threads a cell; memory_limit: bytes a kernel.
+        address: `tls://HOST:PORT` or `tcp://HOST:PORT` (a running scheduler), `local:N` (N workers on this
+            machine) or `slurm:CONFIG.yaml`.
+        folder: folder of the run folders.
+        threads: CPU threads per cell.
+        memory_limit: bytes per kernel.
     """
 
     def __init__(self, address: str, folder: Path, threads: int, memory_limit: int | None = None):
@@ -64,7 +67,7 @@ class Cluster:
                 "distributed.admin.large-graph-warning-threshold": "1GB",
             }
         )
-        self._versions = _versions()  # once: what is changed meanwhile is not what this sweep began with
+        self._versions = _versions()  # read once: later changes of the files do not belong to this sweep
         certificates = security()
         kind, _, rest = self.address.partition(":")
         started_here = kind in ("local", "slurm")
@@ -72,17 +75,17 @@ class Cluster:
             raise TalError(f"cluster {self.address!r}", remedy=FORMS)
         if not started_here:
             check_address(self.address, certificates)
-        self._own = {"local": _local, "slurm": _slurm}[kind](rest, certificates) if started_here else None
+        self._started = {"local": _local, "slurm": _slurm}[kind](rest, certificates) if started_here else None
         try:
             self._client = Client(
-                self._own or self.address,
+                self._started or self.address,
                 timeout=CONNECT_SECONDS,
                 set_as_default=False,
                 security=certificates,
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             if started_here:
-                self._own.close(timeout=10)
+                self._started.close(timeout=10)
             problem = None if started_here else why_refused(self.address)
             raise TalError(
                 problem or f"no scheduler answers ({type(error).__name__})",
@@ -95,15 +98,16 @@ class Cluster:
 
     def __exit__(self, *_):
         self._client.close(timeout=5)
-        if self._own is not None:
-            self._own.close(timeout=10)
+        if self._started is not None:
+            self._started.close(timeout=10)
 
     def run(
         self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None
     ) -> Iterator[tuple[Cell, str | ProcessLost | None]]:
-        """Each cell with None, or with why it failed, as they end; `ProcessLost` where it took its worker with it several times.
+        """Yield each cell when it ends, with None or with the reason of its failure.
 
-        `jobs=1`: one at a time, whatever the number of workers.
+        The reason is a `ProcessLost` if the cell's worker died several times. `jobs=1` runs one cell at a
+        time, for any number of workers.
         """
         waiting, running = deque(cells), {}
         while waiting or running:
@@ -112,7 +116,7 @@ class Cluster:
                 running[self._submit(cell, generations[cell.id])] = cell
             for future in self._ended(running):
                 cell = running.pop(future)
-                yield cell, self._take(cell, future)
+                yield cell, self._receive(cell, future)
                 future.release()
 
     def _room(self):
@@ -137,7 +141,7 @@ class Cluster:
         )
 
     def _ended(self, running):
-        """Futures that have ended, at least one; an error once the scheduler is away."""
+        """Futures that have ended, at least one. Raises an error if the scheduler is lost."""
         from distributed import wait
 
         while True:
@@ -157,7 +161,7 @@ class Cluster:
                 remedy="Start it again; what is finished is kept, and the same command goes on from there.",
             )
 
-    def _take(self, cell, future):
+    def _receive(self, cell, future):
         if future.status == "error":
             error = future.exception()
             if type(error).__name__ == "KilledWorker":
@@ -180,9 +184,13 @@ class Cluster:
 
 
 def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
-    """On a worker: run the cell in a scratch folder; why it failed (None: it did not), its run folder as an archive, the archive's hash."""
+    """On a worker: run the cell in a scratch folder.
+
+    Returns the reason of a failure (None if there was none), the run folder as an archive, and the archive's
+    hash.
+    """
     cell: Cell = job["cell"]
-    if problem := _not_as_here(job["versions"], cell):
+    if problem := _mismatch(job["versions"], cell):
         return f"worker {socket.gethostname()}: {problem}", None, ""
     if cell.alone:
         cell = replace(cell, machine=measured_on(cell.parameters))
@@ -194,7 +202,7 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
         reason = warm_processes(job["threads"], job["memory_limit"]).run(
             cell, notebook, job["generation"], runs
         )
-        if problem := _not_as_here(job["versions"], cell):  # the files may have been changed while it ran
+        if problem := _mismatch(job["versions"], cell):  # the files may have been changed while it ran
             return f"worker {socket.gethostname()}: {problem}", None, ""
         folder = runs / (cell.id if reason is None else f"{cell.id}.failed")
         if not folder.is_dir():
@@ -209,38 +217,43 @@ def _versions():
     return {"tal_lib": __version__, "commit": git_commit(), "code": code_state()}
 
 
-def _not_as_here(versions, cell):
-    """Why a cell must not run on this worker: another library or other data would give other numbers under the same id."""
+def _mismatch(versions, cell):
+    """The reason why a cell must not run on this worker, or None.
+
+    With another library or other data, the worker would give other numbers under the same id.
+    """
     here = _versions()
     if any(here[name] != versions[name] for name in ("tal_lib", "commit")):
         return (
-            f"has tal_lib {here['tal_lib']} at commit {here['commit'] or 'unknown'}, the sweep {versions['tal_lib']} at "
-            f"{versions['commit'] or 'unknown'} (+: with uncommitted changes). Install the same on both."
+            f"has tal_lib {here['tal_lib']} at commit {here['commit'] or 'unknown'}, "
+            f"the sweep {versions['tal_lib']} at {versions['commit'] or 'unknown'} "
+            "(+: with uncommitted changes). Install the same on both."
         )
     if here["code"] != versions["code"]:
         return (
-            f"has other code of tal_lib (hash {here['code']}, the sweep has {versions['code']}), although both are at "
-            f"{here['commit'] or 'no commit'}. Commit it and check out the same commit on both, or copy the files."
+            f"has other code of tal_lib (hash {here['code']}, the sweep has {versions['code']}), "
+            f"although both are at {here['commit'] or 'no commit'}. "
+            "Commit it and check out the same commit on both, or copy the files."
         )
     benchmark = cell.parameters.get("benchmark")
     if not benchmark:
         return None
     try:
-        found = data_hash(benchmark)
+        local_hash = data_hash(benchmark)
     except TalError as error:
         return str(error)
     return (
         None
-        if found == cell.data_hash
+        if local_hash == cell.data_hash
         else (
-            f"has other data for {benchmark} (hash {found}, the sweep has {cell.data_hash}). Copy the "
+            f"has other data for {benchmark} (hash {local_hash}, the sweep has {cell.data_hash}). Copy the "
             "same files there and point TAL_DATA at them."
         )
     )
 
 
 def _local(number, certificates):
-    """N workers on this machine, a process and a thread each."""
+    """N workers on this machine, each with one process and one thread."""
     from distributed import LocalCluster
 
     if not number.isdigit() or int(number) < 1:
@@ -257,12 +270,15 @@ def _local(number, certificates):
 
 
 def _encrypted(certificates):
-    """Options of a cluster that asks for certificates; none where there are none."""
+    """Options of a cluster that requires certificates; empty without certificates."""
     return {} if certificates is None else {"security": certificates, "protocol": "tls://"}
 
 
 def read_description(path: str | Path) -> dict:
-    """What a YAML file says of a Slurm cluster: `jobs`, `gpu`, and what `dask_jobqueue.SLURMCluster` takes."""
+    """Read a Slurm cluster from a YAML file.
+
+    Its entries are `jobs`, `gpu`, and the arguments of `dask_jobqueue.SLURMCluster`.
+    """
     try:
         options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,5 +1,6 @@
-"""Declaring versions of code: raised when numbers change, stamped when cells run again give the same
-numbers.
+"""Declare versions of code.
+
+A version is raised when numbers change. It is stamped when cells that are run again give the same numbers.
 """
 
 import random
@@ -20,8 +21,9 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 
 
 def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
-    """Area -> fingerprint, of all code that makes numbers: the library's, the recipes' of all models, the
-    notebooks' that record.
+    """Area -> fingerprint, for all code that makes numbers.
+
+    These are the library's modules, the recipes of all models, and the notebooks that record results.
     """
     from tal_lib import models
 
@@ -33,7 +35,7 @@ def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
 
 
 def undeclared(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
-    """Area -> `NEW`, `CHANGED` or `GONE`, where the code is not what was declared."""
+    """Area -> `NEW`, `CHANGED` or `GONE`, for areas whose code differs from the declared code."""
     now, declared = all_areas(code, notebooks), code.versions.areas
     states = {
         area: CHANGED if area in declared else NEW
@@ -48,11 +50,13 @@ def _as_declared(declared, area):
 
 
 def chosen_areas(names: list[str], code: Code, notebooks: Path = NOTEBOOKS) -> list[str]:
-    """The areas that names stand for: an area; or a folder, for its areas that are not as declared; none at
-    all, for all of these.
+    """The areas that names stand for.
+
+    A name is an area, or a folder: then it stands for the undeclared areas in it. No names: all undeclared
+    areas.
 
     Raises:
-        TalError: there is no such area, or nothing of a folder has changed.
+        TalError: there is no such area, or nothing in the folder has changed.
     """
     open_areas, known = undeclared(code, notebooks), {*all_areas(code, notebooks), *code.versions.areas}
     areas = [] if names else sorted(open_areas)
@@ -69,9 +73,9 @@ def chosen_areas(names: list[str], code: Code, notebooks: Path = NOTEBOOKS) -> l
 def raise_versions(
     areas: list[str], why: str, code: Code, notebooks: Path = NOTEBOOKS, path: Path = PATH
 ) -> Versions:
-    """Declare that areas give other numbers now: cells that depend on them become stale."""
+    """Declare that areas give other numbers now. Cells that depend on them become stale."""
     now, versions = all_areas(code, notebooks), code.versions
-    _refuse_gone(areas, now)
+    _refuse_removed(areas, now)
     for area in areas:
         before = versions.areas.get(area)
         version = before.version + 1 if before else int(FIRST)
@@ -94,22 +98,23 @@ def stamp_versions(
     path: Path = PATH,
     tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Versions:
-    """Declare that areas give the same numbers as before, after cells that depend on them were run again and
-    came out equal.
+    """Declare that areas give the same numbers as before, after a check.
+
+    The check runs cells that depend on the areas again. Their numbers must be equal.
 
     Args:
-        sample: how many cells at least; each area has one among them that depends on it, where a ledger has
-            any.
-        longest: seconds that a cell may take; only: parameters that it must have; tell: called with what
-            came of each.
+        sample: least number of cells. For each area, at least one cell depends on it, if a ledger has any.
+        seed: of the random draw.
+        longest: seconds that a cell may take.
+        only: parameter values that a cell must have (compared as text).
+        tell: called with the verdict of each cell.
 
     Raises:
-        TalError: a cell gave other numbers, or none of an area's cells is short enough; then nothing is
-            declared.
+        TalError: a cell gave other numbers, or no cell of an area is short enough. Then nothing is declared.
     """
     now, versions = all_areas(code, notebooks), code.versions
-    gone = [area for area in areas if area not in now]
-    _refuse_gone([area for area in gone if versions.areas[area].version > int(FIRST)], now)
+    removed = [area for area in areas if area not in now]
+    _refuse_removed([area for area in removed if versions.areas[area].version > int(FIRST)], now)
     cells = _cells_for(
         [area for area in areas if area in now], code, results, sample, seed, longest, only, notebooks
     )
@@ -122,7 +127,7 @@ def stamp_versions(
                 remedy="Where numbers change, raise the version: `tal versions raise`.",
             )
     for area in areas:
-        if area in gone:
+        if area in removed:
             del versions.areas[area]
         else:
             version = versions.areas[area].version if area in versions.areas else int(FIRST)
@@ -136,7 +141,7 @@ def stamp_versions(
 
 
 def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path: Path = PATH) -> Versions:
-    """Declare that an area has another place: records go on to know it by its first name."""
+    """Declare that the file of an area was moved. Records keep the area's first name."""
     now, versions = all_areas(code, notebooks), code.versions
     if old not in versions.areas or old in now or new not in now:
         raise TalError(
@@ -148,27 +153,29 @@ def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path:
     return versions
 
 
-def _refuse_gone(areas, now):
-    if gone := [area for area in areas if area not in now]:
+def _refuse_removed(areas, now):
+    if removed := [area for area in areas if area not in now]:
         raise TalError(
-            f"{gone[0]} is gone", remedy=f"Say where its code is now: `tal versions move {gone[0]} NEW`."
+            f"{removed[0]} is gone",
+            remedy=f"Say where its code is now: `tal versions move {removed[0]} NEW`.",
         )
 
 
 def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
-    """Records to run again, made by the declared versions of these areas: at random, each area covered.
+    """Records to run again: a random sample, with each area covered.
 
-    Only those that must give the same bits: made on such a machine as this, with this version of torch.
+    The declared versions of the areas must have made them. They must also come from the same device and the
+    same version of torch, because only then the bits are equal.
     """
     here = provenance()
     same = lambda record: all(
         record["provenance"][name] == here[name] for name in ("device_name", "torch_version")
     )
-    every, _ = candidates(results)
+    records, _ = candidates(results)
     suitable = {record["id"] for record in candidates(results, longest, only)[0] if same(record)}
-    random.Random(seed).shuffle(every)
+    random.Random(seed).shuffle(records)
     depending = []
-    for record in every:
+    for record in records:
         path = notebooks / record["notebook"]
         if record.get("code") is None or not path.is_file():
             continue
@@ -200,5 +207,5 @@ def _when():
 
 
 def fresh_code() -> Code:
-    """The code as it is now, to declare versions of: what changes in it reaches nobody else."""
+    """A copy of the current code, to declare versions of. Changes of the copy affect nobody else."""
     return Code(versions=current_code().versions.copy())

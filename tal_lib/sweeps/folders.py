@@ -1,4 +1,4 @@
-"""Run folders: written under a temporary name, renamed when whole, set aside when failed."""
+"""Run folders: written under a temporary name, renamed when complete, kept as `.failed` after a failure."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from tal_lib.files import write_text
 from tal_lib.sweeps.ledger import RESULT
 from tal_lib.writing import LIST
 
-NOTEBOOK = "notebook.ipynb"  # of a run, executed
-ERROR = "error.txt"  # of a failed run: why
+NOTEBOOK = "notebook.ipynb"  # the executed notebook of a run
+ERROR = "error.txt"  # the reason of a failed run
 
 
 def check_runs(runs: Path, ids: set[str]) -> None:
-    """Raise `TalError` if a folder that a run would be put in place of holds what no run has written."""
+    """Raise `TalError` if a run would replace a folder with files that no run has written."""
     for folder in runs.iterdir():
         id = folder.name.strip(".").split(".")[0]
         if id in ids and not (folder.is_dir() and (not any(folder.iterdir()) or _is_run(folder))):
@@ -28,12 +28,12 @@ def _is_run(folder):
 
 
 def part_of(runs: Path, id: str) -> Path:
-    """Where a run is written until it is whole."""
+    """Temporary folder of a run, until the run is complete."""
     return runs / f".{id}.part"
 
 
 def put_in_place(runs: Path, id: str) -> None:
-    """A whole temporary folder becomes the run folder: its files reach the disk first, then it is renamed."""
+    """Rename a complete temporary folder to the run folder. Its files are synced to the disk first."""
     part, folder, old = part_of(runs, id), runs / id, runs / f".{id}.old"
     for path in part.rglob("*"):
         if path.is_file():
@@ -41,14 +41,17 @@ def put_in_place(runs: Path, id: str) -> None:
                 os.fsync(file.fileno())
     shutil.rmtree(runs / f"{id}.failed", ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():  # of a run that is made again: a folder is not replaced by another in one step
+    if folder.exists():  # of an earlier run: one folder cannot replace another in one step
         os.replace(folder, old)
     os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def keep_failed(runs: Path, id: str, reason: str) -> str:
-    """What a failed run left becomes `<id>.failed`, with the reason beside it; the reason's first line."""
+    """Rename the folder of a failed run to `<id>.failed` and write the reason into it.
+
+    Returns the first line of the reason.
+    """
     part, failed = part_of(runs, id), runs / f"{id}.failed"
     reason = reason.strip() or "no message"
     try:
@@ -56,7 +59,7 @@ def keep_failed(runs: Path, id: str, reason: str) -> str:
         write_text(part / ERROR, reason + "\n")
         shutil.rmtree(failed, ignore_errors=True)
         os.replace(part, failed)
-    except (OSError, TalError) as error:  # a full disk, most likely: the reason must be told all the same
+    except (OSError, TalError) as error:  # probably a full disk: the reason is reported anyway
         shutil.rmtree(part, ignore_errors=True)
         return f"{reason.splitlines()[0]} ({error})"
     return reason.splitlines()[0]

@@ -1,4 +1,4 @@
-"""A grid in YAML → the cells it stands for.
+"""A grid in YAML → its cells.
 
     name: hapt_first                      # optional: the file's name
     cells:
@@ -6,10 +6,14 @@
         parameters: {benchmark: hapt}     # the same in all cells
         grid: {model: [actionformer, bilstm], fraction: [0.1, 1.0], seed: [0, 1, 2]}   # every combination
 
-A block may say `alone: true`: its cells measure time, so they run after the others, one at a time. `gpu: true`: on a cluster they go to
-workers that have a GPU. `time_limit: 30`: minutes, then a cell that still runs is stopped.
-What a cell is known by is in `tal_lib.sweeps.identity`. Where a cell measures time, the machine's name belongs to it: what one machine
-measured is neither done nor replaced on another. A cluster's workers are not known beforehand: there the name is left out.
+Options of a block:
+    alone: true     its cells measure time: they run after the others, one at a time
+    gpu: true       on a cluster, its cells run on workers that have a GPU
+    time_limit: 30  minutes; a cell that runs longer is stopped
+
+`tal_lib.sweeps.identity` defines the id of a cell. If a cell measures time, the machine's name is part of the
+id. A measurement of one machine is then neither done nor replaced on another. The workers of a cluster are
+not known in advance: there the name is left out.
 """
 
 import itertools
@@ -35,24 +39,24 @@ class Cell:
     parameters: dict = field(hash=False)  # complete: the notebook's defaults and the grid's values
     data_hash: str
     id: str
-    alone: bool = False  # nothing else may run meanwhile
-    machine: str = ""  # what it measures the time of; empty: it measures none, or the machine is not known
-    gpu: bool = False  # only where a GPU is
+    alone: bool = False  # no other cell may run at the same time
+    machine: str = ""  # whose speed it measures; empty: it measures no time, or the machine is unknown
+    gpu: bool = False  # it needs a GPU
     time_limit: float | None = None  # seconds
-    code: dict = field(default_factory=dict, hash=False)  # area -> version, of the code that makes it
+    code: dict = field(default_factory=dict, hash=False)  # area -> version, of its code
 
     def label(self) -> str:
-        """The cell in a few words."""
+        """Short text for the cell."""
         return label(self.parameters)
 
 
 def label(parameters: dict) -> str:
-    """A cell's parameters in a few words."""
+    """Short text for a cell's parameters."""
     return " ".join(str(value) for value in parameters.values() if value not in ("", None, {}, []))
 
 
 def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
-    """Whether parameters have all the values that were asked for (compared as text)."""
+    """Whether parameters have all the requested values (compared as text)."""
     return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
 
 
@@ -61,11 +65,11 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
 
     Args:
         only: keep the cells whose parameters have these values (compared as text).
-        here: whether they will run on this machine.
+        here: whether the cells will run on this machine.
     """
     grid = read_grid(path)
     cells = {}
-    about_data.cache_clear()  # a process may plan again after features were made anew
+    about_data.cache_clear()  # features may have changed since this process planned before
     for number in range(len(grid.blocks)):
         for cell in _expand(grid, number, here):
             cells.setdefault(cell.id, cell)
@@ -82,10 +86,10 @@ def _expand(grid, number, here):
     defaults, _ = read_notebook(notebook)
     code = current_code()
     fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
-    together = set()  # what was checked before, of cells that differ elsewhere
+    together = set()  # combinations that were checked already
     for values in itertools.product(*lists.values()):
         parameters = defaults | fixed | dict(zip(lists, values))
-        parameters.pop("out_dir", None)  # where it is written is not part of what it is
+        parameters.pop("out_dir", None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
         if key not in together:
             check_together(parameters, where=place)
@@ -114,7 +118,8 @@ def _expand(grid, number, here):
 
 
 def measured_on(parameters: dict) -> str:
-    """Name of the device that a cell with these parameters measures; empty where it is not on this machine."""
+    """Name of the device that a cell with these parameters measures. Empty if this machine has no such
+    device."""
     device = parameters.get("device", "cpu")
     if device.startswith("cuda"):
         import torch
@@ -125,7 +130,7 @@ def measured_on(parameters: dict) -> str:
 
 
 def name_of(benchmark: str) -> str:
-    """What a cell calls a benchmark: a folder's name, for its path is no part of what the cell is."""
+    """A benchmark's name in a cell's id. For a folder it is the folder's name, not its path."""
     from tal_lib.data import portable_name
 
     return portable_name(benchmark)

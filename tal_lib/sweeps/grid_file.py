@@ -1,8 +1,8 @@
-"""A grid file: found by path or name, read, and checked against its notebooks before anything runs.
+"""A grid file: its path, its content, and the checks against its notebooks before anything runs.
 
-Where models are wanted, these may be written: `all`, a family (`one_stage`, `set_prediction`,
-`proposals`, `dense`, `language`), a model, a list of these, and `all - [stale, ssn]` or `proposals -
-[ssn]` for all but some. `all` is every model that is registered, plug-ins too.
+Where a list of models is expected, the grid may have `all`, a family (`one_stage`, `set_prediction`,
+`proposals`, `dense`, `language`), a model, or a list of these. `all - [stale, ssn]` and `proposals - [ssn]`
+leave some out. `all` includes every registered model, also those of plug-ins.
 """
 
 import re
@@ -17,7 +17,7 @@ from tal_lib.sweeps.parameters import checked_value
 from tal_lib.validation import Positive, unknown_name, validate
 
 SEE = "See the grids in notebooks/sweeps."
-MODEL_PARAMETERS = ("model", "model_names")  # of which families may be written
+MODEL_PARAMETERS = ("model", "model_names")  # parameters that accept families of models
 WITHOUT = re.compile(r"([\w.-]+)\s*-\s*\[([^\[\]]*)\]")
 
 
@@ -25,7 +25,7 @@ WITHOUT = re.compile(r"([\w.-]+)\s*-\s*\[([^\[\]]*)\]")
 class Block:
     """Cells of one notebook: every combination of the grid's values.
 
-    alone: they measure time and run by themselves; gpu: only where a GPU is; time_limit: minutes.
+    alone: the cells measure time and run one at a time; gpu: they need a GPU; time_limit: minutes.
     """
 
     notebook: str
@@ -45,10 +45,10 @@ class GridFile:
     path: Path
 
     def notebook(self, block: Block) -> Path:
-        """The file of a block's notebook: beside the grid's folder, in it, or among the study's.
+        """The file of a block's notebook: beside the grid's folder, in that folder, or in the study's folder.
 
         Raises:
-            TalError: there is none.
+            TalError: there is no such file.
         """
         given = Path(block.notebook)
         folders = [self.path.parent.parent, self.path.parent, study_folder()]
@@ -67,7 +67,7 @@ def find_grid(given: str | Path) -> Path:
     """A grid's file, from its path or from the name of one of the study's sweeps.
 
     Raises:
-        TalError: there is neither.
+        TalError: there is no such file and no such sweep.
     """
     try:
         if Path(given).exists():
@@ -87,10 +87,10 @@ def find_grid(given: str | Path) -> Path:
 
 
 def read_grid(given: str | Path) -> GridFile:
-    """Read a grid file; its structure is checked, its parameters are not yet.
+    """Read a grid file and check its structure. Its parameters are not checked yet.
 
     Raises:
-        TalError: the first thing that is wrong, with file and block.
+        TalError: the first problem, with file and block.
     """
     path = find_grid(given)
     content = read_yaml(path, what="grid file", remedy=SEE)
@@ -104,7 +104,7 @@ def read_grid(given: str | Path) -> GridFile:
     blocks = []
     for number, block in enumerate(content["cells"], 1):
         place = f"{path}, block {number}"
-        if isinstance(block, dict):  # `parameters:` with nothing behind it
+        if isinstance(block, dict):  # `parameters:` with no value after it
             block = {key: value for key, value in block.items() if value is not None or key == "notebook"}
         blocks.append(validate(Block, block, where=place))
     return GridFile(name=name, blocks=tuple(blocks), path=path)
@@ -116,9 +116,10 @@ def combinations(
     """A block's fixed parameters and its lists of values, each checked against the notebook's parameters.
 
     Args:
-        number: of the block, from 0.
-        defaults, kinds: the notebook's parameters, name → value and name → annotation.
-        here: whether the cells will run on this machine, which then must have their device.
+        number: index of the block, from 0.
+        defaults: the notebook's parameters, name → value.
+        kinds: the notebook's parameters, name → annotation.
+        here: whether the cells will run on this machine. If so, it must have their device.
 
     Raises:
         TalError: names file, block, parameter and value.
@@ -157,7 +158,7 @@ def combinations(
 
 
 def expand_models(given, *, where: object = None) -> Any:
-    """A list of model names from `all`, families, names, and `… - [some]`; anything else as it is.
+    """A list of model names from `all`, families, names, and `… - [some]`. Other values stay as they are.
 
     Raises:
         TalError: an unknown model or family.

@@ -1,9 +1,8 @@
-"""What a result is known by: its notebook, complete parameters, data, machine where time is measured, and
-the code that makes it.
+"""The identity of a result: notebook, complete parameters, data, code, and the machine if time is measured.
 
 The code counts by the effective version of each area (`tal_lib.sweeps.areas`) that the cell depends on. An
-area at version 1 adds nothing to the id, so that code can be split into more files without making other
-cells of all.
+area at version 1 adds nothing to the id. Code can therefore be split into more files without changing the ids
+of all cells.
 """
 
 from functools import cache
@@ -18,7 +17,7 @@ from tal_lib.sweeps.ledger import ledgers, read_all
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.versions import FIRST, PATH, Versions, notebook_area, read_versions
 
-UNKNOWN = "unknown"  # the version of code that nobody wrote down
+UNKNOWN = "unknown"  # version of code that was not recorded
 FORMULA = "cell 2"
 
 
@@ -26,7 +25,8 @@ class Code:
     """The code of a library and of notebooks, as it is now.
 
     Args:
-        library: folder of the package; versions: what is declared of it.
+        library: folder of the package.
+        versions: declared versions of the library.
     """
 
     def __init__(self, library: Path = LIBRARY, versions: Versions | None = None):
@@ -35,7 +35,7 @@ class Code:
         self._known: dict[tuple, dict[str, str]] = {}
 
     def fingerprint(self, area: str, notebooks: Path = REPOSITORY / "notebooks") -> str:
-        """Of any area; notebooks: where a notebook's file is."""
+        """Fingerprint of any area. notebooks: folder of the notebooks."""
         if area.startswith("notebooks/"):
             return self.areas.fingerprint_of(read_notebook(notebooks / f"{area.partition('/')[2]}.ipynb")[1])
         return self.areas.fingerprint(area)
@@ -47,9 +47,9 @@ class Code:
         return sorted(areas | {notebook_area(notebook.name)})
 
     def of(self, notebook: Path, parameters: dict) -> dict[str, str]:
-        """Area -> effective version, of the areas that a cell depends on; those at version 1 are left out.
+        """Area -> effective version, of the areas that a cell depends on. Areas at version 1 are left out.
 
-        An area that was moved has the name it had at first.
+        An area that was moved has its first name.
         """
         notebook = Path(notebook)
         key = (
@@ -69,9 +69,14 @@ class Code:
         return self._known[key]
 
     def id(self, notebook: str, parameters: dict, data_hash: str, machine: str, code: dict[str, str]) -> str:
-        """A cell's id: of a notebook's file name, complete parameters, and what `of` gives.
+        """A cell's id.
 
-        A parameter that the notebook gained later counts only where its value differs from the one before.
+        A parameter that the notebook gained later counts only if its value differs from the earlier one.
+
+        Args:
+            notebook: file name of the notebook.
+            parameters: complete parameters.
+            code: the result of `of`.
         """
         added = self.versions.added_to(notebook)
         counted = {
@@ -81,7 +86,7 @@ class Code:
 
 
 def current_code() -> Code:
-    """The code as its files are now; the same object while they do not change."""
+    """The code as its files are now. The same object is returned until a file changes."""
     paths = [*LIBRARY.rglob("*.py"), PATH]
     return _code(tuple((path, path.stat().st_mtime_ns) for path in sorted(paths) if path.is_file()))
 
@@ -106,13 +111,14 @@ def _loader(parameters):
         return ""
     try:
         return about_data(benchmark)[1]
-    except TalError:  # not on this machine: who needs the data says so
+    except TalError:  # not on this machine: an error is raised where the data is needed
         return ""
 
 
 def differences(made: dict[str, str] | None, now: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(area, version that made a record, version now) of every area that differs; of a record whose code is
-    not known, one for all.
+    """(area, version that made a record, current version) of every area that differs.
+
+    If the code of the record is unknown, there is one entry for all code.
     """
     if made is None:
         return [("all code", UNKNOWN, "as it is")]
@@ -121,17 +127,17 @@ def differences(made: dict[str, str] | None, now: dict[str, str]) -> list[tuple[
     return [(area, before, after) for area, before, after in pairs if before != after]
 
 
-def told(changes: list[tuple[str, str, str]]) -> str:
-    """Changes of code in words: `models/tridet (version 1, now 2)`."""
+def changes_text(changes: list[tuple[str, str, str]]) -> str:
+    """Changes of code as text: `models/tridet (version 1, now 2)`."""
     return ", ".join(f"{area} (version {before}, now {after})" for area, before, after in changes)
 
 
 def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks") -> pd.DataFrame:
-    """Current records that the code or the data of today would make anew: one row for each area that differs.
+    """Current records that today's code or data would replace: one row per area that differs.
 
-    Columns: `sweep, cell, notebook, area, made_by, now`; `area` may be `all code` (the record does not say
-    what made it) or `data of <benchmark>` (hashes). A record of a notebook that is not among `notebooks`, or
-    of data that is not here, is judged by what is here.
+    Columns: `sweep, cell, notebook, area, made_by, now`. `area` may be `all code` (the record does not name
+    its code) or `data of <benchmark>` (with hashes). If the notebook or the data of a record is missing here,
+    that part is not compared.
     """
     code, rows = current_code(), []
     for record in read_all(results):
@@ -150,9 +156,7 @@ def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks
 
 
 def uncommitted_records(results: str | Path) -> pd.DataFrame:
-    """Records that were made from code with uncommitted changes: `sweep, cell, notebook, git_commit`, one
-    row each.
-    """
+    """Records made from code with uncommitted changes, one row each: `sweep, cell, notebook, git_commit`."""
     rows = [
         (record["sweep"], record["id"], record["notebook"], record["provenance"]["git_commit"])
         for record in ledgers(results)
@@ -162,5 +166,5 @@ def uncommitted_records(results: str | Path) -> pd.DataFrame:
 
 
 def is_uncommitted(record: dict) -> bool:
-    """Whether a record was made from code with uncommitted changes: its commit ends in `+`."""
+    """Whether a record was made from code with uncommitted changes. Its commit then ends in `+`."""
     return record["provenance"]["git_commit"].endswith("+")

@@ -1,7 +1,7 @@
-"""Notebooks on warm kernels: a kernel is a fork of a process that has imported what notebooks import, so that starting it costs nothing.
+"""Notebooks on warm kernels: a kernel is a fork of a process that has already imported what notebooks need.
 
-Papermill runs a notebook through an engine; `ENGINE` is its own, with a kernel that was forked before and with outputs cut where a notebook
-prints more than anybody reads.
+Starting such a kernel takes almost no time. Papermill runs a notebook through an engine. `ENGINE` is the name
+of the engine here. It uses the forked kernel, and it cuts the output of a cell that prints too much.
 """
 
 import json
@@ -21,13 +21,14 @@ from tal_lib.process.memory import allow_memory
 from tal_lib.provenance import git_commit
 
 ENGINE = "warm"
-LONGEST_OUTPUT = 1_000_000  # characters a cell prints
+LONGEST_OUTPUT = 1_000_000  # characters that a cell may print
 
 
 class ForkedKernel:
-    """A child of this process that waits to become an IPython kernel. Fork it before this process has threads or sockets.
+    """A child process that waits to become an IPython kernel.
 
-    The methods are those of `subprocess.Popen` that the kernel manager uses.
+    Fork it before this process has threads or sockets. The methods are those of `subprocess.Popen` that the
+    kernel manager uses.
     """
 
     stdin = stdout = stderr = None
@@ -42,7 +43,7 @@ class ForkedKernel:
         os.close(waiting)
 
     def start(self, connection_file: str, cwd: str | None, env: dict[str, str] | None):
-        """Let it read its ports from a connection file and begin."""
+        """Let the kernel read its ports from a connection file and begin."""
         with os.fdopen(self._go, "w") as pipe:
             json.dump({"file": connection_file, "cwd": cwd, "env": dict(env or os.environ)}, pipe)
 
@@ -70,13 +71,13 @@ class ForkedKernel:
 
 
 def _become_kernel(waiting, memory_limit):
-    """In the fork: wait for the order, then be a kernel until told to stop."""
+    """In the fork: wait for the order, then run a kernel until it is stopped."""
     code = 1
     try:
         die_with_parent()
         with os.fdopen(waiting) as pipe:
             order = json.loads(pipe.read() or "null")
-        if order:  # else nobody needs it any more
+        if order:  # empty if no run needs the kernel any more
             os.environ.clear()
             os.environ.update(order["env"])
             os.chdir(order["cwd"] or ".")
@@ -90,7 +91,7 @@ def _become_kernel(waiting, memory_limit):
 
 
 class _Provisioner(LocalProvisioner):
-    """Hands out the kernel that waits, instead of starting a process."""
+    """Provides the waiting kernel instead of starting a process."""
 
     async def launch_kernel(self, cmd, **kwargs):
         self.process = self.parent.waiting
@@ -99,7 +100,7 @@ class _Provisioner(LocalProvisioner):
             self.process.pid,
             None,
             kwargs.get("cwd") or os.getcwd(),
-        )  # its group is not its own
+        )  # None: the kernel does not lead its process group
         return self.connection_info
 
 
@@ -118,7 +119,7 @@ class WarmKernelManager(AsyncKernelManager):
 
 
 class _Client(PapermillNotebookClient):
-    """Cuts what a cell prints after `LONGEST_OUTPUT` characters; the notebook says so."""
+    """Cuts the output of a cell after `LONGEST_OUTPUT` characters, and notes it in the notebook."""
 
     def process_message(self, msg, cell, cell_index):
         if msg["msg_type"] == "stream":
@@ -141,7 +142,7 @@ class _Client(PapermillNotebookClient):
 
 
 class _Engine(NBClientEngine):
-    """Papermill's own engine with the client and the kernel of this module."""
+    """Papermill's standard engine, with the client and the kernel of this module."""
 
     @classmethod
     def execute_managed_notebook(
@@ -166,4 +167,4 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register(ENGINE, _Engine)
-git_commit()  # now: forks run what is imported here, whatever becomes of the files meanwhile
+git_commit()  # read it now: forks run the code imported here, even if the files change later

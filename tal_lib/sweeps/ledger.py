@@ -1,4 +1,4 @@
-"""The ledger: one line a finished cell, committed, so that a sweep can go on from a clone on another machine."""
+"""The ledger: one line per finished cell. It is committed, so a sweep can continue from a clone elsewhere."""
 
 import fcntl
 import json
@@ -14,11 +14,11 @@ from tal_lib.files import write_text
 from tal_lib.sweeps.versions import completed
 
 RESULT = "cell.json"
-SHARE_OF_WRITING = 0.05  # of a sweep's time: a large ledger is not written anew for every cell
+SHARE_OF_WRITING = 0.05  # of a sweep's time: a large ledger is not rewritten after every cell
 
 
 def read_ledger(path: str | Path) -> dict[str, dict]:
-    """Cell id → record, of a ledger file (none if there is no file)."""
+    """Cell id → record, from a ledger file. Empty if there is no file."""
     path = Path(path)
     if not path.is_file():
         return {}
@@ -37,19 +37,19 @@ def read_ledger(path: str | Path) -> dict[str, dict]:
 
 
 def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[str, dict]:
-    """Cell id → record, of the whole run folders of a sweep. Half-written and failed ones are not read.
+    """Cell id → record, from the complete run folders of a sweep. Incomplete and failed runs are skipped.
 
     Args:
-        ledger: where most of them are written down already: only those that it lacks, or that are newer than it, are read.
+        ledger: ledger that already has most of the records. Only folders that it lacks, or that are newer
+            than it, are read.
     """
     records = {}
     if not Path(folder).is_dir():
         return records
     known = read_ledger(ledger) if ledger else {}
     written = os.stat(ledger).st_mtime if known else 0.0
-    former = {
-        record.get("formerly") for record in known.values()
-    }  # ids that runs had, which the ledger has under others
+    # earlier ids of runs that the ledger has under new ids
+    former = {record.get("formerly") for record in known.values()}
     for entry in os.scandir(folder):
         if entry.name in known and entry.stat().st_mtime < written:
             continue
@@ -66,7 +66,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
 
 @contextmanager
 def _locked(path):
-    """Only one process at a time changes a ledger; the lock goes with the process, however it ends."""
+    """Hold the lock of a ledger: only one process changes it at a time. The lock ends with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / f".{path.name}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -74,7 +74,7 @@ def _locked(path):
 
 
 def update_ledger(path: str | Path, records: dict[str, dict]) -> None:
-    """Add records to a ledger: the union by id, written whole and renamed."""
+    """Add records to a ledger, by id. The whole file is written under a temporary name and renamed."""
     path = Path(path)
     if not records:
         return
@@ -86,9 +86,10 @@ def update_ledger(path: str | Path, records: dict[str, dict]) -> None:
 
 
 class LedgerWriter:
-    """Adds records as they come, and writes the ledger so often that it takes a small share of the time, at the latest when closed.
+    """Collects records and writes the ledger now and then, so that writing takes a small part of the time.
 
-    What is not written yet is in the run folders, where a resumed sweep finds it.
+    `flush` writes what is left. Records that are not written yet are in the run folders, where a resumed
+    sweep reads them.
     """
 
     def __init__(self, path: Path):
@@ -107,14 +108,15 @@ class LedgerWriter:
 
 
 def _complete(record):
-    """A record with the parameters that its notebook gained later."""
+    """Add the parameters that the notebook gained after the record was made."""
     if "parameters" in record:
         record["parameters"] = completed(record["notebook"], record["parameters"])
     return record
 
 
 def ledgers(results: str | Path) -> list[dict]:
-    """Every record of every ledger below a results folder; of an id that two ledgers have, the newer record."""
+    """All records of all ledgers below a results folder. If two ledgers have the same id, the newer record
+    counts."""
     records: dict[str, dict] = {}
     for path in sorted(Path(results).glob("ledger/*.jsonl")):
         for id, record in read_ledger(path).items():
@@ -124,7 +126,7 @@ def ledgers(results: str | Path) -> list[dict]:
 
 
 def same_cell(notebook: str, parameters: dict, machine: str = "") -> str:
-    """What two results of the same cell share, whatever code and data they were made with."""
+    """Key that all results of a cell share, for any code and data."""
     return json.dumps([notebook, parameters, machine], sort_keys=True)
 
 
@@ -134,15 +136,19 @@ def cell_key(record: dict) -> str:
 
 
 def recency(record: dict) -> tuple[int, str]:
-    """The larger, the newer: how many results of the same cell were there before it, whatever the clock said; then the clock."""
+    """Sort key: the newer record is larger.
+
+    First comes the generation: the number of earlier results of the same cell, which no clock can change.
+    Then comes the time.
+    """
     return record.get("generation", 0), record["provenance"]["utc"]
 
 
 def read_all(results: str | Path) -> list[dict]:
-    """Every current record of every ledger below a results folder, sorted by id.
+    """All current records of all ledgers below a results folder, sorted by id.
 
-    Of several records with the same notebook and parameters (and machine, where time was measured) only the newest is current: the others
-    were made with an older notebook or older data.
+    Several records may have the same notebook and parameters (and machine, if time was measured). Only the
+    newest is current. The others come from an older notebook, older code or older data.
     """
     current: dict[str, dict] = {}
     for record in ledgers(results):

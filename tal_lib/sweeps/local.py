@@ -1,4 +1,4 @@
-"""Cells on this machine, a few at a time, each in a process group of its own with a warm kernel."""
+"""Cells on this machine, a few at a time. Each has its own process group and a warm kernel."""
 
 import ast
 import importlib.util
@@ -22,22 +22,22 @@ from tal_lib.sweeps.identity import current_code, differences
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
-DRAWING = (
-    "matplotlib",
-    "seaborn",
-    "tal_lib.reports",
-)  # left to the kernel, which chooses how figures are shown; but for
-BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # what these import at length
+# only the kernel imports these, because it chooses how figures are shown
+DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
+BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # their slow imports, which may come earlier
 
 
 @cache
 def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
-    """Modules that a notebook imports and that a kernel may find imported already; `changed` is when the file was."""
+    """Modules that a notebook imports and that the fork server may import before the kernel starts.
+
+    changed: time of the file's last change.
+    """
     names = []
     for cell in nbformat.read(notebook, as_version=4).cells:
         try:
             tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.Module([], [])
-        except SyntaxError:  # a line of IPython's own, or a fault that the run itself will show
+        except SyntaxError:  # IPython syntax, or an error that the run will show
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -45,19 +45,19 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     drawn = any(name.startswith(DRAWING) for name in names)
-    found = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
-    return tuple(name for name in [*found, *(BEFORE_DRAWING if drawn else ())] if _is_module(name))
+    needed = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
+    return tuple(name for name in [*needed, *(BEFORE_DRAWING if drawn else ())] if _is_module(name))
 
 
 def _is_module(name):
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # of a package's own names, most are no modules
+    except (ImportError, ValueError):  # most names of a package are not modules
         return False
 
 
 def kernel_environment(threads: int) -> dict[str, str]:
-    """Environment of a fork server of kernels with so many CPU threads each."""
+    """Environment of a fork server whose kernels have this many CPU threads."""
     return child_environment(threads) | {
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -65,11 +65,11 @@ def kernel_environment(threads: int) -> dict[str, str]:
 
 
 class ProcessLost(Exception):
-    """A cell's process ended without an answer: nothing is known about the cell."""
+    """A cell's process ended without an answer, so the outcome of the cell is unknown."""
 
 
 class WarmProcesses:
-    """Nurseries, as many as cells run at once; each runs one cell after another."""
+    """Fork servers, as many as cells run at a time. Each runs one cell after another."""
 
     def __init__(self, threads: int, memory_limit: int | None, environment: dict[str, str]):
         self.threads, self.memory_limit, self._environment = threads, memory_limit, environment
@@ -77,7 +77,7 @@ class WarmProcesses:
         self._busy: list[ForkServer] = []
 
     def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | ProcessLost | None:
-        """Run one cell into `<folder>/<id>`: None, or why it failed."""
+        """Run one cell into `<folder>/<id>`. Returns None, or the reason of the failure."""
         server = self._warm()
         self._busy.append(server)
         try:
@@ -113,7 +113,7 @@ class WarmProcesses:
                 self._idle.append(server)
 
     def _warm(self):
-        """A fork server that has the library as it is now."""
+        """A fork server with the current version of the library."""
         while self._idle:
             server = self._idle.pop()
             if not server.outdated:
@@ -122,7 +122,7 @@ class WarmProcesses:
         return ForkServer(self._environment, IMPORTS)
 
     def stop(self):
-        """End what runs; idle nurseries stay for the next sweep of this process."""
+        """Stop the running cells. Idle fork servers stay for the next sweep of this process."""
         for server in list(self._busy):
             server.close()
 
@@ -133,12 +133,13 @@ def _processes(threads, memory_limit, environment):
 
 
 def warm_processes(threads: int, memory_limit: int | None = None) -> WarmProcesses:
-    """This process's nurseries for such cells, in today's environment; they end with this process."""
+    """The fork servers of this process for such cells, in the current environment. They end with this
+    process."""
     return _processes(threads, memory_limit, tuple(sorted(kernel_environment(threads).items())))
 
 
 class Local:
-    """Runs cells into a folder, `jobs` at a time, each with so many CPU threads."""
+    """Runs cells into a folder, `jobs` at a time, each with `threads` CPU threads."""
 
     def __init__(self, folder: Path, jobs: int, threads: int, memory_limit: int | None = None):
         self.folder, self.jobs, self._processes = folder, jobs, warm_processes(threads, memory_limit)
@@ -149,9 +150,8 @@ class Local:
 
     def __exit__(self, *_):
         self._stopped = True
-        while not all(
-            future.done() for future in self._futures
-        ):  # once more: a cell that was about to begin has begun meanwhile
+        # repeat: a cell may have begun after the last call of stop
+        while not all(future.done() for future in self._futures):
             self._processes.stop()
             time.sleep(0.01)
 
@@ -171,11 +171,14 @@ class Local:
     def run(
         self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None
     ) -> Iterator[tuple[Cell, str | ProcessLost | None]]:
-        """Each cell with None, or with why it failed, as they end; `ProcessLost` where its process was lost."""
+        """Yield each cell when it ends, with None or with the reason of its failure.
+
+        The reason is a `ProcessLost` if the cell's process was lost.
+        """
         pool = ThreadPoolExecutor(jobs or self.jobs)
         self._futures = futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:  # Ctrl-C and a full disk too: no further cell begins, those under way are stopped
+        finally:  # also on Ctrl-C and a full disk: no further cell begins, running cells are stopped
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A notebook as a sweep sees it: default parameters, and the code that makes its numbers."""
+"""A notebook as a sweep sees it: its default parameters, and the code that makes its numbers."""
 
 import ast
 import re
@@ -13,11 +13,13 @@ RECORDS = re.compile(r"^record\(", re.MULTILINE)
 
 
 def read_notebook(path: Path) -> tuple[dict, list[str]]:
-    """Default parameters (from the cell tagged `parameters`), and the code cells up to the one that records,
-    without the parameters' cell.
+    """Default parameters (from the cell tagged `parameters`), and the sources of the other code cells.
 
-    What comes after the recording only shows the tables. Parameters count by their values, not by how their
-    cell is written.
+    The last of these is the cell that records; later cells only show the tables. Parameters count by their
+    values. The source of their cell does not count.
+
+    Raises:
+        TalError: there is no such file, or it is not a notebook with one valid parameters cell.
     """
     path = Path(path)
     try:

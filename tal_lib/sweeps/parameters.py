@@ -1,7 +1,7 @@
-"""What a notebook's parameters may be: by the annotation in its parameters cell, and by their names.
+"""Accepted values of a notebook's parameters, by annotation and by name.
 
-Names mean the same in every notebook of the study. A parameter that is not known here is checked by its
-annotation alone.
+The annotation is that of the parameters cell. A name means the same in every notebook of the study. A
+parameter with an unknown name is checked by its annotation alone.
 """
 
 import ast
@@ -26,7 +26,7 @@ from tal_lib.validation import (
 )
 
 ANNOTATIONS = {"str": str, "int": int, "float": Finite, "bool": bool, "list": list, "dict": dict}
-# name -> type; where a notebook has a list or a mapping of them, the type of each
+# name -> type; for a list or a mapping, the type of each item
 MEANINGS = {
     "fraction": Fraction,
     "fractions": Fraction,
@@ -60,7 +60,7 @@ CHOICES = {
 
 
 def read_annotations(notebook: Path) -> dict[str, str]:
-    """Parameter → its annotation as text, of the parameters cell of a valid notebook."""
+    """Parameter → its annotation as text, from the parameters cell of a valid notebook."""
     cells = nbformat.read(notebook, as_version=4).cells
     sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     return {
@@ -74,13 +74,15 @@ def read_annotations(notebook: Path) -> dict[str, str]:
 def checked_value(
     name: str, value, default, annotation: str | None, *, notebook: str, where: object, here: bool
 ) -> Any:
-    """A parameter's value as its notebook takes it: a float where it has a float, a number where text is one.
+    """A parameter's value with the type that its notebook expects: floats become floats, text becomes a
+    number.
 
-    Lists and mappings stay as they were written, but for text in them that is a number.
+    Lists and mappings stay as written, except that text in them may become a number.
 
     Args:
-        default: the notebook's own value; annotation: as text, None where there is none.
-        notebook: name of its file.
+        default: the notebook's default value.
+        annotation: the annotation as text, None if there is none.
+        notebook: name of the notebook's file.
         here: whether this machine will run the cell.
 
     Raises:
@@ -121,10 +123,10 @@ TOGETHER = (
 
 
 def check_together(parameters: dict, *, where: object) -> None:
-    """Check the parameters of a cell that name a model with those that belong to it.
+    """Check a cell's model together with the parameters that depend on it.
 
     Raises:
-        TalError: no such preset, an option or a recipe that does not fit.
+        TalError: there is no such preset, or an option or a recipe does not fit.
     """
     from tal_lib.models import config
     from tal_lib.training import Distillation, recipe_for
@@ -158,7 +160,7 @@ def _check_options(kind, given, check, model, preset):
 
 
 def _check_name(name, value, where, here):
-    """What a text names must exist."""
+    """Check that a model, device or benchmark with this name exists."""
     if name in ("model", "student") and value:
         _check_model(value, where)
     elif name == "device":
@@ -185,5 +187,5 @@ def _check_model(name, where):
 
 
 def _as_written(given, checked):
-    """A list's item as the grid has it, so that 30 and 30.0 stay apart; text becomes the number it is."""
+    """A list's item as the grid has it, so that 30 and 30.0 stay different. Text becomes its number."""
     return checked if isinstance(given, str) else given

@@ -1,4 +1,4 @@
-"""How a notebook hands over what it measured."""
+"""How a notebook stores its results for the sweep."""
 
 import json
 import sys
@@ -15,10 +15,10 @@ MEASURED = "measured.json"
 
 
 def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
-    """Keep tidy tables of a run; the sweep adds parameters and provenance and puts them into the ledger.
+    """Store tidy tables of a run. The sweep adds parameters and provenance and writes the ledger.
 
     Args:
-        out_dir: the run folder; an empty one (a notebook opened by hand) keeps nothing.
+        out_dir: the run folder. If it is empty (a notebook opened by hand), nothing is stored.
         tables: name of the results table → rows.
         config: dataclasses or plain values that determined the run; hashed into `config_hash`.
     """

@@ -1,4 +1,4 @@
-"""Run the cells of a grid that are not done yet, here or on a cluster."""
+"""Run the unfinished cells of a grid, on this machine or on a cluster."""
 
 import fcntl
 import json
@@ -25,12 +25,12 @@ from tal_lib.sweeps.ledger import (
 from tal_lib.sweeps.local import Local, ProcessLost
 from tal_lib.sweeps.states import DONE, STALE, State, states_of
 
-TIME_LIMIT = 12 * 3600.0  # seconds, of a cell whose block says nothing
+TIME_LIMIT = 12 * 3600.0  # seconds, for a cell whose block has no limit
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep did."""
+    """Summary of a sweep."""
 
     cells: list[Cell]
     done_before: int
@@ -38,9 +38,8 @@ class SweepResult:
     failed: dict[str, str] = field(default_factory=dict)  # cell id -> reason
     ledger: Path | None = None
     runs: Path | None = None
-    stale: dict[str, list[tuple[str, str, str]]] = field(
-        default_factory=dict
-    )  # cell id -> changes of code; left as they are
+    # cell id -> changes of code, for stale cells that were not run
+    stale: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -62,20 +61,27 @@ def run(
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> SweepResult:
-    """Run a sweep: every cell of the grid that neither the ledgers nor the run folders have, by whatever code.
+    """Run a sweep: every cell of the grid without a result in the ledgers and the run folders.
 
     Args:
-        jobs: cells at a time on this machine; threads: CPU threads of each (results are bit-equal only for the same number).
-        cluster: run on a cluster instead: `tcp://HOST:PORT` of a Dask scheduler, `local:N` workers here, `slurm:CONFIG.yaml`.
-        resume: False runs every cell again; again_stale: run also those that other code made (otherwise they are left as they are).
-        results: folder of the ledger; runs: folder of the run folders.
-        time_limit: seconds a cell may take, before the grid's own limit; memory_limit: bytes its kernel may take.
+        jobs: cells at a time on this machine.
+        threads: CPU threads per cell. Results are bit-equal only for the same number of threads.
+        cluster: run on a cluster instead: `tls://HOST:PORT` or `tcp://HOST:PORT` of a Dask scheduler,
+            `local:N` workers here, `slurm:CONFIG.yaml`.
+        resume: False runs every cell again.
+        again_stale: also run cells whose results come from other code. Otherwise these results stay.
+        results: folder of the ledger.
+        runs: folder of the run folders.
+        time_limit: seconds per cell; it takes precedence over the grid's limit.
+        memory_limit: bytes per kernel.
 
-    A failing cell does not stop the others; its reason is in `failed`, its notebook with the traceback in
-    `<runs>/<sweep>/<id>.failed`. A cell whose process was killed is tried once more, with nothing beside it.
+    A failed cell does not stop the others. Its reason is in `failed`, and its notebook with the traceback is
+    in `<runs>/<sweep>/<id>.failed`. A cell whose process was killed runs once more, with no other cell at the
+    same time.
 
     Raises:
-        TalError: a bad grid or argument, a folder that cannot be written, another sweep there, a full disk, a lost scheduler.
+        TalError: a bad grid or argument, a folder that cannot be written, another sweep in the folder, a full
+            disk, a lost scheduler.
     """
     if jobs < 1 or threads < 1:
         raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
@@ -123,7 +129,7 @@ def _executor(cluster, folder, jobs, threads, memory_limit):
 
 @contextmanager
 def _alone(folder):
-    """Only one sweep at a time in a folder; the lock goes with the process, however it ends."""
+    """Hold the lock of a folder: only one sweep runs in it at a time. The lock ends with the process."""
     with open(folder / ".lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,7 +141,10 @@ def _alone(folder):
 
 
 def _generations(cells, records):
-    """Cell id → how many results of the same cell are there before it: what makes it the newest, whatever a clock says."""
+    """Cell id → generation: how many results of the same cell exist already.
+
+    It makes the new result the newest one, even if a clock is wrong.
+    """
     before: dict[str, int] = {}
     for record in records:
         key = cell_key(record)
@@ -150,7 +159,7 @@ def _run_all(cells, generations, executor, folder, writer, progress, failed):
     with tqdm(total=len(cells), disable=not progress, unit="cell", mininterval=1, desc=cells[0].sweep) as bar:
 
         def take(outcomes, last=False):
-            with closing(outcomes):  # whatever stops us, no further cell begins
+            with closing(outcomes):  # after any error, no further cell begins
                 for cell, reason in outcomes:
                     if isinstance(reason, ProcessLost) and not last:
                         lost.append(cell)

@@ -1,4 +1,4 @@
-"""What there is of a cell: a result, a result by other code, or none."""
+"""The state of a cell: it has a result, it has a result of other code, or it has none."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,15 +13,16 @@ DONE, STALE, TO_DO = "done", "stale", "to do"
 
 @dataclass(frozen=True)
 class State:
-    """Of one cell."""
+    """State of one cell."""
 
     name: str = TO_DO
-    changes: tuple[tuple[str, str, str], ...] = ()  # of a stale one: area, version that made it, version now
+    changes: tuple[tuple[str, str, str], ...] = ()  # if stale: area, its version, current version
 
 
 def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
-    """Cell id -> state. Stale: a record has the same notebook, parameters, data and machine, but other code
-    made it.
+    """Cell id -> state of the cell.
+
+    A cell is stale if other code made its newest record. Notebook, parameters, data and machine are the same.
     """
     ids = {record["id"] for record in records}
     newest: dict[tuple[str, str], dict] = {}
@@ -42,7 +43,7 @@ def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
 
 
 def state_lines(stale: Iterable[Iterable[tuple[str, str, str]]]) -> list[str]:
-    """Lines that say how many cells were made by which other code, the most first."""
+    """Text lines that count the stale cells by change of code, the most frequent change first."""
     counts = Counter(change for changes in stale for change in changes)
     remedy = "`--again stale` runs them"
     return [

@@ -1,4 +1,4 @@
-"""Trained weights for what is measured on them: of a finished run where there is one, else trained now."""
+"""Trained weights for measurements: from a finished run if there is one, otherwise trained now."""
 
 from pathlib import Path
 
@@ -10,10 +10,9 @@ HERE = "trained here"
 
 
 def trained_in(runs: str | Path, **parameters) -> Path | None:
-    """The checkpoint of the newest finished run, of any sweep below a folder, that trained with these
-    parameters; None if there is none.
+    """Checkpoint of the newest finished run with these parameters, from any sweep below a folder, or None.
 
-    Runs on other data or by other code than today's are passed over.
+    Runs on other data or by other code than today's are skipped.
     """
     checkpoints = []
     for folder in sorted(Path(runs).glob("*")) if Path(runs).is_dir() else []:
@@ -29,8 +28,9 @@ def trained_in(runs: str | Path, **parameters) -> Path | None:
 
 
 def _of_today(record):
-    """Whether the same data and code would make the same weights; of a run from before versions were kept,
-    the data alone tells.
+    """Whether the current data and code would make the same weights.
+
+    Older runs have no version of the code. For these, only the data is compared.
     """
     parameters, notebook = record["parameters"], REPOSITORY / "notebooks" / record["notebook"]
     benchmark = parameters.get("benchmark")
@@ -54,12 +54,15 @@ def checkpoint_of(
     *,
     fraction: float = 1.0,
 ) -> tuple[Path, str]:
-    """A checkpoint of a model trained on a share of a benchmark's training recordings, and whose it is: a
-    cell's id, or `HERE`.
+    """Checkpoint of a model trained on a fraction of a benchmark's training recordings, and its origin.
+
+    The origin is the id of the cell that trained it, or `HERE`.
 
     Args:
-        recipe: fields that differ from the model's own recipe; folder: where it is written if it has to be
-            trained.
+        recipe: fields that differ from the model's default recipe.
+        folder: where the checkpoint is written if the model must be trained.
+        runs: folder of the run folders.
+        fraction: label fraction.
     """
     from tal_lib.data import load_benchmark
     from tal_lib.study import train_and_score
@@ -72,8 +75,8 @@ def checkpoint_of(
         "seed": seed,
         "recipe": recipe,
     }
-    if found := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
-        return found, found.parent.name
+    if checkpoint := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
+        return checkpoint, checkpoint.parent.name
     run = train_and_score(
         load_benchmark(benchmark),
         model,

@@ -1,4 +1,4 @@
-"""Run a random sample of committed cells again and see whether their numbers hold."""
+"""Run a random sample of committed cells again, and check that their numbers are the same."""
 
 import json
 import random
@@ -15,32 +15,33 @@ from tal_lib.errors import TalError
 from tal_lib.files import study_folder
 from tal_lib.provenance import provenance
 from tal_lib.sweeps.grid import Cell, chosen, data_hash, label
-from tal_lib.sweeps.identity import current_code, differences, told
+from tal_lib.sweeps.identity import changes_text, current_code, differences
 from tal_lib.sweeps.ledger import RESULT, ledgers, read_all
 from tal_lib.sweeps.local import warm_processes
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.trained import HERE as TRAINED_HERE
 
 NOTEBOOKS = study_folder()
-# what depends on the machine's speed, memory and load, not on the computation
+# columns that depend on the machine's speed, memory and load, not on the computation
 MEASURED = re.compile(
-    r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster|wall"
+    r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster"
+    r"|wall"
 )
-# text that says which weights were used: another clone trains them itself, or has them from another cell
+# columns that name the weights: another clone trains them again, or has them from another cell
 WEIGHTS = re.compile(r"^(weights|weights_from|cell)$")
 EQUAL, CLOSE, DIFFERS, NOT_RUN = "equal", "close", "differs", "not run"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one cell."""
+    """Result of one cell that was run again."""
 
     cell: str
     notebook: str
     parameters: dict
     verdict: str  # EQUAL, CLOSE, DIFFERS or NOT_RUN
-    difference: float  # the largest of any number, relative to the larger of its values and 1; NaN if not run
-    mean_difference: float  # likewise of the columns' means, as avg mAP is one
+    difference: float  # the largest, relative to the larger value or 1; NaN if not run
+    mean_difference: float  # the same for the columns' means, such as avg mAP
     remark: str
 
     @property
@@ -54,8 +55,8 @@ class Verdict:
             else f" (means by up to {self.mean_difference:.2g}, single numbers by {self.difference:.2g})"
         )
         return (
-            f"{self.verdict}{apart}  {self.cell}  {self.notebook.removesuffix('.ipynb')}  {label(self.parameters)}"
-            + (f"\n    {self.remark}" if self.remark else "")
+            f"{self.verdict}{apart}  {self.cell}  {self.notebook.removesuffix('.ipynb')}  "
+            f"{label(self.parameters)}" + (f"\n    {self.remark}" if self.remark else "")
         )
 
 
@@ -70,17 +71,20 @@ def verify(
 ) -> Iterator[Verdict]:
     """Run cells of the ledgers again and compare every number that does not depend on the machine's speed.
 
-    Same seed, machine, versions and threads give the same bits; elsewhere sums come in another order, so that numbers differ in the last
-    digits and training carries the difference on. The AP of a rare class at one tIoU may jump then, means do not: `close` is where the mean
-    of every column of every table moved by at most `tolerance`, of its size or, below 1, absolutely.
+    With the same seed, machine, versions and threads, the bits are equal. Elsewhere sums have another order,
+    so the last digits differ, and training amplifies the difference. The AP of a rare class at one tIoU may
+    then jump, but means do not. `close` means: the mean of every column of every table moved by at most
+    `tolerance`. The difference is relative, or absolute for means below 1.
 
     Args:
-        sample: how many cells, drawn at random (`seed`: the same ones again); longest: of those that took at most so many seconds, with
-            the training of their weights where they used those of another cell. Cells whose training time is not known are left out.
-        only: of those whose parameters have these values (compared as text).
+        sample: number of cells, drawn at random.
+        seed: of the random draw; the same seed draws the same cells.
+        longest: draw only cells that take at most this many seconds. If a cell uses weights of another cell,
+            their training counts. Cells with unknown training time are left out.
+        only: draw only cells whose parameters have these values (compared as text).
 
     Raises:
-        TalError: no ledger, or no cell like that in any.
+        TalError: there is no ledger, or no ledger has such a cell.
     """
     records, unknown = candidates(results, longest, only)
     if not records:
@@ -97,7 +101,7 @@ def verify(
 def candidates(
     results: str | Path, longest: float = np.inf, only: dict[str, str] | None = None
 ) -> tuple[list[dict], int]:
-    """Records that can be compared and take at most so many seconds; and of how many the time is not known."""
+    """Comparable records that take at most `longest` seconds, and the number of records with unknown time."""
     seconds = seconds_of_all(results)
     records = [
         record
@@ -109,9 +113,9 @@ def candidates(
 
 
 def seconds_of_all(results: str | Path) -> dict[str, float]:
-    """Cell id -> seconds that it takes with nothing at hand: the recorded ones, and those of the cells whose weights it used.
+    """Cell id -> seconds from scratch: those of the cell, and those of the cells whose weights it used.
 
-    NaN where the ledgers do not have such a cell.
+    NaN if the ledgers lack a cell whose weights it used.
     """
     records = ledgers(results)
     seconds = {}
@@ -126,13 +130,13 @@ def seconds_of_all(results: str | Path) -> dict[str, float]:
 
 
 def _weights_used(record):
-    """Ids of the cells whose trained weights a record was made with."""
+    """Ids of the cells whose trained weights a record used."""
     rows = (row for rows in record["tables"].values() for row in rows)
     return {row["weights_from"] for row in rows if row.get("weights_from")} - {TRAINED_HERE}
 
 
 def run_again(record: dict, notebooks: Path, tolerance: float) -> Verdict:
-    """Run the cell of a record with the code of today, and compare."""
+    """Run the cell of a record with the current code, and compare the numbers."""
     about = (record["id"], record["notebook"], record["parameters"])
     known = record["provenance"]
     try:
@@ -154,7 +158,7 @@ def run_again(record: dict, notebooks: Path, tolerance: float) -> Verdict:
         return Verdict(*about, NOT_RUN, np.nan, np.nan, "made by an older notebook with other parameters")
     code = current_code().of(notebook, record["parameters"])
     changes = differences(record.get("code"), code)
-    remarks = [f"made by other code: {told(changes)}"] if changes else []
+    remarks = [f"made by other code: {changes_text(changes)}"] if changes else []
     now = provenance()
     remarks += [
         f"{name} was {known[name]}"
@@ -174,7 +178,7 @@ def run_again(record: dict, notebooks: Path, tolerance: float) -> Verdict:
 
 
 def weights_changed(before: dict[str, list[dict]], after: dict[str, list[dict]]) -> list[str]:
-    """A remark for each text that says which weights were used, where it is another now."""
+    """A remark for each column that names the weights, if it names other weights now."""
     remarks = []
     for name in before.keys() & after.keys():
         for column in sorted({column for row in before[name] for column in row if WEIGHTS.match(column)}):
@@ -187,7 +191,7 @@ def weights_changed(before: dict[str, list[dict]], after: dict[str, list[dict]])
 
 
 def _compared(tables):
-    """Tables and their columns that are compared: table → frame."""
+    """Table name -> frame, with only the tables and columns that are compared."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     frames = {
         name: frame[[column for column in frame if not MEASURED.search(column) and not WEIGHTS.match(column)]]
@@ -198,8 +202,11 @@ def _compared(tables):
 
 
 def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict]]) -> tuple[float, float]:
-    """The largest |a − b| / max(1, |a|, |b|) of numbers in tables that do not measure speed, and of their columns' means; infinite where
-    rows, texts or what is missing differ. Which weights were used is no number: `weights_changed` tells it."""
+    """The largest |a − b| / max(1, |a|, |b|) of numbers, and the largest of column means.
+
+    Both are infinite if rows, texts or the places of missing values differ. Columns that measure speed do not
+    count. Neither do columns that name the weights: `weights_changed` reports those.
+    """
     before, after = _compared(before), _compared(after)
     apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
     if before.keys() != after.keys():

@@ -1,8 +1,7 @@
-"""The declared versions of the code that makes numbers: `versions.toml`, one line an area.
+"""The declared versions of the code that makes numbers: `versions.toml`, one line per area.
 
-A version is declared by a person: it is raised when numbers change, and stays when they do not. Beside it
-stands the fingerprint of the code that it was declared for, so that a change of the code that nobody
-declared is noticed at once.
+A person declares a version and raises it when numbers change. The file also has the fingerprint of the
+declared code. A change of code that nobody declared is therefore noticed at once.
 """
 
 import json
@@ -16,7 +15,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import write_text
 
 PATH = Path(__file__).with_name("versions.toml")
-FIRST = "1"  # the version of an area that is not named in a record
+FIRST = "1"  # version of an area that a record does not name
 HEADER = """# Versions of the code that makes numbers; `tal versions` reads and writes this file.
 # areas: area -> version, and the fingerprint of the code that has it.
 # moved: area -> the name it had before, under which records know it.
@@ -27,7 +26,7 @@ HEADER = """# Versions of the code that makes numbers; `tal versions` reads and 
 
 @dataclass(frozen=True)
 class Declared:
-    """What was declared of an area."""
+    """Declared version of an area, and the fingerprint of its code."""
 
     version: int
     fingerprint: str
@@ -44,12 +43,14 @@ class Versions:
     stamped: list[dict] = field(default_factory=list)
 
     def copy(self) -> "Versions":
-        """Another one with the same content."""
+        """A copy with the same content."""
         return deepcopy(self)
 
     def effective(self, area: str, fingerprint: str) -> str:
-        """The version of code with a fingerprint: the declared one, or told apart from it where it is other
-        code.
+        """The version of code with this fingerprint, as text.
+
+        It is the declared version if the fingerprint matches. For other code, part of the fingerprint is
+        added.
         """
         declared = self.areas.get(area)
         if declared and declared.fingerprint == fingerprint:
@@ -57,11 +58,11 @@ class Versions:
         return f"{declared.version if declared else 0}+{fingerprint[:8]}"
 
     def added_to(self, notebook: str) -> dict:
-        """Parameters that a notebook (`01_data.ipynb`) gained later, with the value before."""
+        """Parameters that a notebook (`01_data.ipynb`) gained later, with their earlier implicit values."""
         return self.added.get(notebook_area(notebook), {})
 
     def write(self, path: Path = PATH) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file under a temporary name and rename it."""
         lines = [HEADER, "[areas]"]
         lines += [
             f'{json.dumps(area)} = {{ version = {entry.version}, fingerprint = "{entry.fingerprint}" }}'
@@ -94,7 +95,7 @@ def notebook_area(notebook: str) -> str:
 
 
 def read_versions(path: Path = PATH) -> Versions:
-    """The declared versions.
+    """Read the declared versions.
 
     Raises:
         TalError: the file is damaged.
