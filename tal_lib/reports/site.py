@@ -126,8 +126,8 @@ def _with_condition(title, stem):
         "diagnosis",
         "findings",
     }
-    own = max((name for name in known if extra.startswith(name)), key=len, default="")
-    condition = extra[len(own) :].strip("_").replace("_", ", ")
+    notebook = max((name for name in known if extra.startswith(name)), key=len, default="")
+    condition = extra[len(notebook) :].strip("_").replace("_", ", ")
     return f"{title} ({condition})" if condition else title
 
 

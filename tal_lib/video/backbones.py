@@ -72,8 +72,8 @@ def backbone(name: str) -> Backbone:
 def backbone_for(spec: FeatureSpec) -> Backbone:
     """The backbone whose features a model was trained on, told by its streams."""
     streams = {"hog-hof": HOG_HOF} | {name: {name: known[2]} for name, known in NETWORKS.items()}
-    for name, own in streams.items():
-        if dict(spec.streams) == own:
+    for name, dimensions in streams.items():
+        if dict(spec.streams) == dimensions:
             return backbone(name)
     raise TalError(f"no backbone gives the streams {dict(spec.streams)}", remedy="Name it with --backbone.")
 

@@ -59,10 +59,10 @@ def prepare(
 def unseen(folder: Path, seconds: float = UNSEEN_SECONDS):
     """A video of a seed that is in no training set, and its scene."""
     rng = np.random.default_rng([12345, 1, 0])
-    one, path = scene(rng, seconds), folder / "unseen.mp4"
+    plan, path = scene(rng, seconds), folder / "unseen.mp4"
     if not listed(path):
-        write_video(path, draw(one, rng), FPS)
-    return path, one
+        write_video(path, draw(plan, rng), FPS)
+    return path, plan
 
 
 class Score:
@@ -102,15 +102,15 @@ def main(arguments=None) -> int:
     try:
         with overwriting(given.overwrite):
             trained = load_model(prepare(given.folder))
-            video, one = unseen(given.folder)
-        score, told = Score(one.actions), threading.Event()
+            video, plan = unseen(given.folder)
+        score, announced = Score(plan.actions), threading.Event()
         detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
 
         def listen(answer):
             if stream.source.rounds == 0:
                 score(answer)
-            elif not told.is_set():
-                told.set()
+            elif not announced.is_set():
+                announced.set()
                 print(
                     f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right",
                     flush=True,

@@ -58,7 +58,7 @@ class Steps:
 
     def push(self, pictures: np.ndarray) -> list[np.ndarray]:
         """The steps (D,) that these pictures (n, H, W, 3) complete."""
-        found = []
+        completed = []
         for row in self.model.describe(pictures, self.before):
             self.described.append(row)
             self.count += 1
@@ -66,9 +66,9 @@ class Steps:
                 self.count >= self.sampling.window
                 and (self.count - self.sampling.window) % self.sampling.stride == 0
             ):
-                found.append(self.model.pool(np.stack(self.described)))
+                completed.append(self.model.pool(np.stack(self.described)))
         self.before = pictures[-1]
-        return found
+        return completed
 
     def rest(self) -> list[np.ndarray]:
         """The one step of a video that is shorter than a window."""
@@ -77,14 +77,14 @@ class Steps:
 
 def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[np.ndarray, Reader]:
     """Features (T, D), float32, of a video, and its reader, which says how far it could be read."""
-    reader, steps, found, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
+    reader, steps, rows, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
     for picture in reader:
         batch.append(picture)
         if len(batch) == BATCH:
-            found += steps.push(np.stack(batch))
+            rows += steps.push(np.stack(batch))
             batch = []
-    found += steps.push(np.stack(batch)) if batch else []
-    return np.stack(found + steps.rest()).astype(np.float32), reader
+    rows += steps.push(np.stack(batch)) if batch else []
+    return np.stack(rows + steps.rest()).astype(np.float32), reader
 
 
 def extract(

@@ -79,11 +79,11 @@ class LiveDetector:
         """Take frames (n, H, W, 3) at `sampling.fps`; an answer if they complete a step."""
         began = time.perf_counter()
         self.frames += len(pictures)
-        found = self.steps.push(pictures)
-        if not found:
+        completed = self.steps.push(pictures)
+        if not completed:
             return None
-        self.recent.extend(found)
-        self.count += len(found)
+        self.recent.extend(completed)
+        self.count += len(completed)
         return self._answer(began)
 
     def _answer(self, began):

@@ -40,7 +40,7 @@ def scene(rng: np.random.Generator, seconds: float) -> Scene:
     return Scene(seconds, tuple(actions))
 
 
-def draw(one: Scene, rng: np.random.Generator):
+def draw(plan: Scene, rng: np.random.Generator):
     """The pictures (120, 160, 3), RGB, uint8, of a scene, 16 a second."""
     sides = int(rng.choice([3, 4, 5, 30]))  # 30: a disc
     dark, light = rng.uniform(20, 90, 3), rng.uniform(150, 250, 3)
@@ -53,10 +53,10 @@ def draw(one: Scene, rng: np.random.Generator):
     radius, angle = rng.uniform(18, 28), rng.uniform(0, 2 * np.pi)
     x, y = rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.4, 0.65) * HEIGHT
     speeds = {action: rng.uniform(0.8, 1.25) for action in ACTIONS}
-    for index in range(round(one.seconds * FPS)):
+    for index in range(round(plan.seconds * FPS)):
         time = index / FPS
         action, since = next(
-            ((name, time - start) for start, end, name in one.actions if start <= time < end), (None, 0.0)
+            ((name, time - start) for start, end, name in plan.actions if start <= time < end), (None, 0.0)
         )
         rate = speeds.get(action, 1.0)
         rise, size, shown = 0.0, 1.0, True
@@ -125,15 +125,17 @@ def render(
     for index, name in enumerate(tqdm(names, unit="video", disable=not progress, mininterval=1)):
         split, number = ("training", index) if index < train else ("testing", index - train)
         rng = np.random.default_rng([seed, split == "testing", number])
-        one = scene(rng, seconds)
+        plan = scene(rng, seconds)
         path = folder / "videos" / f"{name}.mp4"
         if not listed(path):
-            write_video(path, draw(one, rng), FPS)
+            write_video(path, draw(plan, rng), FPS)
         database[name] = {
             "subset": split,
             "duration": seconds,
             "fps": FPS,
-            "annotations": [{"segment": [start, end], "label": action} for start, end, action in one.actions],
+            "annotations": [
+                {"segment": [start, end], "label": action} for start, end, action in plan.actions
+            ],
         }
     write_json(folder / "annotations.json", {"version": "rendered", "database": database})
     return folder

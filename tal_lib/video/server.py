@@ -93,8 +93,8 @@ def make_app(
         if not stream.admit(most_viewers):
             text = f"{most_viewers} viewers are watching already. Try again later.\n"
             return Response(text, 503, {"Retry-After": "10"}, mimetype="text/plain")
-        gone = request.environ.get("waitress.client_disconnected", lambda: False)
-        response = Response(map(_part, stream.pictures(gone=gone)), mimetype=kind)
+        disconnected = request.environ.get("waitress.client_disconnected", lambda: False)
+        response = Response(map(_part, stream.pictures(disconnected=disconnected)), mimetype=kind)
         response.call_on_close(stream.dismiss)
         return response
 

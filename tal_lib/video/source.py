@@ -57,14 +57,14 @@ class Source:
     def _run(self):
         failures = 0
         while not self._stop.is_set():
-            seen = 0
+            count = 0
             try:
                 for picture in self._pictures():
                     if self._stop.is_set():
                         return
                     self.state, self.problem, failures = "playing", "", 0
-                    self.take(picture, seen)
-                    seen += 1
+                    self.take(picture, count)
+                    count += 1
                 if not self.live:
                     self.rounds += 1
                     if not self.loop:
@@ -83,8 +83,8 @@ class Source:
         """What may be shown of an error: libraries put the whole address, password and all, into theirs."""
         if isinstance(error, TalError):
             return str(error)
-        told = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None
-        return f"{self.where}: {one_line(told or type(error).__name__)}"
+        reason = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None
+        return f"{self.where}: {one_line(reason or type(error).__name__)}"
 
     def _pictures(self):
         if self.live:

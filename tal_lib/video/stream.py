@@ -91,15 +91,15 @@ class Stream:
         while not self._stop.is_set():
             with self._arrived:
                 self._arrived.wait_for(lambda: self._waiting or self._stop.is_set(), 1.0)
-                taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 fresh, self._fresh = self._fresh, False
             if fresh:
                 self.detector.forget()
                 last = None
-            if not taken:
+            if not waiting:
                 continue
             try:
-                answer = self.detector.push(np.stack([picture for picture, _ in taken]))
+                answer = self.detector.push(np.stack([picture for picture, _ in waiting]))
             except Exception:  # one bad frame must not end the stream
                 with self._lock:
                     self.failures += 1
@@ -109,15 +109,18 @@ class Stream:
             self._publish(
                 to_jpeg(
                     draw_action(
-                        taken[-1][0], last and last.label, last.score if last else 0.0, self.detector.classes
+                        waiting[-1][0],
+                        last and last.label,
+                        last.score if last else 0.0,
+                        self.detector.classes,
                     )
                 )
             )
             with self._lock:
-                self.frames += len(taken)
-                self._paces.append((time.monotonic(), len(taken)))
+                self.frames += len(waiting)
+                self._paces.append((time.monotonic(), len(waiting)))
                 if answer:
-                    self._count(answer, time.perf_counter() - taken[-1][1])
+                    self._count(answer, time.perf_counter() - waiting[-1][1])
             if answer:
                 self.on_answer(answer)
 
@@ -148,13 +151,13 @@ class Stream:
         with self._lock:
             self.viewers -= 1
 
-    def pictures(self, keep_alive_s: float = 2.0, gone: Callable[[], bool] = lambda: False):
+    def pictures(self, keep_alive_s: float = 2.0, disconnected: Callable[[], bool] = lambda: False):
         """JPEGs for one viewer, always the newest; the last one again where nothing new came for a while.
 
         Ends with the stream, or when `gone()` says that the viewer has left.
         """
         seen = -1
-        while not self._stop.is_set() and not gone():
+        while not self._stop.is_set() and not disconnected():
             with self._newer:
                 self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
                 picture, seen = self._picture, self._number
@@ -165,7 +168,7 @@ class Stream:
         """The numbers, as JSON-able values."""
         with self._lock:
             last = self.timeline[-1] if self.timeline else None
-            latencies, now = [1e3 * one for one in self._latencies], time.monotonic()
+            latencies, now = [1e3 * seconds for seconds in self._latencies], time.monotonic()
             recent = [(at, count) for at, count in self._paces if now - at < 10]
             span = min(10.0, now - self._began)
             return {
@@ -197,13 +200,13 @@ class Stream:
                 "stride_s": self.detector.sampling.stride_s,
                 "timeline": [
                     {
-                        "time_s": round(one.time_s, 2),
-                        "label": one.label,
+                        "time_s": round(answer.time_s, 2),
+                        "label": answer.label,
                         "scores": {
-                            label: round(score, 3) for label, score in one.scores.items() if score >= 0.05
+                            label: round(score, 3) for label, score in answer.scores.items() if score >= 0.05
                         },
                     }
-                    for one in self.timeline
+                    for answer in self.timeline
                 ],
             }
 

@@ -14,9 +14,9 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
     with NMS) and `our_gmacs, our_memory_mib, our_time_ms` (CPU, with NMS)."""
     prior = pd.read_csv(PRIOR)
     cost = tables.on_main_machine(cost[cost.device == "cpu"])
-    mine = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
-    mine = (
-        mine.groupby(["model", "length_steps"])
+    ours = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
+    ours = (
+        ours.groupby(["model", "length_steps"])
         .agg(
             our_gmacs=("macs", "median"),
             our_memory_mib=("peak_memory_bytes", "median"),
@@ -24,12 +24,12 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    mine = mine.assign(
-        our_gmacs=mine.our_gmacs / 1e9,
-        our_memory_mib=mine.our_memory_mib / 2**20,
-        our_time_ms=1e3 * mine.our_time_ms,
+    ours = ours.assign(
+        our_gmacs=ours.our_gmacs / 1e9,
+        our_memory_mib=ours.our_memory_mib / 2**20,
+        our_time_ms=1e3 * ours.our_time_ms,
     )
-    return prior.merge(mine, on=["model", "length_steps"])
+    return prior.merge(ours, on=["model", "length_steps"])
 
 
 def write_prior(cost: pd.DataFrame, out) -> None:

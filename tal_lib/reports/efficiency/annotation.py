@@ -22,14 +22,16 @@ def annotation(runs: pd.DataFrame) -> pd.DataFrame:
     expecting no further gain.
     """
     rows = []
-    for model, mine in complete(runs).groupby("model", sort=False):
-        curve = mine.groupby("fraction").agg(segments=("train_segments", "mean"), score=("avg_map", "mean"))
+    for model, model_runs in complete(runs).groupby("model", sort=False):
+        curve = model_runs.groupby("fraction").agg(
+            segments=("train_segments", "mean"), score=("avg_map", "mean")
+        )
         row = {"model": model, "fewest": curve.segments.min()}
         row |= {
             f"needs_{wanted}": learning_curves.needed_for(wanted, curve.segments, curve.score)
             for wanted in WANTED
         }
-        known = mine[mine.fraction <= HELD_BACK]
+        known = model_runs[model_runs.fraction <= HELD_BACK]
         if known.fraction.nunique() >= 3 and curve.index.max() > HELD_BACK:
             law = learning_curves.fit_power_law(known.train_segments, known.avg_map)
             whole, before = curve.iloc[-1], curve[curve.index <= HELD_BACK].iloc[-1]

@@ -112,30 +112,30 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
 
 
-def against_the_best(runs: pd.DataFrame, own: str = OWN) -> pd.DataFrame:
+def against_the_best(runs: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
     """Our model and the best other one at each fraction.
 
     `fraction, best, own_mean, best_mean, difference, low, high, probability, p_low, p_high, pairs`.
     """
     rows = []
-    for fraction, mine in runs.groupby("fraction"):
-        means = mine.groupby("model").avg_map.mean()
-        others = means.drop(own, errors="ignore")
-        if own not in means or others.empty:
+    for fraction, group in runs.groupby("fraction"):
+        means = group.groupby("model").avg_map.mean()
+        others = means.drop(model, errors="ignore")
+        if model not in means or others.empty:
             continue
         best = others.idxmax()
-        values = strata(mine)
-        difference, low, high, pairs = statistics.paired_difference(mine, own, best)
+        values = strata(group)
+        difference, low, high, pairs = statistics.paired_difference(group, model, best)
         rows.append(
             (
                 fraction,
                 best,
-                means[own],
+                means[model],
                 means[best],
                 difference,
                 low,
                 high,
-                *statistics.probability_of_improvement(values[own], values[best]),
+                *statistics.probability_of_improvement(values[model], values[best]),
                 pairs,
             )
         )

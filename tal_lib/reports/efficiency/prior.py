@@ -27,9 +27,9 @@ def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
         return
     out.figure(figures.curves_beside_prior(both, benchmark), f"prior_data_efficiency_{benchmark}")
     lines = []
-    for fraction, mine in both.groupby("fraction"):
-        order = lambda column: " > ".join(mine.sort_values(column).model)  # noqa: B023
-        tau = stats.kendalltau(mine["map"], mine.ours).statistic if len(mine) > 2 else float("nan")
+    for fraction, models in both.groupby("fraction"):
+        order = lambda column: " > ".join(models.sort_values(column).model)  # noqa: B023
+        tau = stats.kendalltau(models["map"], models.ours).statistic if len(models) > 2 else float("nan")
         lines.append((f"{100 * fraction:g} %", order("rank"), order("our_rank"), round(tau, 2)))
     table = pd.DataFrame(
         lines,

@@ -15,7 +15,7 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     """
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
     main = alike.groupby("benchmark").recipe.transform(
-        lambda one: "" if (one == "").any() else one.mode().iloc[0]
+        lambda recipes: "" if (recipes == "").any() else recipes.mode().iloc[0]
     )
     return alike[alike.recipe == main]
 
@@ -34,7 +34,7 @@ def complete(runs: pd.DataFrame) -> pd.DataFrame:
     for count in sorted(there.sum(1).unique()):
         pairs = there[there.sum(1) >= count]
         models = pairs.columns[pairs.all()]
-        best = max(best, (len(pairs) * len(models), (pairs.index, models)), key=lambda one: one[0])
+        best = max(best, (len(pairs) * len(models), (pairs.index, models)), key=lambda block: block[0])
     pairs, models = best[1]
     return runs[runs.model.isin(models) & pd.MultiIndex.from_frame(runs[["fraction", "seed"]]).isin(pairs)]
 
@@ -42,7 +42,9 @@ def complete(runs: pd.DataFrame) -> pd.DataFrame:
 def strata(runs: pd.DataFrame) -> dict[str, list[np.ndarray]]:
     """Each model's avg mAP, one array a fraction."""
     return {
-        model: [one.avg_map.to_numpy() for _, one in rows.sort_values("seed").groupby("fraction")]
+        model: [
+            at_fraction.avg_map.to_numpy() for _, at_fraction in rows.sort_values("seed").groupby("fraction")
+        ]
         for model, rows in runs.groupby("model", sort=False)
     }
 

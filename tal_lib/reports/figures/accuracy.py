@@ -106,9 +106,11 @@ def open_set(summary: pd.DataFrame, ax=None):
         "seen, all names": ("#56B4E9", "s"),
     }
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
-        mine = rows[rows.part == part]
-        if len(mine):  # an arm that was not run is not in the legend either
-            draw_points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
+        part_rows = rows[rows.part == part]
+        if len(part_rows):  # an arm that was not run is not in the legend either
+            draw_points(
+                ax, part_rows, [names.index(row) + offset for row in part_rows.row], colour, marker, part
+            )
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
@@ -121,14 +123,14 @@ def variants(summary: pd.DataFrame, ax=None):
     kinds = list(dict.fromkeys(summary.variant))
     ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
     for index, kind in enumerate(kinds):
-        mine = summary[summary.variant == kind]
+        variant_rows = summary[summary.variant == kind]
         spread = 0.18 if len(order) > 1 else 0.3
         y = [
             order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1))
-            for model in mine.model
+            for model in variant_rows.model
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
-        draw_points(ax, mine, y, colour, marker, kind)
+        draw_points(ax, variant_rows, y, colour, marker, kind)
     ax.set(
         yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
     )
@@ -147,14 +149,14 @@ def changes(table: pd.DataFrame, ax=None):
     for offset, fraction, (colour, marker) in zip(
         np.linspace(0.2, -0.2, len(fractions)), fractions, VARIANTS
     ):
-        mine = table.loc[
+        at_fraction = table.loc[
             table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]
         ]
-        mine = mine.set_axis(["variant", "mean", "low", "high"], axis=1)
+        at_fraction = at_fraction.set_axis(["variant", "mean", "low", "high"], axis=1)
         draw_points(
             ax,
-            mine,
-            [names.index(name) + offset for name in mine.variant],
+            at_fraction,
+            [names.index(name) + offset for name in at_fraction.variant],
             colour,
             marker,
             f"{100 * fraction:g} %",

@@ -54,21 +54,23 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
     ax = new_axes(ax, figsize=(6.4, 2.8))
     ticks, labels, place = [], [], 0
     for name, rows in buckets.groupby("characteristic", sort=False):
-        mine = rows.pivot(index="bucket", columns="analysis", values="value").loc[
+        values = rows.pivot(index="bucket", columns="analysis", values="value").loc[
             list(dict.fromkeys(rows.bucket))
         ]
-        x = place + np.arange(len(mine))
+        x = place + np.arange(len(values))
         ax.plot(
             x,
-            mine.map_n,
+            values.map_n,
             color="#0072B2",
             marker="o",
             markersize=4,
             label=None if place else "normalized mAP",
         )
-        ax.plot(x, mine.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed")
+        ax.plot(
+            x, values.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed"
+        )
         ax.text(x.mean(), 1.02, name, transform=ax.get_xaxis_transform(), ha="center", fontsize="small")
-        ticks, labels, place = [*ticks, *x], [*labels, *mine.index], x[-1] + 2
+        ticks, labels, place = [*ticks, *x], [*labels, *values.index], x[-1] + 2
     for analysis, colour in (("map_n", "#0072B2"), ("missed", "#D55E00")):
         ax.axhline(whole[analysis], color=colour, linestyle="--", linewidth=0.7)
     ax.set_xticks(ticks, labels)

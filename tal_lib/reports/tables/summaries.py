@@ -104,7 +104,7 @@ def open_set_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     rows = rows.assign(
         text=with_interval(rows),
         classes=rows.seen.map(split_name),
-        data=[f"{100 * one:g} %" for one in rows.fraction],
+        data=[f"{100 * fraction:g} %" for fraction in rows.fraction],
         first=-rows.seen,
         second=-rows.fraction,
     )
