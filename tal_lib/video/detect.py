@@ -111,7 +111,7 @@ def write_all(
     draw: bool = False,
     threshold: float = 0.25,
 ) -> list[Path]:
-    """Write `<video>.json`, `<video>.csv`, `<video>.png`, with `draw` also `<video>.mp4`. Returns their paths."""
+    """Write `<video>.json`, `.csv` and `.png`, and with `draw` also `.mp4`. Returns their paths."""
     from tal_lib.reports import figures, theme
 
     out, name = claim_outputs(video, out, draw=draw), Path(video).stem
