@@ -1,5 +1,7 @@
-"""What the study says, and what to use when: each answer is derived from the results tables, or left out
-where they do not hold it."""
+"""Findings of the study, and advice on which model to use.
+
+Each answer comes from the results tables. It is left out if the tables lack the data.
+"""
 
 import pandas as pd
 
@@ -11,7 +13,7 @@ CLOSE = 2.0  # points of avg mAP that count as nearly as good
 
 
 def headlines(read, benchmark: str = "hapt") -> list[str]:
-    """The study's findings on a benchmark as sentences in Markdown. read: as for `advice`."""
+    """The study's findings on a benchmark, as sentences in Markdown. read: see `advice`."""
     sentences = []
     standing, best, needed = (
         read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation")
@@ -67,11 +69,12 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
 
 
 def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.DataFrame:
-    """`situation, use, because, from`.
+    """The model to use in each situation: `situation, use, because, from`.
 
     Args:
         read: `read(name)` → the results table of that name, empty if there is none.
-        benchmark: whose accuracy counts; long_shape: whose costs of long recordings.
+        benchmark: the benchmark for accuracy.
+        long_shape: the benchmark whose shape gives the costs of long recordings.
     """
     answers = []
     efficiency = read("data_efficiency")
@@ -129,7 +132,7 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
 
 
 def _costs(read, say, benchmark, long_shape, close, near, most):
-    """Answers that weigh accuracy against a cost, among the models that are nearly as good as the best."""
+    """Add answers that weigh accuracy against a cost, among the models close to the best."""
     cost = read("inference_cost")
     if len(cost):
         cost = tables.on_main_machine(cost[cost.device == "cpu"])

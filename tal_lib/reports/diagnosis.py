@@ -1,4 +1,4 @@
-"""Where every model loses mAP, for readers: tables and figures of `09_diagnosis`."""
+"""Where every model loses mAP: tables and figures of `09_diagnosis` for readers."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from tal_lib.reports.efficiency.runs import OWN, main_arm
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """All tables and figures of the diagnosis."""
+    """Write all tables and figures of the diagnosis."""
     shown = tables.with_shown_names(data["diagnosis"].assign(options=""))
     for benchmark, rows in shown.groupby("benchmark", sort=False):
         for section in (_errors, _impact, _sensitivity):
@@ -16,7 +16,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_classes(data: dict[str, pd.DataFrame], out) -> None:
-    """AP of every class by every model of the main arm, with the fewest and with all labels."""
+    """Write the AP of every class and model of the main arm, at the smallest and largest label fraction."""
     runs = tables.with_shown_names(main_arm(data["class_ap"]))
     for benchmark, rows in runs.groupby("benchmark", sort=False):
         for fraction in sorted({rows.fraction.min(), rows.fraction.max()}):
@@ -38,7 +38,7 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def best_detections(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share (%) of each kind among the G best detections, a row a model and fraction; mean over seeds."""
+    """Percentage of each error kind among the G best detections, per model and fraction; mean over seeds."""
     first = rows[(rows.analysis == "profile") & (rows.bucket == "1G")]
     return first.groupby(["model", "fraction", "error"]).value.mean().unstack("error")[list(ERRORS)]
 

@@ -24,8 +24,10 @@ _ADDRESS = re.compile(
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: no table cell, link, picture or element of HTML begins in it. Line
-    breaks become blanks."""
+    """Text that Markdown shows unchanged: it cannot start a table cell, link, picture or HTML element.
+
+    Line breaks become spaces.
+    """
     text = " ".join(_visible(str(text)).split())
     text = _MARKS.sub(lambda match: "\\" + match[0], text)
     text = _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
@@ -33,8 +35,7 @@ def markdown(text: object) -> str:
 
 
 def _visible(text):
-    """The text without characters that a reader cannot see: control, format (as of writing direction) and
-    half ones."""
+    """The text without invisible characters: control characters, format characters, surrogates."""
     return "".join(
         " " if char.isspace() else char
         for char in text
@@ -47,11 +48,10 @@ _NUMBERS = re.compile(r"[-+−\d.,;:%()\[\] ±×≤≥<>≈–]*|[-+]?(inf|infin
 
 
 def csv(value: object) -> object:
-    """A cell that a spreadsheet takes for text: `'` goes before what it would take for a formula. Numbers
-    stay numbers.
+    """A cell that a spreadsheet reads as text. A text that looks like a formula gets `'` in front.
 
-    Text of digits, signs and brackets alone, such as `+0.9 [+0.2, +1.6]`, cannot call anything and stays as
-    well.
+    Numbers stay numbers. Text of digits, signs and brackets only, such as `+0.9 [+0.2, +1.6]`, is harmless
+    and stays unchanged.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _is_plain_number(value):
         return "'" + value
@@ -59,7 +59,7 @@ def csv(value: object) -> object:
 
 
 def csv_plain(value: object) -> object:
-    """The text that `csv` made safe."""
+    """The original text of a cell from `csv`."""
     if isinstance(value, str) and value.startswith("'") and csv(value[1:]) == value:
         return value[1:]
     return value
@@ -182,8 +182,10 @@ _LATEX |= dict(_greek()) | _LIKE_LATIN
 
 
 def latex(text: object) -> str:
-    """Text that LaTeX prints as it is, in ASCII. A sign that plain LaTeX cannot print is named by its code
-    point: [U+732B]."""
+    """Text that LaTeX prints unchanged, in ASCII.
+
+    A character that plain LaTeX cannot print becomes its code point: [U+732B].
+    """
     text = unicodedata.normalize("NFC", " ".join(_visible(str(text)).split()))
     text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # of a number
     text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of them would become one sign

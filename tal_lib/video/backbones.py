@@ -30,8 +30,8 @@ NETWORKS = {  # name: (kind, hub name, columns, pixels, (mean, standard deviatio
 class Backbone:
     """Describes pictures.
 
-    describe: takes pictures (n, H, W, 3), RGB, uint8, and the picture before them (None at the start).
-    It returns (n, D), where D is the sum of `streams`.
+    describe: takes pictures (n, H, W, 3), RGB, uint8, and the picture before them (None at the start). It
+    returns (n, D), where D is the sum of `streams`.
     """
 
     name: str

@@ -32,8 +32,7 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
     """(detections, problems) of feature files. Detections: `recording, start, end, label, score`, in seconds.
 
     The model's feature spec gives the times of the steps. A folder may have one subfolder per stream. A file
-    of
-    a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
+    of a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
     `table.attrs["recordings"]` is the number of files that were used.
 
     Raises:

@@ -103,8 +103,7 @@ def extract(
 
     Returns:
         one row per video: `video, steps, seconds, problem, new`. A video that cannot be read has a problem
-            and no
-        file. The other videos are still extracted.
+            and no file. The other videos are still extracted.
 
     Raises:
         TalError: the backbone or folder does not exist, two videos have one name, or `out` holds features of

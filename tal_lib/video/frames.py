@@ -31,8 +31,7 @@ class Reader:
 
     Raises:
         TalError: the file is missing, empty, not a video, without pictures (audio only), or its pictures are
-            too
-            large.
+            too large.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int] | None = None):

@@ -1,8 +1,7 @@
 """Appearance and motion of a picture without learned weights: histograms of gradients and of optical flow.
 
-Sources: HOG: Dalal, Triggs, Histograms of Oriented Gradients for Human Detection (CVPR 2005).
-HOF: Laptev et al., Learning Realistic Human Actions from Movies (CVPR 2008). Optical flow: Farnebäck
-(SCIA 2003).
+Sources: HOG: Dalal, Triggs, Histograms of Oriented Gradients for Human Detection (CVPR 2005). HOF: Laptev et
+al., Learning Realistic Human Actions from Movies (CVPR 2008). Optical flow: Farnebäck (SCIA 2003).
 """
 
 import cv2

@@ -136,8 +136,7 @@ def prepare(
 
     Returns:
         one row per file: `file, problem, new`. A file that cannot be fetched or read has a problem and is
-            left
-        out. The other files are still copied.
+            left out. The other files are still copied.
 
     Raises:
         TalError: the origin cannot be reached, has no such files, or contains `out`; or `out` has other files

@@ -159,8 +159,9 @@ class Stream:
             self.viewers -= 1
 
     def pictures(self, keep_alive_s: float = 2.0, disconnected: Callable[[], bool] = lambda: False):
-        """Yield JPEGs for one viewer: always the newest picture. After `keep_alive_s` without a new one, the
-        last again.
+        """Yield JPEGs for one viewer: always the newest picture.
+
+        After `keep_alive_s` without a new picture, the last one is sent again.
 
         It ends with the stream, or when `disconnected()` says that the viewer has left.
         """

@@ -1,4 +1,4 @@
-"""Our costs beside the prior study's."""
+"""Our costs compared with the prior study's."""
 
 import pandas as pd
 
@@ -10,8 +10,11 @@ PRIOR = Layout().prior / "warchocki_2023_inference.csv"
 
 
 def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
-    """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU,
-    with NMS) and `our_gmacs, our_memory_mib, our_time_ms` (CPU, with NMS)."""
+    """The prior study's costs with ours.
+
+    `model, length_steps, gmacs, memory_mib, time_ms` are theirs (GPU, with NMS); `our_gmacs, our_memory_mib,
+    our_time_ms` are ours (CPU, with NMS).
+    """
     prior = pd.read_csv(PRIOR)
     cost = tables.on_main_machine(cost[cost.device == "cpu"])
     ours = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
@@ -33,7 +36,7 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_prior(cost: pd.DataFrame, out) -> None:
-    """Tables and figures of the models that both have measured."""
+    """Write tables and figures of the models that both studies have measured."""
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return

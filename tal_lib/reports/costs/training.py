@@ -7,7 +7,7 @@ from tal_lib.reports.costs.shapes import short
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Steps, memory, time to accuracy."""
+    """Write the tables and figures of training cost."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
     main = tables.main_machine(step)
     for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):

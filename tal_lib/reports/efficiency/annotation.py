@@ -1,4 +1,4 @@
-"""How much annotation a wanted accuracy takes, and what a power law predicts for more of it."""
+"""How much annotation a target accuracy needs, and what a power law predicts for more annotation."""
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,12 @@ HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings
 
 
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to
-    `HELD_BACK` foretells.
+    """One row per model: the annotated segments for each target mAP, and the prediction of a power law.
 
-    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are
-    the segments of the smallest share; error is foretold − measured at all recordings; `last` is the error of
-    expecting no further gain.
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`. `fewest` is
+    the number of segments at the smallest fraction. The power law is fitted up to `HELD_BACK`. `foretold` is
+    its prediction at all recordings, and `error` is foretold − measured. `last` is the error of predicting no
+    further gain.
     """
     rows = []
     for model, model_runs in complete(runs).groupby("model", sort=False):
@@ -50,7 +50,7 @@ def annotation(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """The annotation that a wanted mAP takes, as a tidy table and for readers."""
+    """Write the annotation that a target mAP needs, as a tidy table and for readers."""
     if "train_segments" not in runs or complete(runs).fraction.nunique() < 2:
         return
     table = annotation(runs)

@@ -1,5 +1,4 @@
-"""The arms beside the main one: other recipes, our model with other options, and where the spread comes
-from."""
+"""The arms next to the main arm: other recipes, other options of our model, and the sources of variance."""
 
 import pandas as pd
 
@@ -9,7 +8,7 @@ from tal_lib.reports.efficiency.runs import OWN, span
 
 
 def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """Other recipes, more steps for few recordings, and where the spread comes from."""
+    """Write other recipes, variants of our model, and the sources of variance."""
     plain = runs[(runs.options == "") & (runs.preset == "compact")]
     recipes = plain[plain.subset_seed < 0]
     if recipes.recipe.nunique() > 1:
@@ -27,8 +26,10 @@ def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
 
 
 def recipe_gains(runs: pd.DataFrame) -> pd.DataFrame:
-    """`recipe, model, fraction, plain, changed, difference, low, high, pairs`: each other recipe beside the
-    model's own, paired by seed."""
+    """Each other recipe compared with the model's own recipe, paired by seed.
+
+    `recipe, model, fraction, plain, changed, difference, low, high, pairs`.
+    """
     rows = []
     keys = ["model", "fraction"]
     plain = runs[runs.recipe == ""].set_index([*keys, "seed"]).avg_map
@@ -91,10 +92,10 @@ def _every_variant(runs, benchmark, out):
 
 
 def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Our model with other options or recipes beside itself as it is, paired by seed.
+    """Our model with other options or recipes, compared with its default, paired by seed.
 
-    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it
-    is first.
+    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the default
+    first.
     """
     runs = runs.assign(
         variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()]

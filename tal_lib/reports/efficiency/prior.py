@@ -10,8 +10,7 @@ PRIOR = Layout().prior / "data_efficiency.csv"
 
 
 def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
-    """`model, fraction, map, ours, rank, our_rank`: models and shares of the training recordings that the
-    prior study and this one have."""
+    """`model, fraction, map, ours, rank, our_rank` of models and label fractions that both studies have."""
     prior = pd.read_csv(PRIOR).dropna(subset=["map"])
     both = prior.merge(
         summary[["model", "fraction", "mean"]].rename(columns={"mean": "ours"}), on=["model", "fraction"]
@@ -21,7 +20,7 @@ def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
-    """Both rankings for readers, and both learning curves as a figure."""
+    """Write both rankings for readers, and both learning curves as a figure."""
     both = beside_prior(rows)
     if both.model.nunique() < 2:
         return

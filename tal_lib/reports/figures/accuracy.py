@@ -1,4 +1,4 @@
-"""How good models are: learning curves, comparisons, recall, unseen classes, variants."""
+"""Accuracy figures: learning curves, comparisons, recall, unseen classes, variants."""
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,10 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
 
 
 def probability_matrix(matrix: pd.DataFrame, ax=None):
-    """Probability that a run of the row's model beats one of the column's. matrix: models × models, best
-    first, NaN on the diagonal."""
+    """Probability that a run of the row's model beats a run of the column's.
+
+    matrix: models × models, best first, NaN on the diagonal.
+    """
     ax = new_axes(ax, figsize=(6.4, 5.6))
     texts = matrix.map(
         lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1"
@@ -65,8 +67,10 @@ def map_by_tiou(table: pd.DataFrame, ax=None):
 
 
 def average_recall(table: pd.DataFrame, ax=None):
-    """Average recall against the number of proposals a recording. table: `model, an, ar` (in %), averaged
-    over runs."""
+    """Average recall against the number of proposals per recording.
+
+    table: `model, an, ar` (in %), averaged over runs.
+    """
     ax = new_axes(ax, figsize=(5.6, 3.4))
     for model, rows in table.groupby("model", sort=False):
         colour, marker = style(model)
@@ -89,8 +93,8 @@ def average_recall(table: pd.DataFrame, ax=None):
 
 
 def open_set(summary: pd.DataFrame, ax=None):
-    """Unseen classes found by name, beside what wrong names give and what the seen classes reach; 95 %
-    intervals over splits.
+    """mAP of zero-shot classes, compared with wrong names and with the seen classes; 95 % intervals over
+    splits.
 
     summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
     """
@@ -117,8 +121,10 @@ def open_set(summary: pd.DataFrame, ax=None):
 
 
 def variants(summary: pd.DataFrame, ax=None):
-    """Variants of each model side by side: avg mAP with its interval. summary: `model, variant, mean, low,
-    high` (in %)."""
+    """Variants of each model side by side: avg mAP with its interval.
+
+    summary: `model, variant, mean, low, high` (in %).
+    """
     order = summary.groupby("model")["mean"].max().sort_values()
     kinds = list(dict.fromkeys(summary.variant))
     ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
@@ -139,7 +145,7 @@ def variants(summary: pd.DataFrame, ax=None):
 
 
 def changes(table: pd.DataFrame, ax=None):
-    """What each variant changes, with its interval, a marker a fraction.
+    """The change by each variant, with its interval, one marker per fraction.
 
     table: `variant, fraction, difference, difference_low, difference_high`.
     """
