@@ -9,7 +9,7 @@ from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OWN, main_arm
 from tal_lib.reports.escape import markdown
 
-CLOSE = 2.0  # points of avg mAP that count as nearly as good
+CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
 
 
 def headlines(read, benchmark: str = "hapt") -> list[str]:

@@ -64,9 +64,8 @@ def _errors(rows, benchmark, out):
         out.figure(figures.error_profile(profile), f"error_profile_{OWN}_{benchmark}")
     if table.index.get_level_values("fraction").nunique() > 1:
         whole = table.dropna().groupby("model").size()
-        whole = whole[
-            whole == whole.max()
-        ].index  # the same models at every share, or the mean would change with them
+        # the mean over models is comparable only for the same models at every fraction
+        whole = whole[whole == whole.max()].index
         long = table[table.index.get_level_values("model").isin(whole)].stack().rename("value").reset_index()
         out.figure(
             figures.errors_by_fraction(long.groupby(["fraction", "error"]).value.mean().reset_index()),

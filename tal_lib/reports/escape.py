@@ -13,10 +13,10 @@ import pandas as pd
 
 html = _html.escape
 
-# What begins an element in HTML; `<` before a blank or a digit does not (HTML standard, 13.2.5.6).
+# Starts an element in HTML; `<` before a space or a digit does not (HTML standard, 13.2.5.6).
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#|\w+;)")
-# `_` and `*` within words, as in local_global, and `[` of intervals are not marks and stay as they are.
+# `_` and `*` within words, as in local_global, and `[` of intervals have no meaning in Markdown and stay.
 _MARKS = re.compile(r"[\\`|~$*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)")
 _ADDRESS = re.compile(
     r"(?i)(?:(?<=http)|(?<=https)|(?<=ftp)|(?<=mailto)|(?<=xmpp)):|(?<=\bwww)\.|@(?=[\w-]+\.)"
@@ -146,13 +146,11 @@ _LATEX = {
     "Ł": r"\L{}",
     "ı": r"\i{}",
 }
-_GREEK = (  # in the order of Unicode, where a second sigma stands before sigma
+_GREEK = (  # in Unicode order: a final sigma comes before sigma
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau "
     "upsilon phi chi psi omega"
 )
-_LIKE_LATIN = dict(
-    zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ" + "ο", "ABEZHIKMNOPTX" + "o")
-)  # Greek letters that LaTeX has no command for
+_LIKE_LATIN = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ" + "ο", "ABEZHIKMNOPTX" + "o"))  # Greek letters without a LaTeX command
 _ACCENTS = {
     "\u0300": "`",
     "\u0301": "'",
@@ -187,12 +185,11 @@ def latex(text: object) -> str:
     A character that plain LaTeX cannot print becomes its code point: [U+732B].
     """
     text = unicodedata.normalize("NFC", " ".join(_visible(str(text)).split()))
-    text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # of a number
-    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of them would become one sign
+    text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # the sign of a number
+    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # LaTeX would join two of them
     printed = "".join(map(_latex_letter, text))
-    return (
-        "{}" + printed if printed[:1] in ("[", "*") else printed
-    )  # after `\\\\` they would be options of it
+    # after a line break, `[` or `*` would be its options
+    return "{}" + printed if printed[:1] in ("[", "*") else printed
 
 
 def _latex_letter(char):

@@ -6,7 +6,7 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.efficiency.runs import main_arm
 
-STEPS = 720  # six minutes of HAPT; the measured length nearest to it is shown
+STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.reports import tables
 
-# column: what its tables and figures are called, label, unit
+# column: (name of its tables and figures, label, unit)
 COSTS = {
     "macs": ("macs", "GMACs", 1e9),
     "latency_s_median": ("latency", "latency of the network (ms, median)", 1e-3),

@@ -7,10 +7,9 @@ from tal_lib.evaluation import learning_curves
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import complete
 
-WANTED = (80, 90)  # avg mAP (%) whose annotation is asked for
+WANTED = (80, 90)  # target avg mAP (%)
 
-
-HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings, and judged beyond it
+HELD_BACK = 0.6  # learning curves are fitted up to this fraction of the recordings, and tested above it
 
 
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:

@@ -164,7 +164,7 @@ def _variance(runs, benchmark, out):
     for (model, fraction), group in runs.groupby(["model", "fraction"], sort=False):
         try:
             parts = statistics.variance_components(group)
-        except ValueError:  # not all of the design has been run
+        except ValueError:  # the crossed design is incomplete
             continue
         rows.append(
             {

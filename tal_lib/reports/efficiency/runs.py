@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-OWN = "local_global"  # the model that the study puts forward
+OWN = "local_global"  # this study's model
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def open_set(summary: pd.DataFrame, ax=None):
     }
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
         part_rows = rows[rows.part == part]
-        if len(part_rows):  # an arm that was not run is not in the legend either
+        if len(part_rows):  # the legend lacks arms that were not run
             draw_points(
                 ax, part_rows, [names.index(row) + offset for row in part_rows.row], colour, marker, part
             )

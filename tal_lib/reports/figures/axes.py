@@ -19,7 +19,7 @@ def space_by_what_is_missing(ax, table):
 
     This separates the best models. table: `mean, low, high`; the intervals may be NaN.
     """
-    beyond = 101.0  # so that 100 itself has a place
+    beyond = 101.0  # so that 100 has a finite place
     low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
     ax.set_yscale(
         "function",

@@ -22,7 +22,7 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
     ticks = []
     for length in sorted(table.length_steps.unique()):
-        if not ticks or length >= 1.3 * ticks[-1]:  # lengths that lie closer would be written over each other
+        if not ticks or length >= 1.3 * ticks[-1]:  # closer labels would overlap
             ticks.append(length)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
     ax.xaxis.set_minor_locator(NullLocator())
