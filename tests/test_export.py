@@ -49,7 +49,10 @@ def test_onnx_runs_without_torch(small, tmp_path):
     )
     recording = small.recordings("test")[1]
     np.save(tmp_path / "features.npy", small.features(recording))
-    blocked = "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    blocked = (
+        "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     done = subprocess.run(
         [
             sys.executable,
@@ -94,7 +97,7 @@ def test_pt2_of_any_length(small, tmp_path):
 
 @pytest.mark.parametrize("name", ["bsn", "prn"])
 def test_onnx_of_models_that_propose(name, small, tmp_path):
-    """Attention between proposals, maps of them, and lists in whose order equally good ones may change places."""
+    """Proposal attention, proposal maps, and lists in which proposals with equal scores may swap places."""
     pytest.importorskip("onnxruntime")
     narrow = {"window": 32, "overlap": 16, "max_duration": 16} | ({"points": 4} if name == "prn" else {})
     kept = trained(small, name, **narrow)

@@ -1,4 +1,4 @@
-"""Files that mean harm, or were harmed: every reader returns, or says what is wrong with which file; none executes what it reads.
+"""Malicious or damaged files: every reader returns, or names the file and its fault; none runs the content.
 
 Coverage-guided fuzzing of the same readers, with millions of inputs, is `experiments/fuzz.py`.
 """

@@ -75,7 +75,7 @@ def test_the_subset_follows_the_seed_unless_told(small):
 
 @pytest.mark.parametrize("saved", [False, True], ids=["a model", "a checkpoint"])
 def test_a_student_draws_its_weights_before_its_teacher_is_read(small, tmp_path, saved):
-    """Reading a checkpoint builds a model, which draws random numbers: what follows must not depend on where it was read."""
+    """Loading a checkpoint draws random numbers. The student must not depend on when that happens."""
     teacher = train_and_score(small, "temporalmaxer", options=NARROW, recipe=SHORT, out_dir=tmp_path)
     path = teacher.checkpoints[0]
     seed_everything(5)

@@ -1,6 +1,6 @@
-"""Commands that write: whatever they are told to write to, files of others stay, and the disk's refusals are one line.
+"""Commands that write: they never replace foreign files, for any target. A disk error gives one line.
 
-`CASES` has every option of every command that names where something is written; the test of the parser finds what is missing.
+`CASES` has every option of every command that names an output. The parser's test reports missing ones.
 """
 
 import argparse
@@ -271,7 +271,7 @@ def test_each_single_file_of_others_stays(case, name, run, tmp_path, capsys):
 
 @pytest.mark.parametrize("case", HAVE_OVERWRITE.values(), ids=[" --".join(key) for key in HAVE_OVERWRITE])
 def test_overwrite_replaces_them_and_a_change_is_noticed(case, run, tmp_path, capsys):
-    """With --overwrite they are replaced and nothing else is; then they are the program's own, until somebody changes one."""
+    """--overwrite replaces only these files. Then they are the program's, until somebody changes one."""
     place = tmp_path / "place"
     for name in (*case.files, "notes.txt"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +367,7 @@ def test_a_video_is_not_replaced_by_its_drawing(place, more, run, tmp_path, caps
 
 
 def test_other_sources_are_not_replaced(run, tmp_path, capsys):
-    """A checkpoint called as its graph, a video called as its features, a folder that is its own origin; an archive is kept."""
+    """A checkpoint named as its graph, a video as its features, a folder that is its origin, archives."""
     shutil.copy(run.world / "small.pt", run.world / "model.ts")
     shutil.copy(run.world / "videos" / "test_000.mp4", run.world / "clip.npy")
     before = tree(run.world)

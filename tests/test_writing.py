@@ -1,4 +1,4 @@
-"""The rule of `tal_lib.writing`, by itself: which files are the program's own, and what is left when a writer fails."""
+"""`tal_lib.writing` alone: which files belong to the program, and what remains when a writer fails."""
 
 import errno
 import json

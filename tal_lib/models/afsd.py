@@ -317,7 +317,7 @@ class AFSD(PyramidDetector):
             pieces = frame.new_tensor(
                 [[start, middle], [middle, middle + added], [middle + added, end + added]]
             )
-            starts, ends = (F.normalize(one, dim=-1) for one in end_features(frame, pieces))
+            starts, ends = (F.normalize(part, dim=-1) for part in end_features(frame, pieces))
             apart = lambda a, b: (a - b).square().sum()
             halves = apart(ends[0], starts[2])
             losses.append(

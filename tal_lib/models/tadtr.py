@@ -368,13 +368,13 @@ class TadTR(Detector):
                     overlap = interval_iou(to_segments(boxes[b, s, -1])[:, None], to_segments(targets)[None])
                     fits[b, s] = overlap.max(1).values
         norm = max(1, total)
-        found = (
+        matched = (
             boxes[tuple(torch.tensor(chosen, device=boxes.device).T)] if chosen else boxes.flatten(0, -2)[:0]
         )
-        wanted = torch.cat(wanted) if wanted else found
+        wanted = torch.cat(wanted) if wanted else matched
         classification = sigmoid_focal(logits, classes)[valid].sum() / norm
-        distance = (found - wanted).abs().sum() / norm
-        overlap = (1 - interval_iou(to_segments(found), to_segments(wanted))).sum() / norm
+        distance = (matched - wanted).abs().sum() / norm
+        overlap = (1 - interval_iou(to_segments(matched), to_segments(wanted))).sum() / norm
         actionness = (quality.sigmoid() - fits)[valid].abs().mean() if valid.any() else quality.sum() * 0
         total_loss = (
             c.class_weight * classification

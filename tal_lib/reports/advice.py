@@ -1,5 +1,7 @@
-"""What the study says, and what to use when: each answer is derived from the results tables, or left out
-where they do not hold it."""
+"""Findings of the study, and advice on which model to use.
+
+Each answer comes from the results tables. It is left out if the tables lack the data.
+"""
 
 import pandas as pd
 
@@ -7,19 +9,19 @@ from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OWN, main_arm
 from tal_lib.reports.escape import markdown
 
-CLOSE = 2.0  # points of avg mAP that count as nearly as good
+CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
 
 
 def headlines(read, benchmark: str = "hapt") -> list[str]:
-    """The study's findings on a benchmark as sentences in Markdown. read: as for `advice`."""
-    said = []
+    """The study's findings on a benchmark, as sentences in Markdown. read: see `advice`."""
+    sentences = []
     standing, best, needed = (
         read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation")
     )
     if len(standing):
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
-        said.append(
+        sentences.append(
             f"Over all shares of the labels **{markdown(first.model)}** stands first (interquartile mean "
             f"{first.iqm:.1f} avg mAP, "
             f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(map(markdown, standing.model.iloc[1:4]))}"
@@ -31,7 +33,7 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         )
     if len(best):
         ahead = best[best.difference > 0]
-        said.append(
+        sentences.append(
             f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, "
             f"at {len(ahead)} of "
             f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to "
@@ -45,40 +47,41 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
     )
     for fraction, rows in given.groupby("fraction") if len(given) and len(best) else []:
         top = rows.loc[rows.changed.idxmax()]
-        own = best[best.fraction == fraction].own_mean
-        if len(own):
-            said.append(
+        own_mean = best[best.fraction == fraction].own_mean
+        if len(own_mean):
+            sentences.append(
                 f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at "
                 f"{100 * fraction:g} % of the "
                 f"recordings is {markdown(top.model)} with {top.changed:.1f} ({top.difference:+.1f} by the "
                 f"recipe); {OWN} has "
-                f"{own.iloc[0]:.1f}."
+                f"{own_mean.iloc[0]:.1f}."
             )
     if len(needed):
         few = needed.iloc[0]
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
-        said.append(
+        sentences.append(
             f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {markdown(few.model)}, the "
             "fewest; "
             f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there "
             "are."
         )
-    return said
+    return sentences
 
 
 def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.DataFrame:
-    """`situation, use, because, from`.
+    """The model to use in each situation: `situation, use, because, from`.
 
     Args:
         read: `read(name)` → the results table of that name, empty if there is none.
-        benchmark: whose accuracy counts; long_shape: whose costs of long recordings.
+        benchmark: the benchmark for accuracy.
+        long_shape: the benchmark whose shape gives the costs of long recordings.
     """
-    found = []
+    answers = []
     efficiency = read("data_efficiency")
     if efficiency.empty or not (efficiency.benchmark == benchmark).any():
         return pd.DataFrame(columns=["situation", "use", "because", "from"])
-    mine = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
-    summary = tables.efficiency_summary(main_arm(mine))
+    runs = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
+    summary = tables.efficiency_summary(main_arm(runs))
     few, most = (
         summary[summary.fraction == pick].set_index("model")["mean"]
         for pick in (summary.fraction.min(), summary.fraction.max())
@@ -87,7 +90,7 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
     near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
 
     def say(situation, model, because, table):
-        found.append({"situation": situation, "use": model, "because": because, "from": table})
+        answers.append({"situation": situation, "use": model, "because": because, "from": table})
 
     share = f"{100 * summary.fraction.min():g} %"
     ranked = few.sort_values(ascending=False)
@@ -125,11 +128,11 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
                 f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
                 f"open_set_{where}",
             )
-    return pd.DataFrame(found)
+    return pd.DataFrame(answers)
 
 
 def _costs(read, say, benchmark, long_shape, close, near, most):
-    """Answers that weigh accuracy against a cost, among the models that are nearly as good as the best."""
+    """Add answers that weigh accuracy against a cost, among the models close to the best."""
     cost = read("inference_cost")
     if len(cost):
         cost = tables.on_main_machine(cost[cost.device == "cpu"])

@@ -1,4 +1,4 @@
-"""Where every model loses mAP, for readers: tables and figures of `09_diagnosis`."""
+"""Where every model loses mAP: tables and figures of `09_diagnosis` for readers."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from tal_lib.reports.efficiency.runs import OWN, main_arm
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """All tables and figures of the diagnosis."""
+    """Write all tables and figures of the diagnosis."""
     shown = tables.with_shown_names(data["diagnosis"].assign(options=""))
     for benchmark, rows in shown.groupby("benchmark", sort=False):
         for section in (_errors, _impact, _sensitivity):
@@ -16,7 +16,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_classes(data: dict[str, pd.DataFrame], out) -> None:
-    """AP of every class by every model of the main arm, with the fewest and with all labels."""
+    """Write the AP of every class and model of the main arm, at the smallest and largest label fraction."""
     runs = tables.with_shown_names(main_arm(data["class_ap"]))
     for benchmark, rows in runs.groupby("benchmark", sort=False):
         for fraction in sorted({rows.fraction.min(), rows.fraction.max()}):
@@ -38,7 +38,7 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def best_detections(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share (%) of each kind among the G best detections, a row a model and fraction; mean over seeds."""
+    """Percentage of each error kind among the G best detections, per model and fraction; mean over seeds."""
     first = rows[(rows.analysis == "profile") & (rows.bucket == "1G")]
     return first.groupby(["model", "fraction", "error"]).value.mean().unstack("error")[list(ERRORS)]
 
@@ -47,23 +47,25 @@ def _errors(rows, benchmark, out):
     table = best_detections(rows)
     order = table[HIT].unstack("fraction").mean(axis=1).sort_values(ascending=False).index
     shown = table.loc[order].round(1).reset_index()
-    shown["fraction"] = [f"{100 * one:g} %" for one in shown.fraction]
+    shown["fraction"] = [f"{100 * fraction:g} %" for fraction in shown.fraction]
     caption = (
         f"What the G best detections are on {benchmark} (%), G annotated segments, tIoU 0.5, by model and "
         "share of the training "
         "recordings; mean over seeds."
     )
     if (rows.model == OWN).any():
-        mine = rows[(rows.model == OWN) & (rows.analysis == "profile")]
-        mine = (
-            mine[mine.fraction == mine.fraction.max()].groupby(["bucket", "error"]).value.mean().reset_index()
+        profile = rows[(rows.model == OWN) & (rows.analysis == "profile")]
+        profile = (
+            profile[profile.fraction == profile.fraction.max()]
+            .groupby(["bucket", "error"])
+            .value.mean()
+            .reset_index()
         )
-        out.figure(figures.error_profile(mine), f"error_profile_{OWN}_{benchmark}")
+        out.figure(figures.error_profile(profile), f"error_profile_{OWN}_{benchmark}")
     if table.index.get_level_values("fraction").nunique() > 1:
         whole = table.dropna().groupby("model").size()
-        whole = whole[
-            whole == whole.max()
-        ].index  # the same models at every share, or the mean would change with them
+        # the mean over models is comparable only for the same models at every fraction
+        whole = whole[whole == whole.max()].index
         long = table[table.index.get_level_values("model").isin(whole)].stack().rename("value").reset_index()
         out.figure(
             figures.errors_by_fraction(long.groupby(["fraction", "error"]).value.mean().reset_index()),
@@ -78,8 +80,8 @@ def _impact(rows, benchmark, out):
         rows[rows.analysis == "impact"].groupby(["fraction", "model", "error"]).value.mean().reset_index()
     )
     for fraction in sorted({impact.fraction.min(), impact.fraction.max()}):
-        mine = impact[impact.fraction == fraction]
-        wide = mine.pivot(index="model", columns="error", values="value")[
+        at_fraction = impact[impact.fraction == fraction]
+        wide = at_fraction.pivot(index="model", columns="error", values="value")[
             [kind for kind in ERRORS if kind != HIT]
         ]
         wide = wide.loc[wide.sum(axis=1).sort_values().index]
@@ -90,15 +92,15 @@ def _impact(rows, benchmark, out):
             "recordings; mean over seeds."
         )
         out.table(wide.round(2).reset_index(), stem, caption, tables.Best(low=tuple(wide.columns)))
-        out.figure(figures.error_impact(mine), stem)
+        out.figure(figures.error_impact(at_fraction), stem)
 
 
 def _sensitivity(rows, benchmark, out):
-    mine = rows[rows.analysis.isin(["map_n", "missed"])]
-    mine = mine[mine.fraction == mine.fraction.max()]
+    values = rows[rows.analysis.isin(["map_n", "missed"])]
+    values = values[values.fraction == values.fraction.max()]
     keys = ["analysis", "characteristic", "bucket", "span"]
-    mine = mine.fillna({"bucket": "", "span": ""})
-    means = mine.groupby([*keys, "model"], sort=False).value.mean().reset_index()
+    values = values.fillna({"bucket": "", "span": ""})
+    means = values.groupby([*keys, "model"], sort=False).value.mean().reset_index()
     for analysis, words in (
         ("map_n", "Normalized mAP (%)"),
         ("missed", "Segments (%) that none of the G best detections finds"),
@@ -120,8 +122,9 @@ def _sensitivity(rows, benchmark, out):
         best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST
         out.table(wide.reset_index(), f"sensitivity_{analysis}_{benchmark}", caption, best)
     if (means.model == OWN).any():
-        own = means[means.model == OWN]
-        whole = own[own.characteristic == "all"].set_index("analysis").value
+        our_means = means[means.model == OWN]
+        whole = our_means[our_means.characteristic == "all"].set_index("analysis").value
         out.figure(
-            figures.sensitivity(own[own.characteristic != "all"], whole), f"sensitivity_{OWN}_{benchmark}"
+            figures.sensitivity(our_means[our_means.characteristic != "all"], whole),
+            f"sensitivity_{OWN}_{benchmark}",
         )

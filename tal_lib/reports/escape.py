@@ -13,10 +13,10 @@ import pandas as pd
 
 html = _html.escape
 
-# What begins an element in HTML; `<` before a blank or a digit does not (HTML standard, 13.2.5.6).
+# Starts an element in HTML; `<` before a space or a digit does not (HTML standard, 13.2.5.6).
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#|\w+;)")
-# `_` and `*` within words, as in local_global, and `[` of intervals are not marks and stay as they are.
+# `_` and `*` within words, as in local_global, and `[` of intervals have no meaning in Markdown and stay.
 _MARKS = re.compile(r"[\\`|~$*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)")
 _ADDRESS = re.compile(
     r"(?i)(?:(?<=http)|(?<=https)|(?<=ftp)|(?<=mailto)|(?<=xmpp)):|(?<=\bwww)\.|@(?=[\w-]+\.)"
@@ -24,8 +24,10 @@ _ADDRESS = re.compile(
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: no table cell, link, picture or element of HTML begins in it. Line
-    breaks become blanks."""
+    """Text that Markdown shows unchanged: it cannot start a table cell, link, picture or HTML element.
+
+    Line breaks become spaces.
+    """
     text = " ".join(_visible(str(text)).split())
     text = _MARKS.sub(lambda match: "\\" + match[0], text)
     text = _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
@@ -33,8 +35,7 @@ def markdown(text: object) -> str:
 
 
 def _visible(text):
-    """The text without characters that a reader cannot see: control, format (as of writing direction) and
-    half ones."""
+    """The text without invisible characters: control characters, format characters, surrogates."""
     return "".join(
         " " if char.isspace() else char
         for char in text
@@ -47,11 +48,10 @@ _NUMBERS = re.compile(r"[-+−\d.,;:%()\[\] ±×≤≥<>≈–]*|[-+]?(inf|infin
 
 
 def csv(value: object) -> object:
-    """A cell that a spreadsheet takes for text: `'` goes before what it would take for a formula. Numbers
-    stay numbers.
+    """A cell that a spreadsheet reads as text. A text that looks like a formula gets `'` in front.
 
-    Text of digits, signs and brackets alone, such as `+0.9 [+0.2, +1.6]`, cannot call anything and stays as
-    well.
+    Numbers stay numbers. Text of digits, signs and brackets only, such as `+0.9 [+0.2, +1.6]`, is harmless
+    and stays unchanged.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _is_plain_number(value):
         return "'" + value
@@ -59,7 +59,7 @@ def csv(value: object) -> object:
 
 
 def csv_plain(value: object) -> object:
-    """The text that `csv` made safe."""
+    """The original text of a cell from `csv`."""
     if isinstance(value, str) and value.startswith("'") and csv(value[1:]) == value:
         return value[1:]
     return value
@@ -146,13 +146,11 @@ _LATEX = {
     "Ł": r"\L{}",
     "ı": r"\i{}",
 }
-_GREEK = (  # in the order of Unicode, where a second sigma stands before sigma
+_GREEK = (  # in Unicode order: a final sigma comes before sigma
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho - sigma tau "
     "upsilon phi chi psi omega"
 )
-_LIKE_LATIN = dict(
-    zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ" + "ο", "ABEZHIKMNOPTX" + "o")
-)  # Greek letters that LaTeX has no command for
+_LIKE_LATIN = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ" + "ο", "ABEZHIKMNOPTX" + "o"))  # Greek letters without a LaTeX command
 _ACCENTS = {
     "\u0300": "`",
     "\u0301": "'",
@@ -182,15 +180,16 @@ _LATEX |= dict(_greek()) | _LIKE_LATIN
 
 
 def latex(text: object) -> str:
-    """Text that LaTeX prints as it is, in ASCII. A sign that plain LaTeX cannot print is named by its code
-    point: [U+732B]."""
+    """Text that LaTeX prints unchanged, in ASCII.
+
+    A character that plain LaTeX cannot print becomes its code point: [U+732B].
+    """
     text = unicodedata.normalize("NFC", " ".join(_visible(str(text)).split()))
-    text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # of a number
-    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of them would become one sign
+    text = re.sub(r"(?<![^\s(\[+])-(?=\d)", "−", text)  # the sign of a number
+    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # LaTeX would join two of them
     printed = "".join(map(_latex_letter, text))
-    return (
-        "{}" + printed if printed[:1] in ("[", "*") else printed
-    )  # after `\\\\` they would be options of it
+    # after a line break, `[` or `*` would be its options
+    return "{}" + printed if printed[:1] in ("[", "*") else printed
 
 
 def _latex_letter(char):

@@ -1,8 +1,8 @@
-"""LaTeX of a table for readers: compiles, is never wider than the page, and sets the best values in bold.
+"""LaTeX of tables for readers: it compiles, fits the page width, and sets the best values in bold.
 
-A paper needs `booktabs`, `graphicx` and `array`. Narrow tables are a `table` (one column of a two-column
-paper), others a `table*`. What is still wider than the line is made smaller, and what is longer than a page
-becomes several tables.
+A paper needs `booktabs`, `graphicx` and `array`. A narrow table is a `table` (one column of a two-column
+paper), a wide one a `table*`. A table that is still too wide is scaled down. A table longer than a page is
+split into several tables.
 """
 
 import re
@@ -13,20 +13,24 @@ import pandas as pd
 from tal_lib.reports.escape import latex
 
 PACKAGES = ("array", "booktabs", "graphicx")
-ROWS = 40  # of one table: more do not fit on a page
+ROWS = 40  # of one table; more do not fit on a page
 LONG_TEXT = 30  # characters; a longer cell is broken into lines
-CHARACTER_PT, GAP_PT, COLUMN_PT = 4.6, 12, 240  # about, in \small; one column of a two-column paper
-FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, perhaps with an interval
+CHARACTER_PT, GAP_PT, COLUMN_PT = (
+    4.6,
+    12,
+    240,
+)  # approximate, in \small; a column of a two-column paper
+FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, with or without an interval
 FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
 
 
 @dataclass(frozen=True)
 class Best:
-    """Which values of a table are its best. `high`, `low`: columns in which the largest, the smallest is best
-    (`...`: all of numbers).
+    """Which values of a table are the best.
 
-    within: rows are compared that are alike in these columns; by_row: the best of each row's values instead
-    of each column's.
+    high, low: columns in which the largest or the smallest value is best (`...`: all columns of numbers).
+    within: compare only rows with equal values in these columns. by_row: the best value of each row instead
+    of each column.
     """
 
     high: tuple[str, ...] = ()
@@ -39,14 +43,14 @@ HIGHEST, LOWEST = Best(high=(...,)), Best(low=(...,))
 
 
 def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
-    """Where the best values are: booleans like the table. Values that are shown alike are equally good.
+    """The cells with the best values: a table of booleans. Values that look equal are equally good.
 
-    table: as it is shown; of a cell `81.3 [79.0, 84.1]` the first number counts.
+    table: the cells as shown. The first number of a cell such as `81.3 [79.0, 84.1]` counts.
     """
     values = table.map(_first_number)
     marked = pd.DataFrame(False, index=table.index, columns=table.columns)
     for wanted, sign in ((best.high, 1), (best.low, -1)):
-        if wanted == (...,):  # all of numbers; the first column names the row
+        if wanted == (...,):  # all columns of numbers; the first column names the row
             columns = [
                 name for name in table.columns[1:] if name not in best.within and values[name].notna().any()
             ]
@@ -64,19 +68,18 @@ def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
 
 
 def _first_number(cell):
-    """The number that a cell is compared by; NaN for words."""
+    """The number for the comparison of a cell; NaN for text."""
     text = str(cell).strip()
     match = FIRST_NUMBER.match(text) if FIGURES.fullmatch(text) else None
     return float(match[1].replace(",", "").replace("−", "-")) if match else float("nan")
 
 
 def latex_table(table: pd.DataFrame, caption: str, label: str, best: Best | None = None) -> str:
-    """The table in LaTeX, its text escaped; columns of numbers, with or without intervals, stand at the
-    right.
+    r"""The table in LaTeX, with escaped text. Columns of numbers and intervals are aligned right.
 
     Args:
-        table: cells as they are shown.
-        label: what `\\ref` calls it, behind `tab:`; letters, digits, `-`.
+        table: the cells as shown.
+        label: the name for `\ref`, after `tab:`; letters, digits, `-`.
     """
     marked = (
         best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
@@ -103,7 +106,7 @@ def _cell(text, bold):
 
 
 def _column(column, width):
-    """Numbers at the right, words at the left, long text in lines."""
+    """The column type: numbers right, text left, long text in several lines."""
     if column.map(lambda cell: bool(FIGURES.fullmatch(str(cell)))).all():
         return "r"
     longest_word = max(len(word) for cell in column for word in str(cell).split() or [""])

@@ -28,12 +28,12 @@ TOPICS = (
     "streams",
     "prior",
 )
-PARQUET = ("class_ap",)  # a row a cell, class and tIoU: 40 times as large as CSV
+PARQUET = ("class_ap",)  # one row per cell, class and tIoU; CSV would be 40 times as large
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of one study. Nothing is made or read here."""
+    """The folders of one study. It creates and reads nothing."""
 
     results: Path = REPOSITORY / "results"
     figures: Path = REPOSITORY / "figures"
@@ -71,23 +71,23 @@ class Layout:
         return study_root() / "results" / "prior"
 
     def table(self, name: str) -> Path:
-        """The file of a tidy table."""
+        """The path of a tidy table."""
         return self.tables / f"{file_stem(name)}.{'parquet' if name in PARQUET else 'csv'}"
 
     def reader(self, topic: str, name: str) -> Path:
-        """The Markdown file of a table for readers; its LaTeX and CSV lie beside it."""
+        """The path of a Markdown table for readers. Its LaTeX and CSV files are in the same folder."""
         return self.readers / _known(topic) / f"{file_stem(name)}.md"
 
     def figure(self, topic: str, name: str) -> Path:
-        """The file of a figure."""
+        """The path of a figure."""
         return self.figures / _known(topic) / f"{file_stem(name)}.png"
 
     def reader_tables(self, pattern: str = "*") -> list[Path]:
-        """The Markdown files of all tables for readers whose name fits a pattern, sorted by name."""
+        """The Markdown files of all tables for readers whose name matches a pattern, sorted by name."""
         return sorted(self.readers.glob(f"*/{pattern}.md"), key=lambda path: path.stem)
 
     def all_figures(self, pattern: str = "*") -> list[Path]:
-        """All figures whose name fits a pattern, by topic and name."""
+        """All figures whose name matches a pattern, sorted by topic and name."""
         order = lambda path: (TOPICS.index(path.parent.name), path.stem)
         return sorted(
             (path for path in self.figures.glob(f"*/{pattern}.png") if path.parent.name in TOPICS), key=order
@@ -101,9 +101,9 @@ def _known(topic):
 
 
 def file_stem(name: str) -> str:
-    """A name as part of one file name on every system: letters, digits, `_`, `-`, `+` and inner dots; others
-    become `_`.
+    """A name as a part of a file name that is valid on every system.
 
-    A benchmark of the user's gives its name to tables and figures; it cannot lead out of their folder.
+    Letters, digits, `_`, `-`, `+` and inner dots stay. Other characters become `_`. A user's benchmark name
+    is part of the file names of tables and figures; the file cannot be outside their folder.
     """
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".-")[:150] or "_"

@@ -1,4 +1,4 @@
-"""What the sections of a report write: tidy tables, tables for readers, figures; each at its place in the
+"""Writes the tidy tables, tables for readers and figures of a report's sections to their places in the
 layout."""
 
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from tal_lib.reports.layout import Layout, file_stem
 
 @dataclass(frozen=True)
 class Output:
-    """Writes into the layout, and remembers what it has written."""
+    """Writes into the layout, and records what it has written."""
 
     layout: Layout
     topic: str = "accuracy"
@@ -35,7 +35,7 @@ class Output:
         self.tables.append(path)
 
     def table(self, table: pd.DataFrame, name: str, caption: str, best: Best | None = None) -> None:
-        """Write a table for readers. best: which values are set in bold."""
+        """Write a table for readers. best: the values to set in bold."""
         path = self.layout.reader(self.topic, name)
         self.tables.append(tables.write_table(table, path, caption, best))
 
@@ -46,6 +46,6 @@ class Output:
         plt.close(axes.figure)
 
     def subset(self, recordings: list[str], name: str) -> None:
-        """Write the ids of the recordings of a subset sample, a line each."""
+        """Write the recording ids of a subset sample, one per line."""
         path = self.layout.subsets / f"{file_stem(name)}.txt"
         self.tables.append(tables.keep(path, "\n".join(sorted(recordings)) + "\n"))

@@ -1,5 +1,4 @@
-"""Rendered notebooks: executed copies that are the same for the same numbers, whenever and wherever they were
-made."""
+"""Rendered notebooks: executed copies that are equal for equal numbers, at any time and on any machine."""
 
 import base64
 import os
@@ -16,13 +15,13 @@ from tal_lib.files import REPOSITORY, work_folder
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.tables.files import keep
 
-WHERE = ("out_dir", "results", "figures")  # parameters that say where a run was written, not what was run
+WHERE = ("out_dir", "results", "figures")  # parameters for the place of the output
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # to another file of the repository
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # an object's address in memory
 
 
 def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
-    """Run a notebook and keep its executed copy, whole or not at all."""
+    """Run a notebook and write its executed copy. No partial copy is left."""
     given = [part for name, value in parameters.items() for part in ("-r", name, str(value))]
     with tempfile.TemporaryDirectory(prefix="tal-page-") as folder:
         executed = Path(folder) / "page.ipynb"
@@ -43,13 +42,12 @@ def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
 
 
 def write(notebook: nbformat.NotebookNode, target: str | Path) -> Path:
-    """Keep an executed notebook, cleaned."""
+    """Write a cleaned copy of an executed notebook."""
     return keep(target, nbformat.writes(_relinked(clean(notebook), Path(target).resolve())) + "\n")
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take out what differs from run to run: times, versions, machine paths, addresses; and make pictures
-    small."""
+    """Remove what differs from run to run: times, versions, paths, addresses. Also compress pictures."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     notebook.cells = [cell for cell in notebook.cells if not _empty_parameters(cell)]
@@ -58,7 +56,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = "\n".join(_what_was_run(cell))
-            cell["id"] = f"parameters-{number}"  # papermill draws one at random
+            cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
             cell.outputs = [
                 _clean_output(output) for output in cell.outputs if output.get("name") != "stderr"
@@ -67,8 +65,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _relinked(notebook, target):
-    """Links between the repository's files, which a notebook gives from its own folder, as they are from the
-    page's."""
+    """Links to files of the repository, changed from the notebook's folder to the page's folder."""
     if not target.is_relative_to(REPOSITORY):
         return notebook
 
@@ -95,7 +92,7 @@ def _clean_output(output):
 
 
 def _what_was_run(cell):
-    """The injected lines that say what was run, without where it was written."""
+    """The injected parameter lines, without the output paths."""
     return [line for line in cell.source.splitlines() if not line.startswith(WHERE)]
 
 
@@ -107,6 +104,6 @@ def _empty_parameters(cell):
 
 
 def title_of(content: nbformat.NotebookNode, path: str | Path) -> str:
-    """A notebook's first heading; its file's name if it has none."""
+    """A notebook's first heading, or its file name if it has no heading."""
     lines = (line for cell in content.cells for line in cell.source.splitlines())
     return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), Path(path).stem)

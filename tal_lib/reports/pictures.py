@@ -1,4 +1,4 @@
-"""Pictures as small PNG files: the same bytes for the same picture."""
+"""Pictures as small PNG files: equal pictures give equal bytes."""
 
 import io
 
@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image
 
 COLOURS = 256
-SEEN = 4  # of 255: a difference that can be seen where it covers an area
-FRINGE = 24  # of 255: the same on the fringes of lines and letters
+SEEN = 4  # of 255: a difference that is visible on an area
+FRINGE = 24  # of 255: a difference that is visible on the edges of lines and letters
 
 
 def small_png(png: bytes) -> bytes:
-    """The picture with a palette of its own and without metadata, about a third of the size.
+    """The picture with a palette and without metadata, about a third of the size.
 
-    A picture that has a palette comes back as it is, so that doing it twice changes nothing. One whose
-    colours no palette holds well enough is only compressed better.
+    A picture that already has a palette stays unchanged, so a second call changes nothing. If no palette is
+    close enough to its colours, the picture is only compressed better.
     """
     with Image.open(io.BytesIO(png)) as picture:
         if picture.mode == "P":
@@ -28,7 +28,7 @@ def small_png(png: bytes) -> bytes:
 
 
 def _with_palette(picture):
-    """The picture in 256 colours, by the faster way that is good enough; itself if neither is."""
+    """The picture in 256 colours, by the faster method that is good enough; the original if neither is."""
     for method, rounds in ((Image.Quantize.FASTOCTREE, 0), (Image.Quantize.MEDIANCUT, 2)):
         reduced = picture.quantize(COLOURS, method=method, kmeans=rounds, dither=Image.Dither.NONE)
         error = np.abs(np.asarray(reduced.convert("RGB"), int) - np.asarray(picture, int)).max(axis=2)

@@ -1,4 +1,4 @@
-"""Where the rows come from: cells made by other code than today's, and by code that was not committed."""
+"""Provenance of the rows: cells made by an older version of the code, and by uncommitted code."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ STALE = ["cell", "notebook", "areas", "made_by", "now"]
 
 @dataclass(frozen=True)
 class Origin:
-    """How many of the cells in the tables are of which origin."""
+    """Counts of the cells in the tables by their provenance."""
 
     cells: int
-    uncommitted: int  # made by code with changes that were not committed
-    stale: int  # made by another version of the code than today's
+    uncommitted: int  # made by code with uncommitted changes
+    stale: int  # made by another version of the code
 
     def sentence(self) -> str:
-        """In words, for pages and the command line."""
+        """The counts as a sentence, for pages and the command line."""
         text = f"{self.uncommitted:,} of {self.cells:,} cells were made by code with uncommitted changes"
         return text + (
             f"; {self.stale:,} by other code than today's (results/tables/stale.csv)." if self.stale else "."
@@ -28,21 +28,21 @@ class Origin:
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:
-    """`cell, notebook, areas, made_by, now` of the cells whose code has another version now; empty where
-    versions are not kept."""
+    """Cells whose code has changed since: `cell, notebook, areas, made_by, now`. Empty if versions are not
+    recorded."""
     find = getattr(sweeps, "stale_records", None)
     return find(layout.results) if find else pd.DataFrame(columns=STALE)
 
 
 def write(data: dict[str, pd.DataFrame], layout: Layout, out: Output) -> Origin:
-    """Write `tables/stale.csv`; the counts."""
+    """Write `tables/stale.csv`. Returns the counts."""
     stale = stale_cells(layout)
     out.data(stale, "stale")
     return origin(data.values(), len(stale))
 
 
 def read(layout: Layout) -> Origin:
-    """The counts, of the tables as they were written."""
+    """The counts, read from the written tables."""
     wanted = lambda name: name in ("cell", "git_commit")
     tables = (pd.read_csv(path, usecols=wanted) for path in sorted(layout.tables.glob("*.csv")))
     return origin(tables, len(pd.read_csv(layout.table("stale"))) if layout.table("stale").is_file() else 0)

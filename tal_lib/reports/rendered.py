@@ -1,5 +1,4 @@
-"""The rendered notebooks: of all cells that ran, the one of each notebook and condition that is worth
-showing."""
+"""Rendered notebooks: the most informative cell of each notebook and condition."""
 
 from pathlib import Path
 
@@ -21,12 +20,14 @@ SHOWN = (
     "08_export.ipynb",
     "09_diagnosis.ipynb",
 )
-CONDITIONS = ("study", "benchmark", "shape_of")  # parameters that a page's name ends with
+CONDITIONS = ("study", "benchmark", "shape_of")  # parameters at the end of a page's name
 
 
 def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Path]:
-    """Write the pages whose run folders are here, and the findings, which read the tables. Pages of other
-    runs stay as they are."""
+    """Write the pages of all run folders that exist here, and the findings page, which reads the tables.
+
+    Pages of other runs stay unchanged.
+    """
     candidates = {}
     for record in records:
         executed = runs / record["sweep"] / record["id"] / "notebook.ipynb"
@@ -46,8 +47,11 @@ def _page_name(record):
 
 
 def _worth_showing(record):
-    """Of the runs of one page: the model's own options and recipe, the most models, lengths and data, the
-    study's own model, true names, one thread, the first split and seed, the newest."""
+    """Sort key among the runs of one page; the largest is shown.
+
+    It prefers the default options and recipe, then the most models, lengths and data, then the study's
+    models, true names, one thread, the first split and seed, and the newest run.
+    """
     given = record["parameters"].get
     plain = not given("options") and given("subset_seed", -1) < 0
     count = [len(given(name, ())) for name in ("model_names", "lengths")]

@@ -1,5 +1,7 @@
-"""`tal report`: rebuild every table, figure and rendered notebook from the ledger. A file is rewritten only
-if it would change."""
+"""`tal report`: rebuild every table, figure and rendered notebook from the ledger.
+
+A file is rewritten only if its content changes.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from tal_lib.writing import claim
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report, written where the tidy tables that it needs have rows."""
+    """One part of a report. It is written if the tidy tables that it needs have rows."""
 
     topic: str  # folder of its tables for readers and figures
     needs: tuple[str, ...]
@@ -49,12 +51,12 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What was written or, where nothing changed, left as it was."""
+    """The files of a report, written or unchanged."""
 
     tables: list[Path]
     figures: list[Path]
     notebooks: list[Path]
-    origin: provenance.Origin  # how many rows come from uncommitted, how many cells from other code
+    origin: provenance.Origin  # counts of cells from uncommitted and from older code
 
 
 def report(
@@ -65,7 +67,7 @@ def report(
 ) -> Report:
     """Write the results tables (CSV, Parquet, Markdown, LaTeX), the figures (PNG) and the rendered notebooks.
 
-    Run folders that are not in the ledger yet are taken into it first.
+    Run folders that are not yet in the ledger are added to it first.
     """
     layout, runs = Layout(results, figures_dir), Path(runs)
     for folder in (layout.results, Path(figures_dir)):
@@ -86,7 +88,7 @@ def report(
 
 
 def _records(layout, runs):
-    """Every current record, those of the run folders among them."""
+    """All current records, including those of the run folders."""
     for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
         ledger = layout.ledger / f"{folder.name}.jsonl"
         update_ledger(ledger, finished_runs(folder, ledger))
@@ -101,12 +103,12 @@ def _records(layout, runs):
 
 
 def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
-    """Name → tidy table, of all tables that the cells recorded."""
+    """Name → tidy table, for all tables in the cells' records."""
     names = sorted({name for record in records for name in record["tables"]})
     data = {name: tables.tidy(records, name) for name in names}
     if "inference_cost" in data:
         data["inference_cost"] = tables.newest(data["inference_cost"])
-    if "machines" in data:  # a machine is described by every run on it
+    if "machines" in data:  # every run describes its machine
         data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(
             columns=tables.KEYS, errors="ignore"
         )

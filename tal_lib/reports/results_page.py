@@ -1,4 +1,4 @@
-"""`RESULTS.md`: the page that people cite, its text from a template, its figures from the tables."""
+"""`RESULTS.md`, the page to cite: text from a template, numbers from the tables."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
 
 
 def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
-    """Fill the template with what the tables hold. A table that is not there says so in its place."""
+    """Fill the template with the tables. If a table is missing, the page says so at its place."""
     read = lambda name: tables.read_csv(layout.table(name))
 
     def table(name):

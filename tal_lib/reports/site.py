@@ -1,5 +1,4 @@
-"""`make site`: the rendered notebooks, results, tables and figures as a static site that works offline and on
-a phone."""
+"""`make site`: notebooks, results, tables and figures as a static site, also for offline use and phones."""
 
 import base64
 import hashlib
@@ -17,8 +16,8 @@ from tal_lib.reports import pages, webpage
 from tal_lib.reports.layout import TOPICS, Layout
 from tal_lib.writing import claim, staged
 
-PAGES = ".tal-site.json"  # the list of a site's files
-HERE = work_folder()  # of the study: the defaults
+PAGES = ".tal-site.json"  # lists the site's files
+HERE = work_folder()  # the study's folder, for the defaults
 
 STYLE = (
     webpage.STYLE
@@ -41,9 +40,9 @@ PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)
 class Page:
     """One page of the site."""
 
-    name: str  # of its file
+    name: str  # of its file, without suffix
     title: str
-    about: str  # the first sentence
+    about: str  # the first sentence of its text
     body: str
 
 
@@ -53,10 +52,12 @@ def build(
     figures: str | Path = HERE / "figures",
     about: str | Path = HERE / "RESULTS.md",
 ) -> list[Path]:
-    """Write the site anew into a folder; the pages' paths, the index first. Pictures are files, each once.
+    """Write a new site into a folder. Returns the paths of the pages, the index first.
+
+    Pictures are separate files. Equal pictures share a file.
 
     Raises:
-        TalError: nothing rendered is there, or the folder holds something else than an earlier site.
+        TalError: there are no rendered notebooks, or the folder holds something other than an earlier site.
     """
     target, layout = Path(target), Layout(results, figures)
     notebooks = sorted(layout.notebooks.glob("*.ipynb"))
@@ -99,7 +100,7 @@ def _notebook(path, target):
     for image in soup.select("img[src^='data:image/']"):
         match = PICTURE.match(image["src"])
         if not match:
-            continue  # of another kind: taken out with all that is not a picture of the site's own
+            continue  # another kind of picture: removed later, like all foreign pictures
         raw = base64.b64decode(match[2])
         name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{match[1]}"
         (target / name).write_bytes(raw)
@@ -111,7 +112,8 @@ def _notebook(path, target):
 
 
 def _with_condition(title, stem):
-    """One notebook is shown under several conditions, which its file's name ends with."""
+    """The title with the condition from the end of the file name: one notebook is shown under several
+    conditions."""
     extra = re.sub(r"^\d+_", "", stem)
     known = {
         "data",
@@ -126,8 +128,8 @@ def _with_condition(title, stem):
         "diagnosis",
         "findings",
     }
-    own = max((name for name in known if extra.startswith(name)), key=len, default="")
-    condition = extra[len(own) :].strip("_").replace("_", ", ")
+    notebook = max((name for name in known if extra.startswith(name)), key=len, default="")
+    condition = extra[len(notebook) :].strip("_").replace("_", ", ")
     return f"{title} ({condition})" if condition else title
 
 
@@ -146,7 +148,7 @@ def _document(path, name):
 
 
 def _tables(layout):
-    """Every table that was written for readers, with its caption, by topic."""
+    """The page of all tables for readers with their captions, by topic."""
     parts, jumps = [], []
     for topic in TOPICS:
         paths = [path for path in layout.reader_tables() if path.parent.name == topic]
@@ -169,7 +171,7 @@ def _tables(layout):
 
 
 def _figures(layout, target):
-    """Every figure, by topic."""
+    """The page of all figures, by topic."""
     parts = []
     for topic in TOPICS:
         shown = [path for path in layout.all_figures() if path.parent.name == topic]
@@ -198,7 +200,7 @@ def _words(name):
 
 
 def _index(made, about, layout):
-    """What came out, in short and as one picture, and where the rest is."""
+    """The start page: a summary, the learning curves, and links to all pages."""
     text = Path(about).read_text(encoding="utf-8") if Path(about).is_file() else ""
     summary = re.search(r"^## In short\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     short = str(webpage.of_markdown(summary[1])) if summary else ""
@@ -254,8 +256,7 @@ def _whole(title, body, made, names, here=None):
 
 
 def _inside(address, names):
-    """Where a link between the repository's files leads in the site; None for a file that the site has
-    not."""
+    """The address in the site for a link to a file of the repository; None if the site lacks that file."""
     if (
         re.match(r"[a-z]+:|#", address)
         or address.split("#")[0].endswith(".html")

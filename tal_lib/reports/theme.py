@@ -1,4 +1,4 @@
-"""One look for every figure: sizes, palette, and the same colour and marker for a model everywhere."""
+"""One theme for every figure: sizes, palette, and a fixed colour and marker per model."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from tal_lib.reports.tables.files import keep
 
 WIDTH = 5.6  # inches; readable at column width
 
-# Okabe–Ito first, then Tol's muted set: told apart by colour-blind readers, with a marker as second cue
+# Okabe–Ito, then Tol's muted set: colour-blind readers can distinguish them; markers are a second cue
 _COLOURS = [
     "#D55E00",
     "#0072B2",
@@ -56,14 +56,14 @@ _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
 
 
 def style(model: str, place: int = 0) -> tuple[str, str]:
-    """(colour, marker) of a model, the same in every figure; of anything else, by its place in this one."""
+    """(colour, marker) of a model, the same in every figure. Other names get theirs by their position."""
     return _STYLE.get(
         model.split(" + ")[0], (_COLOURS[(place + 1) % len(_COLOURS)], _MARKERS[(place + 1) % len(_MARKERS)])
     )
 
 
 def apply() -> None:
-    """Set the theme; every figure function calls it."""
+    """Set the theme. Every figure function calls it."""
     sns.set_theme(
         context="paper",
         style="ticks",
@@ -77,7 +77,7 @@ def apply() -> None:
             "grid.alpha": 0.3,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
-            "text.parse_math": False,  # a `$` in the name of a class is a `$`
+            "text.parse_math": False,  # a `$` in a class name stays a `$`
         },
     )
 
@@ -89,16 +89,16 @@ def new_axes(ax=None, **figure):
 
 
 def save(figure: mpl.figure.Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, without date and versions; a file that shows the same already is left alone."""
+    """Write a figure as PNG, without date and versions. A file with the same picture stays unchanged."""
     content = io.BytesIO()
     figure.savefig(
         content, format="png", bbox_inches="tight", metadata={"Software": None}
-    )  # no long label is cut
+    )  # long labels are not cut
     return keep(path, small_png(content.getvalue()))
 
 
 def show(axes) -> None:
-    """Show a figure at this place of a notebook, once."""
+    """Show a figure once, at this place of a notebook."""
     from IPython.display import display
 
     display(axes.figure)

@@ -1,4 +1,4 @@
-"""Proposals, unseen classes, and models in several variants: tables and figures for readers."""
+"""Tables and figures for readers: proposals, zero-shot classes, and variants of models."""
 
 import pandas as pd
 
@@ -14,14 +14,14 @@ CAPTIONS = {
 
 
 def write_subsets(data: dict[str, pd.DataFrame], out) -> None:
-    """The recordings of every subset sample and fraction, an id a line."""
+    """Write the recordings of every subset sample and fraction, one id per line."""
     groups = data["subset_recordings"].groupby(["benchmark", "fraction", "subset_seed"])
     for (benchmark, fraction, seed), rows in groups:
         out.subset(list(rows.recording), f"{benchmark}_{100 * fraction:g}_seed{seed}")
 
 
 def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
-    """Average recall of class-agnostic proposals with the most recordings."""
+    """Write the average recall of class-agnostic proposals at the largest fraction."""
     summary = tables.proposal_summary(main_arm(data["proposals"]))
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
@@ -38,7 +38,7 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
-    """Classes that are known by name alone, and what wrong names give."""
+    """Write the results on zero-shot classes, and those with wrong names."""
     summary = tables.open_set_summary(data["open_set"])
     out.data(summary, "open_set_summary")
     for benchmark, rows in summary.groupby("benchmark", sort=False):
@@ -56,7 +56,7 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
-    """Each model's variants side by side. name: `streams`, `distillation` or `ablation`."""
+    """Write each model's variants side by side. name: `streams`, `distillation` or `ablation`."""
     summary = tables.variant_summary(data[name])
     out.data(summary, f"{name}_summary")
     shape = tables.streams_table if name == "streams" else tables.variants_table

@@ -1,4 +1,4 @@
-"""Pages for a browser: what is shown of a notebook or a Markdown file, without anything that acts."""
+"""Pages for a browser from notebooks and Markdown files, without active content."""
 
 import bleach
 import nbformat
@@ -21,7 +21,7 @@ td.long{white-space:normal;min-width:16rem}.words{text-align:left}img{max-width:
 summary{color:#777;font-size:13px;cursor:pointer}h1{line-height:1.2}.linenos{display:none}
 .k,.kn,.kc,.ow{color:#0b5394}.s1,.s2,.sa,.si{color:#7a3e00}.c1{color:#5a6a5a;font-style:italic}.mi,.mf{color:#8a1c5b}"""
 
-# Text, tables and pictures. Class names, recording ids and outputs of notebooks may hold anything else.
+# Text, tables and pictures only: class names, recording ids and notebook outputs may contain anything.
 TAGS = frozenset(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 "
     "h4 h5 h6 hr i img "
@@ -41,7 +41,7 @@ ACTIVE = "script, style, iframe, object, embed, template, noscript, svg, math, f
 
 
 def sanitised(body: str) -> BeautifulSoup:
-    """The body of a page without scripts, event handlers, styles, frames, and pictures from elsewhere."""
+    """The body of a page without scripts, event handlers, styles, frames, and pictures of other sites."""
     soup = BeautifulSoup(body, "html.parser")
     for element in soup.select(ACTIVE):
         element.decompose()
@@ -61,25 +61,22 @@ def sanitised(body: str) -> BeautifulSoup:
 
 
 def of_notebook(content: nbformat.NotebookNode) -> BeautifulSoup:
-    """An executed notebook with its code folded away; not sanitised yet."""
+    """The page of an executed notebook with folded code. It is not sanitised yet."""
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
     return folded(BeautifulSoup(body, "html.parser"))
 
 
 def of_markdown(source: str) -> BeautifulSoup:
-    """A Markdown text; not sanitised yet."""
+    """The page of a Markdown text. It is not sanitised yet."""
     return folded(BeautifulSoup(markdown2html_mistune(source), "html.parser"))
 
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
-    """The page with its code folded away, without the marks beside headings, and with tables that can be
-    read."""
+    """The page with folded code, without the marks next to headings, and with readable tables."""
     for cell in soup.select("td"):
         if len(cell.get_text()) > LONG_TEXT:
             cell["class"] = ["long"]
-    for mark in soup.select(
-        "a.anchor-link, style[scoped]"
-    ):  # pandas brings a style of its own with every table
+    for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas adds a style to every table
         mark.decompose()
     for table in soup.select("table.dataframe"):
         _one_row(table.select_one("thead"))
@@ -92,8 +89,10 @@ def folded(soup: BeautifulSoup) -> BeautifulSoup:
 
 
 def _one_row(head):
-    """pandas writes the names of a table's rows into a second row of its head; they fit into the empty places
-    of the first."""
+    """Merge the second header row of a table into the first.
+
+    pandas writes the index names into a second row; they fit into the empty cells of the first.
+    """
     rows = head.select("tr") if head else []
     if len(rows) != 2:
         return
@@ -109,7 +108,7 @@ def _one_row(head):
 
 
 def _words_from_the_left(table):
-    """Columns of words are read from the left, under a heading that stands there too."""
+    """Align columns of words, and their headings, at the left."""
     rows = [row.select("td") for row in table.select("tbody tr")]
     headings = table.select("thead tr:last-child th")
     for place, column in enumerate(zip(*rows)):

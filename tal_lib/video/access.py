@@ -1,7 +1,7 @@
-"""Who may see the live page: the host names that it answers to, the pages that may ask, and the token.
+"""Access to the live page: which host names it answers to, which pages may send requests, and the token.
 
-One rule holds for every route. A request for another host is answered with 421, one that another site sends
-with 403, a wrong token with 401, and after too many wrong tokens any token with 429. Without a token only the
+The same rule holds for every route. A request for another host gets 421. A request that another site sends
+gets 403. A wrong token gets 401. After too many wrong tokens, any token gets 429. Without a token, only the
 routes in `OPEN` answer.
 """
 
@@ -17,15 +17,15 @@ from flask import Request
 from tal_lib.errors import TalError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-OPEN = frozenset({"healthz"})  # endpoints that need no token; a wrong one is refused there too
+OPEN = frozenset({"healthz"})  # endpoints that need no token; a wrong token is refused there too
 SIGNED_IN = "signed_in"  # in the session, which is signed and does not hold the token
 SHORTEST_TOKEN = 4  # bytes
 GUESSES, PERIOD_S = 10, 60.0  # wrong tokens of one address in a period
-ALL_GUESSES, MOST_ADDRESSES = 300, 1024  # of all addresses together; how many are remembered
+ALL_GUESSES, MOST_ADDRESSES = 300, 1024  # wrong tokens of all addresses together; addresses that are kept
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, a name or an address, is this machine alone."""
+    """Whether a host (a name or an address) is only reachable from this machine."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
@@ -35,12 +35,12 @@ def is_wildcard(host: str) -> bool:
 
 
 def host_of(header: str | None) -> str | None:
-    """The host in a Host header, in lower case, without its port; None where it is not well-formed."""
+    """The host in a Host header, in lower case, without its port; None if the header is malformed."""
     if not header or any(letter in header for letter in "/?#@\\, \t"):
         return None
     try:
         parts = urlsplit(f"//{header}")
-        parts.port  # noqa: B018  (raises if it is no number)
+        parts.port  # noqa: B018  (raises if it is not a number)
     except ValueError:
         return None
     host = (parts.hostname or "").removesuffix(".")
@@ -48,7 +48,7 @@ def host_of(header: str | None) -> str | None:
 
 
 class Guesses:
-    """Recent wrong tokens by the address that they came from; `MOST_ADDRESSES` of these are remembered."""
+    """Recent wrong tokens by client address. At most `MOST_ADDRESSES` addresses are kept."""
 
     def __init__(self, clock=time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
@@ -56,14 +56,14 @@ class Guesses:
         self._all: deque[float] = deque()
 
     def wait_s(self, address: str) -> float:
-        """Seconds until this address may try again; 0: now."""
+        """Seconds until this address may try again; 0 means now."""
         with self._lock:
             now = self._clock()
             few = self._by_address.get(_network(address), deque())
             return max(_left(few, GUESSES, now), _left(self._all, ALL_GUESSES, now))
 
     def add(self, address: str) -> None:
-        """Note a wrong token."""
+        """Record a wrong token."""
         with self._lock:
             now, network = self._clock(), _network(address)
             self._by_address.setdefault(network, deque(maxlen=GUESSES)).append(now)
@@ -78,20 +78,20 @@ class Guesses:
 
 
 def _left(times, most, now):
-    """Seconds until fewer than `most` of the times lie in the period."""
+    """Seconds until fewer than `most` of the times are in the period."""
     recent = [at for at in times if now - at < PERIOD_S]
     return PERIOD_S - (now - recent[-most]) if len(recent) >= most else 0.0
 
 
 class Access:
-    """The rule of one server.
+    """The access rule of one server.
 
     Args:
-        token: that viewers must give; None: nobody is asked.
-        hosts: names and addresses that it was started for, beside those of this machine.
+        token: the token that viewers must send; None means no token is needed.
+        hosts: names and addresses that the server answers to, in addition to those of this machine.
 
     Raises:
-        TalError: a token that is empty or too short, or a host that is none.
+        TalError: the token is empty or too short, or a host is not valid.
     """
 
     def __init__(self, token: str | None = None, hosts: tuple[str, ...] = ()):
@@ -110,7 +110,7 @@ class Access:
             self.hosts.add(name)
 
     def refusal(self, request: Request, session) -> tuple[int, str, dict] | None:
-        """Status, text and headers of the answer to a request that may not pass; None if it may."""
+        """(status, text, headers) for a request that is refused; None if it may pass."""
         if not self._is_for_us(request):
             host = host_of(request.headers.get("Host"))
             remedy = f"Start it with --allow-host {host or 'NAME'}."
@@ -137,7 +137,10 @@ class Access:
         return hmac.compare_digest(token, self.token.encode(errors="surrogateescape"))
 
     def _is_for_us(self, request):
-        """Another site whose name resolves to this machine (DNS rebinding) sends its own name."""
+        """Whether the request names a host of this server.
+
+        A site whose name resolves to this machine (DNS rebinding) sends its own host name.
+        """
         host = host_of(request.headers.get("Host"))
         return host in self.hosts or (self.any_address and host is not None and _is_address(host))
 
@@ -147,12 +150,12 @@ class Access:
             return True
         if request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none"):
             return False
-        opened = request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link that somebody followed
+        opened = request.headers.get("Sec-Fetch-Mode") == "navigate"  # the user followed a link
         return not (opened and request.headers.get("Sec-Fetch-Dest") == "document")
 
 
 def _tokens(request):
-    """The tokens that a request gives, as bytes: in the address and in its Authorization header."""
+    """The tokens of a request, as bytes: from its query and from its Authorization header."""
     given = [token.encode(errors="surrogateescape") for token in request.args.getlist("token")]
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -169,7 +172,7 @@ def _is_address(host):
 
 
 def _network(address):
-    """What stands for one visitor: an IPv4 address, or the /64 network of an IPv6 address."""
+    """The key of one visitor: an IPv4 address, or the /64 network of an IPv6 address."""
     if _is_address(address) and ":" in address:
         return str(ipaddress.ip_network(f"{address}/64", strict=False))
     return address

@@ -1,4 +1,4 @@
-"""Where frames may come from: paths, cameras and network addresses; how they are shown without passwords."""
+"""Addresses of video sources: paths, cameras and network addresses, shown without passwords."""
 
 import os
 import re
@@ -17,10 +17,10 @@ _SECRET = re.compile(
 
 
 def without_credentials(address: object) -> str:
-    """An address as it may be shown: no user, no password, no query. Anything else stays as it is.
+    """An address that is safe to show: without user, password and query. Other text stays unchanged.
 
-    A password may hold any sign, so all that stands between the scheme and the last `@` is hidden. Some
-    cameras take name and password inside the path (`/user=admin_password=…`); there the rest of the path is
+    A password may contain any character, so everything between the scheme and the last `@` is hidden. Some
+    cameras take name and password in the path (`/user=admin_password=…`). Then the rest of the path is
     hidden.
     """
     text = str(address)
@@ -35,15 +35,15 @@ def without_credentials(address: object) -> str:
 
 
 def is_live(where: str) -> bool:
-    """Whether frames come by themselves: a camera (its number or device) or a network stream, not a file."""
+    """Whether a source is live: a camera (its number or device) or a network stream, not a file."""
     return where.isdecimal() or where.startswith("/dev/") or "://" in where
 
 
 def check_source(where: str) -> str:
-    """`where`, if frames may come from there.
+    """`where`, if it is a possible source of frames.
 
     Raises:
-        TalError: no such file, or an address of an unknown scheme.
+        TalError: the file or device does not exist, or the address has an unknown scheme.
     """
     shown = without_credentials(where)
     if "://" in where:

@@ -1,7 +1,7 @@
-"""What turns pictures into features: by name, with or without learned weights.
+"""Backbones: they turn pictures into features. A backbone is chosen by name, with or without learned weights.
 
-A backbone describes every frame; a step of the features is what `pool` makes of a window of frames. Weights come from the Hugging Face hub
-and stay in its cache; `hog-hof` needs none.
+A backbone describes every frame. `pool` turns the descriptions of a window of frames into one feature step.
+Weights come from the Hugging Face hub and stay in its cache. `hog-hof` needs no weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ HOG_HOF = {"hog": hog_hof.HOG, "hof": hog_hof.HOF}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-NETWORKS = {  # name: (kind, where on the hub, columns, pixels, (mean, standard deviation))
+NETWORKS = {  # name: (kind, hub name, columns, pixels, (mean, standard deviation))
     "resnet50": ("transformers", "microsoft/resnet-50", 2048, 224, IMAGENET),
     "clip-vit-b32": ("clip", "openai/clip-vit-base-patch32", 512, 224, CLIP),
     "dinov2-small": ("transformers", "facebook/dinov2-small", 384, 224, IMAGENET),
@@ -30,12 +30,13 @@ NETWORKS = {  # name: (kind, where on the hub, columns, pixels, (mean, standard 
 class Backbone:
     """Describes pictures.
 
-    describe: pictures (n, H, W, 3), RGB, uint8, and the one before them (None at the start) → (n, D), D the sum of `streams`.
+    describe: takes pictures (n, H, W, 3), RGB, uint8, and the picture before them (None at the start). It
+    returns (n, D), where D is the sum of `streams`.
     """
 
     name: str
     streams: Mapping[str, int]
-    size: tuple[int, int] | None  # width and height that frames are decoded to; None: as they are
+    size: tuple[int, int] | None  # (width, height) of the decoded frames; None keeps their size
     describe: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
     def pool(self, described: np.ndarray) -> np.ndarray:
@@ -49,13 +50,14 @@ def backbones() -> list[str]:
 
 
 def backbone(name: str) -> Backbone:
-    """A backbone, ready to describe.
+    """A backbone that is ready to describe pictures.
 
     Args:
-        name: one of `backbones()`, or `transformers:WHERE` or `clip:WHERE`, a hub name or a folder.
+        name: a name from `backbones()`, or `transformers:WHERE` or `clip:WHERE`. WHERE is a hub name or a
+            folder.
 
     Raises:
-        TalError: no such name, a missing library, or weights that are neither cached nor reachable.
+        TalError: the name is unknown, a library is missing, or the weights are neither cached nor reachable.
     """
     if name == "hog-hof":
         return Backbone(name, HOG_HOF, (4 * hog_hof.WIDTH, 4 * hog_hof.HEIGHT), _hog_hof)
@@ -70,10 +72,14 @@ def backbone(name: str) -> Backbone:
 
 
 def backbone_for(spec: FeatureSpec) -> Backbone:
-    """The backbone whose features a model was trained on, told by its streams."""
+    """The backbone whose streams match a feature spec, so that a model gets the features it was trained on.
+
+    Raises:
+        TalError: no backbone has these streams.
+    """
     streams = {"hog-hof": HOG_HOF} | {name: {name: known[2]} for name, known in NETWORKS.items()}
-    for name, own in streams.items():
-        if dict(spec.streams) == own:
+    for name, dimensions in streams.items():
+        if dict(spec.streams) == dimensions:
             return backbone(name)
     raise TalError(f"no backbone gives the streams {dict(spec.streams)}", remedy="Name it with --backbone.")
 
@@ -90,7 +96,7 @@ def _hog_hof(pictures, before):
 
 
 def _load(name, kind, where):
-    """(network, columns)."""
+    """(network, number of feature columns)."""
     try:
         if kind == "timm":
             import timm
@@ -111,7 +117,7 @@ def _load(name, kind, where):
             remedy="pip install "
             f"{'timm' if kind == 'timm' else 'efficient-tal[text]'}, or use --backbone hog-hof.",
         ) from None
-    except Exception as error:  # the hub's many errors: offline, no such name, broken files
+    except Exception as error:  # the hub raises many: offline, unknown name, damaged files
         raise TalError(
             f"weights of backbone {name} are neither cached nor reachable ({type(error).__name__})",
             where=where,

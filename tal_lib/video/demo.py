@@ -1,4 +1,4 @@
-"""`make demo`: render videos, train local_global on them in minutes, and watch it name the actions of one that it has not seen.
+"""`make demo`: render videos, train local_global on them in minutes, and detect actions in an unseen video.
 
 python -m tal_lib.video.demo [--port 8000] [--folder runs/demo] [--rounds N]
 """
@@ -35,7 +35,11 @@ def prepare(
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
-    """Videos, their features and a trained model below a folder, each made once; the checkpoint."""
+    """Render the videos, extract their features and train a model in a folder. Existing parts are kept.
+
+    Returns:
+        the checkpoint.
+    """
     render(folder, train, test, seconds, progress=progress)
     extract(folder / "videos", folder / "features", "hog-hof", SAMPLING, workers=workers, progress=progress)
     checkpoint = folder / "model" / "model.pt"
@@ -57,16 +61,19 @@ def prepare(
 
 
 def unseen(folder: Path, seconds: float = UNSEEN_SECONDS):
-    """A video of a seed that is in no training set, and its scene."""
+    """(path, scene) of a video whose seed is in no training set."""
     rng = np.random.default_rng([12345, 1, 0])
-    one, path = scene(rng, seconds), folder / "unseen.mp4"
+    plan, path = scene(rng, seconds), folder / "unseen.mp4"
     if not listed(path):
-        write_video(path, draw(one, rng), FPS)
-    return path, one
+        write_video(path, draw(plan, rng), FPS)
+    return path, plan
 
 
 class Score:
-    """Share of seconds that were named right: each answer stands for one stride, and "nothing" is an answer too."""
+    """The fraction of seconds with the correct label.
+
+    Each answer stands for one stride. "Nothing" is an answer too.
+    """
 
     def __init__(self, actions):
         self.actions, self.right, self.total = actions, 0, 0
@@ -78,12 +85,12 @@ class Score:
 
     @property
     def share(self) -> float:
-        """Of all answers so far."""
+        """The fraction of correct answers so far."""
         return self.right / max(1, self.total)
 
 
 def main(arguments=None) -> int:
-    """Prepare, serve, and print how much of the first round was right."""
+    """Prepare, serve, and print the score of the first round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/demo", type=Path)
     parser.add_argument("--port", default=8000, type=int)
@@ -102,15 +109,15 @@ def main(arguments=None) -> int:
     try:
         with overwriting(given.overwrite):
             trained = load_model(prepare(given.folder))
-            video, one = unseen(given.folder)
-        score, told = Score(one.actions), threading.Event()
+            video, plan = unseen(given.folder)
+        score, announced = Score(plan.actions), threading.Event()
         detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
 
         def listen(answer):
             if stream.source.rounds == 0:
                 score(answer)
-            elif not told.is_set():
-                told.set()
+            elif not announced.is_set():
+                announced.set()
                 print(
                     f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right",
                     flush=True,

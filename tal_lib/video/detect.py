@@ -1,4 +1,4 @@
-"""One video file → its detections: table, JSON, a timeline, and the video with them drawn in."""
+"""One video file → its detections: table, JSON, timeline, and optionally the annotated video."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +24,19 @@ from tal_lib.writing import claim
 
 @dataclass(frozen=True)
 class Ready:
-    """A model and what its features are."""
+    """A model, its classes and the spec of its features."""
 
     model: Detector
     classes: tuple[str, ...]
     spec: FeatureSpec
-    stream: str | None = None  # the one that it takes; all if None
+    stream: str | None = None  # the model's only stream; None for all streams
 
 
 def ready(path: str | Path, *, trust: bool = False) -> Ready:
-    """A model from a checkpoint (`model.pt`) or the folder of an exported one.
+    """A model from a checkpoint (`model.pt`) or from the folder of an exported model.
 
     Args:
-        trust: load an exported graph that is a program (pt2, TorchScript), too.
+        trust: also load an exported graph that is a program (pt2, TorchScript).
     """
     path = Path(path)
     if path.is_dir():
@@ -47,7 +47,11 @@ def ready(path: str | Path, *, trust: bool = False) -> Ready:
 
 
 def require_all_streams(chosen: Ready, where: str | Path) -> None:
-    """Refuse a model of one stream where features are extracted from a video."""
+    """Refuse a model of one stream: features from a video have all streams.
+
+    Raises:
+        TalError: the model takes one stream only.
+    """
     if chosen.stream:
         raise TalError(
             f"it was trained on stream {chosen.stream} alone",
@@ -59,7 +63,12 @@ def require_all_streams(chosen: Ready, where: str | Path) -> None:
 def detect(
     video: str | Path, chosen: Ready, extractor: Backbone | None = None, window: int = WINDOW
 ) -> tuple[pd.DataFrame, Reader]:
-    """Detections (`recording, start, end, label, score`; seconds, best first) of a video, and its reader."""
+    """(detections, reader) of a video. Detections: `recording, start, end, label, score`; seconds, best
+    first.
+
+    Raises:
+        TalError: the backbone's features do not fit the model, or the video cannot be read.
+    """
     extractor = extractor or backbone_for(chosen.spec)
     features, reader = features_of(video, extractor, sampling_of(chosen.spec, window))
     if features.shape[1] != chosen.spec.dim:
@@ -82,9 +91,10 @@ def detect(
 def claim_outputs(
     video: str | Path, out: str | Path, *, draw: bool = False, model: str | Path | None = None
 ) -> Path:
-    """Check, before any work, that `write_all` may write its files and replaces neither video nor model.
+    """Check, before any work, that `write_all` may write its files and replaces neither the video nor the
+    model.
 
-    Returns the folder, which is made.
+    Creates and returns the folder.
     """
     suffixes = (".json", ".csv", ".png", ".svg", *((".mp4",) if draw else ()))
     sources = [Path(video), *([Path(model)] if model else [])]
@@ -101,7 +111,7 @@ def write_all(
     draw: bool = False,
     threshold: float = 0.25,
 ) -> list[Path]:
-    """`<video>.json`, `<video>.csv`, `<video>.png`, and with `draw` `<video>.mp4`; their paths."""
+    """Write `<video>.json`, `.csv` and `.png`, and with `draw` also `.mp4`. Returns their paths."""
     from tal_lib.reports import figures, theme
 
     out, name = claim_outputs(video, out, draw=draw), Path(video).stem

@@ -1,4 +1,4 @@
-"""Feature files → detections, without a video: one file, or a folder of them."""
+"""Feature files → detections, without a video: one file, or a folder of files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,24 +19,25 @@ from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
 from tal_lib.video.detect import Ready
 
-SAME_TIMES = 0.01  # relative difference of two strides that are the same
+SAME_TIMES = 0.01  # largest relative difference of equal strides or windows
 
 
 def is_features(source: str | Path) -> bool:
-    """Whether a source is a feature file or a folder, and not a video."""
+    """Whether a source is a feature file or a folder, not a video."""
     source = Path(source)
     return source.is_dir() or source.suffix.lower() in SUFFIXES
 
 
 def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Detections (`recording, start, end, label, score`; s) in feature files, and recording → problem.
+    """(detections, problems) of feature files. Detections: `recording, start, end, label, score`, in seconds.
 
-    Steps lie at the times of the model's feature spec. A folder may have a subfolder for each stream. Of a
-    folder, a file that cannot be used is a problem, and the rest is done: `table.attrs["recordings"]` is
-    their number.
+    The model's feature spec gives the times of the steps. A folder may have one subfolder per stream. A file
+    of a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
+    `table.attrs["recordings"]` is the number of files that were used.
 
     Raises:
-        TalError: no feature file, a single one that cannot be used, or a `spec.json` with another time axis.
+        TalError: there is no feature file, a single file cannot be used, or a `spec.json` has another time
+            axis.
     """
     source = Path(source)
     _check_time_axis(source if source.is_dir() else source.parent, chosen.spec)
@@ -55,7 +56,7 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
 
 
 def write_table(out: str | Path, table: pd.DataFrame) -> Path:
-    """`detections.json` of all recordings in the folder `out`; its path."""
+    """Write `detections.json` of all recordings into the folder `out`. Returns its path."""
     return write_detections(Path(out) / "detections.json", table)
 
 
@@ -73,7 +74,7 @@ def _detect(recording, features, chosen):
 
 
 def _loaders(source: Path, spec: FeatureSpec, stream: str | None) -> dict[str, Callable[[], np.ndarray]]:
-    """Recording → what reads its features (T, D of the model)."""
+    """Recording → function that reads its features (T, D of the model)."""
     if not source.is_dir():
         return {source.stem: lambda: _read(source, spec, stream)}
     if stream is None:
@@ -95,7 +96,7 @@ def _loaders(source: Path, spec: FeatureSpec, stream: str | None) -> dict[str, C
 
 
 def _read(path, spec, stream):
-    """Features of one file; of a model of one stream, the file may hold all streams or that one."""
+    """Features of one file. For a model of one stream, the file may hold all streams or only that stream."""
     if stream is None:
         return read_feature_file(path, spec.dim)
     if spec.dim in read_array(path).shape:
@@ -104,7 +105,11 @@ def _read(path, spec, stream):
 
 
 def _check_time_axis(folder, spec):
-    """Refuse features whose `spec.json` says that their steps lie at other times than the model's."""
+    """Refuse features whose `spec.json` has another stride or window than the model's spec.
+
+    Raises:
+        TalError: the time axes differ, or the features were resized.
+    """
     if not (folder / SPEC).is_file():
         return
     stated = read_spec(folder)

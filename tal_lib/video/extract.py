@@ -1,4 +1,4 @@
-"""Videos → feature files and their spec, as `load_benchmark` reads them."""
+"""Videos → feature files and their spec, in the format that `load_benchmark` reads."""
 
 import os
 from collections import deque
@@ -21,16 +21,16 @@ from tal_lib.video.backbones import WINDOW, Backbone, backbone
 from tal_lib.video.frames import Reader, videos_in
 from tal_lib.writing import claim, listed, may_overwrite, overwriting
 
-BATCH = 32  # frames described at once
+BATCH = 32  # frames per call of the backbone
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How frames become steps."""
+    """How frames become feature steps."""
 
-    fps: float = 16.0  # frames a second that are looked at, whatever the file has
-    window: int = WINDOW  # frames that a step sees
-    stride: int = 8  # frames between steps
+    fps: float = 16.0  # frames per second that are used, whatever the file's rate
+    window: int = WINDOW  # frames per step
+    stride: int = 8  # frames between the starts of two steps
 
     def __post_init__(self):
         if not (self.fps > 0 and self.window >= 1 and self.stride >= 1):
@@ -45,12 +45,12 @@ class Sampling:
 
     @property
     def window_s(self) -> float:
-        """Seconds that a step sees."""
+        """Seconds that a step covers."""
         return self.window / self.fps
 
 
 class Steps:
-    """Frames in, steps out: holds the descriptions of one window of frames, no pictures but the last."""
+    """Turns frames into feature steps. It keeps the descriptions of one window, and only the last picture."""
 
     def __init__(self, model: Backbone, sampling: Sampling):
         self.model, self.sampling = model, sampling
@@ -58,7 +58,7 @@ class Steps:
 
     def push(self, pictures: np.ndarray) -> list[np.ndarray]:
         """The steps (D,) that these pictures (n, H, W, 3) complete."""
-        found = []
+        completed = []
         for row in self.model.describe(pictures, self.before):
             self.described.append(row)
             self.count += 1
@@ -66,9 +66,9 @@ class Steps:
                 self.count >= self.sampling.window
                 and (self.count - self.sampling.window) % self.sampling.stride == 0
             ):
-                found.append(self.model.pool(np.stack(self.described)))
+                completed.append(self.model.pool(np.stack(self.described)))
         self.before = pictures[-1]
-        return found
+        return completed
 
     def rest(self) -> list[np.ndarray]:
         """The one step of a video that is shorter than a window."""
@@ -76,15 +76,15 @@ class Steps:
 
 
 def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[np.ndarray, Reader]:
-    """Features (T, D), float32, of a video, and its reader, which says how far it could be read."""
-    reader, steps, found, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
+    """(features (T, D), float32, reader) of a video. The reader says how much of the video could be read."""
+    reader, steps, rows, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
     for picture in reader:
         batch.append(picture)
         if len(batch) == BATCH:
-            found += steps.push(np.stack(batch))
+            rows += steps.push(np.stack(batch))
             batch = []
-    found += steps.push(np.stack(batch)) if batch else []
-    return np.stack(found + steps.rest()).astype(np.float32), reader
+    rows += steps.push(np.stack(batch)) if batch else []
+    return np.stack(rows + steps.rest()).astype(np.float32), reader
 
 
 def extract(
@@ -97,13 +97,17 @@ def extract(
     again: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Write `<video>.npy` and `spec.json` for a video or all videos of a folder; what is there already is not made again.
+    """Write `<video>.npy` and `spec.json` for a video, or for all videos of a folder.
+
+    Existing features are kept unless `again` is set.
 
     Returns:
-        one row a video: `video, steps, seconds, problem`; a video that cannot be read has a problem and no file, and the rest goes on.
+        one row per video: `video, steps, seconds, problem, new`. A video that cannot be read has a problem
+            and no file. The other videos are still extracted.
 
     Raises:
-        TalError: no such backbone or folder, two videos of one name, or features of another kind in `out`.
+        TalError: the backbone or folder does not exist, two videos have one name, or `out` holds features of
+            another kind.
     """
     sampling, out = sampling or Sampling(), Path(out)
     paths = source if isinstance(source, list) else videos_in(source)
@@ -136,12 +140,15 @@ def extract(
 
 
 def _kept(path):
-    """Whether features that are there stay: with `overwriting` only those that this program wrote."""
+    """Whether existing features are kept. With `overwriting`, only those that this program wrote are kept."""
     return listed(path) if may_overwrite() else path.is_file()
 
 
 def _same_kind(out, spec, new):
-    """Features of one kind lie in a folder, and its spec says which; write it where there is none."""
+    """Check that the folder's spec is the same, or write the spec if the folder has none.
+
+    A folder holds features of one kind only.
+    """
     known = out / "spec.json"
     if os.path.lexists(known):
         if read_json(known, what="feature spec") != spec:
@@ -163,7 +170,7 @@ def _holds_features(path):
 
 
 def _results(todo, out, name, sampling, workers, progress):
-    """(path, row) as they come."""
+    """Yield (path, row) of each video when it is finished."""
     bar = tqdm(total=len(todo), unit="video", disable=not progress, mininterval=1)
     if workers > 1 and len(todo) > 1:
         with _Workers(min(workers, len(todo))) as pool:
@@ -179,7 +186,10 @@ def _results(todo, out, name, sampling, workers, progress):
 
 
 class _Workers:
-    """Processes, a thread each that waits for it: one that dies costs its video alone and is replaced."""
+    """Worker processes. One thread waits for each process.
+
+    If a process dies, only its current video fails, and a new process replaces it.
+    """
 
     def __init__(self, number):
         self.threads, self.idle = ThreadPoolExecutor(number), SimpleQueue()
@@ -195,7 +205,7 @@ class _Workers:
             self.idle.get().shutdown()
 
     def run(self, todo, *arguments):
-        """(path, row) as they come."""
+        """Yield (path, row) of each video when it is finished."""
         jobs = {self.threads.submit(self._in_process, path, *arguments): path for path in todo}
         for job in as_completed(jobs):
             yield jobs[job], job.result()
@@ -215,7 +225,7 @@ class _Workers:
             self.idle.put(process)
 
 
-_loaded: dict[str, Backbone] = {}  # in a worker, for all its videos
+_loaded: dict[str, Backbone] = {}  # a worker keeps its backbone for all its videos
 
 
 def _one(path, out, name, sampling, overwrite):
@@ -224,7 +234,7 @@ def _one(path, out, name, sampling, overwrite):
         features, reader = features_of(path, model, sampling)
     except TalError as error:
         return {"problem": str(error)}
-    except Exception as error:  # whatever a decoder throws, the other videos go on
+    except Exception as error:  # decoders raise many kinds of errors; the other videos continue
         return {"problem": one_line(f"{path}: cannot be read ({type(error).__name__}: {error})")}
     with overwriting(overwrite), atomic_path(out / f"{path.stem}.npy") as temporary:
         with open(temporary, "wb") as file:

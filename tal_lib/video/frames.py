@@ -1,4 +1,4 @@
-"""Frames of a video at a steady rate, whatever the rate of the file, and the way back into a file."""
+"""Read the frames of a video at a constant rate, whatever the file's rate, and write frames into a file."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,32 +12,33 @@ from tal_lib.files import atomic_path
 from tal_lib.video.addresses import without_credentials
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
-MOST_PIXELS = 2**26  # of one picture; 8K video has half as many
-LOCAL = {"protocol_whitelist": "file"}  # a playlist that pretends to be a video reaches no network
+MOST_PIXELS = 2**26  # per picture; twice as many as 8K video
+LOCAL = {"protocol_whitelist": "file"}  # a playlist that is named like a video cannot reach the network
 AGAIN = "Copy, download or convert it again."
 
 
 class Reader:
-    """A video file, one frame after the other. Only the current frame is held, so the length does not matter.
+    """Reads a video file frame by frame. Only the current frame is kept, so the video may be of any length.
 
-    Frames come at times 0, 1 / fps, 2 / fps, …: of a file with another or a variable rate, the newest frame
-    shown by then. They are upright, as players show them. Covers and thumbnails are not pictures of the
-    video.
+    Frames come at times 0, 1 / fps, 2 / fps, …. If the file has another or a variable rate, each frame is the
+    newest one shown at that time. Frames are upright, as players show them. Cover pictures and thumbnails are
+    ignored.
 
     Attributes:
-        duration: seconds, as the file says; None if it does not.
-        seconds: how far it has been read.
-        problem: why reading ended before the end, empty if it did not; what came before is good.
+        duration: seconds, as the file says; None if it does not say.
+        seconds: how much has been read.
+        problem: why reading ended early; empty if it did not. The frames before are valid.
 
     Raises:
-        TalError: missing, empty, not a video, without pictures (audio only), or with pictures too large.
+        TalError: the file is missing, empty, not a video, without pictures (audio only), or its pictures are
+            too large.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int] | None = None):
         if not fps > 0:
             raise TalError(f"{fps} frames a second", remedy="Give a positive rate.")
         self.path, self.fps, self.size = Path(path), fps, size
-        self.shown = without_credentials(path)  # how errors call it
+        self.shown = without_credentials(path)  # its name in errors
         if self.path.is_dir():
             raise TalError("is a folder, not a video", where=self.shown, remedy="Give a file.")
         if not self.path.is_file():
@@ -52,7 +53,7 @@ class Reader:
         self.seconds, self.problem = 0.0, ""
 
     def _open(self):
-        """The container. A file is always a file, whatever protocol its name looks like."""
+        """The open container. The path is always opened as a file, even if it looks like another protocol."""
         try:
             return av.open(f"file:{self.path.absolute()}", metadata_errors="replace", options=LOCAL)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -78,7 +79,7 @@ class Reader:
                 where=self.shown,
                 remedy="Convert it to a smaller size, or leave it out.",
             )
-        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # sizes may change amid the file
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # the size may change within the file
         stream.thread_type = "AUTO"
         return stream
 
@@ -110,7 +111,7 @@ class Reader:
                         return
                     time = frame.time if frame.time is not None else last + 1 / (self.native_fps or self.fps)
                     first = time if first is None else first
-                    if time - first <= last:  # a time that does not advance
+                    if time - first <= last:  # the time does not advance
                         continue
                     picture = upright(frame, self.size)
                 except (av.FFmpegError, OSError, ValueError) as error:
@@ -121,7 +122,7 @@ class Reader:
 
 
 def picture_streams(container) -> list:
-    """The video streams of an open container; covers and thumbnails are none."""
+    """The video streams of an open container, without cover pictures and thumbnails."""
     return [
         stream
         for stream in container.streams.video
@@ -130,9 +131,9 @@ def picture_streams(container) -> list:
 
 
 def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The picture (H, W, 3), RGB, uint8, of a frame, turned as its display matrix says.
+    """The picture (H, W, 3), RGB, uint8, of a frame, rotated by its display matrix.
 
-    size: (width, height) of the picture; None: the frame's own.
+    size: (width, height) of the picture; None keeps the frame's size.
     """
     turns = round(frame.rotation / 90) % 4  # counterclockwise
     width, height = size or ((frame.height, frame.width) if turns % 2 else (frame.width, frame.height))
@@ -143,7 +144,8 @@ def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.nda
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
-    """Pictures (H, W, 3), RGB, uint8, of even width and height → an H.264 file, whole or not at all."""
+    """Write pictures (H, W, 3), RGB, uint8, of even width and height as an H.264 file. No partial file is
+    left."""
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = None
         for picture in frames:

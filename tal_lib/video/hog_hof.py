@@ -1,7 +1,7 @@
 """Appearance and motion of a picture without learned weights: histograms of gradients and of optical flow.
 
-Sources: Dalal, Triggs, Histograms of Oriented Gradients for Human Detection (CVPR 2005); Laptev et al., Learning Realistic Human Actions
-from Movies (CVPR 2008), whose HOF it follows; flow by Farnebäck (SCIA 2003).
+Sources: HOG: Dalal, Triggs, Histograms of Oriented Gradients for Human Detection (CVPR 2005). HOF: Laptev et
+al., Learning Realistic Human Actions from Movies (CVPR 2008). Optical flow: Farnebäck (SCIA 2003).
 """
 
 import cv2
@@ -12,7 +12,7 @@ GRADIENT_BINS, FLOW_BINS = 9, 8
 HOG = WIDTH // CELL * (HEIGHT // CELL) * GRADIENT_BINS
 FLOW_CELLS = (WIDTH // 16, HEIGHT // 16)
 HOF = (FLOW_CELLS[0] * FLOW_CELLS[1] + 1) * (FLOW_BINS + 1)
-STILL = 0.25  # pixels a frame; slower ones count as still
+STILL = 0.25  # pixels per frame; slower pixels count as still
 
 
 def gray(picture: np.ndarray) -> np.ndarray:
@@ -38,7 +38,10 @@ _FINE, _COARSE = _cells(CELL), _cells(16)
 
 
 def hog(image: np.ndarray) -> np.ndarray:
-    """Gray (48, 64) → unsigned gradient histograms of 8 × 6 cells, each relative to the gradients around it; (432,), in [0, 1]."""
+    """Gray (48, 64) → unsigned gradient histograms of 8 × 6 cells; (432,), in [0, 1].
+
+    Each histogram is normalised by the gradient energy of its neighbourhood.
+    """
     x, y = (cv2.Sobel(image, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
     size, angle = cv2.cartToPolar(x, y)
     bins = np.minimum((angle % np.pi) / np.pi * GRADIENT_BINS, GRADIENT_BINS - 1).astype(int)
@@ -49,7 +52,10 @@ def hog(image: np.ndarray) -> np.ndarray:
 
 
 def hof(before: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Two gray pictures → flow histograms of 4 × 3 cells and of the whole; (117,): speed by direction, and the share that is still."""
+    """Two gray pictures → optical flow histograms of 4 × 3 cells and of the whole picture; (117,).
+
+    A histogram holds speed by direction, and the fraction of pixels that do not move.
+    """
     flow = cv2.calcOpticalFlowFarneback(before, image, None, 0.5, 3, 9, 3, 5, 1.1, 0)
     speed, angle = cv2.cartToPolar(flow[..., 0], flow[..., 1])
     bins = np.minimum(angle / (2 * np.pi) * FLOW_BINS, FLOW_BINS - 1).astype(int)

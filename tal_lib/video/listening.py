@@ -1,9 +1,9 @@
-"""A waitress server that slow and silent clients cannot keep busy.
+"""A waitress server that slow and silent clients cannot block.
 
-Waitress accepts no more connections once `connection_limit` are open, and it closes only those that were
-silent for two minutes. A client that sends half a request, or reads nothing of an answer, keeps its place.
-Here a request must be complete, and a part of an answer taken, within `PATIENCE_S`. Where places run short,
-the connections that have waited longest without a whole request make room.
+Waitress accepts no more connections when `connection_limit` are open. It closes only connections that were
+silent for two minutes. A client that sends half a request, or does not read its answer, keeps its place.
+Here, the client must complete a request, and read a part of an answer, within `PATIENCE_S`. When places run
+short, the connections that have waited longest without a whole request are closed.
 """
 
 import socket
@@ -13,25 +13,25 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 
-PATIENCE_S = 10.0  # for a whole request, and for a client that takes nothing of its answer
+PATIENCE_S = 10.0  # for a whole request, and for a client that does not read its answer
 
 
 class Channel(HTTPChannel):
-    """A connection that knows since when it waits for its client."""
+    """A connection that records since when it waits for its client."""
 
     def __init__(self, *args, **options):
         self.waiting_since, self.blocked_since = time.monotonic(), None
         super().__init__(*args, **options)
 
     def service(self):
-        """Answer one request (in a thread of the pool)."""
+        """Answer one request, in a thread of the pool."""
         try:
             super().service()
         finally:
             self.waiting_since = time.monotonic()
 
     def write_soon(self, data):
-        """Hand over a part of an answer; returns when there is room for the next."""
+        """Queue a part of an answer. Returns when there is room for the next part."""
         self.blocked_since = time.monotonic()
         try:
             return super().write_soon(data)
@@ -44,16 +44,16 @@ class Channel(HTTPChannel):
         return since is not None and now - since > PATIENCE_S
 
     def end(self):
-        """Close soon, from the server's loop; a thread that waits for this client goes on at once."""
+        """Close soon, from the server's loop. A thread that waits for this client continues at once."""
         self.will_close = True
         try:
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop even if the client reads nothing
         except OSError:
-            pass  # the client has gone already
+            pass  # the client has already left
 
 
 class Server(TcpWSGIServer):
-    """The server; options are waitress's own."""
+    """The server. Its options are those of waitress."""
 
     channel_class = Channel
 
@@ -66,13 +66,13 @@ class Server(TcpWSGIServer):
         self.effective_port = int(self.effective_port)
 
     def readable(self):
-        """Whether to accept a connection; makes room first."""
+        """Whether to accept a connection. Closes idle connections first if there are too many."""
         if len(self._map) >= self.adj.connection_limit:
             self._make_room()
         return super().readable()
 
     def maintenance(self, now):
-        """Once a second: end the connections whose clients are late."""
+        """Called once per second: closes the connections whose clients are late."""
         for channel in list(self.active_channels.values()):
             if channel.late(time.monotonic()):
                 channel.end()
@@ -85,10 +85,10 @@ class Server(TcpWSGIServer):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the first address of `host`; port 0 takes a free one.
+    """A socket that listens at the first address of `host`. Port 0 takes a free port.
 
     Raises:
-        OSError: no such host, or the port is taken.
+        OSError: the host does not exist, or the port is in use.
     """
     family, kind, protocol, _, address = min(
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE),
@@ -100,7 +100,7 @@ def listen(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(1024)  # now: only here is a port that is taken told
+        listener.listen(1024)  # early: a port in use raises an error only here
     except OSError:
         listener.close()
         raise

@@ -1,4 +1,7 @@
-"""Frames in, the current action out: the extractor, a rolling history of steps, and the model on it."""
+"""Live detection: frames in, the current action out.
+
+It combines the feature extractor, a rolling history of feature steps, and the model.
+"""
 
 import time
 from collections import deque
@@ -17,17 +20,17 @@ from tal_lib.video.extract import Sampling, Steps
 
 @dataclass(frozen=True)
 class Answer:
-    """What is going on."""
+    """The action at one time of the stream."""
 
-    time_s: float  # seconds of the stream that the answer is about
-    label: str | None  # the action; None if no class is sure enough
+    time_s: float  # the time in the stream that the answer is about
+    label: str | None  # the action; None if no score reaches the threshold
     score: float
-    scores: dict[str, float]  # of every class, the best detection that covers this time
-    latency_s: float  # from the last frame's arrival to the answer
+    scores: dict[str, float]  # class → score of its best detection that covers this time
+    latency_s: float  # from the call with the last frame to the answer
 
 
 def sampling_of(spec: FeatureSpec, window: int = WINDOW) -> Sampling:
-    """The frames that a feature spec's steps were made of, of windows of so many frames."""
+    """The frame sampling with the stride and window of a feature spec, at `window` frames per step."""
     fps = window / spec.window_s
     return Sampling(fps=fps, window=window, stride=max(1, round(spec.stride_s * fps)))
 
@@ -36,8 +39,10 @@ class LiveDetector:
     """A trained detector on a stream of frames.
 
     Args:
-        model: as trained or as exported; classes, spec: what it was trained with.
-        history: steps that the model sees; delay_s: the answer is about that long ago, so that what follows can be heard;
+        model: trained or exported.
+        classes, spec: those of the training.
+        history: steps that the model sees.
+        delay_s: the answer is about the time `delay_s` seconds ago, so that the model also sees what follows.
         threshold: of the score.
     """
 
@@ -60,9 +65,10 @@ class LiveDetector:
             )
         self.model, self.classes, self.spec = model.eval(), tuple(classes), spec
         self.extractor = extractor or backbone_for(spec)
-        if sum(self.extractor.streams.values()) != spec.dim:
+        columns = sum(self.extractor.streams.values())
+        if columns != spec.dim:
             raise TalError(
-                f"{self.extractor.name} gives {sum(self.extractor.streams.values())} columns, the model takes {spec.dim}",
+                f"{self.extractor.name} gives {columns} columns, the model takes {spec.dim}",
                 remedy="Name the backbone that the model was trained on.",
             )
         self.sampling = sampling_of(spec, window)
@@ -70,26 +76,26 @@ class LiveDetector:
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
 
     def forget(self) -> None:
-        """Begin anew, as with another source."""
+        """Forget the history, as for a new source."""
         self.steps, self.frames = Steps(self.extractor, self.sampling), 0
         self.recent.clear()
         self.count = 0
 
     def push(self, pictures: np.ndarray) -> Answer | None:
-        """Take frames (n, H, W, 3) at `sampling.fps`; an answer if they complete a step."""
+        """Take frames (n, H, W, 3) at `sampling.fps`. Returns an answer if they complete a step."""
         began = time.perf_counter()
         self.frames += len(pictures)
-        found = self.steps.push(pictures)
-        if not found:
+        completed = self.steps.push(pictures)
+        if not completed:
             return None
-        self.recent.extend(found)
-        self.count += len(found)
+        self.recent.extend(completed)
+        self.count += len(completed)
         return self._answer(began)
 
     def _answer(self, began):
         now_s = self.frames / self.sampling.fps
         about_s = max(0.0, now_s - self.delay_s)
-        first = self.count - len(self.recent)  # step that the history begins with
+        first = self.count - len(self.recent)  # index of the first step in the history
         features = torch.from_numpy(np.stack(self.recent).astype(np.float32)).T
         length_s = (features.shape[1] - 1) * self.spec.stride_s + self.spec.window_s
         item = unannotated("live", features, length_s, self.spec.stride_s, self.spec.window_s, self.classes)

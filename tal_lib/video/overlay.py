@@ -1,4 +1,4 @@
-"""Detections drawn into pictures."""
+"""Draw detections into pictures."""
 
 import cv2
 import numpy as np
@@ -18,14 +18,14 @@ COLOURS = [
 
 
 def colour_of(label: str, classes: tuple[str, ...]) -> tuple[int, int, int]:
-    """RGB, the same for a class everywhere."""
+    """The RGB colour of a class, the same everywhere."""
     return COLOURS[list(classes).index(label) % len(COLOURS)]
 
 
 def draw_action(
     picture: np.ndarray, label: str | None, score: float, classes: tuple[str, ...], least_width: int = 480
 ) -> np.ndarray:
-    """A copy with the action and its score in a band below the picture, at least `least_width` wide."""
+    """A copy of the picture, at least `least_width` wide, with a band below it: the action and its score."""
     scale = max(1.0, least_width / picture.shape[1])
     shown = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     shown = shown[: shown.shape[0] // 2 * 2, : shown.shape[1] // 2 * 2]

@@ -1,7 +1,7 @@
-"""`tal data prepare`: a seeded subset of a published dataset's files, through the client that its publisher offers.
+"""`tal data prepare`: a seeded subset of a published dataset's files, through its publisher's client.
 
-Credentials are those of the clients' own configuration (`~/.kaggle/kaggle.json`, `hf auth login`). What is there already is not fetched
-again.
+Credentials come from the clients' configuration (`~/.kaggle/kaggle.json`, `hf auth login`). Existing files
+are not fetched again.
 """
 
 import random
@@ -25,7 +25,7 @@ HUBS = ("kaggle:", "hf:")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where files come from: their names, and one of them as a local path."""
+    """A source of files. `names` lists them; `fetch` returns the local path of one file."""
 
     names: Callable[[], list[str]]
     fetch: Callable[[str], Path]
@@ -41,7 +41,7 @@ def kaggle(dataset: str) -> Origin:
         ) from None
     fetched = {}
 
-    def names():  # kagglehub fetches a dataset whole and keeps it in its cache
+    def names():  # kagglehub fetches the whole dataset and caches it
         root = Path(_asked(lambda: kagglehub.dataset_download(dataset), dataset))
         fetched.update(
             {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
@@ -93,7 +93,7 @@ def origin(where: str) -> Origin:
 def _asked(call, subject):
     try:
         return call()
-    except Exception as error:  # every client has errors of its own
+    except Exception as error:  # every client raises different errors
         raise TalError(
             f"not reachable ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]})",
             where=subject,
@@ -102,10 +102,13 @@ def _asked(call, subject):
 
 
 def file_names(names: list[str]) -> dict[str, str]:
-    """Path in an origin -> name in one folder.
+    """Path in an origin → file name in one folder.
 
-    Where several files have one name, their folders come before it: `a/x.mp4` becomes `a_x.mp4`.
-    Names that differ only in case count as one: not every file system keeps them apart.
+    If several files have the same name, the folder names are put before it: `a/x.mp4` becomes `a_x.mp4`.
+    Names that differ only in case count as the same, because some file systems do not keep them apart.
+
+    Raises:
+        TalError: two files would still have the same name.
     """
     counts = Counter(Path(name).name.casefold() for name in names)
     called = {
@@ -128,15 +131,18 @@ def prepare(
     suffixes: tuple[str, ...] = SUFFIXES,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Copy files of an origin into `out`: all, or `count` of them drawn by `seed`; a larger count keeps those of a smaller one.
+    """Copy files of an origin into `out`: all, or a random subset of `count` files drawn with `seed`.
 
-    Files of one name in different folders get names that hold their folders. Videos are opened to see that they hold
-    pictures. Returns one row a file: `file, problem, new`; what cannot be had or read is named and left out, and the
-    rest goes on.
+    A larger count keeps the files of a smaller count. Files with the same name in different folders get names
+    that contain their folders. Each video is opened to check that it has pictures.
+
+    Returns:
+        one row per file: `file, problem, new`. A file that cannot be fetched or read has a problem and is
+            left out. The other files are still copied.
 
     Raises:
-        TalError: the origin cannot be reached, holds no such files, or holds `out`; or `out` has other files of
-            these names.
+        TalError: the origin cannot be reached, has no such files, or contains `out`; or `out` has other files
+            with these names.
     """
     source, out = origin(where), Path(out)
     names = sorted(name for name in source.names() if Path(name).suffix.lower() in suffixes)

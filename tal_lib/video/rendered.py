@@ -1,7 +1,7 @@
 """Rendered videos of simple actions: a training set for live detection that needs no download.
 
-One shape on a noisy ground stands still, or does one of six things for some seconds. Shape, colours, size, place and speed are random, so
-the action must be told from the movement.
+One shape on a noisy background stands still, or does one of six actions for some seconds. Shape, colours,
+size, place and speed are random. Only the movement tells which action it is.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ RENDERED = "render.json"
 
 @dataclass(frozen=True)
 class Scene:
-    """One video: its seconds, and what happens when (start, end, action), in seconds."""
+    """The content of one video: its length in seconds, and its actions as (start, end, label), in seconds."""
 
     seconds: float
     actions: tuple[tuple[float, float, str], ...]
@@ -40,9 +40,9 @@ def scene(rng: np.random.Generator, seconds: float) -> Scene:
     return Scene(seconds, tuple(actions))
 
 
-def draw(one: Scene, rng: np.random.Generator):
-    """The pictures (120, 160, 3), RGB, uint8, of a scene, 16 a second."""
-    sides = int(rng.choice([3, 4, 5, 30]))  # 30: a disc
+def draw(plan: Scene, rng: np.random.Generator):
+    """Yield the pictures (120, 160, 3), RGB, uint8, of a scene, at 16 frames per second."""
+    sides = int(rng.choice([3, 4, 5, 30]))  # 30 looks like a disc
     dark, light = rng.uniform(20, 90, 3), rng.uniform(150, 250, 3)
     ground, colour = (dark, light) if rng.random() < 0.5 else (light, dark)
     slope = rng.uniform(-0.2, 0.2, 2)
@@ -53,14 +53,14 @@ def draw(one: Scene, rng: np.random.Generator):
     radius, angle = rng.uniform(18, 28), rng.uniform(0, 2 * np.pi)
     x, y = rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.4, 0.65) * HEIGHT
     speeds = {action: rng.uniform(0.8, 1.25) for action in ACTIONS}
-    for index in range(round(one.seconds * FPS)):
+    for index in range(round(plan.seconds * FPS)):
         time = index / FPS
         action, since = next(
-            ((name, time - start) for start, end, name in one.actions if start <= time < end), (None, 0.0)
+            ((name, time - start) for start, end, name in plan.actions if start <= time < end), (None, 0.0)
         )
         rate = speeds.get(action, 1.0)
         rise, size, shown = 0.0, 1.0, True
-        if action in ("slide right", "slide left"):  # leaves at one side and comes in at the other
+        if action in ("slide right", "slide left"):  # leaves at one side and enters at the other
             x = (x + (1 if action == "slide right" else -1) * 45 * rate / FPS) % WIDTH
         elif action == "jump":
             rise = 26 * abs(np.sin(np.pi * 1.1 * rate * since))
@@ -80,9 +80,8 @@ def draw(one: Scene, rng: np.random.Generator):
 def _shape(picture, x, y, radius, angle, sides, colour):
     turns = angle + 2 * np.pi * np.arange(sides) / sides
     corners = np.stack([radius * np.cos(turns), radius * np.sin(turns)], 1)
-    hand = (
-        0.9 * radius * np.array([np.cos(angle), np.sin(angle)])
-    )  # from the centre to the rim, so that a disc can be seen to spin
+    # a line from the centre to the rim, so that the spin of a disc is visible
+    hand = 0.9 * radius * np.array([np.cos(angle), np.sin(angle)])
     for left in (x - WIDTH, x, x + WIDTH):
         cv2.fillPoly(
             picture,
@@ -106,10 +105,13 @@ def render(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write `videos/*.mp4` and `annotations.json` (ActivityNet's form) below a folder, which is returned.
+    """Write `videos/*.mp4` and `annotations.json` (ActivityNet format) into a folder. Returns the folder.
 
-    Videos that are there are kept.
-    `render.json` says how they were drawn: a folder holds videos of one seed and length.
+    Existing videos are kept. `render.json` holds the seed and length: a folder has videos of one seed and
+    length.
+
+    Raises:
+        TalError: the folder holds videos of another seed or length.
     """
     folder, database = Path(folder), {}
     drawn = {"seed": seed, "seconds": seconds}
@@ -125,15 +127,17 @@ def render(
     for index, name in enumerate(tqdm(names, unit="video", disable=not progress, mininterval=1)):
         split, number = ("training", index) if index < train else ("testing", index - train)
         rng = np.random.default_rng([seed, split == "testing", number])
-        one = scene(rng, seconds)
+        plan = scene(rng, seconds)
         path = folder / "videos" / f"{name}.mp4"
         if not listed(path):
-            write_video(path, draw(one, rng), FPS)
+            write_video(path, draw(plan, rng), FPS)
         database[name] = {
             "subset": split,
             "duration": seconds,
             "fps": FPS,
-            "annotations": [{"segment": [start, end], "label": action} for start, end, action in one.actions],
+            "annotations": [
+                {"segment": [start, end], "label": action} for start, end, action in plan.actions
+            ],
         }
     write_json(folder / "annotations.json", {"version": "rendered", "database": database})
     return folder

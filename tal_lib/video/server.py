@@ -1,9 +1,9 @@
-"""The live page: Flask behind waitress, on loopback unless told otherwise.
+"""The live page: Flask behind waitress, on loopback by default.
 
     /            the page            /video_feed   MJPEG, the newest picture
     /analytics   JSON                /healthz      200 while the model's thread runs, without a token
 
-Nothing that a request says reaches the disk or the model. Who may ask for what: `tal_lib.video.access`.
+No content of a request reaches the disk or the model. `tal_lib.video.access` decides who may send requests.
 """
 
 import json
@@ -23,7 +23,7 @@ from tal_lib.video.stream import Stream
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 BOUNDARY = b"frame"
-SPARE_THREADS = 8  # beside one a viewer: the other pages never wait for viewers
+SPARE_THREADS = 8  # in addition to one per viewer: other pages never wait for viewers
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -39,11 +39,13 @@ HEADERS = {
 def make_app(
     stream: Stream, *, token: str | None = None, hosts: tuple[str, ...] = (), most_viewers: int = 32
 ) -> Flask:
-    """The application.
+    """The Flask application.
 
     Args:
-        token: for every page but /healthz: `?token=…` once, then a signed cookie, or `Authorization: Bearer`.
-        hosts: names that it answers to, beside those of this machine; most_viewers: of the pictures, at once.
+        token: required for every page except /healthz: once as `?token=…`, then a signed cookie; or as
+            `Authorization: Bearer`.
+        hosts: names that it answers to, in addition to those of this machine.
+        most_viewers: the largest number of simultaneous viewers of the pictures.
     """
     access = Access(token, hosts)
     app = Flask(__name__)
@@ -63,7 +65,7 @@ def make_app(
         if token is None or "token" not in request.args or request.endpoint is None:
             return None
         if request.endpoint == "page" or "text/html" in request.headers.get("Accept", ""):
-            session[SIGNED_IN] = True  # a browser: the token leaves its address bar
+            session[SIGNED_IN] = True  # a browser: the token must not stay in its address bar
             return redirect(url_for(request.endpoint, **request.view_args or {}), 303)
         return None
 
@@ -93,8 +95,8 @@ def make_app(
         if not stream.admit(most_viewers):
             text = f"{most_viewers} viewers are watching already. Try again later.\n"
             return Response(text, 503, {"Retry-After": "10"}, mimetype="text/plain")
-        gone = request.environ.get("waitress.client_disconnected", lambda: False)
-        response = Response(map(_part, stream.pictures(gone=gone)), mimetype=kind)
+        disconnected = request.environ.get("waitress.client_disconnected", lambda: False)
+        response = Response(map(_part, stream.pictures(disconnected=disconnected)), mimetype=kind)
         response.call_on_close(stream.dismiss)
         return response
 
@@ -115,13 +117,16 @@ def make_server(
     hosts: tuple[str, ...] = (),
     most_viewers: int = 32,
 ) -> Server:
-    """A server, bound and ready to `run()`; port 0 takes a free one (`effective_port`).
+    """A server that is bound and ready to `run()`. Port 0 takes a free port (`effective_port`).
 
     Args:
-        host: address or name to listen at; hosts: further names of it; others: see `make_app`.
+        host: address or name to listen at.
+        hosts: further names of it.
+        token, most_viewers: see `make_app`.
 
     Raises:
-        TalError: open to others without a token, no such host, or the port is taken.
+        TalError: the host is not loopback and there is no token, the host does not exist, or the port is in
+            use.
     """
     port = validate(Port, port, name="port")
     if not is_loopback(host) and not token:
@@ -138,21 +143,21 @@ def make_server(
         app,
         listener,
         threads=most_viewers + SPARE_THREADS,
-        send_bytes=1,  # a viewer that reads slowly is held back after one buffer of pictures
+        send_bytes=1,  # a slow viewer gets no new picture while one buffer is unsent
         outbuf_high_watermark=2**17,
         max_request_body_size=1024,
         max_request_header_size=8192,
         connection_limit=4 * most_viewers + 32,
-        channel_request_lookahead=1,  # notices a viewer that leaves while there is nothing to send
+        channel_request_lookahead=1,  # detects that a viewer left while there is nothing to send
         ident="tal",
     )
-    # cookies do not know ports: two servers of one machine must not share a name
+    # cookies ignore ports: two servers on one machine need different cookie names
     app.config["SESSION_COOKIE_NAME"] = f"tal_session_{server.effective_port}"
     return server
 
 
 def address_of(server: Server, host: str, token: str | None) -> str:
-    """The address to open in a browser, with the token; on this machine for a server on every address."""
+    """The address to open in a browser, with the token. A wildcard host becomes 127.0.0.1."""
     shown = "127.0.0.1" if is_wildcard(host) else host
     shown = f"[{shown}]" if ":" in shown else shown
     query = f"?token={quote(token, safe='', errors='surrogateescape')}" if token else ""

@@ -1,4 +1,4 @@
-"""Where live frames come from: a file (played at its own pace, over and over), a camera, or a network stream."""
+"""Sources of live frames: a file (played at its own speed, in a loop), a camera, or a network stream."""
 
 import threading
 import time
@@ -11,19 +11,23 @@ from tal_lib.errors import TalError, one_line
 from tal_lib.video.addresses import is_live, without_credentials
 from tal_lib.video.frames import MOST_PIXELS, Reader, picture_streams, upright
 
-RETRY_S = (0.5, 1, 2, 5)  # between attempts to come back
+RETRY_S = (0.5, 1, 2, 5)  # between attempts to reconnect
 
 
 class Source:
-    """Hands frames to `take(picture, index)` from a thread of its own; comes back by itself when it is lost.
+    """Calls `take(picture, index)` for each frame from a separate thread. It reconnects when the source is
+    lost.
 
     Args:
-        where: a path, a camera's number or device, or a URL (rtsp://, http://); fps: frames a second that are handed on.
+        where: a path, a camera's number or device, or a URL (rtsp://, http://).
+        fps: frames per second that are passed on.
         loop: play a file again when it ends.
+        restarted: called before a file starts again, and when a source is lost.
 
     Attributes:
-        where: the address as it may be shown, without user and password.
-        state: `starting`, `playing`, `lost` or `ended`; problem: why it is lost.
+        where: the address without user and password, safe to show.
+        state: `starting`, `playing`, `lost` or `ended`.
+        problem: why the source is lost.
     """
 
     def __init__(
@@ -45,26 +49,26 @@ class Source:
         )
 
     def start(self) -> "Source":
-        """Begin to play."""
+        """Start to play."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End; returns when the thread has ended, or after two seconds."""
+        """Stop. Returns when the thread has ended, or after two seconds."""
         self._stop.set()
         self._thread.join(2)
 
     def _run(self):
         failures = 0
         while not self._stop.is_set():
-            seen = 0
+            count = 0
             try:
                 for picture in self._pictures():
                     if self._stop.is_set():
                         return
                     self.state, self.problem, failures = "playing", "", 0
-                    self.take(picture, seen)
-                    seen += 1
+                    self.take(picture, count)
+                    count += 1
                 if not self.live:
                     self.rounds += 1
                     if not self.loop:
@@ -73,18 +77,19 @@ class Source:
                     self.restarted()
                     continue
                 raise TalError("the stream ended", where=self.where)
-            except Exception as error:  # whatever a broken source throws, the server goes on
+            except Exception as error:  # a source may raise any error; the server continues
                 self.state, self.problem = "lost", self._reason(error)
                 self._stop.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
                 self.restarted()
 
     def _reason(self, error):
-        """What may be shown of an error: libraries put the whole address, password and all, into theirs."""
+        """The text of an error that is safe to show. Libraries write the whole address with password into
+        errors."""
         if isinstance(error, TalError):
             return str(error)
-        told = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None
-        return f"{self.where}: {one_line(told or type(error).__name__)}"
+        reason = error.strerror if isinstance(error, (av.FFmpegError, OSError)) else None
+        return f"{self.where}: {one_line(reason or type(error).__name__)}"
 
     def _pictures(self):
         if self.live:
@@ -95,12 +100,12 @@ class Source:
             wait = began + index / self.fps - time.monotonic()
             if wait > 0:
                 self._stop.wait(wait)
-            elif wait < -1:  # the machine slept: do not race after the clock
+            elif wait < -1:  # the machine was suspended: do not hurry to catch up
                 began -= wait
             yield picture
 
     def _captured(self):
-        """Frames of a camera or stream, thinned to `fps`."""
+        """Frames of a camera or stream, reduced to `fps` frames per second."""
         options, where, form = {}, self._address, None
         if where.isdecimal() or where.startswith("/dev/"):
             where, form = (f"/dev/video{where}" if where.isdecimal() else where), "v4l2"

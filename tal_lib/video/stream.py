@@ -1,4 +1,7 @@
-"""One live stream: frames come in, answers and pictures go out; whoever is slow misses some, and nobody waits for them."""
+"""One live stream: frames come in, answers and pictures go out.
+
+A slow model or viewer misses frames. Nobody waits for it.
+"""
 
 import statistics
 import threading
@@ -12,15 +15,16 @@ from tal_lib.video.live import Answer, LiveDetector
 from tal_lib.video.overlay import draw_action, to_jpeg
 from tal_lib.video.source import Source
 
-BUFFER = 16  # frames that wait for the model; older ones are dropped
-TIMELINE = 240  # answers that are remembered
+BUFFER = 16  # frames that wait for the model; the oldest are dropped
+TIMELINE = 240  # answers that are kept
 
 
 class Stream:
-    """Source → buffer → model → newest picture and numbers.
+    """Source → buffer → model → newest picture and statistics.
 
     Args:
-        where: see `Source`; on_answer: called with every answer, from the model's thread.
+        where: see `Source`.
+        on_answer: called with every answer, from the model's thread.
     """
 
     def __init__(
@@ -38,8 +42,8 @@ class Stream:
         )
         self._waiting, self._arrived = deque(), threading.Condition()
         self._picture, self._number, self._newer = b"", 0, threading.Condition()
-        self._lock = threading.Lock()  # of the numbers below
-        self._fresh = False  # whether the model must forget before the next frame
+        self._lock = threading.Lock()  # protects the statistics below
+        self._fresh = False  # whether the detector must forget its history before the next frame
         self.frames = self.dropped = self.viewers = self.failures = 0
         self.seconds = dict.fromkeys(detector.classes, 0.0) | {"nothing": 0.0}
         self.score_sums, self.answers = dict.fromkeys(detector.classes, 0.0), 0
@@ -49,13 +53,13 @@ class Stream:
         self._thread = threading.Thread(target=self._infer, name="model", daemon=True)
 
     def start(self) -> "Stream":
-        """Begin."""
+        """Start both threads."""
         self._thread.start()
         self.source.start()
         return self
 
     def stop(self) -> None:
-        """End both threads."""
+        """Stop both threads."""
         self._stop.set()
         self.source.stop()
         with self._arrived:
@@ -66,10 +70,10 @@ class Stream:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs."""
+        """Whether the model's thread is running."""
         return self._thread.is_alive()
 
-    # in
+    # input, from the source's thread
 
     def _take(self, picture, index):
         with self._arrived:
@@ -84,22 +88,22 @@ class Stream:
             self._waiting.clear()
             self._fresh = True
 
-    # through
+    # inference, in the model's thread
 
     def _infer(self):
         last: Answer | None = None
         while not self._stop.is_set():
             with self._arrived:
                 self._arrived.wait_for(lambda: self._waiting or self._stop.is_set(), 1.0)
-                taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 fresh, self._fresh = self._fresh, False
             if fresh:
                 self.detector.forget()
                 last = None
-            if not taken:
+            if not batch:
                 continue
             try:
-                answer = self.detector.push(np.stack([picture for picture, _ in taken]))
+                answer = self.detector.push(np.stack([picture for picture, _ in batch]))
             except Exception:  # one bad frame must not end the stream
                 with self._lock:
                     self.failures += 1
@@ -109,15 +113,18 @@ class Stream:
             self._publish(
                 to_jpeg(
                     draw_action(
-                        taken[-1][0], last and last.label, last.score if last else 0.0, self.detector.classes
+                        batch[-1][0],
+                        last and last.label,
+                        last.score if last else 0.0,
+                        self.detector.classes,
                     )
                 )
             )
             with self._lock:
-                self.frames += len(taken)
-                self._paces.append((time.monotonic(), len(taken)))
+                self.frames += len(batch)
+                self._paces.append((time.monotonic(), len(batch)))
                 if answer:
-                    self._count(answer, time.perf_counter() - taken[-1][1])
+                    self._count(answer, time.perf_counter() - batch[-1][1])
             if answer:
                 self.on_answer(answer)
 
@@ -134,27 +141,32 @@ class Stream:
             self._picture, self._number = picture, self._number + 1
             self._newer.notify_all()
 
-    # out
+    # output, for viewers
 
     def admit(self, most: int) -> bool:
-        """Take a viewer's place, if fewer than `most` are taken; whoever takes one gives it back with `dismiss`."""
+        """Reserve a viewer's place if fewer than `most` are in use. Returns whether it did.
+
+        The caller releases the place with `dismiss`.
+        """
         with self._lock:
             free = self.viewers < most
             self.viewers += free
         return free
 
     def dismiss(self) -> None:
-        """Give a viewer's place back."""
+        """Release a viewer's place."""
         with self._lock:
             self.viewers -= 1
 
-    def pictures(self, keep_alive_s: float = 2.0, gone: Callable[[], bool] = lambda: False):
-        """JPEGs for one viewer, always the newest; the last one again where nothing new came for a while.
+    def pictures(self, keep_alive_s: float = 2.0, disconnected: Callable[[], bool] = lambda: False):
+        """Yield JPEGs for one viewer: always the newest picture.
 
-        Ends with the stream, or when `gone()` says that the viewer has left.
+        After `keep_alive_s` without a new picture, the last one is sent again.
+
+        It ends with the stream, or when `disconnected()` says that the viewer has left.
         """
         seen = -1
-        while not self._stop.is_set() and not gone():
+        while not self._stop.is_set() and not disconnected():
             with self._newer:
                 self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
                 picture, seen = self._picture, self._number
@@ -162,10 +174,10 @@ class Stream:
                 yield picture
 
     def analytics(self) -> dict:
-        """The numbers, as JSON-able values."""
+        """The statistics, as values that JSON can hold."""
         with self._lock:
             last = self.timeline[-1] if self.timeline else None
-            latencies, now = [1e3 * one for one in self._latencies], time.monotonic()
+            latencies, now = [1e3 * seconds for seconds in self._latencies], time.monotonic()
             recent = [(at, count) for at, count in self._paces if now - at < 10]
             span = min(10.0, now - self._began)
             return {
@@ -197,19 +209,19 @@ class Stream:
                 "stride_s": self.detector.sampling.stride_s,
                 "timeline": [
                     {
-                        "time_s": round(one.time_s, 2),
-                        "label": one.label,
+                        "time_s": round(answer.time_s, 2),
+                        "label": answer.label,
                         "scores": {
-                            label: round(score, 3) for label, score in one.scores.items() if score >= 0.05
+                            label: round(score, 3) for label, score in answer.scores.items() if score >= 0.05
                         },
                     }
-                    for one in self.timeline
+                    for answer in self.timeline
                 ],
             }
 
 
 def memory_mb() -> float | None:
-    """Resident memory of this process; None where the system does not tell."""
+    """Resident memory of this process (MiB); None on systems without `/proc`."""
     try:
         with open("/proc/self/status") as status:
             return round(next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024, 1)

@@ -79,7 +79,7 @@ def test_profile_measures_in_a_process_of_its_own():
 
 
 def test_the_pass_in_the_middle_counts(monkeypatch):
-    """Three passes in different orders; what is slow is measured once, what does not fit is not tried again."""
+    """Three passes in different orders. Slow points are measured once; points that do not fit, not again."""
     calls = []
     real = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
 
@@ -169,8 +169,10 @@ def test_peak_memory_sees_a_known_allocation():
 
 def test_memory_that_was_freed_before_is_not_counted_out():
     code = (
-        "import torch; from tal_lib.cost.meters import peak_memory; some = [torch.ones(2**18 * k) for k in (1, 3, 8, 20, 20, 5)]; "
-        "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))"
+        "import torch; from tal_lib.cost.meters import peak_memory; "
+        "some = [torch.ones(2**18 * k) for k in (1, 3, 8, 20, 20, 5)]; "
+        "more = [torch.ones(2**18 * k) for k in (20, 5, 8)]; del some; "
+        "print(peak_memory(lambda: torch.ones(2**22).sum(), 'cpu'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -179,12 +181,14 @@ def test_memory_that_was_freed_before_is_not_counted_out():
 
 
 def test_kept_memory_costs_no_page_faults():
-    """Ten tensors of 40 MB, made and freed one after the other: without `keep_freed` each pays for its 10,240 pages anew.
+    """Ten tensors of 40 MB in turn: without `keep_freed`, each one faults on its 10,240 pages.
 
-    With it a tensor may still come to lie elsewhere, where a small object took its place; by the time that ten were made there is room.
+    With it, a small object may still take a tensor's place, so that the next tensor lies elsewhere. After ten
+    tensors there is room for all.
     """
     code = (
-        "import resource, sys, torch; from tal_lib.process.memory import keep_freed; keep_freed(41 * 2**20) if sys.argv[1:] else None\n"
+        "import resource, sys, torch; from tal_lib.process.memory import keep_freed\n"
+        "keep_freed(41 * 2**20) if sys.argv[1:] else None\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "ten = lambda: [torch.ones(10 * 2**20).numel() for _ in range(10)]\n"
         "ten(); before = faults(); ten(); print(faults() - before)"

@@ -1,7 +1,7 @@
-"""fvcore's counts against closed forms: every model's MACs from its weights, how often each is used, and its products of activations.
+"""fvcore's counts against closed forms: MACs of every model from its weights, their uses, and products.
 
-A weight used at n positions costs its elements times n, zero padding of a convolution included. K and T are classes and steps, P the
-points of a pyramid (or proposals), W the windows of w steps.
+A weight used at n positions costs its elements times n, including the zero padding of a convolution. K is the
+number of classes and T of steps. P counts the points of a pyramid (or proposals), W the windows of w steps.
 """
 
 from math import isqrt
@@ -16,7 +16,10 @@ NO_MATRIX = ("latents", "log_a", "query", "background")  # learned tokens and de
 
 
 def used(model, **positions):
-    """Sum over parameters of elements × positions; prefixes of names with __ for the dots. A prefix must exist, and all must be covered."""
+    """Sum over parameters of elements × positions.
+
+    positions: name prefixes, with __ for the dots. Every prefix must exist; all parameters must be covered.
+    """
     total, left = (
         0,
         {

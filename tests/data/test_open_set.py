@@ -20,7 +20,7 @@ CLASSES = ("a", "b", "c", "d")
 
 
 def benchmark(rows, asked=None, recordings=4):
-    """100 s a recording, a step a second that sees two; a feature is the number of its recording and its step."""
+    """Recordings of 100 s with one step of 2 s per second. A feature is (recording number, step number)."""
     names = [f"r{i}" for i in range(recordings)] + ["t"]
 
     def load(name):

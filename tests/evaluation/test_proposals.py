@@ -13,7 +13,7 @@ TIOUS = (0.5, 0.7, 0.9)
 
 
 def official(annotations, proposals, numbers, tious):
-    """The definition as the challenge's script walks it: shares of each recording's proposals, rounded down."""
+    """The definition as in the challenge's script: fractions of each recording's proposals, rounded down."""
     videos = list(annotations.recording.unique())
     ratio = max(numbers) * len(videos) / max(1, len(proposals))
     kept, total = {}, 0

@@ -24,7 +24,8 @@ def test_boundary_pooling_by_hand():
     x = torch.arange(20.0)[None, :, None].repeat(1, 1, 2)
     x[..., 1] = 19 - x[..., 1]  # the end half falls
     pooled = boundary_pooling(x, torch.tensor([[[4.0, 12.0]]]), torch.tensor([[20]]))
-    # length 8: start region floor(3.2) … ceil(6), its maximum at the right; end region floor(10) … ceil(12.8), at the left
+    # length 8: start region floor(3.2) … ceil(6), its maximum at the right;
+    # end region floor(10) … ceil(12.8), its maximum at the left
     assert pooled[0, 0].tolist() == [6.0, 9.0]
 
 

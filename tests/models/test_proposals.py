@@ -167,7 +167,7 @@ class ImpulseConfig(ProposalConfig):
 
 
 class Impulses(ProposalDetector):
-    """Reads start and end from the features themselves; a pair's confidence is what a trained one would be: 1 if it fits, else 0."""
+    """Reads start and end from the features. A pair's confidence is ideal: 1 if it fits, else 0."""
 
     def build_network(self):
         pass
@@ -179,7 +179,7 @@ class Impulses(ProposalDetector):
 
 @pytest.mark.parametrize("start", [3, 15, 19, 20, 35, 39, 40, 58, 75])
 def test_a_segment_across_a_seam_is_found_once_and_whole(start):
-    """Windows begin at 0, 20, 40, …; a segment of 18 steps is found wherever it lies, also where it begins in one and ends in the next."""
+    """Windows begin at 0, 20, 40, …. A segment of 18 steps is detected anywhere, also across windows."""
     features = torch.zeros(1, 3, 97)
     features[0, 0, start], features[0, 1, start + 18] = 1, 1
     model = Impulses(ImpulseConfig(), 3, 1).eval()

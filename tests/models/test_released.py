@@ -1,4 +1,4 @@
-"""Released checkpoints: files with the authors' names and shapes give what the architecture, written again channels-first, gives."""
+"""Released checkpoints: the authors' files give the outputs of a channels-first reimplementation."""
 
 import pytest
 import torch

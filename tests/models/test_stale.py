@@ -38,7 +38,8 @@ def test_mask_loss_by_hand():
     perfect = torch.full((1, 4, 4), -50.0)
     perfect[0, :2, :2] = 50.0
     assert float(mask_loss(perfect, instances, valid, 0.4)) == pytest.approx(0.0, abs=1e-6)
-    # all logits zero: balanced cross-entropy is log 2; a row of the instance has p = ½ on three valid steps, two of them true
+    # all logits zero: balanced cross-entropy is log 2;
+    # a row of the instance has p = ½ on three valid steps, two of them true
     assert float(mask_loss(torch.zeros(1, 4, 4), instances, valid, 0.4)) == pytest.approx(
         0.4 * math.log(2) + 0.6 * (1 - (2 * 1.0 + 1) / (0.75 + 2 + 1))
     )

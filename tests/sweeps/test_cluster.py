@@ -1,4 +1,4 @@
-"""Sweeps on real Dask clusters of this machine: workers and schedulers that are killed, workers that join, data that differ, hosts."""
+"""Sweeps on real local Dask clusters: killed or joining workers, killed schedulers, different data, hosts."""
 
 import os
 import re
@@ -201,7 +201,7 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
 
 
 def test_changes_that_are_not_committed_count(project, monkeypatch):
-    """Neither the `+` of a commit nor the code behind it may differ; nor may the code change while a cell runs."""
+    """The `+` of a commit and the code state must be equal. The code must not change while a cell runs."""
     cell = Cell("s", project.make().parent.parent / "work.ipynb", {}, "0" * 16, "x")
     job = {"cell": cell, "notebook": "{}", "generation": 0, "threads": 1, "memory_limit": None}
     monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789+")
@@ -239,7 +239,7 @@ def state_of(folder):
 
 
 def test_the_state_of_the_code(tmp_path):
-    """Equal for equal files wherever they lie; another one for any change of any file, and for a file more."""
+    """Equal for equal files in any folder; different after any change of a file or an added file."""
     folder = copy_of_the_library(tmp_path)
     assert state_of(folder) == code_state()
     module = folder / "tal_lib" / "models" / "parts" / "losses.py"
@@ -253,7 +253,7 @@ def test_the_state_of_the_code(tmp_path):
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_worker_with_other_code_is_refused(project, processes, tmp_path, monkeypatch, changed):
-    """A real worker of a copy without a repository: it works while the files are equal, and is refused once one differs."""
+    """A real worker from a copy without a repository works if the files are equal, else it is refused."""
     monkeypatch.setattr(cluster, "git_commit", lambda: "")
     folder = copy_of_the_library(tmp_path / "worker")
     if changed:
@@ -439,7 +439,10 @@ def without_hosts(number):
 
 @pytest.fixture
 def hosts():
-    """Two hosts beside this one: network namespaces, .1 and .2 of a subnet on a bridge whose end here is .254; (names, subnet)."""
+    """(names, subnet) of two more hosts: network namespaces on one bridge.
+
+    They have the addresses .1 and .2 of the subnet. This side of the bridge has .254.
+    """
     here = os.getpid()
     subnet, bridge, names = f"10.77.{here % 256}", f"tb{here}", [f"tal{here}{letter}" for letter in "ab"]
     try:

@@ -1,4 +1,4 @@
-"""What may happen to a sweep, made to happen: nothing is lost, nothing half-written is believed, no cell is counted twice.
+"""Faults injected into sweeps: nothing is lost, no partial file is accepted, no cell is counted twice.
 
 Every fault but a changed clock leaves, after the sweep has gone on, the tables of an undisturbed one.
 """
@@ -42,7 +42,7 @@ def test_a_killed_cell_is_tried_once_more(project):
 
 
 def test_code_changed_meanwhile_is_taken_whole(project, monkeypatch, tmp_path):
-    """A process that imported the library before it was changed makes no further cell: it would mix old code and new."""
+    """A process that imported the library before a change runs no more cells: they would mix the code."""
     (tmp_path / "library").mkdir()
     module = tmp_path / "library" / "module.py"
     module.write_text("old")
@@ -170,9 +170,12 @@ def test_a_read_only_results_folder_is_told_before_anything_runs(project, small_
 
 
 def test_two_sweeps_on_one_results_folder_lose_no_line(project):
-    """The same grid from two drivers, each with run folders of its own: the ledger they share has every cell, once."""
+    """Two drivers run the same grid with separate run folders: the shared ledger has every cell once."""
     grid = project.make((1, 2, 3, 4))
-    code = "import sys; from tal_lib import sweeps; sweeps.run({!r}, results={!r}, runs=sys.argv[1], progress=False, resume=False)"
+    code = (
+        "import sys; from tal_lib import sweeps; "
+        "sweeps.run({!r}, results={!r}, runs=sys.argv[1], progress=False, resume=False)"
+    )
     drivers = [
         subprocess.Popen(
             [
@@ -193,7 +196,8 @@ def test_ledgers_written_at_once_are_united(tmp_path):
     """Three processes that each add fifty records, one at a time."""
     code = (
         "import sys; from pathlib import Path; from tal_lib.sweeps.ledger import update_ledger\n"
-        "for i in range(50): update_ledger(Path(sys.argv[1]), {f'{sys.argv[2]}-{i}': {'id': f'{sys.argv[2]}-{i}'}})"
+        "names = [f'{sys.argv[2]}-{i}' for i in range(50)]\n"
+        "for name in names: update_ledger(Path(sys.argv[1]), {name: {'id': name}})"
     )
     writers = [
         subprocess.Popen(
@@ -248,11 +252,12 @@ def test_a_run_cut_off_while_it_was_put_in_place_is_made_again(project):
 
 
 def test_a_real_training_resumed_is_bit_equal(tmp_path):
-    """Two trainings of a real model, one of them killed midway with its driver: the same numbers to the last bit."""
+    """Two real trainings, one of them killed midway with its driver, give bit-equal numbers."""
     grid = tmp_path / "grid.yaml"
     notebooks = REPOSITORY / "notebooks"
     grid.write_text(
-        "cells: [{notebook: %s, parameters: {benchmark: synthetic, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
+        "cells: [{notebook: %s, parameters: "
+        "{benchmark: synthetic, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
         "grid: {seed: [0, 1]}}]" % (notebooks / "02_train_evaluate.ipynb")
     )
 

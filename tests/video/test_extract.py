@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tal_lib import TalError
-from tal_lib.data import load_benchmark
-from tal_lib.data.registry import check_benchmark
+from tal_lib.data import check_benchmark, load_benchmark
 from tal_lib.video import Reader, backbone, extract, write_video
 from tal_lib.video.extract import Sampling, Steps, features_of
 from tal_lib.video.rendered import FPS, Scene, draw, render, scene

@@ -48,7 +48,8 @@ HALF = {
     "half a line": b"GET /ana",
     "half the headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
     "half a body": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nx",
-    "expects to go on": b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    "expects to go on": b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+    b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n",
     "a second request": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal",
 }
 

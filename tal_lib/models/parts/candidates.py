@@ -67,7 +67,7 @@ def combine_streams(by_stream: list[list[Candidates]], shares: list[float]) -> l
 
 def _supported(streams, shares):
     parts = []
-    streams = [_strongest(one) for one in streams]
+    streams = [_strongest(candidates) for candidates in streams]
     for candidates, share in zip(streams, shares):
         if not share:  # a stream without weight has nothing to propose either
             continue
@@ -79,7 +79,7 @@ def _supported(streams, shares):
                 scores = scores + weight * (overlap * same * other.scores).amax(1)
         parts.append(Candidates(candidates.segments, scores, candidates.labels))
     return Candidates(
-        *(torch.cat([getattr(one, name) for one in parts]) for name in ("segments", "scores", "labels"))
+        *(torch.cat([getattr(item, name) for item in parts]) for name in ("segments", "scores", "labels"))
     )
 
 

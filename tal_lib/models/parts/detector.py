@@ -43,16 +43,16 @@ def override(config, **values):
     Raises:
         TalError: an unknown name, or a value that the option does not take.
     """
-    own = {f.name for f in fields(config)}
+    own_fields = {f.name for f in fields(config)}
     for name in values:
         if name not in option_names(config):
             raise unknown_name(name, option_names(config))
-    ours = {name: value for name, value in values.items() if name in own}
+    ours = {name: value for name, value in values.items() if name in own_fields}
     for name, value in ours.items():
         if is_dataclass(nested := getattr(config, name)) and isinstance(value, dict):
             ours[name] = _replaced(nested, value, name)
     chosen = validate(PostProcess, ours.get("post", config.post), name="post")
-    post = _replaced(chosen, {k: v for k, v in values.items() if k not in own}, "")
+    post = _replaced(chosen, {k: v for k, v in values.items() if k not in own_fields}, "")
     return replace(config, **ours | {"post": post})
 
 

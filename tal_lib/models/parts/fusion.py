@@ -31,7 +31,7 @@ class LateFusion(Detector):
         self, members: dict[str, Detector], columns: dict[str, slice], weights: dict[str, float] | None = None
     ):
         first = next(iter(members.values()))
-        super().__init__(first.config, max(one.stop for one in columns.values()), first.num_classes)
+        super().__init__(first.config, max(part.stop for part in columns.values()), first.num_classes)
         weights = checked_weights(weights, members)
         if len({type(member) for member in members.values()}) > 1:
             raise TalError(
@@ -48,7 +48,7 @@ class LateFusion(Detector):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         every = [member(features[:, self.columns[name]], mask) for name, member in self.members.items()]
-        return tuple(output for one in every for output in one)
+        return tuple(output for outputs in every for output in outputs)
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         raise TalError("late fusion has nothing to learn", remedy="Train its members, each on its stream.")

@@ -268,8 +268,8 @@ class ProposalDetector(Detector):
     def window_targets(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """Each window's segments (M, 2) in its own steps, and its valid steps (N, T)."""
         window, starts = self.config.window, self.starts(batch.mask.shape[1], batch.mask.device)
-        inside = lambda one: one[(one[:, 1] > -0.5) & (one[:, 0] < window - 0.5)]
-        segments = [inside(one - start) for one in batch.segments for start in starts]
+        inside = lambda shifted: shifted[(shifted[:, 1] > -0.5) & (shifted[:, 0] < window - 0.5)]
+        segments = [inside(annotated - start) for annotated in batch.segments for start in starts]
         return segments, cut(batch.mask[..., None].float(), starts, window, self.config.overlap)[..., 0] > 0
 
     def class_loss(

@@ -109,7 +109,7 @@ class BoundaryMatching(nn.Module):
         order = rows.flatten().argsort(stable=True)
         order = order[share.flatten()[order] != 0]
         counts = rows.flatten()[order].bincount(minlength=steps * points)
-        own = {
+        buffers = {
             "cells": cells,
             "rows": rows.flatten(1),
             "share": share.flatten(1),
@@ -123,7 +123,7 @@ class BoundaryMatching(nn.Module):
         self.back_cells: Tensor
         self.back_share: Tensor
         self.back_offsets: Tensor
-        for name, value in own.items():
+        for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class InWindows(Detector):
                     windows[at : at + self.at_once].transpose(1, 2), None if bool(seen.all()) else seen
                 )
             )
-        return tuple(torch.cat(one) for one in zip(*parts))
+        return tuple(torch.cat(output) for output in zip(*parts))
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         return self._joined(self.model.candidates, outputs, mask)
@@ -71,8 +71,8 @@ class InWindows(Detector):
         windows, starts = self._cut(mask[..., None].float())
         candidates = find(outputs, windows[..., 0] > 0.5)
         shifted = [
-            replace(one, segments=one.segments + int(starts[index % len(starts)]))
-            for index, one in enumerate(candidates)
+            replace(part, segments=part.segments + int(starts[index % len(starts)]))
+            for index, part in enumerate(candidates)
         ]
         # windows that a recording alone would not have, because another of the batch is longer, are left out
         window_counts = [
@@ -85,7 +85,7 @@ class InWindows(Detector):
         return [
             Candidates(
                 *(
-                    torch.cat([getattr(one, name) for one in group])
+                    torch.cat([getattr(part, name) for part in group])
                     for name in ("segments", "scores", "labels")
                 )
             )

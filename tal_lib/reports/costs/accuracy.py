@@ -1,4 +1,4 @@
-"""Accuracy against cost: the models that no other beats in both."""
+"""Accuracy against cost: the Pareto front of the models."""
 
 import pandas as pd
 
@@ -6,12 +6,14 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.efficiency.runs import main_arm
 
-STEPS = 720  # six minutes of HAPT; the measured length nearest to it is shown
+STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """A figure a cost: avg mAP of the largest fraction against it; compact models, float32, one machine's
-    CPU."""
+    """Write one figure per cost: avg mAP at the largest fraction against the cost.
+
+    The rows are compact models in float32 on the CPU of one machine.
+    """
     summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
     cost = data["inference_cost"]
     cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])

@@ -1,4 +1,4 @@
-"""A trained model outside the study: in lower precision, exported, and run on windows."""
+"""Deployment of a trained model: lower precision, export, and inference on windows."""
 
 import re
 
@@ -9,7 +9,7 @@ from tal_lib.reports.costs.shapes import short
 
 
 def write_quantization(data: dict[str, pd.DataFrame], out) -> None:
-    """How much faster, and how much worse, a model is in smaller numbers."""
+    """Write the speed-up and the accuracy loss of each model with quantization."""
     table = data["quantization"]
     timed = table.dropna(subset=["latency_s_median"])
     main = tables.main_machine(timed)
@@ -46,7 +46,7 @@ def write_quantization(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_export(data: dict[str, pd.DataFrame], out) -> None:
-    """Which model can be written in which format, and how far its graph is from it."""
+    """Write which model can be exported to which format, and how far its graph's outputs differ."""
     table = data["export"]
     text = [
         _reason(row.problem) if row.problem else f"{row.largest_difference:.0e}" for row in table.itertuples()
@@ -70,7 +70,7 @@ def write_export(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def _reason(problem):
-    """What stands between `cannot be …` and the remedy, without addresses of objects."""
+    """The text between `cannot be …` and the remedy, without addresses of objects."""
     return (
         re.sub(r"<[^<>]*(<[^<>]*>)?[^<>]*>", "…", problem)
         .split(": ", 1)[-1]
@@ -81,7 +81,7 @@ def _reason(problem):
 
 
 def write_windows(data: dict[str, pd.DataFrame], out) -> None:
-    """Whole recordings against windows of them."""
+    """Write the comparison of inference on whole recordings and on windows."""
     table = data["inference_length"]
     main = tables.main_machine(table)
     for (benchmark, machine), rows in table.groupby(["benchmark", "device_name"], sort=False):

@@ -1,4 +1,4 @@
-"""What inference costs against length, how that grows, and the longest recording that fits."""
+"""Inference cost against length, its growth, and the longest recording that fits in memory."""
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,10 @@ LIMITS_GB = (0.5, 2, 8)
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Costs against length, their growth, the longest recording that fits, how well latencies repeat, and the
-    prior study's costs."""
+    """Write costs against length, their growth and the longest recordings.
+
+    It also writes the repeatability of latencies and the comparison with the prior study.
+    """
     cost, grown, longest = data["inference_cost"], [], []
     for stem, words, rows in conditions(cost):
         _write_against_length(rows, stem, words, out)
@@ -28,8 +30,10 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def _write_against_length(rows, stem, words, out):
-    """Each cost by model and length: the lengths that most models have, for the prior study's are of its own
-    models."""
+    """Write each cost by model and length.
+
+    Only lengths that most models have are shown: the prior study's lengths have only its models.
+    """
     share = rows.groupby("length_steps").model.nunique() / rows.model.nunique()
     common = rows[rows.length_steps.map(share) >= 0.5]
     for column, (name, label, unit) in COSTS.items():
@@ -57,7 +61,7 @@ def _failed_from(cost, rows):
 
 
 def _longest(rows, failed, stem):
-    """A row a model and limit of memory: the longest recording whose pass fits."""
+    """One row per model and memory limit: the longest recording whose pass fits."""
     table = []
     for model, measured in rows.groupby("model"):
         for limit in LIMITS_GB:

@@ -1,4 +1,4 @@
-"""Our costs beside the prior study's."""
+"""Our costs compared with the prior study's."""
 
 import pandas as pd
 
@@ -10,13 +10,16 @@ PRIOR = Layout().prior / "warchocki_2023_inference.csv"
 
 
 def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
-    """The prior study's figures beside ours: `model, length_steps, gmacs, memory_mib, time_ms` (theirs: GPU,
-    with NMS) and `our_gmacs, our_memory_mib, our_time_ms` (CPU, with NMS)."""
+    """The prior study's costs with ours.
+
+    `model, length_steps, gmacs, memory_mib, time_ms` are theirs (GPU, with NMS); `our_gmacs, our_memory_mib,
+    our_time_ms` are ours (CPU, with NMS).
+    """
     prior = pd.read_csv(PRIOR)
     cost = tables.on_main_machine(cost[cost.device == "cpu"])
-    mine = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
-    mine = (
-        mine.groupby(["model", "length_steps"])
+    ours = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
+    ours = (
+        ours.groupby(["model", "length_steps"])
         .agg(
             our_gmacs=("macs", "median"),
             our_memory_mib=("peak_memory_bytes", "median"),
@@ -24,16 +27,16 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    mine = mine.assign(
-        our_gmacs=mine.our_gmacs / 1e9,
-        our_memory_mib=mine.our_memory_mib / 2**20,
-        our_time_ms=1e3 * mine.our_time_ms,
+    ours = ours.assign(
+        our_gmacs=ours.our_gmacs / 1e9,
+        our_memory_mib=ours.our_memory_mib / 2**20,
+        our_time_ms=1e3 * ours.our_time_ms,
     )
-    return prior.merge(mine, on=["model", "length_steps"])
+    return prior.merge(ours, on=["model", "length_steps"])
 
 
 def write_prior(cost: pd.DataFrame, out) -> None:
-    """Tables and figures of the models that both have measured."""
+    """Write tables and figures of the models that both studies have measured."""
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return

@@ -1,4 +1,4 @@
-"""How far a latency repeats."""
+"""Repeatability of latencies."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,11 @@ from tal_lib.cost.meters import QUIET
 
 
 def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
-    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change` (again / first
-    − 1), and whether the machine was `quiet` both times: the reference beside the samples at most `QUIET`
-    times its fastest on that machine."""
+    """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change, quiet`.
+
+    `change` is again / first − 1. `quiet` says whether the machine was quiet both times: the reference that
+    was timed with the samples took at most `QUIET` times its fastest time on that machine.
+    """
     keys = ["benchmark", "preset", "device_name", "precision", "threads_used", "model", "length_steps"]
     slower = (
         cost.reference_s / cost.groupby("device_name").reference_s.transform("min")
@@ -31,7 +33,8 @@ def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
 
 
 def repeats(table: pd.DataFrame) -> list[str]:
-    """How far latencies repeat, a sentence or two a machine. table: as `repeatability` makes it, or empty."""
+    """One or two sentences per machine on how far latencies repeat. table: from `repeatability`, may be
+    empty."""
     sentences = []
     for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
         change = 100 * rows.change.abs()
@@ -53,7 +56,7 @@ def repeats(table: pd.DataFrame) -> list[str]:
 
 
 def write_repeatability(cost: pd.DataFrame, out) -> None:
-    """The table of latencies that were measured twice, if there are any."""
+    """Write the table of latencies that were measured twice, if there are any."""
     table = repeatability(cost) if "repeat" in cost else pd.DataFrame()
     if len(table):
         out.data(table, "repeatability")

@@ -1,10 +1,10 @@
-"""Which costs are shown, under which conditions they were measured, and how their values are written."""
+"""Which costs are shown, their measurement conditions, and the format of their values."""
 
 import pandas as pd
 
 from tal_lib.reports import tables
 
-# column: what its tables and figures are called, label, unit
+# column: (name of its tables and figures, label, unit)
 COSTS = {
     "macs": ("macs", "GMACs", 1e9),
     "latency_s_median": ("latency", "latency of the network (ms, median)", 1e-3),
@@ -14,8 +14,10 @@ COSTS = {
 
 
 def conditions(cost: pd.DataFrame):
-    """(file stem, words, rows) of every benchmark's shape, preset, device, precision and number of threads
-    measured."""
+    """Yield (file stem, text, rows) of every measured condition.
+
+    A condition is a benchmark's shape, preset, device, precision and number of threads.
+    """
     keys = ["benchmark", "preset", "device_name", "device", "precision", "threads_used"]
     measured = cost.dropna(subset=["latency_s_median"])
     main = {device: tables.main_machine(rows) for device, rows in measured.groupby("device")}
@@ -38,5 +40,5 @@ def conditions(cost: pd.DataFrame):
 
 
 def short(value) -> str:
-    """A value with three significant figures, without exponent."""
+    """A value with three significant digits, without exponent."""
     return value if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

@@ -7,16 +7,16 @@ from tal_lib.reports.costs.shapes import short
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Steps, memory, time to accuracy."""
+    """Write the tables and figures of training cost."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
     main = tables.main_machine(step)
     for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
         here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023
-        mine, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
+        milestones, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
         both = (
             rows.groupby("model")
             .mean(numeric_only=True)
-            .join(mine.groupby("model").mean(numeric_only=True), rsuffix="_of_run")
+            .join(milestones.groupby("model").mean(numeric_only=True), rsuffix="_of_run")
         )
         table = (
             pd.DataFrame(

@@ -42,10 +42,11 @@ __all__ = [
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """All tables and figures of the study that the runs allow.
+    """Write all tables and figures of the study that the runs allow.
 
     Args:
-        data: tidy tables; `data_efficiency` is read. out: a `tal_lib.reports.output.Output`.
+        data: tidy tables; `data_efficiency` is read.
+        out: a `tal_lib.reports.output.Output`.
     """
     efficiency = data["data_efficiency"]
     summary = tables.efficiency_summary(main_arm(efficiency))
@@ -65,7 +66,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def _write_curves(runs, rows, benchmark, out):
-    """avg mAP against the fraction of the recordings, and mAP by tIoU with all of them."""
+    """Write avg mAP against the fraction of the recordings, and mAP by tIoU with all recordings."""
     caption = (
         f"avg mAP (%) on {benchmark} by share of training recordings: mean of {span(rows.runs)} runs (seeds) "
         "with 95 % bootstrap interval."

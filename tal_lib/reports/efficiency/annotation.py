@@ -1,4 +1,4 @@
-"""How much annotation a wanted accuracy takes, and what a power law predicts for more of it."""
+"""How much annotation a target accuracy needs, and what a power law predicts for more annotation."""
 
 import numpy as np
 import pandas as pd
@@ -7,29 +7,30 @@ from tal_lib.evaluation import learning_curves
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import complete
 
-WANTED = (80, 90)  # avg mAP (%) whose annotation is asked for
+WANTED = (80, 90)  # target avg mAP (%)
 
-
-HELD_BACK = 0.6  # learning curves are fitted up to this share of the recordings, and judged beyond it
+HELD_BACK = 0.6  # learning curves are fitted up to this fraction of the recordings, and tested above it
 
 
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: the annotated segments that each wanted mAP takes, and what a power law up to
-    `HELD_BACK` foretells.
+    """One row per model: the annotated segments for each target mAP, and the prediction of a power law.
 
-    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`: fewest are
-    the segments of the smallest share; error is foretold − measured at all recordings; `last` is the error of
-    expecting no further gain.
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`. `fewest` is
+    the number of segments at the smallest fraction. The power law is fitted up to `HELD_BACK`. `foretold` is
+    its prediction at all recordings, and `error` is foretold − measured. `last` is the error of predicting no
+    further gain.
     """
     rows = []
-    for model, mine in complete(runs).groupby("model", sort=False):
-        curve = mine.groupby("fraction").agg(segments=("train_segments", "mean"), score=("avg_map", "mean"))
+    for model, model_runs in complete(runs).groupby("model", sort=False):
+        curve = model_runs.groupby("fraction").agg(
+            segments=("train_segments", "mean"), score=("avg_map", "mean")
+        )
         row = {"model": model, "fewest": curve.segments.min()}
         row |= {
             f"needs_{wanted}": learning_curves.needed_for(wanted, curve.segments, curve.score)
             for wanted in WANTED
         }
-        known = mine[mine.fraction <= HELD_BACK]
+        known = model_runs[model_runs.fraction <= HELD_BACK]
         if known.fraction.nunique() >= 3 and curve.index.max() > HELD_BACK:
             law = learning_curves.fit_power_law(known.train_segments, known.avg_map)
             whole, before = curve.iloc[-1], curve[curve.index <= HELD_BACK].iloc[-1]
@@ -48,7 +49,7 @@ def annotation(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """The annotation that a wanted mAP takes, as a tidy table and for readers."""
+    """Write the annotation that a target mAP needs, as a tidy table and for readers."""
     if "train_segments" not in runs or complete(runs).fraction.nunique() < 2:
         return
     table = annotation(runs)

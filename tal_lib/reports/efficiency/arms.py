@@ -1,5 +1,4 @@
-"""The arms beside the main one: other recipes, our model with other options, and where the spread comes
-from."""
+"""The arms next to the main arm: other recipes, other options of our model, and the sources of variance."""
 
 import pandas as pd
 
@@ -9,17 +8,17 @@ from tal_lib.reports.efficiency.runs import OWN, span
 
 
 def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """Other recipes, more steps for few recordings, and where the spread comes from."""
+    """Write other recipes, variants of our model, and the sources of variance."""
     plain = runs[(runs.options == "") & (runs.preset == "compact")]
     recipes = plain[plain.subset_seed < 0]
     if recipes.recipe.nunique() > 1:
         _recipes(recipes, benchmark, out)
-    own = runs[
+    our_runs = runs[
         runs.model.str.fullmatch(rf"{OWN}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")
     ]
-    own = own[own.subset_seed < 0]
-    if own.options.nunique() > 1:
-        _own_model(own, benchmark, out)
+    our_runs = our_runs[our_runs.subset_seed < 0]
+    if our_runs.options.nunique() > 1:
+        _own_model(our_runs, benchmark, out)
         _every_variant(runs[runs.subset_seed < 0], benchmark, out)
     crossed = runs[(runs.subset_seed >= 0) & (runs.recipe == "")]
     if len(crossed):
@@ -27,14 +26,16 @@ def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
 
 
 def recipe_gains(runs: pd.DataFrame) -> pd.DataFrame:
-    """`recipe, model, fraction, plain, changed, difference, low, high, pairs`: each other recipe beside the
-    model's own, paired by seed."""
+    """Each other recipe compared with the model's own recipe, paired by seed.
+
+    `recipe, model, fraction, plain, changed, difference, low, high, pairs`.
+    """
     rows = []
     keys = ["model", "fraction"]
     plain = runs[runs.recipe == ""].set_index([*keys, "seed"]).avg_map
-    for (recipe, model, fraction), mine in runs[runs.recipe != ""].groupby(["recipe", *keys], sort=False):
+    for (recipe, model, fraction), group in runs[runs.recipe != ""].groupby(["recipe", *keys], sort=False):
         both = (
-            mine.set_index([*keys, "seed"])
+            group.set_index([*keys, "seed"])
             .avg_map.to_frame("changed")
             .join(plain.rename("plain"), how="inner")
         )
@@ -91,19 +92,19 @@ def _every_variant(runs, benchmark, out):
 
 
 def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Our model with other options or recipes beside itself as it is, paired by seed.
+    """Our model with other options or recipes, compared with its default, paired by seed.
 
-    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the model as it
-    is first.
+    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the default
+    first.
     """
     runs = runs.assign(
         variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()]
     )
     plain = runs[runs.variant == ""].set_index(["fraction", "seed"]).avg_map
     rows = []
-    for (variant, fraction), mine in runs.groupby(["variant", "fraction"], sort=False):
+    for (variant, fraction), group in runs.groupby(["variant", "fraction"], sort=False):
         both = (
-            mine.set_index(["fraction", "seed"])
+            group.set_index(["fraction", "seed"])
             .avg_map.to_frame("changed")
             .join(plain.rename("plain"), how="inner")
         )
@@ -132,7 +133,9 @@ def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
             "pairs",
         ],
     )
-    return table.sort_values("variant", key=lambda one: one != "as it is", kind="stable", ignore_index=True)
+    return table.sort_values(
+        "variant", key=lambda names: names != "as it is", kind="stable", ignore_index=True
+    )
 
 
 def _own_model(runs, benchmark, out):
@@ -158,19 +161,19 @@ def _own_model(runs, benchmark, out):
 
 def _variance(runs, benchmark, out):
     rows = []
-    for (model, fraction), mine in runs.groupby(["model", "fraction"], sort=False):
+    for (model, fraction), group in runs.groupby(["model", "fraction"], sort=False):
         try:
-            parts = statistics.variance_components(mine)
-        except ValueError:  # not all of the design has been run
+            parts = statistics.variance_components(group)
+        except ValueError:  # the crossed design is incomplete
             continue
         rows.append(
             {
                 "model": model,
                 "fraction": fraction,
                 **parts,
-                "subsets": mine.subset_seed.nunique(),
-                "seeds": mine.seed.nunique(),
-                "mean": mine.avg_map.mean(),
+                "subsets": group.subset_seed.nunique(),
+                "seeds": group.seed.nunique(),
+                "mean": group.avg_map.mean(),
             }
         )
     if not rows:
@@ -179,7 +182,7 @@ def _variance(runs, benchmark, out):
     shown = pd.DataFrame(
         {
             "model": table.model,
-            "recordings": [f"{100 * one:g} %" for one in table.fraction],
+            "recordings": [f"{100 * fraction:g} %" for fraction in table.fraction],
             "avg mAP": table["mean"].round(1),
             "draw of recordings": table.subset.round(2),
             "training seed": table.seed.round(2),

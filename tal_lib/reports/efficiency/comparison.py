@@ -1,5 +1,4 @@
-"""Who is better, and how surely: aggregate ranking, every pair of models, and our model against the best
-other one."""
+"""Model comparison with uncertainty: aggregate ranking, all pairs, and our model against the best other."""
 
 import pandas as pd
 
@@ -9,8 +8,11 @@ from tal_lib.reports.efficiency.runs import OWN, complete, span, strata
 
 
 def standings(runs: pd.DataFrame) -> pd.DataFrame:
-    """`model, iqm, low, high, rank, area`: interquartile mean over fractions and seeds, mean rank, mean over
-    log recordings; best first."""
+    """The aggregate ranking: `model, iqm, low, high, rank, area`; best first.
+
+    `iqm` is the interquartile mean over fractions and seeds, `rank` the mean rank, and `area` the mean over
+    log recordings.
+    """
     runs = complete(runs)
     ranks = statistics.mean_ranks(runs)
     rows = []
@@ -33,7 +35,7 @@ def standings(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """The aggregate ranking, as a tidy table and for readers."""
+    """Write the aggregate ranking, as a tidy table and for readers."""
     table = standings(runs)
     shown = pd.DataFrame(
         {
@@ -58,11 +60,11 @@ def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
 
 
 def comparison(runs: pd.DataFrame) -> pd.DataFrame:
-    """`model, other, probability, low, high, difference, difference_low, difference_high, pairs`, every
-    ordered pair of models.
+    """Every ordered pair of models.
 
-    probability: that a run of `model` has a higher avg mAP than one of `other`, mean over fractions;
-    difference: paired by training recordings.
+    `model, other, probability, low, high, difference, difference_low, difference_high, pairs`. `probability`:
+    a run of `model` has a higher avg mAP than a run of `other`, mean over fractions. `difference` is paired
+    by training recordings.
     """
     runs = complete(runs)
     values = strata(runs)
@@ -95,7 +97,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """Every pair of models, as a tidy table, for readers, and as a figure."""
+    """Write every pair of models, as a tidy table, for readers, and as a figure."""
     table = comparison(runs)
     if table.empty:
         return
@@ -112,30 +114,30 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
 
 
-def against_the_best(runs: pd.DataFrame, own: str = OWN) -> pd.DataFrame:
-    """Our model and the best other one at each fraction.
+def against_the_best(runs: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
+    """Our model and the best other model at each fraction.
 
     `fraction, best, own_mean, best_mean, difference, low, high, probability, p_low, p_high, pairs`.
     """
     rows = []
-    for fraction, mine in runs.groupby("fraction"):
-        means = mine.groupby("model").avg_map.mean()
-        others = means.drop(own, errors="ignore")
-        if own not in means or others.empty:
+    for fraction, group in runs.groupby("fraction"):
+        means = group.groupby("model").avg_map.mean()
+        others = means.drop(model, errors="ignore")
+        if model not in means or others.empty:
             continue
         best = others.idxmax()
-        values = strata(mine)
-        difference, low, high, pairs = statistics.paired_difference(mine, own, best)
+        values = strata(group)
+        difference, low, high, pairs = statistics.paired_difference(group, model, best)
         rows.append(
             (
                 fraction,
                 best,
-                means[own],
+                means[model],
                 means[best],
                 difference,
                 low,
                 high,
-                *statistics.probability_of_improvement(values[own], values[best]),
+                *statistics.probability_of_improvement(values[model], values[best]),
                 pairs,
             )
         )
@@ -158,7 +160,7 @@ def against_the_best(runs: pd.DataFrame, own: str = OWN) -> pd.DataFrame:
 
 
 def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
-    """Our model and the best other one, as a tidy table and for readers."""
+    """Write our model and the best other model, as a tidy table and for readers."""
     table = against_the_best(runs)
     if table.empty:
         return

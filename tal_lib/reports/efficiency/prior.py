@@ -10,8 +10,7 @@ PRIOR = Layout().prior / "data_efficiency.csv"
 
 
 def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
-    """`model, fraction, map, ours, rank, our_rank`: models and shares of the training recordings that the
-    prior study and this one have."""
+    """`model, fraction, map, ours, rank, our_rank` of models and label fractions that both studies have."""
     prior = pd.read_csv(PRIOR).dropna(subset=["map"])
     both = prior.merge(
         summary[["model", "fraction", "mean"]].rename(columns={"mean": "ours"}), on=["model", "fraction"]
@@ -21,15 +20,15 @@ def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
-    """Both rankings for readers, and both learning curves as a figure."""
+    """Write both rankings for readers, and both learning curves as a figure."""
     both = beside_prior(rows)
     if both.model.nunique() < 2:
         return
     out.figure(figures.curves_beside_prior(both, benchmark), f"prior_data_efficiency_{benchmark}")
     lines = []
-    for fraction, mine in both.groupby("fraction"):
-        order = lambda column: " > ".join(mine.sort_values(column).model)  # noqa: B023
-        tau = stats.kendalltau(mine["map"], mine.ours).statistic if len(mine) > 2 else float("nan")
+    for fraction, models in both.groupby("fraction"):
+        order = lambda column: " > ".join(models.sort_values(column).model)  # noqa: B023
+        tau = stats.kendalltau(models["map"], models.ours).statistic if len(models) > 2 else float("nan")
         lines.append((f"{100 * fraction:g} %", order("rank"), order("our_rank"), round(tau, 2)))
     table = pd.DataFrame(
         lines,

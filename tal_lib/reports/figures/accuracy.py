@@ -1,4 +1,4 @@
-"""How good models are: learning curves, comparisons, recall, unseen classes, variants."""
+"""Accuracy figures: learning curves, comparisons, recall, unseen classes, variants."""
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,10 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
 
 
 def probability_matrix(matrix: pd.DataFrame, ax=None):
-    """Probability that a run of the row's model beats one of the column's. matrix: models × models, best
-    first, NaN on the diagonal."""
+    """Probability that a run of the row's model beats a run of the column's.
+
+    matrix: models × models, best first, NaN on the diagonal.
+    """
     ax = new_axes(ax, figsize=(6.4, 5.6))
     texts = matrix.map(
         lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1"
@@ -65,8 +67,10 @@ def map_by_tiou(table: pd.DataFrame, ax=None):
 
 
 def average_recall(table: pd.DataFrame, ax=None):
-    """Average recall against the number of proposals a recording. table: `model, an, ar` (in %), averaged
-    over runs."""
+    """Average recall against the number of proposals per recording.
+
+    table: `model, an, ar` (in %), averaged over runs.
+    """
     ax = new_axes(ax, figsize=(5.6, 3.4))
     for model, rows in table.groupby("model", sort=False):
         colour, marker = style(model)
@@ -89,8 +93,8 @@ def average_recall(table: pd.DataFrame, ax=None):
 
 
 def open_set(summary: pd.DataFrame, ax=None):
-    """Unseen classes found by name, beside what wrong names give and what the seen classes reach; 95 %
-    intervals over splits.
+    """mAP of zero-shot classes, compared with wrong names and with the seen classes; 95 % intervals over
+    splits.
 
     summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
     """
@@ -106,29 +110,33 @@ def open_set(summary: pd.DataFrame, ax=None):
         "seen, all names": ("#56B4E9", "s"),
     }
     for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
-        mine = rows[rows.part == part]
-        if len(mine):  # an arm that was not run is not in the legend either
-            draw_points(ax, mine, [names.index(row) + offset for row in mine.row], colour, marker, part)
+        part_rows = rows[rows.part == part]
+        if len(part_rows):  # the legend lacks arms that were not run
+            draw_points(
+                ax, part_rows, [names.index(row) + offset for row in part_rows.row], colour, marker, part
+            )
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 
 
 def variants(summary: pd.DataFrame, ax=None):
-    """Variants of each model side by side: avg mAP with its interval. summary: `model, variant, mean, low,
-    high` (in %)."""
+    """Variants of each model side by side: avg mAP with its interval.
+
+    summary: `model, variant, mean, low, high` (in %).
+    """
     order = summary.groupby("model")["mean"].max().sort_values()
     kinds = list(dict.fromkeys(summary.variant))
     ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
     for index, kind in enumerate(kinds):
-        mine = summary[summary.variant == kind]
+        variant_rows = summary[summary.variant == kind]
         spread = 0.18 if len(order) > 1 else 0.3
         y = [
             order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1))
-            for model in mine.model
+            for model in variant_rows.model
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
-        draw_points(ax, mine, y, colour, marker, kind)
+        draw_points(ax, variant_rows, y, colour, marker, kind)
     ax.set(
         yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
     )
@@ -137,7 +145,7 @@ def variants(summary: pd.DataFrame, ax=None):
 
 
 def changes(table: pd.DataFrame, ax=None):
-    """What each variant changes, with its interval, a marker a fraction.
+    """The change by each variant, with its interval, one marker per fraction.
 
     table: `variant, fraction, difference, difference_low, difference_high`.
     """
@@ -147,14 +155,14 @@ def changes(table: pd.DataFrame, ax=None):
     for offset, fraction, (colour, marker) in zip(
         np.linspace(0.2, -0.2, len(fractions)), fractions, VARIANTS
     ):
-        mine = table.loc[
+        at_fraction = table.loc[
             table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]
         ]
-        mine = mine.set_axis(["variant", "mean", "low", "high"], axis=1)
+        at_fraction = at_fraction.set_axis(["variant", "mean", "low", "high"], axis=1)
         draw_points(
             ax,
-            mine,
-            [names.index(name) + offset for name in mine.variant],
+            at_fraction,
+            [names.index(name) + offset for name in at_fraction.variant],
             colour,
             marker,
             f"{100 * fraction:g} %",

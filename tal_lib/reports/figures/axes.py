@@ -15,12 +15,11 @@ VARIANTS = [
 
 
 def space_by_what_is_missing(ax, table):
-    """A y axis of avg mAP on which halving what is missing to 100 is always the same way up: the best are
-    told apart.
+    """Scale a y axis of avg mAP so that halving the gap to 100 always has the same height.
 
-    table: `mean, low, high`, the intervals perhaps NaN.
+    This separates the best models. table: `mean, low, high`; the intervals may be NaN.
     """
-    beyond = 101.0  # so that 100 itself has a place
+    beyond = 101.0  # so that 100 has a finite place
     low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
     ax.set_yscale(
         "function",
@@ -41,7 +40,7 @@ def space_by_what_is_missing(ax, table):
 
 
 def fraction_axis(ax, table):
-    """The x axis of shares of the training recordings."""
+    """Set the x axis to fractions of the training recordings."""
     ticks = sorted(table.fraction.unique())
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
@@ -50,7 +49,7 @@ def fraction_axis(ax, table):
 
 
 def coloured_matrix(ax, table, texts, label, dark, **colours):
-    """A table as coloured squares with their values; `dark`: where the text is to be white."""
+    """Draw a table as coloured squares with their values. `dark`: the cells with white text."""
     picture = ax.imshow(table.to_numpy(), aspect="auto", **colours)
     for (row, column), text in np.ndenumerate(texts.to_numpy()):
         ax.text(
@@ -70,7 +69,7 @@ def coloured_matrix(ax, table, texts, label, dark, **colours):
 
 
 def draw_points(ax, rows, y, colour, marker, label):
-    """Means with horizontal intervals; none where there was one run."""
+    """Draw means with horizontal intervals. A single run has no interval."""
     error = np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]])
     ax.errorbar(
         rows["mean"],
@@ -93,7 +92,7 @@ def plain_log(axis):
 
 
 def legend_beside(ax, final: pd.Series):
-    """Legend beside the axes, in the order in which the lines end."""
+    """Put a legend next to the axes, in the order in which the lines end."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: -float(final.get(labels[i], 0)))
     ax.legend(

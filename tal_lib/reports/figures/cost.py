@@ -1,4 +1,4 @@
-"""What models cost: against length, against accuracy, over the training, in lower precision."""
+"""Cost figures: against length, against accuracy, over the training, in lower precision."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,10 @@ from tal_lib.reports.theme import new_axes, style
 
 
 def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
-    """A cost against the recording length, both axes logarithmic. table: `model, length_steps, <value>`."""
+    """A cost against the recording length, both axes logarithmic.
+
+    table: `model, length_steps, <value>`.
+    """
     ax = new_axes(ax, figsize=(5.6, 3.4))
     table = table.dropna(subset=[value])
     for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
@@ -19,7 +22,7 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
     ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
     ticks = []
     for length in sorted(table.length_steps.unique()):
-        if not ticks or length >= 1.3 * ticks[-1]:  # lengths that lie closer would be written over each other
+        if not ticks or length >= 1.3 * ticks[-1]:  # closer labels would overlap
             ticks.append(length)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
     ax.xaxis.set_minor_locator(NullLocator())
@@ -29,7 +32,7 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
 
 
 def inference_length(table: pd.DataFrame, ax=None):
-    """avg mAP against the time for an hour of recording, a mark a window size, a line an overlap.
+    """avg mAP against the time for an hour of recording: one marker per window size, one line per overlap.
 
     table: `window, overlap` (steps; window 0 is the whole recording), `avg_map` (%), `seconds_per_hour`.
     """
@@ -74,8 +77,7 @@ def inference_length(table: pd.DataFrame, ax=None):
 
 
 def window_accuracy(table: pd.DataFrame, ax=None):
-    """avg mAP by the window that a model is run on, with half-overlapping windows; at the right the whole
-    recording.
+    """avg mAP by inference window, with half-overlapping windows; the whole recording is at the right.
 
     table: `model, window, overlap, avg_map` (%); window 0 is the whole recording.
     """
@@ -95,8 +97,10 @@ def window_accuracy(table: pd.DataFrame, ax=None):
 
 
 def speed_and_loss(table: pd.DataFrame, ax=None):
-    """mAP lost against times as fast as float32, a mark a variant and model. table: `variant, speedup,
-    map_lost` and perhaps `model`."""
+    """mAP lost against the speed-up over float32, one marker per variant and model.
+
+    table: `variant, speedup, map_lost` and optionally `model`.
+    """
     ax = new_axes(ax, figsize=(5.6, 3.0))
     for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
         colour, marker = VARIANTS[index % len(VARIANTS)]
@@ -119,8 +123,10 @@ def speed_and_loss(table: pd.DataFrame, ax=None):
 
 
 def accuracy_over_time(curve: pd.DataFrame, ax=None):
-    """avg mAP against the seconds trained so far; a line a model, the mean over its seeds. curve: `model,
-    epoch, seconds, map` (in %)."""
+    """avg mAP against the training time in seconds: one line per model, the mean over its seeds.
+
+    curve: `model, epoch, seconds, map` (in %).
+    """
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
         colour, marker = style(model, place)
@@ -135,10 +141,9 @@ def accuracy_over_time(curve: pd.DataFrame, ax=None):
 
 
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
-    """avg mAP with its interval against a cost; the front of models that no other beats in both is drawn as a
-    line.
+    """avg mAP with its interval against a cost. The Pareto front of the models is a line.
 
-    table: `model, mean, low, high` (in %), the cost column, and perhaps its own interval `cost_low,
+    table: `model, mean, low, high` (in %), the cost column, and optionally its interval `cost_low,
     cost_high`.
     """
     ax = new_axes(ax, figsize=(5.6, 3.6))
@@ -168,7 +173,10 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Which points (N,) no other point beats: less cost and no less gain, or more gain at no more cost."""
+    """Which points (N,) are on the Pareto front.
+
+    No other point has less cost and no less gain, or more gain at no more cost.
+    """
     beaten = (
         (cost[None] <= cost[:, None])
         & (gain[None] >= gain[:, None])

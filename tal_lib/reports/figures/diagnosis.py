@@ -1,4 +1,4 @@
-"""Where mAP is lost: errors, and segments that are hard."""
+"""Diagnosis figures: errors, and difficult segments."""
 
 import numpy as np
 import pandas as pd
@@ -32,8 +32,10 @@ def class_matrix(table: pd.DataFrame, ax=None):
 
 
 def error_profile(profile: pd.DataFrame, ax=None):
-    """What the best detections are: a bar a group of G, stacked by kind. profile: `bucket, error, value`
-    (%)."""
+    """Error kinds of the best detections: one stacked bar per group of G detections.
+
+    profile: `bucket, error, value` (%).
+    """
     table = profile.pivot(index="bucket", columns="error", values="value")[list(ERRORS)]
     ax = new_axes(ax, figsize=(5.6, 2.8))
     bottom = np.zeros(len(table))
@@ -54,21 +56,23 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
     ax = new_axes(ax, figsize=(6.4, 2.8))
     ticks, labels, place = [], [], 0
     for name, rows in buckets.groupby("characteristic", sort=False):
-        mine = rows.pivot(index="bucket", columns="analysis", values="value").loc[
+        values = rows.pivot(index="bucket", columns="analysis", values="value").loc[
             list(dict.fromkeys(rows.bucket))
         ]
-        x = place + np.arange(len(mine))
+        x = place + np.arange(len(values))
         ax.plot(
             x,
-            mine.map_n,
+            values.map_n,
             color="#0072B2",
             marker="o",
             markersize=4,
             label=None if place else "normalized mAP",
         )
-        ax.plot(x, mine.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed")
+        ax.plot(
+            x, values.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed"
+        )
         ax.text(x.mean(), 1.02, name, transform=ax.get_xaxis_transform(), ha="center", fontsize="small")
-        ticks, labels, place = [*ticks, *x], [*labels, *mine.index], x[-1] + 2
+        ticks, labels, place = [*ticks, *x], [*labels, *values.index], x[-1] + 2
     for analysis, colour in (("map_n", "#0072B2"), ("missed", "#D55E00")):
         ax.axhline(whole[analysis], color=colour, linestyle="--", linewidth=0.7)
     ax.set_xticks(ticks, labels)
@@ -78,8 +82,10 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
 
 
 def errors_by_fraction(table: pd.DataFrame, ax=None):
-    """Errors among the G best detections by share of training recordings, mean over models. table: `fraction,
-    error, value` (%)."""
+    """Errors among the G best detections by fraction of the training recordings, mean over models.
+
+    table: `fraction, error, value` (%).
+    """
     ax = new_axes(ax, figsize=(5.6, 3.0))
     for kind, colour in list(ERRORS.items())[1:]:
         rows = table[table.error == kind].sort_values("fraction")
@@ -91,8 +97,10 @@ def errors_by_fraction(table: pd.DataFrame, ax=None):
 
 
 def error_impact(table: pd.DataFrame, ax=None):
-    """Points of avg mAP won without each kind of error, stacked, a bar a model, most at the bottom. table:
-    `model, error, value`."""
+    """Points of avg mAP gained without each kind of error: one stacked bar per model, largest at the bottom.
+
+    table: `model, error, value`.
+    """
     wide = table.pivot(index="model", columns="error", values="value").clip(lower=0)
     wide = wide.loc[
         wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in ERRORS if kind in wide]

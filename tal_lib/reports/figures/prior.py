@@ -1,4 +1,4 @@
-"""This study's figures beside the prior study's."""
+"""Figures that compare this study with the prior study."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from tal_lib.reports.theme import new_axes, style
 
 
 def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
-    """A cost as measured here (lines) and by the prior study (open marks, dashed).
+    """A cost from this study (lines) and from the prior study (open markers, dashed).
 
     table: `model, length_steps, <quantity>, our_<quantity>`.
     """
@@ -41,8 +41,9 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
 
 
 def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
-    """avg mAP against the share of training recordings: here (filled, lines) and in the prior study (open,
-    dashed; THUMOS14).
+    """avg mAP against the fraction of training recordings, in both studies.
+
+    This study is filled with lines, the prior study (THUMOS14) open and dashed.
 
     table: `model, fraction, map, ours` (in %).
     """

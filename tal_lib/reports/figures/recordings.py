@@ -1,4 +1,4 @@
-"""Recordings and one training: segments, detections, loss, AP by class."""
+"""Figures of recordings and of one training: segments, detections, loss, AP by class."""
 
 import pandas as pd
 import seaborn as sns
@@ -28,7 +28,7 @@ def ap_by_class(table: pd.DataFrame, ax=None):
 def timeline(
     annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None
 ):
-    """One recording: annotated segments (upper half of a row) over detections (lower half, opacity is the
+    """One recording: annotated segments (upper half of a row) and detections (lower half; opacity is the
     score)."""
     labels = sorted(
         set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True

@@ -1,5 +1,7 @@
-"""Tables as files: tidy ones as CSV or Parquet, those for readers as Markdown, LaTeX and CSV. A file is
-written only if it would change."""
+"""Tables as files: tidy tables as CSV or Parquet; tables for readers as Markdown, LaTeX and CSV.
+
+A file is written only if its content changes.
+"""
 
 import io
 import re
@@ -13,12 +15,11 @@ from tal_lib.files import atomic_path
 from tal_lib.reports import escape
 from tal_lib.reports.latex import Best, latex_table
 
-NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as readers see it; – is a missing one
+NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as shown to readers; – is a missing value
 
 
 def keep(path: str | Path, content: str | bytes) -> Path:
-    """Write a file whole; one that holds this already is left alone, so that its time of change says when its
-    content changed."""
+    """Write a file atomically, unless it already has this content. Its modification time then stays."""
     path, content = Path(path), content.encode() if isinstance(content, str) else content
     if not (path.is_file() and path.read_bytes() == content):
         with atomic_path(path) as temporary:
@@ -27,29 +28,33 @@ def keep(path: str | Path, content: str | bytes) -> Path:
 
 
 def write_csv(table: pd.DataFrame, folder: str | Path, name: str) -> Path:
-    """Write a table as `<name>.csv`. Text that a spreadsheet would calculate gets a `'` in front; `read_csv`
-    takes it away."""
+    """Write a table as `<name>.csv`.
+
+    Text that a spreadsheet would calculate gets `'` in front. `read_csv` removes it.
+    """
     return keep(
         Path(folder) / f"{name}.csv", escape.csv_table(table).to_csv(index=False, float_format="%.10g")
     )
 
 
 def read_csv(path: str | Path, **options) -> pd.DataFrame:
-    """What `write_csv` wrote; an empty table if there is no such file. options: of `pandas.read_csv`."""
+    """A table from `write_csv`; an empty table if the file does not exist. options: of `pandas.read_csv`."""
     if not Path(path).is_file():
         return pd.DataFrame()
     return escape.csv_table(pd.read_csv(path, **options), escape.csv_plain)
 
 
 def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a large table. A file that holds the same table, perhaps written by another version of pyarrow,
-    is left alone."""
+    """Write a large table.
+
+    A file with the same table stays, even if another version of pyarrow wrote it.
+    """
     path = Path(path)
     if path.is_file():
         try:
             if read_parquet(path).equals(_as_stored(table)):
                 return path
-        except (OSError, ValueError):  # damaged: written anew
+        except (OSError, ValueError):  # a damaged file is rewritten
             pass
     content = io.BytesIO()
     _as_stored(table).to_parquet(content, index=False, compression="zstd")
@@ -57,7 +62,7 @@ def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
 
 
 def read_parquet(path: str | Path) -> pd.DataFrame:
-    """What `write_parquet` wrote."""
+    """A table from `write_parquet`."""
     try:
         return pd.read_parquet(path)
     except ImportError:
@@ -65,16 +70,16 @@ def read_parquet(path: str | Path) -> pd.DataFrame:
 
 
 def _as_stored(table):
-    """As it comes back from the file: one kind of text, without an index."""
+    """The table as the file returns it: one text type, no index."""
     texts = {name: "str" for name, column in table.items() if column.dtype == object}
     return table.astype(texts).reset_index(drop=True)
 
 
 def write_table(table: pd.DataFrame, path: str | Path, caption: str, best: Best | None = None) -> Path:
-    """Write a table for readers: Markdown (`path`), and LaTeX and CSV beside it.
+    """Write a table for readers as Markdown (`path`), LaTeX and CSV.
 
     Args:
-        best: which values LaTeX sets in bold; none by default.
+        best: the values that LaTeX sets in bold; none by default.
     """
     path = Path(path)
     write_csv(table, path.parent, path.stem)
@@ -93,15 +98,14 @@ def write_table(table: pd.DataFrame, path: str | Path, caption: str, best: Best 
 
 
 def read_table(path: str | Path) -> tuple[str, pd.DataFrame]:
-    """(caption in Markdown, table) of what `write_table` wrote, by its Markdown file."""
+    """(caption in Markdown, table) from `write_table`. path: of the Markdown file."""
     path = Path(path)
     caption = path.read_text(encoding="utf-8").split("\n", 1)[0]
     return caption, read_csv(path.with_suffix(".csv"), keep_default_na=False)
 
 
 def _as_read(column):
-    """Numbers of a column with as many decimals as the one that has most, at most three; – where there is
-    none."""
+    """A column as text. All numbers get equally many decimals, at most three; missing values become –."""
     if not is_float_dtype(column):
         return column.fillna("–")
     decimals = max((len(f"{value:.3f}".rstrip("0").split(".")[1]) for value in column.dropna()), default=0)

@@ -1,4 +1,4 @@
-"""Rows of several machines, and of several measurements of the same thing."""
+"""Rows from several machines, and repeated measurements."""
 
 import re
 
@@ -17,7 +17,7 @@ MEASURED = (
 
 
 def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFrame:
-    """Of rows with the same keys, as a longer list of models or lengths gives, the newest only."""
+    """The newest of all rows with the same keys. Longer lists of models or lengths measure a row again."""
     keys = [name for name in keys if name in table]
     return (
         table.sort_values("utc", kind="stable")
@@ -28,18 +28,17 @@ def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFram
 
 
 def main_machine(table: pd.DataFrame) -> str:
-    """The machine that most rows were measured on."""
+    """The machine with the most rows."""
     return table.device_name.value_counts().sort_index().idxmax()
 
 
 def on_main_machine(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one machine, the one with the most: times of several are not compared."""
+    """The rows of the machine with the most rows. Times of different machines are not comparable."""
     if table.empty or "device_name" not in table:
         return table
     return table[table.device_name == main_machine(table)]
 
 
 def machine_suffix(device_name: str, main: str) -> str:
-    """What tables and figures of another machine than the main one are called by, behind their name; empty
-    for the main one."""
+    """The name suffix of tables and figures from another machine; empty for the main machine."""
     return "" if device_name == main else "_" + re.sub(r"[^a-z0-9]+", "_", device_name.lower()).strip("_")

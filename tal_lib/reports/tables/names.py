@@ -1,4 +1,4 @@
-"""What models are called in tables and figures."""
+"""Names of models in tables and figures."""
 
 import pandas as pd
 
@@ -8,15 +8,17 @@ CLASSIFIED = " + classifier"
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
-    """A model's name, with what differs from its compact preset; proposals that the study's own stage
-    classifies say so."""
+    """A model's name with its differences from the compact preset.
+
+    The name also tells when the study's own stage classifies the proposals.
+    """
     extra = [part for part in ("" if preset == "compact" else preset, options, stream) if part]
     name = f"{model}{CLASSIFIED}" if has_separate_classifier(model) else model
     return f"{name} ({', '.join(extra)})" if extra else name
 
 
 def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its models called as they are shown."""
+    """The table with the shown names of its models."""
     columns = [name for name in ("model", "preset", "options", "stream") if name in table]
     rows = list(table[columns].itertuples(index=False, name=None))
     names = {row: shown_name(*row) for row in set(rows)}

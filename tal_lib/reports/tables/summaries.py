@@ -1,4 +1,4 @@
-"""Summaries of runs, and from these the tables for readers: a function each."""
+"""Summaries of runs, and the tables for readers made from them."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from tal_lib.reports.tables.names import with_shown_names
 
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: its avg mAP in %, and the name under which its model is shown."""
+    """One row per run: its avg mAP in %, and the shown name of its model."""
     keys = [
         "benchmark",
         "model",
@@ -24,7 +24,7 @@ def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     ]
     runs = data_efficiency.drop_duplicates("cell")[
         [key for key in keys if key in data_efficiency]
-    ]  # the same in all rows of a cell
+    ]  # equal in all rows of a cell
     means = data_efficiency.groupby("cell", sort=False)["map"].mean().mul(100)
     return with_shown_names(runs.assign(avg_map=runs.cell.map(means)).reset_index(drop=True))
 
@@ -35,8 +35,10 @@ def efficiency_summary(data_efficiency: pd.DataFrame) -> pd.DataFrame:
 
 
 def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model, a column a fraction, `mean [low, high]`; best first at the largest
-    fraction."""
+    """Table for readers: one row per model, one column per fraction, `mean [low, high]`.
+
+    The best model at the largest fraction is first.
+    """
     rows = summary[summary.benchmark == benchmark]
     text = rows.assign(text=with_interval(rows))
     table = text.pivot(index="model", columns="fraction", values="text")
@@ -47,7 +49,7 @@ def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 
 
 def with_interval(rows: pd.DataFrame) -> list[str]:
-    """`mean [low, high]` of each row with these three columns; the mean alone where there is no interval."""
+    """`mean [low, high]` of each row; only the mean if there is no interval."""
     return [
         f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
         for row in rows[["mean", "low", "high"]].itertuples(index=False)
@@ -99,12 +101,13 @@ def split_name(seen: float) -> str:
 
 
 def open_set_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a split ratio, fraction and model, a column a part, `mean [low, high]`."""
+    """Table for readers: one row per split ratio, fraction and model, one column per part, `mean [low,
+    high]`."""
     rows = summary[summary.benchmark == benchmark]
     rows = rows.assign(
         text=with_interval(rows),
         classes=rows.seen.map(split_name),
-        data=[f"{100 * one:g} %" for one in rows.fraction],
+        data=[f"{100 * fraction:g} %" for fraction in rows.fraction],
         first=-rows.seen,
         second=-rows.fraction,
     )
@@ -147,8 +150,10 @@ def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model, a column a way of using the streams, `mean [low, high]`; best late fusion
-    first."""
+    """Table for readers: one row per model, one column per use of the streams, `mean [low, high]`.
+
+    The best late fusion is first.
+    """
     rows = summary[summary.benchmark == benchmark]
     table = rows.assign(text=with_interval(rows)).pivot(index="model", columns="variant", values="text")
     order = rows[rows.variant == "late"].sort_values("mean", ascending=False)
@@ -161,7 +166,8 @@ def streams_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 
 
 def variants_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model and variant with avg mAP, parameters and MACs, in the order of the runs."""
+    """Table for readers: one row per model and variant with avg mAP, parameters and MACs, in the order of the
+    runs."""
     rows = summary[summary.benchmark == benchmark]
     return pd.DataFrame(
         {
@@ -187,8 +193,10 @@ def proposal_summary(proposals: pd.DataFrame) -> pd.DataFrame:
 
 
 def proposal_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """For readers: a row a model with AR at several AN and the AUC, at the largest fraction; the largest AUC
-    first."""
+    """Table for readers at the largest fraction: one row per model with AR at several AN and the AUC.
+
+    The largest AUC is first.
+    """
     rows = summary[(summary.benchmark == benchmark)]
     rows = rows[rows.fraction == rows.fraction.max()]
     table = rows.pivot(index="model", columns="an", values="ar")

@@ -1,5 +1,4 @@
-"""Ledger → tidy tables: one row a measurement, with what was run, what was measured, and where it comes
-from."""
+"""Ledger → tidy tables: one row per measurement, with parameters, measures and provenance."""
 
 import numpy as np
 import pandas as pd
@@ -25,14 +24,14 @@ KEYS = [
     "options",
     "recipe",
 ]
-WITHIN_CELL = ("length_steps", "tiou", "label")  # what orders the rows of one cell
+WITHIN_CELL = ("length_steps", "tiou", "label")  # the order of the rows of one cell
 
 
 def tidy(records: list[dict], table: str) -> pd.DataFrame:
     """All rows that the cells recorded for a table: the cell's parameters, the measures, the provenance.
 
     Args:
-        records: of `tal_lib.sweeps.read_all`.
+        records: from `tal_lib.sweeps.read_all`.
     """
     records = [record for record in records if record["tables"].get(table)]
     if not records:
@@ -41,14 +40,14 @@ def tidy(records: list[dict], table: str) -> pd.DataFrame:
     measures, keys, about = _measures(records, table), _keys(records), _provenance(records)
     order = _order(keys, measures, cell_of_row)
     cell_of_row, measures = cell_of_row[order], measures.loc[order]
-    # a row's own value goes before its cell's parameter of that name
+    # a row's value overrides its cell's parameter of the same name
     parts = [measures[[name]] if name in measures else keys[[name]].take(cell_of_row) for name in keys]
     parts += [measures[[name for name in measures if name not in keys]], about.take(cell_of_row)]
     return pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
 
 
 def _measures(records, table):
-    """What the cells wrote down, a row each, without provenance and without columns of lists."""
+    """The recorded rows of the cells, without provenance and without columns of lists."""
     rows = [row for record in records for row in record["tables"][table]]
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in PROVENANCE]
     columns = {name: [row.get(name) for row in rows] for name in names}
@@ -62,7 +61,7 @@ def _measures(records, table):
 
 
 def _keys(records):
-    """The parameters that tell cells apart, a row a cell."""
+    """The parameters that distinguish cells, one row per cell."""
     return pd.DataFrame(
         [
             {name: _plain(value) for name, value in record["parameters"].items() if name in KEYS}
@@ -72,14 +71,14 @@ def _keys(records):
 
 
 def _plain(value):
-    """Empty options are empty text; others are written out."""
+    """A value as text: options as `name=value`, lists as their items; empty options as empty text."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={value[key]}" for key in value)
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _provenance(records):
-    """Where each cell's rows come from, a row a cell."""
+    """The provenance of each cell, one row per cell."""
     return pd.DataFrame(
         [
             {"sweep": record["sweep"], "cell": record["id"]}
@@ -90,8 +89,7 @@ def _provenance(records):
 
 
 def _order(keys, measures, cell_of_row):
-    """The rows' order (an index of `measures`): by the cells' parameters, then by what tells the rows of a
-    cell apart."""
+    """The order of the rows (an index of `measures`): by the cells' parameters, then by `WITHIN_CELL`."""
     by_cell = [name for name in KEYS if name in keys and name not in measures]
     by_row = [name for name in (*KEYS, *WITHIN_CELL) if name in measures]
     rank = _rank(keys, by_cell)
@@ -99,7 +97,7 @@ def _order(keys, measures, cell_of_row):
 
 
 def _rank(keys, by):
-    """The place of each cell among all, in the order of these parameters; alike cells have the same place."""
+    """The rank of each cell in the order of these parameters. Equal parameters give equal ranks."""
     rank = np.zeros(len(keys), int)
     if by:
         in_order = keys.sort_values(by, kind="stable").index

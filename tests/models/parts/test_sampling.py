@@ -1,4 +1,4 @@
-"""Boundary matching against the published form: a dense sampling matrix, then a convolution over the points."""
+"""Boundary matching against the published form: dense sampling matrix, then convolution over the points."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tal_lib.process.environment import child_environment
 
 
 def dense_matrix(steps, max_duration, points, context):
-    """The published sampling matrix (T, T, D, points): weight of each step in each sample, filled entry by entry."""
+    """The published sampling matrix (T, T, D, points): each step's weight in each sample, entry by entry."""
     matrix = torch.zeros(steps, steps, max_duration, points, dtype=torch.double)
     for start in range(steps):
         for duration in range(1, max_duration + 1):

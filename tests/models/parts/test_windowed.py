@@ -34,7 +34,7 @@ def test_one_window_is_the_whole_recording(model, small):
 
 
 def test_windows_are_run_alone_and_shifted_back(model, small):
-    """Side by side, the detections are those of the cuts, each run as a recording of its own, at its place."""
+    """Detections equal those of each window, run as a separate recording and shifted to its place."""
     batch = collate([make_item(small, small.recordings("test")[0])])
     found = InWindows(model, 32, 0, at_once=3).candidates(
         InWindows(model, 32, 0, at_once=3).run(batch), batch.mask
