@@ -49,8 +49,8 @@ class FeatureFolder:
 
     def files_of(self, recording: str) -> list[Path] | None:
         """The files of a recording: one per stream, or one for all streams. None if one is missing."""
-        files = [self._find(files, recording) for files in self._files]
-        return None if None in files else files
+        paths = [self._find(files, recording) for files in self._files]
+        return None if None in paths else paths
 
     def missing(self, recordings: Iterable[str]) -> list[str]:
         """The recordings that lack a file."""
