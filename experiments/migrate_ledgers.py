@@ -80,7 +80,7 @@ def migrate(folder: Path) -> Counter:
         counts["of unknown code"] += sum(record["code"] is None for record in kept)
         counts["records"] += len(kept)
         lines = sorted((record["id"], json.dumps(record, sort_keys=True)) for record in kept)
-        write_text(path, "".join(line + "\n" for _, line in lines))
+        write_text(path, "".join(line + "\n" for _, line in lines), state=True)
     return counts
 
 

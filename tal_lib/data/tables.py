@@ -8,6 +8,9 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 
+# names of files may hold bytes that are not UTF-8; text of pyarrow, where it is installed, cannot hold these
+pd.set_option("mode.string_storage", "python")
+
 ANNOTATION_COLUMNS = ["recording", "start", "end", "label"]
 DETECTION_COLUMNS = [*ANNOTATION_COLUMNS, "score"]
 PROPOSAL_COLUMNS = ["recording", "start", "end", "score"]

@@ -19,12 +19,12 @@ from tal_lib.fingerprint import fingerprint, imports, parse
 LIBRARY = Path(__file__).resolve().parent.parent
 PACKAGE = LIBRARY.name
 COMPUTES = re.compile(
-    r"(models|training|evaluation|cost|data)/.+|segments|export"
+    r"(models|training|evaluation|cost|data)/.+|segments|study|export(ed)?"
     r"|process/(memory|environment)|sweeps/(recording|trained)"
 )
 CONNECTS = re.compile(
-    r"(.+/)?__init__|data/registry|models/parts/(registry|checkpoint_file)|training/checkpoints"
-    r"|evaluation/detections|cost/machine"
+    r"(.+/)?__init__|data/(registry|checks|remarks|limits|content)|models/parts/(registry|checkpoint_file)"
+    r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
 

@@ -17,6 +17,7 @@ from tal_lib.reports.layout import Layout, file_stem
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.report import report
 from tal_lib.sweeps.ledger import update_ledger
+from tal_lib.writing import overwriting
 
 
 def record(model, fraction, seed, scores, benchmark="b"):
@@ -149,11 +150,11 @@ def test_only_what_changed_is_written(ledger):
     folder, records = ledger
     where = folder / "results", folder / "figures", folder / "runs"
     report(*where, render=False)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("[!.]*.*") if path.is_file()}
     records[0]["tables"]["training_cost"] = [{"steps": 1, "train_seconds": 2.5}]
     update_ledger(folder / "results" / "ledger" / "s.jsonl", {record["id"]: record for record in records})
     report(*where, render=False)
-    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("[!.]*.*") if path.is_file()}
     changed = {path.name for path in after if after[path] != before.get(path)}
     assert changed == {"s.jsonl", "training_cost.csv"} | {name for name in changed if name.endswith(".lock")}
 
@@ -318,7 +319,10 @@ def test_the_large_table_is_parquet_and_comes_back(tmp_path):
     tables.write_parquet(table, path)
     assert path.stat().st_mtime_ns == before
     path.write_bytes(path.read_bytes()[:50])  # damaged
-    tables.write_parquet(table, path)
+    with pytest.raises(TalError, match="was changed since it was written"):
+        tables.write_parquet(table, path)
+    with overwriting():
+        tables.write_parquet(table, path)
     assert len(tables.read_parquet(path)) == 3
     tables.write_parquet(table.assign(ap=0.0), path)
     assert tables.read_parquet(path).ap.tolist() == [0.0, 0.0, 0.0]

@@ -110,7 +110,7 @@ WORDING = {
         replaced("from torch import nn\n", "import torch.nn as nn\n"),
     ),
     "code of another model": ("models/actionformer.py", another_number),
-    "code that only draws": ("reports/figures.py", another_number),
+    "code that only draws": ("reports/figures/accuracy.py", another_number),
     "code of another benchmark": ("data/hapt.py", another_number),
 }
 COMPUTES = [AP, "models/tridet", "models/parts/conv", "training/loop", "data/synthetic", "segments"]
