@@ -105,6 +105,8 @@ def _once(key, module, run):
 
 
 def _run(file):
+    if not file.is_file():
+        raise FileNotFoundError(f"{VARIABLE} names {file}, which is not there")
     name = module_of(file)
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)

@@ -6,10 +6,20 @@ import pandas as pd
 import pytest
 import torch
 
+from tal_lib import plugins
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
+
+
+def pytest_configure(config):
+    """A plug-in that `TAL_PLUGINS` names and that cannot be loaded ends the run: its tests would be missing unseen."""
+    plugins.load()
+    named = {plugins.module_of(file) for file in plugins.files()}
+    for module, why in plugins.broken().items():
+        if module in named:
+            pytest.exit(f"{plugins.VARIABLE}: {why}", returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 some cells failed (or problems were found), 2 bad arguments or input.
 """
 
+import os
 import sys
 
 from tal_lib import __version__
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
             return arguments.run(arguments) or 0
     except TalError as error:
         return _refused(error)
+    except BrokenPipeError:  # whoever reads the output (`| head`) wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno in FULL_CODES:
             return _refused(full_disk(error.filename or "."))

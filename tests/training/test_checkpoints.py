@@ -70,7 +70,7 @@ DAMAGES = [
     (("spec",), None, "spec: None is not a mapping"),
     (("spec", "name"), "window_cnm", "spec: .*window_cnm"),
     (("spec", "name"), ["window_cnn"], "spec.name: .* is not text"),
-    (("spec", "preset"), "huge", "spec: .*no preset 'huge'"),
+    (("spec", "preset"), "huge", "spec: .*unknown preset 'huge'"),
     (("spec", "input_dim"), 10**9, "spec.input_dim: 1000000000 is not at most"),
     (("spec", "input_dim"), 0, "spec.input_dim: 0 is not at least 1"),
     (("spec", "input_dim"), "4", "spec.input_dim: '4' is not a whole number"),
