@@ -14,7 +14,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_W
 
 
 def pytest_configure(config):
-    """A plug-in that `TAL_PLUGINS` names and that cannot be loaded ends the run: its tests would be missing unseen."""
+    """End the run if a plug-in of `TAL_PLUGINS` cannot be loaded: else its tests would be missing unseen."""
     plugins.load()
     named = {plugins.module_of(file) for file in plugins.files()}
     for module, why in plugins.broken().items():
