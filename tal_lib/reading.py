@@ -18,6 +18,11 @@ LARGEST = 2**30  # bytes of unpacked text: ActivityNet's annotations are 20 MB, 
 LONGEST_INTEGER = 300  # digits: a float cannot hold more
 MOST_NODES = 200_000  # nodes of a YAML file with its aliases expanded
 _CHUNK = 2**20
+# half of a character, escaped: a high surrogate without a low one, or a low one alone
+_HALF = re.compile(
+    r"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 
 
 def read_bytes(
@@ -83,6 +88,12 @@ def read_json(path: str | Path, *, what: str = "file", remedy: str | None = None
 
 def parse_json(text: str, *, where: object):
     """The value of JSON text; `where` names its file in the error."""
+    if ("\\ud" in text or "\\uD" in text) and _HALF.search(text):
+        raise TalError(
+            "holds half of a character (a lone surrogate, \\ud800 to \\udfff)",
+            where=where,
+            remedy="Write the file again as UTF-8.",
+        )
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except _Repeated as error:

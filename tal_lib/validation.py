@@ -188,7 +188,7 @@ def _strict(kind):
     if kind in (int, float):
         return Annotated[kind, BeforeValidator(_number)]
     if kind is str:
-        return Annotated[str, Strict()]  # bytes are not text
+        return Annotated[str, Strict(), AfterValidator(_text_of_characters)]  # bytes are not text
     if _is_dataclass(kind):
         return Annotated[Any, BeforeValidator(lambda value: validate(kind, value))]
     origin, parts = get_origin(kind), get_args(kind)
@@ -204,6 +204,13 @@ def _strict(kind):
     if origin in (tuple, list, dict, set, frozenset):
         return origin[tuple(part if part is Ellipsis else _strict(part) for part in parts)]
     return kind
+
+
+def _text_of_characters(value: str) -> str:
+    """Text that no file can hold: half of a character (a lone surrogate)."""
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("text that can be written as UTF-8")
+    return value
 
 
 def _number(value):

@@ -5,6 +5,7 @@ Coverage-guided fuzzing of the same readers, with millions of inputs, is `experi
 
 import importlib.util
 import io
+import json
 import pickle
 import zipfile
 
@@ -18,7 +19,9 @@ from tal_lib import TalError
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.files import REPOSITORY
 from tal_lib.models import load_checkpoint
+from tal_lib.reading import parse_json
 from tal_lib.training import load_model
+from tal_lib.validation import validate
 
 spec = importlib.util.spec_from_file_location("fuzz", REPOSITORY / "experiments" / "fuzz.py")
 fuzz = importlib.util.module_from_spec(spec)
@@ -184,3 +187,16 @@ def test_checkpoints_with_other_contents_are_refused_by_name(tmp_path, changes):
     spec = trained.feature_spec  # it is a working model
     item = unannotated("a", torch.zeros(spec.dim, 5), 9.0, spec.stride_s, spec.window_s, trained.classes)
     assert set(trained.model.detect(collate([item]))[0].label) <= set(trained.classes)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "x\\udfff", "\\udc00\\ud800"])
+def test_half_a_character_is_refused_where_it_is_read(half):
+    with pytest.raises(TalError, match="f.json: holds half of a character"):
+        parse_json('{"label": "' + half + '"}', where="f.json")
+    with pytest.raises(TalError, match="classes.*written as UTF-8"):
+        validate(list[str], [json.loads(f'"{half}"')], name="classes")
+
+
+@pytest.mark.parametrize("whole", ["\\ud83d\\ude00", "\\\\ud800", "\\u00e9"])
+def test_whole_characters_are_read(whole):
+    assert parse_json(f'["{whole}"]', where="f.json") == json.loads(f'["{whole}"]')

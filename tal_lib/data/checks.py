@@ -58,7 +58,7 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
 
     Raises:
         TalError: no training or test recording is left, none of them is annotated, or features are missing
-            (with `error`) or broken.
+            (with `error`) or broken, or most features last longer or shorter than their recordings.
     """
     missing = validate(Missing, missing, name="missing")
     recordings, where = list(recordings), benchmark.name
@@ -100,14 +100,40 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
                 where=where,
                 remedy="Raise the fraction, or check the annotations.",
             )
+    remarks = [remark for remark in benchmark.notes if remark.recording == ALL]
     if benchmark.files:
-        for name in dict.fromkeys(used["train"] + used["test"]):
+        names, off = list(dict.fromkeys(used["train"] + used["test"])), []
+        for name in names:
             held = benchmark.holds(name)
-            benchmark.features(name)
+            off += _time_axis(benchmark, name, len(benchmark.features(name)))
             if not held and name not in used["train"]:
                 benchmark.forget(name)
-    remarks = tuple(remark for remark in benchmark.notes if remark.recording == ALL)
-    return Ready(used["train"], used["test"], absent["train"], absent["test"], remarks)
+        remarks += _time_axes(off, len(names), where)
+    return Ready(used["train"], used["test"], absent["train"], absent["test"], tuple(remarks))
+
+
+def _time_axis(benchmark, recording, steps):
+    """A remark if the features cover another time than the recording lasts."""
+    stride_s, window_s = benchmark.time_axis(recording)
+    covered, duration = (steps - 1) * stride_s + window_s, benchmark.duration(recording)
+    if abs(covered - duration) > max(5.0, 0.1 * duration):
+        yield Remark(recording, "suspect", f"{steps} steps cover {covered:.1f} s of {duration:.1f} s")
+
+
+def _time_axes(off, count, where):
+    """One remark on the recordings whose time axis is off; refused if most of them are."""
+    if 2 * len(off) > count:
+        raise TalError(
+            f"the features of {len(off):,} of {count:,} recordings do not last as long as the recordings "
+            f"(first {off[0].recording}: {off[0].text})",
+            where=where,
+            remedy="Check stride and frame rate in features/spec.json, and that durations are in seconds.",
+        )
+    if off:
+        first = f"first {off[0].recording}: {off[0].text}"
+        yield Remark(
+            ALL, "suspect", f"{len(off):,} recordings last longer or shorter than their features ({first})"
+        )
 
 
 def write_missing(folder: str | Path, checked: Ready) -> Path | None:
@@ -144,10 +170,7 @@ def _check_features(benchmark, recording):
             "suspect",
             f"as many steps as columns ({steps}): read as (steps, columns), it may be turned",
         )
-    stride_s, window_s = benchmark.time_axis(recording)
-    covered, duration = (steps - 1) * stride_s + window_s, benchmark.duration(recording)
-    if abs(covered - duration) > max(5.0, 0.1 * duration):
-        yield Remark(recording, "suspect", f"{steps} steps cover {covered:.1f} s of {duration:.1f} s")
+    yield from _time_axis(benchmark, recording, steps)
 
 
 def summary(problems: pd.DataFrame, most: int | None = 10) -> list[str]:

@@ -197,3 +197,15 @@ def test_which_axis_is_time_cannot_be_told(clips):
         problems.str.contains("as many steps as columns (8): read as (steps, columns)", regex=False).sum()
         == 2
     )
+
+
+def test_a_wrong_time_axis_is_refused_before_training(clips):
+    folder = clips(spec={"streams": {"features": 8}, "stride_s": 5.0})
+    with pytest.raises(TalError, match="features of 8 of 8 recordings do not last as long .*spec.json"):
+        ready(*of(folder))
+
+
+def test_a_few_recordings_of_another_length_are_a_remark(clips):
+    folder = clips()
+    one_file(folder, np.zeros((20, 8), np.float32))
+    assert "1 recordings last longer or shorter than their features" in ready(*of(folder)).report()[0]
