@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -188,7 +188,7 @@ def _from_json(text, path):
     )
 
 
-def _label_ids(pairs: Iterable[tuple[object, str]]) -> tuple[dict[int, str], list[Remark]]:
+def _label_ids(pairs: Iterable[tuple[Any, str]]) -> tuple[dict[int, str], list[Remark]]:
     """`label_id` → label. Empty, with a remark, if the ids cannot be used."""
     known: dict[int, str] = {}
     for number, label in pairs:
@@ -204,7 +204,7 @@ def _label_ids(pairs: Iterable[tuple[object, str]]) -> tuple[dict[int, str], lis
     return known, []
 
 
-def _from_tsp(text, path, split):
+def _from_tsp(text, path, split) -> tuple[pd.DataFrame, pd.DataFrame]:
     try:
         table = pd.read_csv(io.StringIO(text), dtype={"video-name": str, "action-label": str})
     except ValueError as error:
@@ -219,6 +219,7 @@ def _from_tsp(text, path, split):
     for name in ("t-start", "t-end", "video-duration", *(["fps"] if "fps" in table else [])):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     recordings = table.drop_duplicates("video-name")
+    bad: Any
     bad = recordings[~(recordings["video-duration"] > 0) | ~np.isfinite(recordings["video-duration"])]
     if len(bad):
         raise TalError(
@@ -235,6 +236,7 @@ def _from_tsp(text, path, split):
             "fps": rates,
         }
     ).reset_index(drop=True)
+    actions: Any
     actions = table[table["temporal-region-label"] == "Action"]
     unnamed = actions["action-label"].isna()
     if unnamed.any():
@@ -249,7 +251,7 @@ def _from_tsp(text, path, split):
     return recordings, segments.astype({"start": float, "end": float}).reset_index(drop=True)
 
 
-def _repair(recordings, segments):
+def _repair(recordings, segments) -> tuple[pd.DataFrame, list[Remark]]:
     limit = segments.recording.map(recordings.set_index("recording").duration)
     unknown = ~(np.isfinite(segments.start) & np.isfinite(segments.end))
     empty = ~unknown & (segments.start >= segments.end)
@@ -273,6 +275,7 @@ def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.D
     """
     groups = dict(tuple(segments.groupby("recording", sort=False)))
     database = {}
+    row: Any
     for row in recordings.itertuples(index=False):
         rows = groups.get(row.recording, segments.iloc[:0])
         database[row.recording] = {
@@ -280,7 +283,9 @@ def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.D
             "duration": float(row.duration),
             "annotations": [
                 {"segment": [float(start), float(end)], "label": label}
-                for start, end, label in rows[["start", "end", "label"]].itertuples(index=False)
+                for start, end, label in rows[  # pyright: ignore[reportOptionalSubscript]
+                    ["start", "end", "label"]
+                ].itertuples(index=False)
             ],
         }
     return write_json(path, {"version": "tal_lib 1", "database": database})

@@ -42,7 +42,12 @@ class Augment:
         if self.exchange:
             item = replace(item, features=self._exchanged(item))
         if self.rotate:
-            item = replace(item, features=self.inertial.rotated(item.features, self.rotate, self.generator))
+            item = replace(
+                item,
+                features=self.inertial.rotated(  # pyright: ignore[reportOptionalMemberAccess]
+                    item.features, self.rotate, self.generator
+                ),
+            )
         return item
 
     def _exchanged(self, item):

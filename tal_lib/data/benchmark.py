@@ -38,7 +38,7 @@ class FeatureSpec:
         """Number of columns of all streams together."""
         return sum(self.streams.values())
 
-    def columns(self, stream: str | None) -> slice:
+    def columns(self, stream: str | None) -> slice:  # pyright: ignore[reportReturnType]
         """Columns of one stream (all of them for None)."""
         if stream is None:
             return slice(0, self.dim)
@@ -160,7 +160,9 @@ class Benchmark:
     def annotations(self, split: str | None = None) -> pd.DataFrame:
         """Annotated segments `recording, start, end, label` of a split (all for None)."""
         recordings = self.recordings(split)
-        return self._annotations[self._annotations.recording.isin(recordings)].reset_index(drop=True)
+        return self._annotations[  # pyright: ignore[reportReturnType]
+            self._annotations.recording.isin(recordings)
+        ].reset_index(drop=True)
 
     def annotations_of(self, recordings) -> pd.DataFrame:
         """Annotated segments of the given recording ids."""
@@ -170,7 +172,9 @@ class Benchmark:
                 f"{self.name} has no recording {sorted(unknown)[0]!r}",
                 remedy="Take ids from benchmark.recordings().",
             )
-        return self._annotations[self._annotations.recording.isin(list(recordings))].reset_index(drop=True)
+        return self._annotations[  # pyright: ignore[reportReturnType]
+            self._annotations.recording.isin(list(recordings))
+        ].reset_index(drop=True)
 
     def duration(self, recording_id: str) -> float:
         """Seconds of one recording."""

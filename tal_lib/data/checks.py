@@ -78,7 +78,7 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
         raise TalError(
             f"{len(absent['train']):,} of {len(parts['train']):,} training and {len(absent['test']):,} of "
             f"{len(parts['test']):,} test recordings have no features (first {first})",
-            where=benchmark.files.folder,
+            where=benchmark.files.folder,  # pyright: ignore[reportOptionalMemberAccess]
             remedy="Put them there, or leave those recordings out with `--missing skip` (in a grid missing: "
             "skip); `tal data check` lists them.",
         )
@@ -179,7 +179,10 @@ def summary(problems: pd.DataFrame, most: int | None = 10) -> list[str]:
     lines = []
     for kind, rows in problems.groupby("kind", sort=False):
         shown = rows if most is None else rows.head(most)
-        lines += [f"{kind}: {row.recording}: {row.problem}" for row in shown.itertuples(index=False)]
+        lines += [
+            f"{kind}: {row.recording}: {row.problem}"  # pyright: ignore[reportAttributeAccessIssue]
+            for row in shown.itertuples(index=False)
+        ]
         if len(rows) > len(shown):
             lines.append(f"{kind}: … and {len(rows) - len(shown):,} more (--all lists them)")
     counts = problems.kind.value_counts()

@@ -50,7 +50,7 @@ class FeatureFolder:
     def files_of(self, recording: str) -> list[Path] | None:
         """The files of a recording: one per stream, or one for all streams. None if one is missing."""
         paths = [self._find(files, recording) for files in self._files]
-        return None if None in paths else paths
+        return None if None in paths else paths  # pyright: ignore[reportReturnType]
 
     def missing(self, recordings: Iterable[str]) -> list[str]:
         """The recordings that lack a file."""
@@ -81,7 +81,11 @@ class FeatureFolder:
     def ambiguous(self, recording: str) -> bool:
         """Whether the shape of a file of this recording does not show which axis is time."""
         return any(
-            is_ambiguous(file, width) for file, (_, width) in zip(self.files_of(recording), self.parts)
+            is_ambiguous(file, width)
+            for file, (_, width) in zip(
+                self.files_of(recording),  # pyright: ignore[reportArgumentType]
+                self.parts,
+            )
         )
 
     def content_hash(self, name: str) -> str:

@@ -159,7 +159,11 @@ def _read_h5(path):
             raise TalError(
                 f"{name} lies in another file", where=path, remedy="Write the array itself into this file."
             )
-        check_size(dataset.size * max(FLOAT32, dataset.dtype.itemsize), path, "its array")
+        check_size(
+            dataset.size * max(FLOAT32, dataset.dtype.itemsize),  # pyright: ignore[reportOptionalOperand]
+            path,
+            "its array",
+        )
         return dataset[()]
 
 

@@ -187,7 +187,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
             stride_s=HOP / RATE_HZ, window_s=WINDOW / RATE_HZ, streams={"acc": 150, "gyro": 150}
         ),
         recordings=recordings,
-        annotations=annotations,
+        annotations=annotations,  # pyright: ignore[reportArgumentType]
         load_features=lambda recording: (features[recording] - mean) / std,
         source_hash=archive.read.hexdigest(),
         where=str(path),

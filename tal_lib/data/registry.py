@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ FOLDERS = "TAL_FOLDERS"  # environment variable: JSON, name → folder, for this
 class Entry:
     """How to load a benchmark, and where it comes from."""
 
-    load: callable  # data root -> Benchmark
+    load: Callable[[Path], Benchmark]  # data root -> benchmark
     about: str
     origin: str
     file: str | None  # below the data root; None: nothing needed

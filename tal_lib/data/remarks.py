@@ -2,6 +2,7 @@
 recordings."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,14 @@ def beyond_remarks(segments: pd.DataFrame, durations: pd.Series, rates=None) -> 
     if not far.any():
         return []
     text = f"{int(far.sum()):,} of {len(segments):,} segments lie far beyond their recording"
-    return [Remark(ALL, "suspect", f"{text} ({looks_like(segments[far], durations, rates)})")]
+    return [
+        Remark(
+            ALL,
+            "suspect",
+            f"{text} "  # what the times may be instead
+            f"({looks_like(segments[far], durations, rates)})",  # pyright: ignore[reportArgumentType]
+        )
+    ]
 
 
 def label_remarks(segments: pd.DataFrame) -> list[Remark]:
@@ -114,6 +122,7 @@ def length_remarks(
         logs = np.log(lengths)
         distance = np.abs(logs - np.median(logs))
         bound = max(deviations * float(np.median(distance)), np.log(factor))
+        row: Any
         for row, length, far in zip(rows.itertuples(index=False), lengths, distance > bound):
             if far:
                 remarks.append(

@@ -151,7 +151,10 @@ def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tupl
         rates = rates.fillna(spec.fps) if spec.fps is not None else rates
         recordings["stride_s"], recordings["window_s"] = spec.stride_frames / rates, window_frames / rates
         usual = spec.fps or float(rates.median())
-        stride_s, window_s = spec.stride_frames / usual, window_frames / usual
+        stride_s, window_s = (
+            spec.stride_frames / usual,  # pyright: ignore[reportOptionalOperand]
+            window_frames / usual,  # pyright: ignore[reportOptionalOperand]
+        )
     return recordings, FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec.streams))
 
 

@@ -10,6 +10,7 @@ log seconds).
 
 import zlib
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,7 @@ def oracle(benchmark: Benchmark, split: str = "test", config: SyntheticConfig | 
     config = config or SyntheticConfig()
     verbs, objects = patterns(config)
     rows = []
+    segment: Any
     for segment in benchmark.annotations(split).itertuples(index=False):
         x = benchmark.features(segment.recording)
         time = np.arange(len(x)) * config.stride_s + config.stride_s

@@ -57,7 +57,7 @@ def _refuse(table, bad, where, problem, remedy):
 
 
 def check_annotations(
-    table: pd.DataFrame, *, durations=None, classes=None, where="annotations"
+    table: pd.DataFrame, *, durations=None, classes=None, where: object = "annotations"
 ) -> pd.DataFrame:
     """The table with exactly the annotation columns. `TalError` for its first bad row.
 
@@ -67,7 +67,7 @@ def check_annotations(
         where: what the error calls this table (a file's path).
     """
     _require_columns(table, ANNOTATION_COLUMNS, where)
-    table = table[ANNOTATION_COLUMNS].reset_index(drop=True)
+    table = table[ANNOTATION_COLUMNS].reset_index(drop=True)  # pyright: ignore[reportAssignmentType]
     table = table.astype({"start": float, "end": float})
     _refuse(
         table,
@@ -118,14 +118,14 @@ def check_annotations(
     return table
 
 
-def check_detections(table: pd.DataFrame, *, where="detections") -> pd.DataFrame:
+def check_detections(table: pd.DataFrame, *, where: object = "detections") -> pd.DataFrame:
     """The table with exactly the detection columns. `TalError` for its first bad row."""
-    return _check_scored(table, DETECTION_COLUMNS, "detection", where)
+    return _check_scored(table, DETECTION_COLUMNS, "detection", where)  # pyright: ignore[reportReturnType]
 
 
-def check_proposals(table: pd.DataFrame, *, where="proposals") -> pd.DataFrame:
+def check_proposals(table: pd.DataFrame, *, where: object = "proposals") -> pd.DataFrame:
     """The table with exactly the proposal columns (no label). `TalError` for its first bad row."""
-    return _check_scored(table, PROPOSAL_COLUMNS, "proposal", where)
+    return _check_scored(table, PROPOSAL_COLUMNS, "proposal", where)  # pyright: ignore[reportReturnType]
 
 
 def _check_scored(table, columns, noun, where):

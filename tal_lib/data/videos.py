@@ -72,7 +72,7 @@ def load_activitynet(root: Path) -> Benchmark:
                 pd.concat([getattr(part, name) for part in parts], ignore_index=True)
                 for name in ("recordings", "segments")
             ),
-            parts[0].repairs + parts[1].repairs,
+            parts[0].repairs + parts[1].repairs,  # pyright: ignore[reportCallIssue]
         )
         path = folder
     content.recordings["split"] = content.recordings.split.replace({"validation": "test"})

@@ -102,7 +102,7 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
     best = (
         class_scores.rename_axis("recording")
         .stack()
-        .rename("class_score")
+        .rename("class_score")  # pyright: ignore[reportCallIssue, reportArgumentType]
         .rename_axis(["recording", "label"])
         .reset_index()
     )
@@ -113,9 +113,9 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
     )
     fused = proposals.merge(best, on="recording")
     fused["score"] *= fused.class_score
-    return fused.sort_values(["recording", "score"], ascending=[True, False], kind="stable")[
-        DETECTION_COLUMNS
-    ].reset_index(drop=True)
+    return fused.sort_values(  # pyright: ignore[reportReturnType]
+        ["recording", "score"], ascending=[True, False], kind="stable"
+    )[DETECTION_COLUMNS].reset_index(drop=True)
 
 
 def _row(scores, names, classes, label_ids, labels, where):
@@ -233,9 +233,10 @@ def _plain(value):
 def _unpickle(raw, path):
     try:
         for operation, argument, _ in pickletools.genops(raw):
-            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(
-                raw
-            ):  # the unpickler would allocate that many entries
+            if (
+                operation.name in ("PUT", "BINPUT", "LONG_BINPUT")  # it would allocate that many entries
+                and argument > len(raw)  # pyright: ignore[reportOptionalOperand]
+            ):
                 raise pickle.UnpicklingError(f"it numbers {argument:,} objects in {len(raw):,} bytes")
         return _plain(_PlainUnpickler(io.BytesIO(raw), encoding="latin1").load())
     except Exception as error:  # a broken stream may raise anything

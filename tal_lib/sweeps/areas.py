@@ -129,7 +129,9 @@ class Areas:
     def _text(self, area):
         outside = area.removeprefix("plugin/")
         if outside != area:
-            return Path(importlib.import_module(outside).__file__).read_text(encoding="utf-8")
+            return Path(
+                importlib.import_module(outside).__file__  # pyright: ignore[reportArgumentType]
+            ).read_text(encoding="utf-8")
         return (self.library / f"{area}.py").read_text(encoding="utf-8")
 
     def _trees(self, area):

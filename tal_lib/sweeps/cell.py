@@ -65,14 +65,14 @@ def run_cell(
         )
         measured = json.loads((part / MEASURED).read_text())
     except DeadKernelError:
-        code = kernel.poll()
+        status = kernel.poll()
         return keep_failed(
             folder,
             id,
             "the kernel died"
             + (
-                f", killed by signal {-code} (the system does so when memory runs out)"
-                if code and code < 0
+                f", killed by signal {-status} (the system does so when memory runs out)"
+                if status and status < 0
                 else ""
             ),
         )

@@ -60,7 +60,7 @@ class Cluster:
             raise TalError(
                 "sweeps on a cluster need Dask", remedy="In the clone: pip install -e '.[cluster]'"
             ) from None
-        dask.config.set(
+        dask.config.set(  # pyright: ignore[reportPrivateImportUsage]
             {
                 "distributed.scheduler.work-stealing": False,
                 "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
@@ -85,7 +85,7 @@ class Cluster:
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             if started_here:
-                self._started.close(timeout=10)
+                self._started.close(timeout=10)  # pyright: ignore[reportOptionalMemberAccess]
             problem = None if started_here else why_refused(self.address)
             raise TalError(
                 problem or f"no scheduler answers ({type(error).__name__})",
@@ -147,7 +147,11 @@ class Cluster:
         while True:
             try:
                 with self._client.as_current():
-                    ended = wait(list(running), timeout=1, return_when="FIRST_COMPLETED").done
+                    ended = wait(
+                        list(running),  # this client is not asynchronous
+                        timeout=1,
+                        return_when="FIRST_COMPLETED",
+                    ).done  # pyright: ignore[reportAttributeAccessIssue]
                 if all(future.status in ("finished", "error") for future in ended):
                     return ended
             except TimeoutError:
@@ -263,7 +267,7 @@ def _local(number, certificates):
         threads_per_worker=1,
         processes=True,
         memory_limit=0,
-        dashboard_address=None,
+        dashboard_address=None,  # pyright: ignore[reportArgumentType]
         silence_logs=ERROR,
         **_encrypted(certificates),
     )
@@ -299,7 +303,7 @@ def _slurm(path, certificates):
     options = read_description(path)
     jobs, gpu = options.pop("jobs"), options.pop("gpu")
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue import SLURMCluster  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise TalError(
             "sweeps on Slurm need dask-jobqueue", remedy="In the clone: pip install -e '.[cluster]'"

@@ -94,8 +94,12 @@ class _Provisioner(LocalProvisioner):
     """Provides the waiting kernel instead of starting a process."""
 
     async def launch_kernel(self, cmd, **kwargs):
-        self.process = self.parent.waiting
-        self.process.start(self.parent.connection_file, kwargs.get("cwd"), kwargs.get("env"))
+        self.process = self.parent.waiting  # pyright: ignore[reportOptionalMemberAccess]
+        self.process.start(
+            self.parent.connection_file,  # pyright: ignore[reportOptionalMemberAccess]
+            kwargs.get("cwd"),
+            kwargs.get("env"),
+        )
         self.pid, self.pgid, self.cwd = (
             self.process.pid,
             None,

@@ -47,7 +47,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
     if not Path(folder).is_dir():
         return records
     known = read_ledger(ledger) if ledger else {}
-    written = os.stat(ledger).st_mtime if known else 0.0
+    written = os.stat(ledger).st_mtime if known else 0.0  # pyright: ignore[reportArgumentType]
     # earlier ids of runs that the ledger has under new ids
     former = {record.get("formerly") for record in known.values()}
     for entry in os.scandir(folder):

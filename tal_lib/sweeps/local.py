@@ -103,7 +103,10 @@ class WarmProcesses:
         except Failed as failed:
             if failed.timed_out:
                 return keep_failed(
-                    folder, cell.id, f"stopped after its time limit of {cell.time_limit / 60:g} minutes"
+                    folder,
+                    cell.id,
+                    "stopped after its time limit of "  # without a limit it is not stopped
+                    f"{cell.time_limit / 60:g} minutes",  # pyright: ignore[reportOptionalOperand]
                 )
             shutil.rmtree(part_of(folder, cell.id), ignore_errors=True)
             return ProcessLost(str(failed))

@@ -48,7 +48,9 @@ def _read(path, changed):
     try:
         for statement in ast.parse(tagged[0].source).body:
             target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-            defaults[target.id] = ast.literal_eval(statement.value)
+            defaults[target.id] = ast.literal_eval(  # pyright: ignore[reportAttributeAccessIssue]
+                statement.value  # pyright: ignore[reportArgumentType]
+            )
     except (SyntaxError, ValueError, AttributeError) as error:
         raise TalError(
             f"the cell tagged `parameters` holds more than `name = value` ({str(error).splitlines()[0]})",

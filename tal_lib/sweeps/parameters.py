@@ -64,7 +64,7 @@ def read_annotations(notebook: Path) -> dict[str, str]:
     cells = nbformat.read(notebook, as_version=4).cells
     sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     return {
-        statement.target.id: ast.unparse(statement.annotation)
+        statement.target.id: ast.unparse(statement.annotation)  # pyright: ignore[reportAttributeAccessIssue]
         for source in sources
         for statement in ast.parse(source).body
         if isinstance(statement, ast.AnnAssign)
@@ -93,7 +93,11 @@ def checked_value(
     meaning = CHOICES.get((notebook, name), MEANINGS.get(name, Any if base in (list, dict) else base))
     if base in (list, dict):
         value = validate(base, value, where=where, name=label, remedy=remedy)
-        places = enumerate(value, 1) if base is list else value.items()
+        places = (
+            enumerate(value, 1)  # of a list, from 1 as people count
+            if base is list
+            else value.items()  # pyright: ignore[reportAttributeAccessIssue]
+        )
         items = {
             place: _as_written(
                 item, validate(meaning, item, where=where, name=f"{label}.{place}", remedy=remedy)

@@ -25,10 +25,15 @@ def record(out_dir: str, tables: dict[str, pd.DataFrame], config=()) -> None:
     if not out_dir:
         return
     rows = {
-        name: json.loads(table.to_json(orient="records", double_precision=10))
+        name: json.loads(
+            table.to_json(orient="records", double_precision=10)  # pyright: ignore[reportArgumentType]
+        )
         for name, table in tables.items()
     }
-    plain = [asdict(part) if is_dataclass(part) else part for part in config]
+    plain = [
+        asdict(part) if is_dataclass(part) else part  # pyright: ignore[reportArgumentType]
+        for part in config
+    ]
     if not any(rows.values()):
         raise TalError("a run recorded no rows", where=out_dir, remedy="Record at least one table.")
     write_json(

@@ -39,7 +39,7 @@ class SweepResult:
     ledger: Path | None = None
     runs: Path | None = None
     # cell id -> changes of code, for stale cells that were not run
-    stale: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
+    stale: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

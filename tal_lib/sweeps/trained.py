@@ -87,4 +87,4 @@ def checkpoint_of(
         out_dir=folder,
         device="cpu",
     )
-    return run.result.checkpoint, HERE
+    return run.result.checkpoint, HERE  # pyright: ignore[reportReturnType]

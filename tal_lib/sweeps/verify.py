@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,7 @@ def weights_changed(before: dict[str, list[dict]], after: dict[str, list[dict]])
     return sorted(set(remarks))
 
 
-def _compared(tables):
+def _compared(tables) -> dict[str, Any]:
     """Table name -> frame, with only the tables and columns that are compared."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     frames = {
@@ -207,13 +208,13 @@ def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict
     Both are infinite if rows, texts or the places of missing values differ. Columns that measure speed do not
     count. Neither do columns that name the weights: `weights_changed` reports those.
     """
-    before, after = _compared(before), _compared(after)
+    was, now = _compared(before), _compared(after)
     apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
-    if before.keys() != after.keys():
+    if was.keys() != now.keys():
         return np.inf, np.inf
     worst = worst_mean = 0.0
-    for name, frame in before.items():
-        other = after[name]
+    for name, frame in was.items():
+        other = now[name]
         if frame.shape != other.shape or set(frame) != set(other):
             return np.inf, np.inf
         for column in frame:

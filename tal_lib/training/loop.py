@@ -161,7 +161,10 @@ def fit(
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
     augment = Augment(items, inertial, state.generator, exchange=recipe.exchange, rotate=recipe.rotate)
     if path and is_ours(path):
-        if differs := state.load(path, identity | {"code": code.digest}):
+        if differs := state.load(
+            path,
+            identity | {"code": code.digest},  # pyright: ignore[reportOptionalMemberAccess]
+        ):
             tqdm.write(
                 f"{path}: an interrupted training with other {', '.join(differs)}; training starts afresh",
                 file=sys.stderr,
@@ -196,7 +199,7 @@ def fit(
                 on_epoch(epoch + 1, state.elapsed, model)
             model.train()
         if path and time.monotonic() - saved > 60:
-            state.save(path, identity | {"code": code.digest})
+            state.save(path, identity | {"code": code.digest})  # pyright: ignore[reportOptionalMemberAccess]
             saved = time.monotonic()
     if state.average:
         model.load_state_dict(state.average.state)
@@ -208,7 +211,7 @@ def fit(
             Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
-        remove_replaceable(path)
+        remove_replaceable(path)  # pyright: ignore[reportArgumentType]
     return TrainResult(
         model=model.deployed,
         history=table,
@@ -240,7 +243,11 @@ def _files_outside(model):
         for name in modules
         if name.partition(".")[0] not in ("tal_lib", "torch", "builtins")
     )
-    return [Path(module.__file__) for module in outside if getattr(module, "__file__", None)]
+    return [
+        Path(module.__file__)  # pyright: ignore[reportArgumentType]
+        for module in outside
+        if getattr(module, "__file__", None)
+    ]
 
 
 def _begin(model, recipe, steps, seed) -> TrainingState:

@@ -56,7 +56,7 @@ def describe(*, spec, classes, feature_spec, stream, where: object) -> Descripti
         TalError: a field of a wrong type or value, or fields that contradict each other.
     """
 
-    def check(kind, value, name):
+    def check(kind, value, name) -> Any:
         return validate(kind, value, where=where, name=name, remedy=REMEDY)
 
     def require(holds, problem):

@@ -33,7 +33,13 @@ def route(model: str, preset: str, values: dict, *, where: object = None) -> Set
     for name in values:
         if name not in model_options and name not in recipe_names:
             error = unknown_name(name, [*model_options, *recipe_names], where=where)
-            hint = error.remedy[error.remedy.rfind(". ") + 1 :] if "Did you mean" in error.remedy else ""
+            hint = (
+                error.remedy[  # pyright: ignore[reportOptionalSubscript]
+                    error.remedy.rfind(". ") + 1 :  # pyright: ignore[reportOptionalMemberAccess]
+                ]
+                if "Did you mean" in error.remedy  # pyright: ignore[reportOperatorIssue]
+                else ""
+            )
             raise TalError(error.problem, where=where, remedy=_listed(model, chosen) + hint)
     settings = Settings(
         options={name: value for name, value in values.items() if name in model_options},

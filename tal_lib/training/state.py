@@ -36,7 +36,9 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Include the model's weights after an optimizer step."""
-        torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + step) / (10 + step)))
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            *self.pairs, 1 - min(self.decay, (1 + step) / (10 + step))
+        )
 
     @contextmanager
     def in_place_of(self, model: nn.Module):
@@ -60,7 +62,13 @@ def random_states() -> dict:
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (
+            kind,
+            torch.from_numpy(keys.astype(np.int64)),  # pyright: ignore[reportAttributeAccessIssue]
+            position,
+            has_gauss,
+            gauss,
+        ),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
