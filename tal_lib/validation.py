@@ -169,7 +169,7 @@ def _default(kind, name):
     """The remedy for a field's bad value: its default."""
     default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
     shown = list(default) if isinstance(default, tuple) else default
-    return None if default is dataclasses.MISSING else f"The default is {short(shown)}."
+    return None if default in (dataclasses.MISSING, None) else f"The default is {short(shown)}."
 
 
 @cache
@@ -286,7 +286,9 @@ def _problem(place, error):
         bound = next(iter(context))
         expected = f"{words[bound]} {context[bound]:g}"
     elif kind in ("too_short", "too_long"):
-        expected = f"{context.get('min_length', context.get('max_length'))} values"
+        bound = "at least" if kind == "too_short" else "at most"
+        length = context.get("min_length", context.get("max_length"))
+        expected = f"{bound} {length} value{'s' * (length != 1)}"
     elif kind in ("value_error", "assertion_error"):
         expected = str(context["error"])
     else:
