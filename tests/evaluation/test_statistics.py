@@ -150,3 +150,21 @@ def test_the_probability_of_improvement_is_that_of_rliable(rliable):
     ours = probability_of_improvement(strata("ours"), strata("theirs"))
     assert 0.5 < ours[0] < 0.9 and low_high[1] - low_high[0] > 0.1  # far from where intervals are cut
     assert_same_interval(ours, float(np.ravel(points["pair"])[0]), low_high)
+
+
+def test_components_of_variance_of_a_table_worked_out_by_hand():
+    """Rows 1, 2 and 3, 6: mean squares 9 (rows), 4 (columns), 1 (rest); (9 − 1) / 2 and (4 − 1) / 2."""
+    table = pd.DataFrame({"subset_seed": [0, 0, 1, 1], "seed": [0, 1, 0, 1], "avg_map": [1.0, 2.0, 3.0, 6.0]})
+    components = variance_components(table)
+    assert components == pytest.approx({"subset": 2.0, "seed": 1.5**0.5, "interaction": 1.0})
+
+
+def test_components_of_variance_of_more_columns_than_rows():
+    """Three columns: the rest has (2 − 1) · (3 − 1) degrees of freedom."""
+    values = np.array([[1.0, 2.0, 6.0], [4.0, 3.0, 2.0]])
+    table = pd.DataFrame(
+        [(row, column, values[row, column]) for row in range(2) for column in range(3)],
+        columns=["subset_seed", "seed", "avg_map"],
+    )
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    assert variance_components(table)["interaction"] == pytest.approx(((rest**2).sum() / 2) ** 0.5)

@@ -12,7 +12,7 @@ from tal_lib.evaluation import mean_average_precision
 from tal_lib.models.parts import registry
 from tal_lib.training import Recipe, detect_all, fit, load_model, loop, recipe_for, seed_everything
 from tal_lib.training.loop import learning_rate_factor, make_optimizer, parameter_groups
-from tal_lib.training.state import TrainingCode, random_states, restore_random_states
+from tal_lib.training.state import Average, TrainingCode, random_states, restore_random_states
 
 QUICK = Recipe(epochs=3, min_steps=0)
 
@@ -318,3 +318,14 @@ def usual(small):
 )
 def test_every_option_of_a_recipe_changes_the_training(small, usual, option):
     assert not same(train(small, small.recordings("train")[:4], replace(QUICK, **option)), usual)
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.1), (8, 0.5), (100_000, 0.999)])
+def test_the_average_follows_closely_at_first(step, share):
+    """Its decay is (1 + step) / (10 + step) until that reaches the recipe's."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = Average(model, 0.999)
+    model.weight.data.fill_(1.0)
+    average.update(step)
+    assert float(average.state["weight"]) == pytest.approx(1 - share, abs=1e-6)
