@@ -82,10 +82,7 @@ def _checkpoints():
 
 
 def _grids():
-    return [
-        (REPOSITORY / "notebooks" / "sweeps" / name).read_bytes()
-        for name in ("quick.yaml", "inference_cost_gpu.yaml")
-    ]
+    return [(REPOSITORY / "notebooks" / "sweeps" / "quick.yaml").read_bytes()]
 
 
 def _read_grid(path):

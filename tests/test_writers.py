@@ -37,6 +37,7 @@ READ_ONLY = {  # options of that kind that only say where something is read
     ("tal train", "root"),
     ("tal report", "runs"),
     ("tal verify", "results"),
+    ("tal versions stamp", "results"),
 }
 
 
@@ -70,7 +71,7 @@ CASES = {
     ),
     ("tal detect", "out"): Case(
         "detect {world}/videos/test_000.mp4 --model {world}/model.pt --draw --out {place}".split(),
-        ("test_000.json", "test_000.csv", "test_000.png", "test_000.svg", "test_000.mp4"),
+        ("test_000.json", "test_000.csv", "test_000.png", "test_000.mp4"),
     ),
     ("tal data subset", "out"): Case(
         "data subset synthetic --fraction 0.2 --seed 5 --out {place}".split(),
@@ -89,12 +90,17 @@ CASES = {
     ),
     ("tal report", "results"): Case(
         "report --results {place} --figures {world}/figures --runs {world}/runs --no-notebooks".split(),
-        ("class_ap.csv", "data_efficiency_summary.csv", "proposals_hapt.md", "proposals_hapt.tex"),
+        (
+            "tables/class_ap.parquet",
+            "tables/data_efficiency_summary.csv",
+            "readers/accuracy/proposals_hapt.md",
+            "readers/accuracy/proposals_hapt.tex",
+        ),
         room=40_960,
     ),
     ("tal report", "figures"): Case(
         "report --results {world}/results --figures {place} --runs {world}/runs --no-notebooks".split(),
-        ("average_recall_hapt.png", "average_recall_hapt.svg"),
+        ("accuracy/average_recall_hapt.png",),
     ),
     ("tal site", "out"): Case(
         "site --out {place}".split(), ("index.html", "style.css", "pictures/curve.png"), room=16_384
@@ -140,8 +146,8 @@ def inputs(tmp_path_factory):
         cells=[nbformat.v4.new_markdown_cell("# Title\n\nA sentence. " + "x" * 9000)]
     )
     nbformat.write(page, world / "notebooks" / "00_findings.ipynb")
-    (world / "pictures").mkdir()
-    (world / "pictures" / "curve.png").write_bytes(b"png" * 3000)
+    (world / "pictures" / "accuracy").mkdir(parents=True)
+    (world / "pictures" / "accuracy" / "curve.png").write_bytes(b"png" * 3000)
     (world / "sweeps").mkdir()
     work = nbformat.v4.new_notebook(
         cells=[
@@ -167,7 +173,7 @@ def run(inputs, small, tmp_path, monkeypatch):
     world = tmp_path / "world"
     shutil.copytree(inputs, world)
     monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
-    monkeypatch.setattr(hapt, "check_archive", lambda path: None)
+    monkeypatch.setattr(hapt, "check_archive", lambda *_: None)
     sources = {"results": world, "figures": world / "pictures", "about": world / "none.md"}
     monkeypatch.setattr(site, "build", partial(site.build, **sources))
     monkeypatch.chdir(tmp_path)
@@ -443,7 +449,7 @@ def test_a_site_removes_its_own_old_pages_alone(run, tmp_path):
     (place / "pictures" / "theirs.png").write_bytes(b"theirs")
     pages = run.world / "notebooks"
     shutil.move(pages / "00_findings.ipynb", pages / "01_data.ipynb")
-    (run.world / "pictures" / "curve.png").unlink()
+    (run.world / "pictures" / "accuracy" / "curve.png").unlink()
     assert run(case, place) == 0
     assert not (place / "00_findings.html").exists() and (place / "01_data.html").is_file()
     assert [path.name for path in (place / "pictures").glob("[!.]*")] == ["theirs.png"]
@@ -462,7 +468,7 @@ def test_unusual_names_of_videos_and_places(name, run, tmp_path, capsys):
         == 0
     )
     written = [path.name for path in place.glob("*") if path.name != LIST]
-    assert sorted(written) == sorted(f"{name}.{suffix}" for suffix in ("json", "csv", "png", "svg", "mp4"))
+    assert sorted(written) == sorted(f"{name}.{suffix}" for suffix in ("json", "csv", "png", "mp4"))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=NAMES)

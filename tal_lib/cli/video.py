@@ -207,13 +207,13 @@ def _detect_in_features(arguments):
                 f"--{option} belongs to videos, and {arguments.source} has features",
                 remedy=f"Leave out --{option}.",
             )
-    claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
     table, problems = detect_in_features(arguments.source, chosen)
     _print_table(table[table.score >= arguments.threshold].sort_values(["recording", "start"]), "recording")
     for problem in problems.values():
         print(problem)
     if table.attrs["recordings"]:
+        claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
         print(write_table(arguments.out, table))
     if problems:
         print(f"{table.attrs['recordings']} recordings done, {len(problems)} failed")

@@ -96,7 +96,7 @@ def claim_outputs(
 
     Creates and returns the folder.
     """
-    suffixes = (".json", ".csv", ".png", ".svg", *((".mp4",) if draw else ()))
+    suffixes = (".json", ".csv", ".png", *((".mp4",) if draw else ()))
     sources = [Path(video), *([Path(model)] if model else [])]
     return claim(out, [Path(video).stem + suffix for suffix in suffixes], sources=sources)
 

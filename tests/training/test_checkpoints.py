@@ -73,7 +73,6 @@ DAMAGES = [
     (("spec", "preset"), "huge", "spec: .*unknown preset 'huge'"),
     (("spec", "input_dim"), 10**9, "spec.input_dim: 1000000000 is not at most"),
     (("spec", "input_dim"), 0, "spec.input_dim: 0 is not at least 1"),
-    (("spec", "input_dim"), "4", "spec.input_dim: '4' is not a whole number"),
     (("spec", "num_classes"), 5, "classes: 2 names for spec.num_classes: 5"),
     (("spec", "overrides"), [], "spec.overrides: .* is not a mapping"),
     (("spec", "overrides"), {"striide": 1}, "spec: .*striide"),
