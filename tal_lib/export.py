@@ -32,10 +32,6 @@ from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.training.checkpoints import Trained
 from tal_lib.writing import claim
 
-NOT_TRACED = {
-    "tcanet": "it suppresses proposals inside the network",
-    "ssn": "it groups a curve by watershed inside the network",
-}
 EXAMPLE = (
     2,
     1203,
@@ -65,9 +61,9 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     if form not in FORMATS:
         raise TalError(f"no export format {form!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
     name = trained.model.spec["name"]
-    if name in NOT_TRACED:
+    if trained.model.not_exportable:
         raise TalError(
-            f"{name} cannot be exported: {NOT_TRACED[name]}",
+            f"{name} cannot be exported: {trained.model.not_exportable}",
             remedy="Use `tal train` and `tal_lib` to run it.",
         )
     path = claim(folder, [FORMATS[form], ABOUT]) / FORMATS[form]

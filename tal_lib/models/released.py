@@ -78,14 +78,7 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
         raise TalError(
             f"no released checkpoints are known for {name!r}", remedy=f"Choose from {', '.join(RELEASED)}."
         )
-    content = read_checkpoint(path)
-    content = next(
-        (content[key] for key in ("state_dict_ema", "state_dict") if isinstance(content.get(key), dict)),
-        content,
-    )
-    released = {
-        key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)
-    }
+    released = _released_tensors(path)
     try:
         input_dim, num_classes = (
             released["backbone.embd.0.conv.weight"].shape[1],
@@ -98,10 +91,31 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
             remedy="Models trained here are read by tal_lib.training.load_model.",
         ) from None
     model = build(name, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides)
-    target = {
-        key: value for key, value in model.state_dict().items() if key != "positives"
-    }  # a training statistic
+    target = {key: value for key, value in model.state_dict().items() if key != "positives"}  # a statistic
+    tensors, problems = _translated(released, target)
+    if problems:
+        raise TalError(
+            f"does not fit {name} ({preset}): {'; '.join(problems[:6])}"
+            + (f"; and {len(problems) - 6} more" if len(problems) > 6 else ""),
+            where=path,
+            remedy="Name the preset and options with which it was trained.",
+        )
+    model.load_state_dict(tensors, strict=False)
+    return model.eval()
 
+
+def _released_tensors(path):
+    """Tensors of a released file by the authors' names; the averaged ones if it has them."""
+    content = read_checkpoint(path)
+    content = next(
+        (content[key] for key in ("state_dict_ema", "state_dict") if isinstance(content.get(key), dict)),
+        content,
+    )
+    return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _translated(released, target):
+    """Released tensors by our names and in our layout, and what does not fit `target`, a line each."""
     scales = sorted(
         (key for key in released if re.fullmatch(r"reg_head\.scale\.\d+\.scale", key)),
         key=lambda key: int(key.split(".")[2]),
@@ -123,15 +137,7 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
         for key, value in tensors.items()
         if key in target and value.shape != target[key].shape
     ]
-    if problems:
-        raise TalError(
-            f"does not fit {name} ({preset}): {'; '.join(problems[:6])}"
-            + (f"; and {len(problems) - 6} more" if len(problems) > 6 else ""),
-            where=path,
-            remedy="Name the preset and options with which it was trained.",
-        )
-    model.load_state_dict(tensors, strict=False)
-    return model.eval()
+    return tensors, problems
 
 
 def _our_name(key):

@@ -105,6 +105,7 @@ class SSN(Detector):
     log scale (B, P, K, 2).
     """
 
+    not_exportable = "it groups a curve by watershed inside the network"
     config: SSNConfig
 
     def __init__(self, config: SSNConfig, input_dim: int, num_classes: int):

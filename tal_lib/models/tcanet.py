@@ -157,6 +157,7 @@ class TCANet(ProposalDetector):
     """The generator's outputs follow `stages` (B, P, 3 · 7): the input segment and the five outputs of each
     refinement."""
 
+    not_exportable = "it suppresses proposals inside the network"
     config: TCANetConfig
 
     def build_network(self) -> None:

@@ -61,9 +61,15 @@ _DENSE = Recipe(
 # compact: one recipe for all models; models that work in windows train on shorter crops. The study's own
 # model also uses augmentation, tuned on held-out training people. Its effect on the other models is in
 # `results/readers/accuracy/recipes_hapt.md`.
-_COMPACT = Recipe()
-_OWN = Recipe(exchange=0.3, rotate=30.0)
+_SHARED = Recipe()
 _WINDOWS = Recipe(max_steps=256)
+_COMPACT = {
+    "local_global": Recipe(exchange=0.3, rotate=30.0),
+    "bsn": _WINDOWS,
+    "bmn": _WINDOWS,
+    "prn": _WINDOWS,
+    "tcanet": _WINDOWS,
+}  # every other model: _SHARED
 _PUBLISHED_WINDOWS = Recipe(
     optimizer="adam",
     weight_decay=1e-4,
@@ -136,10 +142,7 @@ def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     """
     if preset not in presets(name):
         raise unknown_name(preset, presets(name), where=name, name="preset")
-    compact = (
-        _OWN if name == "local_global" else _WINDOWS if name in ("bsn", "bmn", "prn", "tcanet") else _COMPACT
-    )
-    recipe = compact if preset == "compact" else _PAPER.get(name, _COMPACT)
+    recipe = (_COMPACT if preset == "compact" else _PAPER).get(name, _SHARED)
     options = [field.name for field in fields(Recipe)]
     for option in overrides:
         if option not in options:

@@ -73,6 +73,7 @@ class Detector(nn.Module):
     which is counted, timed and exported. A mask of None means that every step is valid.
     """
 
+    not_exportable = ""  # why a graph of it cannot be written, where that is so
     separate_classifier = (
         False  # whether its proposals are classified by a stage that is not the published model's
     )
