@@ -19,6 +19,7 @@ from tal_lib.reports.layout import TOPICS, Layout
 def test_version_is_one():
     assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == __version__
     assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"version-{__version__}-" in (REPOSITORY / "README.md").read_text()
 
 
 def test_readme_points_at_what_exists():
