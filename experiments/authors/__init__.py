@@ -1,0 +1,93 @@
+"""What a comparison with an authors' repository needs: rows of the table, their modules from a folder, perturbed weights.
+
+One file a repository beside this one. Each has
+
+    FOLDER     the name of the clone inside the folder that the user gives
+    MODELS     our models that the clone is compared with
+    rows(clone: Path, model: str) -> Iterator[Row]
+
+and builds the authors' model from their own modules, copies its weights into ours, and compares. No code of theirs is
+part of this project: the folder is the user's, and what their code needs beyond torch is named by an error.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from tal_lib.errors import TalError
+
+ASPECTS = ("parameters", "MACs", "forward", "loss", "gradient", "decoding", "recipe", "time")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: a value of ours and of theirs, or the largest difference of many."""
+
+    model: str
+    aspect: str  # of ASPECTS
+    case: str  # for example "T = 2304"
+    ours: float | str
+    theirs: float | str
+    difference: float  # largest absolute difference; of times: the ratio ours / theirs
+    limit: float | None  # the difference that passes; None: stated, not checked
+    how: str  # how it was compared, in a sentence
+
+
+@contextmanager
+def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | None = None) -> Iterator[None]:
+    """The clone's `packages` can be imported inside; afterwards they are forgotten, since several clones share names.
+
+    `stand_ins` are modules that their code imports and that are not at hand (a compiled extension), by name.
+    """
+    if not clone.is_dir():
+        raise TalError("the authors' code is not there", where=clone, remedy="Clone their repository to this place.")
+
+    def forget():
+        for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+            del sys.modules[name]
+
+    forget()
+    present = {name: module for name, module in (stand_ins or {}).items() if name not in sys.modules}
+    sys.modules.update(present)
+    sys.path.insert(0, str(clone))
+    importlib.invalidate_caches()
+    try:
+        yield
+    except ImportError as error:
+        raise TalError(
+            f"their code cannot be imported: {error}", where=clone, remedy="Install what it needs, or leave this model out."
+        ) from None
+    finally:
+        sys.path.remove(str(clone))
+        forget()
+        for name in present:
+            del sys.modules[name]
+
+
+def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Moves every weight a little, so that no zero, one or equal start hides a difference."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            scale = weight.std() if weight.numel() > 1 else 1.0
+            weight.add_(0.05 * scale * torch.randn(weight.shape, generator=generator) + 0.01)
+    return model
+
+
+def largest_difference(ours, theirs) -> float:
+    """The largest absolute difference of two tensors, or of two lists of tensors of equal shapes."""
+    if isinstance(ours, torch.Tensor):
+        ours, theirs = [ours], [theirs]
+    return max(float((a.double() - b.double()).abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def parameters(model: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

@@ -1,0 +1,67 @@
+"""Compares our models with their authors' code and prints the table.
+
+    python experiments/fidelity.py --code FOLDER [--models actionformer tridet] [--aspects forward loss] [--out FILE.csv]
+
+FOLDER holds the user's own clones of the authors' repositories, each under the name that `--help` lists. Both models are
+built, every weight is perturbed and copied, and one row is printed for each comparison: parameters, MACs, raw outputs,
+loss, gradient, detections, recipe, time. The exit code is 1 if a difference is above its limit.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from experiments import authors
+from tal_lib.errors import TalError
+
+
+def repositories() -> dict[str, object]:
+    """Our model's name -> the module that compares it."""
+    modules = [importlib.import_module(f"experiments.authors.{info.name}") for info in pkgutil.iter_modules(authors.__path__)]
+    return {model: module for module in modules if hasattr(module, "MODELS") for model in module.MODELS}
+
+
+def compare(code: Path, names: list[str], aspects: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows of the models that could be built, and why each other one could not."""
+    modules, rows, missing = repositories(), [], {}
+    for name in names:
+        module = modules[name]
+        try:
+            for row in module.rows(code / module.FOLDER, name):
+                if row.aspect in aspects:
+                    rows.append(asdict(row))
+        except TalError as error:
+            missing[name] = str(error)
+    table = pd.DataFrame(rows, columns=list(authors.Row.__dataclass_fields__))
+    table["passes"] = [row.limit is None or row.difference <= row.limit for row in table.itertuples()]
+    return table, missing
+
+
+def main() -> int:
+    modules = repositories()
+    folders = "; ".join(f"{module.FOLDER}: {', '.join(module.MODELS)}" for module in dict.fromkeys(modules.values()))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--code", type=Path, required=True, help=f"folder with the clones ({folders})")
+    parser.add_argument("--models", nargs="+", default=list(modules), choices=list(modules))
+    parser.add_argument("--aspects", nargs="+", default=list(authors.ASPECTS), choices=authors.ASPECTS)
+    parser.add_argument("--out", type=Path, help="also write the table to this CSV file")
+    arguments = parser.parse_args()
+    table, missing = compare(arguments.code, arguments.models, arguments.aspects)
+    with pd.option_context("display.max_rows", None, "display.width", 200, "display.max_colwidth", 60):
+        print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    for name, reason in missing.items():
+        print(f"{name}: not compared: {reason}")
+    if arguments.out:
+        table.to_csv(arguments.out, index=False)
+    return int(not table["passes"].all())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
