@@ -1,10 +1,10 @@
 """Compares our models with their authors' code and prints the table.
 
-    python experiments/fidelity.py --code FOLDER [--models actionformer tridet] [--aspects forward loss] [--out FILE.csv]
+    python experiments/fidelity.py --code FOLDER [--models tridet …] [--aspects forward …] [--out FILE.csv]
 
-FOLDER holds the user's own clones of the authors' repositories, each under the name that `--help` lists. Both models are
-built, every weight is perturbed and copied, and one row is printed for each comparison: parameters, MACs, raw outputs,
-loss, gradient, detections, recipe, time. The exit code is 1 if a difference is above its limit.
+FOLDER holds the user's own clones of the authors' repositories, each under the name that `--help` lists. Both
+models are built, every weight is perturbed and copied, and each comparison prints a row: parameters, MACs,
+raw outputs, loss, gradient, detections, recipe, time. The exit code is 1 if a difference is above its limit.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from tal_lib.errors import TalError
 
 def repositories() -> dict[str, object]:
     """Our model's name -> the module that compares it."""
-    modules = [importlib.import_module(f"experiments.authors.{info.name}") for info in pkgutil.iter_modules(authors.__path__)]
+    names = [info.name for info in pkgutil.iter_modules(authors.__path__)]
+    modules = [importlib.import_module(f"experiments.authors.{name}") for name in names]
     return {model: module for module in modules if hasattr(module, "MODELS") for model in module.MODELS}
 
 
@@ -45,8 +46,11 @@ def compare(code: Path, names: list[str], aspects: list[str]) -> tuple[pd.DataFr
 
 
 def main() -> int:
+    """The command; returns the exit code."""
     modules = repositories()
-    folders = "; ".join(f"{module.FOLDER}: {', '.join(module.MODELS)}" for module in dict.fromkeys(modules.values()))
+    folders = "; ".join(
+        f"{each.FOLDER}: {', '.join(each.MODELS)}" for each in dict.fromkeys(modules.values())
+    )
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--code", type=Path, required=True, help=f"folder with the clones ({folders})")
     parser.add_argument("--models", nargs="+", default=list(modules), choices=list(modules))

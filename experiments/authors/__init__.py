@@ -1,4 +1,4 @@
-"""What a comparison with an authors' repository needs: rows of the table, their modules from a folder, perturbed weights.
+"""What a comparison with an authors' repository needs: rows, their modules from a folder, perturbed weights.
 
 One file a repository beside this one. Each has
 
@@ -6,8 +6,8 @@ One file a repository beside this one. Each has
     MODELS     our models that the clone is compared with
     rows(clone: Path, model: str) -> Iterator[Row]
 
-and builds the authors' model from their own modules, copies its weights into ours, and compares. No code of theirs is
-part of this project: the folder is the user's, and what their code needs beyond torch is named by an error.
+and builds the authors' model from their own modules, copies its weights into ours, and compares. No code of
+theirs is part of this project: the folder is the user's, and an error names what their code needs.
 """
 
 import importlib
@@ -42,12 +42,12 @@ class Row:
 
 @contextmanager
 def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | None = None) -> Iterator[None]:
-    """The clone's `packages` can be imported inside; afterwards they are forgotten, since several clones share names.
+    """The clone's `packages` can be imported inside; they are forgotten afterwards, since clones share names.
 
-    `stand_ins` are modules that their code imports and that are not at hand (a compiled extension), by name.
+    `stand_ins`: modules by name that their code imports and that are not at hand (compiled extensions).
     """
     if not clone.is_dir():
-        raise TalError("the authors' code is not there", where=clone, remedy="Clone their repository to this place.")
+        raise TalError("the authors' code is not there", where=clone, remedy="Clone their repository.")
 
     def forget():
         for name in [name for name in sys.modules if name.split(".")[0] in packages]:
@@ -62,7 +62,7 @@ def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | N
         yield
     except ImportError as error:
         raise TalError(
-            f"their code cannot be imported: {error}", where=clone, remedy="Install what it needs, or leave this model out."
+            f"their code cannot be imported: {error}", where=clone, remedy="Install what it needs."
         ) from None
     finally:
         sys.path.remove(str(clone))
