@@ -4,8 +4,10 @@ name.
     words      every word has a fixed random vector, and a second one for its position in the name; no
         download. Names that share words are similar. This suffices if class names combine attributes
         (`synthetic`).
+    glove      mean of the words' GloVe vectors (Pennington et al., EMNLP 2014; 6B tokens, 50 columns), from a
+        package. A plain baseline: the order of words does not count.
     clip       CLIP's text tower. `minilm`, `mpnet`: sentence encoders. Weights come from the Hugging Face hub
-        and stay in its cache.
+        and stay in its cache; those of `minilm` come from a package where it is installed.
     clip:WHERE, sentence:WHERE   any other model of these kinds; WHERE is a hub name or a folder.
 
 Vectors of downloaded encoders are cached in `$TAL_CACHE` (or ~/.cache/tal) by encoder, prompts and names.
@@ -13,14 +15,17 @@ Vectors of downloaded encoders are cached in `$TAL_CACHE` (or ~/.cache/tal) by e
 
 import hashlib
 import re
+from functools import lru_cache
 
 import numpy as np
 
+from tal_lib.data import shipped
 from tal_lib.errors import TalError, short
 from tal_lib.files import atomic_path, cache_root, digest
 
 WORDS_DIM = 64
-ENCODERS = {  # name: (kind, where on the hub, dimensions)
+ENCODERS = {  # name: (kind, where on the hub or in which package, dimensions)
+    "glove": ("glove", shipped.GLOVE.module, 50),
     "clip": ("clip", "openai/clip-vit-base-patch32", 512),
     "clip-l14": ("clip", "openai/clip-vit-large-patch14", 768),
     "minilm": ("sentence", "sentence-transformers/all-MiniLM-L6-v2", 384),
@@ -60,15 +65,18 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
 
     Args:
         encoder: see the top of this file.
-        prompts: sentences with `{}` for the name. Their vectors are averaged. `words` does not use them.
+        prompts: sentences with `{}` for the name. Their vectors are averaged. `words` and `glove` use the
+            name alone.
 
     Raises:
         TalError: the encoder is unknown, its weights are neither cached nor reachable, or two classes have
-            the same text.
+            the same text, or `glove` knows no word of a name.
     """
     names = tuple(names)
     if encoder == "words":
         vectors = np.stack([_words_vector(name) for name in names])
+    elif encoder == "glove":
+        vectors = np.stack([_glove_vector(name) for name in names])
     else:
         path = (
             _cache_folder()
@@ -98,6 +106,29 @@ def _words_vector(name):
 def _word(text):
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     return _unit(np.random.default_rng(seed).standard_normal(WORDS_DIM))
+
+
+@lru_cache(maxsize=1)
+def _glove():
+    """(number of each word, vectors (400,000, 50)); the file stays on disk."""
+    import pyarrow.parquet
+
+    folder = shipped.GLOVE.need("the text encoder glove")
+    words = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet").column("index").to_pylist()
+    return {word: number for number, word in enumerate(words)}, np.load(
+        folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False
+    )
+
+
+def _glove_vector(name):
+    numbers, vectors = _glove()
+    rows = [numbers[word] for word in words_of(name) if word in numbers]
+    if not rows:
+        raise TalError(
+            f"the text encoder glove knows no word of class {name!r}",
+            remedy="Rename the class in English words, or choose another encoder.",
+        )
+    return _unit(vectors[rows].astype(np.float64).mean(0))
 
 
 def _unit(x):
@@ -138,13 +169,17 @@ def _from_hub(loader, where):
             "text encoders need the package transformers", remedy="In the clone: pip install -e '.[text]'"
         ) from None
     transformers.utils.logging.disable_progress_bar()
+    if where in shipped.HUB:
+        where = shipped.HUB[where].path() or where
     try:
         return getattr(transformers, loader).from_pretrained(where)
     except (OSError, ValueError) as error:
         raise TalError(
             f"the text encoder's weights are neither cached nor reachable ({str(error).splitlines()[0]})",
             where=where,
-            remedy=f"Fetch them once with a connection: `hf download {where}`; or use the encoder `words`.",
+            remedy=f"Fetch them once with a connection: `hf download {where}`"
+            + (f", or from a package: `{shipped.HUB[where].install}`" if where in shipped.HUB else "")
+            + "; or use the encoder `words`.",
         ) from None
 
 

@@ -1,7 +1,8 @@
 """Backbones: they turn pictures into features. A backbone is chosen by name, with or without learned weights.
 
 A backbone describes every frame. `pool` turns the descriptions of a window of frames into one feature step.
-Weights come from the Hugging Face hub and stay in its cache. `hog-hof` needs no weights.
+Weights come from the Hugging Face hub and stay in its cache. `hog-hof` needs no weights; those of
+`efficientnet-lite0` come from a package.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tal_lib.data import shipped
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.video import hog_hof
@@ -17,8 +19,10 @@ WINDOW = 16  # frames
 HOG_HOF = {"hog": hog_hof.HOG, "hof": hog_hof.HOF}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
+LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-NETWORKS = {  # name: (kind, hub name, columns, pixels, (mean, standard deviation))
+NETWORKS = {  # name: (kind, name on the hub or in its package, columns, pixels, (mean, standard deviation))
+    "efficientnet-lite0": ("lite", "efficientnet-lite0", 1280, 224, LITE),
     "resnet50": ("transformers", "microsoft/resnet-50", 2048, 224, IMAGENET),
     "clip-vit-b32": ("clip", "openai/clip-vit-base-patch32", 512, 224, CLIP),
     "dinov2-small": ("transformers", "facebook/dinov2-small", 384, 224, IMAGENET),
@@ -97,6 +101,8 @@ def _hog_hof(pictures, before):
 
 def _load(name, kind, where):
     """(network, number of feature columns)."""
+    if kind == "lite":
+        return _efficientnet_lite(where), 1280
     try:
         if kind == "timm":
             import timm
@@ -125,6 +131,22 @@ def _load(name, kind, where):
         ) from None
 
 
+def _efficientnet_lite(name):
+    """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-excitation), trained on ImageNet."""
+    import torch
+
+    path = shipped.EFFICIENTNET_LITE0.need(f"backbone {name}")
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise TalError(
+            f"backbone {name} needs the package efficientnet-lite-pytorch", remedy=f"Run: {shipped.EXTRA}"
+        ) from None
+    network = EfficientNet.from_name(name)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
 def _of_network(name, kind, network, dim, pixels, scale):
     import torch
 
@@ -136,6 +158,8 @@ def _of_network(name, kind, network, dim, pixels, scale):
         x = (x - mean) / deviation
         if kind == "timm":
             return network(x).numpy()
+        if kind == "lite":
+            return network.extract_features(x).mean((2, 3)).numpy()
         if kind == "clip":
             return network(pixel_values=x).image_embeds.numpy()
         return network(pixel_values=x).pooler_output.flatten(1).numpy()

