@@ -1,0 +1,81 @@
+"""The benchmark `rendered`: timelines, pictures, and the way from a seed to features."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tal_lib.data import rendered, videos
+from tal_lib.errors import TalError
+from tal_lib.video import crowded, rendered_benchmark
+
+
+def timelines(count=20):
+    return [crowded.play(np.random.default_rng([0, 0, number])) for number in range(count)]
+
+
+def test_an_actor_does_one_action_at_a_time_and_several_actors_act_at_once():
+    at_once = 0
+    for timeline in timelines():
+        assert 120 <= timeline.seconds <= 180 and 2 <= len(timeline.actors) <= 4
+        for acts in timeline.actors:
+            assert all(1.4 < act.end - act.start < 12.1 and act.end < timeline.seconds for act in acts)
+            assert all(before.end < after.start for before, after in zip(acts, acts[1:]))
+        spans = sorted((start, end) for start, end, _ in timeline.scene.actions)
+        at_once += sum(after[0] < before[1] for before, after in zip(spans, spans[1:]))
+    assert at_once > 100
+    assert {act for timeline in timelines() for *_, act in timeline.scene.actions} == set(crowded.ACTIONS)
+
+
+def test_pictures_follow_from_the_seed():
+    timeline = timelines(1)[0]
+    first, again, other = (
+        np.stack(
+            [picture for picture, _ in zip(crowded.draw(timeline, np.random.default_rng(seed)), range(30))]
+        )
+        for seed in (1, 1, 2)
+    )
+    assert first.shape == (30, 144, 192, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("label, sign", [("slide right", 1), ("slide left", -1)])
+def test_a_slide_moves_the_actor_that_way(label, sign):
+    actor = crowded.Actor(np.random.default_rng(0), (crowded.Act(0, 1, label, 1.0),))
+    before = actor.place.copy()
+    for index in range(5):
+        actor.draw(np.zeros((160, 208, 3), np.float32), index / crowded.FPS)
+    assert actor.place - before == pytest.approx([sign * 15, 0])
+
+
+@pytest.mark.parametrize("label, sign", [("spin right", 1), ("spin left", -1)])
+def test_a_spin_turns_the_actor_that_way(label, sign):
+    actor = crowded.Actor(np.random.default_rng(0), (crowded.Act(0, 1, label, 2.0),))
+    before = actor.angle
+    for index in range(5):
+        actor.draw(np.zeros((160, 208, 3), np.float32), index / crowded.FPS)
+    assert actor.angle - before == pytest.approx(sign * 5 * 0.56)
+
+
+def test_a_seed_becomes_a_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(crowded, "DURATION_S", (12.0, 14.0))
+    monkeypatch.setattr(crowded, "PAUSE_S", (1.0, 2.0))
+    monkeypatch.setattr(crowded, "ACTION_S", (1.5, 3.0))
+    with pytest.raises(TalError, match="not made yet.*tal data fetch rendered"):
+        rendered.load(tmp_path)
+    place = rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)[0]
+    data = rendered.load(tmp_path)
+    assert (
+        data.name == "rendered" and len(data.recordings("train")) == 2 and len(data.recordings("test")) == 1
+    )
+    assert dict(data.feature_spec.streams) == {"hog": 432, "hof": 117}
+    for recording in data.recordings():
+        assert len(data.features(recording)) == pytest.approx(data.duration(recording) / 0.5 - 1, abs=1)
+    known = (place / "features.sha256").read_text().strip()
+    names = list(json.loads((place / "annotations.json").read_text())["database"])
+    assert known == rendered_benchmark.features_hash(place / "features", names)
+    written = {path: path.stat().st_mtime_ns for path in place.parent.rglob("*.mp4")}
+    rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)
+    assert written == {path: path.stat().st_mtime_ns for path in place.parent.rglob("*.mp4")}
+    assert videos.load_folder(place).data_hash == data.data_hash
