@@ -33,6 +33,11 @@ def add_commands(commands) -> None:
     evaluate.add_argument(
         "--recall", action="store_true", help="also print class-agnostic AR@AN and its area"
     )
+    evaluate.add_argument(
+        "--taxonomy",
+        metavar="FILE",
+        help="also score at coarser levels of this class taxonomy (JSON: the benchmark's own, or ActivityNet's)",
+    )
     evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
     evaluate.set_defaults(run=_eval)
 
@@ -79,6 +84,8 @@ def _eval(arguments):
         + (f" ({split})" if split else "")
     )
     print_scores(mean_average_precision(truth, detections, tious))
+    if arguments.taxonomy:
+        _print_levels(truth, detections, tious, arguments.taxonomy)
 
 
 def _subset(content, asked, where):
@@ -118,6 +125,18 @@ def _fused(proposals, content, path, top):
     scores = read_class_scores(path, classes, label_ids=ids)
     known = match_recordings(scores.index, content.recordings.recording, where=path)
     return fuse(proposals.drop(columns="label"), scores[scores.index.isin(known)].rename(index=known), top)
+
+
+def _print_levels(truth, detections, tious, path):
+    from tal_lib.evaluation import map_at_level, mean_precision, read_taxonomy
+
+    taxonomy = read_taxonomy(path, {*truth.label, *detections.label})
+    for level in (*taxonomy.levels, "class"):
+        scores = map_at_level(truth, detections, tious, taxonomy, level)
+        precision = mean_precision(truth, detections, taxonomy, level)
+        print(
+            f"level {level}: avg mAP {100 * scores.mean():.2f}, mean precision by time {100 * precision:.2f}"
+        )
 
 
 def _print_recall(truth, proposals):

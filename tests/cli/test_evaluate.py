@@ -169,3 +169,18 @@ def test_class_scores_under_other_ids(files, capsys, scores, truth):
     assert (
         code == 0 and "avg mAP 83.33 %" in out
     )  # of Wave hand and Walk, one comes after the other's proposal
+
+
+def test_a_taxonomy_adds_its_levels(files, capsys):
+    taxonomy = files / "taxonomy.json"
+    classes = {"Wave hand": ["Arm"], "Walk": ["Legs"], "Sit down": ["Legs"]}
+    taxonomy.write_text(json.dumps({"levels": ["limb"], "classes": classes}))
+    swapped = {"Walk": "Sit down", "Sit down": "Walk"}
+    table = rows(label=lambda name, number: swapped.get(name, name))
+    arguments = write(files / "d.json", table), files / "t.json", "--taxonomy", taxonomy
+    code, out, _ = evaluate(capsys, *arguments)
+    assert code == 0 and "level limb: avg mAP 100.00, mean precision by time 100.00" in out
+    assert "level class: avg mAP 33.33, mean precision by time 33.33" in out
+    taxonomy.write_text(json.dumps({"levels": ["limb"], "classes": {"Walk": ["Legs"]}}))
+    code, _, err = evaluate(capsys, *arguments)
+    assert code == 2 and str(taxonomy) in err and "no class" in err
