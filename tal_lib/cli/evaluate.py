@@ -36,7 +36,7 @@ def add_commands(commands) -> None:
     evaluate.add_argument(
         "--taxonomy",
         metavar="FILE",
-        help="also score at coarser levels of this class taxonomy (JSON: the benchmark's own, or ActivityNet's)",
+        help="also score at coarser levels of this class taxonomy (JSON, own form or ActivityNet's)",
     )
     evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
     evaluate.set_defaults(run=_eval)

@@ -2,8 +2,8 @@
 
 Two forms of `taxonomy.json` are read. A benchmark's own:
 `{"levels": ["activity", "step"], "classes": {"cut tomato": ["prepare salad", "cut"], …}}`, from coarse to
-fine, the class itself left out. And ActivityNet's: `{"taxonomy": [{"nodeName", "parentName", …}, …]}`, as in its
-published annotation file; its levels are numbered from the root's children.
+fine, the class itself left out. And ActivityNet's: `{"taxonomy": [{"nodeName", "parentName", …}, …]}`, as in
+its published annotation file; its levels are numbered from the root's children.
 """
 
 from collections.abc import Mapping
