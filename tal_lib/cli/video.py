@@ -44,8 +44,8 @@ def add_commands(commands) -> None:
     extract.add_argument(
         "--backbone",
         default="hog-hof",
-        help="hog-hof (no download), resnet50, clip-vit-b32, inception_resnet_v2, "
-        "dinov2-small, or transformers:WHERE, clip:WHERE",
+        help="hog-hof (no weights), efficientnet-lite0 (weights from a package), resnet50, clip-vit-b32, "
+        "inception_resnet_v2, dinov2-small, or transformers:WHERE, clip:WHERE",
     )
     extract.add_argument(
         "--fps", type=typed(Positive), default=16.0, help="frames a second that are looked at (default: 16)"
@@ -54,6 +54,18 @@ def add_commands(commands) -> None:
         "--window", type=typed(Count), default=16, help="frames that a step sees (default: 16)"
     )
     extract.add_argument("--stride", type=typed(Count), default=8, help="frames between steps (default: 8)")
+    extract.add_argument(
+        "--skip",
+        type=typed(Count),
+        default=1,
+        help="describe one of so many frames (default: 1, every frame)",
+    )
+    extract.add_argument(
+        "--max-frames",
+        type=typed(Count),
+        default=0,
+        help="describe at most so many frames, from the start of each video (default: all)",
+    )
     extract.add_argument("--workers", type=typed(Threads), default=1, help="videos at once")
     extract.add_argument("--again", action="store_true", help="compute existing features again")
     extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
@@ -166,7 +178,9 @@ def _extract(arguments):
     from tal_lib.video.frames import videos_in
 
     paths = [path for source in arguments.videos for path in videos_in(Path(source))]
-    sampling = Sampling(arguments.fps, arguments.window, arguments.stride)
+    sampling = Sampling(
+        arguments.fps, arguments.window, arguments.stride, arguments.skip, arguments.max_frames
+    )
     table = extract(
         paths, arguments.out, arguments.backbone, sampling, workers=arguments.workers, again=arguments.again
     )

@@ -5,6 +5,7 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,24 +30,33 @@ class Sampling:
     """How frames become feature steps."""
 
     fps: float = 16.0  # frames per second that are used, whatever the file's rate
-    window: int = WINDOW  # frames per step
-    stride: int = 8  # frames between the starts of two steps
+    window: int = WINDOW  # described frames per step
+    stride: int = 8  # described frames between the starts of two steps
+    skip: int = 1  # every so many frames one is described (Ullah et al., IEEE Access 2018: 6)
+    max_frames: int = 0  # described frames at most, from the start of the video; 0: all (there: 15)
 
     def __post_init__(self):
-        if not (self.fps > 0 and self.window >= 1 and self.stride >= 1):
+        if not (self.fps > 0 and min(self.window, self.stride, self.skip) >= 1 and self.max_frames >= 0):
             raise TalError(
-                f"fps={self.fps}, window={self.window}, stride={self.stride}", remedy="All must be positive."
+                f"fps={self.fps}, window={self.window}, stride={self.stride}, skip={self.skip}, "
+                f"max_frames={self.max_frames}",
+                remedy="All must be positive; max_frames may be 0.",
             )
+
+    @property
+    def rate(self) -> float:
+        """Described frames per second."""
+        return self.fps / self.skip
 
     @property
     def stride_s(self) -> float:
         """Seconds between steps."""
-        return self.stride / self.fps
+        return self.stride / self.rate
 
     @property
     def window_s(self) -> float:
         """Seconds that a step covers."""
-        return self.window / self.fps
+        return self.window / self.rate
 
 
 class Steps:
@@ -77,8 +87,8 @@ class Steps:
 
 def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[np.ndarray, Reader]:
     """(features (T, D), float32, reader) of a video. The reader says how much of the video could be read."""
-    reader, steps, rows, batch = Reader(path, sampling.fps, model.size), Steps(model, sampling), [], []
-    for picture in reader:
+    reader, steps, rows, batch = Reader(path, sampling.rate, model.size), Steps(model, sampling), [], []
+    for picture in islice(reader, sampling.max_frames or None):
         batch.append(picture)
         if len(batch) == BATCH:
             rows += steps.push(np.stack(batch))
@@ -123,7 +133,7 @@ def extract(
         "streams": dict(model.streams),
         "stride_s": sampling.stride_s,
         "window_s": sampling.window_s,
-        "fps": sampling.fps,
+        "fps": sampling.rate,
         "backbone": name,
     }
     todo = [path for path in paths if again or not _kept(out / f"{path.stem}.npy")]

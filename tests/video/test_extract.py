@@ -1,6 +1,7 @@
 """Videos of every kind, made on the spot, and one real clip."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -128,6 +129,18 @@ def test_steps_do_not_depend_on_how_frames_are_batched():
     assert np.allclose(found[0][2], described[6:10].mean(0), atol=1e-6)
 
 
+def test_skipped_frames_are_not_described(tmp_path):
+    """Every sixth frame at 30 a second is every frame at 5 a second; max_frames ends early."""
+    path = write_video(tmp_path / "v.mp4", clock(120), 30)
+    model, sampling = backbone("hog-hof"), Sampling(fps=30, window=2, stride=1, skip=6)
+    assert (sampling.rate, sampling.stride_s, sampling.window_s) == (5, 0.2, 0.4)
+    skipped, _ = features_of(path, model, sampling)
+    slower, _ = features_of(path, model, Sampling(fps=5, window=2, stride=1))
+    assert len(skipped) in (19, 20) and np.array_equal(skipped, slower)
+    first, reader = features_of(path, model, replace(sampling, max_frames=15))
+    assert np.array_equal(first, skipped[:14]) and reader.seconds == pytest.approx(3.0, abs=0.21)
+
+
 def test_hog_hof_sees_direction():
     def moving(speed):
         for index in range(8):
@@ -248,6 +261,8 @@ def test_weights_that_cannot_be_had_say_so(tmp_path, monkeypatch):
 def test_what_was_asked_for_must_make_sense(tmp_path):
     with pytest.raises(TalError, match="stride=0"):
         Sampling(stride=0)
+    with pytest.raises(TalError, match="skip=0"):
+        Sampling(skip=0)
     with pytest.raises(TalError, match="no video"):
         extract(tmp_path, tmp_path / "out", progress=False)
     for name in ("a/x.mp4", "b/x.mp4"):
