@@ -1,0 +1,180 @@
+"""Statistics over people nested in folds: what a difference between models is worth on other people.
+
+A fold's test people share one training, so their scores are not independent. Every interval here therefore
+has two parts of variance: between folds, and between the people of a fold. mAP is no mean over people. A
+person's score is the jackknife's pseudo-value (Miller, The Jackknife: A Review, Biometrika 1974); the mean of
+these is the fold's mAP but for its bias.
+
+The interval is Student's with Satterthwaite's degrees of freedom. Simulated coverage (tests) is at least 93 %
+for five folds of 3 to 14 people, with normal and heavy-tailed scores, whichever part is larger. A percentile
+bootstrap over folds and people was tried beside it: it covers 84 % where folds dominate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval.
+
+    Attributes:
+        p: two-sided p-value of a mean of zero.
+        between, within: variances of the mean due to folds and to people.
+        folds, people: how many there are.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    between: float
+    within: float
+    folds: int
+    people: int
+
+
+def pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
+    """Scores (P,) of a fold's people, from its score and the scores (P,) without each person."""
+    without = np.asarray(without, dtype=float)
+    return len(without) * whole - (len(without) - 1) * without
+
+
+def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float = 0.95) -> Estimate:
+    """Mean over folds of a value of people, with an interval for other people and other trainings.
+
+    Args:
+        table: one row a person: `fold, person` and the value. A person who has several rows (draws, seeds)
+            counts once, with their mean. Folds weigh equally.
+
+    Raises:
+        ValueError: fewer than two folds, or no fold with two people.
+    """
+    people = table.groupby(["fold", "person"])[value].mean().dropna()
+    return estimate([scores.to_numpy() for _, scores in people.groupby("fold")], confidence)
+
+
+def estimate(scores: list[np.ndarray], confidence: float = 0.95) -> Estimate:
+    """The same from arrays: the scores (P,) of each fold's people.
+
+    Raises:
+        ValueError: fewer than two folds, or no fold with two people.
+    """
+    folds, sizes = len(scores), np.array([len(values) for values in scores])
+    people, spare = int(sizes.sum()), int((sizes - 1).sum())
+    if folds < 2 or spare < 1:
+        raise ValueError(f"no interval: {folds} folds with {people} people")
+    means = np.array([values.mean() for values in scores])
+    person_variance = sum(float(np.square(values - values.mean()).sum()) for values in scores) / spare
+    within = person_variance * float((1 / sizes).mean()) / folds
+    total = float(means.var(ddof=1)) / folds  # estimates both parts together
+    between = max(0.0, total - within)
+    mean, variance = float(means.mean()), between + within
+    if variance == 0:
+        return Estimate(mean, mean, mean, float(mean == 0), 0.0, 0.0, folds, people)
+    # the variance is `total` where folds add to it, else `within`; each with its own degrees of freedom
+    freedom = folds - 1 if between > 0 else spare
+    spread = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * variance**0.5
+    p = float(2 * stats.t.sf(abs(mean) / variance**0.5, freedom))
+    return Estimate(mean, mean - spread, mean + spread, p, between, within, folds, people)
+
+
+def paired_estimate(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> Estimate:
+    """Ours minus theirs, paired by person (and by `draw`, where both tables have it)."""
+    keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
+    both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
+    return nested_estimate(both.assign(difference=both[value] - both[f"{value}_other"]), "difference")
+
+
+def holm(p_values) -> np.ndarray:
+    """p-values (N,) adjusted for N comparisons (Holm, Scandinavian Journal of Statistics 1979)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    return adjusted
+
+
+def groups(
+    means: Mapping[str, float], differences: Mapping[tuple[str, str], float], level: float = 0.05
+) -> dict[str, str]:
+    """Letters: two models share one if they cannot be told apart (Piepho, JCGS 2004: insert and absorb).
+
+    Args:
+        means: model → mean; letters follow the order of the means, the best first.
+        differences: adjusted p-value of each pair of models, in either order.
+    """
+    names = sorted(means, key=lambda name: -means[name])
+    columns = [set(names)]
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            p = differences.get((first, second), differences.get((second, first), 1.0))
+            if p >= level:
+                continue
+            split = []
+            for column in columns:
+                split += [column - {first}, column - {second}] if {first, second} <= column else [column]
+            columns = [column for column in split if not any(column < other for other in split)]
+            columns = [column for index, column in enumerate(columns) if column not in columns[:index]]
+    columns.sort(key=lambda column: sorted(map(names.index, column)))
+    return {
+        name: "".join(_letter(index) for index, column in enumerate(columns) if name in column)
+        for name in names
+    }
+
+
+def _letter(index):
+    return "abcdefghijklmnopqrstuvwxyz"[index] if index < 26 else f"[{index + 1}]"
+
+
+def improvement(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> tuple[float, float, float]:
+    """Probability that ours is better for a person of a new fold, with a 95 % interval.
+
+    The share of people for whom ours is better (equal counts half), with the nested interval.
+    With few people the interval is never a point: Agresti and Coull's two successes and two failures are added
+    to the people before the mean is taken.
+    """
+    keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
+    both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
+    difference = both[value] - both[f"{value}_other"]
+    both = both.assign(better=(difference > 0) + 0.5 * (difference == 0))
+    known = nested_estimate(both, "better")
+    people = known.people
+    share = (people * known.mean + 2) / (people + 4)
+    variance = max(known.between + known.within, share * (1 - share) / (people + 4))
+    spread = stats.t.ppf(0.975, max(1, known.folds - 1) if known.between > 0 else people - 1)
+    spread *= variance**0.5
+    return known.mean, max(0.0, share - spread), min(1.0, share + spread)
+
+
+def rank_correlation(
+    first: pd.Series, second: pd.Series, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Kendall's τ of the models' scores on two benchmarks, with a 95 % interval over models.
+
+    The interval is a bootstrap over models with the bias-corrected and accelerated correction; it says how far
+    the agreement depends on which models were chosen. Models that only one benchmark has are left out.
+
+    Args:
+        first, second: model → score.
+    """
+    both = pd.concat([first, second], axis=1, keys=["first", "second"]).dropna()
+    if len(both) < 4:
+        return float("nan"), float("nan"), float("nan")
+    tau = lambda x, y: stats.kendalltau(x, y).statistic
+    value = float(tau(both["first"], both["second"]))
+    if abs(value) > 1 - 1e-9:
+        return value, float("nan"), float("nan")  # every resample agrees: no interval can be had from it
+    interval = stats.bootstrap(
+        (both["first"].to_numpy(), both["second"].to_numpy()),
+        tau,
+        paired=True,
+        vectorized=False,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return value, float(interval.low), float(interval.high)
