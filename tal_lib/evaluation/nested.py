@@ -134,9 +134,9 @@ def _letter(index):
 def improvement(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> tuple[float, float, float]:
     """Probability that ours is better for a person of a new fold, with a 95 % interval.
 
-    The share of people for whom ours is better (equal counts half), with the nested interval.
-    With few people the interval is never a point: Agresti and Coull's two successes and two failures are added
-    to the people before the mean is taken.
+    The share of people for whom ours is better (equal: half), with the nested interval.
+    With few people the interval is never a point: Agresti and Coull's two successes and two failures are
+    added to the people before the mean is taken.
     """
     keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
     both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
@@ -156,8 +156,8 @@ def rank_correlation(
 ) -> tuple[float, float, float]:
     """Kendall's τ of the models' scores on two benchmarks, with a 95 % interval over models.
 
-    The interval is a bootstrap over models with the bias-corrected and accelerated correction; it says how far
-    the agreement depends on which models were chosen. Models that only one benchmark has are left out.
+    The interval is a bootstrap over models, bias-corrected and accelerated. It says how far the agreement
+    depends on which models were chosen. Models that only one benchmark has are left out.
 
     Args:
         first, second: model → score.
