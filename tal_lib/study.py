@@ -139,6 +139,7 @@ def train_and_score(
     """
     if recordings is None:
         recordings = limited_subset(benchmark, fraction, seed if subset_seed is None else subset_seed)
+    benchmark = benchmark.learning_from(recordings)
     plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
     detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
     if teacher is not None:  # after the model: both use the random generator

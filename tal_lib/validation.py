@@ -38,6 +38,7 @@ SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fold = Annotated[int, Field(ge=-1, lt=2**32)]  # number of a cross-validation fold; −1: the official split
 
 
 def _odd(value: int) -> int:

@@ -2,7 +2,7 @@
 
 from tal_lib.cli.options import add_options, add_overwrite, pairs, print_scores, typed
 from tal_lib.errors import TalError
-from tal_lib.validation import Fraction, Seed
+from tal_lib.validation import Fold, Fraction, Seed
 
 
 def add_commands(commands) -> None:
@@ -14,6 +14,12 @@ def add_commands(commands) -> None:
     train.add_argument("--benchmark", default="synthetic")
     train.add_argument("--preset", default="compact")
     train.add_argument("--fraction", type=typed(Fraction), default=1.0)
+    train.add_argument(
+        "--fold",
+        type=typed(Fold),
+        default=None,
+        help="cross-validation fold of the benchmark, from 0 (default: the official split)",
+    )
     train.add_argument("--seed", type=typed(Seed), default=0)
     train.add_argument("--stream", default=None)
     train.add_argument(
@@ -75,7 +81,7 @@ def _train(arguments):
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
-    data = load_benchmark(arguments.benchmark, arguments.root)
+    data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold)
     checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
     for remark in checked.report():
         print(remark, file=sys.stderr)

@@ -1,7 +1,8 @@
 """A benchmark: recordings with features, annotated segments, classes, and the tIoU thresholds of its
 evaluation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tal_lib.data import folds as cross_validation
 from tal_lib.data.features import check_features
 from tal_lib.data.inertial import Inertial
 from tal_lib.data.remarks import Remark
+from tal_lib.data.standardise import Standardised
 from tal_lib.data.tables import check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import digest
@@ -64,6 +67,11 @@ class Benchmark:
         ends_checked: refuse segments that end after their recording (published files have some).
         inertial: how columns hold the signals of three-axis sensors, if they do.
         files: the folder of feature files that `load_features` reads, if there is one.
+        people: recording id → person; None: unknown, then every recording is a group of its own.
+        folds: the test groups (people, or recordings) of each fold; None: five random folds by seed.
+        standardise: recordings → features standardised by the statistics of these. None: features are used as
+            they are. `load_features` gives the features of the official split.
+        statistics_of_split: standardise by the whole training part, also where a cell learns from a subset.
     """
 
     def __init__(
@@ -82,6 +90,10 @@ class Benchmark:
         ends_checked: bool = True,
         inertial: Inertial | None = None,
         files: "FeatureFolder | None" = None,
+        people: Mapping[str, str] | None = None,
+        folds: Sequence[Sequence[str]] | None = None,
+        standardise: Callable[[Collection[str]], Standardised] | None = None,
+        statistics_of_split: bool = False,
     ):
         where = where or name
         duplicates = recordings.recording[recordings.recording.duplicated()]
@@ -116,6 +128,14 @@ class Benchmark:
         self._cache: dict[str, np.ndarray] = {}
         self._source_hash = source_hash
         self.files = files
+        self.loader = getattr(load_features, "func", load_features).__module__  # module of the features
+        self.part = (
+            ""  # which part of the data set it is: a fold, a validation part; empty: the official split
+        )
+        self._people = dict(people) if people is not None else None
+        self._folds = None if folds is None else tuple(tuple(sorted(groups)) for groups in folds)
+        self._standardise = standardise
+        self._statistics_of_split = statistics_of_split
 
     @cached_property
     def data_hash(self) -> str:
@@ -129,17 +149,13 @@ class Benchmark:
             [spec.stride_s, spec.window_s, dict(spec.streams)],
         )
 
-    @property
-    def loader(self) -> str:
-        """Name of the module that loads the features."""
-        return getattr(self._load_features, "func", self._load_features).__module__
-
     def __repr__(self):
         counts = ", ".join(
             f"{count} {split}" for split, count in self._recordings.split.value_counts().items()
         )
         data = f"{len(self.classes)} classes, data {self.data_hash}"
-        return f"Benchmark({self.name!r}: {counts} recordings, {data})"
+        part = f", {self.part}" if self.part else ""
+        return f"Benchmark({self.name!r}{part}: {counts} recordings, {data})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -191,6 +207,83 @@ class Benchmark:
             float(row.get("stride_s", self.feature_spec.stride_s)),
             float(row.get("window_s", self.feature_spec.window_s)),
         )
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The people of the recordings, sorted. Empty if they are unknown."""
+        if self._people is None:
+            return ()
+        return tuple(sorted({self._people[recording] for recording in self._recordings.index}))
+
+    def group(self, recording_id: str) -> str:
+        """The person of a recording. If people are unknown, the recording itself."""
+        self._row(recording_id)
+        return self._groups()[recording_id]
+
+    def _groups(self):
+        if self._people is None:
+            return {recording: recording for recording in self._recordings.index}
+        return self._people
+
+    @property
+    def folds(self) -> tuple[tuple[str, ...], ...]:
+        """The test groups of each cross-validation fold; every group is in one of them."""
+        if self._folds is None:
+            groups = self._groups()
+            self._folds = cross_validation.seeded_folds(groups[name] for name in self._recordings.index)
+        return self._folds
+
+    def fold(self, number: int | None) -> "Benchmark":
+        """The data set split by a fold: its test groups against all others, whatever the official split.
+
+        Args:
+            number: from 0; None or −1 is the official split, which is this benchmark itself.
+
+        Raises:
+            TalError: there is no such fold.
+        """
+        if number is None or number == cross_validation.OFFICIAL:
+            return self
+        cross_validation.check_fold(number, len(self.folds), self.name)
+        table = cross_validation.with_fold(self.table(), self._groups(), self.folds[number])
+        return self._view(table, f"fold {number}", self.folds)
+
+    def validation(self) -> "Benchmark":
+        """The training part alone, with a quarter of its people (or recordings) held out as `test`.
+
+        So design decisions never use the test recordings.
+        """
+        table = cross_validation.with_validation(self.table(), self._groups(), self.name)
+        return self._view(table, " ".join(filter(None, [self.part, "validation"])), ())
+
+    def learning_from(self, recordings: Collection[str]) -> "Benchmark":
+        """The benchmark for a cell that may learn from these training recordings only.
+
+        Its features are standardised by the statistics of these recordings. It is this benchmark itself where
+        features are used as they are, or where the official split's statistics are fixed.
+        """
+        if self._standardise is None or self._statistics_of_split:
+            return self
+        view = copy(self)
+        view._standardise_by(recordings)
+        return view
+
+    def _view(self, table, part, folds):
+        """This data set with other splits (a table `recording, split, …`), standardised by its training
+        part."""
+        view = copy(self)
+        view.__dict__.pop("data_hash", None)  # cached
+        view._recordings = table.set_index("recording", drop=False)
+        view._annotations = self.annotations_of(table.recording)
+        view.part, view._folds = part, folds
+        view._cache, view._statistics_of_split = {}, False
+        if self._standardise is not None:
+            view._standardise_by(view.recordings("train"))
+        return view
+
+    def _standardise_by(self, recordings):
+        standardised = self._standardise(recordings)  # pyright: ignore[reportOptionalCall]
+        self._load_features, self.inertial, self._cache = standardised.load, standardised.inertial, {}
 
     def features(self, recording_id: str, stream: str | None = None) -> np.ndarray:
         """Features (T, D) of one recording, float32. If a stream is named, only its columns."""

@@ -10,21 +10,22 @@ import lzma
 import re
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
-from tal_lib.data.inertial import Inertial
+from tal_lib.data.folds import HELD_OUT_EVERY, seeded_folds
 from tal_lib.data.limits import check_zip
+from tal_lib.data.standardise import standardise
 from tal_lib.errors import TalError
 
 RATE_HZ = 50
 WINDOW, HOP = 50, 25  # samples: 1 s windows every 0.5 s
 URL = "https://archive.ics.uci.edu/static/public/341/smartphone+based+recognition+of+human+activities+and+postural+transitions.zip"
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
-VALIDATION_EVERY = 4  # hapt_validation holds out every fourth training person
 FETCH = "Run `tal data fetch hapt` (or `tal data fetch hapt --from FILE`)."
 
 
@@ -152,8 +153,8 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
             for split in ("train", "test")
         }
         labels = archive.labels()
-        signals, rows = {}, []
-        held_out = set(people["train"][::VALIDATION_EVERY])
+        signals, rows, persons = {}, [], {}
+        held_out = set(people["train"][::HELD_OUT_EVERY])
         for experiment, user in labels[["experiment", "user"]].drop_duplicates().itertuples(index=False):
             split = "train" if user in people["train"] else "test"
             if validation:
@@ -161,6 +162,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
                     continue
                 split = "test" if user in held_out else "train"
             recording = f"exp{experiment:02d}_user{user:02d}"
+            persons[recording] = f"user{user:02d}"
             signals[recording] = _signal(archive, experiment, user)
             rows.append(
                 {"recording": recording, "split": split, "duration": len(signals[recording]) / RATE_HZ}
@@ -176,9 +178,8 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
     )
     annotations = annotations[annotations.recording.isin(recordings.recording)]
     features = {recording: window_features(signal) for recording, signal in signals.items()}
-    training = np.concatenate([features[r] for r in recordings.recording[recordings.split == "train"]])
-    mean, std = training.mean(0), training.std(0) + 1e-6
-
+    by_statistics_of = partial(standardise, features, samples=WINDOW)
+    official = by_statistics_of(recordings.recording[recordings.split == "train"])
     return Benchmark(
         name="hapt_validation" if validation else "hapt",
         classes=classes,
@@ -188,10 +189,14 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
         ),
         recordings=recordings,
         annotations=annotations,  # pyright: ignore[reportArgumentType]
-        load_features=lambda recording: (features[recording] - mean) / std,
+        load_features=lambda recording: official.load(recording),  # of this module, for `Benchmark.loader`
         source_hash=archive.read.hexdigest(),
         where=str(path),
-        inertial=Inertial(WINDOW, mean, std),
+        inertial=official.inertial,
+        people=persons,
+        folds=() if validation else seeded_folds(persons.values()),
+        standardise=by_statistics_of,
+        statistics_of_split=True,
     )
 
 

@@ -74,6 +74,7 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
             for name in benchmark.recordings("train")
             for number, (start, end) in enumerate(_free(benchmark, name, hidden[hidden.recording == name]))
         ]
+    benchmark = benchmark.learning_from([recording for _, recording, _, _ in pieces]) if pieces else benchmark
     learn = _pieces(benchmark, pieces, train[train.label.isin(seen)], seen) if pieces else None
     if learn is None or not len(learn.annotations()):
         raise TalError(

@@ -12,10 +12,12 @@ import pandas as pd
 from tal_lib import plugins
 from tal_lib.data import hapt, synthetic, videos
 from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.folds import OFFICIAL
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import checked_name, data_root
 
+VALIDATION = "_validation"  # suffix of a benchmark's name: its training part, some people held out as test
 FOLDERS = "TAL_FOLDERS"  # environment variable: JSON, name → folder, for this process and its children
 
 
@@ -92,19 +94,29 @@ def register_benchmark(
     BENCHMARKS[name] = Entry(load, about, origin, file)
 
 
-def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmark:
-    """Load a benchmark.
+def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: int | None = None) -> Benchmark:
+    """Load a benchmark, or one of its cross-validation folds.
 
     Args:
         name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with
             `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder, if it
-            lies below the data folder or was passed to `portable_name`.
+            lies below the data folder or was passed to `portable_name`. With `_validation` after the name it
+            is the training part alone, some of it held out as `test`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
+        fold: number of a fold, from 0; None or −1: the official split.
+
+    Raises:
+        TalError: no such benchmark or fold, or its files cannot be used.
     """
     plugins.load()
     name, root = str(name), Path(root) if root is not None else data_root()
-    if name in BENCHMARKS:
-        return BENCHMARKS[name].load(root)
+    in_fold = fold is not None and fold != OFFICIAL
+    if name in BENCHMARKS and not (in_fold and name.endswith(VALIDATION)):
+        return BENCHMARKS[name].load(root).fold(fold)
+    if (whole := name.removesuffix(VALIDATION)) in BENCHMARKS:
+        benchmark = BENCHMARKS[whole].load(root).fold(fold).validation()
+        benchmark.name = name
+        return benchmark
     folder = _folder_of(name, root, _known_folders())
     if folder is None:
         raise TalError(
@@ -112,7 +124,7 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
             remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
             f"features/ (its path, or its name if it lies in {root}).",
         )
-    return videos.load_folder(folder, reserved_names=BENCHMARKS)
+    return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold)
 
 
 def portable_name(name: str, root: str | Path | None = None) -> str:

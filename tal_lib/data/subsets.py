@@ -49,6 +49,12 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
     if not 0 < fraction <= 1:
         raise TalError(f"fraction {fraction}", where=benchmark.name, remedy="Give a share in (0, 1].")
     if benchmark.name.endswith(PRIOR):
+        if benchmark.part:
+            raise TalError(
+                f"{benchmark.part}: the published subsets are those of the official split",
+                where=benchmark.name,
+                remedy=f"Use {benchmark.name.removesuffix(PRIOR)} for folds.",
+            )
         return published_subset(benchmark, round(100 * fraction), seed, benchmark.root)
     order = subset_order(benchmark, seed)
     if not order:

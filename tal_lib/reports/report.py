@@ -12,7 +12,7 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
-from tal_lib.reports import diagnosis, efficiency, provenance, results_page, tables, variants
+from tal_lib.reports import diagnosis, efficiency, folds, provenance, results_page, tables, variants
 from tal_lib.reports.costs import accuracy, deployment, inference, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
@@ -78,9 +78,11 @@ def report(
     for name, table in data.items():
         out.data(table, name)
     origin = provenance.write(data, layout, out)
+    official = {name: folds.on_official_split(table) for name, table in data.items()}
     for section in SECTIONS:
-        if all(len(data.get(name, ())) for name in section.needs):
-            section.write(data, out.about(section.topic))
+        if all(len(official.get(name, ())) for name in section.needs):
+            section.write(official, out.about(section.topic))
+    folds.write(data, out.about("accuracy"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))
     rendered = render_notebooks(layout, runs, records) if render else []

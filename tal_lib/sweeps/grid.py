@@ -24,7 +24,7 @@ from pathlib import Path
 from tal_lib.errors import TalError
 from tal_lib.provenance import device_name
 from tal_lib.sweeps.grid_file import combinations, read_grid
-from tal_lib.sweeps.identity import about_data, current_code
+from tal_lib.sweeps.identity import about_data, check_fold_of, current_code
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.validation import unknown_name
@@ -100,6 +100,8 @@ def _expand(grid, number, here):
             data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
         except TalError as error:
             raise error.at(f"{place}: parameter benchmark") from None
+        if parameters.get("benchmark") and "fold" in parameters:
+            check_fold_of(parameters["benchmark"], parameters["fold"], f"{place}: parameter fold")
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
         machine = measured_on(parameters) if alone and here else ""
         made_by = code.of(notebook, parameters)

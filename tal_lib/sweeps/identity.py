@@ -97,12 +97,20 @@ def _code(state):
 
 
 @cache
-def about_data(benchmark: str) -> tuple[str, str]:
-    """Hash of a benchmark's data, as its loader computes it, and the module that loads its features."""
+def about_data(benchmark: str) -> tuple[str, str, int]:
+    """Hash of a benchmark's data, as its loader computes it, the module that loads its features, and its
+    number of folds."""
     from tal_lib.data import load_benchmark
 
     loaded = load_benchmark(benchmark)
-    return loaded.data_hash, loaded.loader
+    return loaded.data_hash, loaded.loader, len(loaded.folds)
+
+
+def check_fold_of(benchmark: str, fold: int, place: str) -> None:
+    """Raise `TalError` unless the benchmark has this fold (−1: the official split)."""
+    from tal_lib.data.folds import check_fold
+
+    check_fold(fold, about_data(benchmark)[2], f"{place}, benchmark {benchmark}")
 
 
 def _loader(parameters):

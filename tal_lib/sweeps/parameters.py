@@ -16,6 +16,7 @@ from tal_lib.files import data_root
 from tal_lib.validation import (
     Count,
     Finite,
+    Fold,
     Fraction,
     NotNegative,
     Positive,
@@ -35,6 +36,7 @@ MEANINGS = {
     "seeds": Seed,
     "subset_seed": Annotated[int, Field(ge=-1, lt=2**32)],
     "split": Whole,
+    "fold": Fold,
     "repeat": Whole,
     "threads": Annotated[int, Field(ge=0, le=1024)],
     "lengths": Count,

@@ -53,6 +53,7 @@ def checkpoint_of(
     runs: str | Path = "runs",
     *,
     fraction: float = 1.0,
+    fold: int = -1,
 ) -> tuple[Path, str]:
     """Checkpoint of a model trained on a fraction of a benchmark's training recordings, and its origin.
 
@@ -63,6 +64,7 @@ def checkpoint_of(
         folder: where the checkpoint is written if the model must be trained.
         runs: folder of the run folders.
         fraction: label fraction.
+        fold: cross-validation fold; −1: the official split.
     """
     from tal_lib.data import load_benchmark
     from tal_lib.study import train_and_score
@@ -72,13 +74,14 @@ def checkpoint_of(
         "model": model,
         "preset": preset,
         "fraction": fraction,
+        "fold": fold,
         "seed": seed,
         "recipe": recipe,
     }
     if checkpoint := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
         return checkpoint, checkpoint.parent.name
     run = train_and_score(
-        load_benchmark(benchmark),
+        load_benchmark(benchmark, fold=fold),
         model,
         preset=preset,
         recipe=recipe,

@@ -7,6 +7,7 @@ from tal_lib.provenance import COLUMNS as PROVENANCE
 
 KEYS = [
     "benchmark",
+    "fold",
     "model",
     "preset",
     "repeat",

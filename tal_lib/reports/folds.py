@@ -1,0 +1,56 @@
+"""Cross-validation for readers: avg mAP of each model on each fold, and over the folds."""
+
+import pandas as pd
+
+from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import main_arm
+
+KEYS = ["benchmark", "fraction", "model", "fold"]
+
+
+def on_official_split(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the official split: those of folds are left out."""
+    return table[table.fold < 0].reset_index(drop=True) if "fold" in table else table
+
+
+def fold_means(efficiency: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, fraction, model, fold, avg_map, runs`: avg mAP (%) of a fold, mean over its seeds.
+
+    Args:
+        efficiency: the tidy table `data_efficiency`.
+    """
+    rows = efficiency[efficiency.fold >= 0] if "fold" in efficiency else efficiency.iloc[:0]
+    if not len(rows):
+        return pd.DataFrame(columns=[*KEYS, "avg_map", "runs"])
+    runs = tables.average_map(main_arm(rows))
+    runs["fold"] = runs.cell.map(rows.drop_duplicates("cell").set_index("cell").fold)
+    means = runs.groupby(KEYS, as_index=False).agg(avg_map=("avg_map", "mean"), runs=("cell", "nunique"))
+    return means.sort_values(KEYS, ignore_index=True)
+
+
+def fold_table(means: pd.DataFrame) -> pd.DataFrame:
+    """Table for readers of one benchmark and fraction: a row per model, a column per fold, and their mean.
+
+    The best model is first. The mean is empty where a model lacks a fold that another has.
+    """
+    wide = means.pivot(index="model", columns="fold", values="avg_map")
+    wide.columns = [f"fold {number:g}" for number in wide.columns]
+    table = wide.assign(mean=wide.mean(axis=1, skipna=False))
+    order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    text = table.loc[order].map(lambda value: "" if value != value else f"{value:.1f}")
+    return text.reset_index()
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Write the means of all folds, and a table per benchmark and label fraction."""
+    means = fold_means(data.get("data_efficiency", pd.DataFrame()))
+    if not len(means):
+        return
+    out.data(means, "folds")
+    for (benchmark, fraction), rows in means.groupby(["benchmark", "fraction"], sort=False):
+        caption = (
+            f"avg mAP (%) on the cross-validation folds of {benchmark}, trained on {100 * fraction:g} % of a "
+            "fold's training recordings; mean over seeds."
+        )
+        name = f"folds_{benchmark}" if fraction == 1 else f"folds_{benchmark}_{100 * fraction:g}"
+        out.table(fold_table(rows), name, caption, tables.HIGHEST)
