@@ -10,6 +10,7 @@ Options of a block:
     alone: true     its cells measure time: they run after the others, one at a time
     gpu: true       on a cluster, its cells run on workers that have a GPU
     time_limit: 30  minutes; a cell that runs longer is stopped
+    search, tuned:  a random search over settings, and its best trial; see `tal_lib.sweeps.search`
 
 `tal_lib.sweeps.identity` defines the id of a cell. If a cell measures time, the machine's name is part of the
 id. A measurement of one machine is then neither done nor replaced on another. The workers of a cluster are
@@ -22,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tal_lib.errors import TalError
+from tal_lib.files import work_folder
 from tal_lib.provenance import device_name
 from tal_lib.sweeps.grid_file import combinations, read_grid
 from tal_lib.sweeps.identity import about_data, check_fold_of, current_code
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
+from tal_lib.sweeps.search import tuned
 from tal_lib.validation import unknown_name
 
 
@@ -87,8 +90,8 @@ def _expand(grid, number, here):
     code = current_code()
     fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
     together = set()  # combinations that were checked already
-    for values in itertools.product(*lists.values()):
-        parameters = defaults | fixed | dict(zip(lists, values))
+    combined = (defaults | fixed | dict(zip(lists, values)) for values in itertools.product(*lists.values()))
+    for parameters in (each for chosen in combined for each in _with_settings(chosen, block, grid, place)):
         parameters.pop("out_dir", None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
         if key not in together:
@@ -117,6 +120,35 @@ def _expand(grid, number, here):
             limit,
             made_by,
         )
+
+
+def _with_settings(parameters, block, grid, place):
+    """The parameters once for each trial of the block's search, or with the tuned settings it asks for.
+
+    Settings that the grid gives itself come first.
+    """
+    if block.search is None and block.tuned is None:
+        return [parameters]
+    needed = [name for name in ("model", "preset", "recipe", "options") if name not in parameters]
+    if needed or (block.search and block.tuned):
+        problem = f"no parameter {needed[0]} to search or tune" if needed else "search and tuned in one block"
+        raise TalError(
+            problem, where=place, remedy="Use them with notebooks that train a model, one a block."
+        )
+    if block.search:
+        trials = block.search.drawn(parameters["model"], parameters["preset"])
+    else:
+        ledger = work_folder() / "results" / "ledger" / f"{block.tuned}.jsonl"
+        known = (parameters[name] for name in ("benchmark", "model", "preset", "fraction"))
+        try:
+            best = tuned(ledger, *known)
+        except TalError as error:
+            raise error.at(place) from None
+        trials = [(best.recipe, best.options)]
+    return [
+        parameters | {"recipe": recipe | parameters["recipe"], "options": options | parameters["options"]}
+        for recipe, options in trials
+    ]
 
 
 def measured_on(parameters: dict) -> str:

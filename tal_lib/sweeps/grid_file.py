@@ -14,6 +14,7 @@ from tal_lib.errors import TalError, short
 from tal_lib.files import checked_name, study_folder
 from tal_lib.reading import read_yaml
 from tal_lib.sweeps.parameters import checked_value
+from tal_lib.sweeps.search import Search
 from tal_lib.validation import Positive, unknown_name, validate
 
 SEE = "See the grids in notebooks/sweeps."
@@ -26,6 +27,7 @@ class Block:
     """Cells of one notebook: every combination of the grid's values.
 
     alone: the cells measure time and run one at a time; gpu: they need a GPU; time_limit: minutes.
+    search, tuned: see `tal_lib.sweeps.search`.
     """
 
     notebook: str
@@ -34,6 +36,8 @@ class Block:
     alone: bool = False
     gpu: bool = False
     time_limit: Positive | None = None
+    search: Search | None = None
+    tuned: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

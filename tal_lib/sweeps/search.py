@@ -1,0 +1,169 @@
+"""A seeded random search as cells of a grid, and its best trial as the settings of other cells.
+
+    search:
+      trials: 8                                   # of every model; the first has the defaults
+      seed: 0
+      recipe:
+        learning_rate: {log: [3.0e-4, 3.0e-3]}    # log-uniform
+        exchange: {uniform: [0, 0.6]}
+        rotate: [0, 15, 30]                       # one of these
+      options: {drop_path: [0.0, 0.1, 0.2]}       # of the models that have such an option
+      own: {local_global: {norm: [instance, layer]}}
+
+Every model has the same number of trials, and the same draws for the settings that it shares with others
+(Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012).
+
+    tuned: tuning_hapt      # another sweep: its best trial of the cell's model and benchmark, at the nearest
+                            # label fraction, gives the cell's recipe and options
+"""
+
+import json
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal_lib.errors import TalError, short
+from tal_lib.sweeps.ledger import read_ledger
+from tal_lib.validation import Checked, Count, Seed
+
+VALIDATION = "_validation"
+DIGITS = 3  # significant digits of drawn numbers, so that a cell's parameters can be read and typed
+FORMS = "Write {log: [low, high]}, {uniform: [low, high]} or a list of values."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Checked):
+    """The space of a random search; see the top of this file."""
+
+    trials: Count
+    seed: Seed = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def check(self):
+        spaces = [self.recipe, self.options, *self.own.values()]
+        for name, space in ((name, space) for part in spaces for name, space in part.items()):
+            _check_space(name, space)
+
+    def drawn(self, model: str, preset: str) -> list[tuple[dict, dict]]:
+        """(recipe, options) of each trial of a model. The first trial has the defaults."""
+        from tal_lib.models import config
+        from tal_lib.models.parts.detector import option_names
+
+        known = option_names(config(model, preset))
+        shared = {name: space for name, space in self.options.items() if name in known}
+        trials: list[tuple[dict, dict]] = [({}, {})]
+        for trial in range(1, self.trials):
+            draw = lambda part: {name: self._value(name, space, trial) for name, space in part.items()}  # noqa: B023
+            trials.append((draw(self.recipe), draw(shared | self.own.get(model, {}))))
+        return trials
+
+    def _value(self, name, space, trial):
+        rng = np.random.default_rng([self.seed, trial, zlib.crc32(name.encode())])
+        if isinstance(space, list):
+            return space[rng.integers(len(space))]
+        kind, (low, high) = next(iter(space.items()))
+        if kind == "log":
+            value = math.exp(rng.uniform(math.log(low), math.log(high)))
+        else:
+            value = rng.uniform(low, high)
+        return float(f"{value:.{DIGITS}g}")
+
+
+def _check_space(name, space):
+    if isinstance(space, list) and space:
+        return
+    if isinstance(space, dict) and len(space) == 1:
+        kind, bounds = next(iter(space.items()))
+        if (
+            kind in ("log", "uniform")
+            and isinstance(bounds, list)
+            and len(bounds) == 2
+            and all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds)
+            and bounds[0] < bounds[1]
+            and (kind == "uniform" or bounds[0] > 0)
+        ):
+            return
+    raise TalError(f"search space of {name}: {short(space)}", remedy=FORMS)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial of a search; `score` is the mean over its tIoUs and seeds."""
+
+    benchmark: str
+    model: str
+    preset: str
+    fraction: float
+    recipe: dict
+    options: dict
+    score: float
+    runs: int
+
+
+def trials_of(ledger: str | Path) -> list[Trial]:
+    """The finished trials of a search, runs that differ in their seeds only put together."""
+    scores: dict[str, list[float]] = {}
+    for record in read_ledger(ledger).values():
+        p = record["parameters"]
+        rows = record["tables"].get("data_efficiency", [])
+        if rows and "model" in p:
+            key = [p["benchmark"], p["model"], p["preset"], p["fraction"], p["recipe"], p["options"]]
+            scores.setdefault(json.dumps(key, sort_keys=True), []).append(
+                float(np.mean([row["map"] for row in rows]))
+            )
+    return [
+        Trial(*json.loads(key), score=float(np.mean(values)), runs=len(values))
+        for key, values in scores.items()
+    ]
+
+
+def tuned(ledger: str | Path, benchmark: str, model: str, preset: str, fraction: float) -> Trial:
+    """The best trial of a model on a benchmark, or on its validation part, at the nearest label fraction.
+
+    Nearest is by the ratio of the fractions; of two that are equally near, the larger. Of equal scores, the
+    trial with fewer settings.
+
+    Raises:
+        TalError: the search has no trial of the model on the benchmark.
+    """
+    names = (benchmark, benchmark + VALIDATION)
+    known = [
+        trial
+        for trial in trials_of(ledger)
+        if trial.benchmark in names and trial.model == model and trial.preset == preset
+    ]
+    if not known:
+        raise TalError(
+            f"no trial of {model} ({preset}) on {benchmark}",
+            where=ledger,
+            remedy=f"Run: tal sweep {Path(ledger).stem}",
+        )
+    near = min({trial.fraction for trial in known}, key=lambda f: (abs(math.log(f / fraction)), -f))
+    best_first = lambda trial: (
+        -trial.score,
+        len(trial.recipe) + len(trial.options),
+        json.dumps(trial.recipe),
+    )
+    return min((trial for trial in known if trial.fraction == near), key=best_first)
+
+
+def expected_best(scores) -> np.ndarray:
+    """Expected best score of the first 1 … N of N trials in random order.
+
+    Source: Dodge et al., Show Your Work (EMNLP 2019), equation 5, with draws without replacement (as in
+    Tang et al., Showing Your Work Doesn't Always Work, ACL 2020), which is unbiased.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    n = len(ordered)
+    expected = []
+    for budget in range(1, n + 1):
+        # the i-th smallest is the best of the draw if the others are below it
+        ways = np.array([math.comb(index, budget - 1) for index in range(n)]) / math.comb(n, budget)
+        expected.append(float((ways * ordered).sum()))
+    return np.array(expected)
