@@ -33,6 +33,8 @@ from tal_lib.training import (
     seed_everything,
 )
 
+MOST_GROUPS = 50  # of people that are left out in turn
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -69,6 +71,18 @@ class Scored:
     def by_class(self) -> pd.DataFrame:
         """Average precision, 0 to 1: label, tiou, ap."""
         return evaluation.average_precision(self.truth, self.detections, self.benchmark.tious)
+
+    @cached_property
+    def by_person(self) -> pd.DataFrame:
+        """What each tested person (or recording, or group of these) adds to the avg mAP.
+
+        Columns: person, segments, without, score. More than 50 people are put into 50 groups.
+        """
+        groups = {recording: self.benchmark.group(recording) for recording in self._tested}
+        if len(names := sorted(set(groups.values()))) > MOST_GROUPS:
+            place = {name: f"group {index % MOST_GROUPS:02d}" for index, name in enumerate(names)}
+            groups = {recording: place[name] for recording, name in groups.items()}
+        return evaluation.by_person(self.truth, self.detections, self.benchmark.tious, groups)
 
     @property
     def parameters(self) -> int:

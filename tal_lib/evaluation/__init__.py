@@ -6,6 +6,7 @@ from tal_lib.evaluation.detections import read_detections, write_detections
 from tal_lib.evaluation.diagnosis import diagnose, error_types
 from tal_lib.evaluation.matching import match_detection_labels, match_detections, match_recordings
 from tal_lib.evaluation.names import wrong_names_map
+from tal_lib.evaluation.nested import by_person
 from tal_lib.evaluation.proposals import area_under_recall, average_recall
 from tal_lib.evaluation.taxonomy import Taxonomy, map_at_level, mean_precision, read_taxonomy
 from tal_lib.segments import nms, soft_nms, tiou
@@ -15,6 +16,7 @@ __all__ = [
     "area_under_recall",
     "average_precision",
     "average_recall",
+    "by_person",
     "check_tious",
     "diagnose",
     "error_types",

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tal_lib.evaluation.average_precision import mean_average_precision
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -42,6 +44,35 @@ def pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
     """Scores (P,) of a fold's people, from its score and the scores (P,) without each person."""
     without = np.asarray(without, dtype=float)
     return len(without) * whole - (len(without) - 1) * without
+
+
+def by_person(
+    annotations: pd.DataFrame, detections: pd.DataFrame, tious, person_of: Mapping[str, str]
+) -> pd.DataFrame:
+    """What each person adds to the avg mAP of a fold: `person, segments, without, score`.
+
+    Args:
+        person_of: recording → person, of every tested recording.
+
+    Returns:
+        One row a person: annotated segments, avg mAP without the person's recordings, and the pseudo-value.
+        Empty if there is only one person.
+    """
+    people = sorted(set(person_of.values()))
+    if len(people) < 2:
+        return pd.DataFrame({"person": [], "segments": [], "without": [], "score": []})
+    owner, detected = annotations.recording.map(person_of), detections.recording.map(person_of)
+    without = np.array(
+        [
+            mean_average_precision(annotations[owner != name], detections[detected != name], tious).mean()
+            for name in people
+        ]
+    )
+    whole = float(mean_average_precision(annotations, detections, tious).mean())
+    segments = owner.value_counts().reindex(people, fill_value=0).to_numpy()
+    return pd.DataFrame(
+        {"person": people, "segments": segments, "without": without, "score": pseudo_values(whole, without)}
+    )
 
 
 def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float = 0.95) -> Estimate:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tal_lib.evaluation.nested import (
+    by_person,
     estimate,
     groups,
     holm,
@@ -123,3 +124,18 @@ def test_rank_correlation():
     assert value == pytest.approx(stats.kendalltau(a, swapped).statistic) and low < value < high
     assert rank_correlation(a, -a)[0] == pytest.approx(-1) and np.isnan(rank_correlation(a, a)[1])
     assert np.isnan(rank_correlation(a.iloc[:3], a.iloc[:3])[0])
+
+
+def test_what_a_person_adds():
+    truth = pd.DataFrame(
+        [("a", 0.0, 1.0, "x"), ("b", 0.0, 1.0, "x"), ("b", 2.0, 3.0, "x"), ("c", 0.0, 1.0, "x")],
+        columns=["recording", "start", "end", "label"],
+    )
+    detections = truth[truth.recording != "c"].assign(score=1.0)  # nothing is detected in c
+    people = by_person(truth, detections, [0.5], {"a": "p", "b": "q", "c": "r"}).set_index("person")
+    assert people.segments.to_dict() == {"p": 1, "q": 2, "r": 1}
+    assert people["without"].to_dict() == pytest.approx({"p": 2 / 3, "q": 1 / 2, "r": 1})
+    assert people.score.to_dict() == pytest.approx(
+        {"p": 3 * 0.75 - 4 / 3, "q": 3 * 0.75 - 1, "r": 3 * 0.75 - 2}
+    )
+    assert by_person(truth, detections, [0.5], {"a": "p", "b": "p", "c": "p"}).empty
