@@ -1,6 +1,6 @@
 """`tal eval`."""
 
-from tal_lib.cli.options import print_scores
+from tal_lib.cli.options import only, print_scores
 from tal_lib.errors import TalError
 
 
@@ -18,6 +18,13 @@ def add_commands(commands) -> None:
         help="JSON, or a table (.csv, .parquet) with recording, start, end, label, score",
     )
     evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
+    evaluate.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="the run to score, of a sweep's file in results/detections (model=tridet fold=0 …)",
+    )
     evaluate.add_argument(
         "--split", default=None, help="subset to score (default: test, else validation, else all)"
     )
@@ -60,7 +67,7 @@ def _eval(arguments):
     content = read_annotations(arguments.annotations, repair=True)
     split, truth, kept = _subset(content, arguments.split, arguments.annotations)
     where, no_map = arguments.detections, None
-    proposals, remarks = match_detections(read_detections(where), content, where=where)
+    proposals, remarks = match_detections(read_detections(where, only(arguments)), content, where=where)
     proposals = detections = proposals[proposals.recording.isin(kept)]
     if arguments.class_scores:
         detections = _fused(proposals, content, arguments.class_scores, arguments.top)

@@ -4,6 +4,7 @@
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import read_json, read_text
-from tal_lib.validation import validate
+from tal_lib.validation import unknown_name, validate
 
 WHAT = "detections file"
 SHAPE = "Expected {'results': {recording: [{'label', 'score', 'segment': [start, end]}]}}."
@@ -35,23 +36,29 @@ class _Detection:
 _FIELDS = tuple(field.name for field in fields(_Detection))
 
 
-def read_detections(path: str | Path) -> pd.DataFrame:
+def read_detections(path: str | Path, only: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The detections table of a JSON, CSV or Parquet file; ids and labels as in the file.
 
     `match_detections` maps them to the annotations' ids. A table has the columns of `DETECTION_COLUMNS`, and
-    may have others. Parquet needs pyarrow.
+    may have others. Parquet needs pyarrow. A sweep's file (`results/detections/`) holds many runs.
+
+    Args:
+        only: column → value, as text: the run to read from a sweep's file.
 
     Raises:
-        TalError: a missing, damaged or too large file, another shape, or an entry that is not a detection.
+        TalError: a missing, damaged or too large file, another shape, or an entry that is not a detection; a
+            sweep's file of which `only` does not name one run.
     """
     path = Path(path)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind.lower() == ".csv":
         table = _from_text(path)
     elif kind.lower() == ".parquet":
-        table = _from_parquet(path)
+        table = _from_parquet(path, only or {})
     else:
         table = _from_json(path)
+    if only and kind.lower() != ".parquet":
+        raise TalError("holds one run", where=path, remedy="Leave --only out.")
     return check_detections(table, where=path)
 
 
@@ -95,7 +102,7 @@ def _from_text(path):
     return _with_numbers(table, path)
 
 
-def _from_parquet(path):
+def _from_parquet(path, only):
     if not path.is_file():
         raise TalError(f"{WHAT} not found", where=path, remedy="Check the path.")
     try:
@@ -114,7 +121,32 @@ def _from_parquet(path):
             where=path,
             remedy=TABLE,
         ) from None
-    return _with_numbers(table, path)
+    return _with_numbers(_one_run(table, only, path), path)
+
+
+def _one_run(table, only, path):
+    """The rows of one run of a sweep's file, with times in seconds. Other tables stay as they are."""
+    for name, value in only.items():
+        if name not in table.columns:
+            raise unknown_name(name, [column for column in table.columns if column != "score"], where=path)
+        values = table[name].astype(str)
+        if value not in set(values):
+            raise unknown_name(value, sorted(set(values)), where=path, name=name)
+        table = table[values == value]
+    if "cell" not in table.columns or "start_cs" not in table.columns:
+        return table
+    if (runs := table.cell.nunique()) > 1:
+        differ = [
+            name
+            for name in table.columns[: list(table.columns).index("recording")]
+            if name != "cell" and table[name].nunique() > 1
+        ]
+        raise TalError(
+            f"holds {runs} runs, which differ in {', '.join(differ) or 'their cell'}",
+            where=path,
+            remedy=f"Name one: --only {(differ or ['cell'])[0]}=VALUE …",
+        )
+    return table.assign(start=table.start_cs / 100, end=table.end_cs / 100)
 
 
 def _with_numbers(table, path):

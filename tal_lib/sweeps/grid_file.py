@@ -15,9 +15,10 @@ from tal_lib.files import checked_name, study_folder
 from tal_lib.reading import read_yaml
 from tal_lib.sweeps.parameters import checked_value
 from tal_lib.sweeps.search import Search
-from tal_lib.validation import Positive, unknown_name, validate
+from tal_lib.validation import Positive, Whole, unknown_name, validate
 
 SEE = "See the grids in notebooks/sweeps."
+KEYS = ("name", "cells", "detections")
 MODEL_PARAMETERS = ("model", "model_names")  # parameters that accept families of models
 WITHOUT = re.compile(r"([\w.-]+)\s*-\s*\[([^\[\]]*)\]")
 
@@ -42,11 +43,15 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class GridFile:
-    """A sweep's name and its blocks; `path` is the file."""
+    """A sweep's name and its blocks; `path` is the file.
+
+    detections: how many detections of each recording the sweep keeps in `results/detections`; 0: none.
+    """
 
     name: str
     blocks: tuple[Block, ...]
     path: Path
+    detections: int = 0
 
     def notebook(self, block: Block) -> Path:
         """The file of a block's notebook: beside the grid's folder, in that folder, or in the study's folder.
@@ -101,8 +106,8 @@ def read_grid(given: str | Path) -> GridFile:
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
         raise TalError("a grid holds `name` and a list `cells`", where=path, remedy=SEE)
     for key in content:
-        if key not in ("name", "cells"):
-            raise unknown_name(key, ("name", "cells"), where=path, name="entry")
+        if key not in KEYS:
+            raise unknown_name(key, KEYS, where=path, name="entry")
     name = content.get("name", path.stem)
     name = checked_name(str(name) if isinstance(name, int | float) else name, what="name", where=path)
     blocks = []
@@ -111,7 +116,8 @@ def read_grid(given: str | Path) -> GridFile:
         if isinstance(block, dict):  # `parameters:` with no value after it
             block = {key: value for key, value in block.items() if value is not None or key == "notebook"}
         blocks.append(validate(Block, block, where=place))
-    return GridFile(name=name, blocks=tuple(blocks), path=path)
+    kept = validate(Whole, content.get("detections", 0), where=path, name="detections")
+    return GridFile(name=name, blocks=tuple(blocks), path=path, detections=kept)
 
 
 def combinations(

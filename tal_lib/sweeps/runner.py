@@ -10,8 +10,10 @@ from tqdm.auto import tqdm
 
 from tal_lib.disk import disk_errors, disk_is_full, full_disk, writable_folder
 from tal_lib.errors import TalError
+from tal_lib.sweeps.detections import collect, file_of
 from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.grid import Cell, plan
+from tal_lib.sweeps.grid_file import read_grid
 from tal_lib.sweeps.ledger import (
     RESULT,
     LedgerWriter,
@@ -114,9 +116,19 @@ def run(
                 _executor(cluster, folder, jobs, threads, memory_limit) as executor,
                 disk_errors(folder),
             ):
-                _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
+                try:
+                    _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
+                finally:
+                    _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
     done_before = len(cells) - len(waiting) - len(stale)
     return SweepResult(cells, done_before, len(waiting) - len(failed), failed, ledger, folder, stale)
+
+
+def _keep_detections(grid_yaml, sweep, folder, results, *, here):
+    """Keep the detections of the finished cells, if the grid asks for it."""
+    if best := read_grid(grid_yaml).detections:
+        cells = {cell.id for cell in plan(grid_yaml, here=here)}
+        collect(folder, file_of(Path(results).resolve(), sweep), cells, best)
 
 
 def _executor(cluster, folder, jobs, threads, memory_limit):

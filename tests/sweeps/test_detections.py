@@ -1,0 +1,95 @@
+"""A sweep's detections in one file: what is kept, and that it gives the runs' own scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tal_lib import TalError, evaluation
+from tal_lib.cli import main
+from tal_lib.sweeps import detections as kept
+
+LABELS = ("x", "y")
+
+
+def random_detections(seed, count=40):
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 50, count)
+    return pd.DataFrame(
+        {
+            "recording": rng.choice(["a", "b"], count),
+            "start": start,
+            "end": start + rng.uniform(0.5, 5, count),
+            "label": rng.choice(LABELS, count),
+            "score": rng.random(count),
+        }
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two finished runs and one that failed."""
+    for name, seed in (("cell0", 0), ("cell1", 1), ("half", 2)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        evaluation.write_detections(folder / kept.WRITTEN, random_detections(seed))
+        parameters = {"model": "tridet", "fraction": 0.1, "fold": 0, "seed": seed}
+        record = {"id": name, "notebook": "02_train_evaluate.ipynb", "parameters": parameters}
+        if name != "half":
+            (folder / "cell.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_the_best_of_each_recording_are_kept(runs):
+    target = kept.file_of(runs / "results", "main")
+    assert kept.collect(runs / "runs", target, {"cell0", "cell1", "half"}, best=5) == 2
+    table = pd.read_parquet(target)
+    assert list(table.columns) == list(kept.COLUMNS)
+    assert (table.groupby(["cell", "recording"], observed=True).size() == 5).all()
+    truth = random_detections(0)
+    for recording, rows in table[table.cell == "cell0"].groupby("recording", observed=True):
+        best = truth[truth.recording == recording].nlargest(5, "score")
+        assert rows.score.to_numpy() == pytest.approx(best.score.to_numpy())
+        assert rows.start_cs.to_numpy() / 100 == pytest.approx(best.start.to_numpy(), abs=0.00501)
+
+
+def test_it_grows_and_forgets_cells_of_other_code(runs):
+    target = kept.file_of(runs / "results", "main")
+    assert kept.collect(runs / "runs", target, {"cell0"}, best=5) == 1
+    before = target.stat().st_mtime_ns
+    assert kept.collect(runs / "runs", target, {"cell0"}, best=5) == 1
+    assert target.stat().st_mtime_ns == before
+    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    (runs / "runs" / "cell0" / kept.WRITTEN).unlink()  # the file keeps what the run folder lost
+    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    assert kept.collect(runs / "runs", target, {"cell1"}, best=5) == 1
+
+
+def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
+    target = kept.file_of(runs / "results", "main")
+    kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=100)
+    truth = random_detections(5, 12).drop(columns="score")
+    database = {
+        name: {
+            "subset": "testing",
+            "duration": 60.0,
+            "annotations": [
+                {"label": row.label, "segment": [row.start, row.end]}
+                for row in truth[truth.recording == name].itertuples()
+            ],
+        }
+        for name in ("a", "b")
+    }
+    annotations = runs / "truth.json"
+    annotations.write_text(json.dumps({"database": database}))
+    assert main(["eval", str(target), str(annotations)]) == 2
+    assert "holds 2 runs, which differ in seed" in capsys.readouterr().err
+    assert main(["eval", str(target), str(annotations), "--only", "seed=1"]) == 0
+    exact = evaluation.mean_average_precision(truth, random_detections(1), [0.3, 0.4, 0.5, 0.6, 0.7]).mean()
+    assert f"avg mAP {100 * exact:.2f} %" in capsys.readouterr().out
+    assert main(["eval", str(target), str(annotations), "--only", "seed=7"]) == 2
+    assert main(["eval", str(target), str(annotations), "--only", "sed=1"]) == 2
+    assert main(["eval", str(runs / "runs/cell0/detections.json"), str(annotations), "--only", "seed=1"]) == 2
+    with pytest.raises(TalError, match="7"):
+        evaluation.read_detections(target, {"seed": "7"})
