@@ -52,8 +52,9 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     """The length at which a cost reaches `limit`, and whether that length is beyond the measured ones.
 
     Between two measured lengths it is interpolated on logarithms (a cost of NaN means: did not fit). Beyond
-    the longest, it is extrapolated with the fitted growth. It is 0 if the shortest length costs too much, and
-    NaN if it is unknown.
+    the longest, it is on the line through the longest three lengths: peak memory is affine in the length, and
+    a power law through it promises too much. It is 0 if the shortest length costs too much, and NaN if it is
+    unknown: fewer than three lengths from `FIRST` on, or a line that does not rise.
     """
     table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
     table = table.groupby("length").cost.median()
@@ -66,10 +67,13 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
         pair = table.iloc[over[0] - 1 : over[0] + 1]
         share = np.log(limit / pair.iloc[0]) / np.log(pair.iloc[1] / pair.iloc[0])
         return float(np.exp(np.log(pair.index[0]) + share * np.log(pair.index[1] / pair.index[0]))), False
-    exponent = growth(table.index, table).exponent
-    if not exponent > 0:
+    last = table[table.index >= FIRST].iloc[-3:]
+    if len(last) < 3:
         return np.nan, True
-    return float(table.index[-1] * (limit / table.iloc[-1]) ** (1 / exponent)), True
+    line = stats.linregress(last.index.to_numpy(float), last.to_numpy())
+    if not line.slope > 0:
+        return np.nan, True
+    return float(max(table.index[-1], (limit - line.intercept) / line.slope)), True
 
 
 def longest_text(steps: float, beyond: bool, longest: int) -> str:

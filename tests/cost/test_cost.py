@@ -294,19 +294,31 @@ def test_growth_finds_the_exponent(exponent, factor):
         lengths, factor * lengths.astype(float) ** exponent, factor * 3000.0**exponent
     )
     assert length == pytest.approx(3000, rel=1e-3) and not beyond
-    length, beyond = longest_within(
-        lengths, factor * lengths.astype(float) ** exponent, factor * 20000.0**exponent
-    )
-    assert length == pytest.approx(20000, rel=1e-3) and beyond
-    assert (
-        longest_text(length, beyond, 9216) == f"≈ {length:,.0f}"
-        and longest_text(length, beyond, 2304) == "> 18,432"
-    )
+
+
+@given(st.floats(0, 1e9), st.floats(1.0, 1e5), st.floats(10_000, 1e6))
+def test_beyond_the_longest_length_memory_is_a_line(base, slope, steps):
+    lengths = np.array([288, 576, 1152, 2304, 4608, 9216])
+    memory = base + slope * lengths
+    memory[0] *= 0.5  # a shorter pass may need less than the line says
+    length, beyond = longest_within(lengths, memory, base + slope * steps)
+    assert length == pytest.approx(steps, rel=1e-6) and beyond
+    assert (longest_text(length, beyond, 9216) == f"≈ {length:,.0f}") == (length <= 8 * 9216)
+    assert longest_text(length, beyond, 1152) == "> 9,216"
+
+
+def test_the_longest_recording_of_a_published_bmn():
+    """Peak memory (MB) as measured: nearly constant, then a line. A power law once promised 31,966,403 steps."""
+    lengths = [1152, 2304, 4608, 9216, 18432, 36864]
+    memory = np.array([719.5, 713.5, 785.3, 783.7, 865.3, 1031.1])
+    assert longest_within(lengths, memory, 2000)[0] == pytest.approx(145_000, rel=0.01)
 
 
 def test_growth_of_too_little():
     assert np.isnan(growth([288, 576, 1152, 2304], [1, 2, 3, 4]).exponent)  # two lengths from 1,152 on
     assert longest_within([100, 200], [5.0, 6.0], 4.0) == (0.0, False)
+    assert np.isnan(longest_within([288, 576, 1152, 2304], [1.0, 2.0, 3.0, 3.1], 50.0)[0])
+    assert np.isnan(longest_within([1152, 2304, 4608], [3.0, 3.0, 3.0], 50.0)[0])
     length, beyond = longest_within([100, 200], [5.0, np.nan], 50.0)
     assert np.isnan(length) and beyond  # it did not fit somewhere, and nothing tells where
     assert longest_text(length, beyond, 100) == "not known" and np.isnan(

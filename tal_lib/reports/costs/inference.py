@@ -96,7 +96,8 @@ def _write_growth(grown, longest, out):
         caption = (
             "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the "
             "longest "
-            "recording whose pass fits into a given memory, weights excluded (≈: beyond what was measured, "
+            "recording whose pass fits into a given memory, weights excluded (≈: beyond what was measured, on "
+            "the line through the longest three lengths, "
             ">: far beyond; "
             f"<: decoding did not fit there); {stem.replace('_', ' ')}."
         )
