@@ -308,7 +308,7 @@ def test_beyond_the_longest_length_memory_is_a_line(base, slope, steps):
 
 
 def test_the_longest_recording_of_a_published_bmn():
-    """Peak memory (MB) as measured: nearly constant, then a line. A power law once promised 31,966,403 steps."""
+    """Peak memory (MB) as measured: nearly constant, then a line. A power law says 31,966,403 steps."""
     lengths = [1152, 2304, 4608, 9216, 18432, 36864]
     memory = np.array([719.5, 713.5, 785.3, 783.7, 865.3, 1031.1])
     assert longest_within(lengths, memory, 2000)[0] == pytest.approx(145_000, rel=0.01)

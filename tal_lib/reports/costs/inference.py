@@ -95,11 +95,9 @@ def _write_growth(grown, longest, out):
         fits = fits.rename(columns=lambda limit: f"steps in {limit:g} GB")
         caption = (
             "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the "
-            "longest "
-            "recording whose pass fits into a given memory, weights excluded (≈: beyond what was measured, on "
-            "the line through the longest three lengths, "
-            ">: far beyond; "
-            f"<: decoding did not fit there); {stem.replace('_', ' ')}."
+            "longest recording whose pass fits into a given memory, weights excluded (≈: beyond what was "
+            "measured, on the line through the longest three lengths; >: far beyond; <: decoding did not fit "
+            f"there); {stem.replace('_', ' ')}."
         )
         best = tables.Best(low=tuple(GROWTHS.values()))
         out.table(table.join(fits).reset_index(), f"growth_{stem}", caption, best)
