@@ -23,7 +23,7 @@ COMPUTES = re.compile(
     r"|process/(memory|environment)|sweeps/(recording|trained)"
 )
 CONNECTS = re.compile(
-    r"(.+/)?__init__|data/(registry|checks|remarks|limits|content)|models/parts/(registry|checkpoint_file)"
+    r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"
     r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
