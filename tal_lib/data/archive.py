@@ -84,7 +84,10 @@ class Archive:
         Args:
             columns: names of its columns; dtype: of all values; sep: blanks if None.
         """
-        content = self.content(name)
+        return self.parse(self.content(name), name, columns, dtype, sep=sep)
+
+    def parse(self, content: bytes, name: str, columns: list[str], dtype, *, sep: str | None = None):
+        """The text table in some bytes; as `table`."""
         try:
             table = pd.read_csv(
                 io.BytesIO(content),
