@@ -52,6 +52,7 @@ BENCHMARKS = {
         "made from a seed",
         None,
         "none needed",
+        counts=(60, 20, 458),
     ),
     "hapt": Entry(
         hapt.load,
@@ -60,6 +61,7 @@ BENCHMARKS = {
         "hapt/hapt.zip",
         "CC BY 4.0",
         hapt.fetch,
+        counts=(61, 12, 1214),
     ),
     "hapt_validation": Entry(
         partial(hapt.load, validation=True),
@@ -67,6 +69,7 @@ BENCHMARKS = {
         "as hapt",
         "hapt/hapt.zip",
         "CC BY 4.0",
+        counts=(42, 12, 849),
     ),
     "sfinge3d": Entry(
         sfinge3d.load,
@@ -75,6 +78,7 @@ BENCHMARKS = {
         "sfinge3d/sfinge3d.zip",
         "none stated: do not redistribute",
         partial(fetch, sfinge3d.SOURCE),
+        counts=(72, 13, 278),
     ),
     "sfinge3d_dictionary": Entry(
         sfinge3d.load_dictionary,
@@ -82,6 +86,7 @@ BENCHMARKS = {
         "as sfinge3d",
         "sfinge3d/sfinge3d.zip",
         "none stated: do not redistribute",
+        counts=(540, 13, 746),
     ),
     "50salads": Entry(
         salads.load,
@@ -90,6 +95,7 @@ BENCHMARKS = {
         "50salads/features.npz",
         f"{CC_BY_NC_SA}; scores MIT",
         salads.fetch,
+        counts=(50, 17, 940),
     ),
     "50salads_i3d": Entry(
         salads.load_i3d,
@@ -105,6 +111,7 @@ BENCHMARKS = {
         "urfall/urfall.zip",
         CC_BY_NC_SA,
         partial(fetch, urfall.SOURCE),
+        counts=(70, 2, 97),
     ),
     "hapt_recomposed": Entry(
         partial(hapt_recomposed.load, name="hapt_recomposed"),
@@ -112,6 +119,7 @@ BENCHMARKS = {
         "as hapt",
         "hapt/hapt.zip",
         "CC BY 4.0",
+        counts=(61, 12, 1214),
     ),
     "hapt_recomposed_test": Entry(
         partial(hapt_recomposed.load, name="hapt_recomposed_test", recomposed=("test",)),
@@ -119,12 +127,14 @@ BENCHMARKS = {
         "as hapt",
         "hapt/hapt.zip",
         "CC BY 4.0",
+        counts=(61, 12, 1214),
     ),
     "thumos14": Entry(
         videos.load_thumos14,
         "412 videos, 20 classes",
         "your annotations and features",
         "thumos14/thumos14.json",
+        counts=(412, 20, 6365),
     ),
     "activitynet": Entry(
         videos.load_activitynet,
@@ -138,6 +148,7 @@ BENCHMARKS |= {
         BENCHMARKS["hapt_recomposed"],
         load=partial(hapt_recomposed.load, name=f"hapt_recomposed_{count}", classes=count),
         about=f"hapt_recomposed with {count} classes in each test recording",
+        counts=None,
     )
     for count in hapt_recomposed.CLASS_COUNTS
 }
@@ -270,13 +281,15 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 
 
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
-    """One row per benchmark: name, description, origin, licence, and whether its files are present."""
+    """One row per benchmark: name, published counts, description, origin, licence, and whether its files are
+    present."""
     plugins.load()
     root = Path(root) if root is not None else data_root()
     return pd.DataFrame(
         [
             {
                 "benchmark": name,
+                **dict(zip(("recordings", "classes", "segments"), entry.counts or ("", "", ""))),
                 "about": entry.about,
                 "origin": entry.origin,
                 "licence": entry.licence,

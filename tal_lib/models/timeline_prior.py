@@ -47,6 +47,7 @@ class TimelinePrior(Detector):
         super().__init__(config, input_dim, num_classes)
         # rows: start and end as fractions of the duration, class, number of the recording (from 1; 0: unused)
         self.register_buffer("timelines", torch.zeros(config.capacity, 4))
+        self._scored: tuple = ()  # state of the timelines, and what was computed from them
         self.unused = nn.Parameter(torch.zeros(()))  # an optimizer needs a parameter
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -75,14 +76,21 @@ class TimelinePrior(Detector):
         return {"total": 0.0 * self.unused}
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        timelines = self.timelines[self.timelines[:, 3] > 0]
-        labels = timelines[:, 2].long()
-        scores = agreement(timelines[:, :2], labels, timelines[:, 3].long())
-        best = scores.argsort(descending=True, stable=True)[: self.config.post.max_candidates]
+        fractions, scores, labels = self._best()
         return [
-            Candidates(timelines[best, :2] * duration - offset, scores[best], labels[best])
-            for duration, offset in zip(*outputs)
+            Candidates(fractions * duration - offset, scores, labels) for duration, offset in zip(*outputs)
         ]
+
+    def _best(self):
+        """The best candidates: fractions of the duration (N, 2), scores (N,), classes (N,). Computed once."""
+        state = (id(self.timelines), self.timelines._version, self.config.post.max_candidates)
+        if not self._scored or self._scored[0] != state:
+            timelines = self.timelines[self.timelines[:, 3] > 0]
+            labels = timelines[:, 2].long()
+            scores = agreement(timelines[:, :2], labels, timelines[:, 3].long())
+            best = scores.argsort(descending=True, stable=True)[: self.config.post.max_candidates]
+            self._scored = state, (timelines[best, :2], scores[best], labels[best])
+        return self._scored[1]
 
 
 def agreement(segments: Tensor, labels: Tensor, recordings: Tensor) -> Tensor:
