@@ -44,15 +44,18 @@ def _data_list(arguments):
 def _data_fetch(arguments):
     from pathlib import Path
 
-    from tal_lib.data import hapt
+    from tal_lib.data.registry import BENCHMARKS
     from tal_lib.files import data_root
 
-    if arguments.name != "hapt":
+    entry = BENCHMARKS.get(arguments.name)
+    if entry is None or entry.fetch is None:
+        known = [name for name, entry in BENCHMARKS.items() if entry.fetch]
         raise TalError(
             f"{arguments.name} cannot be fetched",
-            remedy="Only hapt can; `tal data list` says where others come from.",
+            remedy=f"Choose from {', '.join(known)}; `tal data list` says where others come from.",
         )
-    print(hapt.fetch(Path(arguments.root) if arguments.root else data_root(), arguments.source))
+    print(entry.fetch(Path(arguments.root) if arguments.root else data_root(), arguments.source))
+    print(f"licence: {entry.licence}")
 
 
 def _data_check(arguments):

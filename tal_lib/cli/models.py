@@ -19,7 +19,7 @@ def _models(arguments):
             "presets": " ".join(registry.presets(name)),
             "from": registry.origin(name),
         }
-        for name in registry.names()
+        for name in registry.every_name()
     ]
     print(pd.DataFrame(rows).to_string(index=False))
     for module, reason in registry.broken().items():

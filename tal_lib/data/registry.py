@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib import plugins
-from tal_lib.data import hapt, synthetic, videos
+from tal_lib.data import hapt, hapt_recomposed, salads, sfinge3d, synthetic, urfall, videos
 from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.fetching import fetch
 from tal_lib.data.folds import OFFICIAL
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
@@ -29,6 +30,13 @@ class Entry:
     about: str
     origin: str
     file: str | None  # below the data root; None: nothing needed
+    licence: str = "yours"  # of the data
+    fetch: Callable[[Path, str | Path | None], Path] | None = (
+        None  # (data root, file or None) -> where it lies
+    )
+
+
+CC_BY_NC_SA = "CC BY-NC-SA 4.0 (not for commerce)"
 
 
 def _with_prior_subsets(name, root):
@@ -39,25 +47,94 @@ def _with_prior_subsets(name, root):
 
 BENCHMARKS = {
     "synthetic": Entry(
-        lambda root: synthetic.load(), "generated, two streams, 20 classes", "made from a seed", None
+        lambda root: synthetic.load(),
+        "generated, two streams, 20 classes",
+        "made from a seed",
+        None,
+        "none needed",
+        counts=(60, 20, 458),
     ),
     "hapt": Entry(
         hapt.load,
         "61 smartphone recordings, 12 classes",
-        "UCI 341, CC BY 4.0: `tal data fetch hapt`",
+        "UCI 341: `tal data fetch hapt`",
         "hapt/hapt.zip",
+        "CC BY 4.0",
+        hapt.fetch,
+        counts=(61, 12, 1214),
     ),
     "hapt_validation": Entry(
         partial(hapt.load, validation=True),
         "hapt's training people only, a quarter held out as test; for design decisions",
         "as hapt",
         "hapt/hapt.zip",
+        "CC BY 4.0",
+        counts=(42, 12, 849),
+    ),
+    "sfinge3d": Entry(
+        sfinge3d.load,
+        "72 recordings of a tracked hand, 13 gestures",
+        "SFINGE3D/DatasetV1 on GitHub: `tal data fetch sfinge3d`",
+        "sfinge3d/sfinge3d.zip",
+        "none stated: do not redistribute",
+        partial(fetch, sfinge3d.SOURCE),
+        counts=(72, 13, 278),
+    ),
+    "sfinge3d_dictionary": Entry(
+        sfinge3d.load_dictionary,
+        "learn from 468 cut gestures, find them in all 72 recordings",
+        "as sfinge3d",
+        "sfinge3d/sfinge3d.zip",
+        "none stated: do not redistribute",
+        counts=(540, 13, 746),
+    ),
+    "50salads": Entry(
+        salads.load,
+        "50 kitchen videos, 17 activities; supervised class scores as features: for all labels only",
+        "Dundee; scores of Lea et al.: `tal data fetch 50salads --from FILE`",
+        "50salads/features.npz",
+        f"{CC_BY_NC_SA}; scores MIT",
+        salads.fetch,
+        counts=(50, 17, 940),
+    ),
+    "50salads_i3d": Entry(
+        salads.load_i3d,
+        "50 Salads with the I3D features of the MS-TCN release",
+        "your copy of the release, unpacked",
+        "50salads/groundTruth",
+        CC_BY_NC_SA,
+    ),
+    "urfall": Entry(
+        urfall.load,
+        "70 short recordings from depth video, falls; 24 have no event",
+        "Rzeszów: `tal data fetch urfall`",
+        "urfall/urfall.zip",
+        CC_BY_NC_SA,
+        partial(fetch, urfall.SOURCE),
+        counts=(70, 2, 97),
+    ),
+    "hapt_recomposed": Entry(
+        partial(hapt_recomposed.load, name="hapt_recomposed"),
+        "hapt cut in its gaps and rejoined at random: nothing follows a script",
+        "as hapt",
+        "hapt/hapt.zip",
+        "CC BY 4.0",
+        counts=(61, 12, 1214),
+    ),
+    "hapt_recomposed_test": Entry(
+        partial(hapt_recomposed.load, name="hapt_recomposed_test", recomposed=("test",)),
+        "learn from hapt as it is, test on recordings that were rejoined at random",
+        "as hapt",
+        "hapt/hapt.zip",
+        "CC BY 4.0",
+        counts=(61, 12, 1214),
     ),
     "thumos14": Entry(
         videos.load_thumos14,
         "412 videos, 20 classes",
         "your annotations and features",
         "thumos14/thumos14.json",
+        counts=(412, 20, 6365),
     ),
     "activitynet": Entry(
         videos.load_activitynet,
@@ -65,6 +142,15 @@ BENCHMARKS = {
         "your annotations and features",
         "activitynet",
     ),
+}
+BENCHMARKS |= {
+    f"hapt_recomposed_{count}": replace(
+        BENCHMARKS["hapt_recomposed"],
+        load=partial(hapt_recomposed.load, name=f"hapt_recomposed_{count}", classes=count),
+        about=f"hapt_recomposed with {count} classes in each test recording",
+        counts=None,
+    )
+    for count in hapt_recomposed.CLASS_COUNTS
 }
 BENCHMARKS |= {
     name + PRIOR: replace(
@@ -195,15 +281,18 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 
 
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
-    """One row per benchmark: name, description, origin, and whether its files are present."""
+    """One row per benchmark: name, published counts, description, origin, licence, and whether its files are
+    present."""
     plugins.load()
     root = Path(root) if root is not None else data_root()
     return pd.DataFrame(
         [
             {
                 "benchmark": name,
+                **dict(zip(("recordings", "classes", "segments"), entry.counts or ("", "", ""))),
                 "about": entry.about,
                 "origin": entry.origin,
+                "licence": entry.licence,
                 "here": "yes" if entry.file is None or (root / entry.file).exists() else "no",
             }
             for name, entry in BENCHMARKS.items()

@@ -12,6 +12,7 @@ from tal_lib.files import data_root
 from tal_lib.reading import read_text
 from tal_lib.writing import claim
 
+FULL_LABELS = "full labels"  # kind of a remark: why nothing can be learned about few labels from this data
 PRIOR = "_prior"  # suffix of benchmarks that use the prior study's subsets
 
 
@@ -45,9 +46,19 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
 
     Args:
         fraction: fraction of the training recordings, in (0, 1]. The count is rounded, and at least 1.
+
+    Raises:
+        TalError: a fraction out of range, or below 1 for data that says nothing about few labels.
     """
     if not 0 < fraction <= 1:
         raise TalError(f"fraction {fraction}", where=benchmark.name, remedy="Give a share in (0, 1].")
+    reasons = [remark.text for remark in benchmark.notes if remark.kind == FULL_LABELS]
+    if reasons and fraction < 1:
+        raise TalError(
+            f"fraction {fraction:g}: {reasons[0].rstrip('.')}",
+            where=benchmark.name,
+            remedy="Give fraction 1.",
+        )
     if benchmark.name.endswith(PRIOR):
         if benchmark.part:
             raise TalError(

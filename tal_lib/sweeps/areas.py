@@ -23,7 +23,7 @@ COMPUTES = re.compile(
     r"|process/(memory|environment)|sweeps/(recording|trained)"
 )
 CONNECTS = re.compile(
-    r"(.+/)?__init__|data/(registry|checks|remarks|limits|content)|models/parts/(registry|checkpoint_file)"
+    r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"
     r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
@@ -188,7 +188,7 @@ def _recipes(model):
     from tal_lib.models.parts import registry
     from tal_lib.training.recipes import recipe_for
 
-    presets = sorted(registry.presets(model)) if model in registry.names() else ["compact"]
+    presets = sorted(registry.presets(model)) if model in registry.every_name() else ["compact"]
     return digest([[preset, asdict(recipe_for(model, preset))] for preset in presets])
 
 
@@ -215,7 +215,7 @@ def _models_among(words):
         return ()  # then the models need not be imported
     from tal_lib.models.parts import registry
 
-    known, models, waiting = registry.names(), set(), list(words)
+    known, models, waiting = registry.every_name(), set(), list(words)
     while waiting:
         word = waiting.pop()
         if word in known and word not in models:

@@ -27,7 +27,7 @@ def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
     """
     from tal_lib import models
 
-    areas = [*code.areas.files, *(f"recipes/{name}" for name in models.names())]
+    areas = [*code.areas.files, *(f"recipes/{name}" for name in models.every_name())]
     for path in sorted(notebooks.glob("*.ipynb")):
         if any(RECORDS.search(cell) for cell in read_notebook(path)[1]):
             areas.append(notebook_area(path.name))

@@ -181,7 +181,7 @@ def expand_models(given, *, where: object = None) -> Any:
 
 
 def _models_of(text, where):
-    from tal_lib.models import families, names
+    from tal_lib.models import every_name, families, names
 
     groups = {"all": names()} | families()
     match = WITHOUT.fullmatch(text.strip())
@@ -189,7 +189,7 @@ def _models_of(text, where):
         (match[1], [name.strip() for name in match[2].split(",") if name.strip()]) if match else (text, [])
     )
     for name in (base, *left_out):
-        if name not in groups and name not in names():
-            raise unknown_name(name, [*groups, *names()], where=where, name="model or family")
+        if name not in groups and name not in every_name():
+            raise unknown_name(name, [*groups, *every_name()], where=where, name="model or family")
     without = {name for item in left_out for name in groups.get(item, [item])}
     return [name for name in groups.get(base, [base]) if name not in without]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tal_lib.models import presets
 from tal_lib.validation import (
+    LARGEST,
     BelowOne,
     Checked,
     Count,
@@ -63,7 +64,11 @@ _DENSE = Recipe(
 # `results/readers/accuracy/recipes_hapt.md`.
 _SHARED = Recipe()
 _WINDOWS = Recipe(max_steps=256)
+_REMEMBER = Recipe(  # timeline_prior: each whole recording once
+    epochs=1, min_steps=0, batch_size=1, warmup=0.0, ema=0.0, max_steps=LARGEST, shrink=(1.0, 1.0)
+)
 _COMPACT = {
+    "timeline_prior": _REMEMBER,
     "local_global": Recipe(exchange=0.3, rotate=30.0),
     "bsn": _WINDOWS,
     "bmn": _WINDOWS,
@@ -93,6 +98,7 @@ _AFSD = Recipe(
     ema=0.0,
 )
 _PAPER = {
+    "timeline_prior": _REMEMBER,
     "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
     "tridet": Recipe(

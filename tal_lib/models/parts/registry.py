@@ -17,6 +17,7 @@ from tal_lib.validation import LARGEST_SIZE, Size, require, unknown_name, valida
 
 FAMILIES = ("one_stage", "set_prediction", "proposals", "dense", "language")
 OTHER = "other"  # of a plug-in that names none
+FLOOR = "floor"  # baselines that read no feature: no part of `all`, no network to measure
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ def broken() -> dict[str, str]:
 
 
 def names() -> list[str]:
-    """Names of all models, plug-ins too."""
+    """Names of all detectors that read features, plug-ins too."""
+    return [name for name in every_name() if _MODELS[name].family != FLOOR]
+
+
+def every_name() -> list[str]:
+    """`names()`, and the baselines that read no features."""
     _load()
     return sorted(_MODELS)
 
@@ -120,7 +126,7 @@ def _entry(name):
                 f"model {name} cannot be loaded: {why}",
                 remedy=f"Mend it; the others work: {', '.join(names())}.",
             )
-    error = unknown_name(name, names(), name="model")
+    error = unknown_name(name, every_name(), name="model")
     if broken():
         remarks = "; ".join(f"{module} ({why})" for module, why in broken().items())
         error = TalError(error.problem, remedy=f"{error.remedy} Not loaded: {remarks}.")

@@ -1,0 +1,85 @@
+"""The table of benchmarks: what each consists of, how scripted it is, its licence, and its floor.
+
+    python experiments/benchmarks.py [NAME ...] [--root FOLDER] [--results FOLDER]
+
+The floor is the avg mAP of `timeline_prior` with all training recordings, on the official split (where there
+is none, on fold 0). Benchmarks whose annotations are not here are left out, and said so. Writes
+`results/tables/benchmarks.csv`; rows of benchmarks that are not computed now are kept.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from tal_lib import TalError
+from tal_lib.data import Benchmark, load_benchmark
+from tal_lib.data.composition import composition
+from tal_lib.data.registry import BENCHMARKS
+from tal_lib.provenance import provenance
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.tables import read_csv, write_csv
+from tal_lib.study import train_and_score
+
+# variants whose recordings another row has
+LEFT_OUT = ("hapt_validation", "thumos14_prior", "activitynet_prior")
+
+
+def without_features(benchmark: Benchmark) -> Benchmark:
+    """The same recordings and annotations with features of one zero step: enough for `timeline_prior`."""
+    width = benchmark.feature_spec.dim
+    return Benchmark(
+        name=benchmark.name,
+        classes=benchmark.classes,
+        tious=benchmark.tious,
+        feature_spec=benchmark.feature_spec,
+        recordings=benchmark.table(),
+        annotations=benchmark.annotations(),
+        load_features=lambda recording: np.zeros((1, width), np.float32),
+        source_hash="",
+        ends_checked=False,
+    )
+
+
+def row(name: str, root=None) -> dict:
+    """One row of the table."""
+    benchmark = load_benchmark(name, root)
+    run = train_and_score(without_features(benchmark), "timeline_prior", device="cpu")
+    return (
+        {"benchmark": name}
+        | asdict(composition(benchmark))
+        | {"floor": float(run.scores.mean()), "licence": BENCHMARKS[name].licence}
+        | provenance(data_hash=benchmark.data_hash)
+    )
+
+
+def main():
+    """Compute, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", default=None)
+    parser.add_argument("--root", help="data folder")
+    parser.add_argument("--results", default=None, help="folder of the results (default: results)")
+    arguments = parser.parse_args()
+    layout = Layout(arguments.results) if arguments.results else Layout()
+    rows = []
+    for name in arguments.names or [name for name in BENCHMARKS if name not in LEFT_OUT]:
+        try:
+            rows.append(row(name, arguments.root))
+        except TalError as error:
+            print(f"{name}: left out ({error})", file=sys.stderr)
+    if not rows:
+        return
+    table = pd.DataFrame(rows)
+    before = read_csv(layout.table("benchmarks"))
+    if len(before):
+        table = pd.concat([before[~before.benchmark.isin(table.benchmark)], table], ignore_index=True)
+    order = {name: number for number, name in enumerate(BENCHMARKS)}
+    table = table.sort_values("benchmark", key=lambda names: names.map(order), ignore_index=True)
+    print(table.drop(columns=["licence", *provenance()]).round(3).to_string(index=False))
+    write_csv(table, layout.tables, "benchmarks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""HAPT whose recordings are cut in their gaps and rejoined at random, so that nothing follows a script.
+
+45 of HAPT's 61 recordings have the same sequence of labels. Here, the signal of each person is cut between
+any two annotated segments: at a random sample of the gap, or at the boundary where they touch (half do).
+The pieces, one segment each, are shuffled and dealt to as many recordings as the person had, of random sizes.
+Every piece is used once, so segments and hours are the same. People keep their split, and folds are by person
+as in `hapt`.
+
+- `hapt_recomposed`: training and test recordings.
+- `hapt_recomposed_2`, `_3`, `_6`: a test recording has so many classes, chosen at random; the recordings of a
+  person have different ones. Other pieces are left out. Training recordings are those of `hapt_recomposed`.
+- `hapt_recomposed_test`: test recordings only; training recordings are the original ones.
+
+Where pieces are joined, the signal jumps. A jump says that a boundary is near, in training and test alike.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data import hapt
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.folds import seeded_folds
+from tal_lib.data.standardise import standardise
+
+SEED = 0
+CLASS_COUNTS = (2, 3, 6)
+
+
+def pieces_of(signal: np.ndarray, segments: pd.DataFrame, rng: np.random.Generator):
+    """Cut a recording once between any two segments that do not overlap.
+
+    Returns:
+        A list of (signal (S, 6), segments in seconds from the piece's start).
+    """
+    segments = segments.sort_values(["start", "end"])
+    ends = segments.end.cummax().to_numpy()
+    starts = segments.start.to_numpy()
+    cuts = [0]
+    for end, start in zip(ends[:-1], starts[1:]):
+        first, last = round(end * hapt.RATE_HZ), round(start * hapt.RATE_HZ)
+        if last >= first:
+            cuts.append(int(rng.integers(first, last + 1)))
+    cuts.append(len(signal))
+    parts = []
+    for first, last in zip(cuts[:-1], cuts[1:]):
+        inside = segments[(segments.start >= first / hapt.RATE_HZ) & (segments.end <= last / hapt.RATE_HZ)]
+        shift = first / hapt.RATE_HZ
+        parts.append((signal[first:last], inside.assign(start=inside.start - shift, end=inside.end - shift)))
+    return parts
+
+
+def deal(count: int, recordings: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Indices of `count` shuffled pieces in `recordings` groups of random sizes, none of them empty."""
+    order = rng.permutation(count)
+    cuts = np.sort(rng.choice(np.arange(1, count), min(recordings, count) - 1, replace=False))
+    return np.split(order, cuts)
+
+
+def deal_classes(
+    labels: list[str], recordings: int, classes: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Indices of the pieces of each recording: all pieces of `classes` random classes, shuffled.
+
+    Recordings have different classes as long as there are enough.
+
+    Args:
+        labels: the class of each piece.
+    """
+    names = sorted(set(labels))
+    order = [name for _ in range(recordings) for name in rng.permutation(names)]
+    groups = []
+    for number in range(recordings):
+        first = number * classes
+        # a new round of classes begins where the old one has too few left
+        first = first if first % len(names) + classes <= len(names) else -(-first // len(names)) * len(names)
+        chosen = set(order[first : first + classes])
+        groups.append(rng.permutation([i for i, label in enumerate(labels) if label in chosen]))
+    return groups
+
+
+def recompose(raw: hapt.Raw, recomposed: tuple[str, ...], classes: int | None):
+    """Signals, annotations and splits of the new recordings.
+
+    Args:
+        recomposed: splits whose recordings are rejoined; the others stay as they are.
+        classes: of a test recording, at most; None: all.
+    """
+    signals, tables, splits, people = {}, [], {}, {}
+    for person in sorted(set(raw.people.values())):
+        names = [name for name in raw.signals if raw.people[name] == person]
+        split = raw.splits[names[0]]
+        rng = np.random.default_rng([SEED, int(person[-2:]), 11])
+        annotated = {name: raw.annotations[raw.annotations.recording == name] for name in names}
+        parts = [part for name in names for part in pieces_of(raw.signals[name], annotated[name], rng)]
+        if split not in recomposed:
+            for name in names:
+                signals[name] = raw.signals[name]
+                tables.append(annotated[name])
+                splits[name], people[name] = split, person
+            continue
+        groups = deal(len(parts), len(names), rng)
+        if classes is not None and split == "test":
+            labels = [segments.label.iloc[0] for _, segments in parts]
+            groups = deal_classes(labels, len(names), classes, rng)
+        for number, group in enumerate(groups, 1):
+            name = f"{person}_{number}"
+            offset = 0
+            for index in group:
+                signal, segments = parts[index]
+                shift = offset / hapt.RATE_HZ
+                tables.append(
+                    segments.assign(recording=name, start=segments.start + shift, end=segments.end + shift)
+                )
+                offset += len(signal)
+            signals[name] = np.concatenate([parts[index][0] for index in group])
+            splits[name], people[name] = split, person
+    return signals, pd.concat(tables, ignore_index=True), splits, people
+
+
+def load(root: Path, *, name: str, recomposed=("train", "test"), classes: int | None = None) -> Benchmark:
+    """The benchmark; official split by person."""
+    raw = hapt.read(root)
+    signals, annotations, splits, people = recompose(raw, recomposed, classes)
+    recordings = pd.DataFrame(
+        [
+            {"recording": recording, "split": splits[recording], "duration": len(signal) / hapt.RATE_HZ}
+            for recording, signal in signals.items()
+        ]
+    )
+    features = {recording: hapt.window_features(signal) for recording, signal in signals.items()}
+    by_statistics_of = partial(standardise, features, samples=hapt.WINDOW)
+    official = by_statistics_of(recordings.recording[recordings.split == "train"])
+    return Benchmark(
+        name=name,
+        classes=raw.classes,
+        tious=hapt.TIOUS,
+        feature_spec=hapt.SPEC,
+        recordings=recordings,
+        annotations=annotations,
+        load_features=lambda recording: official.load(recording),
+        source_hash=raw.hash,
+        where=str(raw.path),
+        inertial=official.inertial,
+        people=people,
+        folds=seeded_folds(raw.people.values()) if classes is None and len(recomposed) == 2 else (),
+        standardise=by_statistics_of,
+    )

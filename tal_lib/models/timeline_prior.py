@@ -1,0 +1,113 @@
+"""timeline_prior: a detector that sees nothing. It is the floor of every table.
+
+It remembers the annotated segments of the training recordings as fractions of their durations. On a test
+recording it proposes all of them, stretched to that recording's duration. The score of a segment is its
+agreement with the training recordings: the mean, over these, of the largest tIoU with a segment of its class.
+Then soft-NMS, as for every detector. Features are never read. Stretching does not change tIoU, so the scores
+are the same for every test recording.
+
+Where recordings follow a script, this reaches much: a detector must be compared with it before its mAP says
+anything about the features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tal_lib.data.batches import Batch
+from tal_lib.models.parts.candidates import Candidates, PostProcess
+from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.registry import FLOOR, register
+from tal_lib.segments import interval_iou
+from tal_lib.validation import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelinePriorConfig(DetectorConfig):
+    """Options of timeline_prior."""
+
+    capacity: Size = 2**16  # segments that are remembered; recordings that do not fit are left out
+
+
+SIMPLE = TimelinePriorConfig(post=PostProcess(voting_tiou=0.0))  # soft-NMS alone
+
+
+@register("timeline_prior", family=FLOOR, compact=SIMPLE, paper=SIMPLE)
+class TimelinePrior(Detector):
+    """Training stores the timelines: one epoch, whole recordings, no gradient.
+
+    forward: features (B, D, T) → durations (B,) and offsets (B,), in steps. Those of a batch come from `run`.
+    """
+
+    config: TimelinePriorConfig
+    not_exportable = "it has no network: it reads the duration only"
+
+    def __init__(self, config: TimelinePriorConfig, input_dim: int, num_classes: int):
+        super().__init__(config, input_dim, num_classes)
+        # rows: start and end as fractions of the duration, class, number of the recording (from 1; 0: unused)
+        self.register_buffer("timelines", torch.zeros(config.capacity, 4))
+        self._scored: tuple = ()  # state of the timelines, and what was computed from them
+        self.unused = nn.Parameter(torch.zeros(()))  # an optimizer needs a parameter
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        batch, _, steps = features.shape
+        durations = features.new_full((batch,), steps) if mask is None else mask.sum(1).to(features.dtype)
+        return durations, durations.new_full((batch,), 0.5)
+
+    def run(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Durations (B,) and positions of the recordings' starts before the first step's centre (B,), both in
+        steps."""
+        self.name_classes(batch.classes)
+        device = self.timelines.device
+        stride = batch.stride_s.to(device)
+        return batch.durations.to(device) / stride, batch.window_s.to(device) / (2 * stride)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        """Remember the batch's timelines. The loss is zero."""
+        durations, offsets = outputs
+        for segments, labels, duration, offset in zip(batch.segments, batch.labels, durations, offsets):
+            used = int((self.timelines[:, 3] > 0).sum())
+            if 0 < len(labels) <= self.config.capacity - used:
+                rows = self.timelines[used : used + len(labels)]
+                rows[:, :2] = (segments + offset) / duration
+                rows[:, 2] = labels
+                rows[:, 3] = self.timelines[:, 3].max() + 1
+        return {"total": 0.0 * self.unused}
+
+    def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
+        fractions, scores, labels = self._best()
+        return [
+            Candidates(fractions * duration - offset, scores, labels) for duration, offset in zip(*outputs)
+        ]
+
+    def _best(self):
+        """The best candidates: fractions of the duration (N, 2), scores (N,), classes (N,). Computed once."""
+        state = (id(self.timelines), self.timelines._version, self.config.post.max_candidates)
+        if not self._scored or self._scored[0] != state:
+            timelines = self.timelines[self.timelines[:, 3] > 0]
+            labels = timelines[:, 2].long()
+            scores = agreement(timelines[:, :2], labels, timelines[:, 3].long())
+            best = scores.argsort(descending=True, stable=True)[: self.config.post.max_candidates]
+            self._scored = state, (timelines[best, :2], scores[best], labels[best])
+        return self._scored[1]
+
+
+def agreement(segments: Tensor, labels: Tensor, recordings: Tensor) -> Tensor:
+    """Agreement (N,) of each segment with all recordings: the mean of its largest tIoU in each, same class.
+
+    Args:
+        segments: (N, 2); labels, recordings: (N,), recordings from 1. A recording without a segment of the
+            class agrees by 0.
+    """
+    scores = segments.new_zeros(len(segments))
+    count = int(recordings.max()) if len(recordings) else 0
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1)
+        owners = recordings[rows] - 1
+        for part in rows.split(512):  # limits the memory
+            overlaps = interval_iou(segments[part, None], segments[None, rows])
+            best = segments.new_zeros(len(part), count)
+            best.scatter_reduce_(1, owners.expand(len(part), -1), overlaps, "amax")
+            scores[part] = best.mean(1)
+    return scores
