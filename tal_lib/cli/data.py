@@ -44,12 +44,20 @@ def _data_list(arguments):
 def _data_fetch(arguments):
     from pathlib import Path
 
+    from tal_lib.data import rendered
     from tal_lib.data.registry import BENCHMARKS
     from tal_lib.files import data_root
 
     entry = BENCHMARKS.get(arguments.name)
+    if arguments.name in rendered.BACKBONES:
+        from tal_lib.provenance import usable_cores
+        from tal_lib.video.rendered_benchmark import make
+
+        backbone = rendered.BACKBONES[arguments.name]
+        print(make(rendered.folder(), backbones=(backbone,), workers=usable_cores())[0])
+        return
     if entry is None or entry.fetch is None:
-        known = [name for name, entry in BENCHMARKS.items() if entry.fetch]
+        known = [name for name, entry in BENCHMARKS.items() if entry.fetch or name in rendered.BACKBONES]
         raise TalError(
             f"{arguments.name} cannot be fetched",
             remedy=f"Choose from {', '.join(known)}; `tal data list` says where others come from.",

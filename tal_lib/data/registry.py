@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib import plugins
-from tal_lib.data import hapt, hapt_recomposed, salads, sfinge3d, synthetic, urfall, videos
+from tal_lib.data import hapt, hapt_recomposed, rendered, salads, sfinge3d, synthetic, urfall, videos
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.fetching import fetch
 from tal_lib.data.folds import OFFICIAL
@@ -29,10 +29,16 @@ class Entry:
     load: Callable[[Path], Benchmark]  # data root -> benchmark
     about: str
     origin: str
-    file: str | None  # below the data root; None: nothing needed
+    file: str | Callable[[], Path] | None  # below the data root, or elsewhere; None: nothing needed
     licence: str = "yours"  # of the data
     fetch: Callable[[Path, str | Path | None], Path] | None = None  # (data root, given file) → where it lies
     counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
+
+    def is_here(self, root: Path) -> bool:
+        """Whether its files are present."""
+        if self.file is None:
+            return True
+        return (root / (self.file if isinstance(self.file, str) else self.file())).exists()
 
 
 CC_BY_NC_SA = "CC BY-NC-SA 4.0 (not for commerce)"
@@ -127,6 +133,22 @@ BENCHMARKS = {
         "hapt/hapt.zip",
         "CC BY 4.0",
         counts=(61, 12, 1214),
+    ),
+    "rendered": Entry(
+        partial(rendered.load, name="rendered"),
+        "90 videos of crowded scenes, 12 actions; appearance and motion (hog-hof) of the encoded videos",
+        "made from a seed: `tal data fetch rendered`",
+        partial(rendered.features_of, "rendered"),
+        "MIT",
+        counts=(90, 12, 4002),
+    ),
+    "rendered_cnn": Entry(
+        partial(rendered.load, name="rendered_cnn"),
+        "the videos of rendered, with features of EfficientNet-Lite0",
+        "made from a seed: `tal data fetch rendered_cnn`",
+        partial(rendered.features_of, "rendered_cnn"),
+        "MIT",
+        counts=(90, 12, 4002),
     ),
     "thumos14": Entry(
         videos.load_thumos14,
@@ -292,7 +314,7 @@ def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
                 "about": entry.about,
                 "origin": entry.origin,
                 "licence": entry.licence,
-                "here": "yes" if entry.file is None or (root / entry.file).exists() else "no",
+                "here": "yes" if entry.is_here(root) else "no",
             }
             for name, entry in BENCHMARKS.items()
         ]

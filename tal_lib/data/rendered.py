@@ -22,14 +22,19 @@ def folder() -> Path:
     return cache_root() / "rendered" / str(VERSION)
 
 
+def features_of(name: str) -> Path:
+    """The file that exists once a benchmark's features are complete: their hash."""
+    return folder() / BACKBONES[name] / "features.sha256"
+
+
 def load(root: Path, name: str = "rendered") -> Benchmark:
     """The benchmark, from the cache folder; `root` is not used.
 
     Raises:
         TalError: the videos were not rendered yet.
     """
-    place = folder() / BACKBONES[name]
-    if not (place / "features.sha256").is_file():
+    place = features_of(name).parent
+    if not features_of(name).is_file():
         raise TalError(
             f"{name} is not made yet", where=place, remedy=f"Run: tal data fetch {name} (some minutes)."
         )

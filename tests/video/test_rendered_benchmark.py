@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tal_lib.data import rendered, videos
+from tal_lib.cli import main
+from tal_lib.data import list_benchmarks, rendered, videos
 from tal_lib.errors import TalError
 from tal_lib.video import crowded, rendered_benchmark
 
@@ -79,3 +80,16 @@ def test_a_seed_becomes_a_benchmark(tmp_path, monkeypatch):
     rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)
     assert written == {path: path.stat().st_mtime_ns for path in place.parent.rglob("*.mp4")}
     assert videos.load_folder(place).data_hash == data.data_hash
+
+
+def test_tal_data_fetch_makes_it(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        rendered_benchmark, "make", lambda folder, **options: asked.append(options) or [folder]
+    )
+    monkeypatch.setenv("TAL_CACHE", str(tmp_path))
+    assert main(["data", "fetch", "rendered_cnn"]) == 0
+    assert asked[0]["backbones"] == ("efficientnet-lite0",)
+    assert capsys.readouterr().out.strip() == str(rendered.folder())
+    here = list_benchmarks().set_index("benchmark").here
+    assert here["rendered"] == here["rendered_cnn"] == "no"
