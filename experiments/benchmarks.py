@@ -11,46 +11,28 @@ import argparse
 import sys
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from tal_lib import TalError
-from tal_lib.data import Benchmark, load_benchmark
+from tal_lib.data import load_benchmark
 from tal_lib.data.composition import composition
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.provenance import provenance
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import read_csv, write_csv
-from tal_lib.study import train_and_score
+from tal_lib.study import floor
 
 # variants whose recordings another row has
 LEFT_OUT = ("hapt_validation", "thumos14_prior", "activitynet_prior")
 
 
-def without_features(benchmark: Benchmark) -> Benchmark:
-    """The same recordings and annotations with features of one zero step: enough for `timeline_prior`."""
-    width = benchmark.feature_spec.dim
-    return Benchmark(
-        name=benchmark.name,
-        classes=benchmark.classes,
-        tious=benchmark.tious,
-        feature_spec=benchmark.feature_spec,
-        recordings=benchmark.table(),
-        annotations=benchmark.annotations(),
-        load_features=lambda recording: np.zeros((1, width), np.float32),
-        source_hash="",
-        ends_checked=False,
-    )
-
-
 def row(name: str, root=None) -> dict:
     """One row of the table."""
     benchmark = load_benchmark(name, root)
-    run = train_and_score(without_features(benchmark), "timeline_prior", device="cpu")
     return (
         {"benchmark": name}
         | asdict(composition(benchmark))
-        | {"floor": float(run.scores.mean()), "licence": BENCHMARKS[name].licence}
+        | {"floor": floor(benchmark), "licence": BENCHMARKS[name].licence}
         | provenance(data_hash=benchmark.data_hash)
     )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tal_lib import evaluation, models
@@ -226,3 +227,23 @@ def late_fusion(runs: dict[str, Run], weights: dict[str, float] | None = None) -
         recipe=first.recipe,
         results=tuple(result for run in runs.values() for result in run.results),
     )
+
+
+def floor(benchmark: Benchmark) -> float:
+    """avg mAP, 0 to 1, of `timeline_prior` on the test recordings: what is reached without any feature.
+
+    Features are not read, so they need not be there.
+    """
+    width = benchmark.feature_spec.dim
+    blind = Benchmark(
+        name=benchmark.name,
+        classes=benchmark.classes,
+        tious=benchmark.tious,
+        feature_spec=benchmark.feature_spec,
+        recordings=benchmark.table(),
+        annotations=benchmark.annotations(),
+        load_features=lambda recording: np.zeros((1, width), np.float32),
+        source_hash="",
+        ends_checked=False,
+    )
+    return float(train_and_score(blind, "timeline_prior", device="cpu").scores.mean())

@@ -66,6 +66,16 @@ def annotated_seconds(annotations: pd.DataFrame, durations: pd.Series) -> float:
     return total
 
 
+def gaps(annotations: pd.DataFrame) -> pd.Series:
+    """Seconds between the end of a segment and the start of the next in its recording (negative: overlap).
+
+    Segments are in the order of their starts.
+    """
+    ordered = annotations.sort_values(["recording", "start", "end"], kind="stable")
+    between = ordered.start - ordered.groupby("recording").end.shift()
+    return between.dropna().rename("gap_s").reset_index(drop=True)
+
+
 def entropy(values: Iterable[Hashable]) -> float:
     """Entropy of the observed frequencies, in bits; 0 without values."""
     counts = np.array(list(Counter(values).values()), dtype=float)

@@ -26,7 +26,7 @@ from tal_lib.reports.figures.diagnosis import (
     sensitivity,
 )
 from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
-from tal_lib.reports.figures.recordings import ap_by_class, loss_curve, segment_lengths, timeline
+from tal_lib.reports.figures.recordings import ap_by_class, gap_lengths, loss_curve, segment_lengths, timeline
 
 __all__ = [
     "accuracy_against_cost",
@@ -42,6 +42,7 @@ __all__ = [
     "error_impact",
     "error_profile",
     "errors_by_fraction",
+    "gap_lengths",
     "inference_length",
     "loss_curve",
     "map_by_tiou",

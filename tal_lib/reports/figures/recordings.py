@@ -62,3 +62,12 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
     ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
     plain_log(ax.xaxis)
     return ax
+
+
+def gap_lengths(gaps: pd.Series, ax=None):
+    """Histogram of the gaps (s) between neighbouring segments, up to the 99th percentile."""
+    ax = new_axes(ax, figsize=(5.6, 2.2))
+    ax.hist(gaps[gaps <= gaps.quantile(0.99)], bins=40, color="#88CCEE")
+    ax.axvline(0, color="#555555", linewidth=0.8)
+    ax.set(xlabel="gap to the next segment (s); below 0: they overlap", ylabel="pairs")
+    return ax
