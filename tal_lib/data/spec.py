@@ -3,13 +3,14 @@
     {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16, "fps": 30}
     {"streams": {"features": 400}, "stride_s": 0.5, "window_s": 1.0}
     {"streams": {"features": 512}, "resize": 192}
-    {"streams": {"features": 512}, "resize": 192, "stride_frames": 16, "fps": 15}
+    {"streams": {"features": 512}, "resize": 192, "stride_s": 1.066667}
 
 `streams` gives the columns of each stream, in column order. One of the following gives the time axis:
 
 - `stride_s`: seconds between steps; `window_s`: seconds that a step sees (default: the stride).
 - `stride_frames`, `window_frames`: the same in video frames. The frame rate is the recording's own `fps`
-  in the annotations, else `fps` here. `"30000/1001"` is a rate.
+  in the annotations, else `fps` here. `"30000/1001"` is a rate. Features of videos that were first brought to
+  one rate, as TSP's (15), have a stride in seconds.
 - `resize`: every recording is resampled to so many steps, which share its duration equally. With a stride
   too, they share the time that the features as extracted cover, as in ActionFormer's code.
 

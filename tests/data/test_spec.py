@@ -6,12 +6,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tal_lib import TalError
 from tal_lib.cli import main
 from tal_lib.data import load_benchmark
+from tal_lib.data.features import resize
 from tal_lib.data.spec import FolderSpec, example_spec, read_spec, time_axis
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.validation import Rate, validate
@@ -165,6 +168,14 @@ def test_resampled_steps_share_what_the_features_cover(rate, stride, window, cou
     assert about.stride_s == pytest.approx(step)
     missing, _ = time_axis(spec, table(rate), "spec.json", lambda recording: None)
     assert missing.stride_s.iloc[0] == pytest.approx(table(rate).duration.iloc[0] / resize)
+
+
+@pytest.mark.parametrize(("steps", "resampled"), [(112, 192), (400, 192), (192, 192), (1, 5), (7, 1)])
+def test_resampling_is_linear_interpolation_between_centres(steps, resampled):
+    features = np.random.default_rng(0).standard_normal((steps, 3)).astype(np.float32)
+    columns = torch.from_numpy(features.T.astype(float))[None]
+    want = F.interpolate(columns, resampled, mode="linear", align_corners=False)
+    np.testing.assert_allclose(resize(features, resampled), want[0].T.numpy(), atol=1e-5)
 
 
 def test_a_folder_of_resampled_features(clips):
