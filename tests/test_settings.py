@@ -82,7 +82,7 @@ def test_every_option_of_every_model_refuses_nonsense(name):
         ("stale", {"prompts": ["a video"]}, "does not hold {} once"),
         ("temporalmaxer", {"ranges": [[0, 4], [8, 8]]}, "ranges: 8 is not below 8"),
         ("temporalmaxer", {"ranges": []}, "ranges: 0 levels"),
-        ("temporalmaxer", {"assignment": "simotta"}, "not one of centre or simota"),
+        ("temporalmaxer", {"assignment": "simotta"}, "not one of centre, least_cost or simota"),
         ("window_cnn", {"thresholds": [1.5]}, "thresholds.1: 1.5 is not at most 1"),
         ("bilstm", {"dropout": 1}, "dropout: 1 is not below 1"),
         ("bilstm", {"nms": "hart"}, "nms: 'hart' is not one of soft, hard or none"),

@@ -45,6 +45,12 @@ def add_commands(commands) -> None:
         metavar="FILE",
         help="also score at coarser levels of this class taxonomy (JSON, own form or ActivityNet's)",
     )
+    evaluate.add_argument(
+        "--distinct",
+        action="store_true",
+        help="leave out annotations below 1 ms and those that repeat another within 1 ms, as the code of "
+        "ActionFormer does",
+    )
     evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
     evaluate.set_defaults(run=_eval)
 
@@ -52,7 +58,7 @@ def add_commands(commands) -> None:
 def _eval(arguments):
     import sys
 
-    from tal_lib.data import read_annotations
+    from tal_lib.data import distinct_annotations, read_annotations
     from tal_lib.evaluation import (
         check_tious,
         match_detection_labels,
@@ -66,6 +72,8 @@ def _eval(arguments):
     validate(Count, arguments.top, name="--top")
     content = read_annotations(arguments.annotations, repair=True)
     split, truth, kept = _subset(content, arguments.split, arguments.annotations)
+    if arguments.distinct:
+        truth = distinct_annotations(truth)
     where, no_map = arguments.detections, None
     proposals, remarks = match_detections(read_detections(where, only(arguments)), content, where=where)
     proposals = detections = proposals[proposals.recording.isin(kept)]

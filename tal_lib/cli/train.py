@@ -52,6 +52,16 @@ def add_commands(commands) -> None:
         default="error",
         help="recordings without features: an error (default), or left out and listed in OUT",
     )
+    train.add_argument(
+        "--class-agnostic",
+        action="store_true",
+        help="train with one class, `action`; `tal eval --class-scores` gives the detections their classes",
+    )
+    train.add_argument(
+        "--distinct",
+        action="store_true",
+        help="leave out annotations below 1 ms and those that repeat another within 1 ms",
+    )
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
     add_overwrite(train)
@@ -63,7 +73,15 @@ def _train(arguments):
     from pathlib import Path
 
     from tal_lib import evaluation
-    from tal_lib.data import MISSING_LIST, limited_subset, load_benchmark, ready, write_missing
+    from tal_lib.data import (
+        MISSING_LIST,
+        class_agnostic,
+        distinct,
+        limited_subset,
+        load_benchmark,
+        ready,
+        write_missing,
+    )
     from tal_lib.models.parts.fusion import checked_weights
     from tal_lib.provenance import checked_device, default_device
     from tal_lib.study import late_fusion, train_and_score
@@ -82,7 +100,9 @@ def _train(arguments):
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
     data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold)
+    data = distinct(data) if arguments.distinct else data
     checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
+    data = class_agnostic(data) if arguments.class_agnostic else data  # after the sample, which sees classes
     for remark in checked.report():
         print(remark, file=sys.stderr)
     late, streams, out = arguments.fusion == "late", data.feature_spec.streams, Path(arguments.out)

@@ -22,6 +22,7 @@ from tal_lib.data.subsets import (
     read_limited_annotations,
     write_limited_annotations,
 )
+from tal_lib.data.views import class_agnostic, distinct, distinct_annotations
 
 __all__ = [
     "MISSING_LIST",
@@ -32,8 +33,11 @@ __all__ = [
     "Ready",
     "Shape",
     "check_benchmark",
+    "class_agnostic",
     "class_split",
     "collate",
+    "distinct",
+    "distinct_annotations",
     "limited_subset",
     "list_benchmarks",
     "load_benchmark",

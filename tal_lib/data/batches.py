@@ -1,12 +1,15 @@
 """Recordings as tensors: one item per recording, several items padded into a batch."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tal_lib.data.benchmark import Benchmark
+
+CropReach = Literal["step", "window", "edge"]  # how far segments reach beyond a crop; see training/recipes.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,22 @@ def collate(items: list[Item]) -> Batch:
     )
 
 
+def _clipped(item: Item, first: float, last: float, keep: float) -> tuple[Tensor, Tensor]:
+    """Segments between two positions (N, 2), and whether at least `keep` of each remains (N,)."""
+    clipped = item.segments.clamp(first, last)
+    return clipped, (clipped[:, 1] - clipped[:, 0]) >= keep * (item.segments[:, 1] - item.segments[:, 0])
+
+
+def within_features(item: Item, *, keep: float = 0.5) -> Item:
+    """Segments clipped at the end of the features; one is dropped if less than `keep` of it remains.
+
+    Some of ActivityNet's videos lack frames. Source: ActionFormer's code.
+    """
+    end = item.features.shape[1] + item.window_s / 2 / item.stride_s
+    clipped, kept = _clipped(item, -torch.inf, end, keep)
+    return replace(item, segments=clipped[kept], labels=item.labels[kept])
+
+
 def crop(
     item: Item,
     max_steps: int,
@@ -127,22 +146,32 @@ def crop(
     *,
     keep: float = 0.5,
     shrink: tuple[float, float] = (0.9, 1.0),
+    length: Literal["fraction", "steps"] = "fraction",
+    reach: CropReach = "step",
+    tries: int = 20,
 ) -> Item:
     """A random crop of at most `max_steps` steps.
 
     A segment is dropped if less than `keep` of it remains. A shorter recording is cropped to a random
     fraction of its length, drawn from `shrink` (ActionFormer's recipe). If a crop would hold no segment, it
-    is drawn again, a few times.
+    is drawn again, up to `tries` times. `length` and `reach` are options of a recipe, described there.
     """
     steps = item.features.shape[1]
     draw = lambda: float(torch.rand((), generator=generator))
-    size = min(max_steps, max(1, round(steps * (shrink[0] + draw() * (shrink[1] - shrink[0])))))
+    if length == "fraction":
+        size = min(max_steps, max(1, round(steps * (shrink[0] + draw() * (shrink[1] - shrink[0])))))
+    elif steps > max_steps:
+        size = max_steps
+    else:
+        least, most = max(1, round(shrink[0] * steps)), min(steps, round(shrink[1] * steps))
+        size = least + int(draw() * (most - least + 1))
     if size >= steps:
         return item
-    for _ in range(20):
+    window = item.window_s / 2 / item.stride_s
+    before, after = {"step": (0.5, -0.5), "window": (window, window), "edge": (0.0, 0.0)}[reach]
+    for _ in range(tries):
         first = int(draw() * (steps - size + 1))
-        clipped = item.segments.clamp(first - 0.5, first + size - 0.5)
-        kept = (clipped[:, 1] - clipped[:, 0]) >= keep * (item.segments[:, 1] - item.segments[:, 0])
+        clipped, kept = _clipped(item, first - before, first + size + after, keep)
         if kept.any() or not len(item.segments):
             break
     return replace(

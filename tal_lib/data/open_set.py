@@ -12,8 +12,8 @@ import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import open_set_split, published_open_set_split
+from tal_lib.data.views import view
 from tal_lib.errors import TalError
-from tal_lib.files import digest
 
 PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
 SHORTEST_S = 5.0  # minimum length of a training clip
@@ -101,7 +101,7 @@ def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str
         pass
     new_names = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
     table = benchmark.annotations()
-    return _view(
+    return view(
         benchmark,
         benchmark.table(),
         table.assign(label=table.label.map(new_names)),
@@ -159,32 +159,18 @@ def _pieces(benchmark, pieces, annotations, classes):
         recording, steps = spans[piece]
         return benchmark.features(recording)[steps]
 
-    return _view(
+    return view(
         benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces]
     )
 
 
 def _test(benchmark, annotations, classes):
     table = benchmark.table()
-    return _view(
+    return view(
         benchmark,
         table[table.recording.isin(annotations.recording)].assign(split="test"),
         annotations,
         classes,
         benchmark.features,
         ["test"],
-    )
-
-
-def _view(benchmark, table, annotations, classes, load_features, what):
-    return Benchmark(
-        name=benchmark.name,
-        classes=classes,
-        tious=benchmark.tious,
-        feature_spec=benchmark.feature_spec,
-        recordings=table,
-        annotations=annotations.reset_index(drop=True),
-        load_features=load_features,
-        source_hash=lambda: digest(benchmark.data_hash, list(classes), what),
-        ends_checked=False,
     )

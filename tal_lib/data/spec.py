@@ -3,19 +3,22 @@
     {"streams": {"rgb": 1024, "flow": 1024}, "stride_frames": 4, "window_frames": 16, "fps": 30}
     {"streams": {"features": 400}, "stride_s": 0.5, "window_s": 1.0}
     {"streams": {"features": 512}, "resize": 192}
+    {"streams": {"features": 512}, "resize": 192, "stride_s": 1.066667}
 
-`streams` gives the columns of each stream, in column order. Exactly one of the following gives the time axis:
+`streams` gives the columns of each stream, in column order. One of the following gives the time axis:
 
 - `stride_s`: seconds between steps; `window_s`: seconds that a step sees (default: the stride).
 - `stride_frames`, `window_frames`: the same in video frames. The frame rate is the recording's own `fps`
-  in the annotations, else `fps` here. `"30000/1001"` is a rate.
-- `resize`: every recording is resampled to so many steps, which share its duration equally.
+  in the annotations, else `fps` here. `"30000/1001"` is a rate. Features of videos that were first brought to
+  one rate, as TSP's (15), have a stride in seconds.
+- `resize`: every recording is resampled to so many steps, which share its duration equally. With a stride
+  too, they share the time that the features as extracted cover, as in ActionFormer's code.
 
 `backbone` says how the features were made; nothing is read from it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +33,8 @@ from tal_lib.reading import read_json
 from tal_lib.validation import Rate, validate
 
 NAME = "spec.json"
-TIMING = ("stride_s", "stride_frames", "resize")
+STRIDES = ("stride_s", "stride_frames")
+TIMING = (*STRIDES, "resize")
 MOST_STEPS = 20_000  # limit of `resize`: published features have 100 to 2,304
 MOST_COLUMNS = 1_000_000
 EXAMPLE = '{"streams": {"features": 400}, "stride_s": 0.5}'
@@ -105,12 +109,12 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
         for window, stride in (("window_s", "stride_s"), ("window_frames", "stride_frames"))
         if getattr(spec, window) is not None and getattr(spec, stride) is None
     ]
-    if len(timing) > 1 or stray:
+    if set(STRIDES) <= set(timing) or stray:
         raise TalError(
-            f"gives {' and '.join(timing) if len(timing) > 1 else stray[0]}",
+            f"gives {stray[0] if stray else ' and '.join(STRIDES)}",
             where=path,
-            remedy=f"Give exactly one of {', '.join(TIMING)}; window_s goes with stride_s, window_frames "
-            "with stride_frames.",
+            remedy=f"Give one of {', '.join(TIMING)}, or resize and one of the strides; window_s goes with "
+            "stride_s, window_frames with stride_frames.",
         )
     if not timing:
         if default is None:
@@ -121,41 +125,58 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
     return spec
 
 
-def time_axis(spec: FolderSpec, recordings: pd.DataFrame, where: object) -> tuple[pd.DataFrame, FeatureSpec]:
+def time_axis(
+    spec: FolderSpec,
+    recordings: pd.DataFrame,
+    where: object,
+    steps_of: Callable[[str], int | None] = lambda recording: None,
+) -> tuple[pd.DataFrame, FeatureSpec]:
     """The recordings, with `stride_s` and `window_s` if these differ, and the feature spec for models.
 
     Args:
         recordings: `recording, duration` (s), `fps` (NaN if not stated); where: the spec's file, for the
             error.
+        steps_of: recording → steps of its features as extracted (None: not known, its duration counts). Asked
+            if the spec has both `resize` and a stride.
 
     Raises:
         TalError: strides in frames, and a recording without frame rate.
     """
     recordings = recordings.copy()
-    if spec.resize is not None:
-        recordings["stride_s"] = recordings["window_s"] = recordings.duration / spec.resize
-        stride_s = window_s = float(recordings.stride_s.median()) if len(recordings) else 1.0
-    elif spec.stride_s is not None:
+    if spec.stride_s is not None:
         stride_s, window_s = spec.stride_s, spec.window_s or spec.stride_s
-    else:
-        window_frames = spec.window_frames or spec.stride_frames
-        rates = recordings.fps.astype(float)
-        unknown = recordings.recording[rates.isna()]
-        if len(unknown) and spec.fps is None:
-            raise TalError(
-                f"stride_frames needs the frame rate, and {len(unknown):,} of {len(recordings):,} recordings "
-                f"have no fps in the annotations (first {unknown.iloc[0]})",
-                where=where,
-                remedy='Add it here, such as "fps": 25, or give stride_s in seconds.',
+    elif spec.stride_frames is not None:
+        recordings, stride_s, window_s = _from_frames(spec, recordings, where)
+    if spec.resize is not None:
+        covered = recordings.duration.astype(float)
+        if len(spec.timing) > 1:
+            counts = recordings.recording.map(steps_of).astype(float)
+            strides, windows = (
+                recordings[name] if name in recordings else value
+                for name, value in (("stride_s", stride_s), ("window_s", window_s))
             )
-        rates = rates.fillna(spec.fps) if spec.fps is not None else rates
-        recordings["stride_s"], recordings["window_s"] = spec.stride_frames / rates, window_frames / rates
-        usual = spec.fps or float(rates.median())
-        stride_s, window_s = (
-            spec.stride_frames / usual,  # pyright: ignore[reportOptionalOperand]
-            window_frames / usual,  # pyright: ignore[reportOptionalOperand]
-        )
+            covered = ((counts - 1) * strides + windows).fillna(covered)
+        recordings["stride_s"] = recordings["window_s"] = covered / spec.resize
+        stride_s = window_s = float(recordings.stride_s.median()) if len(recordings) else 1.0
     return recordings, FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec.streams))
+
+
+def _from_frames(spec, recordings, where):
+    """The recordings with their stride and window in seconds, and the usual stride and window."""
+    window_frames = spec.window_frames or spec.stride_frames
+    rates = recordings.fps.astype(float)
+    unknown = recordings.recording[rates.isna()]
+    if len(unknown) and spec.fps is None:
+        raise TalError(
+            f"stride_frames needs the frame rate, and {len(unknown):,} of {len(recordings):,} recordings "
+            f"have no fps in the annotations (first {unknown.iloc[0]})",
+            where=where,
+            remedy='Add it here, such as "fps": 25, or give stride_s in seconds.',
+        )
+    rates = rates.fillna(spec.fps) if spec.fps is not None else rates
+    recordings["stride_s"], recordings["window_s"] = spec.stride_frames / rates, window_frames / rates
+    usual = spec.fps or float(rates.median())
+    return recordings, spec.stride_frames / usual, window_frames / usual
 
 
 def example_spec(

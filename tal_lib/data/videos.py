@@ -171,8 +171,9 @@ def _no_spec(path, recordings):
 def _benchmark(name, tious, content, spec, folder, where):
     if not len(content.recordings):
         raise TalError("no recording in it", where=where, remedy="Check that it is the right file.")
-    recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME)
-    files = FeatureFolder(folder, spec.streams, recordings.recording)
+    files = FeatureFolder(folder, spec.streams, content.recordings.recording)
+    steps_of = lambda recording: len(files.load(recording)) if files.files_of(recording) else None
+    recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME, steps_of)
 
     def load(recording):
         if not folder.is_dir():

@@ -83,13 +83,19 @@ def _match_classes(names, classes, label_ids, where):
     return matches
 
 
-def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> pd.DataFrame:
+def fuse(
+    proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2, *, root: bool = False
+) -> pd.DataFrame:
     """Detections: every proposal once for each of its recording's `top` classes, with score × class score.
 
     The best detections come first in each recording.
 
+    Args:
+        root: the square root of that product, as in the code of ActionFormer and TriDet. The order of the
+            detections, and so the mAP, stays. Scores must not be negative.
+
     Raises:
-        TalError: a recording with proposals but no class scores.
+        TalError: a recording with proposals but no class scores; with `root`, a negative score.
     """
     proposals = check_proposals(proposals)
     unknown = proposals.recording[~proposals.recording.isin(class_scores.index)]
@@ -113,6 +119,15 @@ def fuse(proposals: pd.DataFrame, class_scores: pd.DataFrame, top: int = 2) -> p
     )
     fused = proposals.merge(best, on="recording")
     fused["score"] *= fused.class_score
+    if root:
+        negative = fused.recording[fused.score < 0]
+        if len(negative):
+            raise TalError(
+                f"recording {negative.iloc[0]} has a negative score, which has no square root",
+                where="fusion",
+                remedy="Give probabilities, or leave out root.",
+            )
+        fused["score"] **= 0.5
     return fused.sort_values(  # pyright: ignore[reportReturnType]
         ["recording", "score"], ascending=[True, False], kind="stable"
     )[DETECTION_COLUMNS].reset_index(drop=True)

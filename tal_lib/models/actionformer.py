@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tal_lib.models.parts.attention import LocalAttention
+from tal_lib.models.parts.attention import GlobalAttention, LocalAttention
 from tal_lib.models.parts.blocks import DropPath, mlp
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, halve, masked, max_pool
-from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.parts.pyramid import AUTHORS, PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
-from tal_lib.validation import BelowOne, Size, require_divides
+from tal_lib.validation import BelowOne, Size, SizeOrZero, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,19 @@ class ActionFormerConfig(PyramidConfig):
 
     heads: Size = 4
     window: Size = 19  # steps that a step sees, itself included
+    global_levels: SizeOrZero = 0  # the coarsest levels, whose steps see every step of their level
     mlp_ratio: Size = 4
     drop_path: BelowOne = 0.1
 
     def check(self):
         super().check()
         require_divides(self, "width", "heads")
+        levels = len(self.ranges) - 1
+        require(
+            self.global_levels <= levels,
+            f"global_levels: {self.global_levels} of {levels} levels above the first",
+            f"Give at most {levels}.",
+        )
 
 
 class TransformerBlock(nn.Module):
@@ -60,16 +67,19 @@ class TransformerBlock(nn.Module):
 @register(
     "actionformer",
     family="one_stage",
-    paper=ActionFormerConfig(),
+    paper=ActionFormerConfig(**AUTHORS),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(
         width=256,
         head_width=256,
         window=7,
+        global_levels=1,
+        position_steps=192,
         loss_norm=200,
-        ranges=((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10_000)),
+        regression_weight=2.0,
         label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9, min_segment_steps=0.001),
+        **AUTHORS,
     ),
 )
 class ActionFormer(PyramidDetector):
@@ -80,3 +90,8 @@ class ActionFormer(PyramidDetector):
     def block(self, stride: int) -> TransformerBlock:
         c = self.config
         return TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)
+
+    def build_pyramid(self) -> None:
+        super().build_pyramid()
+        for block in self.branch[len(self.branch) - self.config.global_levels :]:
+            block.attention = GlobalAttention(self.config.heads)  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ from tal_lib.models.parts.assignment import Points
 from tal_lib.models.parts.blocks import DropPath, MaskedGroupNorm, mlp
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked, max_pool
-from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.parts.pyramid import AUTHORS, At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.parts.registry import register
 from tal_lib.segments import interval_iou
 from tal_lib.validation import (
@@ -41,7 +41,9 @@ class TriDetConfig(PyramidConfig):
     drop_path: BelowOne = 0.1
     bins: Size = 16  # B: relative positions on either side, besides the point's own
     iou_power: NotNegative = 0.2  # class loss of positives × tIoU to this power
-    weight_std: NotNegative = 1.0  # initial, of the depthwise kernels
+    iou_gradient: bool = False  # whether the class loss also teaches that tIoU, as released
+    # initial, of the depthwise kernels; with 0, as released for THUMOS14, every branch of SGP stays zero
+    weight_std: NotNegative = 1.0
 
     def check(self):
         super().check()
@@ -54,9 +56,9 @@ class TriDetConfig(PyramidConfig):
         )
 
 
-def wide_kernel(config: TriDetConfig) -> int:
-    """Steps that the wide kernel of the window branch sees: an odd number."""
-    wide = round((config.window + 1) * config.scale)
+def wide_kernel(config: TriDetConfig, window: int | None = None) -> int:
+    """Steps that the wide kernel beside a window (None: the config's) sees: an odd number."""
+    wide = round(((config.window if window is None else window) + 1) * config.scale)
     return wide + 1 - wide % 2
 
 
@@ -79,7 +81,8 @@ class SGPBlock(nn.Module):
         self.norm = nn.LayerNorm(c.width)
         conv = lambda kernel: DepthwiseConv(c.width, kernel, bias=True)
         self.fc, self.global_fc = conv(1), conv(1)
-        self.psi, self.convw, self.convkw = conv(c.window), conv(c.window), conv(wide_kernel(c))
+        window = c.window if stride > 1 else 1  # blocks at stride 1 see one step, as released
+        self.psi, self.convw, self.convkw = conv(window), conv(window), conv(wide_kernel(c, window))
         for layer in (self.fc, self.global_fc, self.psi, self.convw, self.convkw):
             nn.init.normal_(layer.weight, 0, c.weight_std)
             nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
@@ -109,7 +112,7 @@ class SGPBlock(nn.Module):
 @register(
     "tridet",
     family="one_stage",
-    paper=TriDetConfig(),
+    paper=TriDetConfig(iou_gradient=True, weight_std=0.0, **AUTHORS),
     compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
     paper_activitynet=TriDetConfig(
         width=256,
@@ -119,10 +122,13 @@ class SGPBlock(nn.Module):
         mlp_width=2048,
         bins=12,
         iou_power=1.0,
+        iou_gradient=True,
         weight_std=0.2,
         loss_norm=400,
         label_smoothing=0.1,
-        post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95),
+        position_steps=768,
+        post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95, min_segment_steps=0.1),
+        **AUTHORS,
     ),
 )
 class TriDet(PyramidDetector):
@@ -176,6 +182,9 @@ class TriDet(PyramidDetector):
     def positives_of(self, classes: Tensor, positive: Tensor) -> At:
         return At(*((classes > 0) & positive[..., None]).nonzero(as_tuple=True))
 
-    @torch.no_grad()
     def class_weights(self, outputs, points: Points, at: At, targets: Tensor) -> Tensor:
-        return interval_iou(self.decode(outputs, points, at), targets) ** self.config.iou_power
+        learned = self.config.iou_gradient and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learned):
+            overlap = interval_iou(self.decode(outputs, points, at), targets)
+            # the derivative of a power below one is infinite at zero
+            return (overlap.clamp(min=1e-30) if learned else overlap) ** self.config.iou_power

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
 from tal_lib.data.augment import Augment
-from tal_lib.data.batches import Batch, collate, crop, make_item
+from tal_lib.data.batches import Batch, Item, collate, crop, make_item, within_features
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
@@ -65,13 +66,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then cosine decay to zero (or constant)."""
+    """Factor of the learning rate at a step: linear warm-up, then cosine decay (or constant)."""
     warm = max(1, round(recipe.warmup * total)) if recipe.warmup > 0 else 0
     if step < warm:
-        return (step + 1) / warm
+        return step / max(1, warm - 1) if recipe.warmup_from_zero else (step + 1) / warm
     if recipe.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    lowest = recipe.min_learning_rate / recipe.learning_rate
+    return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def steps_per_epoch(recordings: int, recipe: Recipe) -> int:
+    """Optimizer steps that see every recording once, but for the rest that `drop_last` leaves out."""
+    if recipe.drop_last:
+        return max(1, recordings // recipe.batch_size)  # too few recordings for a batch make one
+    return -(-recordings // recipe.batch_size)
 
 
 def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -141,6 +150,8 @@ def fit(
     if not recordings:
         raise TalError("no training recordings", where=benchmark.name, remedy="Raise the fraction.")
     items = [make_item(benchmark, recording, stream) for recording in recordings]
+    if recipe.within_features:
+        items = [within_features(item) for item in items]
     if not any(len(item.segments) for item in items):
         raise TalError(
             f"none of the {len(items)} training recordings has an annotated segment",
@@ -155,9 +166,9 @@ def fit(
     seed_everything(seed)
     model.name_classes(benchmark.classes)
     model.to(device).train()
-    steps_per_epoch = -(-len(items) // recipe.batch_size)
-    epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
-    state = _begin(model, recipe, epochs * steps_per_epoch, seed)
+    in_epoch = steps_per_epoch(len(items), recipe)
+    epochs = max(recipe.epochs, -(-recipe.min_steps // in_epoch))
+    state = _begin(model, recipe, epochs * in_epoch, seed)
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
     augment = Augment(items, inertial, state.generator, exchange=recipe.exchange, rotate=recipe.rotate)
     if path and is_ours(path):
@@ -191,7 +202,7 @@ def fit(
                 "seconds": state.elapsed,
                 "learning_rate": state.schedule.get_last_lr()[0],
             }
-            | {name: value / steps_per_epoch for name, value in sums.items()}
+            | {name: value / in_epoch for name, value in sums.items()}
         )
         bar.set_postfix_str(f"loss {state.history[-1]['total']:.3f}")
         if on_epoch:
@@ -215,7 +226,7 @@ def fit(
     return TrainResult(
         model=model.deployed,
         history=table,
-        steps=epochs * steps_per_epoch,
+        steps=epochs * in_epoch,
         seconds=state.elapsed,
         checkpoint=checkpoint,
     )
@@ -256,22 +267,38 @@ def _begin(model, recipe, steps, seed) -> TrainingState:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, recipe)
     )
-    average = Average(model, recipe.ema) if recipe.ema else None
+    average = Average(model, recipe.ema, ramp=recipe.ema_ramp) if recipe.ema else None
     return TrainingState(model, optimizer, schedule, average, torch.Generator().manual_seed(seed))
+
+
+def random_crop(item: Item, recipe: Recipe, generator: torch.Generator) -> Item:
+    """A crop of a recording as a recipe asks for it."""
+    return crop(
+        item,
+        recipe.max_steps,
+        generator,
+        shrink=recipe.shrink,
+        length=recipe.crop_length,
+        reach=recipe.crop_reach,
+        tries=recipe.crop_tries,
+    )
 
 
 def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
     """Train on every recording once; returns the sum of each loss over the steps."""
     sums: dict[str, float] = {}
     order = torch.randperm(len(items), generator=state.generator).tolist()
-    for at in range(0, len(order), recipe.batch_size):
+    for step in range(steps_per_epoch(len(items), recipe)):
+        at = step * recipe.batch_size
         crops = [
-            augment(crop(items[i], recipe.max_steps, state.generator, shrink=recipe.shrink))
+            augment(random_crop(items[i], recipe, state.generator))
             for i in order[at : at + recipe.batch_size]
         ]
         batch = collate(crops).to(device)
         if recipe.feature_noise:
             batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
+        if recipe.feature_dropout:
+            batch.features.copy_(F.dropout1d(batch.features, recipe.feature_dropout))
         losses = training_step(state.model, batch, state.optimizer, recipe)
         state.schedule.step()
         if state.average:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from tal_lib.data.batches import CropReach
 from tal_lib.models import presets
 from tal_lib.validation import (
     LARGEST,
@@ -29,13 +30,28 @@ class Recipe(Checked):
     epochs: Count = 30  # warm-up included
     min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
     warmup: Probability = 0.15  # fraction of the steps, linear
+    warmup_from_zero: bool = False  # begin the warm-up at zero, so that its last step has the full rate
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    min_learning_rate: NotNegative = 0.0  # where the cosine ends
     batch_size: Count = 2  # recordings (crops)
+    drop_last: bool = False  # leave out the recordings of an epoch that do not fill a batch
     clip_norm: NotNegative = 1.0  # of gradients; 0: none
     ema: BelowOne = 0.999  # decay of the averaged weights, which are the result; 0: none
+    ema_ramp: bool = True  # follow the weights closely in the first steps, instead of the full decay at once
     max_steps: Count = 2304  # training crops are at most this long
     shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings: fraction kept
+    # fraction: a random fraction of every recording, at most max_steps; steps: longer recordings are cut to
+    # max_steps, shorter ones to a whole number of steps, each equally likely
+    crop_length: Literal["fraction", "steps"] = "fraction"
+    # how far a segment may reach beyond a crop. step: half a step on both sides. window: half a step's window
+    # before the first step and behind the step after the last. edge: from the first step to that one
+    crop_reach: CropReach = "step"
+    crop_tries: Count = 20  # crops that are drawn until one holds a segment
+    # clip segments at the end of the features, and drop those of which less than half remains
+    within_features: bool = False
     feature_noise: NotNegative = 0.0  # standard deviation of noise added to the features
+    # probability that a feature column of a crop is zero; the others are scaled up (OpenTAD's dropout)
+    feature_dropout: BelowOne = 0.0
     exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
     # standard deviation (degrees) of a random rotation of inertial sensors; no effect on other features
     rotate: NotNegative = 0.0
@@ -45,6 +61,12 @@ class Recipe(Checked):
     def check(self):
         low, high = self.shrink
         require(low <= high, f"shrink: {low:g} is above {high:g}", "Give the smaller share first.")
+        lowest = self.min_learning_rate
+        require(
+            lowest <= self.learning_rate,
+            f"min_learning_rate: {lowest:g} is above learning_rate {self.learning_rate:g}",
+            "Give a smaller one.",
+        )
 
 
 _DENSE = Recipe(
@@ -97,14 +119,29 @@ _AFSD = Recipe(
     schedule="constant",
     ema=0.0,
 )
+# ActionFormer's code, as its descendants have it. 5 warm-up epochs are part of `epochs`.
+_ACTIONFORMER = Recipe(
+    learning_rate=1e-4,
+    epochs=35,
+    min_steps=0,
+    warmup=5 / 35,
+    warmup_from_zero=True,
+    min_learning_rate=1e-8,
+    drop_last=True,
+    ema_ramp=False,
+    crop_length="steps",
+    crop_reach="window",
+    crop_tries=200,
+)
+_TRIDET = replace(
+    _ACTIONFORMER, weight_decay=0.025, epochs=40, warmup=20 / 40, crop_reach="edge", feature_noise=5e-4
+)
 _PAPER = {
     "timeline_prior": _REMEMBER,
-    "actionformer": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
-    "temporalmaxer": Recipe(learning_rate=1e-4, epochs=60, min_steps=0, warmup=5 / 60),
-    "tridet": Recipe(
-        learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4
-    ),
-    "action_mamba": Recipe(learning_rate=1e-4, epochs=45, min_steps=0, warmup=5 / 45),
+    "actionformer": _ACTIONFORMER,
+    "temporalmaxer": replace(_ACTIONFORMER, epochs=65, warmup=5 / 65),
+    "tridet": _TRIDET,
+    "action_mamba": replace(_ACTIONFORMER, epochs=45, warmup=5 / 45),
     "afsd": _AFSD,
     "gaf": _AFSD,
     "stale": Recipe(
@@ -117,7 +154,7 @@ _PAPER = {
         schedule="constant",
         ema=0.0,
     ),
-    "text_pyramid": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "text_pyramid": _ACTIONFORMER,
     "tadtr": Recipe(
         learning_rate=2e-4,
         weight_decay=1e-4,
@@ -129,7 +166,7 @@ _PAPER = {
         schedule="cosine",
         ema=0.0,
     ),
-    "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    "local_global": _ACTIONFORMER,
     "bsn": replace(_PUBLISHED_WINDOWS, epochs=20),
     "bmn": _PUBLISHED_WINDOWS,
     "prn": _PUBLISHED_WINDOWS,
@@ -138,6 +175,35 @@ _PAPER = {
     "window_cnn": _DENSE,
     "bilstm": replace(_DENSE, batch_size=15, max_steps=15),
 }
+# ActivityNet v1.3: ActionFormer's features are resized to 192 steps, TriDet's are not (at most 768)
+_ACTIONFORMER_ACTIVITYNET = replace(
+    _ACTIONFORMER,
+    learning_rate=1e-3,
+    epochs=15,
+    warmup=5 / 15,
+    batch_size=16,
+    max_steps=192,
+    within_features=True,
+)
+_ACTIVITYNET = {
+    "actionformer": _ACTIONFORMER_ACTIVITYNET,
+    "temporalmaxer": _ACTIONFORMER_ACTIVITYNET,  # its authors have no recipe for ActivityNet
+    "action_mamba": _ACTIONFORMER_ACTIVITYNET,
+    "tridet": replace(
+        _TRIDET,
+        learning_rate=1e-3,
+        min_learning_rate=5e-5,
+        weight_decay=0.04,
+        epochs=15,
+        warmup=10 / 15,
+        batch_size=16,
+        clip_norm=0.4,
+        max_steps=768,
+        within_features=True,
+        feature_noise=0.5,
+    ),
+}  # every other model: as _PAPER
+_RECIPES = {"compact": _COMPACT, "paper_activitynet": _PAPER | _ACTIVITYNET}
 
 
 def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
@@ -148,7 +214,7 @@ def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     """
     if preset not in presets(name):
         raise unknown_name(preset, presets(name), where=name, name="preset")
-    recipe = (_COMPACT if preset == "compact" else _PAPER).get(name, _SHARED)
+    recipe = _RECIPES.get(preset, _PAPER).get(name, _SHARED)
     options = [field.name for field in fields(Recipe)]
     for option in overrides:
         if option not in options:

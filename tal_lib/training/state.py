@@ -21,10 +21,15 @@ TRAINS = ("models", "training", "data")  # packages that affect training
 
 
 class Average:
-    """Exponential moving average of the weights; it follows the weights closely in the first steps."""
+    """Exponential moving average of the weights.
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
+    Args:
+        ramp: follow the weights closely in the first steps; the decay is then at most (1 + step) /
+            (10 + step).
+    """
+
+    def __init__(self, model: nn.Module, decay: float, *, ramp: bool = True):
+        self.decay, self.ramp = decay, ramp
         current = model.state_dict()
         self.state = {name: value.detach().clone() for name, value in current.items()}
         floats = [name for name, value in current.items() if value.is_floating_point()]
@@ -36,9 +41,8 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Include the model's weights after an optimizer step."""
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            *self.pairs, 1 - min(self.decay, (1 + step) / (10 + step))
-        )
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.ramp else self.decay
+        torch._foreach_lerp_(*self.pairs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place_of(self, model: nn.Module):

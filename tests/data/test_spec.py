@@ -6,12 +6,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tal_lib import TalError
 from tal_lib.cli import main
 from tal_lib.data import load_benchmark
+from tal_lib.data.features import resize
 from tal_lib.data.spec import FolderSpec, example_spec, read_spec, time_axis
 from tal_lib.evaluation import mean_average_precision
 from tal_lib.validation import Rate, validate
@@ -53,7 +56,7 @@ def written(tmp_path, content):
         ({"streams": STREAMS, "resize": 10_000_000}, "resize: 10000000 is not at most 20000"),
         ({"streams": STREAMS, "resize": 99.5}, "resize: 99.5 is not a whole number"),
         ({"streams": STREAMS, "stride_s": 1, "stride_frames": 4}, "stride_s and stride_frames"),
-        ({"streams": STREAMS, "stride_s": 1, "resize": 100}, "stride_s and resize"),
+        ({"streams": STREAMS, "stride_s": 1, "stride_frames": 4, "resize": 9}, "stride_s and stride_frames"),
         ({"streams": STREAMS, "stride_s": 1, "window_frames": 4}, "window_frames without stride_frames"),
         ({"streams": STREAMS, "resize": 100, "window_s": 1}, "window_s without stride_s"),
         ({"streams": STREAMS, "stride": 1}, "unknown spec entry 'stride'.*Did you mean stride_s"),
@@ -146,6 +149,49 @@ def test_steps_lie_where_their_frames_are(rate, stride, window, step):
     recordings, _ = time_axis(spec, table(rate), "spec.json")
     stride_s, window_s = recordings[["stride_s", "window_s"]].iloc[0]
     assert step * stride_s + window_s / 2 == pytest.approx((step * stride + (window or stride) / 2) / rate)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.sampled_from([15.0, 25.0, 29.97]),
+    stride=st.integers(1, 64),
+    window=st.none() | st.integers(1, 64),
+    count=st.integers(1, 500),
+    resize=st.integers(1, 300),
+)
+def test_resampled_steps_share_what_the_features_cover(rate, stride, window, count, resize):
+    """ActionFormer's rule: a step is ((T − 1) · stride + window) / steps frames, and so is its window."""
+    spec = FolderSpec(streams=STREAMS, stride_frames=stride, window_frames=window, resize=resize)
+    recordings, about = time_axis(spec, table(rate), "spec.json", lambda recording: count)
+    step = ((count - 1) * stride + (window or stride)) / resize / rate
+    assert recordings[["stride_s", "window_s"]].iloc[0].tolist() == pytest.approx([step, step])
+    assert about.stride_s == pytest.approx(step)
+    missing, _ = time_axis(spec, table(rate), "spec.json", lambda recording: None)
+    assert missing.stride_s.iloc[0] == pytest.approx(table(rate).duration.iloc[0] / resize)
+
+
+@pytest.mark.parametrize(("steps", "resampled"), [(112, 192), (400, 192), (192, 192), (1, 5), (7, 1)])
+def test_resampling_is_linear_interpolation_between_centres(steps, resampled):
+    features = np.random.default_rng(0).standard_normal((steps, 3)).astype(np.float32)
+    columns = torch.from_numpy(features.T.astype(float))[None]
+    want = F.interpolate(columns, resampled, mode="linear", align_corners=False)
+    np.testing.assert_allclose(resize(features, resampled), want[0].T.numpy(), atol=1e-5)
+
+
+def test_a_folder_of_resampled_features(clips):
+    """119 steps of 1 s every 0.5 s cover 60 s, although the recording is said to last 90 s."""
+    spec, scores = {"streams": {"features": 8}, "resize": 60}, {}
+    for name, stride in (("duration", {}), ("covered", {"stride_s": 0.5, "window_s": 1.0})):
+        folder = clips(1, 4, name=name, spec=spec | stride, duration=90.0)
+        data = load_benchmark(folder)
+        recording = data.recordings("train")[0]
+        assert data.features(recording).shape == (60, 8) and data.duration(recording) == 90.0
+        step = 1.0 if stride else 1.5
+        assert data.time_axis(recording) == pytest.approx((step, step))
+        scores[name] = score_of_a_threshold(data)
+    assert scores["covered"] > 0.5 > 0.1 > scores["duration"]
+    (folder / "features" / f"{recording}.npy").unlink()
+    assert load_benchmark(folder).time_axis(recording) == pytest.approx((1.5, 1.5))
 
 
 def smooth(values):

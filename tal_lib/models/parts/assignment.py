@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tal_lib.models.parts.conv import ceil_div
-from tal_lib.models.parts.losses import sigmoid_focal
+from tal_lib.models.parts.losses import diou, sigmoid_focal
 from tal_lib.segments import interval_iou
 
 
@@ -41,8 +41,35 @@ def pyramid_points(steps: int, ranges: tuple[tuple[float, float], ...], device=N
     return Points(position, stride, low, high, first.long(), tuple(sizes))
 
 
+def _near_centre(points: Points, segments: Tensor, radius: float) -> Tensor:
+    """Whether a point lies inside a segment and within `radius` strides of its centre, (P, N)."""
+    t, stride = points.position[:, None], points.stride[:, None]
+    start, end = segments[:, 0], segments[:, 1]
+    centre = (start + end) / 2
+    return (
+        torch.minimum(
+            t - torch.maximum(centre - radius * stride, start),
+            torch.minimum(centre + radius * stride, end) - t,
+        )
+        > 0
+    )
+
+
+def _class_cost(logits: Tensor, onehot: Tensor) -> Tensor:
+    """Focal loss of all classes against "this class only", (P, N), from (P, K) and (N, K)."""
+    # the loss against no class, with one entry exchanged
+    against, none = (sigmoid_focal(logits.detach(), torch.full_like(logits, value)) for value in (1.0, 0.0))
+    return none.sum(1, keepdim=True) + (against - none) @ onehot.T
+
+
 def centre_assignment(
-    points: Points, segments: Tensor, labels: Tensor, num_classes: int, radius: float = 1.5
+    points: Points,
+    segments: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    radius: float = 1.5,
+    *,
+    closed: bool = False,
 ):
     """Targets of every point by centre sampling and level ranges.
 
@@ -52,6 +79,7 @@ def centre_assignment(
 
     Args:
         segments: (N, 2) in steps; labels: (N,).
+        closed: the range of a level includes its upper end, as in the authors' code.
 
     Returns:
         classes (P, K) multi-hot, segments (P, 2) in steps (without NaN; meaningful where positive), positive
@@ -67,18 +95,11 @@ def centre_assignment(
             points.position.new_zeros(count, 2),
             torch.zeros(count, dtype=torch.bool, device=classes.device),
         )
-    t, stride = points.position[:, None], points.stride[:, None]
-    start, end = segments[:, 0], segments[:, 1]
-    centre = (start + end) / 2
-    near = (
-        torch.minimum(
-            t - torch.maximum(centre - radius * stride, start),
-            torch.minimum(centre + radius * stride, end) - t,
-        )
-        > 0
-    )
+    t, start, end = points.position[:, None], segments[:, 0], segments[:, 1]
+    near = _near_centre(points, segments, radius)
     far = torch.maximum(t - start, end - t)
-    fits = near & (far >= points.low[:, None]) & (far < points.high[:, None])
+    high = points.high[:, None]
+    fits = near & (far >= points.low[:, None]) & (far <= high if closed else far < high)
     lengths = torch.where(fits, end - start, torch.inf)
     shortest, which = lengths.min(dim=1)
     positive = shortest.isfinite()
@@ -119,23 +140,10 @@ def simota_assignment(
     positive = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     if len(segments) == 0:
         return classes, logits.new_zeros(len(logits), 2), positive
-    t, stride = points.position[:, None], points.stride[:, None]
-    start, end = segments[:, 0], segments[:, 1]
-    centre = (start + end) / 2
-    near = (
-        torch.minimum(
-            t - torch.maximum(centre - radius * stride, start),
-            torch.minimum(centre + radius * stride, end) - t,
-        )
-        > 0
-    )
-    near = near & valid[:, None]
+    near = _near_centre(points, segments, radius) & valid[:, None]
     overlap = interval_iou(predicted[:, None].detach(), segments[None])  # (P, N)
     onehot = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
-    # focal loss of all classes against "this class only": the loss against none, with one entry exchanged
-    against, none = (sigmoid_focal(logits.detach(), torch.full_like(logits, value)) for value in (1.0, 0.0))
-    class_cost = none.sum(1, keepdim=True) + (against - none) @ onehot.T
-    cost = class_weight * class_cost - iou_weight * overlap.clamp(min=1e-8).log()
+    cost = class_weight * _class_cost(logits, onehot) - iou_weight * overlap.clamp(min=1e-8).log()
     cost = torch.where(near, cost, torch.inf)
     wanted = (
         torch.where(near, overlap, 0).topk(min(top, len(overlap)), dim=0).values.sum(0).int().clamp(min=1)
@@ -146,3 +154,30 @@ def simota_assignment(
     positive = cheapest.isfinite()
     classes[positive] = onehot[which[positive]]
     return classes, segments[which], positive
+
+
+@torch.no_grad()
+def least_cost_segments(
+    points: Points,
+    segments: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    predicted: Tensor,
+    *,
+    iou_weight: float = 2.0,
+    class_weight: float = 1.0,
+) -> Tensor:
+    """For every point the segment (P, 2) that it predicts at the least cost, of those that contain it.
+
+    The cost is `class_weight` · focal loss of the class scores + `iou_weight` · DIoU loss of the segment.
+
+    Args:
+        segments: (N, 2) in steps, N ≥ 1; labels: (N,); logits: (P, K); predicted: (P, 2) in steps.
+
+    Source: the assigner of TemporalMaxer's code (2023).
+    """
+    t = points.position[:, None]
+    inside = (t >= segments[:, 0]) & (t <= segments[:, 1])
+    onehot = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
+    cost = class_weight * _class_cost(logits, onehot) + iou_weight * diou(predicted[:, None], segments[None])
+    return segments[torch.where(inside, cost, torch.inf).argmin(1)]

@@ -73,6 +73,22 @@ class LocalAttention(nn.Module):
         return mixed.transpose(1, 2).reshape(batch, -1, channels)[:, :steps]
 
 
+class GlobalAttention(nn.Module):
+    """Multi-head attention in which every step sees all valid steps. Input: projected q, k, v (B, T, C)."""
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
+        split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        bias = None
+        if keep is not None:  # finite: a recording without a valid step stays finite
+            bias = torch.where(keep > 0.5, 0.0, -1e4).to(q.dtype).transpose(1, 2).unsqueeze(1)
+        mixed = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias)
+        return mixed.transpose(1, 2).flatten(2)
+
+
 class LGTE(nn.Module):
     """Local-global temporal encoder: half of the heads see a window around each step, the other half all
     steps.

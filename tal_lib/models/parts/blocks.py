@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.parts.conv import TemporalConv, exporting
+from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, exporting
 
 
 def mlp(x: Tensor, grow: nn.Linear, shrink: nn.Linear) -> Tensor:
@@ -23,6 +23,13 @@ def gelu(x: Tensor) -> Tensor:
     """GELU of a tensor that nothing else uses: in place without a gradient, which saves a copy of the widest
     tensor."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def zero_biases(model: nn.Module) -> None:
+    """Set the biases of all linear layers and convolutions to zero, as the authors of the pyramids do."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | TemporalConv | DepthwiseConv) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 class MaskedGroupNorm(nn.Module):

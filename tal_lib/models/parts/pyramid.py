@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.parts.assignment import Points, centre_assignment, pyramid_points
-from tal_lib.models.parts.blocks import ConvNormReLU
+from tal_lib.models.parts.blocks import ConvNormReLU, zero_biases
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
 from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.losses import diou, sigmoid_focal
+from tal_lib.models.parts.position import Sinusoids
 from tal_lib.validation import (
     BelowOne,
     Finite,
@@ -44,6 +45,8 @@ class At:
 
 MOST_LEVELS = 20  # the last one strides 2^19 steps
 RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000))
+# what ActionFormer's code and its descendants do at the start of a training and in assignment
+AUTHORS = {"closed_ranges": True, "bias_init": "zero"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,11 @@ class PyramidConfig(DetectorConfig):
     loss_norm: Positive = 100.0  # initial running mean of positives in a batch
     loss_norm_momentum: Probability = 0.9
     label_smoothing: BelowOne = 0.0
+    # as in the authors' code where `AUTHORS` sets them; other values are this project's
+    closed_ranges: bool = False  # a distance at the upper end of a range is in the range
+    bias_init: Literal["uniform", "zero"] = "uniform"  # of the pyramid's linear layers
+    # length of the table of sinusoids that is added after the embedding; 0: no positions
+    position_steps: SizeOrZero = 0
 
     def check(self):
         super().check()
@@ -136,7 +144,10 @@ class PyramidDetector(Detector):
             )
             for i in range(config.embedding_layers)
         )
+        self.position = Sinusoids(config.position_steps, config.width) if config.position_steps else None
         self.build_pyramid()
+        if config.bias_init == "zero":
+            zero_biases(self)
         self.build_heads()
         self.positives: Tensor
         self.register_buffer("positives", torch.tensor(float(config.loss_norm)))
@@ -196,7 +207,14 @@ class PyramidDetector(Detector):
     def assign(self, outputs: tuple[Tensor, ...], points: Points, valid: Tensor, batch: Batch):
         """Targets of all points: classes (B, P, K), segments (B, P, 2) in steps, positive (B, P)."""
         targets = [
-            centre_assignment(points, segments, labels, self.num_classes, self.config.centre_radius)
+            centre_assignment(
+                points,
+                segments,
+                labels,
+                self.num_classes,
+                self.config.centre_radius,
+                closed=self.config.closed_ranges,
+            )
             for segments, labels in zip(batch.segments, batch.labels)
         ]
         return tuple(torch.stack(part) for part in zip(*targets))
@@ -225,7 +243,8 @@ class PyramidDetector(Detector):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         keep = to_keep(mask, features)
-        levels, keeps = self.pyramid(self.embed(features.transpose(1, 2), keep), keep)
+        x = self.embed(features.transpose(1, 2), keep)
+        levels, keeps = self.pyramid(x if self.position is None else self.position(x, keep), keep)
         return self.heads(*join_levels(levels, keeps))
 
     def points(self, steps: int) -> Points:

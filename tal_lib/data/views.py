@@ -1,0 +1,91 @@
+"""Views of a benchmark: the same recordings with other annotations."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.inertial import Inertial
+from tal_lib.files import digest
+
+AGNOSTIC = "action"  # the one class of a class-agnostic benchmark
+TOLERANCE_S = 1e-3
+
+
+def view(
+    benchmark: Benchmark,
+    table: pd.DataFrame,
+    annotations: pd.DataFrame,
+    classes,
+    load_features: Callable[[str], np.ndarray],
+    what: list,
+    inertial: Inertial | None = None,
+) -> Benchmark:
+    """A benchmark with other recordings, annotations or classes; `what` says how it differs, for its hash."""
+    return Benchmark(
+        name=benchmark.name,
+        classes=classes,
+        tious=benchmark.tious,
+        feature_spec=benchmark.feature_spec,
+        recordings=table,
+        annotations=annotations.reset_index(drop=True),
+        load_features=load_features,
+        source_hash=lambda: digest(benchmark.data_hash, list(classes), what),
+        ends_checked=False,
+        inertial=inertial,
+    )
+
+
+def class_agnostic(benchmark: Benchmark) -> Benchmark:
+    """The benchmark with one class, `action`. A model trained on it gives proposals.
+
+    `tal_lib.evaluation.fuse` multiplies them by class scores of whole recordings. ActionFormer and TriDet do
+    so on ActivityNet.
+    """
+    return _relabelled(
+        benchmark, benchmark.annotations().assign(label=AGNOSTIC), (AGNOSTIC,), "class-agnostic"
+    )
+
+
+def distinct(benchmark: Benchmark) -> Benchmark:
+    """The benchmark without the annotations that `distinct_annotations` leaves out."""
+    return _relabelled(
+        benchmark, distinct_annotations(benchmark.annotations()), benchmark.classes, "distinct annotations"
+    )
+
+
+def _relabelled(benchmark, annotations, classes, what):
+    other = view(
+        benchmark,
+        benchmark.table(),
+        annotations,
+        classes,
+        benchmark.features,
+        [what],
+        benchmark.inertial,
+    )
+    other.files, other.root, other.notes = benchmark.files, benchmark.root, benchmark.notes
+    return other
+
+
+def distinct_annotations(annotations: pd.DataFrame, tolerance: float = TOLERANCE_S) -> pd.DataFrame:
+    """Annotations without those shorter than `tolerance` seconds, and without repetitions.
+
+    An annotation is a repetition if an earlier one that is kept has its recording and label, and both its
+    start and its end lie within `tolerance`.
+
+    Source: the evaluation of ActionFormer's code, and its training on ActivityNet.
+    """
+    keep = np.zeros(len(annotations), dtype=bool)
+    start, end = annotations.start.to_numpy(), annotations.end.to_numpy()
+    for rows in annotations.groupby(["recording", "label"], sort=False).indices.values():
+        kept: list[int] = []
+        for row in np.sort(rows):
+            repeated = (np.abs(start[row] - start[kept]) <= tolerance) & (
+                np.abs(end[row] - end[kept]) <= tolerance
+            )
+            if end[row] - start[row] >= tolerance and not repeated.any():
+                kept.append(row)
+        keep[kept] = True
+    return annotations[keep].reset_index(drop=True)
