@@ -11,13 +11,13 @@ from tal_lib.models.parts.attention import LocalAttention
 from tal_lib.models.parts.blocks import DropPath, mlp
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, halve, masked, max_pool
-from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.parts.published import PUBLISHED_POST, PublishedConfig, PublishedPyramid
 from tal_lib.models.parts.registry import register
 from tal_lib.validation import BelowOne, Size, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionFormerConfig(PyramidConfig):
+class ActionFormerConfig(PublishedConfig):
     """THUMOS14 values by default."""
 
     heads: Size = 4
@@ -33,6 +33,8 @@ class ActionFormerConfig(PyramidConfig):
 class TransformerBlock(nn.Module):
     """Pre-norm block: local attention at stride 1 or 2, then an MLP; (B, T, C) → (B, ceil(T / stride), C)."""
 
+    sees_padding = False  # set by `see_padding`
+
     def __init__(self, width: int, heads: int, window: int, mlp_ratio: int, drop_path: float, stride: int):
         super().__init__()
         self.stride = stride
@@ -46,12 +48,17 @@ class TransformerBlock(nn.Module):
         self.drop1, self.drop2 = DropPath(width, drop_path), DropPath(width, drop_path)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        u = masked(self.norm1(x), keep)
+        u = self.norm1(x)
+        if self.sees_padding:
+            convolved = [conv(u, keep) for conv in self.convs]
+        else:
+            u = masked(u, keep)
+            convolved = [conv(u) for conv in self.convs]
         if self.stride == 2:
-            x, keep = max_pool(x, keep), halve(keep)
-        q, k, v = (
-            project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections)
-        )
+            x, keep = max_pool(x, keep, self.sees_padding), halve(keep)
+        elif self.sees_padding:
+            x = masked(x, keep)
+        q, k, v = (project(norm(y)) for y, norm, project in zip(convolved, self.norms, self.projections))
         x = self.drop1(x, masked(self.out(self.attention(q, k, v, keep)), keep))
         x = self.drop2(x, masked(mlp(self.norm2(x), self.mlp_in, self.mlp_out), keep))
         return x, keep
@@ -60,7 +67,7 @@ class TransformerBlock(nn.Module):
 @register(
     "actionformer",
     family="one_stage",
-    paper=ActionFormerConfig(),
+    paper=ActionFormerConfig(post=PUBLISHED_POST),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(
         width=256,
@@ -69,10 +76,18 @@ class TransformerBlock(nn.Module):
         loss_norm=200,
         ranges=((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10_000)),
         label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+        padded_steps=192,
+        post=PostProcess(
+            min_segment_steps=0.001,
+            max_detections=100,
+            nms_sigma=0.75,
+            multiclass=False,
+            voting_tiou=0.9,
+            voting_weight="score_tiou",
+        ),
     ),
 )
-class ActionFormer(PyramidDetector):
+class ActionFormer(PublishedPyramid):
     """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""
 
     config: ActionFormerConfig
@@ -80,3 +95,7 @@ class ActionFormer(PyramidDetector):
     def block(self, stride: int) -> TransformerBlock:
         c = self.config
         return TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)
+
+    def padding_multiple(self) -> int:
+        # their attention takes the steps in chunks of this many, at every level
+        return super().padding_multiple() * max(1, self.config.window // 2 * 2)
