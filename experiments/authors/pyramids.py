@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from experiments.authors import Row, importable, largest_difference, parameters, perturb
 from tal_lib import models
 from tal_lib.cost import count_macs
-from tal_lib.data.batches import collate, unannotated
+from tal_lib.data.batches import Batch, Item, collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector
+from tal_lib.models.parts.detector import override
 
 LENGTHS = (100, 577, 2304, 5000)
 STRIDE_FRAMES, WINDOW_FRAMES, FPS = 4, 16, 30.0  # of their THUMOS14 features
-TIE = 1e-5  # detections whose scores differ by less may stand in either order
+TIE = 1e-4  # scores that differ by less may stand in either order
 TIMED = 2304  # steps
 ROUNDS = 7  # of timing, ours and theirs in turn
 
@@ -40,6 +41,7 @@ class Published:
     model: str
     setting: str  # a file of their folder configs
     heads: tuple[str, ...] = ("cls_head", "reg_head")
+    voting: str = "score_tiou"  # weight of a vote in their code
 
 
 def rows(clone: Path, published: Published) -> Iterator[Row]:
@@ -123,8 +125,9 @@ class TheirNetwork(nn.Module):
         levels, masks = self.theirs.neck(*self.theirs.backbone(inputs, mask))
         sizes = [-(-features.shape[2] // 2**level) for level in range(len(levels))]
         return tuple(
-            torch.cat([out[..., :size] for out, size in zip(getattr(self.theirs, head)(levels, masks), sizes)], 2)
-            .transpose(1, 2)
+            torch.cat(
+                [out[..., :size] for out, size in zip(getattr(self.theirs, head)(levels, masks), sizes)], 2
+            ).transpose(1, 2)
             for head in self.heads
         )
 
@@ -139,25 +142,174 @@ def features_of(steps: int, columns: int = 2048) -> Tensor:
 
 def count_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
     """Parameters, and MACs at the length to which they pad."""
-    counts = parameters(ours), parameters(theirs)
-    yield Row(published.model, "parameters", "K = 20, D = 2048", *counts, abs(counts[0] - counts[1]), 0, "counted")
+    name, counts = published.model, (parameters(ours), parameters(theirs))
+    difference = abs(counts[0] - counts[1])
+    yield Row(name, "parameters", "K = 20, D = 2048", *counts, difference, 0, "trainable parameters, counted")
     network = TheirNetwork(theirs, published.heads)
     macs = [count_macs(model, ours.input_dim, TIMED)[0] for model in (ours, network)]
     how = "one counter (tal_lib.cost.count_macs) for both networks; the difference is relative"
-    yield Row(published.model, "MACs", f"T = {TIMED}", *macs, abs(macs[0] / macs[1] - 1), None, how)
+    yield Row(name, "MACs", f"T = {TIMED}", *macs, abs(macs[0] / macs[1] - 1), 2e-3, how)
 
 
-def forward_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
-    """Raw outputs of every head at four lengths."""
+def forward_rows(
+    published: Published, ours: Detector, theirs: nn.Module, lengths=LENGTHS, setting: str = ""
+) -> Iterator[Row]:
+    """Raw outputs of every head at some lengths; `setting` is named in the rows."""
     network = TheirNetwork(theirs, published.heads)
     how = "perturbed weights through load_checkpoint; every raw output at every point of the recording"
-    for steps in LENGTHS:
-        features = features_of(steps)
+    for steps in lengths:
+        features = features_of(steps, ours.input_dim)
         with torch.no_grad():
             published_outputs = network(features)
             outputs = [output.flatten(2) for output in ours(features)]
         largest = [max(float(output.abs().max()) for output in each) for each in (outputs, published_outputs)]
         difference = largest_difference(outputs, list(published_outputs))
-        yield Row(published.model, "forward", f"T = {steps}", *largest, difference, 1e-4, how)
-    features, mask = features_of(577).repeat(2, 1, 1), torch.ones(2, 577, dtype=torch.bool)
-    mask[1, 100:] = False
+        yield Row(published.model, "forward", f"{setting}T = {steps}", *largest, difference, 1e-4, how)
+
+
+# detections
+
+
+def recording_of(steps: int) -> dict:
+    """One recording in their form. It ends before the last steps' windows, so segments are clipped."""
+    return {
+        "video_id": "recording",
+        "feats": features_of(steps)[0],
+        "fps": FPS,
+        "duration": steps * STRIDE_FRAMES / FPS,
+        "feat_stride": STRIDE_FRAMES,
+        "feat_num_frames": WINDOW_FRAMES,
+    }
+
+
+def our_detections(ours: Detector, recording: dict) -> pd.DataFrame:
+    """Detections of our model for a recording in their form; labels are class indices."""
+    classes = tuple(f"{number:02d}" for number in range(ours.num_classes))
+    stride_s, window_s = recording["feat_stride"] / FPS, recording["feat_num_frames"] / FPS
+    item = unannotated("recording", recording["feats"], recording["duration"], stride_s, window_s, classes)
+    table = ours.detect(collate([item]))[0]
+    return table.assign(label=table.label.astype(int))[["start", "end", "label", "score"]]
+
+
+def their_detections(theirs: nn.Module, recording: dict) -> pd.DataFrame:
+    """Detections of their model, in our columns."""
+    with torch.no_grad():
+        result = {name: value for name, value in theirs([recording])[0].items() if name != "video_id"}
+    start, end = result["segments"].unbind(1)
+    columns = {"start": start, "end": end, "label": result["labels"], "score": result["scores"]}
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+
+def decoding_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
+    """Detections, from features to segments in seconds: at four lengths, and once with voting."""
+    for steps in LENGTHS:
+        yield _decoding_row(published.model, f"T = {steps}", steps, ours, theirs)
+    setting, changed = (
+        ours.config,
+        {"multiclass": False, "voting_tiou": 0.7, "voting_weight": published.voting},
+    )
+    ours.config, theirs.test_multiclass_nms = override(setting, **changed), False
+    yield _decoding_row(published.model, "T = 577, NMS over all classes, voting", 577, ours, theirs)
+    ours.config, theirs.test_multiclass_nms = setting, True
+
+
+def _decoding_row(model, case, steps, ours, theirs):
+    compiled = importlib.util.find_spec("nms_1d_cpu") is not None
+    recording = recording_of(steps)
+    tables = our_detections(ours, recording), their_detections(theirs, recording)
+    difference, exchanged = detections_apart(*tables)
+    how = (
+        "features to detections on both sides, in order: labels equal, largest difference of seconds and "
+        f"scores; {exchanged} stand elsewhere among scores equal to {TIE:g}; their soft-NMS "
+        + ("compiled" if compiled else "by an exact stand-in")
+    )
+    return Row(model, "decoding", case, *(len(table) for table in tables), difference, 1e-3, how)
+
+
+def detections_apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, int]:
+    """The largest difference of start, end (s) and score, in their order; how many stand at another rank.
+
+    A detection may stand at another rank only among those whose scores differ by less than `TIE`. The
+    difference is infinite if the counts differ, or if one of theirs has no counterpart of its label there.
+    """
+    if len(ours) != len(theirs):
+        return float("inf"), 0
+    columns = ["start", "end", "score"]
+    our_values, their_values = ours[columns].to_numpy(), theirs[columns].to_numpy()
+    free, worst, exchanged = np.ones(len(ours), dtype=bool), 0.0, 0
+    for rank, (value, label) in enumerate(zip(their_values, theirs.label)):
+        near = free & (np.abs(our_values[:, 2] - value[2]) < TIE) & (ours.label == label).to_numpy()
+        if not near.any():
+            return float("inf"), exchanged
+        apart = np.where(near, np.abs(our_values - value).max(1), np.inf)
+        free[apart.argmin()] = False
+        worst, exchanged = max(worst, float(apart.min())), exchanged + int(apart.argmin() != rank)
+    return worst, exchanged
+
+
+# time
+
+
+def time_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
+    """Seconds of a forward pass and of a training step; the difference is the ratio ours / theirs."""
+    how = f"medians of {ROUNDS}, in turn, on {torch.get_num_threads()} threads"
+    free = released_stand_in(published.model, theirs, padding="none")
+    network = TheirNetwork(theirs, published.heads)
+    cases = [(f"forward, T = {TIMED}", TIMED, ours), ("forward, T = 577, ours without padding", 577, free)]
+    for case, steps, model in cases:
+        features = features_of(steps)
+        with torch.no_grad():
+            seconds = in_turn(lambda: model(features), lambda: network(features))
+        yield Row(published.model, "time", case, *seconds, seconds[0] / seconds[1], None, how)
+    batch, recordings = training_batch()
+    steps_of = lambda model: torch.optim.AdamW(model.parameters(), 1e-6)
+    our_optimizer, their_optimizer = steps_of(free.train()), steps_of(theirs.train())
+
+    def step(optimizer, loss):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    seconds = in_turn(
+        lambda: step(our_optimizer, lambda: free.loss(free.run(batch), batch)["total"]),
+        lambda: step(their_optimizer, lambda: theirs(recordings)["final_loss"]),
+    )
+    theirs.eval()
+    case = f"training step, T = {TIMED}, batch 2"
+    yield Row(published.model, "time", case, *seconds, seconds[0] / seconds[1], None, how)
+
+
+def training_batch() -> tuple[Batch, list[dict]]:
+    """Two recordings of the timed length with 20 segments each, in our form and in theirs."""
+    segments = torch.arange(0, 2200, 110.0)[:, None] + torch.tensor([0.0, 40.0])
+    recordings = [
+        recording_of(TIMED)
+        | {"segments": segments, "labels": torch.arange(20), "video_id": f"recording {index}"}
+        for index in range(2)
+    ]
+    classes = tuple(f"{number:02d}" for number in range(20))
+    items = [
+        Item(
+            recording=each["video_id"],
+            features=each["feats"],
+            duration=each["duration"],
+            stride_s=STRIDE_FRAMES / FPS,
+            window_s=WINDOW_FRAMES / FPS,
+            classes=classes,
+            segments=each["segments"],
+            labels=each["labels"],
+        )
+        for each in recordings
+    ]
+    return collate(items), recordings
+
+
+def in_turn(*calls) -> list[float]:
+    """Median seconds of each call. They run in turn, so that a disturbance meets all of them."""
+    samples = [[] for _ in calls]
+    for _ in range(ROUNDS + 1):  # the first round warms up
+        for call, seconds in zip(calls, samples):
+            begin = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - begin)
+    return [statistics.median(seconds[1:]) for seconds in samples]

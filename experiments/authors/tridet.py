@@ -7,7 +7,9 @@ from experiments.authors import Row, pyramids
 
 FOLDER = "TriDet"
 MODELS = ("tridet",)
-PUBLISHED = pyramids.Published("tridet", "thumos_i3d.yaml", ("cls_head", "reg_head", "start_head", "end_head"))
+PUBLISHED = pyramids.Published(
+    "tridet", "thumos_i3d.yaml", ("cls_head", "reg_head", "start_head", "end_head")
+)
 
 
 def rows(clone: Path, model: str) -> Iterator[Row]:

@@ -97,5 +97,8 @@ class ActionFormer(PublishedPyramid):
         return TransformerBlock(c.width, c.heads, c.window, c.mlp_ratio, c.drop_path, stride)
 
     def padding_multiple(self) -> int:
-        # their attention takes the steps in chunks of this many, at every level
-        return super().padding_multiple() * max(1, self.config.window // 2 * 2)
+        # at every level with local attention their code takes the steps in chunks of twice the reach
+        attentions = [block.attention for block in (*self.stem[:1], *self.branch)]
+        chunks = [2 * each.reach if isinstance(each, LocalAttention) else 1 for each in attentions]
+        strides = [2**level for level in range(len(self.config.ranges))][-len(chunks) :]
+        return max(super().padding_multiple(), *(stride * chunk for stride, chunk in zip(strides, chunks)))

@@ -52,6 +52,11 @@ class PublishedPyramid(PyramidDetector):
         """Recordings longer than `padded_steps` are padded to a multiple of this many steps."""
         return 2 ** (len(self.config.ranges) - 1)
 
+    def padded_length(self, steps: int) -> int:
+        """The length to which a recording of `steps` steps is padded."""
+        least, multiple = self.config.padded_steps, self.padding_multiple()
+        return least if steps <= least else ceil_div(steps, multiple) * multiple
+
     def embed(self, x: Tensor, keep: Tensor | None) -> Tensor:
         if not self.sees_padding:
             return super().embed(x, keep)
@@ -64,11 +69,7 @@ class PublishedPyramid(PyramidDetector):
             return super().forward(features, mask)
         if mask is None:
             mask = torch.ones_like(features[:, 0], dtype=torch.bool)
-        multiple = self.padding_multiple()
-        lengths = [
-            max(self.config.padded_steps, ceil_div(steps, multiple) * multiple)
-            for steps in mask.sum(1).tolist()
-        ]
+        lengths = [self.padded_length(steps) for steps in mask.sum(1).tolist()]
         if len(set(lengths)) == 1:
             return self._padded(features, mask, lengths[0])
         # the length to which a recording is padded has an influence too, so no other recording may set it
