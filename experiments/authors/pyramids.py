@@ -182,48 +182,68 @@ def recording_of(steps: int) -> dict:
     }
 
 
-def our_detections(ours: Detector, recording: dict) -> pd.DataFrame:
-    """Detections of our model for a recording in their form; labels are class indices."""
+def batch_of(ours: Detector, recording: dict) -> Batch:
+    """A recording in their form as a batch of ours; class `07` has index 7."""
     classes = tuple(f"{number:02d}" for number in range(ours.num_classes))
     stride_s, window_s = recording["feat_stride"] / FPS, recording["feat_num_frames"] / FPS
-    item = unannotated("recording", recording["feats"], recording["duration"], stride_s, window_s, classes)
-    table = ours.detect(collate([item]))[0]
-    return table.assign(label=table.label.astype(int))[["start", "end", "label", "score"]]
+    features, duration = recording["feats"], recording["duration"]
+    return collate([unannotated("recording", features, duration, stride_s, window_s, classes)])
 
 
-def their_detections(theirs: nn.Module, recording: dict) -> pd.DataFrame:
-    """Detections of their model, in our columns."""
-    with torch.no_grad():
-        result = {name: value for name, value in theirs([recording])[0].items() if name != "video_id"}
+def our_table(detections: pd.DataFrame) -> pd.DataFrame:
+    """Detections of our model with class indices as labels."""
+    return detections.assign(label=detections.label.astype(int))[["start", "end", "label", "score"]]
+
+
+def their_table(result: dict) -> pd.DataFrame:
+    """Detections of their model in our columns."""
     start, end = result["segments"].unbind(1)
     columns = {"start": start, "end": end, "label": result["labels"], "score": result["scores"]}
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
 def decoding_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
-    """Detections, from features to segments in seconds: at four lengths, and once with voting."""
+    """Detections, from features to segments in seconds, in their order, at four lengths."""
     for steps in LENGTHS:
-        yield _decoding_row(published.model, f"T = {steps}", steps, ours, theirs)
-    setting, changed = (
-        ours.config,
-        {"multiclass": False, "voting_tiou": 0.7, "voting_weight": published.voting},
-    )
-    ours.config, theirs.test_multiclass_nms = override(setting, **changed), False
-    yield _decoding_row(published.model, "T = 577, NMS over all classes, voting", 577, ours, theirs)
-    ours.config, theirs.test_multiclass_nms = setting, True
+        recording = recording_of(steps)
+        with torch.no_grad():
+            tables = our_table(ours.detect(batch_of(ours, recording))[0]), their_table(theirs([recording])[0])
+        how = "features to detections on both sides"
+        yield _decoding_row(published.model, f"T = {steps}", *tables, how)
+    yield voting_row(published, ours, theirs)
 
 
-def _decoding_row(model, case, steps, ours, theirs):
-    compiled = importlib.util.find_spec("nms_1d_cpu") is not None
-    recording = recording_of(steps)
-    tables = our_detections(ours, recording), their_detections(theirs, recording)
-    difference, exchanged = detections_apart(*tables)
+@torch.no_grad()
+def voting_row(published: Published, ours: Detector, theirs: nn.Module) -> Row:
+    """Their other branch of post-processing: suppression over all classes, then voting."""
+    setting, recording = ours.config, recording_of(577)
+    batch = batch_of(ours, recording)
+    ours.config = override(setting, multiclass=False, voting_tiou=0.7, voting_weight=published.voting)
+    theirs.test_multiclass_nms = False
+    try:
+        given = ours.candidates(ours.run(batch), batch.mask)[0]
+        lengths = given.segments[:, 1] - given.segments[:, 0]
+        long = lengths > setting.post.min_segment_steps  # their network drops shorter ones before
+        columns = {name: getattr(given, name)[long] for name in ("segments", "scores", "labels")}
+        tables = (
+            our_table(ours.detect(batch)[0]),
+            their_table(theirs.postprocessing([recording | columns])[0]),
+        )
+    finally:
+        ours.config, theirs.test_multiclass_nms = setting, True
+    case = "T = 577, NMS over all classes, then voting"
+    # with each side's candidates, the last bit of an output may decide whether a candidate votes
+    return _decoding_row(published.model, case, *tables, "the candidates of our network on both sides")
+
+
+def _decoding_row(model, case, ours, theirs, how):
+    difference, exchanged = detections_apart(ours, theirs)
+    twin = importlib.util.find_spec("nms_1d_cpu") is None
     how = (
-        "features to detections on both sides, in order: labels equal, largest difference of seconds and "
-        f"scores; {exchanged} stand elsewhere among scores equal to {TIE:g}; their soft-NMS "
-        + ("compiled" if compiled else "by an exact stand-in")
+        f"{how}; in order: labels equal, largest difference of seconds and scores; {exchanged} "
+        f"stand elsewhere among scores equal to {TIE:g}; their NMS {'by an exact stand-in' if twin else 'compiled'}"
     )
-    return Row(model, "decoding", case, *(len(table) for table in tables), difference, 1e-3, how)
+    return Row(model, "decoding", case, len(ours), len(theirs), difference, 1e-3, how)
 
 
 def detections_apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, int]:

@@ -8,7 +8,10 @@ from experiments.authors import Row, pyramids
 FOLDER = "TriDet"
 MODELS = ("tridet",)
 PUBLISHED = pyramids.Published(
-    "tridet", "thumos_i3d.yaml", ("cls_head", "reg_head", "start_head", "end_head")
+    "tridet",
+    "thumos_i3d.yaml",
+    heads=("cls_head", "reg_head", "start_head", "end_head"),
+    voting="score",
 )
 
 
