@@ -238,10 +238,10 @@ def voting_row(published: Published, ours: Detector, theirs: nn.Module) -> Row:
 
 def _decoding_row(model, case, ours, theirs, how):
     difference, exchanged = detections_apart(ours, theirs)
-    twin = importlib.util.find_spec("nms_1d_cpu") is None
+    nms = "compiled" if importlib.util.find_spec("nms_1d_cpu") else "by an exact stand-in"
     how = (
         f"{how}; in order: labels equal, largest difference of seconds and scores; {exchanged} "
-        f"stand elsewhere among scores equal to {TIE:g}; their NMS {'by an exact stand-in' if twin else 'compiled'}"
+        f"stand elsewhere among scores equal to {TIE:g}; their NMS {nms}"
     )
     return Row(model, "decoding", case, len(ours), len(theirs), difference, 1e-3, how)
 

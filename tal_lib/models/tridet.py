@@ -155,6 +155,9 @@ class TriDet(PublishedPyramid):
     def block(self, stride: int) -> SGPBlock:
         return SGPBlock(self.config, stride)
 
+    def padding_multiple(self) -> int:
+        return super().padding_multiple() * self.config.window
+
     def build_heads(self) -> None:
         c = self.config
         tower = lambda: Tower(c.width, c.head_width, c.head_layers, c.norm)

@@ -230,6 +230,21 @@ def test_padding_has_the_influence_that_it_has_in_their_code(tmp_path, name, ste
         assert max(float((a - b).abs().max()) for a, b in zip(ours, without)) > 0.01
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "lengths"),
+    [  # read off their models: max_seq_len, and the next multiple of their max_div_factor
+        ("actionformer", {"window": 19}, {1: 2304, 2304: 2304, 2305: 2880, 5000: 5184}),
+        ("tridet", {}, {1: 2304, 2304: 2304, 2305: 2336, 5000: 5024}),
+        ("temporalmaxer", {}, {1: 2304, 2304: 2304, 2305: 2336, 5000: 5024}),
+        ("tridet", {"window": 15, "padded_steps": 768}, {700: 768, 769: 960}),
+        ("actionformer", {"window": 7, "padded_steps": 192}, {100: 192, 193: 384}),
+    ],
+)
+def test_recordings_are_padded_to_their_lengths(name, options, lengths):
+    model = models.build(name, input_dim=D, num_classes=K, **{"width": 32, "head_width": 32} | options)
+    assert {steps: model.padded_length(steps) for steps in lengths} == lengths
+
+
 @pytest.mark.parametrize("name", ["actionformer", "tridet", "temporalmaxer"])
 def test_padding_as_theirs_does_not_depend_on_the_batch(tmp_path, name):
     """Each recording is padded by its length: recordings of 300, 75 and 170 steps in one batch."""
