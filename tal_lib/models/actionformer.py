@@ -1,6 +1,10 @@
 """ActionFormer: a transformer pyramid with local attention.
 
 Source: Zhang, Wu, Li, ActionFormer: Localizing Moments of Actions with Transformers, ECCV 2022.
+
+Padding has no influence here; in the authors' code it changes the last steps of a recording
+(`padding="authors"`). Their code votes in class-agnostic NMS only, so the preset `paper` does not vote on
+THUMOS14. docs/fidelity.md compares both.
 """
 
 from dataclasses import dataclass

@@ -8,8 +8,12 @@ highest SimOTA-like cost. `assignment` chooses between that assignment (`centre`
 SimOTA proper. On held-out training people of HAPT, `centre` was better: 94.7 against 93.8 avg mAP with all
 recordings, 87.4 against 86.7 with 20 % (one seed).
 
-The compact preset initialises the distances to one stride. With the published zero, the ReLU head died in one
-of eight seeds (none of eight with one stride), because nothing normalizes the features before the heads.
+The released code normalizes the features before the heads: by a group norm without parameters, or, for
+EPIC-Kitchens verbs and MultiTHUMOS, by a layer norm (`neck_norm`). Padding has no influence here; in the
+authors' code it has (`padding="authors"`). docs/fidelity.md compares both.
+
+The compact preset has no norm before the heads and initialises the distances to one stride. With the
+published zero, its ReLU head died in one of eight seeds (none of eight with one stride).
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023. Means and
 group norms run over the valid steps. In the authors' code they run over its padding too: `padding="authors"`
-computes that, and `load_checkpoint` chooses it.
+computes that, and `load_checkpoint` chooses it. Their code votes in class-agnostic NMS only, so the preset
+`paper` does not vote on THUMOS14. docs/fidelity.md compares both.
 """
 
 from dataclasses import dataclass, replace

@@ -1,10 +1,10 @@
 """Pyramids whose authors released checkpoints: what the published code does with padding.
 
-The code of ActionFormer, TriDet and TemporalMaxer pads each recording to 2,304 steps, or beyond that to the
-next multiple of a number. Its convolutions mask their outputs, not their inputs, and the norms shift the
-padding away from zero. So the padding influences the last steps (ActionFormer, TemporalMaxer) or, by means
-and group norms over all steps, every step (TriDet, TemporalMaxer). By default we let no invalid step have an
-influence; `padding="authors"` computes what their code computes.
+The code of ActionFormer, TriDet and TemporalMaxer pads each recording to 2,304 steps, a longer one to the
+next multiple of the model's coarsest stride. Its convolutions mask their outputs, not their inputs, and the
+norms shift the padding away from zero. So the padding influences the last steps (ActionFormer) or, through
+means and group norms over all steps, every step (TriDet, TemporalMaxer). By default no invalid step has an
+influence here; `padding="authors"` computes what their code computes.
 """
 
 from dataclasses import dataclass
