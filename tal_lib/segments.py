@@ -19,8 +19,24 @@ def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
+# weight of the candidates (N,) that vote for kept segments (M,), from scores (N,) and tIoUs (M, N)
+VOTING_WEIGHTS = {
+    "score": lambda scores, overlap: scores,
+    "score_tiou": lambda scores, overlap: scores * overlap,
+}
+
+
 def soft_nms(
-    segments, scores, labels=None, *, sigma=0.5, min_score=0.001, max_detections=200, voting_tiou=0.0
+    segments,
+    scores,
+    labels=None,
+    *,
+    sigma=0.5,
+    min_score=0.001,
+    max_detections=200,
+    multiclass=True,
+    voting_tiou=0.0,
+    voting_weight="score",
 ):
     """Gaussian soft-NMS (Bodla et al., ICCV 2017) in 1-D, each class separately.
 
@@ -30,25 +46,42 @@ def soft_nms(
     Args:
         segments: (N, 2) starts and ends; scores: (N,); labels: (N,) class indices, one class if None.
         max_detections: kept per class, and then over all classes.
-        voting_tiou: if above 0, each kept segment becomes the score-weighted mean of all candidates of its
-            class with at least this tIoU (ActionFormer's segment voting).
+        multiclass: False: candidates suppress, and vote for, those of other classes too.
+        voting_tiou: if above 0, each kept segment becomes the weighted mean of all candidates of its class
+            with at least this tIoU (ActionFormer's segment voting).
+        voting_weight: of a candidate: `score`, or `score_tiou`, its score times this tIoU.
 
     Returns:
         (segments (M, 2), scores (M,), labels (M,)), best first.
     """
     decay = lambda overlap: np.exp(-overlap * overlap / sigma)
-    return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
+    return _suppress(
+        segments, scores, labels, decay, min_score, max_detections, multiclass, voting_tiou, voting_weight
+    )
 
 
 def nms(
-    segments, scores, labels=None, *, tiou_threshold=0.5, min_score=0.0, max_detections=200, voting_tiou=0.0
+    segments,
+    scores,
+    labels=None,
+    *,
+    tiou_threshold=0.5,
+    min_score=0.0,
+    max_detections=200,
+    multiclass=True,
+    voting_tiou=0.0,
+    voting_weight="score",
 ):
     """Hard NMS: as `soft_nms`, but drops a candidate that overlaps a kept one by `tiou_threshold` or more."""
     decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)
-    return _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou)
+    return _suppress(
+        segments, scores, labels, decay, min_score, max_detections, multiclass, voting_tiou, voting_weight
+    )
 
 
-def _suppress(segments, scores, labels, decay, min_score, max_detections, voting_tiou):
+def _suppress(
+    segments, scores, labels, decay, min_score, max_detections, multiclass, voting_tiou, voting_weight
+):
     segments = np.asarray(segments, dtype=np.float32).reshape(-1, 2)
     scores = np.asarray(scores, dtype=np.float32).reshape(-1)
     labels = np.zeros(len(scores), dtype=np.int64) if labels is None else np.asarray(labels).reshape(-1)
@@ -57,12 +90,14 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
     if not len(scores):
         return segments, scores, labels
 
-    order = np.lexsort((-scores, labels))  # by class, best first
-    segments, scores, labels = segments[order], scores[order], labels[order]
-    classes, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    # candidates suppress each other inside a pool: a class, or all classes together
+    pools = labels if multiclass else np.zeros_like(labels)
+    order = np.lexsort((-scores, pools))  # by pool, best first
+    segments, scores, labels, pools = segments[order], scores[order], labels[order], pools[order]
+    names, first, counts = np.unique(pools, return_index=True, return_counts=True)
     kept = [np.empty(0, dtype=np.int64)]
     kept_scores = [np.empty(0, dtype=np.float32)]
-    # classes of similar size share a padded table, so that small classes stay cheap
+    # pools of similar size share a padded table, so that small pools stay cheap
     for group in np.array_split(np.argsort(counts), max(1, len(counts) // 8)):
         rows, values = _suppress_padded(
             segments, scores, first[group], counts[group], decay, min_score, max_detections
@@ -75,7 +110,13 @@ def _suppress(segments, scores, labels, decay, min_score, max_detections, voting
     result = segments[kept]
     if voting_tiou > 0:
         result = _vote(
-            result, labels[kept], segments, scores, zip(classes, first, first + counts), voting_tiou
+            result,
+            pools[kept],
+            segments,
+            scores,
+            zip(names, first, first + counts),
+            voting_tiou,
+            voting_weight,
         )
     return result, kept_scores, labels[kept]
 
@@ -122,15 +163,15 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
     return np.concatenate(kept), np.concatenate(values)
 
 
-def _vote(kept, kept_labels, segments, scores, classes, threshold):
-    """Score-weighted means; `classes` are (label, first, end) of the rows of each class."""
+def _vote(kept, kept_pools, segments, scores, pools, threshold, weight):
+    """Weighted means; `pools` are (name, first, end) of the rows of each pool."""
     result = kept.copy()
-    for label, first, end in classes:
-        members = np.flatnonzero(kept_labels == label)
+    for name, first, end in pools:
+        members = np.flatnonzero(kept_pools == name)
         if len(members):
             pool = slice(first, end)
-            weights = tiou(kept[members, None], segments[None, pool])
-            weights = np.where(weights >= threshold, scores[pool], 0)
+            overlap = tiou(kept[members, None], segments[None, pool])
+            weights = np.where(overlap >= threshold, VOTING_WEIGHTS[weight](scores[pool], overlap), 0)
             total = weights.sum(1, keepdims=True)
             result[members] = np.where(
                 total > 0, weights @ segments[pool] / np.maximum(total, 1e-12), kept[members]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.evaluation import nms, soft_nms
+from tal_lib.models import config
 from tal_lib.models.parts.candidates import Candidates, PostProcess, suppress
 
 
@@ -18,30 +19,34 @@ def overlap(a, b):
     return inter / union if union > 0 else 0.0
 
 
-def plain(segments, scores, labels, decay, min_score, limit, voting):
+def plain(segments, scores, labels, decay, min_score, limit, voting, multiclass=True, weight="score"):
     kept = []
-    for label in sorted(set(labels.tolist())):
+    for group in sorted(set(labels.tolist())) if multiclass else [None]:
         pool = [
-            [segment, float(score)]
-            for segment, score, one in zip(segments, scores, labels)
-            if one == label and score > min_score
+            [segment, float(score), label]
+            for segment, score, label in zip(segments, scores, labels.tolist())
+            if group in (None, label) and score > min_score
         ]
-        everything = [(segment, score) for segment, score in pool]
+        everything = [(segment, score) for segment, score, _ in pool]
         count = 0
         while pool and count < limit:
             best = max(pool, key=lambda item: item[1])
             pool = [item for item in pool if item is not best]
             segment = best[0]
             if voting:
-                near = [(score, one) for one, score in everything if overlap(one, segment) >= voting]
+                near = [
+                    (score * (overlap(other, segment) if weight == "score_tiou" else 1), other)
+                    for other, score in everything
+                    if overlap(other, segment) >= voting
+                ]
                 segment = (
-                    sum(score * one for score, one in near) / sum(score for score, _ in near)
+                    sum(vote * other for vote, other in near) / sum(vote for vote, _ in near)
                     if near
                     else segment
                 )
-            kept.append((best[1], label, *segment))
+            kept.append((best[1], best[2], *segment))
             count += 1
-            pool = [[one, score * decay(overlap(one, best[0]))] for one, score in pool]
+            pool = [[other, score * decay(overlap(other, best[0])), label] for other, score, label in pool]
             pool = [item for item in pool if item[1] > min_score]
     return sorted(kept, reverse=True)[:limit]
 
@@ -64,13 +69,15 @@ def candidates(seed, count, classes, span=30):
     classes=st.integers(1, 12),
     voting=st.sampled_from([0.0, 0.7]),
     limit=st.sampled_from([5, 200]),
+    multiclass=st.booleans(),
+    weight=st.sampled_from(["score", "score_tiou"]),
 )
-def test_soft_nms_equals_the_plain_algorithm(seed, count, classes, voting, limit):
+def test_soft_nms_equals_the_plain_algorithm(seed, count, classes, voting, limit, multiclass, weight):
     segments, scores, labels = candidates(seed, count, classes)
-    got = soft_nms(
-        segments, scores, labels, sigma=0.5, min_score=0.05, max_detections=limit, voting_tiou=voting
-    )
-    want = plain(segments, scores, labels, lambda o: np.exp(-o * o / 0.5), 0.05, limit, voting)
+    options = {"multiclass": multiclass, "voting_tiou": voting, "voting_weight": weight}
+    got = soft_nms(segments, scores, labels, sigma=0.5, min_score=0.05, max_detections=limit, **options)
+    decay = lambda o: np.exp(-o * o / 0.5)
+    want = plain(segments, scores, labels, decay, 0.05, limit, voting, multiclass, weight)
     assert len(got[1]) == len(want)
     np.testing.assert_allclose(got[1], [row[0] for row in want], rtol=1e-4)
     if len(set(np.round([row[0] for row in want], 4))) == len(want):  # no ties: the order is determined
@@ -78,6 +85,51 @@ def test_soft_nms_equals_the_plain_algorithm(seed, count, classes, voting, limit
         np.testing.assert_allclose(
             got[0], np.reshape([row[2:] for row in want], (-1, 2)), rtol=1e-3, atol=1e-3
         )
+
+
+def test_candidates_of_other_classes_count_only_without_multiclass():
+    """Two segments of tIoU 0.8 and different classes. Votes: 0.9 and 0.6; times tIoU: 0.9 and 0.48."""
+    both = Candidates(torch.tensor([[0.0, 8.0], [0.0, 10.0]]), torch.tensor([0.9, 0.6]), torch.tensor([0, 1]))
+    run = lambda **options: suppress(both, PostProcess(max_detections=2, **options))
+    segments, scores, labels = run(voting_tiou=0.7)
+    assert segments.tolist() == [[0, 8], [0, 10]] and scores.tolist() == pytest.approx([0.9, 0.6])
+    segments, scores, labels = run(voting_tiou=0.0, multiclass=False)
+    assert segments.tolist() == [[0, 8], [0, 10]] and labels.tolist() == [0, 1]
+    assert scores.tolist() == pytest.approx([0.9, 0.6 * np.exp(-(0.8**2) / 0.5)])
+    ends = {"score": (0.9 * 8 + 0.6 * 10) / 1.5, "score_tiou": (0.9 * 8 + 0.48 * 10) / 1.38}
+    for weight, end in ends.items():
+        segments, _, _ = run(voting_tiou=0.7, multiclass=False, voting_weight=weight)
+        assert segments[0].tolist() == pytest.approx([0, end])
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "post"),
+    [
+        ("actionformer", "paper", {"max_detections": 200, "multiclass": True, "voting_tiou": 0.0}),
+        ("tridet", "paper", {"max_detections": 2000, "multiclass": True, "voting_tiou": 0.0}),
+        ("temporalmaxer", "paper", {"max_detections": 200, "multiclass": True, "voting_tiou": 0.0}),
+        (
+            "actionformer",
+            "paper_activitynet",
+            {"max_detections": 100, "multiclass": False, "voting_tiou": 0.9, "voting_weight": "score_tiou"},
+        ),
+        (
+            "tridet",
+            "paper_activitynet",
+            {"max_detections": 200, "multiclass": False, "voting_tiou": 0.95, "voting_weight": "score"},
+        ),
+    ],
+)
+def test_paper_presets_post_process_as_their_authors_do(name, preset, post):
+    """Values of the released settings; their code votes in class-agnostic NMS only."""
+    ours = config(name, preset).post
+    assert {option: getattr(ours, option) for option in post} == post
+    assert (ours.score_threshold, ours.min_score, ours.max_candidates, ours.nms) == (
+        0.001,
+        0.001,
+        2000,
+        "soft",
+    )
 
 
 @settings(deadline=None, max_examples=40)

@@ -71,13 +71,18 @@ def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | N
             del sys.modules[name]
 
 
-def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Moves every weight a little, so that no zero, one or equal start hides a difference."""
+def perturb(model: nn.Module, seed: int = 0, equal: float = 0.0) -> nn.Module:
+    """Moves every weight a little, so that no zero, one or equal start hides a difference.
+
+    equal: how far, as a standard deviation, to move the weights of a tensor that are all equal.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
-            scale = weight.std() if weight.numel() > 1 else 1.0
-            weight.add_(0.05 * scale * torch.randn(weight.shape, generator=generator) + 0.01)
+            spread = 0.05 * (weight.std() if weight.numel() > 1 else 1.0)
+            if spread == 0:
+                spread = equal
+            weight.add_(spread * torch.randn(weight.shape, generator=generator) + 0.01)
     return model
 
 

@@ -61,12 +61,15 @@ class LinearConv(nn.Module):
     def __init__(self, conv: TemporalConv):
         super().__init__()
         self.kernel, inputs, outputs = conv.weight.shape
+        self.sees_padding = conv.sees_padding
         self.linear = nn.Linear(self.kernel * inputs, outputs, bias=conv.bias is not None)
         self.linear.weight.data = conv.weight.detach().permute(2, 0, 1).reshape(outputs, -1).contiguous()
         if conv.bias is not None:
             self.linear.bias.data = conv.bias.detach().clone()
 
     def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
+        if self.sees_padding and keep is not None:
+            return self(x, None, sizes) * keep
         x = x if keep is None else x * keep
         if self.kernel == 1:
             return self.linear(x)

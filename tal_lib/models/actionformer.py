@@ -1,6 +1,10 @@
 """ActionFormer: a transformer pyramid with local attention.
 
 Source: Zhang, Wu, Li, ActionFormer: Localizing Moments of Actions with Transformers, ECCV 2022.
+
+Padding has no influence here; in the authors' code it changes the last steps of a recording
+(`padding="authors"`). Their code votes in class-agnostic NMS only, so the preset `paper` does not vote on
+THUMOS14. docs/fidelity.md compares both.
 """
 
 from dataclasses import dataclass
@@ -11,13 +15,14 @@ from tal_lib.models.parts.attention import GlobalAttention, LocalAttention
 from tal_lib.models.parts.blocks import DropPath, mlp
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, halve, masked, max_pool
-from tal_lib.models.parts.pyramid import AUTHORS, PyramidConfig, PyramidDetector
+from tal_lib.models.parts.published import PUBLISHED_POST, PublishedConfig, PublishedPyramid
+from tal_lib.models.parts.pyramid import AUTHORS
 from tal_lib.models.parts.registry import register
 from tal_lib.validation import BelowOne, Size, SizeOrZero, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionFormerConfig(PyramidConfig):
+class ActionFormerConfig(PublishedConfig):
     """THUMOS14 values by default."""
 
     heads: Size = 4
@@ -40,6 +45,8 @@ class ActionFormerConfig(PyramidConfig):
 class TransformerBlock(nn.Module):
     """Pre-norm block: local attention at stride 1 or 2, then an MLP; (B, T, C) → (B, ceil(T / stride), C)."""
 
+    sees_padding = False  # set by `see_padding`
+
     def __init__(self, width: int, heads: int, window: int, mlp_ratio: int, drop_path: float, stride: int):
         super().__init__()
         self.stride = stride
@@ -53,12 +60,17 @@ class TransformerBlock(nn.Module):
         self.drop1, self.drop2 = DropPath(width, drop_path), DropPath(width, drop_path)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        u = masked(self.norm1(x), keep)
+        u = self.norm1(x)
+        if self.sees_padding:
+            convolved = [conv(u, keep) for conv in self.convs]
+        else:
+            u = masked(u, keep)
+            convolved = [conv(u) for conv in self.convs]
         if self.stride == 2:
-            x, keep = max_pool(x, keep), halve(keep)
-        q, k, v = (
-            project(norm(conv(u))) for conv, norm, project in zip(self.convs, self.norms, self.projections)
-        )
+            x, keep = max_pool(x, keep, self.sees_padding), halve(keep)
+        elif self.sees_padding:
+            x = masked(x, keep)
+        q, k, v = (project(norm(y)) for y, norm, project in zip(convolved, self.norms, self.projections))
         x = self.drop1(x, masked(self.out(self.attention(q, k, v, keep)), keep))
         x = self.drop2(x, masked(mlp(self.norm2(x), self.mlp_in, self.mlp_out), keep))
         return x, keep
@@ -67,7 +79,7 @@ class TransformerBlock(nn.Module):
 @register(
     "actionformer",
     family="one_stage",
-    paper=ActionFormerConfig(**AUTHORS),
+    paper=ActionFormerConfig(post=PUBLISHED_POST, **AUTHORS),
     compact=ActionFormerConfig(width=128, head_width=128, window=9),
     paper_activitynet=ActionFormerConfig(
         width=256,
@@ -78,11 +90,19 @@ class TransformerBlock(nn.Module):
         loss_norm=200,
         regression_weight=2.0,
         label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9, min_segment_steps=0.001),
+        padded_steps=192,
+        post=PostProcess(
+            min_segment_steps=0.001,
+            max_detections=100,
+            nms_sigma=0.75,
+            multiclass=False,
+            voting_tiou=0.9,
+            voting_weight="score_tiou",
+        ),
         **AUTHORS,
     ),
 )
-class ActionFormer(PyramidDetector):
+class ActionFormer(PublishedPyramid):
     """Stem of blocks at stride 1, then one block of stride 2 a level; identity neck with a norm a level."""
 
     config: ActionFormerConfig
@@ -95,3 +115,10 @@ class ActionFormer(PyramidDetector):
         super().build_pyramid()
         for block in self.branch[len(self.branch) - self.config.global_levels :]:
             block.attention = GlobalAttention(self.config.heads)  # pyright: ignore[reportArgumentType]
+
+    def padding_multiple(self) -> int:
+        # at every level with local attention their code takes the steps in chunks of twice the reach
+        attentions = [block.attention for block in (*self.stem[:1], *self.branch)]
+        chunks = [2 * each.reach if isinstance(each, LocalAttention) else 1 for each in attentions]
+        strides = [2**level for level in range(len(self.config.ranges))][-len(chunks) :]
+        return max(super().padding_multiple(), *(stride * chunk for stride, chunk in zip(strides, chunks)))

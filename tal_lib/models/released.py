@@ -1,7 +1,8 @@
 """Load the released checkpoints of ActionFormer, TriDet and TemporalMaxer.
 
 Tensor names are those of the authors' repositories (happyharrycn/actionformer_release, dingfengshi/TriDet,
-TuanTNG/TemporalMaxer).
+TuanTNG/TemporalMaxer). Their code pads recordings, and the padding has an influence on the outputs; a loaded
+model does the same (`padding="authors"`, see parts/published.py).
 """
 
 import re
@@ -66,9 +67,13 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
     """A model with the weights of its authors' released file; the averaged ones (`state_dict_ema`) if it has
     them.
 
+    Its option `padding` is `authors`, so that it gives the outputs of their code. `padding="none"` frees it
+    from the influence of their padding; its outputs then differ from the published ones.
+
     Args:
         name: actionformer, tridet or temporalmaxer.
-        preset, overrides: must be those of the file. Feature width and number of classes are read from it.
+        preset, overrides: must be those of the file. Feature width, number of classes and TemporalMaxer's
+            norm before the heads are read from it.
 
     Raises:
         TalError: another model, an unreadable file, or tensors that are missing, extra or of another shape;
@@ -90,6 +95,9 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
             where=path,
             remedy="Models trained here are read by tal_lib.training.load_model.",
         ) from None
+    overrides = {"padding": "authors"} | overrides
+    if name == "temporalmaxer" and "neck.fpn_norms.0.weight" in released:
+        overrides = {"neck_norm": "layer"} | overrides
     model = build(name, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides)
     target = {key: value for key, value in model.state_dict().items() if key != "positives"}  # a statistic
     tensors, problems = _translated(released, target)

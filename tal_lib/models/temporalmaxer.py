@@ -10,40 +10,59 @@ could also lower the weights of positives of high cost; none of its configuratio
 people of HAPT, `centre` was better than `simota`: 94.7 against 93.8 avg mAP with all recordings, 87.4 against
 86.7 with 20 % (one seed).
 
-The compact preset initialises the distances to one stride. With the published zero, the ReLU head died in one
-of eight seeds (none of eight with one stride), because nothing normalizes the features before the heads.
+The released code normalizes the features before the heads: by a group norm without parameters, or, for
+EPIC-Kitchens verbs and MultiTHUMOS, by a layer norm (`neck_norm`). Padding has no influence here; in the
+authors' code it has (`padding="authors"`). docs/fidelity.md compares both.
+
+The compact preset has no norm before the heads and initialises the distances to one stride. With the
+published zero, its ReLU head died in one of eight seeds (none of eight with one stride).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.parts.assignment import Points, least_cost_segments, simota_assignment
+from tal_lib.models.parts.blocks import MaskedGroupNorm
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import halve, max_pool
-from tal_lib.models.parts.pyramid import AUTHORS, At, PyramidConfig, PyramidDetector
+from tal_lib.models.parts.published import PUBLISHED_POST, PublishedConfig, PublishedPyramid
+from tal_lib.models.parts.pyramid import AUTHORS, At
 from tal_lib.models.parts.registry import register
-from tal_lib.validation import NotNegative
+from tal_lib.validation import NotNegative, require
+
+NECK_GROUPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemporalMaxerConfig(PyramidConfig):
+class TemporalMaxerConfig(PublishedConfig):
     """THUMOS14 values by default."""
 
     # centre: the shortest segment; least_cost: of the same points, the segment of least cost, as released
     assignment: Literal["centre", "least_cost", "simota"] = "centre"
     iou_weight: NotNegative = 2.0  # of the cost
     class_weight: NotNegative = 1.0
+    # between pyramid and heads. group: over a recording's steps, 4 groups of channels, no parameters;
+    # layer: over the channels of a step, as their EPIC-Kitchens verb and MultiTHUMOS settings have it
+    neck_norm: Literal["group", "layer", "none"] = "group"
+
+    def check(self):
+        super().check()
+        require(
+            self.neck_norm != "group" or self.width % NECK_GROUPS == 0,
+            f"width: {self.width} is not divisible by {NECK_GROUPS}, the groups of the norm",
+            "Choose another width, or neck_norm: layer.",
+        )
 
 
 @register(
     "temporalmaxer",
     family="one_stage",
-    paper=TemporalMaxerConfig(assignment="least_cost", **AUTHORS),
-    compact=TemporalMaxerConfig(width=128, head_width=128, distance_bias=1.0),
+    paper=TemporalMaxerConfig(assignment="least_cost", post=PUBLISHED_POST, **AUTHORS),
+    compact=TemporalMaxerConfig(width=128, head_width=128, distance_bias=1.0, neck_norm="none"),
     paper_activitynet=TemporalMaxerConfig(
         width=256,
         head_width=256,
@@ -51,24 +70,41 @@ class TemporalMaxerConfig(PyramidConfig):
         loss_norm=200,
         regression_weight=2.0,
         label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9, min_segment_steps=0.001),
+        # its authors have no setting for ActivityNet: post-processing as ActionFormer
+        post=PostProcess(
+            min_segment_steps=0.001,
+            max_detections=100,
+            nms_sigma=0.75,
+            multiclass=False,
+            voting_tiou=0.9,
+            voting_weight="score_tiou",
+        ),
         **AUTHORS,
     ),
 )
-class TemporalMaxer(PyramidDetector):
-    """Each level is the max-pool of the one below; no norm between pyramid and heads."""
+class TemporalMaxer(PublishedPyramid):
+    """Each level is the max-pool of the one below; then a norm, the same for all levels."""
 
     config: TemporalMaxerConfig
 
     def build_pyramid(self) -> None:
-        pass
+        c = self.config
+        if c.neck_norm == "none":
+            return
+        norm = MaskedGroupNorm(NECK_GROUPS, c.width, affine=False)
+        norm = nn.LayerNorm(c.width) if c.neck_norm == "layer" else norm
+        self.neck = nn.ModuleList(norm for _ in c.ranges)  # one norm, as released; a file lists it per level
 
     def pyramid(self, x: Tensor, keep: Tensor | None):
         levels, keeps = [x], [keep]
         for _ in self.config.ranges[1:]:
-            x, keep = max_pool(x, keep), halve(keep)
+            x, keep = max_pool(x, keep, self.sees_padding), halve(keep)
             levels.append(x)
             keeps.append(keep)
+        if self.config.neck_norm == "group":
+            levels = [norm(level, keep) for norm, level, keep in zip(self.neck, levels, keeps)]
+        elif self.config.neck_norm == "layer":
+            levels = [norm(level) for norm, level in zip(self.neck, levels)]
         return levels, keeps
 
     def assign(self, outputs: tuple[Tensor, ...], points: Points, valid: Tensor, batch: Batch):

@@ -1,11 +1,12 @@
 """TriDet: scalable-granularity perception blocks, and boundaries as expectations over relative bins.
 
 Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023. Means and
-group norms run over the valid steps. The authors' code includes its padding, so a released checkpoint gives
-the authors' outputs for inputs without padding only.
+group norms run over the valid steps. In the authors' code they run over its padding too: `padding="authors"`
+computes that, and `load_checkpoint` chooses it. Their code votes in class-agnostic NMS only, so the preset
+`paper` does not vote on THUMOS14. docs/fidelity.md compares both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from tal_lib.models.parts.assignment import Points
 from tal_lib.models.parts.blocks import DropPath, MaskedGroupNorm, mlp
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked, max_pool
-from tal_lib.models.parts.pyramid import AUTHORS, At, PyramidConfig, PyramidDetector, Scales, Tower
+from tal_lib.models.parts.published import PUBLISHED_POST, PublishedConfig, PublishedPyramid
+from tal_lib.models.parts.pyramid import AUTHORS, At, Scales, Tower
 from tal_lib.models.parts.registry import register
 from tal_lib.segments import interval_iou
 from tal_lib.validation import (
@@ -31,7 +33,7 @@ from tal_lib.validation import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriDetConfig(PyramidConfig):
+class TriDetConfig(PublishedConfig):
     """THUMOS14 values by default."""
 
     window: OddSize = 1  # w: kernel of the window branch
@@ -75,6 +77,8 @@ class SGPBlock(nn.Module):
     (B, T, C) → (B, ceil(T / stride), C). Source: section 3.2, equations 1–4.
     """
 
+    sees_padding = False  # set by `see_padding`
+
     def __init__(self, c: TriDetConfig, stride: int):
         super().__init__()
         self.stride = stride
@@ -94,9 +98,16 @@ class SGPBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.sees_padding:
+            return self._with_padding(x, keep)
         if self.stride == 2:
             x, keep = max_pool(x, keep), halve(keep)
-        u = masked(self.norm(x), keep)
+        x = masked(self.drop1(x, self.branches(masked(self.norm(x), keep), keep)), keep)
+        x = self.drop2(x, mlp(self.group_norm(x, keep), self.mlp_in, self.mlp_out))
+        return masked(x, keep), keep
+
+    def branches(self, u: Tensor, keep: Tensor | None) -> Tensor:
+        """Instant branch, window branch and u itself, summed."""
         mean = (
             u.mean(1, keepdim=True)
             if keep is None
@@ -104,15 +115,22 @@ class SGPBlock(nn.Module):
         )
         instant = self.fc(u) * F.relu(self.global_fc(mean))
         window = (self.convw(u) + self.convkw(u)) * self.psi(u)
-        x = masked(self.drop1(x, instant + window + u), keep)
-        x = self.drop2(x, mlp(self.group_norm(x, keep), self.mlp_in, self.mlp_out))
-        return masked(x, keep), keep
+        return instant + window + u
+
+    def _with_padding(self, x, keep):
+        """The authors' block: only the residual is masked."""
+        if self.stride == 2:
+            x, keep = max_pool(x), halve(keep)
+        x = self.drop1(masked(x, keep), self.branches(self.norm(x), None))
+        return self.drop2(x, mlp(self.group_norm(x), self.mlp_in, self.mlp_out)), keep
 
 
 @register(
     "tridet",
     family="one_stage",
-    paper=TriDetConfig(iou_gradient=True, weight_std=0.0, **AUTHORS),
+    paper=TriDetConfig(
+        iou_gradient=True, weight_std=0.0, post=replace(PUBLISHED_POST, max_detections=2000), **AUTHORS
+    ),
     compact=TriDetConfig(width=128, head_width=128, mlp_width=192),
     paper_activitynet=TriDetConfig(
         width=256,
@@ -127,11 +145,14 @@ class SGPBlock(nn.Module):
         loss_norm=400,
         label_smoothing=0.1,
         position_steps=768,
-        post=PostProcess(max_detections=200, nms_sigma=0.7, voting_tiou=0.95, min_segment_steps=0.1),
+        padded_steps=768,
+        post=PostProcess(
+            min_segment_steps=0.1, max_detections=200, nms_sigma=0.7, multiclass=False, voting_tiou=0.95
+        ),
         **AUTHORS,
     ),
 )
-class TriDet(PyramidDetector):
+class TriDet(PublishedPyramid):
     """forward: class logits (B, P, K), bin offsets (B, P, 2, bins + 1), start and end scores (B, P, K)
     each.
     """
@@ -142,6 +163,9 @@ class TriDet(PyramidDetector):
 
     def block(self, stride: int) -> SGPBlock:
         return SGPBlock(self.config, stride)
+
+    def padding_multiple(self) -> int:
+        return super().padding_multiple() * self.config.window
 
     def build_heads(self) -> None:
         c = self.config

@@ -39,8 +39,10 @@ def test_a_convolution_as_a_linear_layer_is_the_same(kernel, bias):
     torch.manual_seed(kernel)
     conv, x = TemporalConv(5, 4, kernel, bias=bias), torch.randn(2, 11, 5)
     keep = (torch.arange(11) < torch.tensor([11, 6])[:, None]).float()[..., None]
-    for more in ((), (keep,), (keep, (7, 4))):
-        torch.testing.assert_close(LinearConv(conv)(x, *more), conv(x, *more))
+    for sees_padding in (False, True):
+        conv.sees_padding = sees_padding
+        for more in ((), (keep,), (keep, (7, 4))):
+            torch.testing.assert_close(LinearConv(conv)(x, *more), conv(x, *more))
 
 
 def test_what_is_converted(kept, artefact, small):

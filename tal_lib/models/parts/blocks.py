@@ -33,25 +33,34 @@ def zero_biases(model: nn.Module) -> None:
 
 
 class MaskedGroupNorm(nn.Module):
-    """Group norm over the valid steps and the channels of a group; (B, T, C) → same."""
+    """Group norm over the valid steps and the channels of a group; (B, T, C) → same.
 
-    def __init__(self, groups: int, channels: int, eps: float = 1e-5):
+    affine: with a learned scale and shift of each channel.
+    """
+
+    sees_padding = False  # set by `see_padding`: normalize over all steps
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
         self.groups, self.eps = groups, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         groups = lambda t: (
             t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(x.shape[-1] // self.groups, -1)
         )
-        if keep is None:
+        if keep is None or self.sees_padding:
             x = x - groups(x.mean(1, keepdim=True))
             variance = groups((x * x).mean(1, keepdim=True))
         else:
             count = keep.sum(1, keepdim=True).clamp(min=1)
             x = x - groups((x * keep).sum(1, keepdim=True) / count)
             variance = groups((x * x * keep).sum(1, keepdim=True) / count)
-        return torch.addcmul(self.bias, x, torch.rsqrt(variance + self.eps) * self.weight)
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is None or self.bias is None:
+            return x * scale
+        return torch.addcmul(self.bias, x, scale * self.weight)
 
 
 class InstanceNorm(nn.Module):

@@ -22,7 +22,10 @@ class PostProcess(Checked):
     nms_tiou: Probability = 0.5  # of hard NMS
     min_score: Probability = 0.001  # after suppression
     max_detections: Count = 200  # kept a recording
+    # candidates suppress those of their class only; False: of every class, as for class-agnostic proposals
+    multiclass: bool = True
     voting_tiou: Probability = 0.7  # 0: no voting
+    voting_weight: Literal["score", "score_tiou"] = "score"  # of a candidate that votes
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def suppress(candidates: Candidates, post: PostProcess):
     shared = {
         "min_score": post.min_score,
         "max_detections": post.max_detections,
+        "multiclass": post.multiclass,
         "voting_tiou": post.voting_tiou,
+        "voting_weight": post.voting_weight,
     }
     if post.nms == "soft":
         return soft_nms(segments, scores, labels, sigma=post.nms_sigma, **shared)

@@ -43,6 +43,17 @@ def masked(x_BTC: Tensor, keep: Tensor | None) -> Tensor:
     return x_BTC if keep is None else x_BTC * keep
 
 
+def see_padding(model: nn.Module) -> None:
+    """Let invalid steps have an influence, as in the code of ActionFormer, TriDet and TemporalMaxer.
+
+    Convolutions then mask their output instead of their input, and group norms include every step. The layers
+    that know this have an attribute `sees_padding`.
+    """
+    for module in model.modules():
+        if hasattr(module, "sees_padding"):
+            module.sees_padding = True
+
+
 def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
     """Boolean mask (B, T) → float (B, T, 1)."""
     return None if mask_BT is None else mask_BT.unsqueeze(-1).to(like.dtype)
@@ -180,6 +191,8 @@ class TemporalConv(nn.Module):
     other.
     """
 
+    sees_padding = False  # set by `see_padding`: the output is masked instead of the input
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True, groups: int = 1):
         super().__init__()
         assert kernel % 2 == 1 and inputs % groups == 0 and outputs % groups == 0
@@ -191,6 +204,8 @@ class TemporalConv(nn.Module):
         self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
+        if self.sees_padding and keep is not None:
+            return masked(self(x, None, sizes), keep)
         x = masked(x, keep)
         if self.kernel == 1 and self.groups == 1:
             return F.linear(x, self.weight[0].T, self.bias)
@@ -220,6 +235,8 @@ class DepthwiseConv(nn.Module):
     """Depthwise convolution over time, (B, T, C) → (B, ceil(T / stride), C); causal: no step sees a later
     one."""
 
+    sees_padding = False  # as in TemporalConv
+
     def __init__(
         self, channels: int, kernel: int = 3, *, stride: int = 1, bias: bool = False, causal: bool = False
     ):
@@ -232,6 +249,8 @@ class DepthwiseConv(nn.Module):
         self.bias = nn.Parameter(conv.bias.detach().clone()) if bias else None  # pyright: ignore[reportOptionalMemberAccess]
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        if self.sees_padding and keep is not None:
+            return masked(self(x), keep[:, :: self.stride])
         x = masked(x, keep)
         if self.kernel > 15 or exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             x = F.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
@@ -247,8 +266,13 @@ class DepthwiseConv(nn.Module):
         return conv(x, self.weight, self.bias, self.before, self.stride)
 
 
-def max_pool(x: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Max over three steps at stride 2, (B, T, C) → (B, ceil(T / 2), C); invalid steps never win."""
+def max_pool(x: Tensor, keep: Tensor | None = None, sees_padding: bool = False) -> Tensor:
+    """Max over three steps at stride 2, (B, T, C) → (B, ceil(T / 2), C); zero at invalid steps.
+
+    Invalid steps never win, unless `sees_padding`.
+    """
+    if sees_padding:
+        return masked(max_pool(x), halve(keep))
     if keep is not None:
         x = x.masked_fill(keep == 0, float("-inf"))
     x = F.pad(x, (0, 0, 1, 1), value=float("-inf"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tal_lib.models.parts.attention import LocalAttention
 from tal_lib.models.parts.blocks import InstanceNorm, MaskedGroupNorm
-from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, max_pool
+from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, max_pool, see_padding
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -134,3 +134,30 @@ def test_max_pool_ignores_padding(steps, valid):
     got = max_pool(x, keep)[:, : -(-valid // 2)]
     torch.testing.assert_close(got, max_pool(x[:, :valid]))
     assert max_pool(x, keep).isfinite().all()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_layers_that_see_padding_mask_what_they_give_out(stride):
+    """As the authors' masked convolution, pooling and group norm: the input is taken as it is."""
+    torch.manual_seed(0)
+    x, keep = 3 + torch.randn(2, 10, 4), (torch.arange(10) < torch.tensor([[10], [5]])).float()[..., None]
+    conv, depthwise = TemporalConv(4, 6), DepthwiseConv(4, 3, stride=stride, bias=True)
+    norm, plain = MaskedGroupNorm(2, 4), MaskedGroupNorm(2, 4, affine=False)
+    ignoring = [layer(x, keep) for layer in (conv, depthwise, norm)]
+    for layer in (conv, depthwise, norm, plain):
+        see_padding(layer)
+    first = lambda layer: layer(x, keep)
+    flat = x.transpose(1, 2)
+    want = F.conv1d(flat, conv.weight.permute(2, 1, 0), conv.bias, padding=1).transpose(1, 2) * keep
+    torch.testing.assert_close(first(conv), want)
+    split = F.conv1d(flat[..., 6:], conv.weight.permute(2, 1, 0), conv.bias, padding=1).transpose(1, 2)
+    torch.testing.assert_close(conv(x, keep, (6, 4))[:, 6:], split * keep[:, 6:])
+    weight = depthwise.weight.T[:, None]
+    want = F.conv1d(flat, weight, depthwise.bias, stride, 1, groups=4).transpose(1, 2) * keep[:, ::stride]
+    torch.testing.assert_close(first(depthwise), want)
+    for layer in (norm, plain):
+        torch.testing.assert_close(first(layer), F.group_norm(flat, 2).transpose(1, 2))
+    want = F.max_pool1d(flat, 3, 2, 1).transpose(1, 2) * keep[:, ::2]
+    torch.testing.assert_close(max_pool(x, keep, sees_padding=True), want)
+    for layer, before in zip((conv, depthwise, norm), ignoring):  # a step beside the padding tells
+        assert not torch.allclose(first(layer)[1], before[1])
