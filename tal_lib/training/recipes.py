@@ -98,7 +98,7 @@ _PAPER = {
     "tridet": Recipe(
         learning_rate=1e-4, weight_decay=0.025, epochs=40, min_steps=0, warmup=20 / 40, feature_noise=5e-4
     ),
-    "action_mamba": Recipe(learning_rate=1e-4, epochs=45, min_steps=0, warmup=5 / 45),
+    "action_mamba": Recipe(learning_rate=1e-4, epochs=50, min_steps=0, warmup=5 / 50),  # 5 + 45
     "afsd": _AFSD,
     "gaf": _AFSD,
     "stale": Recipe(

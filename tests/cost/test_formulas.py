@@ -90,9 +90,9 @@ def action_mamba(m, T, K):
 
     def states(
         n,
-    ):  # both directions, half of the channels each: the recurrence within pieces, and the read-out
+    ):  # both directions, `expand` of the channels each: the recurrence within pieces, and the read-out
         piece = isqrt(n)
-        return c.width * c.state * (-(-n // piece) * (piece - 1) + n)
+        return int(2 * c.expand * c.width) * c.state * (-(-n // piece) * (piece - 1) + n)
 
     return used(m, embedding=T, **each, class_=P, boundary_=P) + sum(states(n) for n in at.values())
 
