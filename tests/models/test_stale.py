@@ -7,8 +7,9 @@ import torch
 from tal_lib import models
 from tal_lib.data import collate, make_item
 from tal_lib.models import stale
-from tal_lib.models.stale import (
+from tal_lib.models.parts.instance_masks import (
     best_step,
+    consistency_loss,
     dice,
     focal_cross_entropy,
     from_relative,
@@ -56,8 +57,8 @@ def test_consistency_by_hand():
     only = lambda step: torch.diag_embed(torch.where(torch.arange(3) == step, far, -far))[None]
     logits = torch.zeros(1, 3, 2)
     logits[0, :, 1] = torch.tensor([-100.0, 100.0, -100.0])  # step 0 is of a class
-    assert float(stale.consistency_loss(x, logits, only(0), valid)) == pytest.approx(0, abs=1e-5)
-    assert float(stale.consistency_loss(x, logits, only(1), valid)) == pytest.approx(1, abs=1e-5)
+    assert float(consistency_loss(x, logits, only(0), valid)) == pytest.approx(0, abs=1e-5)
+    assert float(consistency_loss(x, logits, only(1), valid)) == pytest.approx(1, abs=1e-5)
     assert pooled(x, torch.tensor([[1.0, 3.0, 0.0]])).tolist() == [[0.25, 0.75]]
 
 
