@@ -103,6 +103,7 @@ _PAPER = {
     "afsd": _AFSD,
     "gaf": _AFSD,
     "stale": Recipe(
+        optimizer="adam",
         learning_rate=4e-5,
         weight_decay=0.02,
         epochs=5,
@@ -110,7 +111,9 @@ _PAPER = {
         batch_size=100,
         warmup=0.0,
         schedule="constant",
+        clip_norm=0.0,
         ema=0.0,
+        shrink=(1.0, 1.0),
     ),
     "text_pyramid": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
     "tadtr": Recipe(
