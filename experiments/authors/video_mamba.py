@@ -1,7 +1,8 @@
 """ActionMamba beside OpenGVLab/video-mamba-suite: the block, and the pyramid with its heads.
 
 Their scan is a CUDA kernel; on a CPU their own plain-PyTorch reference of it (`selective_scan_ref`) takes its
-place, after a causal convolution. The folder FOLDER is a clone of their whole repository; einops is needed.
+place, after a causal convolution. The folder FOLDER is a clone of their whole repository; einops and joblib
+are needed.
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from tal_lib.training import loop as training
 from tal_lib.training import recipe_for
 
 PROCESSORS = {
-    "Xeon with AMX": ({"avx512_f": True, "amx_bf16": True, "avx512_bf16": True}, True),
+    "Xeon with AMX alone": ({"avx512_f": True, "amx_bf16": True, "avx512_bf16": False}, True),
     "EPYC Zen 4": ({"avx512_f": True, "amx_bf16": False, "avx512_bf16": True}, True),
     "EPYC Zen 3": ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
     "Skylake": ({"avx512_f": True, "avx512_bf16": False}, False),
