@@ -2,11 +2,11 @@
 
     python experiments/speed.py [--quick]
 
-Measured are the forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2) and
-post-processing. The ceiling is the best rate of a bare convolution in the same run. The authors' times were
-measured on two cores of the same kind of machine, in float32. Their code pads shorter recordings, so 576
-steps cost as much as 2,304. Run it on an idle machine. Prints every row; without --quick writes
-results/experiments/speed.csv.
+Measured are the forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2),
+post-processing, and what the steps-first layout gains in single layers. The ceiling is the best rate of a
+bare convolution in the same run. The authors' times were measured on two cores of the same kind of machine,
+in float32. Their code pads shorter recordings, so 576 steps cost as much as 2,304. Run it on an idle
+machine. Prints every row; without --quick writes results/experiments/speed.csv.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from tal_lib import models
 from tal_lib.cost import count_macs
 from tal_lib.data.batches import Item, collate
 from tal_lib.evaluation import soft_nms
+from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.process.environment import KEEP_FREED, child_environment
 from tal_lib.provenance import device_name, provenance, usable_cores
 from tal_lib.reports.layout import Layout
@@ -217,6 +218,70 @@ def cuda_rows(repeats):
     return rows
 
 
+SHAPES = (
+    (512, 512, 576),
+    (512, 512, 2304),
+    (512, 512, 9216),
+    (2048, 512, 2304),
+    (256, 256, 2304),
+    (128, 128, 720),
+)
+
+
+@torch.inference_mode()
+def layout_rows(repeats):
+    """What the steps-first layout gains in one convolution (k3) and one norm, on one thread and on all cores.
+
+    The forms of a layer are called in turn, so a busy machine slows all alike. On one thread the time is the
+    thread's CPU time, which waiting for a core does not lengthen; on more it is wall time.
+    """
+    rows = []
+    for threads in sorted({1, usable_cores()}):
+        torch.set_num_threads(threads)
+        clock = time.thread_time if threads == 1 else time.perf_counter
+        for inputs, outputs, steps in SHAPES:
+            conv, ours = nn.Conv1d(inputs, outputs, 3, padding=1), TemporalConv(inputs, outputs)
+            norm = nn.LayerNorm(outputs)
+            first, last = torch.randn(1, inputs, steps), torch.randn(1, steps, inputs)
+            result, steps_first = torch.randn(1, outputs, steps), torch.randn(1, steps, outputs)
+            calls = {
+                "conv1d": lambda: conv(first),
+                "conv1d between transposes": lambda: conv(last.transpose(1, 2)).transpose(1, 2).contiguous(),
+                "steps first": lambda: ours(last),
+                "norm written out": lambda: written_out(result),
+                "norm, steps first": lambda: norm(steps_first),
+            }
+            samples = {name: [] for name in calls}
+            for _ in range(repeats + 2):
+                for name, call in calls.items():
+                    start = clock()
+                    call()
+                    samples[name].append(clock() - start)
+            seconds = {name: statistics.median(values[2:]) for name, values in samples.items()}
+            rows.append(
+                row(
+                    what="layout",
+                    precision="float32",
+                    steps=steps,
+                    inputs=inputs,
+                    outputs=outputs,
+                    threads_used=threads,
+                    gmac_per_s=3 * inputs * outputs * steps / seconds["steps first"] / 1e9,
+                    conv1d_over_ours=seconds["conv1d"] / seconds["steps first"],
+                    transposed_conv1d_over_ours=seconds["conv1d between transposes"] / seconds["steps first"],
+                    norm_over_ours=seconds["norm written out"] / seconds["norm, steps first"],
+                    load=os.getloadavg()[0],
+                )
+            )
+    return rows
+
+
+def written_out(x):
+    """Layer norm over the channels of (B, C, T), as code that keeps channels first writes it."""
+    x = x - x.mean(1, keepdim=True)
+    return x / torch.sqrt((x * x).mean(1, keepdim=True) + 1e-5)
+
+
 def nms_rows(repeats):
     """Soft-NMS with voting of 2,000 candidates of 20 classes, on one core."""
     rng = np.random.default_rng(0)
@@ -231,13 +296,16 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few repeats, nothing compiled")
-    parser.add_argument("--parts", nargs="+", default=["forward", "compiled", "cuda", "training", "nms"])
+    parts = ["forward", "compiled", "cuda", "training", "nms", "layout"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else 15
     rows = []
     if "nms" in arguments.parts:
         torch.set_num_threads(1)
         rows += nms_rows(repeats)
+    if "layout" in arguments.parts:
+        rows += layout_rows(repeats)
     torch.set_num_threads(usable_cores())
     if "forward" in arguments.parts:
         rows += forward_rows(repeats, (torch.float32, torch.bfloat16))

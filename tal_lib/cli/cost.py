@@ -21,7 +21,11 @@ def add_commands(commands) -> None:
     cost.add_argument("--classes", type=typed(Size), default=20, metavar="K")
     cost.add_argument("--preset", default="compact")
     cost.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    cost.add_argument("--precision", default="float32", help="float32, bfloat16 or compiled")
+    cost.add_argument(
+        "--precision",
+        default="float32",
+        help="float32, bfloat16, compiled, or auto (bfloat16 where the device has instructions for it)",
+    )
     cost.add_argument("--threads", type=typed(Threads), default=None)
     add_options(cost, "an option of the model")
     cost.set_defaults(run=_cost)

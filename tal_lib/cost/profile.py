@@ -14,11 +14,12 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
 from tal_lib.process.memory import keep_freed
+from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, device_name, usable_cores
-from tal_lib.validation import Count, NotNegative, Threads, unknown_name, validate
+from tal_lib.validation import Count, NotNegative, Threads, validate
 
 _fastest: dict[int, float] = {}  # threads -> fastest seconds of the reference so far
-PRECISIONS = ("float32", "bfloat16", "compiled")
+PRECISIONS = ("float32", "bfloat16", "compiled", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def profile(
         length: steps of the recording; the batch size is one.
         device: `cpu` or `cuda`.
         precision: one of `PRECISIONS`; `compiled` is float32 with torch.compile and dynamic length (needs a
-            C++ compiler).
+            C++ compiler); `auto` is bfloat16 where the device has instructions for it, else float32.
         threads: CPU threads (None: all usable cores).
         min_seconds: sampling time of each latency.
         memory_limit_bytes: bytes that one forward pass may use on a CPU, without weights; None: no limit.
@@ -110,11 +111,10 @@ def profile(
                 f"the model takes {spec['input_dim']} columns, not {input_dim}",
                 remedy="Pass its own input_dim.",
             )
-    if precision not in PRECISIONS:
-        raise unknown_name(precision, PRECISIONS, name="precision")
     length = validate(Count, length, name="length")
     min_seconds = validate(NotNegative, min_seconds, name="min_seconds")
     checked_device(device)
+    precision = chosen_precision(precision, device, PRECISIONS)
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     row = isolated(
         _measure,

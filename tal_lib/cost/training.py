@@ -13,6 +13,7 @@ from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
 from tal_lib.models import config
 from tal_lib.process.memory import keep_freed
+from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.study import build_model
 from tal_lib.training import recipe_for
@@ -65,9 +66,10 @@ def profile_training(
         DoesNotFit: the step needs more memory than there is.
         TalError: unknown model, option or benchmark.
     """
-    recipe_for(model, preset, **recipe)  # raise errors in this process
+    plan = recipe_for(model, preset, **recipe)  # raise errors in this process
     config(model, preset, **options or {})
     checked_device(device)
+    recipe = recipe | {"precision": chosen_precision(plan.precision, device)}
     threads = validate(Threads | None, threads, name="threads")
     min_seconds = validate(NotNegative, min_seconds, name="min_seconds")
     load_benchmark(benchmark)

@@ -1,5 +1,11 @@
 """ActionMamba: ActionFormer's frame with selective state-space blocks.
 
+The preset `paper` has the published parameters, and the outputs of the authors' code
+(OpenGVLab/video-mamba-suite) on inputs without padding. Three things differ on purpose. Padded steps are
+zero before the scan; in their code the backward scan begins inside the padding, so their outputs depend on
+how much was padded. The skip D has no weight decay. The norm's eps is OpenTAD's (option `norm_eps`).
+`docs/fidelity.md` has the comparison.
+
 Sources: Chen et al., Video Mamba Suite: State Space Model as a Versatile Alternative for Video Understanding,
 2024 (DBM and ViM blocks, appendix); Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State
 Spaces, 2023, algorithm 2.
@@ -19,25 +25,31 @@ from tal_lib.models.parts.conv import DepthwiseConv, exporting, halve, masked, m
 from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.scan import linear_scan
-from tal_lib.validation import BelowOne, Size, require
+from tal_lib.validation import BelowOne, Positive, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionMambaConfig(PyramidConfig):
     """THUMOS14 values by default."""
 
-    # dbm: both directions share parameters, half of the channels each; vim: each its own, on all channels
+    # dbm: both directions share parameters, each scans its part of the projected channels;
+    # vim: each has its own, on all channels
     block: Literal["dbm", "vim"] = "dbm"
+    # dbm: channels that each direction scans, per channel of the width; compact: 0.5, half of the published
+    expand: Positive = 1.0
+    # of the LayerNorm before the mixer: OpenTAD's value; the authors' repository leaves it at 1e-5
+    norm_eps: Positive = 1e-6
     state: Size = 16  # N, size of the state of a channel
     conv_kernel: Size = 4
-    drop_path: BelowOne = 0.1
+    drop_path: BelowOne = 0.3  # the block's own rate; the 0.1 of their configuration file never reaches it
 
     def check(self):
         super().check()
+        scanned = self.expand * self.width
         require(
-            self.width % 2 == 0,
-            f"width: {self.width} is odd",
-            "Choose an even width: each half scans one way.",
+            scanned >= 1 and scanned == int(scanned),
+            f"expand={self.expand:g}, width={self.width}: {scanned:g} channels scan each way",
+            "Choose them so that their product is a whole number.",
         )
 
 
@@ -87,16 +99,21 @@ class SelectiveScan(nn.Module):
 
 
 class DBM(nn.Module):
-    """Decomposed bidirectional Mamba: half of the channels are scanned forward, half backward.
+    """Decomposed bidirectional Mamba: half of the projected channels are scanned forward, half backward.
 
-    Both directions share their parameters.
+    Both directions share the parameters of their scan, and are gated and concatenated. The projection gives
+    d = expand × width channels of signal and d of gate for each direction: forward and backward signal, then
+    forward and backward gate (the authors' weights have signal and gate of each direction together).
+
+    Source: Video Mamba Suite, figure 2 (d); their block has expand = 1.
     """
 
     def __init__(self, c: ActionMambaConfig):
         super().__init__()
-        self.inner = nn.Linear(c.width, 2 * c.width, bias=False)  # expand 1: signal and gate
-        self.scan = SelectiveScan(c.width // 2, c.state, max(1, c.width // 16), c.conv_kernel)
-        self.out = nn.Linear(c.width, c.width, bias=False)
+        scanned = int(c.expand * c.width)
+        self.inner = nn.Linear(c.width, 4 * scanned, bias=False)
+        self.scan = SelectiveScan(scanned, c.state, max(1, c.width // 16), c.conv_kernel)
+        self.out = nn.Linear(2 * scanned, c.width, bias=False)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         signal, gate = self.inner(x).chunk(2, -1)
@@ -134,7 +151,7 @@ class MambaBlock(nn.Module):
     def __init__(self, c: ActionMambaConfig, stride: int):
         super().__init__()
         self.stride = stride
-        self.norm = nn.LayerNorm(c.width)
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         self.mixer = DBM(c) if c.block == "dbm" else ViM(c)
         self.drop = DropPath(c.width, c.drop_path)
 
@@ -147,11 +164,12 @@ class MambaBlock(nn.Module):
     "action_mamba",
     family="one_stage",
     paper=ActionMambaConfig(),
-    compact=ActionMambaConfig(width=128, head_width=128, state=8),
+    compact=ActionMambaConfig(width=128, head_width=128, state=8, expand=0.5, norm_eps=1e-5, drop_path=0.1),
     paper_activitynet=ActionMambaConfig(
         width=256,
         head_width=256,
         loss_norm=200,
+        regression_weight=2.0,
         label_smoothing=0.1,
         post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
     ),

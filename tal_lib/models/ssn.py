@@ -1,8 +1,13 @@
 """SSN: proposals grouped from actionness, then classified by content and by completeness.
 
-Source: Zhao et al., Temporal Action Detection with Structured Segment Networks, ICCV 2017. Actionness trains
-with the rest, on the same recordings. The paper has one actionness curve, which cannot separate an action
-from a next one without a gap; `actionness = "class"` groups one curve per class instead.
+Source: Zhao et al., Temporal Action Detection with Structured Segment Networks, ICCV 2017. The preset
+`paper` has the classifiers' inputs, losses, roles of proposals and suppression of the authors' code
+(yjxiong/action-detection). Different on purpose: two convolutions over given features replace their image
+network; actionness trains with the rest, on the same recordings; every proposal of a recording teaches, not
+eight sampled ones; regression targets are not standardised; Adam, not SGD. `docs/fidelity.md` lists them.
+
+The paper has one actionness curve, which cannot separate an action from a next one without a gap; the preset
+`compact` (`actionness = "class"`) groups one curve per class instead.
 """
 
 from dataclasses import dataclass
@@ -15,7 +20,7 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.parts.blocks import ConvNormReLU
-from tal_lib.models.parts.candidates import Candidates
+from tal_lib.models.parts.candidates import Candidates, PostProcess
 from tal_lib.models.parts.conv import masked, to_keep
 from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.proposals import balanced_bce, moved, region_targets
@@ -23,7 +28,7 @@ from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_segments
 from tal_lib.models.parts.segment_classifier import IGNORED, classification_loss
 from tal_lib.segments import interval_iou, nms
-from tal_lib.validation import Fraction, NotNegative, Probability, Size, require
+from tal_lib.validation import BelowOne, Fraction, NotNegative, Positive, Probability, Size, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,16 @@ class SSNConfig(DetectorConfig):
     hard_share: Probability = 1 / 6  # of the incomplete proposals, the hardest teach completeness
     completeness_weight: NotNegative = 0.1
     regression_weight: NotNegative = 0.1
+    regression_beta: Positive = 1.0  # where the smooth L1 loss of the location becomes linear
+    dropout: BelowOne = 0.8
+    # input of the activity classifier: the mean of the course, or every part of its pyramid
+    activity_input: Literal["mean", "pyramid"] = "mean"
+    # of a proposal that overlaps no segment by 0.3: the part inside a segment that makes it incomplete
+    incomplete_inside: Probability = 0.01
+    # shortest background proposal, as a fraction of the recording
+    background_coverage: Probability = 0.02
+    # whether the background takes part in the softmax of the detections' scores
+    softmax_background: bool = False
 
     def check(self):
         super().check()
@@ -93,9 +108,22 @@ def contrast(curve: np.ndarray, segments: np.ndarray) -> np.ndarray:
 @register(
     "ssn",
     family="proposals",
-    paper=SSNConfig(),
-    compact=SSNConfig(width=128, actionness="class", levels=tuple(round(0.1 * i, 1) for i in range(1, 10))),
-    paper_activitynet=SSNConfig(),
+    paper=SSNConfig(post=PostProcess(nms="hard", nms_tiou=0.2, voting_tiou=0.0, max_detections=2000)),
+    compact=SSNConfig(
+        width=128,
+        actionness="class",
+        levels=tuple(round(0.1 * i, 1) for i in range(1, 10)),
+        regression_beta=0.1,
+        dropout=0.5,
+        activity_input="pyramid",
+        incomplete_inside=0.8,
+        background_coverage=0.0,
+        softmax_background=True,
+    ),
+    paper_activitynet=SSNConfig(
+        incomplete_inside=0.7,
+        post=PostProcess(nms="hard", nms_tiou=0.6, voting_tiou=0.0, max_detections=60),
+    ),
 )
 class SSN(Detector):
     """forward returns actionness logits (B, T, 1 or K), features (B, T, C), segments (B, P, 2) in steps and
@@ -113,8 +141,9 @@ class SSN(Detector):
         width = config.width
         self.convs = nn.ModuleList(ConvNormReLU(input_dim if i == 0 else width, width) for i in range(2))
         self.actionness = nn.Linear(width, 1 if config.actionness == "binary" else num_classes)
-        self.drop = nn.Dropout(0.5)
-        self.activity = nn.Linear(3 * width, num_classes + 1)  # class K is background
+        self.drop = nn.Dropout(config.dropout)
+        # class K is background
+        self.activity = nn.Linear(width * (3 if config.activity_input == "pyramid" else 1), num_classes + 1)
         self.completeness, self.regression = (
             nn.Linear(5 * width, num_classes),
             nn.Linear(5 * width, 2 * num_classes),
@@ -161,7 +190,8 @@ class SSN(Detector):
         course = torch.cat([pool(start, end), pool(start, middle), pool(middle, end)], -1)
         stages = self.drop(torch.cat([pool(start - half, start), course, pool(end, end + half)], -1))
         regression = self.regression(stages).unflatten(-1, (self.num_classes, 2))
-        return self.activity(self.drop(course)), self.completeness(stages), regression
+        content = course[..., : self.activity.in_features]  # the first part is the whole course
+        return self.activity(self.drop(content)), self.completeness(stages), regression
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         actionness, x, proposals, exist, *answers = outputs
@@ -180,7 +210,13 @@ class SSN(Detector):
             extra = [part.float() for part in self.classify(x[index : index + 1], sampled[None])]
             parts.append(
                 (
-                    *roles(torch.cat([proposals[index][some], sampled]), segments, labels),
+                    *roles(
+                        torch.cat([proposals[index][some], sampled]),
+                        segments,
+                        labels,
+                        self.config.incomplete_inside,
+                        self.config.background_coverage * float(batch.mask[index].sum()),
+                    ),
                     *(torch.cat([answer[index][some], more[0]]) for answer, more in zip(answers, extra)),
                 )
             )
@@ -218,7 +254,7 @@ class SSN(Detector):
         scale = ((target[:, 1] - target[:, 0]) / length).clamp(min=1e-3).log()
         wanted = torch.stack([(target.mean(1) - segment.mean(1)) / length, scale], 1)
         location = F.smooth_l1_loss(
-            regression[at, label][complete], wanted[complete], reduction="sum", beta=0.1
+            regression[at, label][complete], wanted[complete], reduction="sum", beta=c.regression_beta
         )
         return {
             "activity": entropy,
@@ -231,9 +267,11 @@ class SSN(Detector):
         _, _, segments, exist, activity, completeness, regression = outputs
         candidates = []
         for index, valid in enumerate(mask.sum(1).tolist()):
-            chance = (
-                activity[index].softmax(-1)[:, :-1] * (completeness[index] - 1).exp() * exist[index][:, None]
-            )
+            if self.config.softmax_background:
+                content = activity[index].softmax(-1)[:, :-1]
+            else:
+                content = activity[index][:, :-1].softmax(-1)
+            chance = content * (completeness[index] - 1).exp() * exist[index][:, None]
             row, label = (chance > self.config.post.score_threshold).nonzero(as_tuple=True)
             segment, (shift, scale) = segments[index][row], regression[index][row, label].unbind(-1)
             length = segment[:, 1] - segment[:, 0]
@@ -261,23 +299,24 @@ def training_segments(segments: Tensor, incomplete: int = 6) -> Tensor:
     return torch.cat([whole, torch.cat([first, first + share * long], 1)])
 
 
-def roles(proposals: Tensor, segments: Tensor, labels: Tensor):
+def roles(proposals: Tensor, segments: Tensor, labels: Tensor, inside: float = 0.8, shortest: float = 0.0):
     """The role of each proposal (P, 2) in training, its label, its target segment, and itself.
 
-    Complete from tIoU 0.7 on; incomplete below 0.3 if at least 80 % of it lies in a segment; background if it
-    touches none.
+    Complete from tIoU 0.7 on; incomplete below 0.3 if at least the fraction `inside` of it lies in a segment;
+    otherwise background below 0.01, if it is longer than `shortest` steps.
 
-    Source: section 4.2.
+    Source: section 4.2 (80 %); the authors' code takes 1 % on THUMOS14 and 70 % on ActivityNet.
     """
     overlap, best = interval_iou(proposals[:, None], segments).max(1)
     shared = (
         torch.minimum(proposals[:, None, 1], segments[:, 1])
         - torch.maximum(proposals[:, None, 0], segments[:, 0])
     ).clamp(min=0)
-    contained, around = (shared / (proposals[:, 1:] - proposals[:, :1]).clamp(min=1e-6)).max(1)
+    length = proposals[:, 1] - proposals[:, 0]
+    contained, around = (shared / length[:, None].clamp(min=1e-6)).max(1)
     role = torch.full_like(best, UNUSED)
-    role[(overlap < 0.3) & (contained >= 0.8)] = INCOMPLETE
-    role[overlap < 0.01] = torch.where(contained[overlap < 0.01] < 0.8, BACKGROUND, INCOMPLETE)
+    role[(overlap < 0.01) & (length > shortest)] = BACKGROUND
+    role[(overlap < 0.3) & (contained >= inside)] = INCOMPLETE
     role[overlap >= 0.7] = COMPLETE
     which = torch.where(role == INCOMPLETE, around, best)
     return role, labels[which], segments[which], proposals

@@ -6,32 +6,50 @@ each step a mask over the window. A loss keeps the two consistent.
 
 Source: Nag et al., Zero-Shot Temporal Action Detection via Vision-Language Prompting, ECCV 2022.
 
-Left open there, or different here: attention is masked softly (its weights are multiplied by the foreground
-and normalised again). Where windows overlap, a step belongs to the window whose middle is nearest. The
-classes of a recording are learned for each window. A linear layer maps features to the width of the texts if
-they differ.
+The preset `paper` has the network, losses and optimizer of the authors' code (sauradip/STALE) on a window
+without padding: `docs/fidelity.md` compares them. Kept different on purpose: the text encoder is frozen and
+its vectors have unit length; all instances of a recording teach, not the last one alone; long recordings are
+cut into windows, not resized to one; decoding reads no file of another classifier's labels, and its soft-NMS
+never raises a score. Where windows overlap, a step belongs to the window whose middle is nearest. A linear
+layer maps features to the width of the texts if they differ.
 
-The compact preset differs in four points: two convolutions precede the attention; the scale of the cosine is
-learned; masks are relative (a step's mask counts from the step, which need not know its place in the window);
-and the mask has a term for every pair of steps, the product of their embeddings. On held-out people of hapt
-with 30 % of the recordings, both kinds of mask terms and the score used here raise 57.0 avg mAP to 86.9.
+The preset `compact` is our own form ("soft"). A transformer of queries only finds the foreground; the texts
+attend to all steps, weighted by the foreground; the classes of a window are learned from the foreground's
+mean logits; two convolutions precede the attention; the scale of the cosine is learned; masks are relative
+(a step's mask counts from the step, which need not know its place in the window); and the mask has a term
+for every pair of steps, the product of their embeddings. On held-out people of hapt with 30 % of the
+recordings, both kinds of mask terms and the score used here raise 57.0 avg mAP to 86.9.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.parts.attention import attend
 from tal_lib.models.parts.blocks import ConvNormReLU
 from tal_lib.models.parts.candidates import Candidates, PostProcess
 from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
 from tal_lib.models.parts.dense import cell_instances, group_runs, instance_labels
 from tal_lib.models.parts.detector import Detector, DetectorConfig
+from tal_lib.models.parts.foreground import Attention, ForegroundTransformer, QueryLayer
+from tal_lib.models.parts.instance_masks import (
+    best_step,
+    consistency_loss,
+    focal_cross_entropy,
+    focal_of_mean,
+    from_relative,
+    mask_loss,
+    mask_runs,
+    middle_windows,
+    pooled,
+    released_consistency_loss,
+    released_mask_loss,
+)
 from tal_lib.models.parts.language import LanguageConfig, ReadsNames, TextSimilarity
-from tal_lib.models.parts.proposals import balanced_bce, cut, window_starts
+from tal_lib.models.parts.proposals import cut, window_starts
 from tal_lib.models.parts.registry import register
 from tal_lib.validation import (
     BelowOne,
@@ -51,12 +69,17 @@ TENTHS = tuple(i / 10 for i in range(10))
 class StaleConfig(DetectorConfig, LanguageConfig):
     """Published values by default; loss weights of the 75/25 split."""
 
+    # network and losses: released, as in the authors' code; soft, ours
+    form: Literal["released", "soft"] = "released"
+
     window: Size = 100  # steps
     overlap: SizeOrZero = 0  # of neighbouring windows, steps
     width: Size = 512
     embedding_layers: SizeOrZero = 0  # k3 convolutions before the attention
     heads: Size = 4
-    query_layers: SizeOrZero = 2  # of the transformer that finds the foreground
+    query_layers: SizeOrZero = (
+        2  # of the transformer that finds the foreground; released: also of its encoder
+    )
     mask_width: Size = 256
     # masks count from their step, with a product of embeddings for every pair of steps
     relative_masks: bool = False
@@ -65,9 +88,9 @@ class StaleConfig(DetectorConfig, LanguageConfig):
     scale: Positive = 100.0  # of the cosine
     learn_scale: bool = False
     gamma: NotNegative = 2.0  # of the focal losses
-    step_weight: NotNegative = 0.4
-    recording_weight: NotNegative = 0.3
-    mask_weight: NotNegative = 1.0
+    step_weight: NotNegative = 0.36  # 0.4 × 0.9
+    recording_weight: NotNegative = 0.4
+    mask_weight: NotNegative = 0.3
     foreground_weight: NotNegative = 0.1
     consistency_weight: NotNegative = 1.0
     bce_share: Probability = 0.4  # of the mask loss; the rest is dice
@@ -82,88 +105,29 @@ class StaleConfig(DetectorConfig, LanguageConfig):
             "Keep overlap < window.",
         )
         require_divides(self, "width", "heads")
+        released = self.form == "released"
+        require(
+            not (released and (self.relative_masks or self.width % 4)),
+            f"form=released, relative_masks={self.relative_masks}, width={self.width}",
+            "The released form has absolute masks and a width that 4 divides; form=soft has the others.",
+        )
         for name in ("class_thresholds", "mask_thresholds"):
             require(len(getattr(self, name)) > 0, f"{name}: there is none", "Give at least one.")
 
 
-class Attention(nn.Module):
-    """Multi-head attention of queries (B, Q, C) on weighted steps, then residual and norm.
-
-    Steps are (B, T, C), each with a weight in [0, 1] (B, T, 1).
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.norm, self.drop = nn.LayerNorm(width), nn.Dropout(dropout)
-
-    def attend(self, queries: Tensor, steps: Tensor, weights: Tensor | None) -> Tensor:
-        """What the queries read, without the residual."""
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        # a weight multiplies the attention before it is normalised: its logarithm is added
-        bias = None if weights is None else weights.clamp(min=1e-6).log().transpose(1, 2).unsqueeze(1)
-        read = attend(split(self.query(queries)), split(self.key(steps)), split(self.value(steps)), bias)
-        return self.drop(self.out(read.transpose(1, 2).flatten(2)))
-
-    def forward(self, queries: Tensor, steps: Tensor, weights: Tensor | None) -> Tensor:
-        return self.norm(queries + self.attend(queries, steps, weights))
-
-
-class QueryLayer(nn.Module):
-    """The query reads the steps, then an MLP; post-norm."""
-
-    def __init__(self, width: int, heads: int, dropout: float):
-        super().__init__()
-        self.attention = Attention(width, heads, dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, query: Tensor, steps: Tensor, keep: Tensor | None) -> Tensor:
-        query = self.attention(query, steps, keep)
-        return self.norm(query + self.mlp(query))
-
-
-def from_relative(rows: Tensor) -> Tensor:
-    """Relative masks (N, T, 2T − 1) → (N, T, T): entry j of step i is its entry j − i + T − 1."""
-    steps = rows.shape[1]
-    at = torch.arange(steps, device=rows.device)
-    return rows.gather(2, (at[None] - at[:, None] + steps - 1).expand(rows.shape[0], -1, -1))
-
-
-def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """(1 − p)^γ · −log p, with p the probability of the target class.
-
-    logits (..., K), targets (..., K) that sum to one → (...).
-    """
-    log_p = logits.log_softmax(-1)
-    return -(targets * (1 - log_p.exp()) ** gamma * log_p).sum(-1)
-
-
-def dice(p: Tensor, targets: Tensor) -> Tensor:
-    """1 − (2 Σ p t + 1) / (Σ p² + Σ t² + 1) over the last axis.
-
-    Source: Milletari et al., V-Net (3DV 2016), smoothed by one.
-    """
-    return 1 - (2 * (p * targets).sum(-1) + 1) / (p.square().sum(-1) + targets.square().sum(-1) + 1)
-
-
-def pooled(x: Tensor, weights: Tensor) -> Tensor:
-    """Mean of x (N, T, C) over steps with weights (N, T)."""
-    return (x * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1e-6)
-
-
-def middle_windows(steps: int, windows: int, stride: int, window: int, device=None) -> Tensor:
-    """For every step the window whose middle is nearest: (steps,) indices."""
-    at = torch.arange(steps, device=device)
-    return ((at - (window - 1) / 2) / stride).round().long().clamp(0, windows - 1)
+# their soft-NMS has the weight exp(−10 · tIoU²); dividing it by 0.6, as they do, would raise scores
+_POST = PostProcess(nms_sigma=0.1, voting_tiou=0.0, max_detections=100)
 
 
 @register(
     "stale",
     family="language",
-    paper=StaleConfig(text="clip", post=PostProcess(nms_sigma=0.6, voting_tiou=0.0)),
+    paper=StaleConfig(text="clip", post=_POST),
     compact=StaleConfig(
+        form="soft",
+        step_weight=0.4,
+        recording_weight=0.3,
+        mask_weight=1.0,
         window=128,
         overlap=64,
         width=128,
@@ -176,17 +140,19 @@ def middle_windows(steps: int, windows: int, stride: int, window: int, device=No
     ),
     paper_50=StaleConfig(
         text="clip",
-        step_weight=0.1,
-        recording_weight=1.0,
+        step_weight=0.09,  # 0.1 × 0.9
+        recording_weight=0.1,
+        mask_weight=1.0,
         consistency_weight=0.1,
-        post=PostProcess(nms_sigma=0.6, voting_tiou=0.0),
+        post=_POST,
     ),
 )
 class STALE(ReadsNames, Detector):
     """forward returns, for W windows of T steps per recording:
 
     class logits (B · W, T, K + 1; background last), foreground logits (B · W, T), mask logits (B · W, T, T;
-    one row per step) and embedded features (B · W, T, C).
+    one row per step), embedded features (B · W, T, C), and, in the released form, class logits of the window
+    (B · W, K).
     """
 
     config: StaleConfig
@@ -202,22 +168,29 @@ class STALE(ReadsNames, Detector):
             self.embedding = nn.ModuleList(
                 [TemporalConv(input_dim, c.width, 1)] if input_dim != c.width else []
             )
-        self.snippet = Attention(c.width, c.heads, c.dropout)
-        self.query = nn.Parameter(torch.randn(1, 1, c.width) * c.width**-0.5)
-        self.query_layers = nn.ModuleList(
-            QueryLayer(c.width, c.heads, c.dropout) for _ in range(c.query_layers)
-        )
-        self.query_out = nn.Linear(c.width, c.width)
+        released = {"wide": True, "weights_dropout": 0.1} if c.form == "released" else {}
+        self.snippet = Attention(c.width, c.heads, c.dropout, **released)
+        if c.form == "released":
+            self.foreground = ForegroundTransformer(c.width, layers=c.query_layers)
+        else:
+            self.query = nn.Parameter(torch.randn(1, 1, c.width) * c.width**-0.5)
+            self.query_layers = nn.ModuleList(
+                QueryLayer(c.width, c.heads, c.dropout) for _ in range(c.query_layers)
+            )
+            self.query_out = nn.Linear(c.width, c.width)
         dim = self.begin_text()
         self.to_text = nn.Linear(c.width, dim) if dim != c.width else nn.Identity()
-        self.background = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.adapter = Attention(dim, c.heads, c.text_dropout)
-        self.adapter_scale = nn.Parameter(torch.full((dim,), 0.1))
+        self.background = nn.Parameter(
+            torch.rand(1, dim) if c.form == "released" else torch.randn(1, dim) * dim**-0.5
+        )
+        self.adapter = Attention(dim, c.heads, c.text_dropout, **released)
+        if c.form == "soft":
+            self.adapter_scale = nn.Parameter(torch.full((dim,), 0.1))
         self.similarity = TextSimilarity(c.scale, learned=c.learn_scale)
         outputs = 2 * c.window - 1 if c.relative_masks else c.window
         self.mask_conv, self.mask_out = (
             TemporalConv(c.width, c.mask_width),
-            TemporalConv(c.mask_width, outputs, 1),
+            TemporalConv(c.mask_width, outputs, 1, bias=c.form == "soft"),
         )
         if c.relative_masks:
             self.mask_pair = nn.Linear(c.width, 2 * c.mask_width)
@@ -236,6 +209,8 @@ class STALE(ReadsNames, Detector):
 
     def windows(self, x: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
         """Embedded windows (N, T, C) and their masks (N, T, 1) → the outputs."""
+        if self.config.form == "released":
+            return self.released_windows(x, keep)
         x = masked(self.snippet(x, x, keep), keep)
         query = self.query.expand(x.shape[0], -1, -1)
         for layer in self.query_layers:
@@ -251,18 +226,43 @@ class STALE(ReadsNames, Detector):
             rows = from_relative(rows) + this @ other.transpose(1, 2) * this.shape[-1] ** -0.5
         return logits, foreground, rows, x
 
+    def released_windows(self, x: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
+        """The same as the authors' code: the classifier reads steps with an above-average mask."""
+        given, x = x, masked(self.snippet(x, x, keep), keep)
+        # their mask of a step is an output channel over the steps, so rows and columns exchange
+        masks = self.mask_out(F.relu(self.mask_conv(x, keep))).transpose(1, 2)
+        foreground = (x @ self.foreground(given, keep)[:, :, None])[..., 0]
+        share = pooled(masks.sigmoid().transpose(1, 2), keep[..., 0])  # (N, T), mean of each step's mask
+        inside = (share >= pooled(share[..., None], keep[..., 0])).to(x)[..., None] * keep
+        visual = self.to_text(x * inside)
+        texts = torch.cat([self.text, self.background]).expand(x.shape[0], -1, -1)
+        texts = self.adapter(texts, visual, keep)
+        visual = visual.clamp(min=1e-4)
+        window = self.similarity(pooled(visual, keep[..., 0])[:, None], texts[:, :-1])[:, 0]
+        return self.similarity(visual, texts), foreground, masks, x, window
+
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        logits, foreground, masks, x = outputs
+        logits, foreground, masks, x, *window = outputs
         c = self.config
         valid, instances, labels = self.window_targets(batch)
         inside = instances >= 0
-        losses = {
-            "step": self.step_loss(logits, labels, valid),
-            "recording": self.recording_loss(logits, foreground, labels, valid),
-            "mask": mask_loss(masks, instances, valid, c.bce_share),
-            "foreground": F.binary_cross_entropy_with_logits(foreground[valid], inside[valid].float()),
-            "consistency": consistency_loss(x, logits, masks, valid),
-        }
+        present = lambda: F.binary_cross_entropy_with_logits(foreground[valid], inside[valid].float())
+        if c.form == "released":
+            losses = {
+                "step": focal_of_mean(logits[valid], labels[valid]),
+                "recording": self.released_recording_loss(window[0], labels, valid),
+                "mask": released_mask_loss(masks, instances, valid, c.bce_share),
+                "foreground": present(),
+                "consistency": released_consistency_loss(x, logits, masks, valid),
+            }
+        else:
+            losses = {
+                "step": self.step_loss(logits, labels, valid),
+                "recording": self.recording_loss(logits, foreground, labels, valid),
+                "mask": mask_loss(masks, instances, valid, c.bce_share),
+                "foreground": present(),
+                "consistency": consistency_loss(x, logits, masks, valid),
+            }
         total = sum(getattr(c, f"{name}_weight") * value for name, value in losses.items())
         return {"total": total} | {name: value.detach() for name, value in losses.items()}  # pyright: ignore[reportReturnType]
 
@@ -298,8 +298,14 @@ class STALE(ReadsNames, Detector):
             mean, present[some] / present[some].sum(1, keepdim=True), self.config.gamma
         ).mean()
 
+    def released_recording_loss(self, window: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """The first class present in a window against its logits (N, K); windows without one do not count."""
+        first = torch.where(valid, labels, self.num_classes).amin(1)
+        some = first < self.num_classes
+        return focal_of_mean(window[some], first[some]) if some.any() else window.sum() * 0
+
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
-        logits, _, masks, _ = outputs
+        logits, _, masks, *_ = outputs
         return self.decode(logits.softmax(-1)[..., :-1], masks.sigmoid(), mask)
 
     def combined_candidates(self, members, outputs, weights, mask: Tensor) -> list[Candidates]:
@@ -343,59 +349,3 @@ class STALE(ReadsNames, Detector):
                 )
             )
         return candidates
-
-
-def mask_loss(masks: Tensor, instances: Tensor, valid: Tensor, bce_share: float) -> Tensor:
-    """Balanced cross-entropy and dice of masks (N, T, T) against "step j belongs to the instance of step i".
-
-    Dice counts only steps that have an instance.
-    """
-    inside = (instances >= 0) & valid
-    targets = (instances[:, :, None] == instances[:, None]) & inside[:, :, None] & inside[:, None]
-    both = valid[:, :, None] & valid[:, None]
-    bce = balanced_bce(masks, targets, both)
-    if not inside.any():
-        return bce_share * bce
-    p = (masks.sigmoid() * valid[:, None])[inside]
-    return bce_share * bce + (1 - bce_share) * dice(p, targets[inside].to(p)).mean()
-
-
-def consistency_loss(x: Tensor, logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-    """1 − cosine of features (N, T, C), pooled by the foreground of the classes and by that of the masks."""
-    by_class = (1 - logits.softmax(-1)[..., -1]) * valid
-    by_mask = masks.sigmoid().diagonal(dim1=1, dim2=2) * valid
-    return (1 - F.cosine_similarity(pooled(x, by_class), pooled(x, by_mask), dim=-1)).mean()
-
-
-def best_step(scores: Tensor, first: Tensor, last: Tensor, label: Tensor) -> Tensor:
-    """The step of the highest score (T, K) of its class in each run (R,), from `first` to `last`
-    inclusive.
-    """
-    at = torch.arange(len(scores), device=scores.device)
-    inside = (at >= first[:, None]) & (at <= last[:, None])
-    return torch.where(inside, scores.T[label], -1).argmax(1)
-
-
-def mask_runs(rows: Tensor, at: Tensor, end: Tensor, thresholds: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """The runs of masks (R, T) around steps `at` (R,) that stay above each threshold and before `end` (R,).
-
-    Returns:
-        segments (thresholds · R, 2) in steps of the window, and the agreement of each with its mask: the tIoU
-            of a soft set, which is the mask inside over the length plus the mask outside. 0 where the step
-            itself is not above the threshold.
-    """
-    position = torch.arange(rows.shape[1], device=rows.device)
-    segments, agreement = [], []
-    for threshold in thresholds:
-        out = (rows <= threshold) | (position >= end[:, None])
-        first = (
-            torch.where(out & (position <= at[:, None]), position, -1).amax(1) + 1
-        )  # after the last step outside before it
-        last = torch.where(out & (position >= at[:, None]), position, rows.shape[1]).amin(1) - 1
-        inside = (position >= first[:, None]) & (position <= last[:, None])
-        segments.append(torch.stack([first - 0.5, last + 0.5], 1))
-        within = (rows * inside).sum(1)
-        agreement.append(
-            within / (inside.sum(1) + (rows * (position < end[:, None])).sum(1) - within).clamp(min=1e-6)
-        )
-    return torch.cat(segments).to(rows.dtype), torch.cat(agreement)

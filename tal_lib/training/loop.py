@@ -5,7 +5,7 @@ import random
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.detector import in_float32
+from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
@@ -147,6 +148,7 @@ def fit(
         TalError: no recordings, no annotated segment among them, or a loss that is not finite.
     """
     device = checked_device(device) if device else default_device()
+    recipe = replace(recipe, precision=chosen_precision(recipe.precision, device))
     if not recordings:
         raise TalError("no training recordings", where=benchmark.name, remedy="Raise the fraction.")
     items = [make_item(benchmark, recording, stream) for recording in recordings]

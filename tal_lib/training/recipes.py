@@ -55,8 +55,9 @@ class Recipe(Checked):
     exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
     # standard deviation (degrees) of a random rotation of inertial sensors; no effect on other features
     rotate: NotNegative = 0.0
-    # forward and backward pass: float32, or bfloat16 under torch.autocast
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # forward and backward pass: float32, or bfloat16 under torch.autocast; auto: bfloat16 where the device
+    # has instructions for it, so results depend on the machine
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
 
     def check(self):
         low, high = self.shrink
@@ -141,10 +142,11 @@ _PAPER = {
     "actionformer": _ACTIONFORMER,
     "temporalmaxer": replace(_ACTIONFORMER, epochs=65, warmup=5 / 65),
     "tridet": _TRIDET,
-    "action_mamba": replace(_ACTIONFORMER, epochs=45, warmup=5 / 45),
+    "action_mamba": replace(_ACTIONFORMER, epochs=50, warmup=5 / 50),
     "afsd": _AFSD,
     "gaf": _AFSD,
     "stale": Recipe(
+        optimizer="adam",
         learning_rate=4e-5,
         weight_decay=0.02,
         epochs=5,
@@ -152,7 +154,9 @@ _PAPER = {
         batch_size=100,
         warmup=0.0,
         schedule="constant",
+        clip_norm=0.0,
         ema=0.0,
+        shrink=(1.0, 1.0),
     ),
     "text_pyramid": _ACTIONFORMER,
     "tadtr": Recipe(

@@ -90,9 +90,9 @@ def action_mamba(m, T, K):
 
     def states(
         n,
-    ):  # both directions, half of the channels each: the recurrence within pieces, and the read-out
+    ):  # both directions, `expand` of the channels each: the recurrence within pieces, and the read-out
         piece = isqrt(n)
-        return c.width * c.state * (-(-n // piece) * (piece - 1) + n)
+        return int(2 * c.expand * c.width) * c.state * (-(-n // piece) * (piece - 1) + n)
 
     return used(m, embedding=T, **each, class_=P, boundary_=P) + sum(states(n) for n in at.values())
 
@@ -220,6 +220,8 @@ def stale(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     n, names, dim = W * w, W * (K + 1), m.text.shape[1]  # K classes and the background
     reads = lambda prefix, queries: {f"{prefix}__key": n, f"{prefix}__value": n, f"{prefix}__": queries}
+    if c.form == "released":
+        return stale_released(m, T, K, W, w, reads)
     layers = {
         key: count
         for index in range(len(m.query_layers))
@@ -252,6 +254,40 @@ def stale(m, T, K):
             mask_out=n,
         )
         + products
+    )
+
+
+def stale_released(m, T, K, W, w, reads):
+    """Each head as wide as the model; an encoder and a decoder with one query find the foreground."""
+    c, n, dim, layers = m.config, W * w, m.text.shape[1], range(m.config.query_layers)
+    encoder = {f"foreground__encoder__{index}__": n for index in layers}
+    decoder = {
+        key: count
+        for index in layers
+        for key, count in (
+            reads(f"foreground__decoder__{index}__reading", W) | {f"foreground__decoder__{index}": W}
+        ).items()
+    }
+    products = (
+        W * attention(w, w, c.heads * c.width)
+        + len(layers) * W * (attention(w, w, c.width) + attention(1, 1, c.width) + attention(1, w, c.width))
+        + n * c.width
+        + W * attention(K + 1, w, c.heads * dim)
+        + n * (K + 1) * dim
+        + W * K * dim
+    )
+    return products + used(
+        m,
+        **({"embedding": T} if len(m.embedding) else {}),
+        **reads("snippet", n),
+        foreground__project=n,
+        **encoder,
+        **decoder,
+        foreground__mask_embedding=W,
+        **({"to_text": n} if dim != c.width else {}),
+        **reads("adapter", W * (K + 1)),
+        mask_conv=n,
+        mask_out=n,
     )
 
 

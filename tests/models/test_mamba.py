@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal_lib import models
+from tal_lib import TalError, models
 from tal_lib.models.action_mamba import SelectiveScan
 from tal_lib.models.parts.scan import linear_scan
 
@@ -57,6 +57,60 @@ def test_selective_scan_is_mambas_recurrence():
         h = (delta[0, t, :, None] * a).exp() * h + delta[0, t, :, None] * b[0, t] * x[0, t, :, None]
         outputs.append((h * c[0, t]).sum(-1) + layer.skip * x[0, t])
     torch.testing.assert_close(layer(u, None)[0], torch.stack(outputs))
+
+
+def test_paper_has_the_published_parameters():
+    """Counted on the authors' code: one DBM block, and the detector of their THUMOS14 configuration."""
+    model = models.build("action_mamba", input_dim=2048, num_classes=20, preset="paper")
+    count = lambda module: sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    assert [count(block.mixer) for block in [*model.stem, *model.branch]] == [1_633_792] * 7
+    assert count(model) == 18_571_292
+    assert model.stem[0].norm.eps == 1e-6 and model.stem[0].drop.rate == 0.3
+
+
+def test_compact_keeps_half_of_the_published_width():
+    model = models.build("action_mamba", input_dim=8, num_classes=2, preset="compact")
+    mixer = model.stem[0].mixer
+    assert mixer.inner.weight.shape == (256, 128) and mixer.out.weight.shape == (128, 128)
+    assert model.stem[0].norm.eps == 1e-5 and model.stem[0].drop.rate == 0.1
+
+
+@pytest.mark.parametrize("expand", [0.5, 1.0, 1.5])
+def test_dbm_is_two_gated_scans_side_by_side(expand):
+    """Step by step from the equations: each direction is convolved, scanned, gated; then one projection."""
+    torch.manual_seed(0)
+    model = models.build(
+        "action_mamba", input_dim=4, num_classes=2, width=32, head_width=16, state=3, expand=expand
+    )
+    mixer = model.stem[0].mixer.double()
+    scanned = int(32 * expand)
+    weights = {key: value.detach() for key, value in mixer.named_parameters()}
+    assert weights["inner.weight"].shape == (4 * scanned, 32)
+    x = torch.randn(9, 32, dtype=torch.double)
+    ahead, back, gate_ahead, gate_back = (x @ weights["inner.weight"].T).split(scanned, 1)
+
+    def direction(signal, gate):
+        kernel, a, h, outputs = weights["scan.conv.weight"], -weights["scan.log_a"].exp(), 0, []
+        for t in range(len(signal)):
+            u = weights["scan.conv.bias"].clone()
+            for k in range(len(kernel)):  # the last tap sees the step itself
+                if t - (len(kernel) - 1) + k >= 0:
+                    u += kernel[k] * signal[t - (len(kernel) - 1) + k]
+            u = F.silu(u)
+            rate, b, c = (weights["scan.parameters_of.weight"] @ u).split([2, 3, 3])
+            delta = F.softplus(weights["scan.step.weight"] @ rate + weights["scan.step.bias"])[:, None]
+            h = (delta * a).exp() * h + delta * b * u[:, None]
+            outputs.append((h @ c + weights["scan.skip"] * u) * F.silu(gate[t]))
+        return torch.stack(outputs)
+
+    both = [direction(ahead, gate_ahead), direction(back.flip(0), gate_back.flip(0)).flip(0)]
+    torch.testing.assert_close(mixer(x[None], None)[0], torch.cat(both, 1) @ weights["out.weight"].T)
+
+
+@pytest.mark.parametrize("options", [{"expand": 0.3, "width": 16}, {"expand": 0.01, "width": 16}])
+def test_expand_must_give_whole_channels(options):
+    with pytest.raises(TalError, match=f"expand={options['expand']}, width=16: .* channels scan each way"):
+        models.build("action_mamba", input_dim=4, num_classes=2, **options)
 
 
 def test_stretches_do_not_show():

@@ -82,6 +82,56 @@ def test_roles_of_proposals():
     assert label[:2].tolist() == [2, 1] and target[1].tolist() == [20, 40]
 
 
+def test_roles_as_the_authors_code_has_them():
+    """On THUMOS14 one percent inside a segment is incomplete; background has at least 2 % of the steps."""
+    segments, labels = torch.tensor([[0.0, 10.0], [20.0, 40.0]]), torch.tensor([2, 1])
+    proposals = torch.tensor([[0.0, 9.0], [18.0, 22.0], [11.0, 19.0], [11.0, 12.0], [0.0, 5.0]])
+    role = roles(proposals, segments, labels, 0.01, 0.02 * 100)[0]
+    assert role.tolist() == [COMPLETE, INCOMPLETE, BACKGROUND, UNUSED, UNUSED]
+    assert roles(proposals, segments, labels, 0.7)[0].tolist() == [
+        COMPLETE,
+        UNUSED,
+        BACKGROUND,
+        BACKGROUND,
+        UNUSED,
+    ]
+
+
+def test_paper_has_the_published_heads_and_suppression():
+    for preset, tiou, count, inside in (("paper", 0.2, 2000, 0.01), ("paper_activitynet", 0.6, 60, 0.7)):
+        model = models.build("ssn", input_dim=16, num_classes=5, preset=preset)
+        assert (model.activity.in_features, model.completeness.in_features) == (512, 5 * 512)
+        post = model.config.post
+        assert (post.nms, post.nms_tiou, post.max_detections, post.voting_tiou) == ("hard", tiou, count, 0)
+        assert model.drop.p == 0.8 and model.config.incomplete_inside == inside
+
+
+@pytest.mark.parametrize("preset", ["compact", "paper"])
+def test_score_is_activity_times_completeness(preset):
+    """In the paper's preset the background takes no share of the softmax."""
+    model = models.build("ssn", input_dim=16, num_classes=2, preset=preset)
+    activity, completeness = torch.tensor([[[1.0, 2.0, 5.0]]]), torch.tensor([[[0.5, -0.5]]])
+    segments, exist = torch.tensor([[[2.0, 6.0]]]), torch.ones(1, 1, dtype=torch.bool)
+    outputs = (None, None, segments, exist, activity, completeness, torch.zeros(1, 1, 2, 2))
+    scores = model.candidates(outputs, torch.ones(1, 20, dtype=torch.bool))[0].scores
+    shares = torch.tensor([1.0, 2.0, 5.0] if preset == "compact" else [1.0, 2.0]).softmax(0)[:2]
+    torch.testing.assert_close(scores, shares * torch.tensor([-0.5, -1.5]).exp())
+
+
+def test_losses_of_drawn_proposals():
+    """By hand: hinge of all complete and the hardest sixth of the incomplete, smooth L1 of the complete."""
+    model = models.build("ssn", input_dim=16, num_classes=2, preset="paper")
+    completeness = torch.tensor([[0.4, 0.0], [0.0, -0.2], *[[-3.0, -3.0]] * 5])
+    role, label = torch.tensor([COMPLETE] + [INCOMPLETE] * 6), torch.tensor([0, 1, 0, 0, 0, 0, 0])
+    segment = torch.tensor([[0.0, 10.0]]).expand(7, -1)
+    target = torch.tensor([[2.0, 22.0]]).expand(7, -1)  # shift 0.7, log scale log 2
+    regression = torch.zeros(7, 2, 2)
+    regression[0, 0] = torch.tensor([2.7, 0.0])
+    losses = model.proposal_losses(role, label, target, segment, torch.zeros(7, 3), completeness, regression)
+    assert float(losses["completeness"]) == pytest.approx(0.1 * (0.6 + 0.8) / 2)
+    assert float(losses["location"]) == pytest.approx(0.1 * (2.0 - 0.5 + np.log(2) ** 2 / 2))
+
+
 def test_training_segments_are_whole_and_parts():
     torch.manual_seed(0)
     segments, labels = torch.tensor([[10.0, 30.0], [50.0, 58.0]]), torch.tensor([0, 1])

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from tal_lib.models.parts.conv import ceil_div, exporting
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention over (B, heads, ·, d)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention over (B, heads, ·, d); dropout: of its weights."""
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-    return (scores if bias is None else scores + bias).softmax(-1) @ v
+    weights = (scores if bias is None else scores + bias).softmax(-1)
+    return (F.dropout(weights, dropout) if dropout else weights) @ v
 
 
 class LocalAttention(nn.Module):

@@ -1,0 +1,195 @@
+"""ActionMamba beside OpenGVLab/video-mamba-suite: the block, and the pyramid with its heads.
+
+Their scan is a CUDA kernel; on a CPU their own plain-PyTorch reference of it (`selective_scan_ref`) takes its
+place, after a causal convolution. The folder FOLDER is a clone of their whole repository; einops and joblib
+are needed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.authors import Row, importable, largest_difference, parameters, perturb
+from tal_lib import models
+from tal_lib.models.released import _translated
+
+FOLDER = "video-mamba-suite"
+MODELS = ("action_mamba",)
+PROJECT = Path("video-mamba-suite/temporal-action-localization")
+PUBLISHED_LENGTH = 2304  # of their configuration
+LENGTHS = (64, 577, PUBLISHED_LENGTH)
+REFERENCE = "weights perturbed and copied; their selective_scan_ref in place of the CUDA kernel"
+
+
+@contextmanager
+def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
+    """Their module of the DBM block and their `libs.modeling`, with the compiled parts replaced."""
+    names = ("causal_conv1d", "causal_conv1d_cuda", "selective_scan_cuda", "nms_1d_cpu", "mamba_ssm")
+    stand_ins = {name: ModuleType(name) for name in names}
+    stand_ins["causal_conv1d"].causal_conv1d_fn = causal_convolution  # pyright: ignore[reportAttributeAccessIssue]
+    stand_ins["causal_conv1d"].causal_conv1d_update = None  # pyright: ignore[reportAttributeAccessIssue]
+    stand_ins["mamba_ssm"].__path__ = [str(clone / "mamba" / "mamba_ssm")]
+    with importable(clone / PROJECT, "libs", "mamba_ssm", stand_ins=stand_ins):
+        import libs.modeling  # pyright: ignore[reportMissingImports]
+        import mamba_ssm.modules.mamba_new as block  # pyright: ignore[reportMissingImports]
+        from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]
+            selective_scan_ref,
+        )
+
+        def without_kernel(xz, kernel, bias, projection, step, a, b, c, d, delta_bias, delta_softplus):
+            """What their fused kernel computes, from their reference of the scan."""
+            x, gate = xz.chunk(2, 1)
+            x = causal_convolution(x, kernel[:, 0], bias, "silu")
+            rate, b, c = torch.einsum("bdl,rd->brl", x, projection).split(
+                [step.shape[1], *[a.shape[1]] * 2], 1
+            )
+            delta = torch.einsum("brl,dr->bdl", rate, step)
+            return selective_scan_ref(x, delta, a, b, c, d, gate, delta_bias, delta_softplus)
+
+        block.mamba_inner_fn_no_out_proj = without_kernel
+        yield block, libs.modeling
+
+
+def causal_convolution(x: Tensor, kernel: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """(B, C, T) with kernel (C, k) → same: each step sees itself and the k − 1 before it; then SiLU."""
+    assert activation == "silu"
+    return F.silu(F.conv1d(F.pad(x, (kernel.shape[1] - 1, 0)), kernel[:, None], bias, groups=len(kernel)))
+
+
+def our_tensors(theirs: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of their model by our names and in our layout."""
+    names = {
+        ".mamba.in_proj.": ".mixer.inner.",
+        ".mamba.out_proj.": ".mixer.out.",
+        ".mamba.conv1d.": ".mixer.scan.conv.",
+        ".mamba.x_proj.": ".mixer.scan.parameters_of.",
+        ".mamba.dt_proj.": ".mixer.scan.step.",
+        ".mamba.A_log": ".mixer.scan.log_a",
+        ".mamba.D": ".mixer.scan.skip",
+        ".drop_path.": ".drop.",
+    }
+    tensors = {}
+    for key, value in theirs.items():
+        for name, our_name in names.items():
+            if name in key:
+                key = key.replace(name, our_name)
+                break
+        tensors[key] = in_our_order(value) if key.endswith("mixer.inner.weight") else value
+    translated, problems = _translated(tensors, target)
+    assert not problems, problems
+    return translated
+
+
+def in_our_order(projection: Tensor) -> Tensor:
+    """Their projection has signal and gate of a direction together; ours both signals, then both gates."""
+    signal, gate, back_signal, back_gate = projection.chunk(4)
+    return torch.cat([signal, back_signal, gate, back_gate])
+
+
+def rows(clone: Path, model: str) -> Iterator[Row]:
+    """Parameters and outputs of the block and of the detector; padding; recipe."""
+    with torch.no_grad(), their_modules(clone) as (block, modeling):
+        yield from block_rows(block, model)
+        yield from detector_rows(modeling, model)
+
+
+def block_rows(block: ModuleType, model: str) -> Iterator[Row]:
+    """One DBM block of width 512."""
+    torch.manual_seed(0)
+    theirs = perturb(block.Mamba(512, d_conv=4, expand=1)).eval()
+    our_model = models.build(model, input_dim=2048, num_classes=20, preset="paper").eval()
+    ours = our_model.stem[0].mixer
+    count = parameters(ours), parameters(theirs)
+    yield Row(model, "parameters", "DBM block, D = 512", *count, abs(count[0] - count[1]), 0.0, "counted")
+    prefix = "stem.0.mamba."
+    state = {f"backbone.{prefix}{key}": value for key, value in theirs.state_dict().items()}
+    target = {key: value for key, value in our_model.state_dict().items() if key.startswith("stem.0.mixer.")}
+    our_model.load_state_dict(our_tensors(state, target), strict=False)
+    x = torch.randn(2, 200, 512, generator=torch.Generator().manual_seed(1))
+    yield Row(
+        model,
+        "forward",
+        "DBM block, T = 200",
+        "",
+        "",
+        largest_difference(ours(x, None), theirs(x)),
+        1e-5,
+        REFERENCE,
+    )
+
+
+def detector_rows(modeling: ModuleType, model: str) -> Iterator[Row]:
+    """The detector, with and without padding, and its stochastic depth."""
+    torch.manual_seed(0)
+    theirs = perturb(their_detector(modeling)).eval()
+    ours = {
+        eps: models.build(model, input_dim=2048, num_classes=20, preset="paper", norm_eps=eps).eval()
+        for eps in (1e-5, 1e-6)
+    }
+    for each in ours.values():
+        target = {key: value for key, value in each.state_dict().items() if key != "positives"}
+        each.load_state_dict(our_tensors(theirs.state_dict(), target), strict=False)
+    count = parameters(ours[1e-6]), parameters(theirs)
+    yield Row(
+        model,
+        "parameters",
+        "detector, 2048 columns, K = 20",
+        *count,
+        abs(count[0] - count[1]),
+        0.0,
+        "counted",
+    )
+    for steps in LENGTHS:
+        padded = -(-steps // 32) * 32  # the coarsest level strides 32 steps
+        x = torch.randn(1, 2048, steps, generator=torch.Generator().manual_seed(steps))
+        outputs = raw_outputs(theirs, x, padded)
+        how = f"{REFERENCE}; {f'they pad to {padded} steps' if padded > steps else 'all steps valid'}"
+        for eps, limit in ((1e-5, 1e-4), (1e-6, None)):
+            difference = largest_difference(list(ours[eps](x)), outputs)
+            case = f"T = {steps}, norm_eps {eps:g}"
+            yield Row(model, "forward", case, "", "", difference, None if padded > steps else limit, how)
+    yield Row(
+        model,
+        "recipe",
+        "stochastic depth",
+        ours[1e-6].config.drop_path,
+        theirs.backbone.stem[0].drop_path.drop_prob,
+        0.0,
+        0.0,
+        "read from their built model",
+    )
+
+
+def their_detector(modeling: ModuleType):
+    """Their detector with the settings of configs/mamba_thumos_new.yaml and I3D's 2,048 columns."""
+    from libs.core.config import load_default_config  # pyright: ignore[reportMissingImports]
+
+    config = load_default_config()
+    options = config["model"] | {
+        "backbone_type": "mamba",
+        "n_mha_win_size": 19,
+        "max_seq_len": PUBLISHED_LENGTH,
+        "max_buffer_len_factor": 6.0,
+        "input_dim": 2048,
+        "num_classes": 20,
+        "train_cfg": config["train_cfg"] | {"init_loss_norm": 100},
+        "test_cfg": config["test_cfg"],
+    }
+    return modeling.make_meta_arch(config["model_name"], **options)
+
+
+def raw_outputs(theirs, x: Tensor, padded: int) -> list[Tensor]:
+    """Their logits (B, P, K) and distances (B, P, 2) at the points of the valid steps of x (B, D, T)."""
+    steps = x.shape[2]
+    mask = (torch.arange(padded) < steps)[None, None].expand(len(x), 1, -1)
+    levels, masks = theirs.neck(*theirs.backbone(F.pad(x, (0, padded - steps)), mask))
+    outputs = theirs.cls_head(levels, masks), theirs.reg_head(levels, masks)
+    count = [len(range(0, steps, 2**level)) for level in range(len(levels))]
+    return [
+        torch.cat([part[..., :n] for part, n in zip(kind, count)], -1).transpose(1, 2) for kind in outputs
+    ]
