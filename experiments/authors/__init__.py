@@ -68,7 +68,7 @@ def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | N
         sys.path.remove(str(clone))
         forget()
         for name in present:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
