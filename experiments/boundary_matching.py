@@ -39,7 +39,9 @@ class Published(nn.Module):
         super().__init__()
         grid = proposal_grid(steps, max_duration).transpose(0, 1)  # (D, T, 2)
         at = positions_in(grid, POINTS, 0.25)[..., None]
-        matrix = (1 - (at - torch.arange(steps)).abs()).clamp(min=0) * (grid[..., 1] <= steps)[..., None, None]
+        matrix = (1 - (at - torch.arange(steps)).abs()).clamp(min=0) * (grid[..., 1] <= steps)[
+            ..., None, None
+        ]
         self.register_buffer("matrix", matrix.permute(3, 2, 0, 1).flatten(1).contiguous())
         self.conv, self.shape = nn.Conv3d(CHANNELS, OUTPUTS, (POINTS, 1, 1)), (POINTS, max_duration, steps)
 

@@ -1,8 +1,8 @@
 """BSN beside wzmsltw/BSN-boundary-sensitive-network.pytorch, the first author's, on ActivityNet's 100 steps.
 
 Their networks, losses, proposals, features and soft-NMS run from the clone, on the CPU. Their code is of
-Python 2: two divisions are made whole from outside, and `dataset.py`, which Python 3 cannot read, is left out,
-so their targets are not run here.
+Python 2: two divisions are made whole from outside, and `dataset.py`, which Python 3 cannot read, is left
+out, so their targets are not run here.
 """
 
 from collections.abc import Iterator
@@ -108,12 +108,14 @@ def windows(ours, x: Tensor):
 
 @torch.no_grad()
 def forward_rows(model, ours, tem, x) -> Iterator[Row]:
+    """The three curves."""
     (logits, *_), _, _ = windows(ours, x)
     difference = largest_difference(logits.sigmoid(), tem(x)[:, CURVES].transpose(1, 2))
     yield Row(model, "forward", f"curves, T = {STEPS}", "", "", difference, 1e-5, f"probabilities; {COPIED}")
 
 
 def loss_rows(model, ours, tem, pem, x, loss_function, opt) -> Iterator[Row]:
+    """Both losses, and the gradient of that of the curves."""
     outputs, segments, _ = windows(ours, x)
     our_loss = ours.proposal_loss(outputs, SEGMENTS, torch.ones(len(x), STEPS, dtype=torch.bool))
     c = ours.config
@@ -138,7 +140,9 @@ def loss_rows(model, ours, tem, pem, x, loss_function, opt) -> Iterator[Row]:
     confidence = loss_function.PEM_loss_function(
         pem(torch.cat([inside, start, end], -1)[exists]), overlap[exists], network, opt
     )
-    yield loss_row(model, "confidence", our_loss["confidence"], confidence, "our features and overlaps in both")
+    yield loss_row(
+        model, "confidence", our_loss["confidence"], confidence, "our features and overlaps in both"
+    )
 
 
 class WholeNumbers:
@@ -231,6 +235,7 @@ def decoding_rows(model, ours, tem, pem, x, opt) -> Iterator[Row]:
 
 
 def recipe(model: str, opt: dict) -> dict:
+    """Facts of the recipe, ours and theirs."""
     plan = recipe_for(model, "paper_activitynet")
     return {
         "optimizer": (plan.optimizer, "adam"),

@@ -123,9 +123,7 @@ def gradient_row(model: str, case: str, ours: Tensor, theirs: Tensor, how: str) 
     return Row(model, "gradient", case, "", scale, difference, 1e-4, f"relative to the largest; {how}")
 
 
-def loss_row(
-    model: str, case: str, ours: Tensor, theirs: Tensor, how: str, relative: float = 2e-5
-) -> Row:
+def loss_row(model: str, case: str, ours: Tensor, theirs: Tensor, how: str, relative: float = 2e-5) -> Row:
     """Two values of a loss."""
     values = float(ours.detach()), float(theirs.detach())
     limit = relative * max(1.0, abs(values[1]))

@@ -176,6 +176,7 @@ def their_stages(theirs, x: Tensor, segments: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def forward_rows(model, ours, theirs, x, segments, scores) -> Iterator[Row]:
+    """The encoded context, and each refinement."""
     context = ours.encode(x.transpose(1, 2), None)
     theirs_context = theirs.x_1d_b_f(x)
     for layer in theirs.lgtes:
@@ -197,11 +198,13 @@ def forward_rows(model, ours, theirs, x, segments, scores) -> Iterator[Row]:
 
 
 def their_losses(theirs, x: Tensor, segments: Tensor) -> dict[str, Tensor]:
+    """Their losses, in their training mode."""
     targets = best_targets(segments, TRUTH) + 0.5
     return theirs((x, torch.full((len(x),), STEPS), as_theirs(segments), targets, None))
 
 
 def our_losses(ours, x: Tensor, segments: Tensor, scores: Tensor) -> list[Tensor]:
+    """Our losses, one a refinement."""
     stages, _, _ = refined(ours, x, segments, scores)
     targets = best_targets(segments, TRUTH)
     return [
@@ -211,6 +214,7 @@ def our_losses(ours, x: Tensor, segments: Tensor, scores: Tensor) -> list[Tensor
 
 
 def loss_rows(model, ours, theirs, x, segments, scores) -> Iterator[Row]:
+    """Losses, and the gradient of their sum."""
     ours.training, theirs.mode = True, "training"  # no dropout: the layers stay in evaluation mode
     generator = torch.Generator().manual_seed(3)
     draws = [torch.rand(scores.shape, generator=generator) for _ in range(6)]
@@ -231,15 +235,14 @@ def loss_rows(model, ours, theirs, x, segments, scores) -> Iterator[Row]:
 
 @torch.no_grad()
 def decoding_rows(model, ours, theirs, x, segments, scores, opt) -> Iterator[Row]:
+    """Scores, and what soft-NMS keeps."""
     import post_processing  # pyright: ignore[reportMissingImports]
 
     *_, their_segments, confidence = their_stages(theirs, x, segments)
     _, our_segments, our_scores = refined(ours, x, segments, scores)
     difference = largest_difference(our_scores[0], scores[0] * confidence)
     yield Row(model, "decoding", "scores before soft-NMS", "", "", difference, 1e-5, COPIED)
-    columns = np.concatenate(
-        [their_segments / STEPS, scores[0][:, None], confidence[:, None]], 1
-    )
+    columns = np.concatenate([their_segments / STEPS, scores[0][:, None], confidence[:, None]], 1)
     table = post_processing.pd.DataFrame(columns, columns=["xmin", "xmax", "ori_score", "preds_iou3"])
     with in_new_folder() as folder:
         (folder / "TCA_results").mkdir()
@@ -249,9 +252,10 @@ def decoding_rows(model, ours, theirs, x, segments, scores, opt) -> Iterator[Row
         post_processing.video_post_process(here, ["v"], {"v": {"duration_second": STEPS}}, "TCA")
     kept = np.array([[*each["segment"], each["score"]] for each in post_processing.result_dict["v"]])
     labels = torch.zeros_like(our_scores[0], dtype=torch.long)
-    candidates = Candidates(our_segments[0].clamp(-0.5, STEPS - 0.5), our_scores[0], labels)
+    candidates = Candidates(our_segments[0], our_scores[0], labels)
     result_segments, result_scores, _ = suppress(candidates, ours.config.post)
-    result = np.concatenate([result_segments + 0.5, result_scores[:, None]], 1)[: len(kept)]
+    result_segments = (result_segments + 0.5).clip(0, STEPS)
+    result = np.concatenate([result_segments, result_scores[:, None]], 1)[: len(kept)]
     yield Row(
         model,
         "decoding",
@@ -260,11 +264,12 @@ def decoding_rows(model, ours, theirs, x, segments, scores, opt) -> Iterator[Row
         len(kept),
         float(np.abs(result - kept[: len(result)]).max()),
         1e-3,
-        "seconds and scores of their video_post_process, in order; it never keeps the last candidate",
+        "seconds and scores of their video_post_process, in order; clipped afterwards in both",
     )
 
 
 def recipe(model: str, opt: dict) -> dict:
+    """Facts of the recipe, ours and theirs."""
     plan = recipe_for(model, "paper_activitynet")
     return {
         "optimizer": (plan.optimizer, "adamw"),

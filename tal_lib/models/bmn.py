@@ -3,12 +3,14 @@
 Source: Lin et al., BMN: Boundary-Matching Network for Temporal Action Proposal Generation, ICCV 2019, and the
 published PyTorch code (JJBOY/BMN-Boundary-Matching-Network), which is for ActivityNet's 100 steps.
 
-`paper_activitynet` is that code: with its weights, curves, maps, losses and proposals agree (docs/fidelity.md).
-`paper` (THUMOS14) is the same network over windows of 128 steps and durations up to 64, on a map of start and
-duration, as the paper has it. Kept on purpose: the study's classifier of proposals in place of video-level
-class scores; no division by zero where a batch has no positive; low and middle overlaps are never drawn from
-other places where they are fewer than the high ones. On THUMOS14 a window gives its best 100 local maxima to
-the classifier, since it has 8,192 pairs.
+`paper_activitynet` is that code: with its weights, curves, maps, losses, gradients and proposals agree
+(docs/fidelity.md). `paper` (THUMOS14) is the same network over windows of 128 steps and durations up to 64.
+Its map is of start and duration, as in the paper.
+
+We keep three differences on purpose. The study's classifier labels the proposals, instead of video-level
+class scores. A batch without positives does not divide by zero. Soft-NMS gets the best 1,000 of
+ActivityNet's 4,950 pairs (`proposals`), and a THUMOS14 window's best 100 local maxima, since each is
+classified.
 
 `compact` differs in size, and by the options that `COMPACT` lists.
 """
@@ -58,7 +60,7 @@ class BMNConfig(ProposalConfig):
     hold_start: bool = True
     # second axis of the confidence map: durations (the paper), or last steps (the published code)
     map_axis: Literal["duration", "end"] = "duration"
-    # what the map's convolutions see where nothing can be sampled: the layer's bias (the published code), or 0
+    # what the map's convolutions see where nothing can be sampled: the layer's bias (published code), or 0
     empty: Literal["bias", "zero"] = "bias"
     sampled_width: Size = 512  # channels behind the points
     map_width: Size = 128  # of the convolutions over start and duration
@@ -101,7 +103,7 @@ class BMNConfig(ProposalConfig):
         return Sampling(**{name: getattr(self, name) for name in names})
 
 
-# the study's reduction: as the paper where that differs from the published code, and trainable on few recordings
+# the study's reduction: as the paper where that differs from the published code
 COMPACT = {
     "base_width": 128,
     "width": 64,

@@ -1,13 +1,17 @@
 """BSN: boundary curves, their pairs, and a confidence from the action curve around each pair.
 
-Source: Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018, and the
-first author's PyTorch code (wzmsltw/BSN-boundary-sensitive-network.pytorch), which is for ActivityNet's 100
-steps.
+Source: Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018, and
+the first author's PyTorch code (wzmsltw/BSN-boundary-sensitive-network.pytorch), which is for ActivityNet's
+100 steps.
 
-The paper trains three stages one after the other. Here they train at once; the last stage reads the curves
-without passing a gradient to them. The presets `paper…` are the code otherwise: with its weights curves, pairs,
-confidences and losses agree (docs/fidelity.md). Kept on purpose: one optimizer for both stages. On THUMOS14 a
-window gives 100 local maxima of start × end, and no pair longer than 64 steps, to the classifier.
+`paper_activitynet` is that code: with its weights, curves, pairs, confidences and losses agree
+(docs/fidelity.md). `paper` (THUMOS14) is the same network over windows of 128 steps.
+
+We keep three differences on purpose. The paper trains its stages one after the other; here they train at
+once, with one optimizer, and the last stage passes no gradient to the curves. The last stage trains on 1,000
+pairs of a recording, not 500. A THUMOS14 window gives 100 local maxima of start × end to the last stage and
+to the classifier, none longer than 64 steps.
+
 `compact` differs in size, and by the options that `COMPACT` lists.
 """
 
@@ -47,8 +51,8 @@ class BSNConfig(ProposalConfig):
     # sampled for the confidence; start and end may join, which the paper does not do
     curves: tuple[Literal["start", "end", "action"], ...] = ("action",)
     confidence_weight: NotNegative = 1.0
-    # sub-intervals between two samples: a sample is the mean of the curve at their ends, half a sample's distance
-    # to either side. 0: the curve at the sample itself (the paper)
+    # parts of the distance between two samples: a sample is the mean of the curve at the ends of these parts,
+    # half a distance to either side. 0: the curve at the sample itself (the paper)
     sub_samples: SizeOrZero = 3
     curve_scale: Positive = 0.01  # of the curves' logits; the paper has none
     confidence_scale: Positive = 0.1  # of both layers of the confidence

@@ -1,9 +1,9 @@
 """PRN: BMN with a local-global encoder below and attention between proposals above.
 
-Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021. Its
-code is not public as far as we know, so nothing here could be compared. What it shares with BMN is BMN's
-published code (see bmn.py). Its map is of start and duration on every benchmark, as relations along a duration
-need it. Widths, heads and blocks of the relation module are our choice.
+Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021. We
+know of no public code, so nothing here could be compared. What PRN shares with BMN follows BMN's published
+code (see bmn.py). The map is of start and duration on every benchmark, since proposals of one duration
+attend to each other. Widths, heads and blocks of the relation module are our choice.
 
 Attention between all D · T proposals would cost their square (10,000² at T = D = 100). Here the map is
 averaged over small blocks, and attention is axial: a proposal attends to those of its start, then to those of

@@ -6,10 +6,12 @@ and its published code (qinzhi-0110/Temporal-Context-Aggregation-Network-Pytorch
 The paper refines stored proposals. Here the generator is part of the model and trains with it, without a
 gradient from the refinement, so that one run on one subset gives both.
 
-The presets `paper…` are that code: with its weights and proposals, context, refinements, losses and gradients
-agree (docs/fidelity.md). Kept on purpose: the encoder sees windows of a long recording, not 1,000 steps at once,
-and never attends to padding; a refined proposal is at least half a step long; proposals come from BMN trained
-here. `compact` differs in size, and by the options that `COMPACT` lists.
+The presets `paper…` are that code: with its weights and proposals, context, refinements, losses and
+gradients agree (docs/fidelity.md). We keep four differences on purpose. The encoder sees windows of a long
+recording, not 1,000 steps at once. It never attends to padding. A refined proposal is at least half a step
+long. Segments are clipped to the recording before soft-NMS, as those of all models.
+
+`compact` differs in size, and by the options that `COMPACT` lists.
 """
 
 from dataclasses import dataclass, field, replace
@@ -40,8 +42,10 @@ from tal_lib.validation import NotNegative, Positive, Probability, Size, SizeOrZ
 
 @dataclass(frozen=True, kw_only=True)
 class TCANetConfig(ProposalConfig):
-    """THUMOS14 values by default. `proposals` are those of a recording. Where the published code and its paper
-    differ, the default is the code."""
+    """THUMOS14 values by default. Where the published code and its paper differ, the default is the code.
+
+    `proposals` are those of a recording.
+    """
 
     generator: str = "bmn"  # the model whose proposals are refined, in the preset of `generator_preset`
     generator_preset: str = "paper"
@@ -58,16 +62,16 @@ class TCANetConfig(ProposalConfig):
     )  # tIoU from which on a proposal teaches each refinement
     points: Size = 32  # sampled at each end, twice as many inside
     regressor: Literal["published", "light"] = "published"  # light: a linear last layer on the whole
-    # the half length that is sampled at each end: beyond it, at the middles of equal parts, inside the recording;
-    # or around it, from end to end
+    # the half length that is sampled at each end: beyond it, at the middles of equal parts, inside the
+    # recording; or around it, from end to end
     end_regions: Literal["beyond", "around"] = "beyond"
     boundary_scale: NotNegative = 0.2  # of the start and end offsets at inference; training takes them whole
     # targets of centre and width are divided by the variances by which their decoding multiplies
     scaled_targets: bool = False
     match: Literal["once", "each"] = "once"  # whether each refinement chooses its proposals' targets again
     through: bool = True  # whether gradients pass from a refinement to the one before
-    # overlaps that teach the confidence: as many middle and low ones as high ones (those above the threshold),
-    # drawn at random; or all, the three groups weighing the same
+    # overlaps that teach the confidence: as many middle and low ones, drawn at random, as high ones (above
+    # the threshold); or all, the three groups weighing the same
     overlap_sampling: Literal["random", "expected"] = "random"
     confidence_beta: Positive = 1.0  # where the smooth L1 of the confidence turns from square to linear
     final_confidence: Literal["last", "product"] = "last"  # of the three, in a proposal's score
@@ -211,7 +215,9 @@ COMPACT = {
     "confidence_beta": 0.1,
     "final_confidence": "product",
 }
-POST = PostProcess(nms_sigma=0.4, nms_power=2.5, max_detections=100, voting_tiou=0.0)
+POST = PostProcess(
+    nms_sigma=0.4, nms_power=2.5, min_score=0.0, score_threshold=1e-4, max_detections=100, voting_tiou=0.0
+)
 
 
 @register(

@@ -197,7 +197,9 @@ def tcanet(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     P, half = c.proposals, lambda size: -(-size // 2)
 
-    def ends(prefix, steps):  # two convolutions of stride 2, a linear layer, or a convolution of all steps too
+    def ends(
+        prefix, steps
+    ):  # two convolutions of stride 2, a linear layer, or a convolution of all steps too
         last = ("4", "7") if prefix.endswith("whole") and c.regressor == "published" else ("5",)
         once = {f"{prefix}__{index}": P for index in last}
         return {f"{prefix}__0": P * half(steps), f"{prefix}__2": P * half(half(steps))} | once

@@ -20,8 +20,8 @@ class PostProcess(Checked):
     nms: Literal["soft", "hard", "none"] = "soft"
     nms_sigma: Positive = 0.5  # of soft-NMS
     nms_power: Positive = 2.0  # of the tIoU in its decay
-    # soft-NMS lowers scores only above a tIoU: `nms_low` beside a kept segment without length, `nms_high` beside
-    # one of `nms_span` steps
+    # soft-NMS lowers scores only above a tIoU. It grows with the kept segment's length: `nms_low` at zero,
+    # `nms_high` at `nms_span` steps
     nms_low: Probability = 0.0
     nms_high: Probability = 0.0
     nms_span: Positive = 100.0
