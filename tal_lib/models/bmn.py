@@ -43,6 +43,15 @@ from tal_lib.validation import NotNegative, Positive, Probability, Size, require
 MOST_SAMPLES = 2**24  # of a window's proposals; the published map has 2^18
 
 
+def check_share(least_share: float) -> None:
+    """Refuse a least share of positives that negatives could not have too."""
+    require(
+        least_share < 0.5,
+        f"least_share: {least_share:g} is not below 0.5",
+        "Give a small one, such as 0.001.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BMNConfig(ProposalConfig):
     """THUMOS14 values by default. Where the published code and its paper differ, the default is the code."""
@@ -90,11 +99,7 @@ class BMNConfig(ProposalConfig):
             f"window={self.window}, max_duration={self.max_duration}, points={self.points}: too many",
             f"Keep their product at most {MOST_SAMPLES:,}.",
         )
-        require(
-            self.least_share < 0.5,
-            f"least_share: {self.least_share:g} is not below 0.5",
-            "Give a small share, such as 0.001.",
-        )
+        check_share(self.least_share)
 
     @property
     def sampling(self) -> Sampling:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.bmn import ACTIVITYNET_WINDOW
+from tal_lib.models.bmn import ACTIVITYNET_WINDOW, check_share
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.models.parts.proposals import (
@@ -71,6 +71,7 @@ class BSNConfig(ProposalConfig):
 
     def check(self):
         super().check()
+        check_share(self.least_share)
         require(len(self.curves) > 0, "curves: there is none", "Give one or more of start, end, action.")
 
 

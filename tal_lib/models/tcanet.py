@@ -37,7 +37,16 @@ from tal_lib.models.parts.proposals import (
 from tal_lib.models.parts.registry import build, config, register
 from tal_lib.models.parts.sampling import sample_linear, sample_segments
 from tal_lib.segments import interval_iou
-from tal_lib.validation import NotNegative, Positive, Probability, Size, SizeOrZero, require, require_divides
+from tal_lib.validation import (
+    BelowOne,
+    NotNegative,
+    Positive,
+    Probability,
+    Size,
+    SizeOrZero,
+    require,
+    require_divides,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,7 @@ class TCANetConfig(ProposalConfig):
     attention_window: Size = 9  # steps that the local heads see, the own included
     feed_forward: Size = 256
     encoders: SizeOrZero = 2
+    attention_dropout: BelowOne = 0.1  # of the attention's weights, beside that of its result
     thresholds: tuple[Probability, ...] = (
         0.5,
         0.6,
@@ -203,6 +213,7 @@ COMPACT = {
     "width": 64,
     "heads": 4,
     "feed_forward": 128,
+    "attention_dropout": 0.0,
     "points": 8,
     "classifier_width": 64,
     "regressor": "light",
@@ -246,7 +257,8 @@ class TCANet(ProposalDetector):
             ]
         )
         self.encoders = nn.ModuleList(
-            LGTE(c.width, c.heads, c.attention_window, c.feed_forward) for _ in range(c.encoders)
+            LGTE(c.width, c.heads, c.attention_window, c.feed_forward, c.attention_dropout)
+            for _ in range(c.encoders)
         )
         self.regressors = nn.ModuleList(
             TBR(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal_lib import models
+from tal_lib import TalError, models
 from tal_lib.models.bmn import by_duration
 from tal_lib.models.parts.proposals import (
     boundary_candidates,
@@ -304,3 +304,18 @@ def test_sampled_overlaps_by_hand(seed, count):
         chosen += [index for index in group if float(draw[index]) > 1 - chance + 1e-7]
     want = float(loss[chosen].mean()) if chosen and groups[0] else 0.0
     assert got == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("bmn", {"least_share": 0.5}, "least_share: 0.5 is not below 0.5"),
+        ("bsn", {"least_share": 0.7}, "least_share: 0.7 is not below 0.5"),
+        ("bmn", {"map_axis": "width"}, "map_axis"),
+        ("prn", {"map_axis": "end"}, "map_axis: end has no durations to relate"),
+        ("bmn", {"nms_span": 0}, "nms_span"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(name, options, problem):
+    with pytest.raises(TalError, match=problem):
+        models.build(name, input_dim=4, num_classes=2, **options)

@@ -150,3 +150,13 @@ def test_any_model_may_propose(generator, small):
     losses["total"].backward()
     assert torch.isfinite(losses["total"])
     assert list(model.detect(batch)[0].columns) == ["recording", "start", "end", "label", "score"]
+
+
+def test_attention_drops_weights_in_training_only():
+    torch.manual_seed(0)
+    x, keep = torch.randn(1, 20, 8), torch.ones(1, 20, 1)
+    for rate in (0.0, 0.5):
+        layer = LGTE(8, heads=2, window=5, feed_forward=8, attention_dropout=rate)
+        layer.drop.p = 0.0
+        assert torch.equal(layer(x, keep), layer(x, keep)) == (rate == 0)
+        assert torch.equal(layer.eval()(x, keep), layer(x, keep))
