@@ -22,7 +22,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tal_lib.models.parts.sampling import BoundaryMatching, positions_in, proposal_grid
+from tal_lib.models.parts.sampling import BoundaryMatching, Sampling, positions_in, proposal_grid
 from tal_lib.process.environment import child_environment
 from tal_lib.provenance import provenance, usable_cores
 from tal_lib.reports.layout import Layout
@@ -39,7 +39,9 @@ class Published(nn.Module):
         super().__init__()
         grid = proposal_grid(steps, max_duration).transpose(0, 1)  # (D, T, 2)
         at = positions_in(grid, POINTS, 0.25)[..., None]
-        matrix = (1 - (at - torch.arange(steps)).abs()).clamp(min=0) * (grid[..., 1] < steps)[..., None, None]
+        matrix = (1 - (at - torch.arange(steps)).abs()).clamp(min=0) * (grid[..., 1] <= steps)[
+            ..., None, None
+        ]
         self.register_buffer("matrix", matrix.permute(3, 2, 0, 1).flatten(1).contiguous())
         self.conv, self.shape = nn.Conv3d(CHANNELS, OUTPUTS, (POINTS, 1, 1)), (POINTS, max_duration, steps)
 
@@ -54,7 +56,9 @@ def measure(form, steps, max_duration, backward):
     if form == "published":
         layer, x = Published(steps, max_duration), torch.randn(1, CHANNELS, steps)
     else:
-        layer = BoundaryMatching(CHANNELS, OUTPUTS, steps=steps, max_duration=max_duration, points=POINTS)
+        layer = BoundaryMatching(
+            CHANNELS, OUTPUTS, steps=steps, max_duration=max_duration, how=Sampling(points=POINTS)
+        )
         x = torch.randn(1, steps, CHANNELS)
     buffer_bytes = sum(value.numel() * value.element_size() for value in layer.buffers())
     before, samples = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []

@@ -37,11 +37,18 @@ def soft_nms(
     multiclass=True,
     voting_tiou=0.0,
     voting_weight="score",
+    power=2.0,
+    low=0.0,
+    high=0.0,
+    span=1.0,
 ):
     """Gaussian soft-NMS (Bodla et al., ICCV 2017) in 1-D, each class separately.
 
     Repeatedly keeps the best candidate and multiplies the scores of the others by `exp(-tIoU² / sigma)`. A
     candidate whose score falls below `min_score` is dropped.
+
+    BMN's form lowers a score only above a tIoU that grows with the kept segment's length, from `low` at 0 to
+    `high` at `span`. TCANet's takes another `power` of the tIoU.
 
     Args:
         segments: (N, 2) starts and ends; scores: (N,); labels: (N,) class indices, one class if None.
@@ -54,7 +61,14 @@ def soft_nms(
     Returns:
         (segments (M, 2), scores (M,), labels (M,)), best first.
     """
-    decay = lambda overlap: np.exp(-overlap * overlap / sigma)
+
+    def decay(overlap, length):
+        raised = overlap * overlap if power == 2 else overlap**power
+        factor = np.exp(-raised / sigma)
+        if low == high == 0:
+            return factor
+        return np.where(overlap > low + (high - low) * length / span, factor, 1.0)
+
     return _suppress(
         segments, scores, labels, decay, min_score, max_detections, multiclass, voting_tiou, voting_weight
     )
@@ -73,7 +87,7 @@ def nms(
     voting_weight="score",
 ):
     """Hard NMS: as `soft_nms`, but drops a candidate that overlaps a kept one by `tiou_threshold` or more."""
-    decay = lambda overlap: np.where(overlap >= tiou_threshold, 0.0, 1.0)
+    decay = lambda overlap, length: np.where(overlap >= tiou_threshold, 0.0, 1.0)
     return _suppress(
         segments, scores, labels, decay, min_score, max_detections, multiclass, voting_tiou, voting_weight
     )
@@ -127,10 +141,11 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
     index = np.minimum(first[:, None] + np.arange(width), len(scores) - 1)  # (K, N)
     live = np.where(np.arange(width) < counts[:, None], scores[index], -1.0).astype(np.float32)
     boxes = segments[index]  # (K, N, 2)
+    lengths = boxes[..., 1] - boxes[..., 0]
     classes = np.arange(len(first))
     # a table of all pairs is faster while it is small
     table = (
-        decay(tiou(boxes[:, :, None], boxes[:, None])).astype(np.float32)
+        decay(tiou(boxes[:, :, None], boxes[:, None]), lengths[:, :, None]).astype(np.float32)
         if len(first) * width**2 <= 400_000
         else None
     )
@@ -144,7 +159,7 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
             break
         if not going.all():
             classes, best, score = classes[going], best[going], score[going]
-            live, boxes, index = live[going], boxes[going], index[going]
+            live, boxes, lengths, index = live[going], boxes[going], lengths[going], index[going]
             table = None if table is None else table[going]
             classes = np.arange(len(best))
         kept.append(index[classes, best])
@@ -153,7 +168,9 @@ def _suppress_padded(segments, scores, first, counts, decay, min_score, max_dete
         if count >= max_detections:
             weakest = np.partition(np.concatenate(values), -max_detections)[-max_detections]
         factor = (
-            table[classes, best] if table is not None else decay(tiou(boxes, boxes[classes, best][:, None]))
+            table[classes, best]
+            if table is not None
+            else decay(tiou(boxes, boxes[classes, best][:, None]), lengths[classes, best][:, None])
         )
         live *= factor
         live[classes, best] = -1.0

@@ -168,7 +168,12 @@ def test_layers_compute_the_same_when_exported(steps):
     q, k, v = torch.randn(3, 2, steps, 8).unbind(0)
     keep = (torch.arange(steps) < torch.tensor([steps, max(1, steps - 4)])[:, None]).float()[..., None]
     attention, x = LocalAttention(2, 4), torch.randn(2, steps, 6)
-    matching = sampling.BoundaryMatching(6, 5, steps=steps, max_duration=9, points=4)
+    how = sampling.Sampling(points=4)
+    matching = sampling.BoundaryMatching(6, 5, steps=steps, max_duration=9, how=how)
+    published = sampling.Sampling(points=4, samples=3, context=0.5, context_steps=1, hold_start=True)
+    by_end = sampling.BoundaryMatching(
+        6, 5, steps=steps, max_duration=9, how=published, by_end=True, empty_bias=True
+    )
     first = torch.randint(0, steps, (2, 20))
     last = (first + torch.randint(0, steps, (2, 20))).clamp(max=steps - 1)
     calls = [
@@ -176,6 +181,7 @@ def test_layers_compute_the_same_when_exported(steps):
         lambda: attention(q, k, v, keep) * keep,
         lambda: afsd.range_max(x, first, last),
         lambda: matching(x).detach(),
+        lambda: by_end(x).detach(),
     ]
     plain = [call() for call in calls]
     with conv.for_any_length():

@@ -1,6 +1,10 @@
 """PRN: BMN with a local-global encoder below and attention between proposals above.
 
-Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021.
+Source: Wang et al., Proposal Relation Network for Temporal Action Detection, ActivityNet challenge 2021. We
+know of no public code, so nothing here could be compared. What PRN shares with BMN follows BMN's published
+code (see bmn.py). The map is of start and duration on every benchmark, since proposals of one duration
+attend to each other. Widths, heads and blocks of the relation module are our choice.
+
 Attention between all D · T proposals would cost their square (10,000² at T = D = 100). Here the map is
 averaged over small blocks, and attention is axial: a proposal attends to those of its start, then to those of
 its duration. The cost is D · T · (D + T), divided by the cube of the block's side.
@@ -11,11 +15,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.bmn import ACTIVITYNET, BMN, COMPACT, BMNConfig
+from tal_lib.models.bmn import (
+    ACTIVITYNET_INFERENCE,
+    ACTIVITYNET_WINDOW,
+    BMN,
+    COMPACT,
+    THUMOS14_POST,
+    BMNConfig,
+)
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.conv import exporting
 from tal_lib.models.parts.registry import register
-from tal_lib.validation import Size, require_divides
+from tal_lib.validation import Size, require, require_divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,11 @@ class PRNConfig(BMNConfig):
     def check(self):
         super().check()
         require_divides(self, "width", "heads")
+        require(
+            self.map_axis == "duration",
+            f"map_axis: {self.map_axis} has no durations to relate",
+            "Give duration.",
+        )
         require_divides(self, "relation_width", "relation_heads")
 
 
@@ -79,9 +95,9 @@ class ProposalRelation(nn.Module):
 @register(
     "prn",
     family="proposals",
-    paper=PRNConfig(),
+    paper=PRNConfig(post=THUMOS14_POST),
     compact=PRNConfig(**COMPACT, heads=4, relation_width=48, relation_heads=4),
-    paper_activitynet=PRNConfig(**ACTIVITYNET),
+    paper_activitynet=PRNConfig(**ACTIVITYNET_WINDOW, **ACTIVITYNET_INFERENCE),
 )
 class PRN(BMN):
     """Outputs are BMN's."""

@@ -51,9 +51,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups with weight decay on matrices and kernels only, not on biases, norms, scales and
-    learned tokens."""
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """Parameter groups of a recipe: those that decay, and those that do not.
+
+    By default matrices and kernels decay; biases, norms, scales and learned tokens do not.
+    """
     decayed, rest = [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -62,17 +64,19 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
                 or parameter.ndim < 2
                 or isinstance(module, nn.LayerNorm | nn.GroupNorm)
             )
-            (rest if plain else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            (rest if plain and recipe.decayed == "matrices" else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then cosine decay (or constant)."""
+    """Factor of the learning rate at a step: linear warm-up, then cosine decay, constant, or in steps."""
     warm = max(1, round(recipe.warmup * total)) if recipe.warmup > 0 else 0
     if step < warm:
         return step / max(1, warm - 1) if recipe.warmup_from_zero else (step + 1) / warm
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "step":
+        return recipe.drop_factor ** sum(step >= round(drop * total) for drop in recipe.drops)
     lowest = recipe.min_learning_rate / recipe.learning_rate
     return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
@@ -94,7 +98,7 @@ def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor,
 def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a recipe: Adam or AdamW."""
     make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
+    return make(parameter_groups(model, recipe), lr=recipe.learning_rate, fused=True)
 
 
 def training_step(

@@ -26,12 +26,17 @@ class Recipe(Checked):
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.05  # not of biases, norms and scales
+    weight_decay: NotNegative = 0.05
+    # which parameters decay: matrices and kernels, but no biases, norms and scales; or all
+    decayed: Literal["matrices", "all"] = "matrices"
     epochs: Count = 30  # warm-up included
     min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
     warmup: Probability = 0.15  # fraction of the steps, linear
     warmup_from_zero: bool = False  # begin the warm-up at zero, so that its last step has the full rate
-    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    schedule: Literal["cosine", "constant", "step"] = "cosine"  # after the warm-up
+    # of schedule `step`: fractions of all steps at which the rate is multiplied by `drop_factor`
+    drops: tuple[Probability, ...] = ()
+    drop_factor: Positive = 0.1
     min_learning_rate: NotNegative = 0.0  # where the cosine ends
     batch_size: Count = 2  # recordings (crops)
     drop_last: bool = False  # leave out the recordings of an epoch that do not fill a batch
@@ -67,6 +72,11 @@ class Recipe(Checked):
             lowest <= self.learning_rate,
             f"min_learning_rate: {lowest:g} is above learning_rate {self.learning_rate:g}",
             "Give a smaller one.",
+        )
+        require(
+            (self.schedule == "step") == bool(self.drops),
+            f"drops: {len(self.drops)} with schedule {self.schedule}",
+            "Give schedule=step and the fractions of the steps at which the rate drops, or neither.",
         )
 
 
@@ -109,6 +119,8 @@ _PUBLISHED_WINDOWS = Recipe(
     ema=0.0,
     clip_norm=0.0,
 )
+# the published codes train on whole recordings; the rate drops after 7 of 9 epochs
+_BMN = replace(_PUBLISHED_WINDOWS, decayed="all", schedule="step", drops=(7 / 9,), shrink=(1.0, 1.0))
 _AFSD = Recipe(
     learning_rate=1e-4,
     weight_decay=1e-3,
@@ -171,10 +183,11 @@ _PAPER = {
         ema=0.0,
     ),
     "local_global": _ACTIONFORMER,
-    "bsn": replace(_PUBLISHED_WINDOWS, epochs=20),
-    "bmn": _PUBLISHED_WINDOWS,
-    "prn": _PUBLISHED_WINDOWS,
-    "tcanet": replace(_PUBLISHED_WINDOWS, learning_rate=4e-4, weight_decay=1e-5),
+    "bsn": replace(_BMN, epochs=20, drops=(7 / 20, 14 / 20)),
+    "bmn": _BMN,
+    "prn": _BMN,
+    # published: a warm-up of 1,000 steps, a twentieth of the steps on HACS
+    "tcanet": replace(_BMN, optimizer="adamw", learning_rate=4e-4, weight_decay=1e-5, warmup=0.05),
     "ssn": replace(_PUBLISHED_WINDOWS, max_steps=2304, batch_size=4),
     "window_cnn": _DENSE,
     "bilstm": replace(_DENSE, batch_size=15, max_steps=15),

@@ -163,9 +163,10 @@ def bsn(m, T, K):
 
 def bmn(m, T, K, **more):
     c, (W, w) = m.config, windows(m, T)
-    P, grid = W * c.proposals, W * w * c.max_duration
-    cells = sum(min(c.max_duration, w - 1 - start) for start in range(w))
-    sampled = W * cells * 2 * c.points * c.sampled_width  # two neighbours of every point
+    P, grid = W * c.proposals, W * w * (w if c.map_axis == "end" else c.max_duration)
+    cells = sum(min(c.max_duration, w - start) for start in range(w))
+    steps = 2 * c.points if c.samples == 1 else m.matching.rows.shape[1]  # two neighbours of every point
+    sampled = W * cells * steps * c.sampled_width
     return (
         used(
             m,
@@ -196,8 +197,12 @@ def tcanet(m, T, K):
     c, (W, w) = m.config, windows(m, T)
     P, half = c.proposals, lambda size: -(-size // 2)
 
-    def ends(prefix, steps):  # two convolutions of stride 2, a linear layer
-        return {f"{prefix}__0": P * half(steps), f"{prefix}__2": P * half(half(steps)), f"{prefix}__5": P}
+    def ends(
+        prefix, steps
+    ):  # two convolutions of stride 2, a linear layer, or a convolution of all steps too
+        last = ("4", "7") if prefix.endswith("whole") and c.regressor == "published" else ("5",)
+        once = {f"{prefix}__{index}": P for index in last}
+        return {f"{prefix}__0": P * half(steps), f"{prefix}__2": P * half(half(steps))} | once
 
     regressors = {
         key: count

@@ -224,7 +224,7 @@ def test_schedule_warms_up_and_ends_at_zero():
 
 def test_every_parameter_is_in_one_group():
     model = models.build("actionformer", input_dim=8, num_classes=2)
-    groups = parameter_groups(model, 0.05)
+    groups = parameter_groups(model, Recipe(weight_decay=0.05))
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     decayed = {id(parameter) for parameter in groups[0]["params"]}
     assert not any(

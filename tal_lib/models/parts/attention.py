@@ -99,9 +99,11 @@ class LGTE(nn.Module):
     Source: TCANet (CVPR 2021), section 3.2.
     """
 
-    def __init__(self, width: int, heads: int, window: int, feed_forward: int):
+    def __init__(
+        self, width: int, heads: int, window: int, feed_forward: int, attention_dropout: float = 0.0
+    ):
         super().__init__()
-        self.heads, self.reach = heads, window // 2
+        self.heads, self.reach, self.attention_dropout = heads, window // 2, attention_dropout
         self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.grow, self.shrink = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.norm1, self.norm2, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(0.1)
@@ -121,7 +123,9 @@ class LGTE(nn.Module):
         bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill_(
             ~seen, -1e4
         )  # finite: a masked row stays finite
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        mixed = mixed.transpose(1, 2).flatten(2)
         x = self.norm1(x + self.drop(self.mix(mixed)))
         return self.norm2(x + self.drop(self.shrink(self.drop(F.relu(self.grow(x)))))) * keep
 

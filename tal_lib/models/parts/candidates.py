@@ -19,6 +19,12 @@ class PostProcess(Checked):
     min_segment_steps: NotNegative = 0.05  # shorter candidates are dropped
     nms: Literal["soft", "hard", "none"] = "soft"
     nms_sigma: Positive = 0.5  # of soft-NMS
+    nms_power: Positive = 2.0  # of the tIoU in its decay
+    # soft-NMS lowers scores only above a tIoU. It grows with the kept segment's length: `nms_low` at zero,
+    # `nms_high` at `nms_span` steps
+    nms_low: Probability = 0.0
+    nms_high: Probability = 0.0
+    nms_span: Positive = 100.0
     nms_tiou: Probability = 0.5  # of hard NMS
     min_score: Probability = 0.001  # after suppression
     max_detections: Count = 200  # kept a recording
@@ -57,7 +63,17 @@ def suppress(candidates: Candidates, post: PostProcess):
         "voting_weight": post.voting_weight,
     }
     if post.nms == "soft":
-        return soft_nms(segments, scores, labels, sigma=post.nms_sigma, **shared)
+        return soft_nms(
+            segments,
+            scores,
+            labels,
+            sigma=post.nms_sigma,
+            power=post.nms_power,
+            low=post.nms_low,
+            high=post.nms_high,
+            span=post.nms_span,
+            **shared,
+        )
     return nms(segments, scores, labels, tiou_threshold=post.nms_tiou, **shared)
 
 

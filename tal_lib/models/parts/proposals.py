@@ -92,14 +92,16 @@ def region_targets(regions: Tensor, steps: int) -> Tensor:
     return inside.clamp(0, 1).max(1).values
 
 
-def curve_targets(segments: Tensor, steps: int) -> Tensor:
+def curve_targets(segments: Tensor, steps: int, boundary: float = 0.1, least_boundary: float = 1.0) -> Tensor:
     """Start, end and action curves (T, 3) of segments (M, 2) in steps.
 
-    The region of a boundary extends by a tenth of the segment to either side, at least one step.
+    The region of a boundary extends to either side by `boundary` of the segment's length, at least by
+    `least_boundary` steps. A tenth is BSN's paper; the published codes of BSN and BMN take less.
 
     Source: BSN (ECCV 2018), section 3.4.
     """
-    reach = ((segments[:, 1:] - segments[:, :1]) / 10).clamp(min=1)
+    length = segments[:, 1:] - segments[:, :1]
+    reach = (length / (1 / boundary) if boundary else length * 0).clamp(min=least_boundary)
     around = lambda at: torch.cat([at - reach, at + reach], 1)
     return torch.stack(
         [
@@ -128,13 +130,14 @@ def moved(segments: Tensor) -> Tensor:
 # losses
 
 
-def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+def balanced_bce(logits: Tensor, positive: Tensor, valid: Tensor, least_share: float = 1e-3) -> Tensor:
     """Binary cross-entropy in which positives and negatives weigh the same. Source: BSN, equation 4.
 
-    logits, positive (bool), valid (bool): same shape.
+    logits, positive (bool), valid (bool): same shape. The share of either counts as at least `least_share`,
+    which bounds the weight of few positives.
     """
     weight = valid.to(logits.dtype)
-    share = ((positive & valid).sum() / weight.sum().clamp(min=1)).clamp(1e-3, 1 - 1e-3)
+    share = ((positive & valid).sum() / weight.sum().clamp(min=1)).clamp(least_share, 1 - least_share)
     weight = weight * torch.where(positive, 0.5 / share, 0.5 / (1 - share))
     loss = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
     return (loss * weight).sum() / valid.sum().clamp(min=1)
@@ -153,6 +156,24 @@ def balanced_by_overlap(
     return torch.stack(means).mean() if means else loss.sum() * 0
 
 
+def sampled_by_overlap(
+    loss: Tensor, overlap: Tensor, valid: Tensor, bounds: tuple[float, float] = (0.3, 0.7)
+) -> Tensor:
+    """Mean over all high overlaps and as many middle and low ones, drawn at random, as the published codes
+    sample.
+
+    Of fewer middle or low ones than high ones, all are taken. Without a high one the loss is zero (the
+    published codes divide by zero).
+    """
+    low, high = bounds
+    chosen = valid & (overlap > high)
+    count = chosen.sum()
+    for group in (valid & (overlap > low) & (overlap <= high), valid & (overlap <= low)):
+        chance = count / group.sum().clamp(min=1)
+        chosen = chosen | (group & (torch.rand(overlap.shape, device=overlap.device) > 1 - chance))
+    return (loss * chosen).sum() / chosen.sum().clamp(min=1)
+
+
 # from curves to proposals
 
 
@@ -167,33 +188,71 @@ def at_ends(curve: Tensor, max_duration: int) -> Tensor:
     return F.pad(curve, (0, max_duration)).unfold(1, max_duration + 1, 1)[..., 1:]
 
 
-def best_of_grid(scores: Tensor, allowed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def best_of_grid(scores: Tensor, allowed: Tensor, count: int, peaks: bool = True) -> tuple[Tensor, Tensor]:
     """The best allowed proposals of score maps (N, T, D): segments (N, P, 2) in steps of the window, scores
     (N, P).
 
-    Scores are 0 where there are too few. Only local maxima of the map (start or duration one step off) are
-    taken: otherwise the many versions of a long segment would displace the short ones.
+    Scores are 0 where there are too few. With `peaks`, only local maxima of the map (start or duration one
+    step off) are taken: otherwise the many versions of a long segment would displace the short ones.
     """
     _, steps, max_duration = scores.shape
     scores = scores * allowed
-    peaks = scores * (scores >= F.max_pool2d(scores.unsqueeze(1), 3, stride=1, padding=1).squeeze(1))
-    best, index = peaks.flatten(1).topk(min(count, steps * max_duration))
+    if peaks:
+        scores = scores * (scores >= F.max_pool2d(scores.unsqueeze(1), 3, stride=1, padding=1).squeeze(1))
+    best, index = scores.flatten(1).topk(min(count, steps * max_duration))
     index = index * (best > 0)  # where too few are allowed: [0, 1], the same wherever the graph runs
     start = index // max_duration
     return torch.stack([start, start + 1 + index % max_duration], -1).float(), best
 
 
-def pair_boundaries(start: Tensor, end: Tensor, keep: Tensor, max_duration: int) -> tuple[Tensor, Tensor]:
-    """Score start × end of every proposal, and whether both are candidates and inside: (N, T, D) each.
+def inside(keep: Tensor, max_duration: int) -> Tensor:
+    """Whether each proposal of the grid covers valid steps only, up to the very edge: (N, T) → (N, T, D)."""
+    valid = keep > 0
+    return valid.unsqueeze(2) & (
+        F.pad(valid.to(keep.dtype), (0, max_duration)).unfold(1, max_duration + 1, 1)[..., :-1] > 0
+    )
+
+
+def held_behind(curve: Tensor, valid: Tensor) -> Tensor:
+    """A curve (N, T), zero where invalid, and one step longer: the last valid value once more behind it."""
+    valid = F.pad(valid, (0, 1))
+    curve = F.pad(curve, (0, 1)) * valid
+    return curve + (1 - valid) * F.pad(curve[:, :-1], (1, 0))
+
+
+def pair_boundaries(
+    start: Tensor,
+    end: Tensor,
+    keep: Tensor,
+    max_duration: int,
+    *,
+    edge: bool = True,
+    every: bool = False,
+    ends_are_candidates: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Score start × end of every proposal, and whether it is a candidate inside: (N, T, D) each.
 
     Args:
         start, end: probabilities (N, T); keep: (N, T, 1).
+        edge: whether a proposal may end exactly at the edge, one step behind the last valid step, whose end
+            probability it takes.
+        every: whether all pairs are candidates, or only those of `boundary_candidates`.
+        ends_are_candidates: whether the first and the last valid step are candidates in any case.
     """
     valid = keep[..., 0]
     start, end = start * valid, end * valid
-    starts, ends = boundary_candidates(start) & (valid > 0), boundary_candidates(end) & (valid > 0)
-    allowed = starts.unsqueeze(2) & (at_ends(ends.to(start.dtype), max_duration) > 0)
-    return start.unsqueeze(2) * at_ends(end, max_duration), allowed
+    starts, ends = valid > 0, valid
+    if not every:
+        starts, ends = (boundary_candidates(curve) & (valid > 0) for curve in (start, end))
+        if ends_are_candidates:
+            first_or_last = (valid > 0) & (F.pad(valid[:, 1:], (0, 1)) * F.pad(valid[:, :-1], (1, 0)) == 0)
+            starts, ends = starts | first_or_last, ends | first_or_last
+        ends = ends.to(end.dtype)
+    steps = start.shape[1]
+    if edge:
+        end, ends = held_behind(end, valid), held_behind(ends, valid)
+    allowed = starts.unsqueeze(2) & (at_ends(ends, max_duration)[:, :steps] > 0)
+    return start.unsqueeze(2) * at_ends(end, max_duration)[:, :steps], allowed
 
 
 class ProposalDetector(Detector):

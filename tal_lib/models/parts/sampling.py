@@ -2,6 +2,8 @@
 window.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,19 +67,77 @@ class _WeightedSum(torch.autograd.Function):
         ), *[None] * 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a proposal is sampled for boundary matching."""
+
+    points: int = 32
+    context: float = 0.25  # lengths before and behind the proposal that are sampled too
+    context_steps: float = 0.0  # added to the length before `context` is taken
+    samples: int = 1  # averaged at each point; consecutive ones of points · samples even positions
+    # whether a position less than a step before the window reads the whole first step, else linear to zero
+    hold_start: bool = False
+
+
+def sampling_weights(segments: Tensor, steps: int, how: Sampling) -> tuple[Tensor, Tensor]:
+    """Which rows of a table (T · points) make up a segment's samples, and their shares, (M, n) each.
+
+    Args:
+        segments: (M, 2) in steps, T = `steps`. A row of the table is step · points + point.
+    """
+    if how.context_steps == 0 and how.samples == 1:
+        at = positions_in(segments, how.points, how.context)
+    else:  # in double precision: at whole steps, `hold_start` is not continuous
+        segments = segments.double()
+        length = segments[:, 1:] - segments[:, :1]
+        reach = how.context * (length + how.context_steps)
+        count = how.points * how.samples
+        step = (length + 2 * reach) / max(1, count - 1)
+        at = segments[:, :1] - reach + step * torch.arange(count)
+    low = at.floor()
+    index = torch.stack([low, low + 1], -1)  # (M, points · samples, 2)
+    share = torch.stack([low + 1 - at, at - low], -1) * ((index >= 0) & (index < steps))
+    if how.hold_start:
+        share[..., 1] = torch.where((at > -1) & (at < 0), 1.0, share[..., 1])
+    point = torch.arange(how.points).repeat_interleave(how.samples)[:, None]
+    rows = index.clamp(0, steps - 1).long() * how.points + point
+    if how.samples == 1:
+        return rows.flatten(1), share.flatten(1)
+    return _merged(rows.flatten(1), share.flatten(1) / how.samples, steps * how.points)
+
+
+def _merged(rows, share, size):
+    """Every row of the table once for a segment, those without a share left out; padded with shares of 0."""
+    cell = torch.arange(len(rows))[:, None].expand_as(rows)
+    keys, inverse = (cell * size + rows).flatten().unique(return_inverse=True)
+    total = share.new_zeros(len(keys)).index_add(0, inverse, share.flatten())
+    keys, total = keys[total != 0], total[total != 0]
+    cell, row = keys // size, keys % size
+    counts = cell.bincount(minlength=len(rows))
+    place = torch.arange(len(keys)) - (counts.cumsum(0) - counts)[cell]
+    shape = (len(rows), int(counts.max()) if len(keys) else 1)
+    merged_rows, merged_share = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
+    merged_rows[cell, place], merged_share[cell, place] = row, total.float()
+    return merged_rows, merged_share
+
+
 class BoundaryMatching(nn.Module):
     """Features of every proposal of a window: sampled points, then one weight per point; (B, T, C) → (B, T,
     D, C').
 
-    The proposal of start t and duration d is the segment [t, t + d], with t < T and d in 1 … D. Proposals
-    that end behind the window are zero. A proposal is widened by `context` lengths on either side and sampled
-    at `points` positions; outside the window everything is zero.
+    The proposal of start t and duration d is the segment [t, t + d], with t < T and d in 1 … D. A proposal is
+    widened and sampled as `how` says; outside the window everything is zero. What would end behind the
+    window has no samples.
+
+    Args:
+        by_end: the last two axes are start and last step, (B, T, T, C'), instead of start and duration.
+        empty_bias: a place without samples holds the bias, as in the published code; else zero.
 
     Source: BMN (ICCV 2019), section 4.2. There the samples are a product with a dense (T, points · D · T)
     matrix, followed by a convolution over the points. Interpolation acts on time and the convolution on
     channels, so the two commute. Here every step is first multiplied by the matrix of every point; a proposal
-    is then a weighted sum of 2 · points rows. The function is the same, without the dense matrix and without
-    the (B, C, points, D, T) samples.
+    is then a weighted sum of 2 · points rows or a few more. The function is the same, without the dense
+    matrix and without the (B, C, points, D, T) samples.
     """
 
     def __init__(
@@ -87,34 +147,35 @@ class BoundaryMatching(nn.Module):
         *,
         steps: int,
         max_duration: int,
-        points: int = 32,
-        context: float = 0.25,
+        how: Sampling,
+        by_end: bool = False,
+        empty_bias: bool = False,
     ):
         super().__init__()
-        self.steps, self.max_duration, self.points = steps, max_duration, points
+        self.shape, self.points, self.empty_bias = (
+            (steps, steps if by_end else max_duration),
+            how.points,
+            empty_bias,
+        )
+        points = how.points
         conv = nn.Conv1d(inputs, outputs, points)  # for its initialisation
         self.weight = nn.Parameter(
             conv.weight.detach().permute(1, 2, 0).reshape(inputs, points * outputs).contiguous()
         )
         self.bias = nn.Parameter(conv.bias.detach().clone())  # pyright: ignore[reportOptionalMemberAccess]
-        grid = proposal_grid(steps, max_duration)
-        cells = (grid[..., 1] < steps).flatten().nonzero().squeeze(1)
-        at = positions_in(grid.flatten(0, 1)[cells], points, context)  # (cells, points)
-        low = at.floor()
-        index = torch.stack([low, low + 1], -1)
-        share = torch.stack([low + 1 - at, at - low], -1) * ((index >= 0) & (index < steps))
-        rows = (
-            index.clamp(0, steps - 1).long() * points + torch.arange(points)[:, None]
-        )  # in a table (T · points, C')
+        segments = proposal_grid(steps, max_duration).flatten(0, 1)
+        segments = segments[segments[:, 1] <= steps]
+        start, end = segments.long().unbind(1)
+        rows, share = sampling_weights(segments, steps, how)  # of a table (T · points, C')
         order = rows.flatten().argsort(stable=True)
         order = order[share.flatten()[order] != 0]
         counts = rows.flatten()[order].bincount(minlength=steps * points)
         buffers = {
-            "cells": cells,
-            "rows": rows.flatten(1),
-            "share": share.flatten(1),
-            "back_cells": order // (2 * points),
-            "back_share": share.flatten()[order],
+            "cells": start * self.shape[1] + (end - 1 if by_end else end - start - 1),
+            "rows": rows,
+            "share": share.float(),
+            "back_cells": order // rows.shape[1],
+            "back_share": share.flatten()[order].float(),
             "back_offsets": counts.cumsum(0) - counts,
         }
         self.cells: Tensor
@@ -127,7 +188,7 @@ class BoundaryMatching(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, size = x.shape[0], self.steps * self.points
+        batch, size = x.shape[0], self.shape[0] * self.points
         table = (x @ self.weight).reshape(batch * size, -1)
         if exporting():  # ONNX would loop over the bags, one after the other
             parts = (
@@ -137,7 +198,7 @@ class BoundaryMatching(nn.Module):
             return self._placed(sum(parts) + self.bias)
         times = torch.arange(batch, device=x.device)[:, None]
         every = lambda index, step: (index.flatten() + step * times).flatten()
-        rows = every(self.rows, size).unflatten(0, (-1, 2 * self.points))
+        rows = every(self.rows, size).unflatten(0, (-1, self.rows.shape[1]))
         share = self.share.to(table.dtype).repeat(batch, 1)
         if torch.is_grad_enabled() and table.requires_grad:
             back = (
@@ -151,11 +212,10 @@ class BoundaryMatching(nn.Module):
         return self._placed(sums.add_(self.bias).unflatten(0, (batch, -1)))
 
     def _placed(self, sums):
-        """Proposals inside the window (B, cells, C') at their places in all (B, T, D, C')."""
-        maps = sums.new_zeros(sums.shape[0], self.steps * self.max_duration, sums.shape[-1]).index_copy_(
-            1, self.cells, sums
-        )
-        return maps.unflatten(1, (self.steps, self.max_duration))
+        """Proposals that end in the window (B, cells, C') at their places in all of `shape`."""
+        shape = sums.shape[0], self.shape[0] * self.shape[1], sums.shape[-1]
+        empty = self.bias.to(sums.dtype).expand(shape).clone() if self.empty_bias else sums.new_zeros(shape)
+        return empty.index_copy_(1, self.cells, sums).unflatten(1, self.shape)
 
 
 def proposal_grid(steps: int, max_duration: int, device=None) -> Tensor:
