@@ -26,6 +26,7 @@ from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
+from tal_lib.validation import unknown_name
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
 WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; training.pt is removed when training ends
@@ -49,28 +50,49 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups with weight decay on matrices and kernels only, not on biases, norms, scales and
-    learned tokens."""
-    decayed, rest = [], []
-    for module in model.modules():
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """Parameter groups of a recipe: those that decay, those that do not, and the same of its slow modules.
+
+    By default matrices and kernels decay; biases, norms, scales and learned tokens do not.
+
+    Raises:
+        TalError: the model has no module of a name in `slow`.
+    """
+    names = {name for path, _ in model.named_modules() for name in path.split(".") if name}
+    for name in recipe.slow:
+        if name not in names:
+            raise unknown_name(name, sorted(names), where="recipe, slow", name="module")
+    groups = {(slow, plain): [] for slow in (False, True) for plain in (False, True)}
+    for path, module in model.named_modules():
+        slow = not set(recipe.slow).isdisjoint(path.split("."))
         for name, parameter in module.named_parameters(recurse=False):
             plain = (
                 name.startswith("bias")
                 or parameter.ndim < 2
                 or isinstance(module, nn.LayerNorm | nn.GroupNorm)
             )
-            (rest if plain else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            groups[slow, plain and recipe.decayed == "matrices"].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if plain else recipe.weight_decay,
+            "lr": recipe.learning_rate * (recipe.slow_factor if slow else 1.0),
+        }
+        for (slow, plain), parameters in groups.items()
+        if parameters or not slow
+    ]
 
 
 def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then cosine decay to zero (or constant)."""
+    """Factor of the learning rate at a step: linear warm-up, then cosine decay to zero, constant, or in
+    steps."""
     warm = max(1, round(recipe.warmup * total)) if recipe.warmup > 0 else 0
     if step < warm:
         return (step + 1) / warm
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "step":
+        return recipe.drop_factor ** sum(step >= round(drop * total) for drop in recipe.drops)
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
@@ -84,7 +106,7 @@ def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor,
 def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a recipe: Adam or AdamW."""
     make = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return make(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
+    return make(parameter_groups(model, recipe), lr=recipe.learning_rate, fused=True)
 
 
 def training_step(
@@ -155,7 +177,7 @@ def fit(
     seed_everything(seed)
     model.name_classes(benchmark.classes)
     model.to(device).train()
-    steps_per_epoch = -(-len(items) // recipe.batch_size)
+    steps_per_epoch = -(-len(items) * recipe.crops // recipe.batch_size)
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
     state = _begin(model, recipe, epochs * steps_per_epoch, seed)
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
@@ -263,10 +285,18 @@ def _begin(model, recipe, steps, seed) -> TrainingState:
 def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
     """Train on every recording once; returns the sum of each loss over the steps."""
     sums: dict[str, float] = {}
-    order = torch.randperm(len(items), generator=state.generator).tolist()
+    order = torch.randperm(len(items) * recipe.crops, generator=state.generator).tolist()
     for at in range(0, len(order), recipe.batch_size):
         crops = [
-            augment(crop(items[i], recipe.max_steps, state.generator, shrink=recipe.shrink))
+            augment(
+                crop(
+                    items[i % len(items)],
+                    recipe.max_steps,
+                    state.generator,
+                    keep=recipe.crop_keep,
+                    shrink=recipe.shrink,
+                )
+            )
             for i in order[at : at + recipe.batch_size]
         ]
         batch = collate(crops).to(device)

@@ -24,15 +24,25 @@ class Recipe(Checked):
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.05  # not of biases, norms and scales
+    weight_decay: NotNegative = 0.05
+    # which parameters decay: matrices and kernels, but no biases, norms and scales; or all
+    decayed: Literal["matrices", "all"] = "matrices"
+    # parts of the model that learn at `slow_factor` times the rate: names of modules, at any depth
+    slow: tuple[str, ...] = ()
+    slow_factor: Positive = 0.1
     epochs: Count = 30  # warm-up included
     min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
     warmup: Probability = 0.15  # fraction of the steps, linear
-    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    schedule: Literal["cosine", "constant", "step"] = "cosine"  # after the warm-up
+    # of schedule `step`: fractions of all steps at which the rate is multiplied by `drop_factor`
+    drops: tuple[Probability, ...] = ()
+    drop_factor: Positive = 0.1
     batch_size: Count = 2  # recordings (crops)
     clip_norm: NotNegative = 1.0  # of gradients; 0: none
     ema: BelowOne = 0.999  # decay of the averaged weights, which are the result; 0: none
     max_steps: Count = 2304  # training crops are at most this long
+    crops: Count = 1  # of each recording in an epoch
+    crop_keep: Probability = 0.5  # a segment that a crop cuts is learned if this fraction of it remains
     shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings: fraction kept
     feature_noise: NotNegative = 0.0  # standard deviation of noise added to the features
     exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
@@ -44,6 +54,11 @@ class Recipe(Checked):
     def check(self):
         low, high = self.shrink
         require(low <= high, f"shrink: {low:g} is above {high:g}", "Give the smaller share first.")
+        require(
+            (self.schedule == "step") == bool(self.drops),
+            f"drops: {len(self.drops)} with schedule {self.schedule}",
+            "Give schedule=step and the fractions of the steps at which the rate drops, or neither.",
+        )
 
 
 _DENSE = Recipe(
@@ -81,15 +96,22 @@ _PUBLISHED_WINDOWS = Recipe(
     ema=0.0,
     clip_norm=0.0,
 )
+# 64 steps are a clip of 256 frames. An epoch of the authors visits every clip that holds a whole instance, at
+# a stride of 30 frames: 7,842 clips of THUMOS14's 200 training videos, 39 a video. Adam decays all weights.
 _AFSD = Recipe(
-    learning_rate=1e-4,
+    optimizer="adam",
+    learning_rate=1e-5,
     weight_decay=1e-3,
+    decayed="all",
     epochs=16,
     min_steps=0,
     batch_size=1,
-    max_steps=256,
+    max_steps=64,
+    shrink=(1.0, 1.0),
+    crops=39,
     warmup=0.0,
     schedule="constant",
+    clip_norm=0.0,
     ema=0.0,
 )
 _PAPER = {
@@ -112,15 +134,24 @@ _PAPER = {
         ema=0.0,
     ),
     "text_pyramid": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
+    # An epoch of the authors visits every slice of 128 steps that holds an instance, at a stride of 32 steps:
+    # some 25 a training video of THUMOS14 at one step every four frames.
     "tadtr": Recipe(
         learning_rate=2e-4,
         weight_decay=1e-4,
+        decayed="all",
+        slow=("reference", "offsets"),
         epochs=16,
         min_steps=0,
         batch_size=16,
+        max_steps=128,
+        shrink=(1.0, 1.0),
+        crops=25,
+        crop_keep=0.75,
         clip_norm=0.1,
         warmup=0.0,
-        schedule="cosine",
+        schedule="step",
+        drops=(14 / 16,),
         ema=0.0,
     ),
     "local_global": Recipe(learning_rate=1e-4, epochs=35, min_steps=0, warmup=5 / 35),
