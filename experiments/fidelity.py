@@ -41,7 +41,7 @@ def compare(code: Path, names: list[str], aspects: list[str]) -> tuple[pd.DataFr
         except TalError as error:
             missing[name] = str(error)
     table = pd.DataFrame(rows, columns=list(authors.Row.__dataclass_fields__))
-    table["passes"] = [row.limit is None or row.difference <= row.limit for row in table.itertuples()]
+    table["passes"] = [pd.isna(row.limit) or row.difference <= row.limit for row in table.itertuples()]
     return table, missing
 
 
