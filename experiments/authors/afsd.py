@@ -460,7 +460,7 @@ class _FromFeatures(nn.Module):
 def _cost(ours, theirs) -> Iterator[Row]:
     """MACs and time of ActivityNet's form. Its pooling is stood in for in both counts and clocks."""
     steps = FORMS["anet"][2]
-    wrapped, features = _FromFeatures(theirs), torch.randn(1, 9216, steps)
+    wrapped, features = _FromFeatures(theirs).eval(), torch.randn(1, 9216, steps)
     ours_macs, theirs_macs = (count_macs(model, 9216, steps)[0] for model in (ours, wrapped))
     yield _row("anet", "MACs", f"T = {steps}", ours_macs, theirs_macs, None, "our counter on both")
     seconds = {"ours": [], "theirs": []}

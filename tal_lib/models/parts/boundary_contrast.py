@@ -55,7 +55,8 @@ def spliced(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor] | None:
     gaps = [
         (math.ceil(before), math.floor(after))
         for before, after in zip(times, times[1:])
-        if [before, after] not in spans and math.floor(after) - math.ceil(before) > length
+        if not any(start <= before and after <= end for start, end in spans)
+        and math.floor(after) - math.ceil(before) > length
     ]
     if not long or not gaps:
         return None
@@ -65,7 +66,7 @@ def spliced(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor] | None:
     middle = math.ceil(start) + length + draw(math.ceil(end - start - length) - length)
     first = low + draw(high - low - length)
     piece, altered = x[first : first + length], x.clone()
-    if end < first:  # the piece comes from behind
+    if end <= first:  # the piece comes from behind
         altered[middle : middle + length] = piece
         altered[middle + length : first + length] = x[middle:first]
         parts = [[start, middle], [middle + length, end + length], [middle, middle + length]]

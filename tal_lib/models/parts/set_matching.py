@@ -60,7 +60,7 @@ def match(
 
 
 def merge_overlaps(candidates: Candidates, overlaps: list[tuple[float, float]], tiou: float) -> Candidates:
-    """Hard NMS, in each class, of the candidates that reach into the overlap of two slices.
+    """Hard NMS, in each class, of the candidates that reach into the overlap of two slices: above `tiou`.
 
     The other candidates stay as they are. One that survives in two overlaps is listed once.
 
@@ -71,12 +71,13 @@ def merge_overlaps(candidates: Candidates, overlaps: list[tuple[float, float]], 
         part.cpu().numpy()
         for part in (candidates.segments.float(), candidates.scores.float(), candidates.labels)
     )
+    above = float(np.nextafter(np.float32(tiou), np.float32(2)))  # at the threshold itself both stay
     outside, groups = np.ones(len(scores), dtype=bool), []
     for start, end in overlaps:
         here = np.minimum(segments[:, 1], end) > np.maximum(segments[:, 0], start)
         outside &= ~here
         parts = segments[here], scores[here], labels[here]
-        groups.append(nms(*parts, tiou_threshold=tiou, max_detections=len(scores)))
+        groups.append(nms(*parts, tiou_threshold=above, max_detections=len(scores)))
     groups.append((segments[outside], scores[outside], labels[outside]))
     table = np.concatenate([np.column_stack(group).astype(np.float64) for group in groups])
     rows = torch.from_numpy(np.unique(table, axis=0)).to(candidates.segments.device)
