@@ -5,11 +5,18 @@
 - generative: a conditional VAE reconstructs the features from a code and λ; λ is rewarded where it explains
 them.
 
-Source: Generative Attention … Feature Semantics (GAF), on Lin et al., AFSD (CVPR 2021). Not all of its
-details are public. We chose these: λ is the sigmoid of a convolution, and the annotated foreground teaches it
-too. The VAE and its prior (a code of mean r · λ) follow Shi et al., DGAM (CVPR 2020), equations 6–11. DGAM
-alternates two steps (the VAE with λ fixed, λ with the VAE fixed); here both happen at once, each without a
-gradient to the other. The latents are those of `local_global`. An ablation measures what each part does.
+Source: Wang et al., Generative Model-Based Feature Attention Module for Video Action Analysis (arXiv
+2508.13565), on Lin et al., AFSD (CVPR 2021).
+
+This is a reading of the idea, not a reproduction. The authors' code (Generative-Feature-Model/GAF) attends to
+two maps of an I3D network that it trains too, which features do not hold. There λ has a value a channel and
+step and replaces the features by their shares, the detector also learns from the background's features, and
+whole epochs alternate; docs/fidelity.md lists every difference. Our choices: λ is the sigmoid of a
+convolution, and the annotated foreground teaches it too. The VAE and its prior (a code of mean r · λ) follow
+Shi et al., DGAM (CVPR 2020), equations 6–11, as the authors' do. DGAM alternates two steps (the VAE with λ
+fixed, λ with the VAE fixed); here both happen at once, each without a gradient to the other. The inter
+attention is ours; its latents are those of `local_global`. An ablation measures what each part does. The
+detector behind it is `afsd`'s, in `paper` as its authors' code has it.
 """
 
 from dataclasses import dataclass

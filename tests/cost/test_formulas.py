@@ -162,9 +162,14 @@ def tadtr(m, T, K):
     L, Q = S * c.slice_steps, S * c.queries
     memory = {f"decoder__{index}__attention__values": L for index in range(c.decoder_layers)}
     steps = L if c.padding == "authors" else T  # every slice is reduced alone, or the recording once
-    return used(
-        m, reduce=steps, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q
-    ) + c.decoder_layers * S * attention(c.queries, c.queries, c.width)
+    bins = c.roi_bins * Q * c.slice_steps * c.width if c.roi == "averages" else 0  # weights times features
+    return (
+        bins
+        + used(
+            m, reduce=steps, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q
+        )
+        + c.decoder_layers * S * attention(c.queries, c.queries, c.width)
+    )
 
 
 def windows(m, T):
