@@ -14,8 +14,7 @@ from tal_lib import TalError, models
 from tal_lib.data import collate, make_item
 from tal_lib.export import Deployed, export, load_graph, parity, rounding
 from tal_lib.files import REPOSITORY
-from tal_lib.models import afsd
-from tal_lib.models.parts import conv, sampling, scan
+from tal_lib.models.parts import boundary_pooling, conv, sampling, scan
 from tal_lib.models.parts.attention import LocalAttention
 from tal_lib.training import Trained
 
@@ -179,7 +178,7 @@ def test_layers_compute_the_same_when_exported(steps):
     calls = [
         lambda: scan.linear_scan(a, b),
         lambda: attention(q, k, v, keep) * keep,
-        lambda: afsd.range_max(x, first, last),
+        lambda: boundary_pooling.range_max(x, first, last),
         lambda: matching(x).detach(),
         lambda: by_end(x).detach(),
     ]

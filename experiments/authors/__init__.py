@@ -67,7 +67,7 @@ def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | N
     finally:
         sys.path.remove(str(clone))
         forget()
-        for name in present:
+        for name in present:  # one inside a package of theirs is forgotten already
             sys.modules.pop(name, None)
 
 

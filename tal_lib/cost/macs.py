@@ -78,6 +78,7 @@ ELEMENTWISE = {
     "remainder",
     "repeat",
     "repeat_interleave",
+    "round",
     "rsqrt",
     "rsub",
     "scatter",

@@ -1,182 +1,121 @@
 """AFSD: coarse segments, refined by the features at their boundaries.
 
 Source: Lin et al., Learning Salient Boundary Feature for Anchor-free Temporal Action Localization, CVPR 2021.
-Kept from it: the pyramid of strided convolutions, exponential coarse distances, boundary max-pooling on the
-frame-level features and on the features of each level, refinement, quality, boundary consistency and boundary
-contrast. Assignment and range limits are those that all pyramids here share. The contrast needs a second pass
-over altered recordings; the compact preset leaves it out.
+
+`paper` follows the authors' code (TencentYoutuResearch/ActionDetection-AFSD) from the features on: a pyramid
+of strided convolutions with group norms, exponential coarse distances, boundary max-pooling on frame-level
+features and on the features of each head, refinement, quality, softmax over the classes and the background,
+boundary consistency and boundary contrast. Raw outputs, losses and gradients are equal. Deviations kept
+(reasons in docs/fidelity.md): features enter through one 1×1 convolution, where the authors have two 3-D
+convolutions on maps of an I3D network that they train too; recordings shorter than a clip are masked; the
+last clip is not moved back; segments are placed by the benchmark's time axis.
+
+`compact` keeps the idea, in lighter layers: layer norms, pooling on the pyramid, sigmoid class scores, centre
+sampling and range limits as all pyramids here. It leaves the contrast out, which needs a second pass over
+altered recordings.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.parts.assignment import Points
-from tal_lib.models.parts.blocks import MaskedGroupNorm
+from tal_lib.models.parts.assignment import Points, inside_assignment
+from tal_lib.models.parts.boundary_contrast import choose_cut
+from tal_lib.models.parts.boundary_pooling import boundary_pooling, end_features
 from tal_lib.models.parts.candidates import PostProcess
-from tal_lib.models.parts.conv import TemporalConv, ceil_div, exporting, halve, masked, to_keep
+from tal_lib.models.parts.conv import TemporalConv, ceil_div
 from tal_lib.models.parts.losses import giou, sigmoid_focal
-from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower, join_levels
+from tal_lib.models.parts.pyramid import RANGES, At, Scales, Tower, join_levels
 from tal_lib.models.parts.registry import register
+from tal_lib.models.parts.saliency import ConvGroupNorm
+from tal_lib.models.parts.saliency_loss import light_boundary_loss
+from tal_lib.models.parts.saliency_pyramid import Saliency, SaliencyConfig
 from tal_lib.segments import interval_iou
-from tal_lib.validation import NotNegative, Probability, Size, require, require_divides
+from tal_lib.validation import NotNegative, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class AFSDConfig(PyramidConfig):
-    """THUMOS14 values by default."""
+class AFSDConfig(SaliencyConfig):
+    """THUMOS14 values of the published code by default."""
 
-    embedding_layers: Size = 1
-    groups: Size = 32  # of the group norms
-    piou: Probability = 0.5  # refinement learns from coarse segments of at least this tIoU
-    location_weight: NotNegative = 10.0
-    class_weight: NotNegative = 1.0
-    boundary_weight: NotNegative = 1.0  # of boundary consistency
-    contrast_weight: NotNegative = 0.1  # of boundary contrast
+    head: Literal["published", "light"] = "published"  # layers, assignment and losses: see the top
     regression_weight: NotNegative = 1.0
 
     def check(self):
         super().check()
-        require_divides(self, "width", "groups")
         require(
-            self.width % 2 == 0,
-            f"width: {self.width} is odd",
-            "Choose an even width: half of it looks for starts.",
+            self.head == "light" or self.head_width == self.width,
+            f"head_width: {self.head_width} with width {self.width}",
+            "The published head has one width: set both.",
         )
 
 
-class ConvGroupNorm(nn.Module):
-    """Convolution → group norm → ReLU; at stride 2 every other step is kept."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int, stride: int = 1):
-        super().__init__()
-        self.stride = stride
-        self.conv, self.norm = TemporalConv(inputs, outputs, kernel), MaskedGroupNorm(groups, outputs)
-
-    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        x = self.conv(x, keep)
-        if self.stride == 2:
-            x, keep = x[:, ::2], halve(keep)
-        return masked(F.relu(self.norm(x, keep)), keep), keep
-
-
-EXPORTED_POWERS = 15  # an exported model pools over ranges of up to 2^16 steps
-
-
-def range_max(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Channel-wise maximum over ranges of steps, in O(T log T) for all ranges.
-
-    Two windows of a power of two cover each range; their maxima are computed beforehand for all positions.
-
-    Args:
-        x: (B, T, C); first, last: (B, P) inclusive steps, clamped to the recording, first ≤ last.
-
-    Returns:
-        (B, P, C).
-    """
-    batch, steps, channels = x.shape
-    first, last = first.clamp(0, steps - 1), last.clamp(0, steps - 1)
-    size = last - first + 1
-    power = (size.float() + 0.5).log2().floor().long()
-    larger = lambda a, b: torch.where(a >= b, a, b)
-    tables, table, span = [x], x, 1
-    for _ in range(EXPORTED_POWERS if exporting() else 0):  # any length: no branch on it
-        after = (torch.arange(steps, device=x.device) + span).clamp(max=steps - 1)
-        table = torch.maximum(table, table[:, after])
-        tables.append(table)
-        span *= 2
-    while not exporting() and 2 * span <= steps:
-        table = torch.cat(
-            [larger(table[:, :-span], table[:, span:]), table[:, -span:]], 1
-        )  # the tail is never asked for
-        tables.append(table)
-        span *= 2
-    power = power.clamp(max=len(tables) - 1)
-    rows = torch.stack(tables, 1).reshape(-1, channels)  # (B · levels · T, C)
-    offset = torch.arange(batch, device=x.device)[:, None] * len(tables) * steps + power * steps
-    take = lambda at: rows.index_select(0, (offset + at).flatten()).unflatten(0, (batch, -1))
-    return larger(take(first), take(last - 2**power + 1))
-
-
-def boundary_pooling(x: Tensor, segments: Tensor, steps: Tensor) -> Tensor:
-    """Boundary max-pooling: half of the channels from around the start, half from around the end.
-
-    The start region is [start − len / 10, start + len / 4], the end region [end − len / 4, end + len / 10].
-
-    Args:
-        x: (B, T, C); segments: (B, P, 2) in steps of x; steps: (B, 1) valid steps.
-
-    Source: section 3.3, equation 4.
-    """
-    length = (segments[..., 1] - segments[..., 0]).clamp(min=1)
-    half = x.shape[-1] // 2
-    parts = []
-    for channels, at, before, after in (
-        (x[..., :half], segments[..., 0], 0.1, 0.25),
-        (x[..., half:], segments[..., 1], 0.25, 0.1),
-    ):
-        first = torch.minimum((at - before * length).floor().long().clamp(min=0), steps - 1)
-        last = torch.maximum(torch.minimum((at + after * length).ceil().long(), steps - 1), first)
-        parts.append(range_max(channels, first, last))
-    return torch.cat(parts, -1)
-
-
-def end_features(x: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima of features (1, T, C) around the starts and around the ends of segments (P, 2): (P, C) each."""
-    length = (segments[:, 1] - segments[:, 0]).clamp(min=1)
-    around = lambda at, before, after: range_max(
-        x,
-        (at - before * length).floor().long()[None],
-        (at + after * length).ceil().long()[None],
-    )[0]
-    return around(segments[:, 0], 0.1, 0.25), around(segments[:, 1], 0.25, 0.1)
-
-
-def choose_cut(segments: Tensor, steps: int, action: int = 8, background: int = 4):
-    """A random action of at least `action` steps, and random background of at least `background` steps.
-
-    No segment touches the background, and it is no longer than the action.
-
-    Returns:
-        ((start, end), (first, last)) in whole steps with exclusive ends; None if either is missing.
-    """
-    ends = segments.round().clamp(0, steps).long()
-    long = ends[ends[:, 1] - ends[:, 0] >= action]
-    free = torch.ones(steps + 2, dtype=torch.long)
-    free[[0, -1]] = 0
-    for start, end in ends.tolist():
-        free[start + 1 : end + 1] = 0
-    change = free.diff()
-    gaps = torch.stack([(change == 1).nonzero()[:, 0], (change == -1).nonzero()[:, 0]], 1)
-    gaps = gaps[gaps[:, 1] - gaps[:, 0] >= background]
-    if not len(long) or not len(gaps):
-        return None
-    (start, end), (first, last) = (some[torch.randint(len(some), ())].tolist() for some in (long, gaps))
-    return (start, end), (first, min(last, first + end - start))
+PUBLISHED_POST = PostProcess(
+    score_threshold=0.01,
+    max_candidates=5000,
+    min_segment_steps=0.0,
+    max_detections=5000,
+    voting_tiou=0.0,
+)
+LIGHT = {
+    "width": 128,
+    "head_width": 128,
+    "groups": 16,
+    "contrast_weight": 0.0,
+    "head": "light",
+    "ranges": RANGES,
+    "clip_steps": 0,
+    "clip_overlap": 0,
+}
 
 
 @register(
     "afsd",
     family="one_stage",
-    paper=AFSDConfig(),
-    compact=AFSDConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
-    paper_activitynet=AFSDConfig(loss_norm=200, post=PostProcess(max_detections=100, nms_sigma=0.85)),
+    paper=AFSDConfig(post=PUBLISHED_POST),
+    compact=AFSDConfig(**LIGHT),
+    paper_activitynet=AFSDConfig(
+        # 768 frames; the published limits 30, 60, 120, 240 and 768 in steps of 8 frames
+        ranges=((0, 3.75), (1.875, 7.5), (3.75, 15), (7.5, 30), (12, 96), (32, 96)),
+        clip_steps=96,
+        clip_overlap=0,
+        frames=8,
+        distance_unit=0.5,
+        distance_by_level=True,
+        location_weight=1.0,
+        piou=0.6,
+        smooth_offsets=True,
+        best_is_good=True,
+        post=replace(PUBLISHED_POST, nms_sigma=0.85, score_threshold=1e-9, min_score=1e-9),
+    ),
 )
-class AFSD(PyramidDetector):
+class AFSD(Saliency):
     """forward returns, with distances in strides and offsets in half-lengths of the coarse segment:
 
     coarse logits (B, P, K), coarse distances (B, P, 2), refined logits (B, P, K), offsets (B, P, 2), quality
     (B, P, 1), boundary curves (B, T, 2).
+
+    The published head has logits of K + 1 classes, the background first, and offsets that point outwards. It
+    has P points in all clips, curves of all their frames (B, F, 2), and curves of both heads at the finest
+    level (B, T, 4).
     """
 
     config: AFSDConfig
 
+    @property
+    def published(self) -> bool:
+        """Whether the layers and losses are those of the authors' code."""
+        return self.config.head == "published"
+
     def build_pyramid(self) -> None:
         c = self.config
+        if self.published:
+            return self.build_saliency_pyramid()
         self.branch = nn.ModuleList(
             ConvGroupNorm(c.width, c.width, 3, c.groups, stride=2) for _ in c.ranges[1:]
         )
@@ -192,6 +131,8 @@ class AFSD(PyramidDetector):
 
     def build_heads(self) -> None:
         c = self.config
+        if self.published:
+            return self.build_saliency_heads()
         self.class_tower, self.boundary_tower = (
             Tower(c.width, c.head_width, c.head_layers, c.norm) for _ in range(2)
         )
@@ -205,26 +146,33 @@ class AFSD(PyramidDetector):
         )
         nn.init.constant_(self.class_again.bias, -math.log((1 - c.prior) / c.prior))
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        keep = to_keep(mask, features)
-        x = self.embed(features.transpose(1, 2), keep)
+    def network(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
+        """Outputs from features (B, T, D) of whole recordings or of clips."""
+        x = self.embed(x, keep)
         return self.heads_on(x, keep, *self.pyramid(x, keep))
+
+    def points_of_clip(self, steps: int) -> Points:
+        """Points of one clip. The published head has them in the middle of their stride."""
+        points = super().points_of_clip(steps)
+        if not self.published:
+            return points
+        return replace(points, position=points.position + (points.stride - 1) / 2)
 
     def heads_on(
         self, x: Tensor, keep: Tensor | None, levels: list[Tensor], keeps: list[Tensor | None]
     ) -> tuple[Tensor, ...]:
         """Outputs at the points, from the embedded features (B, T, C) and the pyramid's levels."""
+        if self.published:
+            return self.saliency(x, keep, levels, keeps)
         joined, joined_keep, sizes = join_levels(levels, keeps)
         logits = self.class_out(self.class_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.boundary_out(self.boundary_tower(joined, joined_keep, sizes), joined_keep, sizes)
         distances = self.scales(distances, sizes).clamp(max=8).exp()
 
         frame = self.frame_features(x, keep)
-        points = self.points(x.shape[1])
+        points = self.points_of_clip(x.shape[1])
         coarse = self.coarse_segments(distances.detach(), points)
-        count = (
-            torch.full((x.shape[0], 1), x.shape[1], device=x.device) if keep is None else keep.sum(1).long()
-        ).clamp(min=1)
+        count = self.valid_steps(x, keep)
         level_features, first = [], 0
         for level, (size, level_feature) in enumerate(
             zip(sizes, levels)
@@ -246,24 +194,25 @@ class AFSD(PyramidDetector):
         )
 
     def frame_features(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """Embedded features (B, T, C) → frame-level features (B, T, C)."""
+        """Embedded features (B, T, C) → frame-level features (B, F, C); F = T in the light head."""
+        if self.published:
+            return self.saliency_frames(x, keep)
         for conv in self.frame:
             x, _ = conv(x, keep)
         return x
-
-    @staticmethod
-    def coarse_segments(distances: Tensor, points: Points) -> Tensor:
-        """Segments (B, P, 2) in steps from distances in strides."""
-        reach = distances * points.stride[:, None]
-        return torch.stack([points.position - reach[..., 0], points.position + reach[..., 1]], -1)
 
     def decode(self, outputs: tuple[Tensor, ...], points: Points, at: At) -> Tensor:
         """Refined segments: the coarse ends moved by offsets in half-lengths."""
         coarse = super().decode(outputs, points, at)
         half = (coarse[:, 1:] - coarse[:, :1]) / 2
-        return coarse + outputs[3][at.batch, at.row] * half
+        offsets = outputs[3][at.batch, at.row]
+        if not self.published:
+            return coarse + offsets * half
+        return self.inside_clip(coarse + offsets * half * offsets.new_tensor([-1.0, 1.0]), at)
 
     def probabilities(self, outputs: tuple[Tensor, ...]) -> Tensor:
+        if self.published:
+            return self.saliency_probabilities(outputs)
         return 0.5 * (outputs[0].sigmoid() + outputs[2].sigmoid()) * outputs[4].sigmoid()
 
     def regression_loss(self, outputs: tuple[Tensor, ...], points: Points, at: At, targets: Tensor) -> Tensor:
@@ -279,15 +228,26 @@ class AFSD(PyramidDetector):
         # the refined class is learned where the coarse segment is good enough; `loss` adds the other points
         return c.location_weight / 10 * (giou(coarse, targets) + refined) + quality
 
+    def assign(self, outputs: tuple[Tensor, ...], points: Points, valid: Tensor, batch: Batch):
+        if not self.published:
+            return super().assign(outputs, points, valid, batch)
+        targets = [
+            inside_assignment(points, segments, labels, self.num_classes)
+            for segments, labels in zip(batch.segments, batch.labels)
+        ]
+        return tuple(torch.stack(part) for part in zip(*targets))
+
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         c = self.config
+        if self.published:
+            return self.saliency_loss(outputs, batch)
         losses = super().loss(outputs, batch)
         points, valid = self.points(batch.mask.shape[1]), self.level_mask(batch.mask)
         classes, segments, positive = self.assign(outputs, points, valid, batch)
         good = interval_iou(self.coarse_segments(outputs[1].detach(), points), segments) >= c.piou
         classes = classes * (positive & good).unsqueeze(-1)
         refined = sigmoid_focal(outputs[2], classes)[valid].sum() / self.positives
-        boundary = self.boundary_loss(outputs[5], batch)
+        boundary = light_boundary_loss(outputs[5], batch)
         losses["total"] = losses["total"] + c.class_weight * refined + c.boundary_weight * boundary
         losses |= {"refined": refined.detach(), "boundary": boundary.detach()}
         if c.contrast_weight and self.training:
@@ -325,16 +285,3 @@ class AFSD(PyramidDetector):
                 + F.relu(halves - apart(starts[2], ends[1]) + 1)
             )
         return torch.stack(losses).sum() / max(1, len(losses) - 1)
-
-    def boundary_loss(self, curves: Tensor, batch: Batch) -> Tensor:
-        """Boundary consistency: the frame-level halves should be active at annotated starts and ends."""
-        steps = torch.arange(curves.shape[1], device=curves.device, dtype=torch.float32)
-        targets = torch.zeros_like(curves)
-        for index, segments in enumerate(batch.segments):
-            reach = ((segments[:, 1] - segments[:, 0]) / 10).clamp(min=1)
-            for side in range(2):
-                near = (steps[:, None] - segments[:, side]).abs() <= reach
-                targets[index, :, side] = near.any(1).to(curves)
-        p = curves.tanh().clamp(1e-4, 1 - 1e-4)  # the features are after a ReLU
-        loss = F.binary_cross_entropy(p, targets, reduction="none", weight=1 + 4 * targets)
-        return loss[batch.mask].mean()

@@ -5,11 +5,18 @@
 - generative: a conditional VAE reconstructs the features from a code and λ; λ is rewarded where it explains
 them.
 
-Source: Generative Attention … Feature Semantics (GAF), on Lin et al., AFSD (CVPR 2021). Not all of its
-details are public. We chose these: λ is the sigmoid of a convolution, and the annotated foreground teaches it
-too. The VAE and its prior (a code of mean r · λ) follow Shi et al., DGAM (CVPR 2020), equations 6–11. DGAM
-alternates two steps (the VAE with λ fixed, λ with the VAE fixed); here both happen at once, each without a
-gradient to the other. The latents are those of `local_global`. An ablation measures what each part does.
+Source: Wang et al., Generative Model-Based Feature Attention Module for Video Action Analysis (arXiv
+2508.13565), on Lin et al., AFSD (CVPR 2021).
+
+This is a reading of the idea, not a reproduction. The authors' code (Generative-Feature-Model/GAF) attends to
+two maps of an I3D network that it trains too, which features do not hold. There λ has a value a channel and
+step and replaces the features by their shares, the detector also learns from the background's features, and
+whole epochs alternate; docs/fidelity.md lists every difference. Our choices: λ is the sigmoid of a
+convolution, and the annotated foreground teaches it too. The VAE and its prior (a code of mean r · λ) follow
+Shi et al., DGAM (CVPR 2020), equations 6–11, as the authors' do. DGAM alternates two steps (the VAE with λ
+fixed, λ with the VAE fixed); here both happen at once, each without a gradient to the other. The inter
+attention is ours; its latents are those of `local_global`. An ablation measures what each part does. The
+detector behind it is `afsd`'s, in `paper` as its authors' code has it.
 """
 
 from dataclasses import dataclass
@@ -19,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
-from tal_lib.models.afsd import AFSD, AFSDConfig
+from tal_lib.models.afsd import AFSD, LIGHT, PUBLISHED_POST, AFSDConfig
 from tal_lib.models.parts.attention import GlobalContextBlock
-from tal_lib.models.parts.conv import TemporalConv, masked, to_keep
+from tal_lib.models.parts.conv import TemporalConv, masked
 from tal_lib.models.parts.dense import cell_instances
 from tal_lib.models.parts.pyramid import join_levels
 from tal_lib.models.parts.registry import register
@@ -118,8 +125,8 @@ def normal_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) ->
 @register(
     "gaf",
     family="one_stage",
-    paper=GAFConfig(hidden=512, code=128),
-    compact=GAFConfig(width=128, head_width=128, groups=16, contrast_weight=0.0),
+    paper=GAFConfig(hidden=512, code=128, post=PUBLISHED_POST),
+    compact=GAFConfig(**LIGHT),
 )
 class GAF(AFSD):
     """forward: as AFSD, then logits of λ (B, T, 1) and the embedded features (B, T, C)."""
@@ -136,9 +143,8 @@ class GAF(AFSD):
         if c.inter:
             self.inter = InterAttention(c.width, c.heads, c.latents)
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        keep = to_keep(mask, features)
-        embedded = self.embed(features.transpose(1, 2), keep)
+    def network(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
+        embedded = self.embed(x, keep)
         x, attention = self.intra(embedded, keep) if self.config.intra else (embedded, embedded[..., :1])
         levels, keeps = self.pyramid(x, keep)
         if self.config.inter:
@@ -151,9 +157,8 @@ class GAF(AFSD):
         c, (logits, embedded) = self.config, outputs[-2:]
         if not c.intra:
             return losses
-        at = torch.arange(batch.mask.shape[1], device=batch.mask.device, dtype=torch.float32)
+        at, valid = self.steps_of(batch.mask)
         inside = torch.stack([cell_instances(at, segments) >= 0 for segments in batch.segments])
-        valid = batch.mask
         foreground = F.binary_cross_entropy_with_logits(logits[..., 0][valid], inside[valid].float())
         losses["total"] = losses["total"] + c.foreground_weight * foreground
         losses["foreground"] = foreground.detach()

@@ -3,24 +3,46 @@
 Source: Liu et al., End-to-End Temporal Action Detection with Transformer, IEEE TIP 2022. A recording is cut
 into overlapping slices of fixed length. Each slice is a set-prediction problem; NMS merges the detections of
 all slices.
+
+`paper` follows the authors' code (xlliu7/TadTR, THUMOS14): raw outputs, losses and gradients are equal.
+`compact` is our own reduction; it differs where an option says so. Deviations kept in `paper` (reasons in
+docs/fidelity.md): detections are clipped to the recording, and one that crosses two seams is listed once; a
+training batch holds one random slice of a recording instead of fixed ones; annotations are placed by the
+benchmark's time axis. There is no released code for ActivityNet: `paper_activitynet` is our choice.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.models.parts.blocks import MaskedGroupNorm
 from tal_lib.models.parts.candidates import Candidates, PostProcess
 from tal_lib.models.parts.conv import ceil_div, exporting, masked, to_keep
+from tal_lib.models.parts.deformable import (
+    DecoderLayer,
+    DeformableAttention,
+    EncoderLayer,
+    SamplingStart,
+    roi_align,
+    sine_position,
+    start_as_published,
+)
 from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.losses import sigmoid_focal
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.sampling import sample_linear
+from tal_lib.models.parts.set_matching import (
+    best_overlap,
+    inverse_sigmoid,
+    match,
+    merge_overlaps,
+    to_segments,
+)
 from tal_lib.segments import interval_iou
 from tal_lib.validation import (
     BelowOne,
@@ -61,6 +83,30 @@ class TadTRConfig(DetectorConfig):
     l1_weight: NotNegative = 5.0
     iou_weight: NotNegative = 2.0
     actionness_weight: NotNegative = 4.0
+    # The defaults are those of the published code.
+    # the first decoder layer refers to a predicted centre, or to a predicted segment
+    first_reference: Literal["centre", "segment"] = "centre"
+    level_embedding: bool = True  # a learned vector beside the position, of the only level
+    # waves of the position: over 2π in a slice, or of the step's number
+    position: Literal["fraction", "steps"] = "fraction"
+    sampling_start: SamplingStart = "cosine"  # where the heads look before training
+    initial: Literal["xavier", "torch"] = "xavier"  # distribution of the initial weights
+    attention_dropout: BelowOne = 0.1  # of the weights of the queries' self-attention
+    # features of a segment: averages of bins, clipped to the slice; or one sample a bin, zero outside
+    roi: Literal["averages", "samples"] = "averages"
+    # steps behind the end of a recording: ordinary ones of zero features, or never seen
+    padding: Literal["authors", "masked"] = "authors"
+    # actionness learns the best tIoU with an annotation of the whole batch, or of its own slice
+    actionness_target: Literal["batch", "slice"] = "batch"
+    slice_candidates: SizeOrZero = 100  # best pairs of query and class that a slice keeps; 0: all
+    # where NMS acts: on detections that reach into the overlap of two slices (hard), or on all (`post`)
+    merge: Literal["overlaps", "all"] = "overlaps"
+    overlap_tiou: Probability = 0.4  # of that hard NMS
+
+    @property
+    def costs(self) -> tuple[float, float, float]:
+        """Weights of class, distance and overlap in the matching."""
+        return self.cost_class, self.cost_l1, self.cost_iou
 
     def check(self):
         super().check()
@@ -78,133 +124,14 @@ def norm_groups(width: int) -> int:
     return min(32, width // 4)
 
 
-class DeformableAttention(nn.Module):
-    """Each query reads a few fractional positions around its reference; it predicts their offsets and
-    weights.
-
-    Source: section III-C; Zhu et al., Deformable DETR (ICLR 2021), equation 2, in one dimension.
-    """
-
-    def __init__(self, width: int, heads: int, samples: int):
-        super().__init__()
-        self.heads, self.samples = heads, samples
-        self.offsets = nn.Linear(width, heads * samples)
-        self.weights = nn.Linear(width, heads * samples)
-        self.values, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        nn.init.zeros_(self.offsets.weight)
-        nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
-        with torch.no_grad():  # heads look left and right in turn, their samples ever further
-            side = torch.tensor([1.0, -1.0]).repeat(heads)[:heads]
-            self.offsets.bias.copy_((side[:, None] * torch.arange(1, samples + 1)).flatten())
-
-    def forward(
-        self, query: Tensor, memory: Tensor, centre: Tensor, width: Tensor | None, keep: Tensor | None
-    ) -> Tensor:
-        """Queries (S, Q, C) with reference centres (S, Q) and widths in steps, memory (S, L, C) → (S, Q, C).
-
-        Offsets are in steps; with a width, in halves of it divided by the number of samples.
-        """
-        slices, queries, _ = query.shape
-        values = (
-            masked(self.values(memory), keep).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        )  # (S, H, L, d)
-        offsets = self.offsets(query).unflatten(-1, (self.heads, self.samples))
-        if width is not None:
-            offsets = offsets / self.samples * width[..., None, None] * 0.5
-        at = (centre[..., None, None] + offsets).transpose(1, 2)  # (S, H, Q, M)
-        weights = self.weights(query).unflatten(-1, (self.heads, self.samples)).softmax(-1).transpose(1, 2)
-        sampled = sample_linear(values, at.flatten(2)).unflatten(
-            2, (queries, self.samples)
-        )  # (S, H, Q, M, d)
-        return self.out((sampled * weights.unsqueeze(-1)).sum(-2).transpose(1, 2).flatten(2))
-
-
-class EncoderLayer(nn.Module):
-    """Deformable self-attention, then a feed-forward layer; norms after the residuals."""
-
-    def __init__(self, c: TadTRConfig):
-        super().__init__()
-        self.attention = DeformableAttention(c.width, c.heads, c.samples)
-        self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
-        self.norm1, self.norm2, self.drop = (
-            nn.LayerNorm(c.width),
-            nn.LayerNorm(c.width),
-            nn.Dropout(c.dropout),
-        )
-
-    def forward(self, x: Tensor, position: Tensor, centre: Tensor, keep: Tensor | None) -> Tensor:
-        x = self.norm1(x + self.drop(self.attention(x + position, x, centre, None, keep)))
-        return self.norm2(x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention among the queries, deformable attention to the memory, feed-forward."""
-
-    def __init__(self, c: TadTRConfig):
-        super().__init__()
-        self.heads = c.heads
-        self.qk, self.v, self.mix = (
-            nn.Linear(c.width, 2 * c.width),
-            nn.Linear(c.width, c.width),
-            nn.Linear(c.width, c.width),
-        )
-        self.attention = DeformableAttention(c.width, c.heads, c.samples)
-        self.grow, self.shrink = nn.Linear(c.width, c.feed_forward), nn.Linear(c.feed_forward, c.width)
-        self.norms, self.drop = nn.ModuleList(nn.LayerNorm(c.width) for _ in range(3)), nn.Dropout(c.dropout)
-
-    def forward(
-        self, x: Tensor, position: Tensor, memory: Tensor, centre: Tensor, width: Tensor, keep: Tensor | None
-    ) -> Tensor:
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        q, k = map(split, self.qk(x + position).chunk(2, -1))
-        scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-        x = self.norms[0](
-            x + self.drop(self.mix((scores.softmax(-1) @ split(self.v(x))).transpose(1, 2).flatten(2)))
-        )
-        x = self.norms[1](x + self.drop(self.attention(x + position, memory, centre, width, keep)))
-        return self.norms[2](x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit, clamped away from the ends."""
-    x = x.clamp(eps, 1 - eps)
-    return torch.log(x / (1 - x))
-
-
-def match(
-    class_logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, c: TadTRConfig
-) -> tuple[Tensor, Tensor]:
-    """One-to-one assignment of least cost between predictions and annotations of a slice (Hungarian method).
-
-    Args:
-        class_logits: (Q, K); boxes: (Q, 2) centre and width in [0, 1]; labels: (N,); targets: (N, 2).
-
-    Returns:
-        indices of predictions and of annotations, min(Q, N) each.
-    """
-    p = class_logits.sigmoid()
-    positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
-    negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
-    cost = (
-        c.cost_class * (positive - negative)[:, labels]
-        + c.cost_l1 * torch.cdist(boxes, targets, p=1)
-        - c.cost_iou * interval_iou(to_segments(boxes)[:, None], to_segments(targets)[None])
-    )
-    rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
-    return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
-
-
-def to_segments(boxes: Tensor) -> Tensor:
-    """Centre and width → start and end."""
-    centre, width = boxes.unbind(-1)
-    return torch.stack([centre - width / 2, centre + width / 2], -1)
-
-
 @register(
     "tadtr",
     family="set_prediction",
-    paper=TadTRConfig(post=PostProcess(nms="soft", voting_tiou=0.0)),
+    paper=TadTRConfig(
+        post=PostProcess(
+            nms="none", score_threshold=0.0, min_segment_steps=0.0, min_score=0.0, max_detections=20_000
+        )
+    ),
     compact=TadTRConfig(
         width=128,
         heads=4,
@@ -213,6 +140,17 @@ def to_segments(boxes: Tensor) -> Tensor:
         decoder_layers=3,
         queries=24,
         train_overlap=0.25,
+        first_reference="segment",
+        level_embedding=False,
+        position="steps",
+        sampling_start="alternate",
+        initial="torch",
+        attention_dropout=0.0,
+        roi="samples",
+        padding="masked",
+        actionness_target="slice",
+        slice_candidates=0,
+        merge="all",
         post=PostProcess(nms="soft", voting_tiou=0.0),
     ),
     paper_activitynet=TadTRConfig(
@@ -220,6 +158,8 @@ def to_segments(boxes: Tensor) -> Tensor:
         queries=10,
         train_overlap=0.0,
         test_overlap=0.0,
+        padding="masked",
+        merge="all",
         post=PostProcess(max_detections=100, nms="soft", voting_tiou=0.0),
     ),
 )
@@ -239,10 +179,16 @@ class TadTR(Detector):
             nn.Linear(input_dim, c.width),
             MaskedGroupNorm(norm_groups(c.width), c.width),
         )
-        self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
+        attention = lambda: DeformableAttention(c.width, c.heads, c.samples, c.sampling_start)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(c.width, c.feed_forward, c.dropout, attention) for _ in range(c.encoder_layers)
+        )
+        self.decoder = nn.ModuleList(
+            DecoderLayer(c.width, c.feed_forward, c.dropout, c.attention_dropout, attention)
+            for _ in range(c.decoder_layers)
+        )
         self.query = nn.Parameter(torch.randn(c.queries, 2 * c.width))  # content and position
-        self.reference = nn.Linear(c.width, 2)
+        self.reference = nn.Linear(c.width, 1 if c.first_reference == "centre" else 2)
         self.classify = nn.ModuleList(nn.Linear(c.width, num_classes) for _ in self.decoder)
         self.refine = nn.ModuleList(
             nn.Sequential(
@@ -266,11 +212,30 @@ class TadTR(Detector):
             nn.ReLU(),
             nn.Linear(c.width, 1),
         )
-        step = torch.arange(c.slice_steps)[:, None]
-        wave = step / 10_000 ** (torch.arange(0, c.width, 2) / c.width)
-        self.register_buffer(
-            "position", torch.stack([wave.sin(), wave.cos()], -1).flatten(1), persistent=False
-        )
+        at = torch.arange(c.slice_steps)
+        if c.position == "fraction":
+            at = 2 * math.pi * (at + 1) / (c.slice_steps + 1e-6)
+        self.register_buffer("position", sine_position(at, c.width), persistent=False)
+        if c.level_embedding:
+            self.level = nn.Parameter(torch.randn(c.width))
+        if c.initial == "xavier":
+            self.start_as_published()
+
+    def start_as_published(self) -> None:
+        """Initial weights as in the authors' code; the heads of all layers start equal."""
+        start_as_published(self.encoder)
+        start_as_published(self.decoder)
+        for linear in (self.reference, self.reduce):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        for heads in (self.classify, self.refine):
+            first = {
+                key: value
+                for key, value in heads[0].state_dict().items()
+                if key not in ("4.weight", "4.bias")
+            }
+            for head in heads[1:]:
+                head.load_state_dict(first, strict=False)
 
     def slices(self, steps: int) -> list[int]:
         """First step of each slice; training uses more overlap than inference."""
@@ -294,21 +259,28 @@ class TadTR(Detector):
             .transpose(2, 3)
             .flatten(0, 1)
         )
-        keep = cut(valid)
-        x = cut(self.reduce(features.transpose(1, 2)) * valid)
+        if c.padding == "masked":
+            keep = cut(valid)
+            x = cut(self.reduce(features.transpose(1, 2)) * valid)
+        else:
+            keep, x = None, self.reduce(cut(features.transpose(1, 2) * valid))
         x = masked(self.norm(x, keep), keep)
         centre = torch.arange(c.slice_steps, device=x.device, dtype=x.dtype).expand(x.shape[0], -1)
+        where = self.position + self.level if c.level_embedding else self.position
         for layer in self.encoder:
-            x = layer(x, self.position, centre, keep)
+            x = layer(x, where, centre, keep)
         memory = masked(x, keep)
 
         content, position = (part.expand(x.shape[0], -1, -1) for part in self.query.chunk(2, -1))
         box = self.reference(position).sigmoid()
         classes, boxes = [], []
         for layer, head, refine in zip(self.decoder, self.classify, self.refine):
-            middle, width = (box * c.slice_steps).unbind(-1)
+            # the first reference may be a centre alone: then the width comes from the layer only
+            middle, width = box[..., 0] * c.slice_steps, box[..., 1:] * c.slice_steps
+            width = width[..., 0] if width.shape[-1] else None
             content = layer(content, position, memory, middle - 0.5, width, keep)
-            box = (refine(content) + inverse_sigmoid(box)).sigmoid()
+            start = F.pad(inverse_sigmoid(box), (0, 2 - box.shape[-1]))
+            box = (refine(content) + start).sigmoid()
             classes.append(head(content))
             boxes.append(box)
             box = box.detach()
@@ -322,6 +294,10 @@ class TadTR(Detector):
     def look_again(self, memory: Tensor, boxes: Tensor) -> Tensor:
         """Actionness regression: RoIAlign over the widened segment → how well it fits; logits (S, Q)."""
         c = self.config
+        if c.roi == "averages":
+            wide = torch.stack([boxes[..., 0], boxes[..., 1] * c.roi_scale], -1)
+            segments = (to_segments(wide) * c.slice_steps).clamp(0, c.slice_steps)
+            return self.actionness(roi_align(memory, segments, c.roi_bins).flatten(2)).squeeze(-1)
         centre, width = (boxes * c.slice_steps).unbind(-1)
         bins = (torch.arange(c.roi_bins, device=boxes.device) + 0.5) / c.roi_bins - 0.5
         at = centre[..., None] + bins * width[..., None] * c.roi_scale - 0.5
@@ -347,7 +323,7 @@ class TadTR(Detector):
         starts = self.starts_of(slices, batch.mask.shape[1])
         classes = torch.zeros_like(logits)
         valid = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        chosen, wanted, fits, total = [], [], torch.zeros_like(quality), 0
+        chosen, wanted, fits, total, every = [], [], torch.zeros_like(quality), 0, []
         with torch.no_grad():
             for b, (steps, segments, labels) in enumerate(
                 zip(batch.mask.sum(1).tolist(), batch.segments, batch.labels)
@@ -358,15 +334,19 @@ class TadTR(Detector):
                     valid[b, s] = True
                     targets, names = self.slice_targets(start, steps, segments, labels)
                     total += len(targets)
+                    every.append(targets)
                     if not len(targets):
                         continue
                     for layer in range(layers):
-                        rows, columns = match(logits[b, s, layer], boxes[b, s, layer], names, targets, c)
+                        rows, columns = match(
+                            logits[b, s, layer], boxes[b, s, layer], names, targets, c.costs
+                        )
                         classes[b, s, layer, rows, names[columns]] = 1
                         chosen += [(b, s, layer, row) for row in rows.tolist()]
                         wanted.append(targets[columns])
-                    overlap = interval_iou(to_segments(boxes[b, s, -1])[:, None], to_segments(targets)[None])
-                    fits[b, s] = overlap.max(1).values
+                    fits[b, s] = best_overlap(boxes[b, s, -1], targets)
+            if total and c.actionness_target == "batch":
+                fits = best_overlap(boxes[:, :, -1], torch.cat(every))
         norm = max(1, total)
         matched = (
             boxes[tuple(torch.tensor(chosen, device=boxes.device).T)] if chosen else boxes.flatten(0, -2)[:0]
@@ -408,8 +388,31 @@ class TadTR(Detector):
         segments = to_segments(boxes[:, :, -1]) * self.config.slice_steps + starts[:, None, None] - 0.5
         candidates = []
         for index, steps in enumerate(mask.sum(1).tolist()):
-            here = scores[index] * (starts < steps)[:, None, None]
-            best, at = here.flatten().topk(min(self.config.post.max_candidates, here.numel()))
-            spans = segments[index].flatten(0, 1)[at // self.num_classes].clamp(-0.5, steps - 0.5)
-            candidates.append(Candidates(spans, best, at % self.num_classes))
+            if self.config.slice_candidates:
+                here = self.best_of_slices(scores[index], segments[index], starts, steps)
+            else:
+                table = (scores[index] * (starts < steps)[:, None, None]).flatten()
+                best, at = table.topk(min(self.config.post.max_candidates, len(table)))
+                here = Candidates(
+                    segments[index].flatten(0, 1)[at // self.num_classes], best, at % self.num_classes
+                )
+            candidates.append(replace(here, segments=here.segments.clamp(-0.5, steps - 0.5)))
         return candidates
+
+    def best_of_slices(self, scores: Tensor, segments: Tensor, starts: Tensor, steps: int) -> Candidates:
+        """The best candidates of each slice of a recording, merged where slices overlap if so configured.
+
+        Args:
+            scores: (S, Q, K); segments: (S, Q, 2) in steps; starts: (S,) first steps; steps: of the
+                recording.
+        """
+        c, count = self.config, int((starts < steps).sum())
+        table = scores[:count].flatten(1)
+        best, at = table.topk(min(c.slice_candidates, table.shape[1]), dim=1)
+        spans = segments[:count].gather(1, (at // self.num_classes)[..., None].expand(-1, -1, 2))
+        joined = Candidates(spans.flatten(0, 1), best.flatten(), (at % self.num_classes).flatten())
+        if c.merge == "all" or count == 1:
+            return joined
+        first = starts[:count].tolist()  # a slice begins half a step before its first step's centre
+        overlaps = [(after - 0.5, before + c.slice_steps - 0.5) for before, after in zip(first, first[1:])]
+        return merge_overlaps(joined, overlaps, c.overlap_tiou)

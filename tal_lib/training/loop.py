@@ -28,6 +28,7 @@ from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
+from tal_lib.validation import unknown_name
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
 WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; training.pt is removed when training ends
@@ -52,20 +53,36 @@ def seed_everything(seed: int) -> None:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """Parameter groups of a recipe: those that decay, and those that do not.
+    """Parameter groups of a recipe: those that decay, those that do not, and the same of its slow modules.
 
     By default matrices and kernels decay; biases, norms, scales and learned tokens do not.
+
+    Raises:
+        TalError: the model has no module of a name in `slow`.
     """
-    decayed, rest = [], []
-    for module in model.modules():
+    names = {name for path, _ in model.named_modules() for name in path.split(".") if name}
+    for name in recipe.slow:
+        if name not in names:
+            raise unknown_name(name, sorted(names), where="recipe, slow", name="module")
+    groups = {(slow, plain): [] for slow in (False, True) for plain in (False, True)}
+    for path, module in model.named_modules():
+        slow = not set(recipe.slow).isdisjoint(path.split("."))
         for name, parameter in module.named_parameters(recurse=False):
             plain = (
                 name.startswith("bias")
                 or parameter.ndim < 2
                 or isinstance(module, nn.LayerNorm | nn.GroupNorm)
             )
-            (rest if plain and recipe.decayed == "matrices" else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            groups[slow, plain and recipe.decayed == "matrices"].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if plain else recipe.weight_decay,
+            "lr": recipe.learning_rate * (recipe.slow_factor if slow else 1.0),
+        }
+        for (slow, plain), parameters in groups.items()
+        if parameters or not slow
+    ]
 
 
 def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
@@ -82,10 +99,11 @@ def learning_rate_factor(step: int, total: int, recipe: Recipe) -> float:
 
 
 def steps_per_epoch(recordings: int, recipe: Recipe) -> int:
-    """Optimizer steps that see every recording once, but for the rest that `drop_last` leaves out."""
+    """Optimizer steps that see every crop of an epoch, but for the rest that `drop_last` leaves out."""
+    crops = recordings * recipe.crops
     if recipe.drop_last:
-        return max(1, recordings // recipe.batch_size)  # too few recordings for a batch make one
-    return -(-recordings // recipe.batch_size)
+        return max(1, crops // recipe.batch_size)  # too few for a batch make one
+    return -(-crops // recipe.batch_size)
 
 
 def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -283,6 +301,7 @@ def random_crop(item: Item, recipe: Recipe, generator: torch.Generator) -> Item:
         item,
         recipe.max_steps,
         generator,
+        keep=recipe.crop_keep,
         shrink=recipe.shrink,
         length=recipe.crop_length,
         reach=recipe.crop_reach,
@@ -293,11 +312,11 @@ def random_crop(item: Item, recipe: Recipe, generator: torch.Generator) -> Item:
 def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
     """Train on every recording once; returns the sum of each loss over the steps."""
     sums: dict[str, float] = {}
-    order = torch.randperm(len(items), generator=state.generator).tolist()
+    order = torch.randperm(len(items) * recipe.crops, generator=state.generator).tolist()
     for step in range(steps_per_epoch(len(items), recipe)):
         at = step * recipe.batch_size
         crops = [
-            augment(random_crop(items[i], recipe, state.generator))
+            augment(random_crop(items[i % len(items)], recipe, state.generator))
             for i in order[at : at + recipe.batch_size]
         ]
         batch = collate(crops).to(device)

@@ -29,6 +29,9 @@ class Recipe(Checked):
     weight_decay: NotNegative = 0.05
     # which parameters decay: matrices and kernels, but no biases, norms and scales; or all
     decayed: Literal["matrices", "all"] = "matrices"
+    # parts of the model that learn at `slow_factor` times the rate: names of modules, at any depth
+    slow: tuple[str, ...] = ()
+    slow_factor: Positive = 0.1
     epochs: Count = 30  # warm-up included
     min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
     warmup: Probability = 0.15  # fraction of the steps, linear
@@ -44,6 +47,8 @@ class Recipe(Checked):
     ema: BelowOne = 0.999  # decay of the averaged weights, which are the result; 0: none
     ema_ramp: bool = True  # follow the weights closely in the first steps, instead of the full decay at once
     max_steps: Count = 2304  # training crops are at most this long
+    crops: Count = 1  # of each recording in an epoch
+    crop_keep: Probability = 0.5  # a segment that a crop cuts is learned if this fraction of it remains
     shrink: tuple[Fraction, Fraction] = (0.9, 1.0)  # random crop of shorter recordings: fraction kept
     # fraction: a random fraction of every recording, at most max_steps; steps: longer recordings are cut to
     # max_steps, shorter ones to a whole number of steps, each equally likely
@@ -121,15 +126,22 @@ _PUBLISHED_WINDOWS = Recipe(
 )
 # the published codes train on whole recordings; the rate drops after 7 of 9 epochs
 _BMN = replace(_PUBLISHED_WINDOWS, decayed="all", schedule="step", drops=(7 / 9,), shrink=(1.0, 1.0))
+# 64 steps are a clip of 256 frames. An epoch of the authors visits every clip that holds a whole instance, at
+# a stride of 30 frames: 7,842 clips of THUMOS14's 200 training videos, 39 a video. Adam decays all weights.
 _AFSD = Recipe(
-    learning_rate=1e-4,
+    optimizer="adam",
+    learning_rate=1e-5,
     weight_decay=1e-3,
+    decayed="all",
     epochs=16,
     min_steps=0,
     batch_size=1,
-    max_steps=256,
+    max_steps=64,
+    shrink=(1.0, 1.0),
+    crops=39,
     warmup=0.0,
     schedule="constant",
+    clip_norm=0.0,
     ema=0.0,
 )
 # ActionFormer's code, as its descendants have it. 5 warm-up epochs are part of `epochs`.
@@ -171,15 +183,24 @@ _PAPER = {
         shrink=(1.0, 1.0),
     ),
     "text_pyramid": _ACTIONFORMER,
+    # An epoch of the authors visits every slice of 128 steps that holds an instance, at a stride of 32 steps:
+    # some 25 a training video of THUMOS14 at one step every four frames.
     "tadtr": Recipe(
         learning_rate=2e-4,
         weight_decay=1e-4,
+        decayed="all",
+        slow=("reference", "offsets"),
         epochs=16,
         min_steps=0,
         batch_size=16,
+        max_steps=128,
+        shrink=(1.0, 1.0),
+        crops=25,
+        crop_keep=0.75,
         clip_norm=0.1,
         warmup=0.0,
-        schedule="cosine",
+        schedule="step",
+        drops=(14 / 16,),
         ema=0.0,
     ),
     "local_global": _ACTIONFORMER,

@@ -115,7 +115,19 @@ def text_pyramid(m, T, K):
     return actionformer(m, T, K, dim) + sum(levels(m, T)) * dim * K
 
 
+def afsd_in_clips(m, T, **more):
+    c = m.config
+    W, sizes = len(window_starts(T, c.clip_steps, c.clip_overlap)), levels(m, c.clip_steps)
+    P = W * sum(sizes)
+    down = {f"branch__{index}": W * n for index, n in enumerate(sizes[1:])}
+    n = W * c.clip_steps
+    frame = n * c.frames
+    return used(m, embedding=n, **down, frame=frame, **more, class_=P, boundary_=P, refinement=P)
+
+
 def afsd(m, T, K, **more):
+    if m.config.clip_steps:
+        return afsd_in_clips(m, T, **more)
     sizes, P = levels(m, T), sum(levels(m, T))
     down = {
         f"branch__{index}": n for index, n in enumerate(sizes[:-1])
@@ -126,8 +138,11 @@ def afsd(m, T, K, **more):
 
 
 def gaf(m, T, K):
-    P, c = sum(levels(m, T)), m.config
-    own = {"intra__steps": T, "intra__channels": 1, "inter__context__write": c.latents, "inter": P}
+    c = m.config
+    W = len(window_starts(T, c.clip_steps, c.clip_overlap)) if c.clip_steps else 1
+    n = c.clip_steps or T
+    P = W * sum(levels(m, n))
+    own = {"intra__steps": W * n, "intra__channels": W, "inter__context__write": W * c.latents, "inter": P}
     return afsd(m, T, K, **own) + through_latents(P, c.width, c.latents)
 
 
@@ -146,9 +161,15 @@ def tadtr(m, T, K):
     c, (S, _) = m.config, m.slicing(T)
     L, Q = S * c.slice_steps, S * c.queries
     memory = {f"decoder__{index}__attention__values": L for index in range(c.decoder_layers)}
-    return used(
-        m, reduce=T, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q
-    ) + c.decoder_layers * S * attention(c.queries, c.queries, c.width)
+    steps = L if c.padding == "authors" else T  # every slice is reduced alone, or the recording once
+    bins = c.roi_bins * Q * c.slice_steps * c.width if c.roi == "averages" else 0  # weights times features
+    return (
+        bins
+        + used(
+            m, reduce=steps, encoder=L, **memory, decoder=Q, reference=Q, classify=Q, refine=Q, actionness=Q
+        )
+        + c.decoder_layers * S * attention(c.queries, c.queries, c.width)
+    )
 
 
 def windows(m, T):

@@ -234,6 +234,41 @@ def test_every_parameter_is_in_one_group():
     )
 
 
+def test_slow_modules_have_a_rate_of_their_own():
+    model = models.build("tadtr", input_dim=8, num_classes=2)
+    recipe = recipe_for("tadtr", "paper")
+    groups = parameter_groups(model, recipe)
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        slow = name.startswith("reference.") or ".offsets." in name
+        assert rates[id(parameter)] == pytest.approx((2e-5 if slow else 2e-4, 1e-4)), name
+    with pytest.raises(TalError, match="unknown module 'offset'.*Did you mean offsets"):
+        parameter_groups(model, replace(recipe, slow=("offset",)))
+
+
+def test_a_step_schedule_drops_where_it_says():
+    recipe = Recipe(schedule="step", drops=(0.5, 0.75), warmup=0.0)
+    factors = [learning_rate_factor(step, 16, recipe) for step in (0, 7, 8, 11, 12, 15)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    # TadTR: the last two of sixteen epochs
+    tadtr = recipe_for("tadtr", "paper")
+    assert [learning_rate_factor(epoch, 16, tadtr) for epoch in (13, 14)] == pytest.approx([1, 0.1])
+    for wrong in ({"schedule": "step"}, {"drops": (0.5,)}):
+        with pytest.raises(TalError, match="drops: .* with schedule"):
+            Recipe(**wrong)
+
+
+def test_an_epoch_has_the_crops_of_the_recipe(small):
+    recordings = small.recordings("train")[:3]
+    result = train(small, recordings, replace(QUICK, crops=5, batch_size=2, epochs=2, min_steps=0))
+    assert result.steps == 2 * 8  # 15 crops in pairs
+
+
 def test_the_result_has_the_averaged_weights(small):
     recordings, averaged = small.recordings("train"), {}
     result = train(
@@ -309,6 +344,10 @@ def usual(small):
         {"optimizer": "adam"},
         {"weight_decay": 0.0},
         {"schedule": "constant"},
+        {"schedule": "step", "drops": (0.5,)},
+        {"decayed": "all"},
+        {"slow": ("embedding",)},
+        {"crops": 2},
         {"warmup": 0.0},
         {"ema": 0.1},
         {"exchange": 1.0},

@@ -109,6 +109,30 @@ def centre_assignment(
     return classes, segments[which], positive
 
 
+def inside_assignment(points: Points, segments: Tensor, labels: Tensor, num_classes: int):
+    """Targets of every point by inclusion: the shortest segment around it.
+
+    The larger distance to the segment's ends must lie in the range of the point's level, above its lower and
+    up to its upper end.
+
+    Args and returns: as `centre_assignment`, but each point has one class.
+
+    Source: Lin et al., AFSD (CVPR 2021), by the authors' code.
+    """
+    count = len(points.position)
+    classes = points.position.new_zeros(count, num_classes)
+    if len(segments) == 0:
+        return classes, classes.new_zeros(count, 2), torch.zeros_like(points.position, dtype=torch.bool)
+    before = points.position[:, None] - segments[:, 0]
+    after = segments[:, 1] - points.position[:, None]
+    far = torch.maximum(before, after)
+    fits = (before >= 0) & (after >= 0) & (far > points.low[:, None]) & (far <= points.high[:, None])
+    shortest, which = torch.where(fits, before + after, torch.inf).min(1)
+    positive = shortest.isfinite()
+    onehot = torch.nn.functional.one_hot(labels[which], num_classes).to(classes)
+    return onehot * positive[:, None], segments[which], positive
+
+
 def simota_assignment(
     points: Points,
     segments: Tensor,
