@@ -18,6 +18,7 @@ import pandas as pd
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.inertial import Inertial
 from tal_lib.data.limits import check_zip
+from tal_lib.data.standardise import mean_and_std
 from tal_lib.errors import TalError
 
 RATE_HZ = 50
@@ -175,9 +176,9 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
         }
     )
     annotations = annotations[annotations.recording.isin(recordings.recording)]
-    features = {recording: window_features(signal) for recording, signal in signals.items()}
-    training = np.concatenate([features[r] for r in recordings.recording[recordings.split == "train"]])
-    mean, std = training.mean(0), training.std(0) + 1e-6
+    training = recordings.recording[recordings.split == "train"]
+    mean, std = mean_and_std(lambda: (window_features(signals[recording]) for recording in training))
+    std = std + 1e-6
 
     return Benchmark(
         name="hapt_validation" if validation else "hapt",
@@ -188,7 +189,7 @@ def load(root: Path, *, validation: bool = False) -> Benchmark:
         ),
         recordings=recordings,
         annotations=annotations,  # pyright: ignore[reportArgumentType]
-        load_features=lambda recording: (features[recording] - mean) / std,
+        load_features=lambda recording: (window_features(signals[recording]) - mean) / std,
         source_hash=archive.read.hexdigest(),
         where=str(path),
         inertial=Inertial(WINDOW, mean, std),

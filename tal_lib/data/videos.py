@@ -174,15 +174,26 @@ def _benchmark(name, tious, content, spec, folder, where):
     recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME)
     files = FeatureFolder(folder, spec.streams, recordings.recording)
 
-    def load(recording):
+    def need_folder(recording):
         if not folder.is_dir():
             raise TalError(
                 f"no features: folder not found, asked for recording {recording}",
                 where=folder,
                 remedy=f"Put the features there; `tal data check {name}` lists what is missing.",
             )
+
+    def load(recording):
+        need_folder(recording)
         features = files.load(recording)
         return resize(features, spec.resize) if spec.resize is not None else features
+
+    def load_part(recording, first, last):
+        need_folder(recording)
+        return files.load_part(recording, first, last)
+
+    def steps(recording):
+        need_folder(recording)
+        return files.steps(recording)
 
     return Benchmark(
         name=name,
@@ -192,6 +203,8 @@ def _benchmark(name, tious, content, spec, folder, where):
         recordings=recordings,
         annotations=content.segments,
         load_features=load,
+        load_part=load_part if spec.resize is None else None,
+        count_steps=steps if spec.resize is None else lambda recording: spec.resize,
         source_hash=lambda: files.content_hash(name),
         where=str(where),
         notes=content.repairs,
