@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib import plugins
-from tal_lib.data import hapt, synthetic, videos
+from tal_lib.data import hapt, rehearsal, synthetic, videos
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
@@ -55,6 +55,12 @@ BENCHMARKS = {
         videos.load_thumos14,
         "412 videos, 20 classes",
         "your annotations and features",
+        "thumos14/thumos14.json",
+    ),
+    rehearsal.NAME: Entry(
+        rehearsal.load,
+        "thumos14's videos with generated features: a rehearsal of the study's size, no result",
+        "your annotations; features made from a seed",
         "thumos14/thumos14.json",
     ),
     "activitynet": Entry(

@@ -39,9 +39,7 @@ def load_thumos14(root: Path) -> Benchmark:
 
     If the annotations do not state a frame rate, 30 frames per second are assumed, the rate of THUMOS14.
     """
-    path = root / "thumos14" / "thumos14.json"
-    content = read_annotations(path, repair=True)
-    content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
+    content, path = thumos14_annotations(root)
     folder = root / "thumos14" / "features"
     spec = read_spec(folder, THUMOS14)
     unknown = content.recordings.fps.isna().sum()
@@ -49,6 +47,14 @@ def load_thumos14(root: Path) -> Benchmark:
         text = f"{unknown} have no fps in the annotations; {spec.fps:g} is taken"
         content = replace(content, repairs=(*content.repairs, Remark(ALL, "as published", text)))
     return _benchmark("thumos14", TIOUS, content, spec, folder, path)
+
+
+def thumos14_annotations(root: Path) -> tuple[AnnotationFile, Path]:
+    """THUMOS14's annotations, with its validation videos as `train`, and their file."""
+    path = root / "thumos14" / "thumos14.json"
+    content = read_annotations(path, repair=True)
+    content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
+    return content, path
 
 
 def load_activitynet(root: Path) -> Benchmark:
