@@ -105,7 +105,7 @@ def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str
         benchmark.table(),
         table.assign(label=table.label.map(new_names)),
         benchmark.classes,
-        benchmark.features,
+        _whole(benchmark),
         ["shuffled", seed],
     ), new_names
 
@@ -158,9 +158,28 @@ def _pieces(benchmark, pieces, annotations, classes):
         recording, steps = spans[piece]
         return benchmark.features(recording)[steps]
 
+    def part(piece, first, last):
+        recording, steps = spans[piece]
+        begin, end, _ = steps.indices(benchmark.steps(recording))
+        return benchmark.part(recording, begin + first, min(begin + last, end))
+
+    def count(piece):
+        recording, steps = spans[piece]
+        return len(range(*steps.indices(benchmark.steps(recording))))
+
+    loaders = {"load_features": features, "load_part": part, "count_steps": count}
     return _view(
-        benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces]
+        benchmark, table, pd.concat(segments, ignore_index=True), classes, loaders, ["pieces", pieces]
     )
+
+
+def _whole(benchmark):
+    """Loaders of a view whose recordings are those of the benchmark."""
+    return {
+        "load_features": benchmark.features,
+        "load_part": benchmark.part,
+        "count_steps": benchmark.steps,
+    }
 
 
 def _test(benchmark, annotations, classes):
@@ -170,20 +189,22 @@ def _test(benchmark, annotations, classes):
         table[table.recording.isin(annotations.recording)].assign(split="test"),
         annotations,
         classes,
-        benchmark.features,
+        _whole(benchmark),
         ["test"],
     )
 
 
-def _view(benchmark, table, annotations, classes, load_features, what):
-    return Benchmark(
+def _view(benchmark, table, annotations, classes, loaders, what):
+    view = Benchmark(
         name=benchmark.name,
         classes=classes,
         tious=benchmark.tious,
         feature_spec=benchmark.feature_spec,
         recordings=table,
         annotations=annotations.reset_index(drop=True),
-        load_features=load_features,
+        **loaders,
         source_hash=lambda: digest(benchmark.data_hash, list(classes), what),
         ends_checked=False,
     )
+    view.loading = benchmark.loading
+    return view

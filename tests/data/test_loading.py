@@ -12,7 +12,16 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.cli import main
-from tal_lib.data import Benchmark, FeatureSpec, Loading, features, hapt, load_benchmark
+from tal_lib.data import (
+    Benchmark,
+    FeatureSpec,
+    Loading,
+    features,
+    hapt,
+    load_benchmark,
+    open_set,
+    shuffled_names,
+)
 from tal_lib.data.augment import Augment
 from tal_lib.data.batches import Part, batches, collate, crop, make_item
 from tal_lib.data.features import feature_steps, read_feature_file, read_feature_part
@@ -211,6 +220,19 @@ def test_a_part_is_cut_before_it_is_read(rotating):
     drawn = [crop(i, 50, torch.Generator().manual_seed(2)) for i in (item, make_item(rotating, "r3", "one"))]
     assert isinstance(drawn[0].features, Part)
     assert torch.equal(collate(drawn[:1]).features, collate(drawn[1:]).features)
+
+
+def test_views_of_a_benchmark_are_loaded_as_it_is(rotating):
+    rotating.loading = Loading(in_memory=False, workers=1)
+    split = open_set(rotating, ["a"], ["b"], keep="stretches")
+    for view in (split.train, split.test, shuffled_names(rotating, 1)[0]):
+        assert view.loading == rotating.loading and not view.in_memory
+        for name in view.recordings():
+            whole = view.features(name)
+            assert view.steps(name) == len(whole)
+            for first, last in ((0, 3), (5, 9), (2, 999)):
+                assert np.array_equal(view.part(name, first, last, "one"), whole[first:last, :12])
+        assert not view._cache and not rotating._cache
 
 
 def test_augmentation_does_not_change_the_order_of_draws(rotating):
