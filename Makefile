@@ -6,7 +6,7 @@ QUICK := -m "not slow" tests/data tests/evaluation tests/models/parts tests/repo
   tests/test_architecture.py tests/test_packaging.py tests/test_project.py tests/test_segments.py tests/training/test_checkpoints.py
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: help study quick-test test coverage hapt costs demo report site lint format types lock lowest clean
+.PHONY: help study quick-test test coverage hapt costs rehearsal demo report site lint format types lock lowest clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,9 @@ costs: .venv/.installed  ## costs of inference, training, quantization and expor
 	@$(BIN)/tal sweep notebooks/sweeps/inference_length.yaml
 	@$(BIN)/tal sweep notebooks/sweeps/export.yaml
 	@$(BIN)/tal report
+
+rehearsal: .venv/.installed  ## the THUMOS14 study at full size with generated features: time, memory, bounds of mAP; no result
+	@$(BIN)/python experiments/rehearsal.py
 
 demo: .venv/.installed  ## live detections on rendered videos, in a browser: minutes of training first, no download
 	@$(BIN)/python -m tal_lib.video.demo

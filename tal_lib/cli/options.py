@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from tal_lib.errors import TalError
@@ -63,6 +64,36 @@ def add_overwrite(parser) -> None:
         action="store_true",
         help="replace files of the same names that this program did not write, or that were changed since",
     )
+
+
+def add_loading(parser) -> None:
+    """Add the options that say how features reach the model. The types know what is accepted."""
+    parser.add_argument(
+        "--in-memory",
+        metavar="auto|true|false",
+        help="keep all features in memory; auto: if they fit well (default: $TAL_IN_MEMORY, else auto)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        help="threads that read and prepare the next batches; auto: 0 for features in memory, else up to 4 "
+        "(default: $TAL_WORKERS, else auto)",
+    )
+
+
+def loading_of(arguments):
+    """The `Loading` that `--in-memory` and `--workers` ask for."""
+    from tal_lib.data.loading import InMemory, Loading, Workers
+
+    given = {
+        name: validate(kind, value, where=option)
+        for name, option, kind, value in (
+            ("in_memory", "--in-memory", InMemory, arguments.in_memory),
+            ("workers", "--workers", Workers, arguments.workers),
+        )
+        if value is not None
+    }
+    return replace(Loading.default(), **given)
 
 
 def pairs(items):

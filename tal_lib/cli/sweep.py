@@ -10,7 +10,14 @@ def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
     sweep.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
-    sweep.add_argument("--jobs", type=typed(Count), default=1, help="cells at a time (default 1)")
+    sweep.add_argument(
+        "--jobs", type=typed(Count), default=None, help="cells at a time (default 1, or one per GPU)"
+    )
+    sweep.add_argument(
+        "--gpus",
+        metavar="0,1",
+        help="spread over these GPUs of this machine, one cell on each at a time (numbers of nvidia-smi)",
+    )
     sweep.add_argument("--threads", type=typed(Threads), default=1, help="CPU threads of a cell (default 1)")
     sweep.add_argument(
         "--cluster",
@@ -82,8 +89,11 @@ def add_commands(commands) -> None:
 
 def _sweep(arguments):
     from tal_lib import sweeps
+    from tal_lib.sweeps.gpus import gpu_environments
 
     chosen = only(arguments)
+    if arguments.gpus is not None:
+        gpu_environments(arguments.gpus, jobs=arguments.jobs, cluster=arguments.cluster)
     if arguments.dry_run:
         cells = sweeps.plan(arguments.grid, chosen)
         states = sweeps.states_of(cells, sweeps.ledgers(arguments.results))
@@ -98,6 +108,7 @@ def _sweep(arguments):
         arguments.grid,
         jobs=arguments.jobs,
         threads=arguments.threads,
+        gpus=arguments.gpus,
         cluster=arguments.cluster,
         resume=arguments.again != "all",
         again_stale=arguments.again == "stale",

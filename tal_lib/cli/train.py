@@ -1,6 +1,14 @@
 """`tal train`."""
 
-from tal_lib.cli.options import add_options, add_overwrite, pairs, print_scores, typed
+from tal_lib.cli.options import (
+    add_loading,
+    add_options,
+    add_overwrite,
+    loading_of,
+    pairs,
+    print_scores,
+    typed,
+)
 from tal_lib.errors import TalError
 from tal_lib.validation import Fold, Fraction, Seed
 
@@ -62,6 +70,7 @@ def add_commands(commands) -> None:
         action="store_true",
         help="leave out annotations below 1 ms and those that repeat another within 1 ms",
     )
+    add_loading(train)
     train.add_argument("--root", help="data folder")
     train.add_argument("--out", required=True, help="folder")
     add_overwrite(train)
@@ -100,6 +109,13 @@ def _train(arguments):
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
     data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold)
+    data.loading = loading_of(arguments)
+    if not data.in_memory:
+        print(
+            f"features: {data.feature_bytes / 1e9:.1f} GB, read from their files for each crop by "
+            f"{data.loading.threads(False)} workers (--in-memory true keeps them in memory)",
+            file=sys.stderr,
+        )
     data = distinct(data) if arguments.distinct else data
     checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
     data = class_agnostic(data) if arguments.class_agnostic else data  # after the sample, which sees classes

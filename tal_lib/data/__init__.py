@@ -5,6 +5,7 @@ from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.checks import MISSING_LIST, Ready, check_benchmark, ready, write_missing
+from tal_lib.data.loading import Loading
 from tal_lib.data.open_set import OpenSet, class_split, open_set, shuffled_names
 from tal_lib.data.registry import (
     Shape,
@@ -29,6 +30,7 @@ __all__ = [
     "Batch",
     "Benchmark",
     "FeatureSpec",
+    "Loading",
     "OpenSet",
     "Ready",
     "Shape",

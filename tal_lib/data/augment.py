@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from tal_lib.data.batches import Item
-from tal_lib.data.inertial import Inertial
+from tal_lib.data.batches import Item, Part, changed, read
+from tal_lib.data.inertial import Inertial, random_rotation
 
 
 class Augment:
     """Changes crops at random. The same generator state gives the same changes.
+
+    Random numbers are drawn when it is called. Features that are not read yet are changed after reading.
 
     Args:
         items: the whole training recordings, the source of exchanged instances.
@@ -32,7 +35,7 @@ class Augment:
     ):
         self.inertial, self.generator = inertial, generator
         self.exchange, self.rotate = exchange, rotate if inertial else 0.0
-        self.instances: dict[int, list[torch.Tensor]] = {}  # class -> features (D, n) of its instances
+        self.instances: dict[int, list[torch.Tensor | Part]] = {}  # class -> features (D, n) of its instances
         for item in items if exchange else ():
             for label, (first, last) in zip(item.labels.tolist(), _steps(item)):
                 if last > first:
@@ -40,27 +43,34 @@ class Augment:
 
     def __call__(self, item: Item) -> Item:
         if self.exchange:
-            item = replace(item, features=self._exchanged(item))
+            item = replace(item, features=changed(item.features, self._exchange(item)))
         if self.rotate:
-            item = replace(
-                item,
-                features=self.inertial.rotated(  # pyright: ignore[reportOptionalMemberAccess]
-                    item.features, self.rotate, self.generator
-                ),
-            )
+            turn = random_rotation(self.rotate, self.generator)
+            turned = partial(self.inertial.turned, turn=turn)  # pyright: ignore[reportOptionalMemberAccess]
+            item = replace(item, features=changed(item.features, turned))
         return item
 
-    def _exchanged(self, item):
-        features = item.features.clone()
+    def _exchange(self, item):
+        """A function that exchanges instances in the item's features."""
+        drawn = []
         for label, (first, last) in zip(item.labels.tolist(), _steps(item)):
             if last > first and float(torch.rand((), generator=self.generator)) < self.exchange:
                 others = self.instances[label]
-                other = others[int(torch.randint(len(others), (), generator=self.generator))]
-                steps = (
-                    torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()
-                )  # interpolation would blur the steps
-                features[:, first : last + 1] = other[:, steps]
-        return features
+                drawn.append(
+                    (first, last, others[int(torch.randint(len(others), (), generator=self.generator))])
+                )
+        return partial(_exchanged, drawn=drawn)
+
+
+def _exchanged(features, drawn):
+    """Features (D, T) in which other steps replace `first` to `last`, for each (first, last, other steps)."""
+    features = features.clone()
+    for first, last, other in drawn:
+        steps = (
+            torch.linspace(0, other.shape[1] - 1, last - first + 1).round().long()
+        )  # interpolation would blur the steps
+        features[:, first : last + 1] = read(other)[:, steps]
+    return features
 
 
 def _steps(item):

@@ -1,5 +1,10 @@
-"""Recordings as tensors: one item per recording, several items padded into a batch."""
+"""Recordings as tensors: one item per recording, several items padded into a batch.
 
+The features of an item are a tensor, or a `Part`: some steps of a recording that are read when the batch is
+made. Both have a shape and can be cut by `[:, first:last]`, so a crop reads only its own steps.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tal_lib.data.benchmark import Benchmark
+from tal_lib.data.loading import prefetched
 
 CropReach = Literal["step", "window", "edge"]  # how far segments reach beyond a crop; see training/recipes.py
 
@@ -45,10 +51,70 @@ class Batch:
             labels=tuple(map(move, self.labels)),
         )
 
+    def pinned(self) -> "Batch":
+        """The same batch in page-locked memory, from which a GPU copies while it computes."""
+        return replace(self, features=self.features.pin_memory(), mask=self.mask.pin_memory())
+
     def to_seconds(self, index: int, steps: Tensor) -> Tensor:
         """Positions in steps → seconds of recording `index`, clipped to it."""
         seconds = steps * self.stride_s[index] + self.window_s[index] / 2
         return seconds.clamp(0, float(self.durations[index]))
+
+
+class Part:
+    """Features (D, T) of steps `first` to `last` (excluded) of a recording, not read yet.
+
+    Args:
+        changes: functions (D, T) → (D, T) that are applied in order after reading.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        recording: str,
+        stream: str | None,
+        first: int,
+        last: int,
+        changes: tuple[Callable[[Tensor], Tensor], ...] = (),
+    ):
+        self._source, self._changes = (benchmark, recording, stream), changes
+        self._first, self._last = first, last
+        columns = benchmark.feature_spec.columns(stream)
+        self.shape = (columns.stop - columns.start, last - first)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> "Part":
+        """`part[:, first:last]`: fewer steps. Not after a change, which would need the others."""
+        every, steps = key
+        if every != slice(None) or steps.step is not None or self._changes:
+            raise TypeError("a part of a recording can be cut to fewer steps, and not after a change")
+        first, last, _ = steps.indices(self.shape[1])
+        return Part(*self._source, self._first + first, self._first + max(first, last))
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Part":
+        """The same steps, changed after reading."""
+        return Part(*self._source, self._first, self._last, (*self._changes, change))
+
+    def read(self) -> Tensor:
+        """The features (D, T).
+
+        Raises:
+            TalError: they cannot be read, or are NaN or infinite.
+        """
+        benchmark, recording, stream = self._source
+        features = torch.from_numpy(benchmark.part(recording, self._first, self._last, stream)).T
+        for number, change in enumerate(self._changes):
+            features = change(features if number else features.contiguous())
+        return features
+
+
+def read(features: "Tensor | Part") -> Tensor:
+    """Features (D, T) as a tensor, read now if they are not yet."""
+    return features.read() if isinstance(features, Part) else features
+
+
+def changed(features: "Tensor | Part", change: Callable[[Tensor], Tensor]) -> "Tensor | Part":
+    """Features after a change, which waits until they are read."""
+    return features.changed(change) if isinstance(features, Part) else change(features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +122,7 @@ class Item:
     """One recording, or a crop of one."""
 
     recording: str
-    features: Tensor  # (D, T)
+    features: Tensor | Part  # (D, T)
     duration: float
     stride_s: float
     window_s: float
@@ -65,15 +131,20 @@ class Item:
     labels: Tensor  # (N,)
 
 
-def make_item(benchmark: Benchmark, recording: str, stream: str | None = None) -> Item:
-    """One recording of a benchmark as tensors, its annotations in steps."""
+def make_item(benchmark: Benchmark, recording: str, stream: str | None = None, *, lazy: bool = False) -> Item:
+    """One recording of a benchmark as tensors, its annotations in steps.
+
+    lazy: its features are a `Part`.
+    """
     stride_s, window_s = benchmark.time_axis(recording)
     table = benchmark.annotations_of([recording])
     seconds = torch.from_numpy(table[["start", "end"]].to_numpy(float, copy=True)).float().reshape(-1, 2)
     index = {name: i for i, name in enumerate(benchmark.classes)}
     return Item(
         recording=recording,
-        features=torch.from_numpy(np.ascontiguousarray(benchmark.features(recording, stream).T)),
+        features=Part(benchmark, recording, stream, 0, benchmark.steps(recording))
+        if lazy
+        else torch.from_numpy(np.ascontiguousarray(benchmark.features(recording, stream).T)),
         duration=benchmark.duration(recording),
         stride_s=stride_s,
         window_s=window_s,
@@ -105,11 +176,15 @@ def unannotated(
 
 
 def collate(items: list[Item]) -> Batch:
-    """Pad items to the longest of them."""
+    """Pad items to the longest of them. Features that are not read yet are read now."""
     lengths = [item.features.shape[1] for item in items]
-    features = items[0].features.new_zeros(len(items), items[0].features.shape[0], max(lengths))
+    first = items[0].features
+    features = torch.zeros(
+        (len(items), first.shape[0], max(lengths)),
+        dtype=first.dtype if isinstance(first, Tensor) else torch.float32,
+    )
     for row, item in zip(features, items):
-        row[:, : item.features.shape[1]] = item.features
+        row[:, : item.features.shape[1]] = read(item.features)
     return Batch(
         recordings=tuple(item.recording for item in items),
         features=features,
@@ -137,6 +212,18 @@ def within_features(item: Item, *, keep: float = 0.5) -> Item:
     end = item.features.shape[1] + item.window_s / 2 / item.stride_s
     clipped, kept = _clipped(item, -torch.inf, end, keep)
     return replace(item, segments=clipped[kept], labels=item.labels[kept])
+
+
+def batches(groups: Iterable[list[Item]], benchmark: Benchmark, device: str) -> Iterator[Batch]:
+    """A batch on `device` of each group of items, prepared ahead by the workers of `benchmark.loading`.
+
+    Groups are drawn in the caller's thread and in order, so random numbers do not depend on the workers.
+    Close the iterator to stop early.
+    """
+    pin = device.startswith("cuda")
+    make = lambda items: collate(items).pinned() if pin else collate(items)
+    for batch in prefetched(groups, make, benchmark.loading.threads(benchmark.in_memory)):
+        yield batch.to(device)
 
 
 def crop(

@@ -14,6 +14,7 @@ import pandas as pd
 from tal_lib.data import folds as cross_validation
 from tal_lib.data.features import check_features
 from tal_lib.data.inertial import Inertial
+from tal_lib.data.loading import Loading
 from tal_lib.data.remarks import Remark
 from tal_lib.data.standardise import Standardised
 from tal_lib.data.tables import check_annotations
@@ -62,6 +63,9 @@ class Benchmark:
             are optional, for time axes that differ by recording (frame rates, resized features).
         annotations: one row per segment: `recording, start, end, label`.
         load_features: recording id → array (T, D).
+        load_part: (recording id, first, last) → steps `first` to `last` (excluded), if a part can be read
+            without the rest.
+        count_steps: recording id → T, if T can be known without reading the features.
         source_hash: a hash of the feature data, or a function that computes it; a part of `data_hash`.
         notes: what the loader repaired in the published files, or noticed.
         ends_checked: refuse segments that end after their recording (published files have some).
@@ -84,6 +88,8 @@ class Benchmark:
         recordings: pd.DataFrame,
         annotations: pd.DataFrame,
         load_features: Callable[[str], np.ndarray],
+        load_part: Callable[[str, int, int], np.ndarray] | None = None,
+        count_steps: Callable[[str], int] | None = None,
         source_hash: str | Callable[[], str],
         where: str | None = None,
         notes: tuple[Remark, ...] = (),
@@ -124,7 +130,10 @@ class Benchmark:
             where=where,
         )
         self.notes = tuple(notes)
-        self._load_features = load_features
+        self._load_features, self._load_part, self._count_steps = load_features, load_part, count_steps
+        self._steps: dict[str, int] = {}
+        self._decided: tuple[Loading, bool] | None = None
+        self.loading = Loading.default()  # how features reach a model; may be replaced before the first use
         self._cache: dict[str, np.ndarray] = {}
         self._source_hash = source_hash
         self.files = files
@@ -284,17 +293,61 @@ class Benchmark:
     def _standardise_by(self, recordings):
         standardised = self._standardise(recordings)  # pyright: ignore[reportOptionalCall]
         self._load_features, self.inertial, self._cache = standardised.load, standardised.inertial, {}
+        self._load_part = None  # it would read features that are not standardised
 
     def features(self, recording_id: str, stream: str | None = None) -> np.ndarray:
-        """Features (T, D) of one recording, float32. If a stream is named, only its columns."""
+        """Features (T, D) of one recording, float32. If a stream is named, only its columns.
+
+        They stay in memory if `in_memory`.
+        """
         self._row(recording_id)
-        if recording_id not in self._cache:
-            self._cache[recording_id] = check_features(
+        features = self._cache.get(recording_id)
+        if features is None:
+            features = check_features(
                 self._load_features(recording_id),
                 dim=self.feature_spec.dim,
                 where=f"{self.name}, recording {recording_id}",
             )
-        return self._cache[recording_id][:, self.feature_spec.columns(stream)]
+            if self.in_memory:
+                self._cache[recording_id] = features
+        return features[:, self.feature_spec.columns(stream)]
+
+    def part(self, recording_id: str, first: int, last: int, stream: str | None = None) -> np.ndarray:
+        """Steps `first` to `last` (excluded) of `features`. Only these are read where the loader can do so.
+
+        Then only these are checked for NaN.
+        """
+        self._row(recording_id)
+        if self._load_part is None or recording_id in self._cache:
+            return self.features(recording_id, stream)[first:last]
+        features = check_features(
+            self._load_part(recording_id, first, last),
+            dim=self.feature_spec.dim,
+            where=f"{self.name}, recording {recording_id}",
+            first=first,
+        )
+        return features[:, self.feature_spec.columns(stream)]
+
+    def steps(self, recording_id: str) -> int:
+        """Number of steps of one recording. Features are read only if the loader cannot tell it without."""
+        self._row(recording_id)
+        if recording_id not in self._steps:
+            known = self._count_steps if recording_id not in self._cache else None
+            self._steps[recording_id] = known(recording_id) if known else len(self.features(recording_id))
+        return self._steps[recording_id]
+
+    @property
+    def feature_bytes(self) -> int:
+        """Memory of the features of all recordings as float32, by durations and strides."""
+        strides = self._recordings.get("stride_s", self.feature_spec.stride_s)
+        return int(4 * self.feature_spec.dim * (self._recordings.duration / strides).sum())
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether features stay in memory once they are read. `loading` decides, and the decision stays."""
+        if self._decided is None or self._decided[0] != self.loading:
+            self._decided = self.loading, self.loading.keeps(self.feature_bytes)
+        return self._decided[1]
 
     def holds(self, recording_id: str) -> bool:
         """Whether the features of one recording are in memory."""

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from tal_lib.data.content import content_hashes
-from tal_lib.data.features import SUFFIXES, is_ambiguous, read_array, read_feature_file
+from tal_lib.data.features import (
+    SUFFIXES,
+    feature_steps,
+    is_ambiguous,
+    read_array,
+    read_feature_file,
+    read_feature_part,
+)
 from tal_lib.errors import TalError
 from tal_lib.files import digest
 
@@ -62,6 +69,26 @@ class FeatureFolder:
         Raises:
             TalError: a file is missing or cannot be used.
         """
+        return _joined([read_feature_file(*part) for part in self._located(recording)])
+
+    def load_part(self, recording: str, first: int, last: int) -> np.ndarray:
+        """Steps `first` to `last` (excluded) of a recording. Of `.npy` files only these are read.
+
+        Raises:
+            TalError: a file is missing or cannot be used.
+        """
+        return _joined([read_feature_part(*part, first, last) for part in self._located(recording)])
+
+    def steps(self, recording: str) -> int:
+        """Number of steps of a recording. Of `.npy` files only the headers are read.
+
+        Raises:
+            TalError: a file is missing or cannot be used.
+        """
+        return min(feature_steps(*part) for part in self._located(recording))
+
+    def _located(self, recording):
+        """(file, columns) of each part of a recording. `TalError` if one is missing."""
         files = self.files_of(recording)
         if files is None:
             part = next(
@@ -74,9 +101,7 @@ class FeatureFolder:
                 where=f"{part}, recording {recording}",
                 remedy=f"Put {recording}.npy (or {', '.join(SUFFIXES[1:])}) there.",
             )
-        arrays = [read_feature_file(file, width) for file, (_, width) in zip(files, self.parts)]
-        steps = min(map(len, arrays))
-        return np.hstack([array[:steps] for array in arrays]) if len(arrays) > 1 else arrays[0]
+        return [(file, width) for file, (_, width) in zip(files, self.parts)]
 
     def ambiguous(self, recording: str) -> bool:
         """Whether the shape of a file of this recording does not show which axis is time."""
@@ -130,6 +155,12 @@ def _files_below(folder: Path) -> dict[str, Path]:
             if key not in by_name or _order(path) < _order(by_name[key]):
                 by_name[key] = path
     return by_name
+
+
+def _joined(arrays):
+    """The streams of a recording side by side, cut to the shortest."""
+    steps = min(map(len, arrays))
+    return np.hstack([array[:steps] for array in arrays]) if len(arrays) > 1 else arrays[0]
 
 
 def _order(path):

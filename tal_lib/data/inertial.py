@@ -29,10 +29,18 @@ class Inertial:
         Source: Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring (ICMI
         2017). They use arbitrary angles.
         """
-        x, y, z = (torch.randn(3, generator=generator) * math.radians(degrees)).tolist()
-        turn = torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
+        return self.turned(features, random_rotation(degrees, generator))
+
+    def turned(self, features: Tensor, turn: Tensor) -> Tensor:
+        """Features (D, T) after the rotation `turn` (3, 3) of all sensors."""
         mean, std = (
             torch.from_numpy(np.asarray(part, dtype=np.float32))[:, None] for part in (self.mean, self.std)
         )
         signals = (features * std + mean).unflatten(0, (-1, 3, self.samples))
         return (torch.einsum("ij,sjwt->siwt", turn, signals).flatten(0, 2) - mean) / std
+
+
+def random_rotation(degrees: float, generator: torch.Generator) -> Tensor:
+    """A random rotation (3, 3); `degrees` is the standard deviation of the angle about each axis."""
+    x, y, z = (torch.randn(3, generator=generator) * math.radians(degrees)).tolist()
+    return torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))

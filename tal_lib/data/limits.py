@@ -51,14 +51,16 @@ def check_zip(archive: zipfile.ZipFile, path: str | Path, *, name: object = None
     check_size(sum(entry.file_size for entry in archive.infolist()), path, "the archive", name=name)
 
 
-def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
-    """The shape in the header of an open `.npy` file. `TalError` if it declares more numbers than `size`
-    bytes can hold."""
+def npy_header(file, size: int, path: str | Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, column-major order and type in the header of an open `.npy` file, which then stands at its data.
+
+    `TalError` if the header declares more numbers than `size` bytes can hold.
+    """
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f"version {version} of the format, which only tables with named columns need")
-    shape, _, dtype = readers[version](file)
+    shape, columns_first, dtype = readers[version](file)
     count = 1
     for length in shape:
         count *= int(length)
@@ -68,4 +70,9 @@ def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
             where=path,
             remedy="Extract or copy the file again.",
         )
-    return shape
+    return shape, columns_first, dtype
+
+
+def check_npy(file, size: int, path: str | Path) -> tuple[int, ...]:
+    """The shape in the header of an open `.npy` file. Errors as in `npy_header`."""
+    return npy_header(file, size, path)[0]

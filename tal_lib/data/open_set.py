@@ -12,7 +12,7 @@ import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import open_set_split, published_open_set_split
-from tal_lib.data.views import view
+from tal_lib.data.views import view, whole
 from tal_lib.errors import TalError
 
 PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
@@ -106,7 +106,7 @@ def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str
         benchmark.table(),
         table.assign(label=table.label.map(new_names)),
         benchmark.classes,
-        benchmark.features,
+        whole(benchmark),
         ["shuffled", seed],
     ), new_names
 
@@ -159,8 +159,18 @@ def _pieces(benchmark, pieces, annotations, classes):
         recording, steps = spans[piece]
         return benchmark.features(recording)[steps]
 
+    def part(piece, first, last):
+        recording, steps = spans[piece]
+        begin, end, _ = steps.indices(benchmark.steps(recording))
+        return benchmark.part(recording, begin + first, min(begin + last, end))
+
+    def count(piece):
+        recording, steps = spans[piece]
+        return len(range(*steps.indices(benchmark.steps(recording))))
+
+    loaders = {"load_features": features, "load_part": part, "count_steps": count}
     return view(
-        benchmark, table, pd.concat(segments, ignore_index=True), classes, features, ["pieces", pieces]
+        benchmark, table, pd.concat(segments, ignore_index=True), classes, loaders, ["pieces", pieces]
     )
 
 
@@ -171,6 +181,6 @@ def _test(benchmark, annotations, classes):
         table[table.recording.isin(annotations.recording)].assign(split="test"),
         annotations,
         classes,
-        benchmark.features,
+        whole(benchmark),
         ["test"],
     )

@@ -10,7 +10,17 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib import plugins
-from tal_lib.data import hapt, hapt_recomposed, rendered, salads, sfinge3d, synthetic, urfall, videos
+from tal_lib.data import (
+    hapt,
+    hapt_recomposed,
+    rehearsal,
+    rendered,
+    salads,
+    sfinge3d,
+    synthetic,
+    urfall,
+    videos,
+)
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.fetching import fetch
 from tal_lib.data.folds import OFFICIAL
@@ -156,6 +166,12 @@ BENCHMARKS = {
         "your annotations and features",
         "thumos14/thumos14.json",
         counts=(412, 20, 6365),
+    ),
+    rehearsal.NAME: Entry(
+        rehearsal.load,
+        "thumos14's videos with generated features: a rehearsal of the study's size, no result",
+        "your annotations; features made from a seed",
+        "thumos14/thumos14.json",
     ),
     "activitynet": Entry(
         videos.load_activitynet,

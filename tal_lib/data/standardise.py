@@ -1,6 +1,6 @@
 """Standardised features: mean and standard deviation of each column, from chosen recordings only."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,29 @@ def statistics(
         features: recording id → array (T, D), of all recordings of the data set.
     """
     chosen = set(recordings)
-    steps = np.concatenate([array for recording, array in features.items() if recording in chosen])
-    return steps.mean(0), steps.std(0) + SMALLEST_STD
+    mean, std = mean_and_std(lambda: (array for name, array in features.items() if name in chosen))
+    return mean, std + SMALLEST_STD
+
+
+def mean_and_std(features: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (D,) of the columns of several arrays (T, D), one in memory at a time.
+
+    `features()` is called twice. The results equal those of `np.concatenate(…).mean(0)` and `.std(0)` to the
+    last bit, because rows are added in the same order.
+    """
+    count, total = _sum_of_rows(features())
+    mean = total / total.dtype.type(count)
+    _, squares = _sum_of_rows((part - mean) ** 2 for part in features())
+    return mean, np.sqrt(squares / squares.dtype.type(count))
+
+
+def _sum_of_rows(parts):
+    """Number of rows, and their sum (D,), added one row after another."""
+    count, total = 0, None
+    for part in parts:
+        rows = part if total is None else np.concatenate([total[None], part])
+        count, total = count + len(part), np.add.reduce(rows, axis=0)
+    return count, total
 
 
 def standardise(

@@ -39,9 +39,7 @@ def load_thumos14(root: Path) -> Benchmark:
 
     If the annotations do not state a frame rate, 30 frames per second are assumed, the rate of THUMOS14.
     """
-    path = root / "thumos14" / "thumos14.json"
-    content = read_annotations(path, repair=True)
-    content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
+    content, path = thumos14_annotations(root)
     folder = root / "thumos14" / "features"
     spec = read_spec(folder, THUMOS14)
     unknown = content.recordings.fps.isna().sum()
@@ -49,6 +47,14 @@ def load_thumos14(root: Path) -> Benchmark:
         text = f"{unknown} have no fps in the annotations; {spec.fps:g} is taken"
         content = replace(content, repairs=(*content.repairs, Remark(ALL, "as published", text)))
     return _benchmark("thumos14", TIOUS, content, spec, folder, path)
+
+
+def thumos14_annotations(root: Path) -> tuple[AnnotationFile, Path]:
+    """THUMOS14's annotations, with its validation videos as `train`, and their file."""
+    path = root / "thumos14" / "thumos14.json"
+    content = read_annotations(path, repair=True)
+    content.recordings["split"] = content.recordings.split.replace({"validation": "train"})
+    return content, path
 
 
 def load_activitynet(root: Path) -> Benchmark:
@@ -175,15 +181,26 @@ def _benchmark(name, tious, content, spec, folder, where):
     steps_of = lambda recording: len(files.load(recording)) if files.files_of(recording) else None
     recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME, steps_of)
 
-    def load(recording):
+    def need_folder(recording):
         if not folder.is_dir():
             raise TalError(
                 f"no features: folder not found, asked for recording {recording}",
                 where=folder,
                 remedy=f"Put the features there; `tal data check {name}` lists what is missing.",
             )
+
+    def load(recording):
+        need_folder(recording)
         features = files.load(recording)
         return resize(features, spec.resize) if spec.resize is not None else features
+
+    def load_part(recording, first, last):
+        need_folder(recording)
+        return files.load_part(recording, first, last)
+
+    def steps(recording):
+        need_folder(recording)
+        return files.steps(recording)
 
     return Benchmark(
         name=name,
@@ -193,6 +210,8 @@ def _benchmark(name, tious, content, spec, folder, where):
         recordings=recordings,
         annotations=content.segments,
         load_features=load,
+        load_part=load_part if spec.resize is None else None,
+        count_steps=steps if spec.resize is None else lambda recording: spec.resize,
         source_hash=lambda: files.content_hash(name),
         where=str(where),
         notes=content.repairs,

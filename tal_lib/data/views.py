@@ -18,23 +18,39 @@ def view(
     table: pd.DataFrame,
     annotations: pd.DataFrame,
     classes,
-    load_features: Callable[[str], np.ndarray],
+    loaders: dict[str, Callable],
     what: list,
     inertial: Inertial | None = None,
 ) -> Benchmark:
-    """A benchmark with other recordings, annotations or classes; `what` says how it differs, for its hash."""
-    return Benchmark(
+    """A benchmark with other recordings, annotations or classes.
+
+    Args:
+        loaders: `load_features`, and `load_part` and `count_steps` if there are any, of its recordings.
+        what: how it differs, for its hash.
+    """
+    other = Benchmark(
         name=benchmark.name,
         classes=classes,
         tious=benchmark.tious,
         feature_spec=benchmark.feature_spec,
         recordings=table,
         annotations=annotations.reset_index(drop=True),
-        load_features=load_features,
+        **loaders,
         source_hash=lambda: digest(benchmark.data_hash, list(classes), what),
         ends_checked=False,
         inertial=inertial,
     )
+    other.loading = benchmark.loading
+    return other
+
+
+def whole(benchmark):
+    """Loaders of a view whose recordings are those of the benchmark."""
+    return {
+        "load_features": benchmark.features,
+        "load_part": benchmark.part,
+        "count_steps": benchmark.steps,
+    }
 
 
 def class_agnostic(benchmark: Benchmark) -> Benchmark:
@@ -61,7 +77,7 @@ def _relabelled(benchmark, annotations, classes, what):
         benchmark.table(),
         annotations,
         classes,
-        benchmark.features,
+        whole(benchmark),
         [what],
         benchmark.inertial,
     )

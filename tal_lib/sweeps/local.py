@@ -5,10 +5,11 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
+from queue import PriorityQueue
 
 import nbformat
 
@@ -135,17 +136,40 @@ def _processes(threads, memory_limit, environment):
     return WarmProcesses(threads, memory_limit, dict(environment))
 
 
-def warm_processes(threads: int, memory_limit: int | None = None) -> WarmProcesses:
+def warm_processes(
+    threads: int, memory_limit: int | None = None, extra: dict[str, str] | None = None
+) -> WarmProcesses:
     """The fork servers of this process for such cells, in the current environment. They end with this
-    process."""
-    return _processes(threads, memory_limit, tuple(sorted(kernel_environment(threads).items())))
+    process.
+
+    extra: further environment variables, such as the GPU that they see.
+    """
+    environment = kernel_environment(threads) | (extra or {})
+    return _processes(threads, memory_limit, tuple(sorted(environment.items())))
 
 
 class Local:
-    """Runs cells into a folder, `jobs` at a time, each with `threads` CPU threads."""
+    """Runs cells into a folder, `jobs` at a time, each with `threads` CPU threads.
 
-    def __init__(self, folder: Path, jobs: int, threads: int, memory_limit: int | None = None):
-        self.folder, self.jobs, self._processes = folder, jobs, warm_processes(threads, memory_limit)
+    gpus: environment variables of the worker process for each GPU (`gpu_environments`). With them one cell
+    runs on each GPU at a time; a cell that runs alone is on the first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        jobs: int,
+        threads: int,
+        memory_limit: int | None = None,
+        gpus: Sequence[dict[str, str]] = (),
+    ):
+        self.folder, self.jobs = folder, len(gpus) or jobs
+        self._processes = [warm_processes(threads, memory_limit, gpu) for gpu in gpus] or [
+            warm_processes(threads, memory_limit)
+        ]
+        self._free: PriorityQueue[int] = PriorityQueue()  # numbers of free processes, the first first
+        for slot in range(self.jobs):
+            self._free.put(slot)
         self._stopped, self._futures = False, {}
 
     def __enter__(self):
@@ -155,7 +179,8 @@ class Local:
         self._stopped = True
         # repeat: a cell may have begun after the last call of stop
         while not all(future.done() for future in self._futures):
-            self._processes.stop()
+            for processes in self._processes:
+                processes.stop()
             time.sleep(0.01)
 
     def _run(self, cell, generation):
@@ -165,11 +190,14 @@ class Local:
                 where=cell.notebook,
                 remedy="What is finished is kept; the same command goes on with the code as it is now.",
             )
-        return (
-            ProcessLost("the sweep has ended")
-            if self._stopped
-            else self._processes.run(cell, cell.notebook, generation, self.folder)
-        )
+        if self._stopped:
+            return ProcessLost("the sweep has ended")
+        slot = self._free.get()
+        try:
+            processes = self._processes[slot % len(self._processes)]
+            return processes.run(cell, cell.notebook, generation, self.folder)
+        finally:
+            self._free.put(slot)
 
     def run(
         self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None

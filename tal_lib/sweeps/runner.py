@@ -12,6 +12,7 @@ from tal_lib.disk import disk_errors, disk_is_full, full_disk, writable_folder
 from tal_lib.errors import TalError
 from tal_lib.sweeps.detections import collect, file_of
 from tal_lib.sweeps.folders import check_runs
+from tal_lib.sweeps.gpus import gpu_environments
 from tal_lib.sweeps.grid import Cell, plan
 from tal_lib.sweeps.grid_file import read_grid
 from tal_lib.sweeps.ledger import (
@@ -51,8 +52,9 @@ class SweepResult:
 def run(
     grid_yaml,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int = 1,
+    gpus=None,
     cluster: str | None = None,
     resume: bool = True,
     again_stale: bool = False,
@@ -66,8 +68,9 @@ def run(
     """Run a sweep: every cell of the grid without a result in the ledgers and the run folders.
 
     Args:
-        jobs: cells at a time on this machine.
+        jobs: cells at a time on this machine (default: 1, or one per GPU).
         threads: CPU threads per cell. Results are bit-equal only for the same number of threads.
+        gpus: GPUs of this machine to spread over, as text `0,1` or numbers: one cell on each at a time.
         cluster: run on a cluster instead: `tls://HOST:PORT` or `tcp://HOST:PORT` of a Dask scheduler,
             `local:N` workers here, `slurm:CONFIG.yaml`.
         resume: False runs every cell again.
@@ -85,8 +88,9 @@ def run(
         TalError: a bad grid or argument, a folder that cannot be written, another sweep in the folder, a full
             disk, a lost scheduler.
     """
-    if jobs < 1 or threads < 1:
+    if (jobs is not None and jobs < 1) or threads < 1:
         raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
+    on_gpus = [] if gpus is None else gpu_environments(gpus, jobs=jobs, cluster=cluster)
     cells = plan(grid_yaml, only, here=cluster is None)
     if not cells:
         raise TalError(
@@ -113,7 +117,7 @@ def run(
         failed: dict[str, str] = {}
         if waiting:
             with (
-                _executor(cluster, folder, jobs, threads, memory_limit) as executor,
+                _executor(cluster, folder, jobs or 1, threads, memory_limit, on_gpus) as executor,
                 disk_errors(folder),
             ):
                 try:
@@ -131,9 +135,9 @@ def _keep_detections(grid_yaml, sweep, folder, results, *, here):
         collect(folder, file_of(Path(results).resolve(), sweep), cells, best)
 
 
-def _executor(cluster, folder, jobs, threads, memory_limit):
+def _executor(cluster, folder, jobs, threads, memory_limit, gpus):
     if not cluster:
-        return Local(folder, jobs, threads, memory_limit)
+        return Local(folder, jobs, threads, memory_limit, gpus)
     from tal_lib.sweeps.cluster import Cluster
 
     return Cluster(cluster, folder, threads, memory_limit)

@@ -4,7 +4,7 @@ import math
 import random
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from tal_lib.data.augment import Augment
-from tal_lib.data.batches import Batch, Item, collate, crop, make_item, within_features
+from tal_lib.data.batches import Batch, Item, batches, crop, make_item, within_features
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
@@ -173,7 +173,8 @@ def fit(
     recipe = replace(recipe, precision=chosen_precision(recipe.precision, device))
     if not recordings:
         raise TalError("no training recordings", where=benchmark.name, remedy="Raise the fraction.")
-    items = [make_item(benchmark, recording, stream) for recording in recordings]
+    lazy = not benchmark.in_memory
+    items = [make_item(benchmark, recording, stream, lazy=lazy) for recording in recordings]
     if recipe.within_features:
         items = [within_features(item) for item in items]
     if not any(len(item.segments) for item in items):
@@ -216,7 +217,7 @@ def fit(
     )
     for epoch in bar:
         started = time.perf_counter()
-        sums = _train_epoch(state, items, augment, recipe, device)
+        sums = _train_epoch(state, benchmark, items, augment, recipe, device)
         state.elapsed += time.perf_counter() - started
         state.epoch = epoch + 1
         state.history.append(
@@ -309,27 +310,29 @@ def random_crop(item: Item, recipe: Recipe, generator: torch.Generator) -> Item:
     )
 
 
-def _train_epoch(state, items, augment, recipe, device) -> dict[str, float]:
-    """Train on every recording once; returns the sum of each loss over the steps."""
+def _train_epoch(state, benchmark, items, augment, recipe, device) -> dict[str, float]:
+    """Train on every crop of an epoch; returns the sum of each loss over the steps."""
     sums: dict[str, float] = {}
     order = torch.randperm(len(items) * recipe.crops, generator=state.generator).tolist()
-    for step in range(steps_per_epoch(len(items), recipe)):
-        at = step * recipe.batch_size
-        crops = [
+    crops = (  # drawn here, in order; read by workers
+        [
             augment(random_crop(items[i % len(items)], recipe, state.generator))
-            for i in order[at : at + recipe.batch_size]
+            for i in order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         ]
-        batch = collate(crops).to(device)
-        if recipe.feature_noise:
-            batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
-        if recipe.feature_dropout:
-            batch.features.copy_(F.dropout1d(batch.features, recipe.feature_dropout))
-        losses = training_step(state.model, batch, state.optimizer, recipe)
-        state.schedule.step()
-        if state.average:
-            state.average.update(state.schedule.last_epoch)
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        for step in range(steps_per_epoch(len(items), recipe))
+    )
+    with closing(batches(crops, benchmark, device)) as prepared:
+        for batch in prepared:
+            if recipe.feature_noise:
+                batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
+            if recipe.feature_dropout:
+                batch.features.copy_(F.dropout1d(batch.features, recipe.feature_dropout))
+            losses = training_step(state.model, batch, state.optimizer, recipe)
+            state.schedule.step()
+            if state.average:
+                state.average.update(state.schedule.last_epoch)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
     return sums
 
 
@@ -362,8 +365,9 @@ def propose_all(
 def _in_one_table(model, find, benchmark, recordings, stream, device, empty):
     device = checked_device(device) if device else default_device()
     model.to(device).eval()
-    tables = [
-        find(collate([make_item(benchmark, recording, stream)]).to(device))[0] for recording in recordings
-    ]
+    lazy = not benchmark.in_memory
+    items = ([make_item(benchmark, recording, stream, lazy=lazy)] for recording in recordings)
+    with closing(batches(items, benchmark, device)) as prepared:
+        tables = [find(batch)[0] for batch in prepared]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else empty

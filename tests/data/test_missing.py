@@ -113,7 +113,7 @@ def test_what_would_stop_a_training_is_found_before_it(
     """One line, exit code 2, no step made, nothing written; broken files are not missing ones."""
     folder, (edit, message) = clips(), FAULTS[fault]
     change(folder, lambda database: edit(folder, database) and None)
-    monkeypatch.setattr("tal_lib.training.fit", lambda *_, **__: pytest.fail("a training began"))
+    monkeypatch.setattr("tal_lib.study.fit", lambda *_, **__: pytest.fail("a training began"))
     out = tmp_path / "out"
     arguments = [
         "train",
