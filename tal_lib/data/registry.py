@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib import plugins
-from tal_lib.data import hapt, synthetic, videos
+from tal_lib.data import hapt, published, synthetic, videos
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
@@ -65,6 +65,10 @@ BENCHMARKS = {
     ),
 }
 BENCHMARKS |= {
+    name: Entry(partial(published.load, name), entry.about, "your annotations and features", entry.folder)
+    for name, entry in published.PUBLISHED.items()
+}
+BENCHMARKS |= {
     name + PRIOR: replace(
         BENCHMARKS[name],
         load=partial(_with_prior_subsets, name),
@@ -96,9 +100,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
     """Load a benchmark.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with
-            `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder, if it
-            lies below the data folder or was passed to `portable_name`.
+        name: one of `BENCHMARKS`, such as `synthetic`, `hapt`, `thumos14` or `hacs`; or a folder with
+            `annotations.json` and `features/`; or the name of such a folder, if it lies below the data folder or was passed to `portable_name`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
     plugins.load()
@@ -173,9 +176,17 @@ class Shape:
 _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200, 16 / 30)}
 
 
+_PUBLISHED |= {
+    name: Shape(
+        sum(entry.default.streams.values()), entry.classes, entry.default.stride_frames / entry.default.fps
+    )
+    for name, entry in published.PUBLISHED.items()
+}
+
+
 def shape_of(name: str, root: str | Path | None = None) -> Shape:
-    """The shape of a benchmark's features. For thumos14 and activitynet the published shape, without reading
-    data."""
+    """The shape of a benchmark's features. For published data sets of videos their shape, without
+    reading data."""
     if name in _PUBLISHED:
         return _PUBLISHED[name]
     benchmark = load_benchmark(name, root)
