@@ -7,7 +7,8 @@
 `spec.json`, or `tal data import` of its configuration.
 
 Sources: sming256/OpenTAD, `configs/_base_/datasets` (splits, tIoUs, strides, offsets, rates) and
-`configs/actionformer` (columns, classes); happyharrycn/actionformer_release, `configs` and `libs/datasets`
+`configs/actionformer` (columns, classes), `docs/en/data.md` (FineAction's classes);
+happyharrycn/actionformer_release, `configs` and `libs/datasets`
 (EPIC-Kitchens, Ego4D); TuanTNG/TemporalMaxer (MultiTHUMOS).
 """
 
@@ -92,7 +93,7 @@ PUBLISHED = {
     "fineaction": Published(
         folder="fineaction",
         files=("fineaction.json", "annotations_gt.json"),
-        about="FineAction",
+        about="FineAction, 106 classes",
         classes=106,
         tious=_FINE,
         default=_frames(1280, 16, 16, 30.0, "videomae_h"),

@@ -91,7 +91,8 @@ def ego4d(folder: Path) -> AnnotationFile | None:
             rows = [
                 (
                     name,
-                    *(_since(item, f"video_{end}_time", begin, where) for end in ("start", "end")),
+                    _since(item, "start", begin, where),
+                    _since(item, "end", begin, where),
                     item["label"],
                 )
                 for item in _parts(_parts([clip], "annotations", path), "labels", path)
@@ -124,16 +125,19 @@ def charades(folder: Path) -> AnnotationFile | None:
 
 
 def _content(table, segments, remarks, where):
-    """The contents; segments that are empty or far beyond their recording get a remark."""
+    """The contents; what is repaired or looks wrong gets a remark."""
     recordings = pd.DataFrame(table, columns=["recording", "split", "duration", "fps"])
     rows = pd.DataFrame(segments, columns=ANNOTATION_COLUMNS).astype({"start": float, "end": float})
     check_recordings(recordings, where)
     check_unit(recordings, rows, where)
-    empty = (rows.start >= rows.end) | (rows.start < 0)
-    if empty.any():
-        text = f"{int(empty.sum()):,} segments without length or before the beginning are dropped"
-        remarks.append(Remark(ALL, "repaired", text))
-    rows = rows[~empty].reset_index(drop=True)
+    early, empty = rows.start < 0, (rows.start >= rows.end) | (rows.end <= 0)
+    for chosen, text in (
+        (early & ~empty, "segments that start before the recording now start with it"),
+        (empty, "segments without length are dropped"),
+    ):
+        if chosen.any():
+            remarks.append(Remark(ALL, "repaired", f"{int(chosen.sum()):,} {text}"))
+    rows = rows.assign(start=rows.start.clip(lower=0))[~empty].reset_index(drop=True)
     remarks += beyond_remarks(rows, recordings.set_index("recording").duration)
     return AnnotationFile(recordings, rows, tuple(remarks))
 

@@ -101,7 +101,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None) -> Benchmar
 
     Args:
         name: one of `BENCHMARKS`, such as `synthetic`, `hapt`, `thumos14` or `hacs`; or a folder with
-            `annotations.json` and `features/`; or the name of such a folder, if it lies below the data folder or was passed to `portable_name`.
+            `annotations.json` and `features/`; or the name of such a folder, if it lies below the data
+            folder or was passed to `portable_name`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
     """
     plugins.load()

@@ -1,8 +1,8 @@
 """VIA 3: one project file (JSON) with a view a recording.
 
 Each segment has the attribute `label`, a list of the classes. Detections also have `score`, a text. If the
-videos are known, VIA opens them; else a person selects them. `tal data import PROJECT.json` reads the corrected
-project, as VIA saves it.
+videos are known, VIA opens them; else a person selects them. `tal data import PROJECT.json` reads the project
+as VIA saves it.
 
 Source: VIA 3 code documentation, "Structure of VIA Project JSON File"
 (https://gitlab.com/vgg/via/-/blob/master/via-3.x.y/CodeDoc.md).

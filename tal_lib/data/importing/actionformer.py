@@ -26,6 +26,7 @@ from pydantic import BeforeValidator
 from tal_lib.data.importing.dataset import (
     DataSet,
     class_remark,
+    columns_of,
     locate,
     split_content,
     stream_names,
@@ -108,7 +109,7 @@ def read(path: Path, *, annotations: Path | None = None, features: Sequence[Path
     ]
     name = str(config.get("dataset_name"))
     content = class_remark(with_rate(content, described.default_fps), described.num_classes)
-    streams = _streams(described, places, name, path)
+    streams = _streams(described, places, name, content.recordings.recording.tolist(), path)
     if name not in TIOUS:
         content = with_remark(content, "as published", f"the tIoUs of dataset_name {name} are not known")
     if name == "multithumos":
@@ -129,12 +130,25 @@ def read(path: Path, *, annotations: Path | None = None, features: Sequence[Path
     return DataSet(content, spec)
 
 
-def _streams(described, places, name, path):
-    """Stream → columns. The files of MultiTHUMOS hold both streams, of which the code uses the first."""
+def _streams(described, places, name, recordings, path):
+    """Stream → columns. The files of MultiTHUMOS hold both streams, of which the code uses the first.
+
+    One number for several folders is the columns of all together; the files tell those of each.
+    """
     if name == "multithumos" and len(places) == 1:
         width = described.input_dim[0]
         return {"rgb": width, "flow": width}
     widths = list(described.input_dim)
+    if len(widths) == 1 < len(places):
+        folders = dict(zip(stream_names(places), places))
+        streams = columns_of(folders, recordings, described.file_prefix or "", "")
+        if sum(streams.values()) != widths[0]:
+            raise TalError(
+                f"dataset.input_dim: {widths[0]}, but the files have {list(streams.values())}",
+                where=path,
+                remedy="Correct input_dim or feat_folder.",
+            )
+        return streams
     if len(widths) != len(places):
         raise TalError(
             f"dataset.input_dim: {len(widths)} numbers of columns for {len(places)} folders of features",
