@@ -33,6 +33,12 @@ def add_data_actions(data_actions) -> None:
         "--split", choices=("train", "validation", "test"), default="train", help="of all recordings"
     )
     read.add_argument("--test", nargs="+", default=[], metavar="ID", help="recordings of the test split")
+    read.add_argument(
+        "--update",
+        metavar="FILE.json",
+        help="annotations that were corrected: durations, rates and splits are taken from it, and the "
+        "recordings that are not imported are kept",
+    )
     read.add_argument("--annotations", metavar="FILE", help="of a data set with features")
     read.add_argument("--features", action="append", default=[], metavar="FOLDER", help="of a data set")
     add_options(read, "entry of spec.json, for a folder of features: stride_frames=8, resize=192, …")
@@ -44,7 +50,7 @@ def add_data_actions(data_actions) -> None:
         description="Write annotations and detections as files of ELAN or VIA. `tal data import` reads the "
         "corrected files.",
     )
-    write.add_argument("--to", required=True, choices=("elan", "via"), help="the tool")
+    write.add_argument("--as", dest="kind", required=True, choices=("elan", "via"), help="the tool")
     write.add_argument("--out", required=True, help="folder")
     write.add_argument("--annotations", metavar="FILE.json")
     write.add_argument("--detections", metavar="FILE", help="JSON, CSV or Parquet, as `tal eval` reads")
@@ -92,14 +98,21 @@ def _kind(path):
 
 def _from_tools(sources, arguments):
     """The annotations in files of annotation tools."""
+    from tal_lib.data import read_annotations
     from tal_lib.data.importing import Options, import_files
+    from tal_lib.data.importing.collect import updated
 
     if arguments.set or arguments.annotations or arguments.features:
         raise TalError(
             "--set, --annotations and --features are for data sets with features",
             remedy="Leave them out for files of annotation tools.",
         )
+    base = read_annotations(arguments.update, repair=True) if arguments.update else None
     durations, rates = _videos(arguments.videos)
+    if base is not None:
+        known = base.recordings.set_index("recording")
+        durations = known.duration.to_dict() | durations
+        rates = known.fps.dropna().to_dict() | rates
     if arguments.durations:
         durations |= _durations(arguments.durations)
     options = Options(
@@ -112,11 +125,19 @@ def _from_tools(sources, arguments):
         split=arguments.split,
         test=tuple(arguments.test),
     )
-    return import_files(sources, options, kind=arguments.kind)
+    content = import_files(sources, options, kind=arguments.kind)
+    return content if base is None else updated(base, content)
 
 
 def _data_set(source, kind, arguments):
     """The data set of a configuration or of a folder of features."""
+    of_tools = ("kind", "durations", "videos", "tier", "attribute", "test", "update")
+    if given := [name for name in of_tools if getattr(arguments, name)]:
+        raise TalError(
+            f"--{given[0].replace('kind', 'as')} is for files of annotation tools",
+            where=source,
+            remedy="Leave it out for a data set with features.",
+        )
     from pathlib import Path
 
     from tal_lib.data.importing import actionformer, opentad
@@ -212,7 +233,7 @@ def _export(arguments):
         min_score=arguments.min_score,
         top=arguments.top,
     )
-    written = FORMATS[arguments.to].write(arguments.out, result)
+    written = FORMATS[arguments.kind].write(arguments.out, result)
     counts = ", ".join(f"{len(table):,} {name}" for name, table in result.tables.items())
     print(f"{len(written):,} files for {len(result.recordings):,} recordings: {counts}")
     print(written[0].parent if len(written) > 1 else written[0])

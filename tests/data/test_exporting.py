@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tal_lib import TalError
 from tal_lib.cli import main
-from tal_lib.data import write_annotations
+from tal_lib.data import read_annotations, write_annotations
 from tal_lib.data.exporting import FORMATS, layers
 from tal_lib.data.exporting.collect import file_names
 from tal_lib.data.importing import Options, import_files
@@ -195,7 +195,7 @@ def data(tmp_path):
 
 def test_the_command_and_the_way_back(data, capsys):
     out, back = data / "elan", data / "back"
-    command = ["data", "export", "--to", "elan", "--annotations", str(data / "truth.json"), "--out", str(out)]
+    command = ["data", "export", "--as", "elan", "--annotations", str(data / "truth.json"), "--out", str(out)]
     assert main([*command, "--detections", str(data / "found.json")]) == 0
     assert "2 files for 2 recordings: 2 annotations, 1 detections" in capsys.readouterr().out
     assert sorted(path.name for path in out.glob("*.eaf")) == ["r.eaf", "s.eaf"]
@@ -206,10 +206,25 @@ def test_the_command_and_the_way_back(data, capsys):
     assert (back / "annotations.json").read_text() == (data / "truth.json").read_text()
 
 
+def test_corrected_recordings_update_their_data_set(data, capsys):
+    """One file is corrected: durations and splits are known, and the other recording stays."""
+    out = data / "elan"
+    export = ["data", "export", "--as", "elan", "--annotations", str(data / "truth.json"), "--out", str(out)]
+    assert main([*export, "--recordings", "s"]) == 0
+    path = out / "s.eaf"
+    path.write_text(path.read_text().replace('TIME_VALUE="4000"', 'TIME_VALUE="4250"'))
+    command = ["data", "import", str(path), "--update", str(data / "truth.json"), "--out", str(data / "new")]
+    assert main(command) == 0
+    content = read_annotations(data / "new" / "annotations.json")
+    assert content.segments.values.tolist() == [["r", 1.0, 2.0, "a"], ["s", 3.0, 4.25, "b"]]
+    assert content.recordings.values.tolist()[1][:3] == ["s", "test", 20.0]
+    assert len(content.recordings) == 2
+
+
 def test_a_corrected_file_is_not_replaced(data, capsys):
     """The work of a person is lost only with --overwrite."""
     out = data / "elan"
-    command = ["data", "export", "--to", "elan", "--annotations", str(data / "truth.json"), "--out", str(out)]
+    command = ["data", "export", "--as", "elan", "--annotations", str(data / "truth.json"), "--out", str(out)]
     assert main(command) == 0 and main(command) == 0
     path = out / "r.eaf"
     path.write_text(path.read_text().replace(">a<", ">b<"))
@@ -226,7 +241,7 @@ def test_videos_and_single_recordings(data, capsys):
     command = [
         "data",
         "export",
-        "--to",
+        "--as",
         "elan",
         "--annotations",
         str(data / "truth.json"),
@@ -238,5 +253,5 @@ def test_videos_and_single_recordings(data, capsys):
     assert medium.get("MEDIA_URL") == f"file://{videos / 'r.mp4'}" and not (data / "s.eaf").exists()
     assert main([*command, "--recordings", "t"]) == 2
     assert "no recording t" in capsys.readouterr().err
-    assert main(["data", "export", "--to", "via", "--out", str(data)]) == 2
+    assert main(["data", "export", "--as", "via", "--out", str(data)]) == 2
     assert "nothing to export" in capsys.readouterr().err

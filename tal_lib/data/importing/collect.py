@@ -176,6 +176,24 @@ def as_tables(exported: Iterable[tuple[Path, Annotated]], options: Options) -> A
     return AnnotationFile(recordings, table, (*remarks, *label_remarks(table)))
 
 
+def updated(base: AnnotationFile, new: AnnotationFile) -> AnnotationFile:
+    """`base` with the annotations of the recordings in `new`. Their splits are those of `base`.
+
+    Recordings that only one of them has are kept as they are.
+    """
+    splits = base.recordings.set_index("recording").split
+    fresh = new.recordings.assign(split=new.recordings.recording.map(splits).fillna(new.recordings.split))
+    fresh = fresh.set_index("recording", drop=False)
+    others = ~base.segments.recording.isin(fresh.index)
+    kept = base.recordings[~base.recordings.recording.isin(fresh.index)]
+    order = [*base.recordings.recording, *(name for name in fresh.index if name not in splits.index)]
+    recordings = pd.concat([kept, fresh]).set_index("recording", drop=False).loc[order]
+    segments = pd.concat([base.segments[others], new.segments], ignore_index=True)
+    return AnnotationFile(
+        recordings.reset_index(drop=True), segments, (*base.repairs, *new.repairs), base.label_ids
+    )
+
+
 def _beyond(item, duration, path):
     """A remark on segments that end a little after their recording. Others are refused."""
     late = [segment for segment in item.segments if segment[1] > duration + 1e-6]
