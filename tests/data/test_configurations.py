@@ -324,6 +324,12 @@ def test_the_command(code, tmp_path, capsys):
     benchmark = load_benchmark(str(tmp_path / "two"))
     assert benchmark.time_axis("video_0") == pytest.approx((4 / 30, 16 / 30))
     assert "video_3" not in benchmark.recordings() and benchmark.classes == ("CliffDiving", "Diving")
+    (features / "spec.json").write_text(
+        '{"streams": {"a": 2, "b": 4}, "stride_frames": 4, "window_frames": 16}'
+    )
+    assert main([*folder, "--set", "prefix=v_", "--fps", "15"]) == 0  # the folder has a spec of its own
+    assert list(load_benchmark(str(tmp_path / "two")).feature_spec.streams) == ["a", "b"]
+    (features / "spec.json").unlink()
     capsys.readouterr()
     for extra, message in (
         (["--set", "stride_s=1", "--set", "resize=3"], "gives stride_s and resize"),

@@ -22,6 +22,7 @@ Source: Liu et al., OpenTAD, 2025; sming256/OpenTAD, `opentad/datasets` and `con
 """
 
 import ast
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +34,22 @@ from tal_lib.data.importing.dataset import (
     class_remark,
     columns_of,
     locate,
+    spec_text,
     split_content,
     stream_names,
     with_rate,
     with_remark,
 )
-from tal_lib.data.spec import SHORTEST_WINDOW, Affix, FolderSpec, Frames, Steps, Thresholds
+from tal_lib.data.spec import (
+    NAME,
+    SHORTEST_WINDOW,
+    Affix,
+    FolderSpec,
+    Frames,
+    Steps,
+    Thresholds,
+    read_spec,
+)
 from tal_lib.errors import TalError, short
 from tal_lib.reading import read_json, read_text
 from tal_lib.validation import Count, NotNegative, Rate, validate
@@ -134,7 +145,7 @@ def read_features(folder: Path, annotations: Path, entries: dict[str, Any]) -> D
     Recordings in its `missing_files.txt` are left out. Splits follow the field's habits.
 
     Args:
-        entries: the time axis and what else `spec.json` may hold.
+        entries: the time axis and what else `spec.json` may hold. They go before a `spec.json` in the folder.
 
     Raises:
         TalError: no time axis, or entries that do not fit.
@@ -150,6 +161,8 @@ def read_features(folder: Path, annotations: Path, entries: dict[str, Any]) -> D
         segments = content.segments[content.segments.recording.isin(table.recording)].reset_index(drop=True)
         content = replace(content, recordings=table, segments=segments)
         content = with_remark(content, "left out", text)
+    if (folder / NAME).is_file():
+        entries = json.loads(spec_text(read_spec(folder))) | entries
     prefix, suffix = (str(entries.get(name, "")) for name in ("prefix", "suffix"))
     streams = entries.get("streams")
     if streams is None:
