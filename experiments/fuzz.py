@@ -111,6 +111,25 @@ def _reader(module, name, *arguments):
     return read
 
 
+class _AnyDuration(dict):
+    """A duration for every recording."""
+
+    def get(self, key, default=None):
+        return 1e6
+
+
+def _exported(kind, *names):
+    """A reader of an annotation tool's files, and files in the tool's form."""
+
+    def read(path):
+        from tal_lib.data.importing import Options, import_files
+
+        import_files([path], Options(fps=30.0, durations=_AnyDuration()), kind=kind)
+
+    folder = REPOSITORY / "tests" / "data" / "exports"
+    return names[0], read, lambda: [(folder / name).read_bytes() for name in names]
+
+
 _FEATURES = "tal_lib.data.features"
 _ONES = np.ones((4, 3), np.float32)
 # reader: (name of the file, function that reads it, first inputs)
@@ -181,6 +200,16 @@ READERS = {
         _reader("tal_lib.sweeps.cluster", "read_description"),
         lambda: [b"{jobs: 2, gpu: true, cores: 4}\n"],
     ),
+    "elan": _exported("elan", "lab.eaf"),
+    "via": _exported("via", "via.json"),
+    "boris": _exported("boris", "boris.csv", "boris_7.tsv"),
+    "label_studio": _exported("label_studio", "label_studio.json", "label_studio_min.json"),
+    "cvat": _exported("cvat", "cvat.xml", "cvat_tags.xml"),
+    "opentad": (
+        "c.py",
+        _reader("tal_lib.data.importing.opentad", "parse"),
+        lambda: [b'x = "a"\nd = dict(p=x + "b", q=[1, -2.5], r=None)\n'],
+    ),
     "checkpoints": ("m.pt", _reader("tal_lib.training", "load_model"), _checkpoints),
 }
 
@@ -207,6 +236,7 @@ def _fuzz(name, seconds, folder):
     with atheris.instrument_imports(include=["tal_lib"]):
         import tal_lib.data.annotations
         import tal_lib.data.features
+        import tal_lib.data.importing.opentad
         import tal_lib.data.spec
         import tal_lib.data.videos
         import tal_lib.evaluation.class_scores

@@ -1,4 +1,4 @@
-"""Reading of users' text, JSON and YAML files, with size limits and one clear error for each problem.
+"""Reading of users' text, JSON, YAML and XML files, with size limits and one clear error for each problem.
 
 Nothing that is read is executed. Nothing is unpacked without a limit: a few megabytes of gzip or YAML can
 stand for gigabytes.
@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import yaml
+from defusedxml import DefusedXmlException, ElementTree
 
 from tal_lib.errors import TalError, short
 
@@ -137,6 +138,33 @@ def parse_yaml(text: str, *, where: object = None):
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise TalError(
             f"not valid YAML ({problem})", where=where, remedy="Check its quotes, colons and indents."
+        ) from None
+
+
+def read_xml(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = 2**28):
+    """The root element of an XML file (`xml.etree.ElementTree.Element`), in the encoding that it declares.
+
+    A document type is refused: its entities could expand to gigabytes, or read other files.
+    """
+    return parse_xml(read_bytes(path, what=what, remedy=remedy, largest=largest), where=path)
+
+
+def parse_xml(raw: bytes, *, where: object):
+    """The root element of XML; `where` names its file in the error."""
+    try:
+        return ElementTree.fromstring(raw, forbid_dtd=True)
+    except DefusedXmlException:
+        raise TalError(
+            "holds a document type (DOCTYPE), which may expand to gigabytes or read other files",
+            where=where,
+            remedy="Save it again with a current version of its program, or remove the DOCTYPE.",
+        ) from None
+    except (ElementTree.ParseError, LookupError, ValueError, RecursionError, MemoryError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise TalError(
+            f"not valid XML ({problem})",
+            where=where,
+            remedy="The file may be truncated or in another encoding; save it again as UTF-8.",
         ) from None
 
 

@@ -78,6 +78,16 @@ CASES = {
         ("synthetic_20p5.json",),
         room=4096,
     ),
+    ("tal data import", "out"): Case(
+        "data import {world}/hand.eaf --durations {world}/durations.csv --out {place}".split(),
+        ("annotations.json",),
+        room=0,
+    ),
+    ("tal data export", "out"): Case(
+        "data export --as elan --annotations {world}/annotations.json --out {place}".split(),
+        ("test_000.eaf", "train_000.eaf"),
+        room=4096,
+    ),
     ("tal data prepare", "out"): Case(
         "data prepare {world}/videos --out {place}".split(), ("test_000.mp4", "train_000.mp4")
     ),
@@ -140,6 +150,8 @@ def inputs(tmp_path_factory):
     save_model(world / "small.pt", Trained(little, ("one", "other"), narrow, None))
     with zipfile.ZipFile(world / "archive.bin", "w") as archive:
         archive.writestr("RawData", os.urandom(50_000))
+    shutil.copy(REPOSITORY / "tests" / "data" / "exports" / "lab.eaf", world / "hand.eaf")
+    (world / "durations.csv").write_text("lab.01,10\n")
     for name in ("notebooks", "results"):
         (world / name).mkdir()
     page = nbformat.v4.new_notebook(

@@ -1,6 +1,6 @@
-"""`tal data`: list, fetch and check benchmarks, write data-limited subsets."""
+"""`tal data`: list, fetch and check benchmarks, write data-limited subsets, import and export."""
 
-from tal_lib.cli import video
+from tal_lib.cli import formats, video
 from tal_lib.cli.options import add_overwrite, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
@@ -8,7 +8,9 @@ from tal_lib.validation import Fraction, Seed
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
-    data = commands.add_parser("data", help="list, fetch and check benchmarks; write data-limited subsets")
+    data = commands.add_parser(
+        "data", help="list, fetch, check, import and export data sets; write data-limited subsets"
+    )
     actions = data.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the benchmarks and whether their files are here")
     listing.set_defaults(run=_data_list)
@@ -33,6 +35,7 @@ def add_commands(commands) -> None:
     for action in actions.choices.values():
         action.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
     video.add_data_actions(actions)
+    formats.add_data_actions(actions)
 
 
 def _data_list(arguments):

@@ -5,7 +5,7 @@ are ignored.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -108,13 +108,13 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
     else:
         recordings, segments = _from_tsp(text, path, split)
         ids = []
-    _check_recordings(recordings, path)
+    check_recordings(recordings, path)
     label_ids, repairs = _label_ids(ids)
     if repair:
         segments, repair_remarks = _repair(recordings, segments)
         repairs += repair_remarks
     durations = recordings.set_index("recording").duration
-    _check_unit(recordings, segments, path)
+    check_unit(recordings, segments, path)
     if repair:
         rates = recordings.set_index("recording").fps
         repairs += [*beyond_remarks(segments, durations, rates), *label_remarks(segments)]
@@ -126,7 +126,7 @@ def read_annotations(path: str | Path, *, repair: bool = False, split: str | Non
     )
 
 
-def _check_recordings(recordings, path):
+def check_recordings(recordings, path):
     """Raise `TalError` unless recording ids are printable, not empty, and unique."""
     for name in recordings.recording:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
@@ -144,7 +144,7 @@ def _check_recordings(recordings, path):
         )
 
 
-def _check_unit(recordings, segments, path):
+def check_unit(recordings, segments, path):
     """Refuse a file whose times are not seconds."""
     durations = recordings.set_index("recording").duration
     known = segments[np.isfinite(segments.start) & np.isfinite(segments.end)]
@@ -175,7 +175,7 @@ def _from_json(text, path):
         split = SPLITS.get(entry.subset.strip().lower())
         if split is None:
             raise unknown_name(entry.subset, SPLITS, where=where, name="subset")
-        recordings.append((recording, split, entry.duration, entry.fps or np.nan))
+        recordings.append((recording, split, entry.duration, entry.fps or _rate(raw, entry.duration)))
         for instance in entry.annotations or ():
             segments.append((recording, *instance.segment, instance.label))
             ids.append((instance.label_id, instance.label))
@@ -186,6 +186,14 @@ def _from_json(text, path):
         pd.DataFrame(segments, columns=ANNOTATION_COLUMNS).astype({"start": float, "end": float}),
         ids,
     )
+
+
+def _rate(raw, duration):
+    """Frames a second from the number of frames, which OpenTAD's files have; NaN if there is none."""
+    try:
+        return validate(Rate, validate(Positive, raw.get("frame")) / duration)
+    except TalError:
+        return np.nan
 
 
 def _label_ids(pairs: Iterable[tuple[Any, str]]) -> tuple[dict[int, str], list[Remark]]:
@@ -268,21 +276,31 @@ def _repair(recordings, segments) -> tuple[pd.DataFrame, list[Remark]]:
     return segments[~empty & ~unknown].reset_index(drop=True), remarks
 
 
-def write_annotations(path: str | Path, recordings: pd.DataFrame, segments: pd.DataFrame) -> Path:
-    """Write recordings (`recording, split, duration`) and segments as JSON in the ActivityNet form.
+def write_annotations(
+    path: str | Path,
+    recordings: pd.DataFrame,
+    segments: pd.DataFrame,
+    label_ids: Mapping[int, str] | None = None,
+) -> Path:
+    """Write recordings (`recording, split, duration`, and `fps` if known) and segments as JSON in the
+    ActivityNet form.
 
-    `read_annotations` reads the file back.
+    `read_annotations` reads the file back. With `label_ids` (`label_id` → label) the ids are kept.
     """
     groups = dict(tuple(segments.groupby("recording", sort=False)))
+    numbers = {label: number for number, label in (label_ids or {}).items()}
     database = {}
     row: Any
     for row in recordings.itertuples(index=False):
         rows = groups.get(row.recording, segments.iloc[:0])
+        fps = getattr(row, "fps", np.nan)
         database[row.recording] = {
             "subset": {"train": "training"}.get(row.split, row.split),
             "duration": float(row.duration),
+            **({"fps": float(fps)} if np.isfinite(fps) else {}),
             "annotations": [
                 {"segment": [float(start), float(end)], "label": label}
+                | ({"label_id": numbers[label]} if label in numbers else {})
                 for start, end, label in rows[  # pyright: ignore[reportOptionalSubscript]
                     ["start", "end", "label"]
                 ].itertuples(index=False)

@@ -37,11 +37,30 @@ class FeatureFolder:
         streams: stream → number of columns, in column order. If every stream has a subfolder, each stream has
             files there. Their arrays are cut to the shortest and joined.
         recordings: all ids of the data set.
+        folders: stream → folder of its files, absolute or relative to `folder`, if they lie elsewhere.
+        prefix, suffix: what the files' names have around the id.
     """
 
-    def __init__(self, folder: Path, streams: Mapping[str, int], recordings: Iterable[str]):
+    def __init__(
+        self,
+        folder: Path,
+        streams: Mapping[str, int],
+        recordings: Iterable[str],
+        *,
+        folders: Mapping[str, str] | None = None,
+        prefix: str = "",
+        suffix: str = "",
+    ):
         self.folder, self.streams = Path(folder), dict(streams)
         self.recordings = set(recordings)
+        self.prefix, self.suffix = prefix, suffix
+        if folders is not None:
+            places = [self.folder / Path(folders[stream]).expanduser() for stream in self.streams]
+            one_file = len(set(places)) == 1  # which holds all streams
+            widths = [sum(self.streams.values())] if one_file else self.streams.values()
+            self.parts = list(zip(places, widths))
+            self._files = [_files_below(part) for part, _ in self.parts]
+            return
         apart = all((self.folder / stream).is_dir() for stream in self.streams)
         self.parts = (
             [(self.folder / stream, width) for stream, width in self.streams.items()]
@@ -129,6 +148,9 @@ class FeatureFolder:
         return None
 
     def _names(self, recording):
+        if self.prefix or self.suffix:
+            place, slash, name = recording.rpartition("/")
+            yield f"{place}{slash}{self.prefix}{name}{self.suffix}"
         yield recording
         other = recording.removeprefix(PREFIX) if recording.startswith(PREFIX) else PREFIX + recording
         if other and other not in self.recordings:

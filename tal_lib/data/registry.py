@@ -13,6 +13,7 @@ from tal_lib import plugins
 from tal_lib.data import (
     hapt,
     hapt_recomposed,
+    published,
     rehearsal,
     rendered,
     salads,
@@ -190,6 +191,10 @@ BENCHMARKS |= {
     for count in hapt_recomposed.CLASS_COUNTS
 }
 BENCHMARKS |= {
+    name: Entry(partial(published.load, name), entry.about, "your annotations and features", entry.folder)
+    for name, entry in published.PUBLISHED.items()
+}
+BENCHMARKS |= {
     name + PRIOR: replace(
         BENCHMARKS[name],
         load=partial(_with_prior_subsets, name),
@@ -221,10 +226,10 @@ def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: in
     """Load a benchmark, or one of its cross-validation folds.
 
     Args:
-        name: `synthetic`, `hapt`, `hapt_validation`, `thumos14`, `activitynet`, or one of the last two with
-            `_prior`; or a folder with `annotations.json` and `features/`; or the name of such a folder, if it
-            lies below the data folder or was passed to `portable_name`. With `_validation` after the name it
-            is the training part alone, some of it held out as `test`.
+        name: one of `BENCHMARKS`, such as `synthetic`, `hapt`, `thumos14` or `hacs`; or a folder with
+            `annotations.json` and `features/`; or the name of such a folder, if it lies below the data
+            folder or was passed to `portable_name`. With `_validation` after the
+            name it is the training part alone, some of it held out as `test`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
         fold: number of a fold, from 0; None or −1: the official split.
 
@@ -308,9 +313,17 @@ class Shape:
 _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200, 16 / 30)}
 
 
+_PUBLISHED |= {
+    name: Shape(
+        sum(entry.default.streams.values()), entry.classes, entry.default.stride_frames / entry.default.fps
+    )
+    for name, entry in published.PUBLISHED.items()
+}
+
+
 def shape_of(name: str, root: str | Path | None = None) -> Shape:
-    """The shape of a benchmark's features. For thumos14 and activitynet the published shape, without reading
-    data."""
+    """The shape of a benchmark's features. For published data sets of videos their shape, without
+    reading data."""
     if name in _PUBLISHED:
         return _PUBLISHED[name]
     benchmark = load_benchmark(name, root)

@@ -14,7 +14,15 @@
 - `resize`: every recording is resampled to so many steps, which share its duration equally. With a stride
   too, they share the time that the features as extracted cover, as in ActionFormer's code.
 
-`backbone` says how the features were made; nothing is read from it.
+Optional, for features that lie elsewhere or were published for another program (`tal data import`):
+
+- `folders`: stream → folder of its files; relative paths start at the folder of `spec.json`.
+- `prefix`, `suffix`: what the files' names have around the recording's id.
+- `every`: use every n-th step of a file. The strides are those of the file.
+- `tious`: the tIoU thresholds of the benchmark's mAP.
+
+`backbone` says how the features were made, `max_steps` the longest crop of the published training; nothing is
+read from them.
 """
 
 import json
@@ -28,15 +36,16 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 
 from tal_lib.data.benchmark import FeatureSpec
-from tal_lib.errors import TalError
+from tal_lib.errors import TalError, short
 from tal_lib.reading import read_json
-from tal_lib.validation import Rate, validate
+from tal_lib.validation import Count, Fraction, Rate, validate
 
 NAME = "spec.json"
 STRIDES = ("stride_s", "stride_frames")
 TIMING = (*STRIDES, "resize")
 MOST_STEPS = 20_000  # limit of `resize`: published features have 100 to 2,304
 MOST_COLUMNS = 1_000_000
+SHORTEST_WINDOW = 1e-3  # frames: stands for features whose first step is centred at frame 0
 EXAMPLE = '{"streams": {"features": 400}, "stride_s": 0.5}'
 
 
@@ -52,13 +61,34 @@ def _streams(streams):
     return streams
 
 
+def _affix(text):
+    if not text.isprintable() or "/" in text or "\\" in text:
+        raise ValueError("a part of a file's name, without /")
+    return text
+
+
+def _path(text):
+    if not text.strip() or not text.isprintable():
+        raise ValueError("the path of a folder")
+    return text
+
+
+def _increasing(tious):
+    if list(tious) != sorted(set(tious)):
+        raise ValueError("thresholds in increasing order, such as [0.3, 0.4, 0.5]")
+    return tious
+
+
 Seconds = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
-Frames = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False)]
+Frames = Annotated[float, Field(ge=SHORTEST_WINDOW, le=1e9, allow_inf_nan=False)]
 Columns = Annotated[int, Field(ge=1, le=MOST_COLUMNS)]
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Streams = Annotated[
     dict[Annotated[str, AfterValidator(_stream)], Columns], Field(min_length=1), AfterValidator(_streams)
 ]
+FolderPath = Annotated[str, AfterValidator(_path)]
+Affix = Annotated[str, AfterValidator(_affix)]
+Thresholds = Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100), AfterValidator(_increasing)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +103,12 @@ class FolderSpec:
     resize: Steps | None = None
     fps: Rate | None = None
     backbone: str | None = None
+    folders: dict[str, FolderPath] | None = None
+    prefix: Affix = ""
+    suffix: Affix = ""
+    every: Steps = 1
+    tious: Thresholds | None = None
+    max_steps: Count | None = None
 
     @property
     def timing(self) -> tuple[str, ...]:
@@ -103,6 +139,7 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
     if default is not None:
         content = {"streams": dict(default.streams)} | content
     spec = validate(FolderSpec, content, where=path, name="spec entry", remedy=None)
+    _check_folders(spec, path)
     timing = spec.timing
     stray = [
         f"{window} without {stride}"
@@ -119,10 +156,30 @@ def read_spec(folder: Path, default: FolderSpec | None = None) -> FolderSpec:
     if not timing:
         if default is None:
             raise TalError(f"gives none of {', '.join(TIMING)}", where=path, remedy=remedy)
-        spec = replace(default, streams=spec.streams, fps=spec.fps or default.fps, backbone=spec.backbone)
+        timing = {name: getattr(default, name) for name in (*TIMING, "window_s", "window_frames")}
+        spec = replace(spec, **timing, fps=spec.fps or default.fps)
     elif default is not None and spec.fps is None:
         spec = replace(spec, fps=default.fps)
     return spec
+
+
+def _check_folders(spec, path):
+    if spec.folders is None:
+        return
+    if spec.folders.keys() != spec.streams.keys():
+        raise TalError(
+            f"folders names {short(sorted(spec.folders))}, streams {short(sorted(spec.streams))}",
+            where=path,
+            remedy="Give each stream its folder.",
+        )
+    for stream, folder in spec.folders.items():
+        place = path.parent / Path(folder).expanduser()
+        if not place.is_dir():
+            raise TalError(
+                f"the folder of stream {stream} is not there: {place}",
+                where=path,
+                remedy="Correct its path in folders.",
+            )
 
 
 def time_axis(
@@ -158,6 +215,10 @@ def time_axis(
             covered = ((counts - 1) * strides + windows).fillna(covered)
         recordings["stride_s"] = recordings["window_s"] = covered / spec.resize
         stride_s = window_s = float(recordings.stride_s.median()) if len(recordings) else 1.0
+    elif spec.every > 1:
+        stride_s *= spec.every
+        if "stride_s" in recordings:
+            recordings["stride_s"] *= spec.every
     return recordings, FeatureSpec(stride_s=stride_s, window_s=window_s, streams=dict(spec.streams))
 
 

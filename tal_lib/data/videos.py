@@ -46,7 +46,7 @@ def load_thumos14(root: Path) -> Benchmark:
     if unknown and spec.stride_frames is not None:
         text = f"{unknown} have no fps in the annotations; {spec.fps:g} is taken"
         content = replace(content, repairs=(*content.repairs, Remark(ALL, "as published", text)))
-    return _benchmark("thumos14", TIOUS, content, spec, folder, path)
+    return make_benchmark("thumos14", TIOUS, content, spec, folder, path)
 
 
 def thumos14_annotations(root: Path) -> tuple[AnnotationFile, Path]:
@@ -66,7 +66,9 @@ def load_activitynet(root: Path) -> Benchmark:
     folder = root / "activitynet"
     path = folder / "activitynet.json"
     if path.is_file():
-        content = _without(read_annotations(path, repair=True), "test")  # its labels were never published
+        content = without_split(
+            read_annotations(path, repair=True), "test"
+        )  # its labels were never published
     else:
         files = [folder / f"activitynet_v1-3_{part}_tsp_groundtruth.csv.gz" for part in ("train", "valid")]
         parts = [
@@ -83,7 +85,7 @@ def load_activitynet(root: Path) -> Benchmark:
         path = folder
     content.recordings["split"] = content.recordings.split.replace({"validation": "test"})
     spec = read_spec(folder / "features", ACTIVITYNET)
-    return _benchmark(
+    return make_benchmark(
         "activitynet", tuple(np.round(np.arange(0.5, 1.0, 0.05), 2)), content, spec, folder / "features", path
     )
 
@@ -108,14 +110,19 @@ def load_folder(folder: str | Path, reserved_names=()) -> Benchmark:
             where=path,
             remedy=f"Rename {others[0]} if that is it." if others else "Put the annotations there.",
         )
-    content = _with_usual_splits(read_annotations(path, repair=True))
+    content = read_folder_annotations(path)
     features = folder / "features"
     spec_path = features / NAME
     if not spec_path.is_file():
         raise _no_spec(spec_path, content.recordings)
-    return _benchmark(
-        folder_name(folder, reserved_names), TIOUS, content, read_spec(features), features, folder
-    )
+    spec = read_spec(features)
+    name = folder_name(folder, reserved_names)
+    return make_benchmark(name, spec.tious or TIOUS, content, spec, features, folder)
+
+
+def read_folder_annotations(path: Path) -> AnnotationFile:
+    """An annotation file, its subsets as `train` and `test` as in `load_folder`."""
+    return _with_usual_splits(read_annotations(path, repair=True))
 
 
 def folder_name(folder: str | Path, reserved_names=()) -> str:
@@ -137,7 +144,7 @@ def _with_usual_splits(content):
     if "test" in splits - annotated and "train" in splits and "validation" in annotated:
         hidden = int((content.recordings.split == "test").sum())
         text = f"the {hidden} of subset test have no annotations and are left out; validation is the test set"
-        content = _without(content, "test")
+        content = without_split(content, "test")
         content = replace(content, repairs=(*content.repairs, Remark(ALL, "splits", text)))
         splits -= {"test"}
     if "test" not in splits:
@@ -147,7 +154,7 @@ def _with_usual_splits(content):
     return content
 
 
-def _without(content, split):
+def without_split(content, split):
     """An annotation file's contents without one split."""
     kept = content.recordings[content.recordings.split != split].reset_index(drop=True)
     segments = content.segments[content.segments.recording.isin(kept.recording)].reset_index(drop=True)
@@ -174,11 +181,19 @@ def _no_spec(path, recordings):
     )
 
 
-def _benchmark(name, tious, content, spec, folder, where):
+def make_benchmark(name, tious, content, spec, folder, where) -> Benchmark:
+    """The benchmark of annotations (`AnnotationFile`) and a folder of features with its spec."""
     if not len(content.recordings):
         raise TalError("no recording in it", where=where, remedy="Check that it is the right file.")
-    files = FeatureFolder(folder, spec.streams, content.recordings.recording)
-    steps_of = lambda recording: len(files.load(recording)) if files.files_of(recording) else None
+    files = FeatureFolder(
+        folder,
+        spec.streams,
+        content.recordings.recording,
+        folders=spec.folders,
+        prefix=spec.prefix,
+        suffix=spec.suffix,
+    )
+    steps_of = lambda recording: files.steps(recording) if files.files_of(recording) else None
     recordings, feature_spec = time_axis(spec, content.recordings, folder / NAME, steps_of)
 
     def need_folder(recording):
@@ -191,16 +206,16 @@ def _benchmark(name, tious, content, spec, folder, where):
 
     def load(recording):
         need_folder(recording)
-        features = files.load(recording)
+        features = files.load(recording)[:: spec.every]
         return resize(features, spec.resize) if spec.resize is not None else features
 
     def load_part(recording, first, last):
         need_folder(recording)
-        return files.load_part(recording, first, last)
+        return files.load_part(recording, first * spec.every, last * spec.every)[:: spec.every]
 
     def steps(recording):
         need_folder(recording)
-        return files.steps(recording)
+        return -(-files.steps(recording) // spec.every)
 
     return Benchmark(
         name=name,

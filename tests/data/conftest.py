@@ -1,9 +1,63 @@
 """Folders of features and annotations as people have them, and a cache of their own."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tal_lib.data.importing import Options, import_files
+from tal_lib.files import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Small files in the forms of annotation tools; `test_importing.py` says where these are documented."""
+
+    place: Path  # for changed copies
+    folder = REPOSITORY / "tests" / "data" / "exports"
+    durations = {"lab.01": 10.0, "Alioli": 30.0, "mouse": 5.0, "cook_1": 12.0}
+    kinds = {
+        "lab.eaf": "elan",
+        "via.json": "via",
+        "boris.csv": "boris",
+        "boris_7.tsv": "boris",
+        "label_studio.json": "label_studio",
+        "label_studio_min.json": "label_studio",
+        "cvat.xml": "cvat",
+        "cvat_tags.xml": "cvat",
+    }
+
+    def options(self, **changes):
+        return Options(**{"fps": 30.0, "durations": self.durations} | changes)
+
+    def read(self, *paths, **changes):
+        return import_files(paths, self.options(**changes))
+
+    def changed(self, name, *pairs):
+        """A copy of a file with some texts replaced."""
+        text = (self.folder / name).read_text()
+        for before, after in pairs:
+            assert before in text
+            text = text.replace(before, after)
+        path = self.place / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def edited(self, name, edit):
+        """A copy of a JSON file, changed by a function."""
+        content = json.loads((self.folder / name).read_text())
+        edit(content)
+        path = self.place / name
+        path.write_text(json.dumps(content))
+        return path
+
+
+@pytest.fixture
+def exports(tmp_path):
+    return Exports(tmp_path)
+
 
 SPEC = {"streams": {"features": 8}, "stride_s": 0.5, "window_s": 1.0}
 

@@ -1,0 +1,239 @@
+"""`tal data import` and `tal data export`: annotations of other programs."""
+
+from tal_lib.cli.options import add_options, add_overwrite, pairs, typed
+from tal_lib.errors import TalError
+from tal_lib.validation import Count, Positive, Rate
+
+CONFIGURATIONS = {".yaml": "actionformer", ".yml": "actionformer", ".py": "opentad"}
+
+
+def add_data_actions(data_actions) -> None:
+    """Add `import` and `export` to `tal data`."""
+    read = data_actions.add_parser(
+        "import",
+        help="annotations of ELAN, VIA, BORIS, Label Studio, CVAT; data sets of ActionFormer, OpenTAD",
+        description="Write annotations.json (and features/spec.json for data sets with features) from files "
+        "of annotation tools, from a configuration of ActionFormer (YAML) or OpenTAD (Python, not executed), "
+        "or from a folder of features. docs/adding-a-dataset.md says what to export from each tool.",
+    )
+    read.add_argument("sources", nargs="+", metavar="SOURCE", help="files, a configuration, or a folder")
+    read.add_argument("--out", required=True, help="folder of the data set")
+    read.add_argument("--as", dest="kind", metavar="FORMAT", help="elan, via, boris, label_studio or cvat")
+    read.add_argument("--fps", type=typed(Rate), help="frame rate of all videos, for times in frames")
+    read.add_argument("--durations", metavar="FILE.csv", help="table recording,duration (seconds)")
+    read.add_argument("--videos", metavar="FOLDER", help="the videos: durations and frame rates")
+    read.add_argument(
+        "--tier", action="append", default=[], metavar="NAME", help="ELAN: this tier (* and ? allowed)"
+    )
+    read.add_argument(
+        "--label", choices=("value", "tier"), default="value", help="ELAN: label = value, or name of the tier"
+    )
+    read.add_argument("--attribute", metavar="NAME", help="VIA, CVAT: the attribute that holds the label")
+    read.add_argument(
+        "--split", choices=("train", "validation", "test"), default="train", help="of all recordings"
+    )
+    read.add_argument("--test", nargs="+", default=[], metavar="ID", help="recordings of the test split")
+    read.add_argument(
+        "--update",
+        metavar="FILE.json",
+        help="annotations that were corrected: durations, rates and splits are taken from it, and the "
+        "recordings that are not imported are kept",
+    )
+    read.add_argument("--annotations", metavar="FILE", help="of a data set with features")
+    read.add_argument("--features", action="append", default=[], metavar="FOLDER", help="of a data set")
+    add_options(read, "entry of spec.json, for a folder of features: stride_frames=8, resize=192, …")
+    add_overwrite(read)
+    read.set_defaults(run=_import)
+    write = data_actions.add_parser(
+        "export",
+        help="annotations and detections for correction in ELAN or VIA",
+        description="Write annotations and detections as files of ELAN or VIA. `tal data import` reads the "
+        "corrected files.",
+    )
+    write.add_argument("--as", dest="kind", required=True, choices=("elan", "via"), help="the tool")
+    write.add_argument("--out", required=True, help="folder")
+    write.add_argument("--annotations", metavar="FILE.json")
+    write.add_argument("--detections", metavar="FILE", help="JSON, CSV or Parquet, as `tal eval` reads")
+    write.add_argument("--videos", metavar="FOLDER", help="the videos, which the tool then opens")
+    write.add_argument("--min-score", type=float, metavar="S", help="leave out detections below")
+    write.add_argument("--top", type=typed(Count), metavar="N", help="best detections of each recording")
+    write.add_argument("--recordings", nargs="+", default=[], metavar="ID", help="only these")
+    add_overwrite(write)
+    write.set_defaults(run=_export)
+
+
+def _import(arguments):
+    from pathlib import Path
+
+    from tal_lib.data.importing.dataset import write_folder
+
+    sources = [Path(source) for source in arguments.sources]
+    kinds = {_kind(path) for path in sources}
+    if kinds == {"file"}:
+        content, spec = _from_tools(sources, arguments), None
+    elif len(sources) == 1:
+        data = _data_set(sources[0], kinds.pop(), arguments)
+        content, spec = data.content, data.spec
+    else:
+        raise TalError(
+            "several sources, which are not all files of annotation tools",
+            remedy="Import configurations and folders one by one.",
+        )
+    for remark in content.repairs:
+        print(f"{remark.kind}: {remark}")
+    for path in write_folder(arguments.out, content, spec):
+        print(path)
+    counts = content.recordings.split.value_counts()
+    splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(
+        f"{len(content.recordings):,} recordings ({splits}), {len(content.segments):,} segments, "
+        f"{content.segments.label.nunique():,} classes"
+    )
+
+
+def _kind(path):
+    """What a source is: a folder, a configuration (by its suffix), or a file of a tool."""
+    return "folder" if path.is_dir() else CONFIGURATIONS.get(path.suffix.lower(), "file")
+
+
+def _from_tools(sources, arguments):
+    """The annotations in files of annotation tools."""
+    from tal_lib.data import read_annotations
+    from tal_lib.data.importing import Options, import_files
+    from tal_lib.data.importing.collect import updated
+
+    if arguments.set or arguments.annotations or arguments.features:
+        raise TalError(
+            "--set, --annotations and --features are for data sets with features",
+            remedy="Leave them out for files of annotation tools.",
+        )
+    base = read_annotations(arguments.update, repair=True) if arguments.update else None
+    durations, rates = _videos(arguments.videos)
+    if base is not None:
+        known = base.recordings.set_index("recording")
+        durations = known.duration.to_dict() | durations
+        rates = known.fps.dropna().to_dict() | rates
+    if arguments.durations:
+        durations |= _durations(arguments.durations)
+    options = Options(
+        fps=arguments.fps,
+        durations=durations,
+        rates=rates,
+        tiers=tuple(arguments.tier),
+        label=arguments.label,
+        attribute=arguments.attribute,
+        split=arguments.split,
+        test=tuple(arguments.test),
+    )
+    content = import_files(sources, options, kind=arguments.kind)
+    return content if base is None else updated(base, content)
+
+
+def _data_set(source, kind, arguments):
+    """The data set of a configuration or of a folder of features."""
+    of_tools = ("kind", "durations", "videos", "tier", "attribute", "test", "update")
+    if given := [name for name in of_tools if getattr(arguments, name)]:
+        raise TalError(
+            f"--{given[0].replace('kind', 'as')} is for files of annotation tools",
+            where=source,
+            remedy="Leave it out for a data set with features.",
+        )
+    from pathlib import Path
+
+    from tal_lib.data.importing import actionformer, opentad
+
+    annotations = Path(arguments.annotations) if arguments.annotations else None
+    features = [Path(folder).resolve() for folder in arguments.features]
+    if kind != "folder":
+        reader = {"actionformer": actionformer, "opentad": opentad}[kind]
+        return reader.read(source, annotations=annotations, features=features)
+    if annotations is None:
+        raise TalError("a folder of features", where=source, remedy="Give its --annotations FILE too.")
+    entries = pairs(arguments.set) | ({"fps": arguments.fps} if arguments.fps else {})
+    return opentad.read_features(source, annotations, entries)
+
+
+def _videos(folder):
+    """Durations (s) and frame rates of the videos of a folder, by recording id."""
+    if not folder:
+        return {}, {}
+    from tal_lib.video.frames import Reader
+
+    durations, rates = {}, {}
+    for recording, path in _by_id(folder).items():
+        reader = Reader(path, 1.0)
+        if reader.duration:
+            durations[recording] = reader.duration
+        if reader.native_fps:
+            rates[recording] = reader.native_fps
+    return durations, rates
+
+
+def _by_id(folder):
+    """Recording id → video of a folder and its subfolders."""
+    from tal_lib.data.importing.collect import media_id
+    from tal_lib.video.frames import videos_in
+
+    videos = {}
+    for path in videos_in(folder):
+        name = media_id(path.name)
+        if name in videos:
+            raise TalError(f"two videos are called {name}", where=folder, remedy="Rename one of them.")
+        videos[name] = path
+    return videos
+
+
+def _durations(path):
+    """Recording id → seconds, from a table."""
+    import csv
+    import io
+
+    from tal_lib.reading import read_text
+    from tal_lib.validation import validate
+
+    remedy = "Expected lines recording,duration with durations in seconds."
+    lines = csv.reader(io.StringIO(read_text(path, what="table of durations", remedy=remedy)))
+    durations = {}
+    for number, row in enumerate(lines, 1):
+        if number == 1 and [cell.strip() for cell in row] == ["recording", "duration"] or not row:
+            continue
+        if len(row) != 2 or row[0] in durations:
+            problem = "is there twice" if len(row) == 2 else "does not have two values"
+            raise TalError(f"line {number}: {row[0]} {problem}", where=path, remedy=remedy)
+        durations[row[0]] = validate(Positive, row[1], where=path, name=f"line {number}", remedy=remedy)
+    return durations
+
+
+def _export(arguments):
+    from tal_lib.data import read_annotations
+    from tal_lib.data.exporting import FORMATS, layers
+    from tal_lib.evaluation import match_detections, read_detections
+
+    if not arguments.annotations and not arguments.detections:
+        raise TalError("nothing to export", remedy="Give --annotations, --detections, or both.")
+    content = read_annotations(arguments.annotations, repair=True) if arguments.annotations else None
+    detections = read_detections(arguments.detections) if arguments.detections else None
+    if content is not None and detections is not None:
+        detections, _ = match_detections(detections, content, where=arguments.detections)
+    segments = content.segments if content is not None else None
+    recordings = list(content.recordings.recording) if content is not None else []
+    if arguments.recordings:
+        wanted = set(arguments.recordings)
+        known = set(recordings) | (set(detections.recording) if detections is not None else set())
+        if unknown := sorted(wanted - known):
+            raise TalError(f"no recording {unknown[0]}", remedy="Take ids from the exported file.")
+        recordings = [name for name in recordings if name in wanted]
+        segments = segments[segments.recording.isin(wanted)] if segments is not None else None
+        detections = detections[detections.recording.isin(wanted)] if detections is not None else None
+    result = layers(
+        annotations=segments,
+        detections=detections,
+        recordings=recordings,
+        videos=_by_id(arguments.videos) if arguments.videos else None,
+        min_score=arguments.min_score,
+        top=arguments.top,
+    )
+    written = FORMATS[arguments.kind].write(arguments.out, result)
+    counts = ", ".join(f"{len(table):,} {name}" for name, table in result.tables.items())
+    print(f"{len(written):,} files for {len(result.recordings):,} recordings: {counts}")
+    print(written[0].parent if len(written) > 1 else written[0])
