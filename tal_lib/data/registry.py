@@ -31,9 +31,8 @@ class Entry:
     origin: str
     file: str | None  # below the data root; None: nothing needed
     licence: str = "yours"  # of the data
-    fetch: Callable[[Path, str | Path | None], Path] | None = (
-        None  # (data root, file or None) -> where it lies
-    )
+    fetch: Callable[[Path, str | Path | None], Path] | None = None  # (data root, given file) → where it lies
+    counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
 
 
 CC_BY_NC_SA = "CC BY-NC-SA 4.0 (not for commerce)"
