@@ -179,6 +179,7 @@ BENCHMARKS = {
         "v1.3, 14,950 videos, 200 classes",
         "your annotations and features",
         "activitynet",
+        counts=(14950, 200, 23052),
     ),
 }
 BENCHMARKS |= {
@@ -186,9 +187,9 @@ BENCHMARKS |= {
         BENCHMARKS["hapt_recomposed"],
         load=partial(hapt_recomposed.load, name=f"hapt_recomposed_{count}", classes=count),
         about=f"hapt_recomposed with {count} classes in each test recording",
-        counts=None,
+        counts=(61, 12, segments),
     )
-    for count in hapt_recomposed.CLASS_COUNTS
+    for count, segments in zip(hapt_recomposed.CLASS_COUNTS, (972, 1034, 1234))
 }
 BENCHMARKS |= {
     name: Entry(partial(published.load, name), entry.about, "your annotations and features", entry.folder)
