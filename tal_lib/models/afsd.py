@@ -41,7 +41,11 @@ from tal_lib.validation import NotNegative, require
 
 @dataclass(frozen=True, kw_only=True)
 class AFSDConfig(SaliencyConfig):
-    """THUMOS14 values of the published code by default."""
+    """THUMOS14 values of the published code by default.
+
+    The published head has no use for `norm`, `embedding_layers`, `embedding_kernel`, `prior`, `loss_norm`,
+    `centre_radius`, `distance_bias` and `label_smoothing`; the light one for none of what only that has.
+    """
 
     head: Literal["published", "light"] = "published"  # layers, assignment and losses: see the top
     regression_weight: NotNegative = 1.0

@@ -95,7 +95,10 @@ class Distilled(Detector):
             / student.positives
         )
         location = self.location_loss(student_outputs, teacher_outputs, valid, batch)
-        student_levels, teacher_levels = (levels[valid].float() for levels in self._features)
+        student_levels, teacher_levels = (
+            levels.reshape(*valid.shape, -1)[valid].float()
+            for levels in self._features  # clips end to end
+        )
         feature = (1 - F.cosine_similarity(self.adapter(student_levels), teacher_levels, dim=-1)).mean()
         losses["total"] = (
             losses["total"]

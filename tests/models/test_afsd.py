@@ -19,6 +19,7 @@ from tal_lib.models.parts.boundary_pooling import (
 from tal_lib.models.parts.losses import giou
 from tal_lib.models.parts.saliency import Downsampling
 from tal_lib.models.parts.saliency_loss import boundary_contrast, boundary_targets
+from tal_lib.training.distillation import Distillation, Distilled
 
 
 @settings(deadline=None, max_examples=40)
@@ -273,3 +274,14 @@ def test_padding_changes_nothing_in_clips(name, small):
                 torch.testing.assert_close(
                     together[part][index, :rows][valid], alone[part][0, :rows][valid], atol=2e-4, rtol=1e-4
                 )
+
+
+def test_a_student_learns_over_several_clips():
+    """Teacher and student see the same clips; their levels lie end to end, as the points do."""
+    small = {"width": 64, "head_width": 64, "groups": 16}
+    pair = Distilled(published(**small), published(**small), Distillation()).train()
+    batch = clip([[8.0, 120.0], [200.0, 500.0]], [0, 1], steps=150)
+    batch.features.copy_(torch.randn(1, 4, 150))
+    losses = pair.loss(pair(batch.features, batch.mask), batch)
+    losses["total"].backward()
+    assert torch.isfinite(losses["total"]) and pair.adapter.weight.grad.abs().sum() > 0
