@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tal_lib.models.parts.blocks import DropPath
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, exporting, halve, masked, max_pool
+from tal_lib.models.parts.published import PUBLISHED_POST
 from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.scan import linear_scan
@@ -163,7 +164,7 @@ class MambaBlock(nn.Module):
 @register(
     "action_mamba",
     family="one_stage",
-    paper=ActionMambaConfig(),
+    paper=ActionMambaConfig(post=PUBLISHED_POST),  # their detector decodes as ActionFormer
     compact=ActionMambaConfig(width=128, head_width=128, state=8, expand=0.5, norm_eps=1e-5, drop_path=0.1),
     paper_activitynet=ActionMambaConfig(
         width=256,
@@ -171,7 +172,14 @@ class MambaBlock(nn.Module):
         loss_norm=200,
         regression_weight=2.0,
         label_smoothing=0.1,
-        post=PostProcess(max_detections=100, nms_sigma=0.75, voting_tiou=0.9),
+        post=PostProcess(
+            min_segment_steps=0.001,
+            max_detections=100,
+            nms_sigma=0.75,
+            multiclass=False,
+            voting_tiou=0.9,
+            voting_weight="score_tiou",
+        ),
     ),
 )
 class ActionMamba(PyramidDetector):

@@ -116,7 +116,7 @@ class StaleConfig(DetectorConfig, LanguageConfig):
 
 
 # their soft-NMS has the weight exp(−10 · tIoU²); dividing it by 0.6, as they do, would raise scores
-_POST = PostProcess(nms_sigma=0.1, voting_tiou=0.0, max_detections=100)
+_POST = PostProcess(nms_sigma=0.1, voting_tiou=0.0, max_detections=100, multiclass=False)
 
 
 @register(

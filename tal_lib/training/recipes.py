@@ -173,6 +173,7 @@ _PAPER = {
         optimizer="adam",
         learning_rate=4e-5,
         weight_decay=0.02,
+        decayed="all",
         epochs=5,
         min_steps=0,
         batch_size=100,
