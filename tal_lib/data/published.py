@@ -43,12 +43,30 @@ class Published:
     one_rate: bool = True  # the default features were made of videos at `default.fps`, whatever their own
     official: Callable[[Path], AnnotationFile | None] | None = None  # reads the form of the data set's owners
 
+    @property
+    def stride_s(self) -> float:
+        """Seconds between steps of the default features, at their usual frame rate."""
+        stride, rate = self.default.stride_frames, self.default.fps
+        assert stride is not None and rate is not None  # of every entry of the table
+        return stride / rate
+
 
 def _frames(columns, stride, window, fps=None, name="features"):
     return FolderSpec(streams={name: columns}, stride_frames=stride, window_frames=window, fps=fps)
 
 
-_EPIC = dict(folder="epic_kitchens", tious=_COARSE, default=_frames(2304, 16, 32, 30.0, "slowfast"))
+def _epic(what, classes):
+    return Published(
+        folder="epic_kitchens",
+        files=(f"epic_kitchens_100_{what}.json", f"epic_kitchens_{what}.json"),
+        about=f"EPIC-KITCHENS-100, {classes} {what}s",
+        classes=classes,
+        tious=_COARSE,
+        default=_frames(2304, 16, 32, 30.0, "slowfast"),
+        official=lambda folder: forms.epic_kitchens(folder, what),
+    )
+
+
 PUBLISHED = {
     "multithumos": Published(
         folder="multithumos",
@@ -67,20 +85,8 @@ PUBLISHED = {
         tious=_FINE,
         default=_frames(2304, 8, 32, 15.0, "slowfast"),
     ),
-    "epic_kitchens_verb": Published(
-        files=("epic_kitchens_100_verb.json", "epic_kitchens_verb.json"),
-        about="EPIC-KITCHENS-100, 97 verbs",
-        classes=97,
-        official=lambda folder: forms.epic_kitchens(folder, "verb"),
-        **_EPIC,
-    ),
-    "epic_kitchens_noun": Published(
-        files=("epic_kitchens_100_noun.json", "epic_kitchens_noun.json"),
-        about="EPIC-KITCHENS-100, 300 nouns",
-        classes=300,
-        official=lambda folder: forms.epic_kitchens(folder, "noun"),
-        **_EPIC,
-    ),
+    "epic_kitchens_verb": _epic("verb", 97),
+    "epic_kitchens_noun": _epic("noun", 300),
     "ego4d_mq": Published(
         folder="ego4d_mq",
         files=("ego4d_mq.json", "ego4d.json", "ego4d_v2_220429.json"),

@@ -315,9 +315,7 @@ _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200
 
 
 _PUBLISHED |= {
-    name: Shape(
-        sum(entry.default.streams.values()), entry.classes, entry.default.stride_frames / entry.default.fps
-    )
+    name: Shape(sum(entry.default.streams.values()), entry.classes, entry.stride_s)
     for name, entry in published.PUBLISHED.items()
 }
 
