@@ -14,6 +14,7 @@ costs only its own blocks.
 import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,8 +79,8 @@ def load(root: Path, config: RehearsalConfig | None = None) -> Benchmark:
     recordings, spec = time_axis(videos.THUMOS14, content.recordings, path)
     classes = tuple(sorted(content.segments.label.unique()))
     known = patterns(config, len(classes), tuple(spec.streams.values()))
-    by_recording = dict(tuple(content.segments.groupby("recording")))
-    none = content.segments.iloc[:0]
+    by_recording: Any = dict(tuple(content.segments.groupby("recording")))
+    none: Any = content.segments.iloc[:0]
 
     def steps(recording):
         stride_s, window_s = benchmark.time_axis(recording)

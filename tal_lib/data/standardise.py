@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def mean_and_std(features: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarr
 
 def _sum_of_rows(parts):
     """Number of rows, and their sum (D,), added one row after another."""
-    count, total = 0, None
+    total: Any = None
+    count = 0
     for part in parts:
         rows = part if total is None else np.concatenate([total[None], part])
         count, total = count + len(part), np.add.reduce(rows, axis=0)
