@@ -85,6 +85,21 @@ class Scored:
             groups = {recording: place[name] for recording, name in groups.items()}
         return evaluation.by_person(self.truth, self.detections, self.benchmark.tious, groups)
 
+    @cached_property
+    def by_level(self) -> pd.DataFrame:
+        """Scores, 0 to 1, at each level of the benchmark's class taxonomy: level, avg_map, mean_precision.
+
+        Mean precision is by time (see `evaluation.taxonomy`). Empty if the benchmark has no taxonomy.
+        """
+        rows = []
+        if self.benchmark.taxonomy is not None:
+            taxonomy = evaluation.read_taxonomy(self.benchmark.taxonomy, self.benchmark.classes)
+            for level in (*taxonomy.levels, "class"):
+                about = (self.truth, self.detections)
+                avg_map = evaluation.map_at_level(*about, self.benchmark.tious, taxonomy, level).mean()
+                rows.append((level, float(avg_map), evaluation.mean_precision(*about, taxonomy, level)))
+        return pd.DataFrame(rows, columns=["level", "avg_map", "mean_precision"])
+
     @property
     def parameters(self) -> int:
         """Number of the model's parameters."""

@@ -10,7 +10,7 @@ from tal_lib.cli.options import (
     typed,
 )
 from tal_lib.errors import TalError
-from tal_lib.validation import Fold, Fraction, Seed
+from tal_lib.validation import Count, Fold, Fraction, Seed
 
 
 def add_commands(commands) -> None:
@@ -53,6 +53,9 @@ def add_commands(commands) -> None:
         "--teacher",
         metavar="MODEL.pt",
         help="for a pyramid detector: a trained model to distil from, in addition to the annotations",
+    )
+    train.add_argument(
+        "--skip", type=typed(Count), default=1, help="use one of so many feature steps (default: every step)"
     )
     train.add_argument(
         "--missing",
@@ -108,7 +111,7 @@ def _train(arguments):
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
-    data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold)
+    data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold).every(arguments.skip)
     data.loading = loading_of(arguments)
     if not data.in_memory:
         print(

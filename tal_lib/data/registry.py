@@ -239,13 +239,28 @@ def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: in
     """
     plugins.load()
     name, root = str(name), Path(root) if root is not None else data_root()
+    benchmark, folder = _whole_or_fold(name, root, fold)
+    benchmark.taxonomy = next(
+        filter(Path.is_file, _taxonomies(benchmark.name.removesuffix(VALIDATION), folder)), None
+    )
+    return benchmark
+
+
+def _taxonomies(name, folder):
+    """Where the class taxonomy of a benchmark may be: in its folder, or in this package."""
+    shipped = Path(__file__).with_name("taxonomies")
+    return folder / "taxonomy.json", shipped / f"{checked_name(name, what='benchmark')}.json"
+
+
+def _whole_or_fold(name, root, fold):
+    """The benchmark, and the folder of its files."""
     in_fold = fold is not None and fold != OFFICIAL
     if name in BENCHMARKS and not (in_fold and name.endswith(VALIDATION)):
-        return BENCHMARKS[name].load(root).fold(fold)
+        return BENCHMARKS[name].load(root).fold(fold), root / name
     if (whole := name.removesuffix(VALIDATION)) in BENCHMARKS:
         benchmark = BENCHMARKS[whole].load(root).fold(fold).validation()
         benchmark.name = name
-        return benchmark
+        return benchmark, root / whole
     folder = _folder_of(name, root, _known_folders())
     if folder is None:
         raise TalError(
@@ -253,7 +268,7 @@ def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: in
             remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
             f"features/ (its path, or its name if it lies in {root}).",
         )
-    return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold)
+    return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold), folder
 
 
 def portable_name(name: str, root: str | Path | None = None) -> str:

@@ -40,7 +40,7 @@ def view(
         ends_checked=False,
         inertial=inertial,
     )
-    other.loading = benchmark.loading
+    other.loading, other.taxonomy = benchmark.loading, benchmark.taxonomy
     return other
 
 

@@ -37,6 +37,7 @@ MEANINGS = {
     "subset_seed": Annotated[int, Field(ge=-1, lt=2**32)],
     "split": Whole,
     "fold": Fold,
+    "skip": Count,
     "repeat": Whole,
     "threads": Annotated[int, Field(ge=0, le=1024)],
     "lengths": Count,
