@@ -81,15 +81,22 @@ def test_onnx_runs_without_torch(small, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name, options", [("local_global", SMALL), ("actionformer", SMALL), ("bilstm", {})])
+ACTIVITYNET = SMALL | {"position_steps": 50, "global_levels": 1}  # 50: lengths below and beyond the table
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("local_global", SMALL), ("actionformer", SMALL), ("actionformer", ACTIVITYNET), ("bilstm", {})],
+)
 def test_torchscript_of_any_length(name, options, small, tmp_path):
     kept = trained(small, name, **options)
     path = export(kept, tmp_path, "torchscript") / "model.ts"
     assert parity(Deployed(kept.model), load_graph(path), [(1, 3), (4, 77), (1, 900)]) < 1e-4
 
 
-def test_pt2_of_any_length(small, tmp_path):
-    kept = trained(small, **SMALL)
+@pytest.mark.parametrize("name, options", [("temporalmaxer", SMALL), ("actionformer", ACTIVITYNET)])
+def test_pt2_of_any_length(name, options, small, tmp_path):
+    kept = trained(small, name, **options)
     path = export(kept, tmp_path, "pt2") / "model.pt2"
     assert parity(Deployed(kept.model), load_graph(path), [(1, 5), (3, 401)]) < 1e-4
 

@@ -26,8 +26,8 @@ class Sinusoids(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         last = len(self.table) - 1
         step = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
-        # without a branch on the length, so that graphs for any length can be recorded
-        scale = (last + 1) / step.new_tensor(x.shape[1]).clamp(min=last + 1)
+        # the length as a tensor, without a branch on it, so that graphs for any length can be recorded
+        scale = (last + 1) / (step[-1] + 1).clamp(min=last + 1)
         at = ((step + 0.5) * scale - 0.5).clamp(0, last)
         low = at.floor().long()
         rows = torch.lerp(self.table[low], self.table[(low + 1).clamp(max=last)], (at - low)[:, None])
