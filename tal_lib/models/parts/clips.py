@@ -74,7 +74,7 @@ class ClipPyramid(PyramidDetector):
         if not c.clip_steps:
             return self.network(x, keep)
         outputs = self.network(*cut_clips(x, keep, c.clip_steps, c.clip_overlap))
-        return tuple(join_clips(output, len(features)) for output in outputs)
+        return tuple(join_clips(output, features.shape[0]) for output in outputs)
 
     def points_of_clip(self, steps: int) -> Points:
         """Points of one clip, or of a recording that is not cut."""
@@ -99,4 +99,4 @@ class ClipPyramid(PyramidDetector):
         if not c.clip_steps:
             return super().level_mask(mask)
         valid = self.steps_of(mask)[1].unflatten(1, (-1, c.clip_steps))
-        return super().level_mask(valid.flatten(0, 1)).unflatten(0, (len(mask), -1)).flatten(1)
+        return super().level_mask(valid.flatten(0, 1)).unflatten(0, (mask.shape[0], -1)).flatten(1)
