@@ -172,7 +172,7 @@ def run(inputs, small, tmp_path, monkeypatch):
     """Runs a case with a value for its option; the exit code."""
     world = tmp_path / "world"
     shutil.copytree(inputs, world)
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
     monkeypatch.setattr(hapt, "check_archive", lambda *_: None)
     sources = {"results": world, "figures": world / "pictures", "about": world / "none.md"}
     monkeypatch.setattr(site, "build", partial(site.build, **sources))
