@@ -4,8 +4,8 @@
 
 The floor is the avg mAP of `timeline_prior` with all training recordings, on the official split (where there
 is none, on fold 0). Benchmarks whose annotations are not here are left out, and said so. ActivityNet takes
-some minutes. Each row is written to `results/tables/benchmarks.csv` when it is computed; rows of benchmarks that
-are not computed now are kept.
+some minutes. Each row is written to `results/tables/benchmarks.csv` when it is computed; rows of benchmarks
+that are not computed now are kept.
 """
 
 import argparse
