@@ -3,8 +3,9 @@
     python experiments/benchmarks.py [NAME ...] [--root FOLDER] [--results FOLDER]
 
 The floor is the avg mAP of `timeline_prior` with all training recordings, on the official split (where there
-is none, on fold 0). Benchmarks whose annotations are not here are left out, and said so. Writes
-`results/tables/benchmarks.csv`; rows of benchmarks that are not computed now are kept.
+is none, on fold 0). Benchmarks whose annotations are not here are left out, and said so. ActivityNet takes
+some minutes. Each row is written to `results/tables/benchmarks.csv` when it is computed; rows of benchmarks
+that are not computed now are kept.
 """
 
 import argparse
@@ -45,22 +46,25 @@ def main():
     parser.add_argument("--results", default=None, help="folder of the results (default: results)")
     arguments = parser.parse_args()
     layout = Layout(arguments.results) if arguments.results else Layout()
-    rows = []
     for name in arguments.names or [name for name in BENCHMARKS if name not in LEFT_OUT]:
         try:
-            rows.append(row(name, arguments.root))
+            written = write(row(name, arguments.root), layout)
         except TalError as error:
             print(f"{name}: left out ({error})", file=sys.stderr)
-    if not rows:
-        return
-    table = pd.DataFrame(rows)
-    before = read_csv(layout.table("benchmarks"))
+            continue
+        shown = written[written.benchmark == name].drop(columns=["licence", *provenance()])
+        print(shown.round(3).to_string(index=False), flush=True)
+
+
+def write(new: dict, layout: Layout) -> pd.DataFrame:
+    """Put a row into the table, in place of the older one of the same benchmark; returns the table."""
+    table, before = pd.DataFrame([new]), read_csv(layout.table("benchmarks"))
     if len(before):
-        table = pd.concat([before[~before.benchmark.isin(table.benchmark)], table], ignore_index=True)
+        table = pd.concat([before[before.benchmark != new["benchmark"]], table], ignore_index=True)
     order = {name: number for number, name in enumerate(BENCHMARKS)}
     table = table.sort_values("benchmark", key=lambda names: names.map(order), ignore_index=True)
-    print(table.drop(columns=["licence", *provenance()]).round(3).to_string(index=False))
     write_csv(table, layout.tables, "benchmarks")
+    return table
 
 
 if __name__ == "__main__":

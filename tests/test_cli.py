@@ -126,7 +126,7 @@ def test_the_device_of_the_environment_is_checked_too(capsys, tmp_path, monkeypa
 
 
 def test_numbers_as_people_write_them_train(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
     values = ("learning_rate=1e-3", "weight_decay=5e-2", "min_score=1e-3", "epochs=1", "min_steps=2")
     sets = [part for value in values for part in ("--set", value)]
     assert main(["train", "window_cnn", *sets, "--out", str(tmp_path)]) == 0
@@ -149,7 +149,7 @@ def test_data(capsys, tmp_path):
 
 
 def test_train_and_eval_agree(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
     assert (
         main(
             [
@@ -184,7 +184,7 @@ def test_train_and_eval_agree(small, tmp_path, capsys, monkeypatch):
 
 
 def test_train_with_two_streams_or_a_teacher(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
     short = ["--set", "epochs=1", "--set", "min_steps=2"]
     late = ["train", "bilstm", "--fusion", "late", *short, "--out", str(tmp_path / "late")]
     assert main([*late, "--weights", "rgb=1"]) == 2 and main([*late, "--weights", "rgb=x", "flow=1"]) == 2

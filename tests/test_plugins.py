@@ -83,7 +83,7 @@ def detector(tmp_path):
 
 
 def test_a_detector_from_one_file_trains_and_is_measured(detector, tmp_path, small, capsys, monkeypatch):
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
     short = ["--set", "epochs=1", "--set", "min_steps=2", "--set", "kernel=3", "--out", str(tmp_path / "out")]
     assert main(["train", "averager", *short]) == 2  # without the plug-in
     assert "unknown model 'averager'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -184,8 +184,8 @@ def run(inputs, small, tmp_path, monkeypatch):
     """Runs a case with a value for its option; the exit code."""
     world = tmp_path / "world"
     shutil.copytree(inputs, world)
-    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None: small)
-    monkeypatch.setattr(hapt, "check_archive", lambda *_: None)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
+    monkeypatch.setattr(hapt, "SOURCE", replace(hapt.SOURCE, check=lambda *_: None))
     sources = {"results": world, "figures": world / "pictures", "about": world / "none.md"}
     monkeypatch.setattr(site, "build", partial(site.build, **sources))
     monkeypatch.chdir(tmp_path)

@@ -41,7 +41,7 @@ class Entry:
     about: str
     origin: str
     file: str | Callable[[], Path] | None  # below the data root, or elsewhere; None: nothing needed
-    licence: str = "yours"  # of the data
+    licence: str = "as its owners state"  # of the data
     fetch: Callable[[Path, str | Path | None], Path] | None = None  # (data root, given file) → where it lies
     counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
 
