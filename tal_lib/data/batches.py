@@ -4,7 +4,7 @@ The features of an item are a tensor, or a `Part`: some steps of a recording tha
 made. Both have a shape and can be cut by `[:, first:last]`, so a crop reads only its own steps.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -181,7 +181,7 @@ def collate(items: list[Item]) -> Batch:
     first = items[0].features
     features = torch.zeros(
         (len(items), first.shape[0], max(lengths)),
-        dtype=first.dtype if isinstance(first, Tensor) else torch.float32,
+        dtype=torch.float32 if isinstance(first, Part) else first.dtype,
     )
     for row, item in zip(features, items):
         row[:, : item.features.shape[1]] = read(item.features)
@@ -214,7 +214,7 @@ def within_features(item: Item, *, keep: float = 0.5) -> Item:
     return replace(item, segments=clipped[kept], labels=item.labels[kept])
 
 
-def batches(groups: Iterable[list[Item]], benchmark: Benchmark, device: str) -> Iterator[Batch]:
+def batches(groups: Iterable[list[Item]], benchmark: Benchmark, device: str) -> Generator[Batch, None, None]:
     """A batch on `device` of each group of items, prepared ahead by the workers of `benchmark.loading`.
 
     Groups are drawn in the caller's thread and in order, so random numbers do not depend on the workers.

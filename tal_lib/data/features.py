@@ -186,7 +186,7 @@ def _npy_steps(path, dim, first, last):
     rows, begin, row_length = (1, first * dim, dim * steps) if contiguous else (dim, first, steps)
     wanted = np.empty((last - first, dim) if contiguous else (dim, last - first), dtype)
     size = wanted.nbytes // rows
-    view = memoryview(wanted.reshape(-1).view(np.uint8)) if wanted.size else memoryview(b"")
+    view = memoryview(wanted.reshape(-1).view(np.uint8)) if wanted.size else memoryview(b"")  # pyright: ignore[reportArgumentType]
     with open(path, "rb", buffering=0) as file:
         for row in range(rows if wanted.size else 0):
             file.seek(start + dtype.itemsize * (row * row_length + begin))

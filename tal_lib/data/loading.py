@@ -11,7 +11,7 @@ Python's lock, nothing is pickled, and no memory is doubled.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -50,7 +50,8 @@ def _workers(value):
 
 InMemory = Annotated[Any, BeforeValidator(_in_memory)]  # "auto", True or False
 Workers = Annotated[Any, BeforeValidator(_workers)]  # "auto" or a number
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,9 @@ class Loading(Checked):
         return 0 if in_memory else max(1, min(MOST_WORKERS, usable_cores() - 1))
 
 
-def prefetched(work: Iterable[Given], make: Callable[[Given], Made], threads: int) -> Iterator[Made]:
+def prefetched(
+    work: Iterable[Given], make: Callable[[Given], Made], threads: int
+) -> Generator[Made, None, None]:
     """`make(item)` for each item of `work`, in order, made by threads ahead of their use.
 
     `work` is drawn in the caller's thread, at most `threads + 1` items ahead. With 0 threads nothing is made

@@ -15,6 +15,7 @@ happyharrycn/actionformer_release, `configs` and `libs/datasets`
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tal_lib.data import published_forms as forms
 from tal_lib.data.annotations import AnnotationFile, read_annotations
@@ -48,7 +49,9 @@ def _frames(columns, stride, window, fps=None, name="features"):
     return FolderSpec(streams={name: columns}, stride_frames=stride, window_frames=window, fps=fps)
 
 
-_EPIC = dict(folder="epic_kitchens", tious=_COARSE, default=_frames(2304, 16, 32, 30.0, "slowfast"))
+_EPIC: dict[str, Any] = dict(
+    folder="epic_kitchens", tious=_COARSE, default=_frames(2304, 16, 32, 30.0, "slowfast")
+)
 PUBLISHED = {
     "multithumos": Published(
         folder="multithumos",

@@ -314,12 +314,13 @@ class Shape:
 _PUBLISHED = {"thumos14": Shape(2048, 20, 4 / 30), "activitynet": Shape(512, 200, 16 / 30)}
 
 
-_PUBLISHED |= {
-    name: Shape(
-        sum(entry.default.streams.values()), entry.classes, entry.default.stride_frames / entry.default.fps
-    )
-    for name, entry in published.PUBLISHED.items()
-}
+def _shape_by_default(entry: published.Published) -> Shape:
+    default = entry.default
+    assert default.stride_frames is not None and default.fps is not None  # every entry of the table has both
+    return Shape(sum(default.streams.values()), entry.classes, default.stride_frames / default.fps)
+
+
+_PUBLISHED |= {name: _shape_by_default(entry) for name, entry in published.PUBLISHED.items()}
 
 
 def shape_of(name: str, root: str | Path | None = None) -> Shape:

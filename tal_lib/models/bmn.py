@@ -16,7 +16,7 @@ classified.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +130,7 @@ COMPACT = {
     "map_power": 0.5,
 }
 # ActivityNet's recordings, resized to 100 steps, are one window
-ACTIVITYNET_WINDOW = {"window": 100, "overlap": 50, "max_duration": 100}
+ACTIVITYNET_WINDOW: dict[str, Any] = {"window": 100, "overlap": 50, "max_duration": 100}
 ACTIVITYNET_INFERENCE = {
     "candidates": "all",
     "proposals": 1000,  # of 4,950 pairs; the published code suppresses them all

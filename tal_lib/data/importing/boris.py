@@ -175,7 +175,7 @@ def _media(row, called, path):
     return _Media(names, durations, _numbers(rates, len(names), Rate, f"{called}, FPS", path)), bool(rest)
 
 
-def _numbers(text, count, kind, name, path):
+def _numbers(text, count, kind, name, path) -> list[float | None]:
     """One number a media file of the first player; None where it is not stated."""
     parts = [part.strip() for part in (text or "").partition("|")[0].split(";")]
     if len(parts) != count:

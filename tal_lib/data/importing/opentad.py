@@ -183,7 +183,7 @@ def read_features(folder: Path, annotations: Path, entries: dict[str, Any]) -> D
     return DataSet(_without_ambiguous(content), spec)
 
 
-def _timing(described, path):
+def _timing(described, path) -> dict[str, Any]:
     if described.resize_length is not None:
         return {"resize": described.resize_length}
     stride = validate(Frames, described.feature_stride, where=path, name="dataset.train.feature_stride")
