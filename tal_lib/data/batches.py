@@ -181,7 +181,7 @@ def collate(items: list[Item]) -> Batch:
     first = items[0].features
     features = torch.zeros(
         (len(items), first.shape[0], max(lengths)),
-        dtype=first.dtype if isinstance(first, Tensor) else torch.float32,
+        dtype=torch.float32 if isinstance(first, Part) else first.dtype,
     )
     for row, item in zip(features, items):
         row[:, : item.features.shape[1]] = read(item.features)

@@ -139,9 +139,7 @@ class Benchmark:
         self._source_hash = source_hash
         self.files = files
         self.loader = getattr(load_features, "func", load_features).__module__  # module of the features
-        self.portion = (
-            ""  # which part of the data set it is: a fold, a validation part; empty: the official split
-        )
+        self.partition = ""  # the split: a fold, a validation part; empty: the official one
         self._people = dict(people) if people is not None else None
         self._folds = None if folds is None else tuple(tuple(sorted(groups)) for groups in folds)
         self._standardise = standardise
@@ -165,8 +163,8 @@ class Benchmark:
             f"{count} {split}" for split, count in self._recordings.split.value_counts().items()
         )
         data = f"{len(self.classes)} classes, data {self.data_hash}"
-        part = f", {self.portion}" if self.portion else ""
-        return f"Benchmark({self.name!r}{part}: {counts} recordings, {data})"
+        partition = f", {self.partition}" if self.partition else ""
+        return f"Benchmark({self.name!r}{partition}: {counts} recordings, {data})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -265,7 +263,7 @@ class Benchmark:
         So design decisions never use the test recordings.
         """
         table = cross_validation.with_validation(self.table(), self._groups(), self.name)
-        return self._view(table, " ".join(filter(None, [self.portion, "validation"])), ())
+        return self._view(table, " ".join(filter(None, [self.partition, "validation"])), ())
 
     def every(self, skip: int) -> "Benchmark":
         """The data set with every `skip`-th step of its features: a longer stride, the same window.
@@ -281,7 +279,7 @@ class Benchmark:
         view._recordings = self._recordings.copy()
         if "stride_s" in view._recordings:
             view._recordings["stride_s"] *= skip
-        view.portion = ", ".join(filter(None, [self.portion, f"every {skip} steps"]))
+        view.partition = ", ".join(filter(None, [self.partition, f"every {skip} steps"]))
         view._every, view._cache, view._steps, view._decided = self._every * skip, {}, {}, None
         return view
 
@@ -297,14 +295,14 @@ class Benchmark:
         view._standardise_by(recordings)
         return view
 
-    def _view(self, table, part, folds):
+    def _view(self, table, partition, folds):
         """This data set with other splits (a table `recording, split, …`), standardised by its training
         part."""
         view = copy(self)
         view.__dict__.pop("data_hash", None)  # cached
         view._recordings = table.set_index("recording", drop=False)
         view._annotations = self.annotations_of(table.recording)
-        view.portion, view._folds = part, folds
+        view.partition, view._folds = partition, folds
         view._cache, view._statistics_of_split = {}, False
         if self._standardise is not None:
             view._standardise_by(view.recordings("train"))

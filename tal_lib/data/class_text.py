@@ -170,7 +170,7 @@ def _from_hub(loader, where):
         ) from None
     transformers.utils.logging.disable_progress_bar()
     if where in shipped.HUB:
-        where = shipped.HUB[where].path() or where
+        where = str(shipped.HUB[where].path() or where)
     try:
         return getattr(transformers, loader).from_pretrained(where)
     except (OSError, ValueError) as error:

@@ -51,6 +51,7 @@ def _sum_of_rows(parts):
     for part in parts:
         rows = part if total is None else np.concatenate([total[None], part])
         count, total = count + len(part), np.add.reduce(rows, axis=0)
+    assert total is not None, "no features to take statistics of"
     return count, total
 
 

@@ -60,9 +60,9 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
             remedy="Give fraction 1.",
         )
     if benchmark.name.endswith(PRIOR):
-        if benchmark.portion:
+        if benchmark.partition:
             raise TalError(
-                f"{benchmark.portion}: the published subsets are those of the official split",
+                f"{benchmark.partition}: the published subsets are those of the official split",
                 where=benchmark.name,
                 remedy=f"Use {benchmark.name.removesuffix(PRIOR)} for folds.",
             )

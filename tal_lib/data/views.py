@@ -1,6 +1,6 @@
 """Views of a benchmark: the same recordings with other annotations."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ def view(
     table: pd.DataFrame,
     annotations: pd.DataFrame,
     classes,
-    loaders: dict[str, Callable],
+    loaders: dict[str, Any],
     what: list,
     inertial: Inertial | None = None,
 ) -> Benchmark:

@@ -196,7 +196,7 @@ def rank_correlation(
     both = pd.concat([first, second], axis=1, keys=["first", "second"]).dropna()
     if len(both) < 4:
         return float("nan"), float("nan"), float("nan")
-    tau = lambda x, y: stats.kendalltau(x, y).statistic
+    tau = lambda x, y: stats.kendalltau(x, y).statistic  # pyright: ignore[reportAttributeAccessIssue]
     value = float(tau(both["first"], both["second"]))
     if abs(value) > 1 - 1e-9:
         return value, float("nan"), float("nan")  # every resample agrees: no interval can be had from it

@@ -174,4 +174,4 @@ def precision_by_class(
 def mean_precision(annotations, detections, taxonomy: Taxonomy, level: str, threshold: float = 0.0) -> float:
     """Mean over the classes of a level of the precision by time (see `precision_by_class`)."""
     coarse = (taxonomy.coarsen(table, level) for table in (annotations, detections))
-    return float(precision_by_class(*coarse, threshold).precision.mean())
+    return float(precision_by_class(*coarse, threshold=threshold).precision.mean())

@@ -19,7 +19,7 @@ published zero, its ReLU head died in one of eight seeds (none of eight with one
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ class TemporalMaxer(PublishedPyramid):
         if config.assignment == "centre":
             return by_centre
         every = torch.arange(outputs[0].shape[1], device=valid.device)
-        weights = {"iou_weight": config.iou_weight, "class_weight": config.class_weight}
+        weights: dict[str, Any] = {"iou_weight": config.iou_weight, "class_weight": config.class_weight}
         targets = []
         for index, (segments, labels) in enumerate(zip(batch.segments, batch.labels)):
             predicted = self.decode(outputs, points, At(torch.full_like(every, index), every, every))

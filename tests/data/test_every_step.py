@@ -24,7 +24,7 @@ def test_it_goes_with_folds_and_with_standardisation():
     fold = load_benchmark("synthetic", fold=1)
     thinned = fold.every(3)
     assert (
-        thinned.recordings("test") == fold.recordings("test") and thinned.portion == "fold 1, every 3 steps"
+        thinned.recordings("test") == fold.recordings("test") and thinned.partition == "fold 1, every 3 steps"
     )
     learned = thinned.learning_from(limited_subset(thinned, 0.5, 0))
     recording = fold.recordings("train")[0]

@@ -97,10 +97,18 @@ class PreNormLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x, position, keep, memory=None, memory_position=None):
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        keep: Tensor | None,
+        memory: Tensor | None = None,
+        memory_position: Tensor | None = None,
+    ) -> Tensor:
         u = self.attention.norm(x)
         x = x + self.attention.attend(u + position, u + position, keep if memory is None else None, u)
         if self.reading is not None:
+            assert memory is not None and memory_position is not None
             u = self.reading.norm(x)
             x = x + self.reading.attend(u + position, memory + memory_position, keep, memory)
         hidden = self.drop(F.relu(self.mlp_in(self.norm(x))))
