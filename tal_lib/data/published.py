@@ -15,7 +15,6 @@ happyharrycn/actionformer_release, `configs` and `libs/datasets`
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tal_lib.data import published_forms as forms
 from tal_lib.data.annotations import AnnotationFile, read_annotations
