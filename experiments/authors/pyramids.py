@@ -163,7 +163,7 @@ def forward_rows(
         outputs = [output.flatten(2) for output in ours.to(kind)(features)], list(network.to(kind)(features))
         largest = [max(float(output.abs().max()) for output in side) for side in outputs]
         case = f"{setting}T = {steps}" + (", float64" if kind == torch.float64 else "")
-        limit = 1e-9 if kind == torch.float64 else 1e-4
+        limit = 1e-9 if kind == torch.float64 else 2e-4  # rounding alone: theirs is 9e-5 from float64
         yield Row(published.model, "forward", case, *largest, largest_difference(*outputs), limit, how)
     ours.float(), theirs.float()
 
@@ -272,8 +272,8 @@ def detections_apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, i
 
 
 def time_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
-    """Seconds of a forward pass and of a training step; the difference is the ratio ours / theirs."""
-    how = f"medians of {ROUNDS}, in turn, on {torch.get_num_threads()} threads"
+    """CPU seconds of a forward pass and of a training step; the difference is the ratio ours / theirs."""
+    how = f"CPU seconds, medians of {ROUNDS}, in turn, on {torch.get_num_threads()} threads"
     free = released_stand_in(published.model, theirs, padding="none")
     network = TheirNetwork(theirs, published.heads)
     cases = [(f"forward, T = {TIMED}", TIMED, ours), ("forward, T = 577, ours without padding", 577, free)]
@@ -326,11 +326,11 @@ def training_batch() -> tuple[Batch, list[dict]]:
 
 
 def in_turn(*calls) -> list[float]:
-    """Median seconds of each call. They run in turn, so that a disturbance meets all of them."""
+    """Median CPU seconds of each call. They run in turn, so that a disturbance meets all of them."""
     samples = [[] for _ in calls]
     for _ in range(ROUNDS + 1):  # the first round warms up
         for call, seconds in zip(calls, samples):
-            begin = time.perf_counter()
+            begin = time.process_time()
             call()
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(time.process_time() - begin)
     return [statistics.median(seconds[1:]) for seconds in samples]
