@@ -65,7 +65,8 @@ class PublishedPyramid(PyramidDetector):
         return x
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        if not self.sees_padding:
+        steps = features.shape[2]
+        if not self.sees_padding or (mask is None and self.padded_length(steps) == steps):
             return super().forward(features, mask)
         if mask is None:
             mask = torch.ones_like(features[:, 0], dtype=torch.bool)
