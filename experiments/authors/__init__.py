@@ -80,7 +80,7 @@ def perturb(model: nn.Module, seed: int = 0, equal: float = 0.0) -> nn.Module:
     with torch.no_grad():
         for weight in model.parameters():
             spread = 0.05 * (weight.std() if weight.numel() > 1 else 1.0)
-            if spread == 0:
+            if weight.numel() > 1 and weight.min() == weight.max():
                 spread = equal
             weight.add_(spread * torch.randn(weight.shape, generator=generator) + 0.01)
     return model
