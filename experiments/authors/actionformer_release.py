@@ -7,7 +7,7 @@ from experiments.authors import Row, pyramids
 
 FOLDER = "actionformer_release"
 MODELS = ("actionformer",)
-PUBLISHED = pyramids.Published("actionformer", "thumos_i3d.yaml")
+PUBLISHED = pyramids.Published("actionformer", "thumos_i3d.yaml", activitynet="anet_tsp.yaml")
 
 
 def rows(clone: Path, model: str) -> Iterator[Row]:

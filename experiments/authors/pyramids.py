@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from experiments.authors import Row, importable, largest_difference, parameters, perturb
+from experiments.authors import Row, importable, largest_difference, parameters, perturb, pyramid_training
 from tal_lib import models
 from tal_lib.cost import count_macs
 from tal_lib.data.batches import Batch, Item, collate, unannotated
@@ -41,6 +41,7 @@ class Published:
     model: str
     setting: str  # a file of their folder configs
     heads: tuple[str, ...] = ("cls_head", "reg_head")
+    activitynet: str | None = None  # their setting for ActivityNet
     voting: str = "score_tiou"  # weight of a vote in their code
 
 
@@ -52,6 +53,9 @@ def rows(clone: Path, published: Published) -> Iterator[Row]:
     yield from forward_rows(published, ours, theirs)
     yield from decoding_rows(published, ours, theirs)
     yield from time_rows(published, ours, theirs)
+    yield from pyramid_training.rows(
+        pyramid_training.Clone(clone, published.model, published.setting, stand_ins(), published.activitynet)
+    )
 
 
 # both models

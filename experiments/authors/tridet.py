@@ -12,6 +12,7 @@ PUBLISHED = pyramids.Published(
     "thumos_i3d.yaml",
     heads=("cls_head", "reg_head", "start_head", "end_head"),
     voting="score",
+    activitynet="anet_tsp.yaml",
 )
 
 
