@@ -67,14 +67,13 @@ class PublishedPyramid(PyramidDetector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         if not self.sees_padding:
             return super().forward(features, mask)
-        if mask is None:
-            mask = torch.ones_like(features[:, 0], dtype=torch.bool)
-        lengths = [self.padded_length(steps) for steps in mask.sum(1).tolist()]
+        valid = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
+        lengths = [self.padded_length(steps) for steps in valid.sum(1).tolist()]
         if len(set(lengths)) == 1:
-            return self._padded(features, mask, lengths[0])
+            return self._padded(features, valid, lengths[0])
         # the length to which a recording is padded has an influence too, so no other recording may set it
         groups = [[row for row, other in enumerate(lengths) if other == length] for length in set(lengths)]
-        parts = [self._padded(features[rows], mask[rows], lengths[rows[0]]) for rows in groups]
+        parts = [self._padded(features[rows], valid[rows], lengths[rows[0]]) for rows in groups]
         order = torch.tensor([row for rows in groups for row in rows], device=features.device).argsort()
         return tuple(torch.cat(part)[order] for part in zip(*parts))
 

@@ -47,8 +47,8 @@ class InWindows(Detector):
         if steps <= self.window:
             return self.model(features, mask)
         windows, starts = self._cut(features.transpose(1, 2))
-        mask = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
-        inside = self._cut(mask[..., None].to(features.dtype))[0][..., 0] > 0.5
+        valid = torch.ones_like(features[:, 0], dtype=torch.bool) if mask is None else mask
+        inside = self._cut(valid[..., None].to(features.dtype))[0][..., 0] > 0.5
         parts = []
         for at in range(0, len(windows), self.at_once):
             seen = inside[at : at + self.at_once]
