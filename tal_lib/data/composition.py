@@ -58,9 +58,9 @@ def annotated_seconds(annotations: pd.DataFrame, durations: pd.Series) -> float:
     """Seconds with at least one action, inside the recordings."""
     total = 0.0
     for recording, rows in annotations.groupby("recording"):
-        limit = float(durations[recording])
+        limit = float(durations[recording])  # pyright: ignore[reportArgumentType]
         at = 0.0  # until here all is counted
-        for start, end in rows[["start", "end"]].sort_values("start").to_numpy():
+        for start, end in rows[["start", "end"]].sort_values("start").to_numpy():  # pyright: ignore[reportCallIssue]
             total += max(0.0, min(end, limit) - max(start, at))
             at = max(at, min(end, limit))
     return total

@@ -138,8 +138,8 @@ def _content(table, segments, remarks, where):
         if chosen.any():
             remarks.append(Remark(ALL, "repaired", f"{int(chosen.sum()):,} {text}"))
     rows = rows.assign(start=rows.start.clip(lower=0))[~empty].reset_index(drop=True)
-    remarks += beyond_remarks(rows, recordings.set_index("recording").duration)
-    return AnnotationFile(recordings, rows, tuple(remarks))
+    remarks += beyond_remarks(rows, recordings.set_index("recording").duration)  # pyright: ignore[reportArgumentType]
+    return AnnotationFile(recordings, rows, tuple(remarks))  # pyright: ignore[reportArgumentType]
 
 
 def _table(path, *columns):

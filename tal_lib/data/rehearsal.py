@@ -90,7 +90,7 @@ def load(root: Path, config: RehearsalConfig | None = None) -> Benchmark:
         stride_s, window_s = benchmark.time_axis(recording)
         last = min(last, steps(recording))
         centres = np.arange(first, last) * stride_s + window_s / 2
-        active = activity(by_recording.get(recording, none), classes, centres, window_s)
+        active = activity(by_recording.get(recording, none), classes, centres, window_s)  # pyright: ignore[reportArgumentType]
         return noise(config, recording, first, last, spec.dim) + config.signal * (active @ known)
 
     benchmark = Benchmark(

@@ -91,7 +91,7 @@ def _load_file(path, name=None) -> Benchmark:
             raise archive.error(f"recording {recording}: frame {twice:g} is there twice")
         every = _filled(rows)
         if len(every) > len(rows):
-            notes.append(Remark(recording, "repaired", f"{len(every) - len(rows)} skipped frames are filled"))
+            notes.append(Remark(recording, "repaired", f"{len(every) - len(rows)} skipped frames are filled"))  # pyright: ignore[reportArgumentType]
         features[recording] = every[list(FEATURES)].to_numpy(np.float32)
         segments += [(recording, *segment) for segment in label_segments(every.label.to_numpy())]
     kinds = {recording: recording.partition("-")[0] for recording in features}

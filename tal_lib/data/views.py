@@ -104,4 +104,4 @@ def distinct_annotations(annotations: pd.DataFrame, tolerance: float = TOLERANCE
             if end[row] - start[row] >= tolerance and not repeated.any():
                 kept.append(row)
         keep[kept] = True
-    return annotations[keep].reset_index(drop=True)
+    return annotations[keep].reset_index(drop=True)  # pyright: ignore[reportReturnType]

@@ -64,7 +64,7 @@ def by_person(
     owner, detected = annotations.recording.map(person_of), detections.recording.map(person_of)
     without = np.array(
         [
-            mean_average_precision(annotations[owner != name], detections[detected != name], tious).mean()
+            mean_average_precision(annotations[owner != name], detections[detected != name], tious).mean()  # pyright: ignore[reportArgumentType]
             for name in people
         ]
     )
@@ -85,7 +85,7 @@ def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float
     Raises:
         ValueError: fewer than two folds, or no fold with two people.
     """
-    people = table.groupby(["fold", "person"])[value].mean().dropna()
+    people = table.groupby(["fold", "person"])[value].mean().dropna()  # pyright: ignore[reportAttributeAccessIssue]
     return estimate([scores.to_numpy() for _, scores in people.groupby("fold")], confidence)
 
 

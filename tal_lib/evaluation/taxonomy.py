@@ -143,14 +143,14 @@ def precision_by_class(
         annotated and never given has precision 0.
     """
     annotations, detections = check_annotations(annotations), check_detections(detections)
-    detections = detections[detections.score >= threshold]
+    detections = detections[detections.score >= threshold]  # pyright: ignore[reportAssignmentType]
     labels = sorted(set(annotations.label) | set(detections.label))
     given, right = (np.zeros(len(labels)) for _ in range(2))
     truth_of = dict(tuple(annotations.groupby("recording")))
     for recording, detected in detections.sort_values("score", kind="stable").groupby(
         "recording", sort=False
     ):
-        truth = truth_of.get(recording, annotations.iloc[:0])
+        truth: pd.DataFrame = truth_of.get(recording, annotations.iloc[:0])  # pyright: ignore[reportAssignmentType]
         edges = np.unique(
             np.concatenate([table[["start", "end"]].to_numpy().ravel() for table in (detected, truth)])
         )

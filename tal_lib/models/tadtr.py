@@ -215,6 +215,7 @@ class TadTR(Detector):
         at = torch.arange(c.slice_steps)
         if c.position == "fraction":
             at = 2 * math.pi * (at + 1) / (c.slice_steps + 1e-6)
+        self.position: Tensor
         self.register_buffer("position", sine_position(at, c.width), persistent=False)
         if c.level_embedding:
             self.level = nn.Parameter(torch.randn(c.width))
@@ -251,7 +252,8 @@ class TadTR(Detector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         c = self.config
         batch, _, steps = features.shape
-        valid = features.new_ones(batch, steps, 1) if mask is None else to_keep(mask, features)
+        keep = to_keep(mask, features)
+        valid = features.new_ones(batch, steps, 1) if keep is None else keep
         count, stride = self.slicing(steps if exporting() else int(steps))
         cut = lambda x: (
             F.pad(x, (0, 0, 0, c.slice_steps))

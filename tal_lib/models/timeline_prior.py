@@ -46,6 +46,7 @@ class TimelinePrior(Detector):
     def __init__(self, config: TimelinePriorConfig, input_dim: int, num_classes: int):
         super().__init__(config, input_dim, num_classes)
         # rows: start and end as fractions of the duration, class, number of the recording (from 1; 0: unused)
+        self.timelines: Tensor
         self.register_buffer("timelines", torch.zeros(config.capacity, 4))
         self._scored: tuple = ()  # state of the timelines, and what was computed from them
         self.unused = nn.Parameter(torch.zeros(()))  # an optimizer needs a parameter

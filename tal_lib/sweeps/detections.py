@@ -45,7 +45,7 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
     new = {name for part in parts for name in part.cell.unique()}
     if new == set(known.cell) and len(kept) == len(known):
         return len(new)
-    table = pd.concat(parts, ignore_index=True).sort_values(["cell", "recording"], kind="stable")
+    table = pd.concat(parts, ignore_index=True).sort_values(["cell", "recording"], kind="stable")  # pyright: ignore[reportCallIssue]
     for column in ("cell", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class Layers:
     def of(self, recording: str) -> dict[str, pd.DataFrame]:
         """The layers of one recording, their segments in order of time."""
         return {
-            name: table[table.recording == recording].sort_values(["start", "end"], kind="stable")
+            name: table[table.recording == recording].sort_values(["start", "end"], kind="stable")  # pyright: ignore[reportCallIssue]
             for name, table in self.tables.items()
         }
 
@@ -62,8 +62,8 @@ def layers(
         table = check_detections(detections)
         table = table if min_score is None else table[table.score >= min_score]
         if top is not None:
-            table = table.sort_values("score", ascending=False, kind="stable").groupby("recording").head(top)
-        tables["detections"] = table[table.end > 0].assign(start=table.start.clip(lower=0))
+            table = table.sort_values("score", ascending=False, kind="stable").groupby("recording").head(top)  # pyright: ignore[reportCallIssue]
+        tables["detections"] = table[table.end > 0].assign(start=table.start.clip(lower=0))  # pyright: ignore[reportAttributeAccessIssue]
     ids = dict.fromkeys(recordings)
     for table in tables.values():
         ids |= dict.fromkeys(table.recording)

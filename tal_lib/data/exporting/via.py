@@ -42,10 +42,10 @@ def project(layers: Layers) -> dict:
     for view, recording in views.items():
         for layer, table in layers.of(recording).items():
             for number, row in enumerate(table.itertuples(index=False)):
-                start, end = milliseconds(row.start, row.end)
-                values = {"1": numbers[row.label]}
+                start, end = milliseconds(row.start, row.end)  # pyright: ignore[reportAttributeAccessIssue]
+                values = {"1": numbers[row.label]}  # pyright: ignore[reportAttributeAccessIssue]
                 if "score" in table:
-                    values["2"] = f"{row.score:.4f}"
+                    values["2"] = f"{row.score:.4f}"  # pyright: ignore[reportAttributeAccessIssue]
                 metadata[f"{view}_{digest(layer, number)[:8]}"] = {
                     "vid": view,
                     "flg": 0,

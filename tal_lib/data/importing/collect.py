@@ -190,7 +190,10 @@ def updated(base: AnnotationFile, new: AnnotationFile) -> AnnotationFile:
     recordings = pd.concat([kept, fresh]).set_index("recording", drop=False).loc[order]
     segments = pd.concat([base.segments[others], new.segments], ignore_index=True)
     return AnnotationFile(
-        recordings.reset_index(drop=True), segments, (*base.repairs, *new.repairs), base.label_ids
+        recordings.reset_index(drop=True),
+        segments,  # pyright: ignore[reportArgumentType]
+        (*base.repairs, *new.repairs),
+        base.label_ids,
     )
 
 

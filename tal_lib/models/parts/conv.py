@@ -52,7 +52,7 @@ def see_padding(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "sees_padding"):
-            module.sees_padding = True
+            module.sees_padding = True  # pyright: ignore[reportArgumentType]
 
 
 def to_keep(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:

@@ -1,8 +1,8 @@
 """Deformable attention over time, the encoder and decoder layers that use it, and RoIAlign over time."""
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +126,7 @@ class DecoderLayer(nn.Module):
         return self.norms[2](x + self.drop(self.shrink(self.drop(F.relu(self.grow(x))))))
 
 
-def start_as_published(layers: nn.ModuleList) -> None:
+def start_as_published(layers: Iterable[Any]) -> None:
     """Initial weights of encoder or decoder layers as in TadTR's code: Xavier's uniform distribution.
 
     The biases of the attention are zero. Of the deformable attention's weights, those of offsets and of

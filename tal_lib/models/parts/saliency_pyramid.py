@@ -131,6 +131,10 @@ class Saliency(ClipPyramid):
         curves = torch.cat([activation(part[:, : sizes[0]]) for part in ends], -1)
         return logits, distances, again, offsets, quality, activation(frame), curves
 
+    def frame_features(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Embedded features (B, T, C) → frame-level features (B, F, C), which the model's class defines."""
+        raise NotImplementedError
+
     def saliency_frames(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """Frame-level features (B, F, C) of the finest level (B, T, C)."""
         x = x.repeat_interleave(self.config.frames, 1)
