@@ -244,6 +244,10 @@ _ACTIVITYNET = {
         within_features=True,
         feature_noise=0.5,
     ),
+    # rate, decay and steps are the authors'; one crop a recording is this project's
+    "afsd": replace(_AFSD, learning_rate=1e-4, weight_decay=1e-4, max_steps=96, crops=1),
+    # its authors have released no recipe for ActivityNet
+    "tadtr": replace(_PAPER["tadtr"], max_steps=192, crops=1),
 }  # every other model: as _PAPER
 _RECIPES = {"compact": _COMPACT, "paper_activitynet": _PAPER | _ACTIVITYNET}
 
