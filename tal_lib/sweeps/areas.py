@@ -1,9 +1,10 @@
 """Areas of code, and the areas that a notebook's numbers depend on. Import statements decide.
 
 An area is a module that computes numbers. Its name is its path: `models/tridet`, `models/parts/pyramid`,
-`evaluation/average_precision`, `segments`. There are two other kinds: `recipes/<model>` is the values of a
-model's training recipes, and `notebooks/<name>` is a notebook's code. Modules that only connect, check, store
-or draw are not areas.
+`evaluation/average_precision`, `segments`. There are three other kinds: `recipes/<model>` is the values of a
+model's training recipes, `presets/<model>` those of its options in all presets but `compact` (cells with such
+a preset need it), and `notebooks/<name>` is a notebook's code. Modules that only connect, check, store or
+draw are not areas.
 """
 
 import ast
@@ -26,6 +27,7 @@ CONNECTS = re.compile(
     r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"
     r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
+COMPACT = "compact"
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
 
 
@@ -50,12 +52,11 @@ class Areas:
         return sorted(name for name in map(Path.as_posix, paths) if is_area(name) and name != RECIPES)
 
     def fingerprint(self, area: str) -> str:
-        """Fingerprint of a file of the library, or of a model's recipes."""
+        """Fingerprint of a file of the library, or of a model's recipes or presets."""
         if area not in self._fingerprints:
             kind, _, name = area.partition("/")
-            self._fingerprints[area] = (
-                _recipes(name) if kind == "recipes" else fingerprint(self._text(area), self.resolve)
-            )
+            values = {"recipes": _recipes, "presets": _presets}.get(kind)
+            self._fingerprints[area] = values(name) if values else fingerprint(self._text(area), self.resolve)
         return self._fingerprints[area]
 
     def fingerprint_of(self, cells: list[str]) -> str:
@@ -190,6 +191,13 @@ def _recipes(model):
 
     presets = sorted(registry.presets(model)) if model in registry.every_name() else ["compact"]
     return digest([[preset, asdict(recipe_for(model, preset))] for preset in presets])
+
+
+def _presets(model):
+    from tal_lib.models.parts import registry
+
+    others = [preset for preset in registry.presets(model) if preset != COMPACT]
+    return digest([[preset, asdict(registry.config(model, preset))] for preset in sorted(others)])
 
 
 def models_in(parameters) -> tuple[str, ...]:

@@ -23,11 +23,15 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 def all_areas(code: Code, notebooks: Path = NOTEBOOKS) -> dict[str, str]:
     """Area -> fingerprint, for all code that makes numbers.
 
-    These are the library's modules, the recipes of all models, and the notebooks that record results.
+    These are the library's modules, the recipes and presets of all models, and the notebooks that record
+    results.
     """
     from tal_lib import models
 
-    areas = [*code.areas.files, *(f"recipes/{name}" for name in models.every_name())]
+    areas = [
+        *code.areas.files,
+        *(f"{kind}/{name}" for kind in ("recipes", "presets") for name in models.every_name()),
+    ]
     for path in sorted(notebooks.glob("*.ipynb")):
         if any(RECORDS.search(cell) for cell in read_notebook(path)[1]):
             areas.append(notebook_area(path.name))

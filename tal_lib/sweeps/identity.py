@@ -12,7 +12,7 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, digest
-from tal_lib.sweeps.areas import LIBRARY, Areas, models_in
+from tal_lib.sweeps.areas import COMPACT, LIBRARY, Areas, models_in
 from tal_lib.sweeps.ledger import ledgers, read_all
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.versions import FIRST, PATH, Versions, notebook_area, read_versions
@@ -43,7 +43,10 @@ class Code:
     def needs(self, notebook: Path, parameters: dict) -> list[str]:
         """Areas that a cell depends on, sorted."""
         cells = read_notebook(notebook)[1]
-        areas = self.areas.needs(cells, models_in(parameters), _loader(parameters))
+        models = models_in(parameters)
+        areas = self.areas.needs(cells, models, _loader(parameters))
+        if parameters.get("preset", COMPACT) != COMPACT:
+            areas |= {f"presets/{model}" for model in models}
         return sorted(areas | {notebook_area(notebook.name)})
 
     def of(self, notebook: Path, parameters: dict) -> dict[str, str]:
@@ -56,6 +59,7 @@ class Code:
             notebook,
             notebook.stat().st_mtime_ns if notebook.is_file() else 0,
             models_in(parameters),
+            parameters.get("preset", COMPACT),
             _loader(parameters),
         )
         if key not in self._known:

@@ -234,6 +234,12 @@ def test_a_cell_depends_on_its_own_model_and_benchmark_alone():
     )
 
 
+def test_only_a_cell_with_a_published_preset_depends_on_the_presets():
+    code = sweeps.current_code()
+    published = code.needs(NOTEBOOK, CELL | {"preset": "paper"})
+    assert set(published) - set(code.needs(NOTEBOOK, CELL)) == {"presets/tridet"}
+
+
 def numbers_changed(source):
     """Each number in the code of functions, changed by itself."""
     tree = ast.parse(source)
