@@ -17,7 +17,6 @@ from tal_lib.data import (
     FeatureSpec,
     Loading,
     features,
-    hapt,
     load_benchmark,
     open_set,
     shuffled_names,
@@ -25,6 +24,7 @@ from tal_lib.data import (
 from tal_lib.data.augment import Augment
 from tal_lib.data.batches import Part, batches, collate, crop, make_item
 from tal_lib.data.features import feature_steps, read_feature_file, read_feature_part
+from tal_lib.data.inertial import Inertial
 from tal_lib.data.loading import COPIES, SHARE, prefetched
 from tal_lib.data.standardise import mean_and_std
 from tal_lib.files import REPOSITORY
@@ -83,7 +83,7 @@ def rotating():
         load_part=lambda name, first, last: signals[name][first:last],
         count_steps=lambda name: len(signals[name]),
         source_hash="0",
-        inertial=hapt.Inertial(4, np.linspace(-1, 1, 24), np.linspace(0.5, 2, 24)),
+        inertial=Inertial(4, np.linspace(-1, 1, 24), np.linspace(0.5, 2, 24)),
     )
 
 
