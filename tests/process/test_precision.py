@@ -55,7 +55,7 @@ def test_training_resolves_auto(processor, small, monkeypatch):
     """Every step of `fit` has the precision of the processor."""
     steps = []
 
-    def stop(state, items, augment, recipe, device):
+    def stop(state, benchmark, items, augment, recipe, device):
         steps.append(recipe.precision)
         return {"total": 0.0}
 
