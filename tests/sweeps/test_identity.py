@@ -100,7 +100,7 @@ WORDING = {
     "docstrings": (f"{AP}.py", other_docstrings),
     "an annotation": ("models/tridet.py", replaced("-> Tensor:", "-> 'Tensor | None':")),
     "a message": ("training/loop.py", replaced("Lower the learning rate", "Try a smaller one")),
-    "a local variable": ("training/loop.py", lambda text: re.sub(r"\bcrops\b", "pieces", text)),
+    "a local variable": ("training/loop.py", lambda text: re.sub(r"\bprepared\b", "made", text)),
     "the order of imports": (
         "training/loop.py",
         replaced("import math\nimport random\n", "import random\nimport math\n"),
