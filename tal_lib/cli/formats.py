@@ -2,7 +2,7 @@
 
 from tal_lib.cli.options import add_options, add_overwrite, pairs, typed
 from tal_lib.errors import TalError
-from tal_lib.validation import Count, Positive, Rate
+from tal_lib.validation import Count, Finite, Positive, Rate
 
 CONFIGURATIONS = {".yaml": "actionformer", ".yml": "actionformer", ".py": "opentad"}
 
@@ -55,7 +55,7 @@ def add_data_actions(data_actions) -> None:
     write.add_argument("--annotations", metavar="FILE.json")
     write.add_argument("--detections", metavar="FILE", help="JSON, CSV or Parquet, as `tal eval` reads")
     write.add_argument("--videos", metavar="FOLDER", help="the videos, which the tool then opens")
-    write.add_argument("--min-score", type=float, metavar="S", help="leave out detections below")
+    write.add_argument("--min-score", type=typed(Finite), metavar="S", help="leave out detections below")
     write.add_argument("--top", type=typed(Count), metavar="N", help="best detections of each recording")
     write.add_argument("--recordings", nargs="+", default=[], metavar="ID", help="only these")
     add_overwrite(write)
@@ -233,6 +233,12 @@ def _export(arguments):
         min_score=arguments.min_score,
         top=arguments.top,
     )
+    if not result.recordings:
+        raise TalError(
+            "no recording is left to export",
+            where=arguments.detections or arguments.annotations,
+            remedy="Lower --min-score, or give --annotations too.",
+        )
     written = FORMATS[arguments.kind].write(arguments.out, result)
     counts = ", ".join(f"{len(table):,} {name}" for name, table in result.tables.items())
     print(f"{len(written):,} files for {len(result.recordings):,} recordings: {counts}")

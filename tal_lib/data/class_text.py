@@ -15,6 +15,7 @@ Vectors of downloaded encoders are cached in `$TAL_CACHE` (or ~/.cache/tal) by e
 
 import hashlib
 import re
+import unicodedata
 from functools import lru_cache
 
 import numpy as np
@@ -36,7 +37,17 @@ PROMPTS = ("a video of action {}",)
 
 def words_of(name: str) -> list[str]:
     """Words of a class name, in lower case. Splits `WALKING_UP`, `CleanAndJerk` and `lift ball` alike."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)] or [name.lower()]
+    name = unicodedata.normalize("NFC", name)
+    plain = "".join(map(_plain, name))  # of the same length
+    spans = [match.span() for match in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", plain)]
+    return [name[first:last].lower() for first, last in spans] or [name.lower()]
+
+
+def _plain(character):
+    """`A` or `a` in place of a letter outside ASCII (or a mark on one); other characters as they are."""
+    if character.isascii() or unicodedata.category(character)[0] not in "LM":
+        return character
+    return "A" if character.isupper() else "a"
 
 
 def text_dim(encoder: str) -> int:
@@ -80,7 +91,7 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
     else:
         path = (
             _cache_folder()
-            / f"{digest('class text 1', list(_kind_and_place(encoder)), list(prompts), list(names))}.npy"
+            / f"{digest('class text 2', list(_kind_and_place(encoder)), list(prompts), list(names))}.npy"
         )
         vectors = _read_cached(path, len(names))
         if vectors is None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import open_set_split, published_open_set_split
-from tal_lib.data.views import view, whole
+from tal_lib.data.views import relabelled, view, whole
 from tal_lib.errors import TalError
 
 PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
@@ -101,14 +101,8 @@ def shuffled_names(benchmark: Benchmark, seed: int) -> tuple[Benchmark, dict[str
         pass
     new_names = {name: benchmark.classes[i] for name, i in zip(benchmark.classes, order)}
     table = benchmark.annotations()
-    return view(
-        benchmark,
-        benchmark.table(),
-        table.assign(label=table.label.map(new_names)),
-        benchmark.classes,
-        whole(benchmark),
-        ["shuffled", seed],
-    ), new_names
+    renamed = table.assign(label=table.label.map(new_names))
+    return relabelled(benchmark, renamed, benchmark.classes, ["shuffled", seed]), new_names
 
 
 def _free(benchmark, recording, excluded):

@@ -1,12 +1,13 @@
 """Views of a benchmark: the same recordings with other annotations."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark
-from tal_lib.data.inertial import Inertial
+from tal_lib.data.tables import check_annotations
 from tal_lib.files import digest
 
 AGNOSTIC = "action"  # the one class of a class-agnostic benchmark
@@ -20,7 +21,6 @@ def view(
     classes,
     loaders: dict[str, Any],
     what: list,
-    inertial: Inertial | None = None,
 ) -> Benchmark:
     """A benchmark with other recordings, annotations or classes.
 
@@ -38,7 +38,6 @@ def view(
         **loaders,
         source_hash=lambda: digest(benchmark.data_hash, list(classes), what),
         ends_checked=False,
-        inertial=inertial,
     )
     other.loading, other.taxonomy = benchmark.loading, benchmark.taxonomy
     return other
@@ -59,29 +58,32 @@ def class_agnostic(benchmark: Benchmark) -> Benchmark:
     `tal_lib.evaluation.fuse` multiplies them by class scores of whole recordings. ActionFormer and TriDet do
     so on ActivityNet.
     """
-    return _relabelled(
-        benchmark, benchmark.annotations().assign(label=AGNOSTIC), (AGNOSTIC,), "class-agnostic"
+    return relabelled(
+        benchmark, benchmark.annotations().assign(label=AGNOSTIC), (AGNOSTIC,), ["class-agnostic"]
     )
 
 
 def distinct(benchmark: Benchmark) -> Benchmark:
     """The benchmark without the annotations that `distinct_annotations` leaves out."""
-    return _relabelled(
-        benchmark, distinct_annotations(benchmark.annotations()), benchmark.classes, "distinct annotations"
-    )
+    annotations = distinct_annotations(benchmark.annotations())
+    return relabelled(benchmark, annotations, benchmark.classes, ["distinct annotations"])
 
 
-def _relabelled(benchmark, annotations, classes, what):
-    other = view(
-        benchmark,
-        benchmark.table(),
-        annotations,
-        classes,
-        whole(benchmark),
-        [what],
-        benchmark.inertial,
-    )
-    other.files, other.root, other.notes = benchmark.files, benchmark.root, benchmark.notes
+def relabelled(benchmark: Benchmark, annotations: pd.DataFrame, classes, what: list) -> Benchmark:
+    """The same recordings, people and folds under other annotations.
+
+    Its features are standardised as those of the benchmark are: by what a cell may learn from.
+
+    Args:
+        what: how it differs, for its hash.
+    """
+    other = copy(benchmark)
+    other.__dict__.pop("data_hash", None)  # cached
+    other.classes = tuple(classes)
+    other._annotations = check_annotations(annotations, classes=other.classes, where=benchmark.name)
+    other._source_hash = lambda: digest(benchmark.data_hash, list(classes), what)
+    if not set(benchmark.classes) <= set(other.classes):
+        other.taxonomy = None  # it is one of the benchmark's classes
     return other
 
 

@@ -133,7 +133,7 @@ def _one_run(table, only, path):
         if value not in set(values):
             raise unknown_name(value, sorted(set(values)), where=path, name=name)
         table = table[values == value]
-    if "cell" not in table.columns or "start_cs" not in table.columns:
+    if not {"cell", "recording", "start_cs", "end_cs"} <= set(table.columns):
         return table
     if (runs := table.cell.nunique()) > 1:
         differ = [
@@ -146,7 +146,8 @@ def _one_run(table, only, path):
             where=path,
             remedy=f"Name one: --only {(differ or ['cell'])[0]}=VALUE …",
         )
-    return table.assign(start=table.start_cs / 100, end=table.end_cs / 100)
+    seconds = lambda column: pd.to_numeric(column, errors="coerce") / 100
+    return table.assign(start=seconds(table.start_cs), end=seconds(table.end_cs))
 
 
 def _with_numbers(table, path):

@@ -144,7 +144,7 @@ def groups(
     for index, first in enumerate(names):
         for second in names[index + 1 :]:
             p = differences.get((first, second), differences.get((second, first), 1.0))
-            if p >= level:
+            if not p < level:  # NaN: nothing is known
                 continue
             split = []
             for column in columns:
@@ -165,14 +165,16 @@ def _letter(index):
 def improvement(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> tuple[float, float, float]:
     """Probability that ours is better for a person of a new fold, with a 95 % interval.
 
-    The share of people for whom ours is better (equal: half), with the nested interval.
+    The share of people for whom ours is better (equal: half; without a score: left out), with the nested
+    interval.
     With few people the interval is never a point: Agresti and Coull's two successes and two failures are
     added to the people before the mean is taken.
     """
     keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
     both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
     difference = both[value] - both[f"{value}_other"]
-    both = both.assign(better=(difference > 0) + 0.5 * (difference == 0))
+    better = ((difference > 0) + 0.5 * (difference == 0)).where(difference.notna())
+    both = both.assign(better=better)
     known = nested_estimate(both, "better")
     people = known.people
     share = (people * known.mean + 2) / (people + 4)

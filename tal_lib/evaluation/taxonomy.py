@@ -52,7 +52,8 @@ class Taxonomy:
     def coarsen(self, table: pd.DataFrame, level: str) -> pd.DataFrame:
         """Annotations or detections with the labels of a level.
 
-        Detections that become the same (recording, times, label) are one, with their best score.
+        Above the classes, rows that become the same (recording, times, label) are one, as detections are at
+        every level, with their best score.
 
         Raises:
             TalError: a label that the taxonomy does not have.
@@ -64,6 +65,7 @@ class Taxonomy:
         table = table.assign(label=table.label.map(names))
         if "score" in table:
             table = table.sort_values("score", ascending=False, kind="stable")
+        if "score" in table or level != "class":
             table = table.drop_duplicates(["recording", "start", "end", "label"])
         return table.reset_index(drop=True)
 
@@ -94,14 +96,20 @@ def read_taxonomy(path: str | Path, classes) -> Taxonomy:
 
 
 def _listed(content):
-    levels = tuple(str(level) for level in content["levels"])
-    ancestors = {str(name): tuple(map(str, path)) for name, path in content["classes"].items()}
+    levels = _names(content["levels"], "levels")
+    ancestors = {str(name): _names(path, name) for name, path in content["classes"].items()}
     deep = [name for name, path in ancestors.items() if len(path) > len(levels)]
     if deep:
         raise ValueError(f"{deep[0]!r} has more ancestors than there are levels")
     if "class" in levels or len(set(levels)) < len(levels):
         raise ValueError("two levels of one name")
     return Taxonomy(levels, ancestors)
+
+
+def _names(items, what):
+    if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
+        raise ValueError(f"{what!r} is not a list of names")
+    return tuple(map(str, items))
 
 
 def _activitynet(nodes):

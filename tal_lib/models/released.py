@@ -119,7 +119,11 @@ def _released_tensors(path):
         (content[key] for key in ("state_dict_ema", "state_dict") if isinstance(content.get(key), dict)),
         content,
     )
-    return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    return {
+        str(key).removeprefix("module."): value.to_dense() if value.is_sparse else value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _translated(released, target):
@@ -129,10 +133,12 @@ def _translated(released, target):
         key=lambda key: int(key.split(".")[2]),
     )
     tensors, problems = {}, []
-    if scales:
+    if scales and all(released[key].numel() == 1 for key in scales):
         tensors["scales.values"] = torch.stack([released[key].reshape(()) for key in scales])
     for key, value in released.items():
         if key in scales:
+            if value.numel() != 1:
+                problems.append(f"{key} of shape {tuple(value.shape)}, expected one number")
             continue
         ours = _our_name(key)
         if ours not in target:

@@ -34,18 +34,25 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
     Returns:
         how many cells the file now has.
     """
-    known = pd.read_parquet(target) if target.is_file() else pd.DataFrame(columns=list(COLUMNS))
-    kept = known[known.cell.isin(cells)]
-    have = set(kept.cell)
-    parts = [kept] if len(kept) else []
+    there = target.is_file()
+    known = pd.read_parquet(target) if there else pd.DataFrame(columns=list(COLUMNS))
+    written = target.stat().st_mtime_ns if there else 0
+    have, again, parts = cells & set(known.cell), set(), []
     for name, record in sorted(finished_runs(folder).items()):
         path = folder / name / WRITTEN
-        if name in cells - have and path.is_file() and (folder / name / RESULT).is_file():
+        if name not in cells or not path.is_file() or not (folder / name / RESULT).is_file():
+            continue
+        if name not in have or path.stat().st_mtime_ns > written:  # new, or run again since
+            again.add(name)
             parts.append(_rows(name, record["parameters"], read_detections(path), best))
+    kept = known[known.cell.isin(have - again)]
+    parts = [part for part in (kept, *parts) if len(part)]
     new = {name for part in parts for name in part.cell.unique()}
     if new == set(known.cell) and len(kept) == len(known):
         return len(new)
-    table = pd.concat(parts, ignore_index=True).sort_values(["cell", "recording"], kind="stable")  # pyright: ignore[reportCallIssue]
+    table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
+        ["cell", "recording"], kind="stable"
+    )  # pyright: ignore[reportCallIssue]
     for column in ("cell", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
     target.parent.mkdir(parents=True, exist_ok=True)

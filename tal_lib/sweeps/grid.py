@@ -22,6 +22,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tal_lib.data.folds import OFFICIAL
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.provenance import device_name
@@ -141,7 +142,7 @@ def _with_settings(parameters, block, grid, place):
         ledger = work_folder() / "results" / "ledger" / f"{block.tuned}.jsonl"
         known = (parameters[name] for name in ("benchmark", "model", "preset", "fraction"))
         try:
-            best = tuned(ledger, *known)
+            best = tuned(ledger, *known, fold=parameters.get("fold", OFFICIAL))
         except TalError as error:
             raise error.at(place) from None
         trials = [(best.recipe, best.options)]

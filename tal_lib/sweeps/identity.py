@@ -111,12 +111,18 @@ def about_data(benchmark: str) -> tuple[str, str, int]:
 
 
 def check_fold_of(benchmark: str, fold: int, place: str) -> None:
-    """Raise `TalError` unless the benchmark has this fold (−1: the official split)."""
+    """Raise `TalError` unless the benchmark has this fold (−1: the official split).
+
+    The folds of `NAME_validation` are those of `NAME`: `load_benchmark` takes the validation part of a fold.
+    """
     from tal_lib.data.folds import OFFICIAL, check_fold
+    from tal_lib.data.registry import BENCHMARKS, VALIDATION
 
     if fold == OFFICIAL:
         return
-    check_fold(fold, about_data(benchmark)[2], f"{place}, benchmark {benchmark}")
+    whole = benchmark.removesuffix(VALIDATION)
+    count = about_data(whole if whole in BENCHMARKS else benchmark)[2]
+    check_fold(fold, count, f"{place}, benchmark {benchmark}")
 
 
 def _loader(parameters):

@@ -15,6 +15,8 @@ Every model has the same number of trials, and the same draws for the settings t
 
     tuned: tuning_hapt      # another sweep: its best trial of the cell's model and benchmark, at the nearest
                             # label fraction, gives the cell's recipe and options
+
+A trial on another fold has seen the people that a cell tests on: a cell of a fold takes trials of that fold.
 """
 
 import json
@@ -26,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
+from tal_lib.data.folds import OFFICIAL
 from tal_lib.errors import TalError, short
 from tal_lib.sweeps.ledger import read_ledger
-from tal_lib.validation import Checked, Count, Seed
+from tal_lib.validation import Checked, Count, Seed, unknown_name
 
 VALIDATION = "_validation"
 DIGITS = 3  # significant digits of drawn numbers, so that a cell's parameters can be read and typed
@@ -46,6 +49,22 @@ class Search(Checked):
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def check(self):
+        from tal_lib.models import config, every_name, presets
+        from tal_lib.models.parts.detector import option_names
+
+        for model in self.own:
+            if model not in every_name():
+                raise unknown_name(model, every_name(), where="search: own", name="model")
+        if self.options:
+            known = {
+                name
+                for model in every_name()
+                for preset in presets(model)
+                for name in option_names(config(model, preset))
+            }
+            for name in self.options:
+                if name not in known:
+                    raise unknown_name(name, sorted(known), where="search: options", name="option")
         spaces = [self.recipe, self.options, *self.own.values()]
         for name, space in ((name, space) for part in spaces for name, space in part.items()):
             _check_space(name, space)
@@ -85,6 +104,7 @@ def _check_space(name, space):
             and isinstance(bounds, list)
             and len(bounds) == 2
             and all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds)
+            and all(map(math.isfinite, bounds))
             and bounds[0] < bounds[1]
             and (kind == "uniform" or bounds[0] > 0)
         ):
@@ -100,6 +120,7 @@ class Trial:
     model: str
     preset: str
     fraction: float
+    fold: int
     recipe: dict
     options: dict
     score: float
@@ -113,7 +134,8 @@ def trials_of(ledger: str | Path) -> list[Trial]:
         p = record["parameters"]
         rows = record["tables"].get("data_efficiency", [])
         if rows and "model" in p:
-            key = [p["benchmark"], p["model"], p["preset"], p["fraction"], p["recipe"], p["options"]]
+            key = [p[name] for name in ("benchmark", "model", "preset", "fraction")]
+            key += [p.get("fold", OFFICIAL), p["recipe"], p["options"]]
             scores.setdefault(json.dumps(key, sort_keys=True), []).append(
                 float(np.mean([row["map"] for row in rows]))
             )
@@ -123,24 +145,26 @@ def trials_of(ledger: str | Path) -> list[Trial]:
     ]
 
 
-def tuned(ledger: str | Path, benchmark: str, model: str, preset: str, fraction: float) -> Trial:
+def tuned(
+    ledger: str | Path, benchmark: str, model: str, preset: str, fraction: float, fold: int = OFFICIAL
+) -> Trial:
     """The best trial of a model on a benchmark, or on its validation part, at the nearest label fraction.
 
     Nearest is by the ratio of the fractions; of two that are equally near, the larger. Of equal scores, the
     trial with fewer settings.
 
     Raises:
-        TalError: the search has no trial of the model on the benchmark.
+        TalError: the search has no trial of the model on the benchmark and fold.
     """
     names = (benchmark, benchmark + VALIDATION)
     known = [
         trial
         for trial in trials_of(ledger)
-        if trial.benchmark in names and trial.model == model and trial.preset == preset
+        if trial.benchmark in names and trial.model == model and trial.preset == preset and trial.fold == fold
     ]
     if not known:
         raise TalError(
-            f"no trial of {model} ({preset}) on {benchmark}",
+            f"no trial of {model} ({preset}) on {benchmark}" + (f", fold {fold}" if fold != OFFICIAL else ""),
             where=ledger,
             remedy=f"Run: tal sweep {Path(ledger).stem}",
         )

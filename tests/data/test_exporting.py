@@ -255,3 +255,10 @@ def test_videos_and_single_recordings(data, capsys):
     assert "no recording t" in capsys.readouterr().err
     assert main(["data", "export", "--as", "via", "--out", str(data)]) == 2
     assert "nothing to export" in capsys.readouterr().err
+
+
+def test_an_export_of_nothing_is_refused(data, capsys):
+    for kind in ("elan", "via"):
+        command = ["data", "export", "--as", kind, "--detections", str(data / "found.json")]
+        assert main([*command, "--out", str(data / "none"), "--min-score", "2"]) == 2
+        assert "no recording is left" in capsys.readouterr().err and not (data / "none").exists()

@@ -1,11 +1,18 @@
 """Views of a benchmark: class-agnostic, and without repeated annotations."""
 
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.data import class_agnostic, distinct, distinct_annotations
+from tal_lib.data.benchmark import Benchmark, FeatureSpec
+from tal_lib.data.open_set import shuffled_names
+from tal_lib.data.standardise import standardise
 from tal_lib.evaluation import fuse
 from tal_lib.study import train_and_score
 from tal_lib.training import Recipe
@@ -59,6 +66,40 @@ def test_views_are_other_data(tiny):
     assert len({data.data_hash, one.data_hash, apart.data_hash}) == 3
     assert one.recordings() == apart.recordings() == data.recordings()
     assert (one.features("a") == data.features("a")).all() and one.time_axis("a") == data.time_axis("a")
+
+
+def test_views_keep_folds_people_and_the_standardisation_of_what_is_learned_from():
+    rng = np.random.default_rng(0)
+    names = [f"r{number}" for number in range(10)]
+    features = {name: rng.normal(number, 1 + number, (20, 2)) for number, name in enumerate(names)}
+    whole = Benchmark(
+        name="varied",
+        classes=("x", "y", "z"),
+        tious=(0.5,),
+        feature_spec=FeatureSpec(stride_s=1.0, window_s=1.0, streams={"one": 2}),
+        recordings=pd.DataFrame({"recording": names, "split": "train", "duration": 20.0}),
+        annotations=table(*((name, 1, 5, "xyz"[number % 3]) for number, name in enumerate(names))),
+        load_features=features.__getitem__,
+        source_hash="0",
+        people={name: f"person {int(name[1:]) // 2}" for name in names},
+        standardise=partial(standardise, features),
+    ).fold(1)
+    few = whole.recordings("train")[:2]
+    expected = whole.learning_from(few)
+    for other in (class_agnostic(whole), distinct(whole), shuffled_names(whole, 0)[0]):
+        assert (other.people, other.folds, other.partition) == (whole.people, whole.folds, "fold 1")
+        for name in names:
+            assert np.array_equal(other.features(name), whole.features(name))
+            assert np.array_equal(other.learning_from(few).features(name), expected.features(name))
+    assert np.concatenate([expected.features(name) for name in few]).mean(0) == pytest.approx(
+        [0, 0], abs=1e-5
+    )
+
+
+def test_a_taxonomy_is_one_of_its_own_classes(tiny):
+    data = tiny([("a", 1, 2, "x")])
+    data.taxonomy = Path("taxonomy.json")
+    assert class_agnostic(data).taxonomy is None and distinct(data).taxonomy == data.taxonomy
 
 
 def test_a_class_agnostic_model_and_class_scores_give_detections(small):

@@ -112,3 +112,22 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(TalError, match="d.parquet: reading Parquet needs pyarrow.*CSV"):
         read_detections(path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda table: table.drop(columns="recording"), "columns missing: recording"),
+        (lambda table: table.drop(columns="end_cs"), "columns missing: start, end"),
+        (lambda table: table.assign(start_cs="soon"), "row 1: start"),
+    ],
+)
+def test_broken_files_of_a_sweep_are_named(tmp_path, change, message):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "d.parquet"
+    row = {"cell": "c", "recording": "r", "start_cs": 10, "end_cs": 250, "label": "x", "score": 0.5}
+    pd.DataFrame([row]).to_parquet(path)
+    assert read_detections(path).to_numpy().tolist() == [["r", 0.1, 2.5, "x", 0.5]]
+    change(pd.DataFrame([row])).to_parquet(path)
+    with pytest.raises(TalError, match=f"d.parquet: {message}"):
+        read_detections(path)

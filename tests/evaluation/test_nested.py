@@ -109,6 +109,16 @@ def test_letters_of_a_clear_ranking():
     assert groups({"a": 3, "b": 2, "c": 1}, pairs) == {"a": "a", "b": "ab", "c": "b"}
 
 
+def test_models_whose_difference_is_unknown_share_a_letter():
+    assert groups({"a": 3, "b": 2}, {("a", "b"): float("nan")}) == {"a": "a", "b": "a"}
+
+
+def test_a_person_without_score_counts_for_neither_side():
+    ours = table(np.arange(12.0).reshape(3, 4))
+    ours.loc[0, "value"] = np.nan
+    assert improvement(ours, ours.assign(value=ours.value - 1))[0] == 1.0
+
+
 def test_an_improvement_of_everybody_is_no_point():
     ours = table(np.arange(30.0).reshape(5, 6))
     share, low, high = improvement(ours, ours.assign(value=ours.value - 1))

@@ -47,6 +47,12 @@ def test_a_level_forgives_a_confusion_below_it():
     assert map_at_level(TRUTH, worse, [0.5], KITCHEN, "verb")[0.5] == 1.0
 
 
+def test_one_segment_of_two_related_classes_is_one_above_them():
+    truth = pd.concat([TRUTH, TRUTH[:1].assign(label="cut cheese")], ignore_index=True)
+    scores = map_at_level(truth, truth.assign(score=1.0), [0.5], KITCHEN, "verb")
+    assert scores[0.5] == 1.0 and len(KITCHEN.coarsen(truth, "class")) == 3
+
+
 def test_mean_precision_counts_time():
     table = precision_by_class(TRUTH, DETECTIONS).set_index("label")
     assert table.loc["cut cheese"].tolist() == [10.0, 0.0, 0.0]  # it covers the better-scored moment
@@ -112,6 +118,9 @@ def test_both_forms_are_read(tmp_path):
         ({"levels": ["a"], "classes": {"cut": ["x", "y"]}}, "more ancestors than there are levels"),
         ({"levels": ["a", "a"], "classes": {"cut": []}}, "two levels of one name"),
         ({"levels": 3, "classes": {}}, "of another form"),
+        ({"levels": "ab", "classes": {"cut": ["x"]}}, "'levels' is not a list"),
+        ({"levels": ["a", "b"], "classes": {"cut": "xy"}}, "'cut' is not a list"),
+        ({"levels": ["a"], "classes": {"cut": [None]}}, "'cut' is not a list"),
         ({"levels": ["a"], "classes": {"pour": ["x"]}}, "no class 'cut'"),
         ({"taxonomy": [{"nodeName": "cut", "parentName": "b"}, {"nodeName": "b", "parentName": "c"},
                        {"nodeName": "c", "parentName": "b"}]}, "its own ancestor"),

@@ -340,7 +340,12 @@ def test_what_does_not_fit_is_named(tmp_path):
         load(weights | {"reg_head.offset_head.conv.bias": torch.zeros(3)})
     with pytest.raises(TalError, match="does not fit"):
         load(weights, width=64)
-    with pytest.raises(TalError, match="not a released checkpoint"):
-        load({"something": torch.zeros(1)})
+    with pytest.raises(TalError, match=r"scale.0.scale of shape \(3,\), expected one number"):
+        load(weights | {"reg_head.scale.0.scale": torch.zeros(3)})
+    for other in ({"something": torch.zeros(1)}, {1: torch.zeros(1)}):
+        with pytest.raises(TalError, match="not a released checkpoint"):
+            load(other)
+    sparse = {key: value.to_sparse() if value.ndim == 3 else value for key, value in weights.items()}
+    assert all(map(torch.equal, load(sparse).parameters(), load(weights).parameters()))
     with pytest.raises(TalError, match="no released checkpoints"):
         models.load_checkpoint("bilstm", path)

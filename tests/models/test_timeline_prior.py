@@ -9,7 +9,7 @@ from tal_lib import TalError, models
 from tal_lib.data import Benchmark, FeatureSpec, load_benchmark
 from tal_lib.models.timeline_prior import agreement
 from tal_lib.segments import tiou
-from tal_lib.study import Scored, train_and_score
+from tal_lib.study import Scored, floor, train_and_score
 from tal_lib.sweeps.grid_file import expand_models
 from tal_lib.training import load_model
 
@@ -120,6 +120,12 @@ def test_it_cannot_be_exported(tmp_path):
     train_and_score(scripted(), "timeline_prior", out_dir=tmp_path)
     with pytest.raises(TalError, match="it has no network"):
         export(load_model(tmp_path / "model.pt"), tmp_path / "onnx", "onnx")
+
+
+def test_the_floor_needs_no_published_lists():
+    data, name = scripted(), scripted()
+    name.name = "scripted_prior"
+    assert floor(name.fold(1)) == floor(data.fold(1)) and floor(name) == floor(data)
 
 
 def test_the_floor_of_hapt(real_data):

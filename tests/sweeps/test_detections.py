@@ -1,6 +1,7 @@
 """A sweep's detections in one file: what is kept, and that it gives the runs' own scores."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,28 @@ def test_it_grows_and_forgets_cells_of_other_code(runs):
     assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
     (runs / "runs" / "cell0" / kept.WRITTEN).unlink()  # the file keeps what the run folder lost
     assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    assert kept.collect(runs / "runs", target, {"cell1"}, best=5) == 1
+
+
+def test_a_run_that_was_made_again_replaces_its_detections(runs):
+    target = kept.file_of(runs / "results", "main")
+    kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5)
+    other = pd.read_parquet(target).query("cell == 'cell1'").score.tolist()
+    again = evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(7))
+    later = target.stat().st_mtime_ns + 10**9
+    os.utime(again, ns=(later, later))
+    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    table = pd.read_parquet(target)
+    assert (table.groupby(["cell", "recording"], observed=True).size() == 5).all()
+    assert table[table.cell == "cell0"].score.max() == pytest.approx(random_detections(7).score.max())
+    assert table[table.cell == "cell1"].score.tolist() == other
+
+
+def test_where_no_run_of_today_is_finished_nothing_is_kept(runs):
+    target = kept.file_of(runs / "results", "main")
+    kept.collect(runs / "runs", target, {"cell0"}, best=5)
+    assert kept.collect(runs / "runs", target, {"of other code"}, best=5) == 0
+    assert list(pd.read_parquet(target).columns) == list(kept.COLUMNS)
     assert kept.collect(runs / "runs", target, {"cell1"}, best=5) == 1
 
 

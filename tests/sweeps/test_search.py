@@ -37,11 +37,27 @@ def test_models_share_draws_and_the_first_trial_has_the_defaults():
 
 
 @pytest.mark.parametrize(
-    "space", [{"log": [0, 1]}, {"log": [1]}, {"uniform": [1, 0]}, {"normal": [0, 1]}, [], 3]
+    "space",
+    [
+        {"log": [1, float("inf")]},
+        {"log": [0, 1]},
+        {"log": [1]},
+        {"uniform": [1, 0]},
+        {"normal": [0, 1]},
+        [],
+        3,
+    ],
 )
 def test_a_space_that_cannot_be_drawn_from_is_refused(space):
     with pytest.raises(TalError, match="search space of learning_rate"):
         Search(trials=2, recipe={"learning_rate": space})
+
+
+def test_a_search_over_nothing_is_refused():
+    with pytest.raises(TalError, match="search: own: unknown model 'local_globl'"):
+        Search(trials=2, own={"local_globl": {"norm": ["layer"]}})
+    with pytest.raises(TalError, match="search: options: unknown option 'drop_pth'"):
+        Search(trials=2, options={"drop_pth": [0.1]})
 
 
 def write(tmp_path, monkeypatch, block):
@@ -112,6 +128,35 @@ def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
     )
     with pytest.raises(TalError, match="no trial of tridet.*tal sweep tuning"):
         sweeps.plan(path)
+
+
+def test_a_cell_of_a_fold_takes_trials_of_that_fold(tmp_path, monkeypatch):
+    ledger = tmp_path / "results" / "ledger" / "tuning.jsonl"
+    ledger.parent.mkdir(parents=True)
+    fast, slow = {"learning_rate": 0.003}, {"learning_rate": 0.001}
+    about = {"benchmark": "synthetic_validation"}
+    records = [
+        record(0, 0.9, 1.0, fast, fold=0, **about),
+        record(1, 0.4, 1.0, slow, fold=0, **about),
+        record(2, 0.1, 1.0, fast, fold=1, **about),
+        record(3, 0.3, 1.0, slow, fold=1, **about),
+        record(4, 0.9, 1.0, fast, **about),
+    ]
+    ledger.write_text("".join(json.dumps(each) + "\n" for each in records))
+    block = {"parameters": {"benchmark": "synthetic", "model": "bilstm"}, "tuned": "tuning"}
+    path = write(tmp_path, monkeypatch, block | {"grid": {"fold": [0, 1, -1]}})
+    assert [cell.parameters["recipe"] for cell in sweeps.plan(path)] == [fast, slow, fast]
+    path = write(tmp_path, monkeypatch, block | {"grid": {"fold": [2]}})
+    with pytest.raises(TalError, match="on synthetic, fold 2"):
+        sweeps.plan(path)
+
+
+def test_the_validation_part_of_a_fold_can_be_searched_on(tmp_path, monkeypatch):
+    about = {"benchmark": "synthetic_validation", "model": "bilstm"}
+    cells = sweeps.plan(write(tmp_path, monkeypatch, {"parameters": about, "grid": {"fold": [0, 4]}}))
+    assert [cell.parameters["fold"] for cell in cells] == [0, 4]
+    with pytest.raises(TalError, match="fold 5 does not exist. Choose 0 to 4"):
+        sweeps.plan(write(tmp_path, monkeypatch, {"parameters": about, "grid": {"fold": [5]}}))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
