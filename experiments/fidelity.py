@@ -29,8 +29,14 @@ def repositories() -> dict[str, object]:
     return {model: module for module in modules if hasattr(module, "MODELS") for model in module.MODELS}
 
 
-def compare(code: Path, names: list[str], aspects: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The rows of the models that could be built, and why each other one could not."""
+def compare(
+    code: Path, names: list[str], aspects: list[str], done=None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows of the models that could be built, and why each other one could not.
+
+    Args:
+        done: called with the table so far, after each row.
+    """
     modules, rows, missing = repositories(), [], {}
     for name in names:
         module = modules[name]
@@ -38,11 +44,17 @@ def compare(code: Path, names: list[str], aspects: list[str]) -> tuple[pd.DataFr
             for row in module.rows(code / module.FOLDER, name):
                 if row.aspect in aspects:
                     rows.append(asdict(row))
+                    if done:
+                        done(_table(rows))
         except TalError as error:
             missing[name] = str(error)
+    return _table(rows), missing
+
+
+def _table(rows):
     table = pd.DataFrame(rows, columns=list(authors.Row.__dataclass_fields__))
     table["passes"] = table["limit"].isna() | (table["difference"] <= table["limit"])
-    return table, missing
+    return table
 
 
 def main() -> int:
@@ -55,15 +67,14 @@ def main() -> int:
     parser.add_argument("--code", type=Path, required=True, help=f"folder with the clones ({folders})")
     parser.add_argument("--models", nargs="+", default=list(modules), choices=list(modules))
     parser.add_argument("--aspects", nargs="+", default=list(authors.ASPECTS), choices=authors.ASPECTS)
-    parser.add_argument("--out", type=Path, help="also write the table to this CSV file")
+    parser.add_argument("--out", type=Path, help="also write the table to this CSV file, row by row")
     arguments = parser.parse_args()
-    table, missing = compare(arguments.code, arguments.models, arguments.aspects)
+    write = (lambda table: table.to_csv(arguments.out, index=False)) if arguments.out else None
+    table, missing = compare(arguments.code, arguments.models, arguments.aspects, write)
     with pd.option_context("display.max_rows", None, "display.width", 200, "display.max_colwidth", 60):
         print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
     for name, reason in missing.items():
         print(f"{name}: not compared: {reason}")
-    if arguments.out:
-        table.to_csv(arguments.out, index=False)
     return int(not table["passes"].all())
 
 

@@ -352,7 +352,7 @@ def group_rows(clone, ours, theirs, optimizer, recipe) -> Iterator[Row]:
         for key, value in theirs.named_parameters()
         if id(value) in decayed
     }
-    shrunk = {id(weight) for weight in parameter_groups(ours, recipe.weight_decay)[0]["params"]}
+    shrunk = {id(weight) for weight in parameter_groups(ours, recipe)[0]["params"]}
     our_names = {key for key, value in ours.named_parameters() if id(value) in shrunk}
     how = "names of the tensors that their optimizer decays; how many are in one list only"
     yield Row(

@@ -16,7 +16,7 @@ classified.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.models.parts.proposals import (
+    ACTIVITYNET_WINDOW,
     ProposalConfig,
     ProposalDetector,
     balanced_bce,
     balanced_by_overlap,
     best_of_grid,
+    check_share,
     curve_targets,
     inside,
     overlap_map,
@@ -41,15 +43,6 @@ from tal_lib.models.parts.sampling import BoundaryMatching, Sampling
 from tal_lib.validation import NotNegative, Positive, Probability, Size, require, require_divides
 
 MOST_SAMPLES = 2**24  # of a window's proposals; the published map has 2^18
-
-
-def check_share(least_share: float) -> None:
-    """Refuse a least share of positives that negatives could not have too."""
-    require(
-        least_share < 0.5,
-        f"least_share: {least_share:g} is not below 0.5",
-        "Give a small one, such as 0.001.",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +122,6 @@ COMPACT = {
     "overlap_sampling": "expected",
     "map_power": 0.5,
 }
-# ActivityNet's recordings, resized to 100 steps, are one window
-ACTIVITYNET_WINDOW: dict[str, Any] = {"window": 100, "overlap": 50, "max_duration": 100}
 ACTIVITYNET_INFERENCE = {
     "candidates": "all",
     "proposals": 1000,  # of 4,950 pairs; the published code suppresses them all

@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tal_lib.models.bmn import ACTIVITYNET_WINDOW, check_share
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.models.parts.proposals import (
+    ACTIVITYNET_WINDOW,
     ProposalConfig,
     ProposalDetector,
     balanced_bce,
     balanced_by_overlap,
     best_of_grid,
+    check_share,
     curve_targets,
     pair_boundaries,
 )

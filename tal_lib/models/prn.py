@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from tal_lib.models.bmn import (
     ACTIVITYNET_INFERENCE,
-    ACTIVITYNET_WINDOW,
     BMN,
     COMPACT,
     THUMOS14_POST,
@@ -25,6 +24,7 @@ from tal_lib.models.bmn import (
 )
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.conv import exporting
+from tal_lib.models.parts.proposals import ACTIVITYNET_WINDOW
 from tal_lib.models.parts.registry import register
 from tal_lib.validation import Size, require, require_divides
 

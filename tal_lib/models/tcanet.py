@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from tal_lib.data.batches import Batch
 from tal_lib.errors import TalError
-from tal_lib.models.bmn import ACTIVITYNET_WINDOW, grouped
+from tal_lib.models.bmn import grouped
 from tal_lib.models.parts.attention import LGTE
 from tal_lib.models.parts.candidates import PostProcess, suppress
 from tal_lib.models.parts.conv import TemporalConv, ceil_div, to_keep
 from tal_lib.models.parts.proposals import (
+    ACTIVITYNET_WINDOW,
     ProposalConfig,
     ProposalDetector,
     balanced_by_overlap,

@@ -139,7 +139,8 @@ def test_a_cell_that_used_stored_weights_holds_on_a_clone(project):
     stored = runs / "s" / "stored"
     path, weights_from = sweeps.checkpoint_of(**about, folder=stored, runs=runs)
     assert weights_from == "trained here" and path == stored / "model.pt"
-    result = record("stored", 9.0, parameters=about | {"stream": "", "options": {}, "subset_seed": -1})
+    rest = {"stream": "", "options": {}, "subset_seed": -1, "fold": -1}
+    result = record("stored", 9.0, parameters=about | rest)
     result["provenance"]["data_hash"] = sweeps.grid.data_hash("synthetic")
     (stored / "cell.json").write_text(json.dumps(result))
     grid = project.make((1,))

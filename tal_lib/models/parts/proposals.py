@@ -7,6 +7,7 @@ there, and high in the window that contains it. Windows overlap by the longest p
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,19 @@ from tal_lib.validation import Size, SizeOrZero, require
 
 MOST_CELLS = 2**20  # proposals of a window; the published maps have 8,192 and 10,000
 WINDOWS_AT_ONCE = 16  # at inference
+
+
+# ActivityNet's recordings, resized to 100 steps, are one window
+ACTIVITYNET_WINDOW: dict[str, Any] = {"window": 100, "overlap": 50, "max_duration": 100}
+
+
+def check_share(least_share: float) -> None:
+    """Refuse a least share of positives that negatives could not have too."""
+    require(
+        least_share < 0.5,
+        f"least_share: {least_share:g} is not below 0.5",
+        "Give a small one, such as 0.001.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
