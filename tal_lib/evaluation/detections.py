@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -146,7 +147,7 @@ def _one_run(table, only, path):
             where=path,
             remedy=f"Name one: --only {(differ or ['cell'])[0]}=VALUE …",
         )
-    seconds = lambda column: pd.to_numeric(column, errors="coerce") / 100
+    seconds = lambda column: np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float) / 100
     return table.assign(start=seconds(table.start_cs), end=seconds(table.end_cs))
 
 
