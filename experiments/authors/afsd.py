@@ -399,7 +399,7 @@ def _decoding(code, ours, theirs, form) -> Row:
         scores = (conf.softmax(-1) + prop_conf.softmax(-1)) / 2 * center.sigmoid()
         c = ours.config.post
         batch = _batch(1, steps, classes, [], [])
-        found = ours._table(batch, 0, ours.candidates(got, batch.mask)[0], c)
+        detected = ours._table(batch, 0, ours.candidates(got, batch.mask)[0], c)
     wanted, lost = [], 0
     for label in range(1, classes + 1):
         good = scores[:, label] > c.score_threshold
@@ -413,7 +413,7 @@ def _decoding(code, ours, theirs, form) -> Row:
         wanted += [(label - 1, *row) for row in kept.tolist() if row[1] > row[0]]
     table = torch.tensor(wanted).double()
     ours_table = torch.tensor(
-        [(int(r.label[1:]), r.start, r.end, r.score) for r in found.itertuples()], dtype=torch.double
+        [(int(r.label[1:]), r.start, r.end, r.score) for r in detected.itertuples()], dtype=torch.double
     )
     apart = (table[:, None] - ours_table[None]).abs().amax(-1) if len(table) and len(ours_table) else table
     return _row(

@@ -23,6 +23,7 @@ from experiments.authors.on_cpu import (
     options,
     random_numbers,
     recipe_rows,
+    step_recipe,
     taps_first,
     time_row,
     without_gpu,
@@ -303,17 +304,16 @@ class LoaderOf(list):
 
 def recipe(model: str, opt: dict) -> dict:
     """Facts of the recipe, ours and theirs."""
-    plan = recipe_for(model, "paper_activitynet")
-    return {
-        "optimizer": (plan.optimizer, "adam"),
-        "learning rate": (plan.learning_rate, opt["training_lr"]),
-        "weight decay": (plan.weight_decay, opt["weight_decay"]),
-        "weight decay of": (plan.decayed, "all"),
-        "epochs": (plan.epochs, opt["train_epochs"]),
-        "batch size": (plan.batch_size, opt["batch_size"]),
-        "first drop of the rate, epochs": (plan.drops[0] * plan.epochs, opt["step_size"]),
-        "factor of a drop": (plan.drop_factor, opt["step_gamma"]),
-    }
+    return step_recipe(
+        recipe_for(model, "paper_activitynet"),
+        "adam",
+        rate=opt["training_lr"],
+        decay=opt["weight_decay"],
+        epochs=opt["train_epochs"],
+        batch=opt["batch_size"],
+        first_drop=opt["step_size"],
+        factor=opt["step_gamma"],
+    )
 
 
 def our_step(ours, x) -> None:

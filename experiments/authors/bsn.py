@@ -22,6 +22,8 @@ from experiments.authors.on_cpu import (
     macs_row,
     options,
     recipe_rows,
+    step_recipe,
+    suppressed_row,
     taps_first,
     time_row,
     without_gpu,
@@ -222,28 +224,19 @@ def decoding_rows(model, ours, tem, pem, x, opt) -> Iterator[Row]:
     final_segments, final_scores, _ = suppress(candidates, ours.config.post)
     result = np.concatenate([final_segments + 0.5, final_scores[:, None]], 1)
     kept = np.array([[*each["segment"], each["score"]] for each in kept])
-    yield Row(
-        model,
-        "decoding",
-        "after soft-NMS",
-        len(result),
-        len(kept),
-        float(np.abs(result - kept[: len(result)]).max()),
-        1e-3,
-        "seconds and scores of their video_post_process, in order",
-    )
+    yield suppressed_row(model, result, kept, "seconds and scores of their video_post_process, in order")
 
 
 def recipe(model: str, opt: dict) -> dict:
     """Facts of the recipe, ours and theirs."""
-    plan = recipe_for(model, "paper_activitynet")
-    return {
-        "optimizer": (plan.optimizer, "adam"),
-        "learning rate of the curves": (plan.learning_rate, opt["tem_training_lr"]),
-        "weight decay of the curves": (plan.weight_decay, opt["tem_weight_decay"]),
-        "weight decay of": (plan.decayed, "all"),
-        "epochs": (plan.epochs, opt["tem_epoch"]),
-        "batch size": (plan.batch_size, opt["tem_batch_size"]),
-        "first drop of the rate, epochs": (plan.drops[0] * plan.epochs, opt["tem_step_size"]),
-        "factor of a drop": (plan.drop_factor, opt["tem_step_gamma"]),
-    }
+    return step_recipe(
+        recipe_for(model, "paper_activitynet"),
+        "adam",
+        rate=opt["tem_training_lr"],
+        decay=opt["tem_weight_decay"],
+        epochs=opt["tem_epoch"],
+        batch=opt["tem_batch_size"],
+        first_drop=opt["tem_step_size"],
+        factor=opt["tem_step_gamma"],
+        of=" of the curves",
+    )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from experiments.authors import Row, largest_difference
 from tal_lib.cost.macs import count_macs
+from tal_lib.training import Recipe
 
 
 @contextmanager
@@ -133,3 +134,30 @@ def loss_row(model: str, case: str, ours: Tensor, theirs: Tensor, how: str, rela
 def taps_first(weight: Tensor) -> Tensor:
     """Weight of a 1-D convolution (C', C, k) in our layout (k, C, C')."""
     return weight.permute(2, 1, 0)
+
+
+def step_recipe(
+    plan: Recipe, optimizer: str, *, rate, decay, epochs, batch, first_drop, factor, of: str = ""
+) -> dict[str, tuple[float | str, float | str]]:
+    """Facts of a recipe with a step schedule, ours and theirs, for `recipe_rows`.
+
+    Args:
+        plan: our recipe; optimizer and the numbers: theirs, with `first_drop` in epochs.
+        of: what the rate and the weight decay are of, if they have several.
+    """
+    return {
+        "optimizer": (plan.optimizer, optimizer),
+        f"learning rate{of}": (plan.learning_rate, rate),
+        f"weight decay{of}": (plan.weight_decay, decay),
+        "weight decay of": (plan.decayed, "all"),
+        "epochs": (plan.epochs, epochs),
+        "batch size": (plan.batch_size, batch),
+        "first drop of the rate, epochs": (plan.drops[0] * plan.epochs, first_drop),
+        "factor of a drop": (plan.drop_factor, factor),
+    }
+
+
+def suppressed_row(model: str, ours: np.ndarray, theirs: np.ndarray, how: str) -> Row:
+    """The detections after soft-NMS: rows of start, end, score, in order."""
+    apart = float(np.abs(ours - theirs[: len(ours)]).max())
+    return Row(model, "decoding", "after soft-NMS", len(ours), len(theirs), apart, 1e-3, how)

@@ -298,7 +298,7 @@ def _detections(code, ours, theirs, post, steps) -> Row:
     slices, starts = _cut(features)
     with torch.no_grad():
         results = post(_outputs(theirs, slices), torch.full((len(slices),), float(STEPS)), fuse_score=True)
-        found = ours.detect(_batch(features))[0]
+        detected = ours.detect(_batch(features))[0]
     table, info = [], {}
     for start, result in zip(starts, results):
         name = f"video_test_0_window_{start}_{min(start + STEPS, steps)}"  # they read the steps from the name
@@ -318,18 +318,18 @@ def _detections(code, ours, theirs, post, steps) -> Row:
     ours_table, theirs_table = (
         torch.tensor(frame[list(columns)].to_numpy(float))
         for frame, columns in (
-            (found.assign(label=found.label.str[1:].astype(int)), ("label", "start", "end", "score")),
+            (detected.assign(label=detected.label.str[1:].astype(int)), ("label", "start", "end", "score")),
             (wanted, ("cls", "t-start", "t-end", "score")),
         )
     )
     apart = (theirs_table[:, None] - ours_table[None]).abs().amax(-1)  # scores may tie: by place, not rank
-    one_to_one = len(found) == len(wanted) == len(apart.argmin(1).unique())
+    one_to_one = len(detected) == len(wanted) == len(apart.argmin(1).unique())
     difference = float(apart.amin(1).max()) if one_to_one else float("inf")
     return Row(
         "tadtr",
         "decoding",
         f"T = {steps}",
-        len(found),
+        len(detected),
         len(wanted),
         difference,
         1e-3,

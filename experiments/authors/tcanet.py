@@ -23,6 +23,8 @@ from experiments.authors.on_cpu import (
     options,
     random_numbers,
     recipe_rows,
+    step_recipe,
+    suppressed_row,
     taps_first,
     time_row,
     without_gpu,
@@ -65,25 +67,25 @@ def rows(clone: Path, model: str) -> Iterator[Row]:
         sizes = parameters(ours.regressors[0]), parameters(theirs.tbr1)
         difference = abs(sizes[0] - sizes[1])
         yield Row(model, "parameters", "one regressor", *sizes, difference, 0.0, "counted")
-        one = segments[:1], scores[:1]
+        first = segments[:1], scores[:1]
         yield macs_row(
             model,
             f"T = {STEPS}, {PROPOSALS} proposals, without generator and classifier",
-            Alone([getattr(ours, part) for part in PARTS], lambda x: refined(ours, x, *one)),
-            Alone([theirs], lambda x: their_stages(theirs, x, one[0])),
+            Alone([getattr(ours, part) for part in PARTS], lambda x: refined(ours, x, *first)),
+            Alone([theirs], lambda x: their_stages(theirs, x, first[0])),
             COLUMNS,
             STEPS,
         )
         yield from forward_rows(model, ours, theirs, x, segments, scores)
         yield from loss_rows(model, ours, theirs, x, segments, scores)
-        yield from decoding_rows(model, ours, theirs, x[:1], *one, opt)
+        yield from decoding_rows(model, ours, theirs, x[:1], *first, opt)
         yield from recipe_rows(model, recipe(model, opt))
         with torch.no_grad():
             yield time_row(
                 model,
                 f"forward, T = {STEPS}, {PROPOSALS} proposals, batch 1",
-                lambda: refined(ours, x[:1], *one),
-                lambda: their_stages(theirs, x[:1], one[0]),
+                lambda: refined(ours, x[:1], *first),
+                lambda: their_stages(theirs, x[:1], first[0]),
             )
         ours.training, theirs.mode = True, "training"
         yield time_row(
@@ -256,29 +258,24 @@ def decoding_rows(model, ours, theirs, x, segments, scores, opt) -> Iterator[Row
     result_segments, result_scores, _ = suppress(candidates, ours.config.post)
     result_segments = (result_segments + 0.5).clip(0, STEPS)
     result = np.concatenate([result_segments, result_scores[:, None]], 1)[: len(kept)]
-    yield Row(
+    yield suppressed_row(
         model,
-        "decoding",
-        "after soft-NMS",
-        len(result),
-        len(kept),
-        float(np.abs(result - kept[: len(result)]).max()),
-        1e-3,
+        result,
+        kept,
         "seconds and scores of their video_post_process, in order; clipped afterwards in both",
     )
 
 
 def recipe(model: str, opt: dict) -> dict:
     """Facts of the recipe, ours and theirs."""
-    plan = recipe_for(model, "paper_activitynet")
-    return {
-        "optimizer": (plan.optimizer, "adamw"),
-        "learning rate": (plan.learning_rate, opt["training_lr"]),
-        "weight decay": (plan.weight_decay, opt["weight_decay"]),
-        "weight decay of": (plan.decayed, "all"),
-        "epochs": (plan.epochs, opt["train_epochs"]),
-        "batch size": (plan.batch_size, opt["batch_size"]),
+    return step_recipe(
+        recipe_for(model, "paper_activitynet"),
+        "adamw",
+        rate=opt["training_lr"],
+        decay=opt["weight_decay"],
+        epochs=opt["train_epochs"],
+        batch=opt["batch_size"],
         # under their PyTorch 1.5, a scheduler that steps first is one epoch early
-        "first drop of the rate, epochs": (plan.drops[0] * plan.epochs, opt["step_size"] - 1),
-        "factor of a drop": (plan.drop_factor, opt["step_gamma"]),
-    }
+        first_drop=opt["step_size"] - 1,
+        factor=opt["step_gamma"],
+    )

@@ -117,8 +117,8 @@ def columns_of(
     """
     widths = {}
     for stream, folder in folders.items():
-        one = {stream: ""}
-        files = FeatureFolder(folder, {stream: 1}, recordings, folders=one, prefix=prefix, suffix=suffix)
+        alone = {stream: ""}
+        files = FeatureFolder(folder, {stream: 1}, recordings, folders=alone, prefix=prefix, suffix=suffix)
         path = next((paths[0] for name in recordings if (paths := files.files_of(name))), None)
         if path is None:
             raise TalError(
