@@ -6,6 +6,7 @@ model does the same (`padding="authors"`, see parts/published.py).
 """
 
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -67,8 +68,9 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
     """A model with the weights of its authors' released file; the averaged ones (`state_dict_ema`) if it has
     them.
 
-    Its option `padding` is `authors`, so that it gives the outputs of their code. `padding="none"` frees it
-    from the influence of their padding; its outputs then differ from the published ones.
+    Its option `padding` is `authors`, so that it gives the outputs of their code, and one line on stderr says
+    so. `padding="none"` frees it from the influence of their padding; its outputs then differ from the
+    published ones. Nothing is printed if you give `padding`.
 
     Args:
         name: actionformer, tridet or temporalmaxer.
@@ -95,7 +97,7 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
             where=path,
             remedy="Models trained here are read by tal_lib.training.load_model.",
         ) from None
-    overrides = {"padding": "authors"} | overrides
+    asked, overrides = "padding" in overrides, {"padding": "authors"} | overrides
     if name == "temporalmaxer" and "neck.fpn_norms.0.weight" in released:
         overrides = {"neck_norm": "layer"} | overrides
     model = build(name, input_dim=input_dim, num_classes=num_classes, preset=preset, **overrides)
@@ -109,6 +111,11 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
             remedy="Name the preset and options with which it was trained.",
         )
     model.load_state_dict(tensors, strict=False)
+    if not asked:
+        print(
+            f'{Path(path).name}: padding="authors", as in the published code; padding="none" gives other outputs',
+            file=sys.stderr,
+        )
     return model.eval()
 
 

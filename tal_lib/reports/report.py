@@ -105,8 +105,8 @@ def _records(layout, runs):
 
 
 def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
-    """Name → tidy table, for all tables in the cells' records."""
-    names = sorted({name for record in records for name in record["tables"]})
+    """Name → tidy table, for all tables in the cells' records that have rows."""
+    names = sorted({name for record in records for name, rows in record["tables"].items() if rows})
     data = {name: tables.tidy(records, name) for name in names}
     if "inference_cost" in data:
         data["inference_cost"] = tables.newest(data["inference_cost"])

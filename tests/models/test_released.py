@@ -198,6 +198,14 @@ def test_released_weights_give_the_published_outputs(tmp_path, name, key):
         same(model(x), Twin(name, weights)(x))
 
 
+def test_says_which_padding_it_chose_unless_it_was_asked_for(tmp_path, capsys):
+    torch.save({"state_dict": released("tridet")}, tmp_path / "epoch_039.pth.tar")
+    models.load_checkpoint("tridet", tmp_path / "epoch_039.pth.tar", **OPTIONS["tridet"])
+    assert 'epoch_039.pth.tar: padding="authors"' in capsys.readouterr().err
+    models.load_checkpoint("tridet", tmp_path / "epoch_039.pth.tar", padding="none", **OPTIONS["tridet"])
+    assert not capsys.readouterr().err
+
+
 def same(ours, theirs):
     for mine, want in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-4)
