@@ -52,7 +52,7 @@ def rows(clone: Path, published: Published) -> Iterator[Row]:
     yield from count_rows(published, ours, theirs)
     yield from forward_rows(published, ours, theirs)
     yield from decoding_rows(published, ours, theirs)
-    yield from time_rows(published, ours, theirs)
+    yield from time_rows(published, theirs)
     yield from pyramid_training.rows(
         pyramid_training.Clone(clone, published.model, published.setting, stand_ins(), published.activitynet)
     )
@@ -275,33 +275,44 @@ def detections_apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, i
 # time
 
 
-def time_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
-    """CPU seconds of a forward pass and of a training step; the difference is the ratio ours / theirs."""
-    how = f"CPU seconds, medians of {ROUNDS}, in turn, on {torch.get_num_threads()} threads"
+def time_rows(published: Published, theirs: nn.Module) -> Iterator[Row]:
+    """Seconds of a forward pass and of a training step on one thread and on all; difference: ours / theirs.
+
+    Ours is without their padding, which is what a user of this library runs. At the timed length neither pads.
+    """
     free = released_stand_in(published.model, theirs, padding="none")
     network = TheirNetwork(theirs, published.heads)
-    cases = [(f"forward, T = {TIMED}", TIMED, ours), ("forward, T = 577, ours without padding", 577, free)]
-    for case, steps, model in cases:
-        features = features_of(steps)
-        with torch.no_grad():
-            seconds = in_turn(lambda: model(features), lambda: network(features))
-        yield Row(published.model, "time", case, *seconds, seconds[0] / seconds[1], None, how)
     batch, recordings = training_batch()
     steps_of = lambda model: torch.optim.AdamW(model.parameters(), 1e-6)
-    our_optimizer, their_optimizer = steps_of(free.train()), steps_of(theirs.train())
+    our_optimizer, their_optimizer = steps_of(free), steps_of(theirs)
 
     def step(optimizer, loss):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
 
-    seconds = in_turn(
-        lambda: step(our_optimizer, lambda: free.loss(free.run(batch), batch)["total"]),
-        lambda: step(their_optimizer, lambda: theirs(recordings)["final_loss"]),
-    )
+    available = torch.get_num_threads()
+    for threads in sorted({1, available}):
+        torch.set_num_threads(threads)
+        how = f"wall-clock seconds, medians of {ROUNDS}, in turn, on {threads} thread{'s' * (threads > 1)}"
+        of = lambda case, seconds: Row(
+            published.model, "time", case, *seconds, seconds[0] / seconds[1], None, how
+        )
+        free.eval()
+        theirs.eval()
+        for case, steps in ((f"forward, T = {TIMED}", TIMED), ("forward, T = 577; theirs pads", 577)):
+            features = features_of(steps)
+            with torch.no_grad():
+                yield of(case, in_turn(lambda: free(features), lambda: network(features)))
+        free.train()
+        theirs.train()
+        seconds = in_turn(
+            lambda: step(our_optimizer, lambda: free.loss(free.run(batch), batch)["total"]),
+            lambda: step(their_optimizer, lambda: theirs(recordings)["final_loss"]),
+        )
+        yield of(f"training step, T = {TIMED}, batch 2", seconds)
+    torch.set_num_threads(available)
     theirs.eval()
-    case = f"training step, T = {TIMED}, batch 2"
-    yield Row(published.model, "time", case, *seconds, seconds[0] / seconds[1], None, how)
 
 
 def training_batch() -> tuple[Batch, list[dict]]:
@@ -330,11 +341,11 @@ def training_batch() -> tuple[Batch, list[dict]]:
 
 
 def in_turn(*calls) -> list[float]:
-    """Median CPU seconds of each call. They run in turn, so that a disturbance meets all of them."""
+    """Median wall-clock seconds of each call. They run in turn, so that a disturbance meets all of them."""
     samples = [[] for _ in calls]
     for _ in range(ROUNDS + 1):  # the first round warms up
         for call, seconds in zip(calls, samples):
-            begin = time.process_time()
+            begin = time.perf_counter()
             call()
-            seconds.append(time.process_time() - begin)
+            seconds.append(time.perf_counter() - begin)
     return [statistics.median(seconds[1:]) for seconds in samples]

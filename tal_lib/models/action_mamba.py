@@ -165,7 +165,9 @@ class MambaBlock(nn.Module):
     "action_mamba",
     family="one_stage",
     paper=ActionMambaConfig(post=PUBLISHED_POST),  # their detector decodes as ActionFormer
-    compact=ActionMambaConfig(width=128, head_width=128, state=8, expand=0.5, norm_eps=1e-5, drop_path=0.1),
+    compact=ActionMambaConfig(
+        width=128, head_width=128, state=8, expand=0.5, norm_eps=1e-5, drop_path=0.1, distance_bias=1.0
+    ),
     paper_activitynet=ActionMambaConfig(
         width=256,
         head_width=256,

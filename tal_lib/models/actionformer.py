@@ -80,7 +80,7 @@ class TransformerBlock(nn.Module):
     "actionformer",
     family="one_stage",
     paper=ActionFormerConfig(post=PUBLISHED_POST, **AUTHORS),
-    compact=ActionFormerConfig(width=128, head_width=128, window=9),
+    compact=ActionFormerConfig(width=128, head_width=128, window=9, distance_bias=1.0),
     paper_activitynet=ActionFormerConfig(
         width=256,
         head_width=256,

@@ -30,7 +30,7 @@ class TextPyramidConfig(ActionFormerConfig, LanguageConfig):
     "text_pyramid",
     family="language",
     paper=TextPyramidConfig(text="clip"),
-    compact=TextPyramidConfig(width=128, head_width=128, window=9),
+    compact=TextPyramidConfig(width=128, head_width=128, window=9, distance_bias=1.0),
 )
 class TextPyramid(ReadsNames, ActionFormer):
     """forward: as ActionFormer."""
