@@ -278,7 +278,7 @@ def detections_apart(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, i
 def time_rows(published: Published, theirs: nn.Module) -> Iterator[Row]:
     """Seconds of a forward pass and of a training step on one thread and on all; difference: ours / theirs.
 
-    Ours is without their padding, which is what a user of this library runs. At the timed length neither pads.
+    Ours is without their padding, as a user of this library runs it. At the timed length neither pads.
     """
     free = released_stand_in(published.model, theirs, padding="none")
     network = TheirNetwork(theirs, published.heads)

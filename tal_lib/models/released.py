@@ -113,7 +113,8 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
     model.load_state_dict(tensors, strict=False)
     if not asked:
         print(
-            f'{Path(path).name}: padding="authors", as in the published code; padding="none" gives other outputs',
+            f'{Path(path).name}: padding="authors", as in the published code; '
+            'padding="none" gives other outputs',
             file=sys.stderr,
         )
     return model.eval()
