@@ -1,8 +1,10 @@
-"""The detections of a sweep's runs in one compressed file: anyone computes any metric without training.
+"""The detections of a sweep's runs in compressed files: anyone computes any metric without training.
 
-A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. The file
-is `results/detections/<sweep>.parquet`, one row a detection: `cell, model, fraction, fold, seed, subset_seed,
-recording, start_cs, end_cs, label, score`. Times are whole hundredths of a second. `tal eval` reads it.
+A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. There is
+one file per benchmark, `results/detections/<sweep>/<benchmark>.parquet`, one row a detection: `cell,
+benchmark, model, fraction, fold, seed, subset_seed, recording, start_cs, end_cs, label, score`. Times are
+whole hundredths of a second. `tal eval` reads a file; `pandas.read_parquet` reads a file, or the folder as
+one table. A run that was tested on several benchmarks (`also`) is in the file of each, under the same cell.
 """
 
 from pathlib import Path
@@ -15,50 +17,69 @@ from tal_lib.files import atomic_path
 from tal_lib.sweeps.ledger import RESULT, finished_runs
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
-ABOUT = ("model", "fraction", "fold", "seed", "subset_seed")  # parameters that tell the runs apart
+WRITTEN_TOO = "detections_{}.json"  # on another benchmark
+ABOUT = ("benchmark", "model", "fraction", "fold", "seed", "subset_seed")  # what tells the runs apart
 COLUMNS = ("cell", *ABOUT, "recording", "start_cs", "end_cs", "label", "score")
 
 
-def file_of(results: str | Path, sweep: str) -> Path:
-    """Where a sweep's detections are kept."""
-    return Path(results) / "detections" / f"{sweep}.parquet"
+def file_of(results: str | Path, sweep: str, benchmark: str) -> Path:
+    """Where a sweep's detections on a benchmark are kept."""
+    return Path(results) / "detections" / sweep / f"{benchmark}.parquet"
 
 
-def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
-    """Add the detections of finished runs to a sweep's file, and drop those of cells that are not its own.
+def collect(folder: Path, results: str | Path, sweep: str, cells: set[str], best: int) -> int:
+    """Add the detections of finished runs to a sweep's files, and drop those of cells that are not its own.
 
     Args:
-        folder: the sweep's run folders; target: the file.
+        folder: the sweep's run folders.
         cells: ids of the sweep's cells of today; best: detections a recording that are kept.
 
     Returns:
-        how many cells the file now has.
+        how many cells the files now have.
     """
+    runs: dict[str, dict[str, tuple[Path, dict]]] = {}  # benchmark -> cell -> file and parameters
+    for name, record in sorted(finished_runs(folder).items()):
+        if name in cells and (folder / name / RESULT).is_file():
+            for benchmark, path in _written(folder / name, record["parameters"]).items():
+                runs.setdefault(benchmark, {})[name] = path, record["parameters"] | {"benchmark": benchmark}
+    kept = {path.stem for path in file_of(results, sweep, "").parent.glob("*.parquet")}
+    have: set[str] = set()
+    for benchmark in sorted(kept | set(runs)):
+        have |= _update(file_of(results, sweep, benchmark), runs.get(benchmark, {}), cells, best)
+    return len(have)
+
+
+def _written(run, parameters):
+    """Benchmark → file of its detections, of those that a run has written."""
+    files = {parameters.get("benchmark", ""): run / WRITTEN}
+    files |= {name: run / WRITTEN_TOO.format(name) for name in parameters.get("also") or ()}
+    return {name: path for name, path in files.items() if name and path.is_file()}
+
+
+def _update(target, runs, cells, best):
+    """Write the file of one benchmark, if it changes. Returns the ids of its cells."""
     there = target.is_file()
     known = pd.read_parquet(target) if there else pd.DataFrame(columns=list(COLUMNS))
     written = target.stat().st_mtime_ns if there else 0
     have, again, parts = cells & set(known.cell), set(), []
-    for name, record in sorted(finished_runs(folder).items()):
-        path = folder / name / WRITTEN
-        if name not in cells or not path.is_file() or not (folder / name / RESULT).is_file():
-            continue
+    for name, (path, parameters) in runs.items():
         if name not in have or path.stat().st_mtime_ns > written:  # new, or run again since
             again.add(name)
-            parts.append(_rows(name, record["parameters"], read_detections(path), best))
+            parts.append(_rows(name, parameters, read_detections(path), best))
     kept = known[known.cell.isin(have - again)]
     parts = [part for part in (kept, *parts) if len(part)]
     new = {name for part in parts for name in part.cell.unique()}
     if new == set(known.cell) and len(kept) == len(known):
-        return len(new)
+        return new
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
         ["cell", "recording"], kind="stable"
     )  # pyright: ignore[reportCallIssue]
-    for column in ("cell", "model", "recording", "label"):
+    for column in ("cell", "benchmark", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
-    return len(new)
+    return new
 
 
 def _rows(cell, parameters, detections, best):
