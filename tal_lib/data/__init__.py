@@ -24,7 +24,7 @@ from tal_lib.data.subsets import (
     read_limited_annotations,
     write_limited_annotations,
 )
-from tal_lib.data.transfer import tested_too
+from tal_lib.data.transfer import also_tested
 from tal_lib.data.views import class_agnostic, distinct, distinct_annotations
 
 __all__ = [
@@ -59,7 +59,7 @@ __all__ = [
     "shape_of",
     "shuffled_names",
     "synthetic",
-    "tested_too",
+    "also_tested",
     "write_annotations",
     "write_limited_annotations",
     "write_missing",

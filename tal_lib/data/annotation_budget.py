@@ -79,9 +79,7 @@ def steps_of(part: Part, stride_s: float, window_s: float, steps: int, duration:
     return first, min(max(last, first + 1), steps)
 
 
-def partly_annotated(
-    benchmark: Benchmark, recordings: Collection[str], share: float, seed: int
-) -> Benchmark:
+def partly_annotated(benchmark: Benchmark, recordings: Collection[str], share: float, seed: int) -> Benchmark:
     """The benchmark in which only a part of these training recordings is annotated; the rest is cut away.
 
     The recordings keep their names and become shorter. Features are standardised by the steps that are left.
@@ -150,9 +148,7 @@ def _cut(benchmark, lengths, spans, annotations, what):
     before = benchmark.standardised
     if before is not None:
         every = benchmark._every
-        raw = {
-            name: before.raw(name)[::every][slice(*spans.get(name, (None,)))] for name in table.recording
-        }
+        raw = {name: before.raw(name)[::every][slice(*spans.get(name, (None,)))] for name in table.recording}
         view._standardise = lambda recordings: standardise(raw, recordings, before.samples)
         view._statistics_of_split = False
         view._standardise_by(lengths)

@@ -13,7 +13,7 @@ from tal_lib.data.registry import load_benchmark, portable_name
 from tal_lib.errors import TalError
 
 
-def tested_too(
+def also_tested(
     benchmark: Benchmark, names: Iterable[str], *, fold: int = -1, skip: int = 1, missing: Missing = "error"
 ) -> dict[str, tuple[Benchmark, list[str]]]:
     """Name → other benchmark and its test recordings. Everything is checked before the training.
@@ -41,7 +41,7 @@ def tested_too(
 
 
 def _check_features(benchmark, other):
-    """Raise `TalError` unless a model of `benchmark` can read the features of `other` and names its classes."""
+    """Raise `TalError` unless a model of `benchmark` fits the features and the classes of `other`."""
     for what, ours, theirs in (
         ("classes", benchmark.classes, other.classes),
         ("columns", dict(benchmark.feature_spec.streams), dict(other.feature_spec.streams)),
@@ -50,7 +50,8 @@ def _check_features(benchmark, other):
     ):
         if ours != theirs:
             raise TalError(
-                f"also: {other.name} has other {what} than {benchmark.name}: {_short(theirs)}, not {_short(ours)}",
+                f"also: {other.name} has other {what} than {benchmark.name}: "
+                f"{_short(theirs)}, not {_short(ours)}",
                 remedy="Test on benchmarks with the same features and classes.",
             )
 
@@ -60,7 +61,7 @@ def _short(value):
 
 
 def _check_nobody_is_known(benchmark, other):
-    """Raise `TalError` if a test recording or a test person of `other` is in the benchmark's training part."""
+    """Raise `TalError` if a test recording or person of `other` is in the training part of `benchmark`."""
     learned = benchmark.recordings("train")
     tested = other.recordings("test")
     known = sorted(set(tested) & set(learned))
