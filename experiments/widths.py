@@ -1,15 +1,17 @@
 """Widths at which six one-stage models need equally many MACs, at three sizes: the options of `size.yaml`.
 
-    python experiments/widths.py [--steps 576] [--tolerance 0.045]
+    python experiments/widths.py [--steps 576] [--spread 0.099]
 
 Only `width`, `head_width` (the same) and the embedding change: its number of layers, and the kernel of the
-first. A model keeps its compact embedding where some width comes close enough with it. MACs are those of
-`tal_lib.cost.count_macs` for a recording of HAPT's shape. They are a quadratic function of the width, so
-three counts foretell the others; the chosen ones are counted. The last lines are the blocks' options.
+first. MACs are those of `tal_lib.cost.count_macs` for a recording of HAPT's shape. With one embedding they
+are a quadratic function of the width, so three counts foretell all widths; those that are chosen are counted.
+
+A size is a range of MACs in which every model has a width. Of all ranges near the size's target, the one is
+taken that changes the fewest embeddings, and of these the nearest one. The last lines are the grid's options.
 """
 
 import argparse
-from functools import cache
+import math
 
 import numpy as np
 import pandas as pd
@@ -19,13 +21,14 @@ from tal_lib.cost import count_macs
 
 MODELS = ("local_global", "actionformer", "temporalmaxer", "tridet", "afsd", "gaf")
 INPUT_DIM, CLASSES = 300, 12  # of HAPT
-GMACS = {"small": 0.14, "medium": 0.54, "large": 2.0}  # at STEPS
-STEPS = 576
+TARGETS = {"small": 0.19, "medium": 0.54, "large": 2.0}  # GMACs at STEPS
+STEPS = 576  # a crop of the equal recipe
+NEAR = 0.1  # how far a size may be from its target, relative
 WIDTHS = range(16, 513, 4)
 EMBEDDINGS = tuple((layers, kernel) for layers in (2, 1) for kernel in (3, 1))
 
 
-def options(width: int, layers: int, kernel: int, model: str) -> dict:
+def options(model: str, width: int, layers: int, kernel: int) -> dict:
     """Options of a model of this width, and of its embedding where it differs from the compact one."""
     compact = models.config(model)
     embedding = {"embedding_layers": layers, "embedding_kernel": kernel}
@@ -42,71 +45,77 @@ def fits(model: str, chosen: dict) -> bool:
     return True
 
 
-@cache
-def _gmacs(model, chosen, steps):
-    built = models.build(model, input_dim=INPUT_DIM, num_classes=CLASSES, **dict(chosen))
+def gmacs(model: str, chosen: dict, steps: int = STEPS) -> float:
+    """GMACs of a model with these options on a recording of HAPT's shape."""
+    built = models.build(model, input_dim=INPUT_DIM, num_classes=CLASSES, **chosen)
     return count_macs(built, INPUT_DIM, steps)[0] / 1e9
 
 
-def gmacs(model: str, chosen: dict, steps: int = STEPS) -> float:
-    """GMACs of a model with these options on a recording of HAPT's shape."""
-    return _gmacs(model, tuple(chosen.items()), steps)
+def foretold(model: str, steps: int = STEPS) -> list[tuple[float, dict]]:
+    """(GMACs, options) of every width and embedding that the model accepts."""
+    rows = []
+    for layers, kernel in EMBEDDINGS:
+        accepted = [w for w in WIDTHS if fits(model, options(model, w, layers, kernel))]
+        known = [accepted[0], accepted[len(accepted) // 2], accepted[-1]]
+        counted = [gmacs(model, options(model, w, layers, kernel), steps) for w in known]
+        curve = np.polynomial.Polynomial.fit(known, counted, 2)
+        rows += [(float(curve(w)), options(model, w, layers, kernel)) for w in accepted]
+    return rows
 
 
-def candidates(model: str, target: float, layers: int, kernel: int, steps: int) -> list[tuple[float, dict]]:
-    """(distance from the target as a logarithm, options) of the two widths that come closest."""
-    accepted = [w for w in WIDTHS if fits(model, options(w, layers, kernel, model))]
-    known = [accepted[0], accepted[len(accepted) // 2], accepted[-1]]
-    counted = [gmacs(model, options(w, layers, kernel, model), steps) for w in known]
-    curve = np.polynomial.Polynomial.fit(known, counted, 2)
-    near = sorted(accepted, key=lambda w: abs(np.log(max(curve(w), 1e-9) / target)))[:2]
-    chosen = [options(w, layers, kernel, model) for w in near]
-    return [(abs(float(np.log(gmacs(model, each, steps) / target))), each) for each in chosen]
+def choose(known: dict[str, list[tuple[float, dict]]], target: float, spread: float) -> dict[str, dict]:
+    """Options of each model, whose MACs are within `spread` of each other and near the target.
 
-
-def choose(model: str, target: float, tolerance: float, steps: int = STEPS) -> dict:
-    """Options of the model whose MACs are closest to the target; with the compact embedding if that does.
+    Args:
+        known: model → the result of `foretold`.
 
     Raises:
-        TalError: no width comes as close as the tolerance.
+        TalError: there is no such range of MACs.
     """
-    compact = models.config(model)
-    own = (compact.embedding_layers, compact.embedding_kernel)
-    for embeddings in ((own,), EMBEDDINGS):
-        best = min(
-            (each for embedding in embeddings for each in candidates(model, target, *embedding, steps)),
-            key=lambda each: each[0],
-        )
-        if best[0] <= tolerance:
-            return best[1]
-    raise TalError(
-        f"{model}: no width is within {tolerance:.1%} of {target:g} GMACs", remedy="Raise --tolerance."
-    )
+    best = None
+    for low in sorted({macs for rows in known.values() for macs, _ in rows}):
+        middle = low * math.sqrt(1 + spread)
+        if abs(middle / target - 1) > NEAR:
+            continue
+        inside = {
+            model: [
+                (len(each), abs(math.log(macs / middle)), number, each)
+                for number, (macs, each) in enumerate(rows)
+                if low <= macs <= (1 + spread) * low
+            ]
+            for model, rows in known.items()
+        }
+        if all(inside.values()):
+            picked = {model: min(rows) for model, rows in inside.items()}
+            cost = sum(each[0] for each in picked.values()), abs(math.log(middle / target))
+            if best is None or cost < best[0]:
+                best = cost, {model: each[3] for model, each in picked.items()}
+    if best is None:
+        raise TalError(f"no range of MACs near {target:g} GMACs has all models", remedy="Raise --spread.")
+    return best[1]
 
 
 def main():
-    """Print the search's table, the spread of each size, and the options as YAML."""
+    """Print the chosen sizes, the spread of each, and the options as YAML."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--tolerance", type=float, default=0.045, help="from the target, relative")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a recording (default: 576)")
+    parser.add_argument("--spread", type=float, default=0.099, help="of the models' MACs at one size")
     arguments = parser.parse_args()
-    chosen = {
-        model: [choose(model, target, arguments.tolerance, arguments.steps) for target in GMACS.values()]
-        for model in MODELS
-    }
-    rows = [
-        {"size": size, "model": model, "gmacs": gmacs(model, chosen[model][number], arguments.steps)}
-        | chosen[model][number]
-        for number, size in enumerate(GMACS)
-        for model in MODELS
-    ]
-    table = pd.DataFrame(rows)
-    print(table.round(3).fillna("").to_string(index=False))
-    spread = table.groupby("size", sort=False).gmacs.agg(["min", "max"])
-    print((spread["max"] / spread["min"] - 1).map("{:.1%}".format).to_string())
-    for model, each in chosen.items():
-        text = [", ".join(f"{name}: {value}" for name, value in options.items()) for options in each]
-        print(f"{model}: [" + ", ".join(f"{{{options}}}" for options in text) + "]")
+    known = {model: foretold(model, arguments.steps) for model in MODELS}
+    sizes = {size: choose(known, target, arguments.spread) for size, target in TARGETS.items()}
+    table = pd.DataFrame(
+        {"size": size, "model": model, "GMACs": gmacs(model, chosen, arguments.steps)} | chosen
+        for size, each in sizes.items()
+        for model, chosen in each.items()
+    )
+    print(table.round(3).astype(object).fillna("").to_string(index=False))
+    macs = table.groupby("size", sort=False).GMACs
+    print((macs.max() / macs.min() - 1).map("{:.1%}".format).to_string())
+    for model in MODELS:
+        text = [
+            ", ".join(f"{name}: {value}" for name, value in each[model].items()) for each in sizes.values()
+        ]
+        print(f"{model}: [" + ", ".join(f"{{{chosen}}}" for chosen in text) + "]")
 
 
 if __name__ == "__main__":

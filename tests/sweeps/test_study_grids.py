@@ -34,16 +34,27 @@ def experiment(name):
     return module
 
 
+# norms, losses, and what happens before or after the network
+WITHOUT_MACS = {
+    "norm",
+    "neck_norm",
+    "drop_path",
+    "dropout",
+    "piou",
+    "boundary",
+    "least_boundary",
+    "positive_tiou",
+}
+WITHOUT_MACS |= {"boundary_scale", "hard_share", "regression_weight", "mask_weight", "scale", "train_overlap"}
+
+
 @cache
 def macs(model, options, steps):
     built = models.build(model, input_dim=INPUT_DIM, num_classes=CLASSES, **dict(options))
     return count_macs(built, INPUT_DIM, steps)[0]
 
 
-def hashable(value):
-    return tuple(map(hashable, value)) if isinstance(value, list) else value
-
-
+@pytest.mark.slow
 def test_the_sizes_are_equal(planned):
     """At each size, the models' MACs on a crop of HAPT are within 10 % of each other; sizes are far apart."""
     cells = pd.DataFrame(
@@ -93,14 +104,12 @@ def test_the_search_is_that_of_the_protocol(planned):
 @pytest.mark.parametrize("model", models.names())
 def test_no_trial_costs_more_than_a_tenth_more(model):
     (block,) = read_grid(STUDY / "tuning.yaml").blocks
-    default = macs(model, (), 288)
-    drawn = {tuple((n, hashable(v)) for n, v in o.items()) for _, o in block.search.drawn(model, "compact")}
-    known = models.config(model)
-    shaping = {tuple(e for e in each if e[0] not in ("drop_path", "dropout")) for each in drawn}
-    assert len(shaping) > 1
-    for options in shaping:
-        assert macs(model, options, 288) <= 1.10 * default, options
-    assert known == models.config(model, "compact")
+    chosen = [o for _, o in block.search.drawn(model, "compact")]
+    shaping = {tuple((n, v) for n, v in each.items() if n not in WITHOUT_MACS) for each in chosen}
+    assert len({str(sorted(each.items())) for each in chosen}) > 2  # there is something to tune
+    default = macs(model, (), 128) if shaping != {()} else 0
+    for options in shaping - {()}:
+        assert macs(model, options, 128) <= 1.10 * default, options
 
 
 def test_plain_variance_and_annotation(planned):
@@ -124,9 +133,8 @@ def test_the_main_arm_is_tuned_and_ordered():
         block["parameters"] | block["grid"] | {"tuned": block.get("tuned")} for block in content["cells"]
     ]
     folds = [block for block in blocks if "fold" in block]
-    assert all(
-        block["fold"] == FOLDS and next(iter(block["grid"])) == "fold" for block in content["cells"][:-1]
-    )
+    assert all(block["fold"] == FOLDS for block in folds) and len(folds) == len(blocks) - 1
+    assert all(next(iter(block["grid"])) == "fold" for block in content["cells"][:-1])
     first = blocks[0]
     assert first["benchmark"] == "hapt" and first["also"] == ["hapt_recomposed_test"]
     assert sorted(first["fraction"]) == [0.1, 1.0] and first["tuned"] == {"sweep": "tuning", "fold": 0}
