@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tal_lib.disk import disk_errors, disk_is_full, full_disk, writable_folder
 from tal_lib.errors import TalError
-from tal_lib.sweeps.detections import collect
+from tal_lib.sweeps.detections import collect, file_of
 from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.gpus import gpu_environments
 from tal_lib.sweeps.grid import Cell, plan
@@ -132,7 +132,7 @@ def _keep_detections(grid_yaml, sweep, folder, results, *, here):
     """Keep the detections of the finished cells, if the grid asks for it."""
     if best := read_grid(grid_yaml).detections:
         cells = {cell.id for cell in plan(grid_yaml, here=here)}
-        collect(folder, Path(results).resolve(), sweep, cells, best)
+        collect(folder, file_of(Path(results).resolve(), sweep), cells, best)
 
 
 def _executor(cluster, folder, jobs, threads, memory_limit, gpus):
