@@ -19,6 +19,7 @@ import pandas as pd
 
 from tal_lib import evaluation, models
 from tal_lib.data import Benchmark, limited_subset
+from tal_lib.data.annotation_budget import partly_annotated
 from tal_lib.data.subsets import subset_order
 from tal_lib.models import Detector
 from tal_lib.models.parts.fusion import LateFusion
@@ -122,6 +123,16 @@ class Run(Scored):
     recipe: Recipe
     results: tuple[TrainResult, ...]  # one result; for late fusion one per stream
 
+    def on(self, benchmark: Benchmark, tested: list[str] | None = None) -> Scored:
+        """The same model on the test recordings of another benchmark (see `tal_lib.data.transfer`)."""
+        return Scored(
+            benchmark=benchmark.standardised_as(self.benchmark),
+            model=self.model,
+            stream=self.stream,
+            device=self.device,
+            tested=tested,
+        )
+
     @property
     def result(self) -> TrainResult:
         """The result of the training; for late fusion that of the first stream."""
@@ -143,6 +154,8 @@ def train_and_score(
     fraction: float = 1.0,
     seed: int = 0,
     subset_seed: int | None = None,
+    people: float = 1.0,
+    annotated: float = 1.0,
     recordings: list[str] | None = None,
     tested: list[str] | None = None,
     stream: str | None = None,
@@ -160,6 +173,9 @@ def train_and_score(
             recipe.
         fraction: fraction of the training recordings; seed: of the initial weights and the training.
         subset_seed: of the subset sample (None: `seed`); recordings: train on these instead of a sample.
+        people: fraction of the training people that the sample is drawn from.
+        annotated: fraction of the segments of each training recording that is annotated: a connected part of
+            its timeline (`partly_annotated`); the rest is cut away.
         tested: test on these recordings instead of the whole test split.
         stream: read the columns of one feature stream only.
         teacher: a trained model, or its checkpoint, to distil from; `distillation`: the loss weights.
@@ -168,9 +184,10 @@ def train_and_score(
     Raises:
         TalError: what `build`, `limited_subset`, `recipe_for` and `fit` refuse.
     """
+    sample = seed if subset_seed is None else subset_seed
     if recordings is None:
-        recordings = limited_subset(benchmark, fraction, seed if subset_seed is None else subset_seed)
-    benchmark = benchmark.learning_from(recordings)
+        recordings = limited_subset(benchmark, fraction, sample, people)
+    benchmark = partly_annotated(benchmark, recordings, annotated, sample).learning_from(recordings)
     plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
     detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
     if teacher is not None:  # after the model: both use the random generator

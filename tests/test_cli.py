@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from tal_lib import __version__
+from tal_lib import __version__, training
 from tal_lib.cli import main
-from tal_lib.data import write_annotations
+from tal_lib.data import limited_subset, partly_annotated, write_annotations
 from tal_lib.evaluation import write_detections
 from tal_lib.files import REPOSITORY
 
@@ -72,6 +72,8 @@ COST = ("cost", "bilstm", "--length", "8", "--dim", "4")
         ((*TRAIN, "--preset", "papr"), "unknown preset 'papr'"),
         ((*TRAIN, "--fraction", "nan"), "argument --fraction: 'nan' is not a finite number"),
         ((*TRAIN, "--fraction", "0"), "argument --fraction: '0' is not above 0"),
+        ((*TRAIN, "--people", "0"), "argument --people: '0' is not above 0"),
+        ((*TRAIN, "--annotated", "1.5"), "argument --annotated: '1.5' is not at most 1"),
         ((*TRAIN, "--seed", "-1"), "argument --seed: '-1' is not at least 0"),
         ((*TRAIN, "--seed", "9" * 30), "argument --seed: '999"),
         ((*TRAIN, "--device", "gpu"), "--device: unknown device 'gpu'"),
@@ -181,6 +183,24 @@ def test_train_and_eval_agree(small, tmp_path, capsys, monkeypatch):
     assert main(["eval", str(tmp_path / "detections.json"), str(tmp_path / "truth.json")]) == 0
     scored = capsys.readouterr().out
     assert trained.splitlines()[:3] == scored.splitlines()[1:4]  # the same figures, from files alone
+
+
+def test_train_on_a_part_of_the_annotation(small, tmp_path, capsys, monkeypatch):
+    seen = {}
+
+    def fit(model, benchmark, recordings, *arguments, **options):
+        seen["segments"], seen["recordings"] = len(benchmark.annotations_of(recordings)), recordings
+        return training.fit(model, benchmark, recordings, *arguments, **options)
+
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
+    monkeypatch.setattr("tal_lib.study.fit", fit)
+    monkeypatch.setattr(small, "_people", {name: name[-1] for name in small.recordings()})
+    short = ["--set", "epochs=1", "--set", "min_steps=2", "--seed", "3", "--out", str(tmp_path)]
+    assert main(["train", "window_cnn", "--people", "0.5", "--annotated", "0.5", *short]) == 0
+    chosen = limited_subset(small, 1.0, 3, people=0.5)
+    part = partly_annotated(small, chosen, 0.5, 3)
+    assert seen == {"segments": len(part.annotations_of(chosen)), "recordings": chosen}
+    assert seen["segments"] < len(small.annotations_of(chosen)) and len(chosen) == 4
 
 
 def test_train_with_two_streams_or_a_teacher(small, tmp_path, capsys, monkeypatch):

@@ -21,7 +21,22 @@ def add_commands(commands) -> None:
     train.add_argument("model")
     train.add_argument("--benchmark", default="synthetic")
     train.add_argument("--preset", default="compact")
-    train.add_argument("--fraction", type=typed(Fraction), default=1.0)
+    train.add_argument(
+        "--fraction", type=typed(Fraction), default=1.0, help="fraction of the training recordings"
+    )
+    train.add_argument(
+        "--people",
+        type=typed(Fraction),
+        default=1.0,
+        help="fraction of the training people, whose recordings --fraction is taken of (default: 1)",
+    )
+    train.add_argument(
+        "--annotated",
+        type=typed(Fraction),
+        default=1.0,
+        help="fraction of the segments of each training recording that is annotated, a connected part of its "
+        "timeline; the rest is cut away (default: 1)",
+    )
     train.add_argument(
         "--fold",
         type=typed(Fold),
@@ -120,7 +135,8 @@ def _train(arguments):
             file=sys.stderr,
         )
     data = distinct(data) if arguments.distinct else data
-    checked = ready(data, limited_subset(data, arguments.fraction, arguments.seed), arguments.missing)
+    recordings = limited_subset(data, arguments.fraction, arguments.seed, arguments.people)
+    checked = ready(data, recordings, arguments.missing)
     data = class_agnostic(data) if arguments.class_agnostic else data  # after the sample, which sees classes
     for remark in checked.report():
         print(remark, file=sys.stderr)
@@ -142,6 +158,7 @@ def _train(arguments):
             recipe=settings.recipe,
             recordings=checked.train,
             tested=checked.test,
+            annotated=arguments.annotated,
             seed=arguments.seed,
             stream=stream,
             teacher=arguments.teacher,

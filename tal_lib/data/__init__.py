@@ -1,6 +1,7 @@
 """Recordings, annotations, features, subsets: everything before the model."""
 
 from tal_lib.data import synthetic
+from tal_lib.data.annotation_budget import partly_annotated
 from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
@@ -23,6 +24,7 @@ from tal_lib.data.subsets import (
     read_limited_annotations,
     write_limited_annotations,
 )
+from tal_lib.data.transfer import also_tested
 from tal_lib.data.views import class_agnostic, distinct, distinct_annotations
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "make_item",
     "open_set",
     "open_set_split",
+    "partly_annotated",
     "portable_name",
     "published_open_set_split",
     "published_subset",
@@ -56,6 +59,7 @@ __all__ = [
     "shape_of",
     "shuffled_names",
     "synthetic",
+    "also_tested",
     "write_annotations",
     "write_limited_annotations",
     "write_missing",

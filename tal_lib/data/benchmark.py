@@ -76,6 +76,8 @@ class Benchmark:
         standardise: recordings → features standardised by the statistics of these. None: features are used as
             they are. `load_features` gives the features of the official split.
         statistics_of_split: standardise by the whole training part, also where a cell learns from a subset.
+        resplit: (training groups, test groups) → the data set with this split, where the recordings of a
+            group depend on its side. None: they are the same on both sides.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Benchmark:
         folds: Sequence[Sequence[str]] | None = None,
         standardise: Callable[[Collection[str]], Standardised] | None = None,
         statistics_of_split: bool = False,
+        resplit: "Callable[[Collection[str], Collection[str]], Benchmark] | None" = None,
     ):
         where = where or name
         duplicates = recordings.recording[recordings.recording.duplicated()]
@@ -143,7 +146,9 @@ class Benchmark:
         self._people = dict(people) if people is not None else None
         self._folds = None if folds is None else tuple(tuple(sorted(groups)) for groups in folds)
         self._standardise = standardise
+        self._standardised: Standardised | None = None  # what features are now; None: see `standardised`
         self._statistics_of_split = statistics_of_split
+        self._resplit = resplit
         self._every = 1  # of so many steps of the files, one is used
 
     @cached_property
@@ -255,7 +260,7 @@ class Benchmark:
             return self
         cross_validation.check_fold(number, len(self.folds), self.name)
         table = cross_validation.with_fold(self.table(), self._groups(), self.folds[number])
-        return self._view(table, f"fold {number}", self.folds)
+        return self._split_as(table, f"fold {number}", self.folds)
 
     def validation(self) -> "Benchmark":
         """The training part alone, with a quarter of its people (or recordings) held out as `test`.
@@ -263,7 +268,7 @@ class Benchmark:
         So design decisions never use the test recordings.
         """
         table = cross_validation.with_validation(self.table(), self._groups(), self.name)
-        return self._view(table, " ".join(filter(None, [self.partition, "validation"])), ())
+        return self._split_as(table, " ".join(filter(None, [self.partition, "validation"])), ())
 
     def every(self, skip: int) -> "Benchmark":
         """The data set with every `skip`-th step of its features: a longer stride, the same window.
@@ -295,9 +300,44 @@ class Benchmark:
         view._standardise_by(recordings)
         return view
 
-    def _view(self, table, partition, folds):
+    @property
+    def standardised(self) -> Standardised | None:
+        """The raw features, and the statistics that standardise them. None: features are used as they are."""
+        if self._standardised is None and self._standardise is not None:  # of the official split
+            self._standardised = self._standardise(self.recordings("train"))
+        return self._standardised
+
+    def standardised_as(self, other: "Benchmark") -> "Benchmark":
+        """The benchmark with its features standardised by the statistics of another one's.
+
+        Raises:
+            TalError: one of them is standardised and the other is not.
+        """
+        ours, theirs = self.standardised, other.standardised
+        if (ours is None) != (theirs is None):
+            name = self.name if ours is not None else other.name
+            raise TalError(
+                f"of {self.name} and {other.name}, the features of {name} alone are standardised",
+                remedy="Use benchmarks whose features were made in the same way.",
+            )
+        if ours is None or theirs is None:
+            return self
+        view = copy(self)
+        view._use(ours.by(theirs))
+        return view
+
+    def _split_as(self, table, partition, folds):
         """This data set with other splits (a table `recording, split, …`), standardised by its training
         part."""
+        if self._resplit is None:
+            return self._view(table, partition, folds)
+        groups = table.recording.map(self._groups())
+        made = self._resplit(set(groups[table.split == "train"]), set(groups[table.split == "test"]))
+        made.name, made.root, made.taxonomy, made.loading = self.name, self.root, self.taxonomy, self.loading
+        made.partition, made._folds = partition, folds
+        return made.every(self._every)
+
+    def _view(self, table, partition, folds):
         view = copy(self)
         view.__dict__.pop("data_hash", None)  # cached
         view._recordings = table.set_index("recording", drop=False)
@@ -309,7 +349,10 @@ class Benchmark:
         return view
 
     def _standardise_by(self, recordings):
-        standardised = self._standardise(recordings)  # pyright: ignore[reportOptionalCall]
+        self._use(self._standardise(recordings))  # pyright: ignore[reportOptionalCall]
+
+    def _use(self, standardised):
+        self._standardised = standardised
         self._load_features, self.inertial, self._cache = standardised.load, standardised.inertial, {}
         self._load_part = None  # it would read features that are not standardised
 

@@ -48,12 +48,13 @@ class Ready:
         return {"missing_train": len(self.missing_train), "missing_test": len(self.missing_test)}
 
 
-def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "error") -> Ready:
+def ready(benchmark: Benchmark, recordings: Iterable[str] | None, missing: Missing = "error") -> Ready:
     """The usable recordings among `recordings` and the test split, checked before the first training step.
 
     All feature files are read once, so that a damaged file does not stop a run after hours.
 
     Args:
+        recordings: to train on; None: the benchmark is only tested.
         missing: what to do about recordings without features: `error`, or `skip`, as is usual in the field.
 
     Raises:
@@ -61,15 +62,16 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
             (with `error`) or broken, or most features last longer or shorter than their recordings.
     """
     missing = validate(Missing, missing, name="missing")
-    recordings, where = list(recordings), benchmark.name
-    for split in ("train", "test"):
+    where = benchmark.name
+    needed = {"train": "training", "test": "test"} if recordings is not None else {"test": "test"}
+    for split in needed:
         if split not in benchmark.splits:
             raise TalError(
                 f"no recording of subset {split} (there are {', '.join(benchmark.splits)})",
                 where=where,
                 remedy="Name the subsets training and testing, or training and validation.",
             )
-    parts = {"train": recordings, "test": benchmark.recordings("test")}
+    parts = {"train": list(recordings or ()), "test": benchmark.recordings("test")}
     absent = {
         split: benchmark.files.missing(names) if benchmark.files else [] for split, names in parts.items()
     }
@@ -85,7 +87,7 @@ def ready(benchmark: Benchmark, recordings: Iterable[str], missing: Missing = "e
     used = {
         split: [name for name in names if name not in set(absent[split])] for split, names in parts.items()
     }
-    for split, what in (("train", "training"), ("test", "test")):
+    for split, what in needed.items():
         if not used[split]:
             raise TalError(
                 f"no {what} recording" + (" has features" if absent[split] else ""),

@@ -11,9 +11,14 @@ as in `hapt`.
   person have different ones. Other pieces are left out. Training recordings are those of `hapt_recomposed`.
 - `hapt_recomposed_test`: test recordings only; training recordings are the original ones.
 
+This holds in every fold: the people of a fold's test part have recomposed recordings there, whatever their
+official split. Folds are those of `hapt`.
+
 Where pieces are joined, the signal jumps. A jump says that a boundary is near, in training and test alike.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -120,9 +125,25 @@ def recompose(raw: hapt.Raw, recomposed: tuple[str, ...], classes: int | None):
     return signals, pd.concat(tables, ignore_index=True), splits, people
 
 
+def with_sides(raw: hapt.Raw, train: Collection[str], test: Collection[str]) -> hapt.Raw:
+    """The recordings of these people alone, under another split."""
+    sides = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+    people = {name: person for name, person in raw.people.items() if person in sides}
+    return replace(
+        raw,
+        signals={name: raw.signals[name] for name in people},
+        people=people,
+        splits={name: sides[person] for name, person in people.items()},
+    )
+
+
 def load(root: Path, *, name: str, recomposed=("train", "test"), classes: int | None = None) -> Benchmark:
     """The benchmark; official split by person."""
-    raw = hapt.read(root)
+    return _benchmark(hapt.read(root), name, recomposed, classes)
+
+
+def _benchmark(raw, name, recomposed, classes):
+    by_side = classes is not None or set(recomposed) != {"train", "test"}
     signals, annotations, splits, people = recompose(raw, recomposed, classes)
     recordings = pd.DataFrame(
         [
@@ -145,6 +166,9 @@ def load(root: Path, *, name: str, recomposed=("train", "test"), classes: int | 
         where=str(raw.path),
         inertial=official.inertial,
         people=people,
-        folds=seeded_folds(raw.people.values()) if classes is None and len(recomposed) == 2 else (),
+        folds=seeded_folds(raw.people.values()),
         standardise=by_statistics_of,
+        resplit=(lambda train, test: _benchmark(with_sides(raw, train, test), name, recomposed, classes))
+        if by_side
+        else None,
     )

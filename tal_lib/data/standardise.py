@@ -1,7 +1,7 @@
 """Standardised features: mean and standard deviation of each column, from chosen recordings only."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,32 @@ from tal_lib.data.inertial import Inertial
 SMALLEST_STD = 1e-6  # added, so that a constant column becomes zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Standardised:
-    """Features as a function of the recording id, and the layout of inertial columns if they have one."""
+    """Features of recordings, standardised by a mean and a standard deviation (D,).
 
-    load: Callable[[str], np.ndarray]
-    inertial: Inertial | None = None
+    Args:
+        raw: recording id → features (T, D) as they are in the files.
+        samples: window length, if the columns are windows of three-axis sensors (`Inertial`).
+    """
+
+    raw: Callable[[str], np.ndarray]
+    mean: np.ndarray
+    std: np.ndarray
+    samples: int | None = None
+
+    def load(self, recording: str) -> np.ndarray:
+        """Standardised features (T, D) of a recording."""
+        return (self.raw(recording) - self.mean) / self.std
+
+    @property
+    def inertial(self) -> Inertial | None:
+        """The layout of inertial columns, if they have one."""
+        return Inertial(self.samples, self.mean, self.std) if self.samples else None
+
+    def by(self, other: "Standardised") -> "Standardised":
+        """The same recordings, standardised by the statistics of others."""
+        return replace(self, mean=other.mean, std=other.std)
 
 
 def statistics(
@@ -63,6 +83,4 @@ def standardise(
     Args:
         samples: window length, if the columns are windows of three-axis sensors (`Inertial`).
     """
-    mean, std = statistics(features, recordings)
-    inertial = Inertial(samples, mean, std) if samples else None
-    return Standardised(lambda recording: (features[recording] - mean) / std, inertial)
+    return Standardised(features.__getitem__, *statistics(features, recordings), samples)

@@ -23,11 +23,27 @@ def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
     possible.
     """
     recordings = benchmark.recordings("train")
-    rng = np.random.default_rng([seed, 20])
-    remaining = [recordings[i] for i in rng.permutation(len(recordings))]
-    present = {name: set() for name in remaining}
+    return _classes_early(recordings, _labels(benchmark, {name: name for name in recordings}), [seed, 20])
+
+
+def people_order(benchmark: Benchmark, seed: int) -> list[str]:
+    """All people of the training part, in the order in which growing subsets take them; as `subset_order`."""
+    groups = {name: benchmark.group(name) for name in benchmark.recordings("train")}
+    return _classes_early(sorted(set(groups.values())), _labels(benchmark, groups), [seed, 22])
+
+
+def _labels(benchmark, groups):
+    """Group -> labels of its training recordings. groups: recording -> group."""
+    present = {name: set() for name in groups.values()}
     for recording, label in benchmark.annotations("train")[["recording", "label"]].itertuples(index=False):
-        present[recording].add(label)
+        present[groups[recording]].add(label)
+    return present
+
+
+def _classes_early(names, present, seed):
+    """The names in random order, but the first ones are chosen so that all labels occur early."""
+    rng = np.random.default_rng(seed)
+    remaining = [names[i] for i in rng.permutation(len(names))]
     order, missing = [], set().union(*present.values()) if present else set()
     while missing:
         best = max(remaining, key=lambda name: len(present[name] & missing))  # ties: random by seed
@@ -37,27 +53,42 @@ def subset_order(benchmark: Benchmark, seed: int) -> list[str]:
     return order + remaining
 
 
-def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str]:
+def check_share(benchmark: Benchmark, name: str, share: float) -> None:
+    """Raise `TalError` unless a share of the labels is in (0, 1], and 1 for data that allows nothing else."""
+    if not 0 < share <= 1:
+        raise TalError(f"{name} {share}", where=benchmark.name, remedy="Give a share in (0, 1].")
+    reasons = [remark.text for remark in benchmark.notes if remark.kind == FULL_LABELS]
+    if reasons and share < 1:
+        raise TalError(
+            f"{name} {share:g}: {reasons[0].rstrip('.')}",
+            where=benchmark.name,
+            remedy=f"Give {name} 1.",
+        )
+
+
+def limited_subset(benchmark: Benchmark, fraction: float, seed: int, people: float = 1.0) -> list[str]:
     """Training recordings that a data-limited run may use.
 
-    Deterministic. For one seed, a smaller fraction's recordings are a subset of a larger one's. Exception:
-    for `thumos14_prior` and `activitynet_prior` the seed is the number of the prior study's subset sample
-    (`published_subset`); these samples are not nested.
+    Deterministic. For one seed, a smaller fraction's recordings are a subset of a larger one's, and so are
+    those of fewer people. Exception: for `thumos14_prior` and `activitynet_prior` the seed is the number of
+    the prior study's subset sample (`published_subset`); these samples are not nested.
 
     Args:
         fraction: fraction of the training recordings, in (0, 1]. The count is rounded, and at least 1.
+        people: fraction of the training people, in (0, 1], rounded, and at least one. With less than 1,
+            `fraction` is one of their recordings.
 
     Raises:
-        TalError: a fraction out of range, or below 1 for data that says nothing about few labels.
+        TalError: a fraction out of range, or below 1 for data that says nothing about few labels; `people`
+            below 1 where people are unknown.
     """
-    if not 0 < fraction <= 1:
-        raise TalError(f"fraction {fraction}", where=benchmark.name, remedy="Give a share in (0, 1].")
-    reasons = [remark.text for remark in benchmark.notes if remark.kind == FULL_LABELS]
-    if reasons and fraction < 1:
+    check_share(benchmark, "fraction", fraction)
+    check_share(benchmark, "people", people)
+    if people < 1 and not benchmark.people:
         raise TalError(
-            f"fraction {fraction:g}: {reasons[0].rstrip('.')}",
+            f"people {people:g}: the people of its recordings are unknown",
             where=benchmark.name,
-            remedy="Give fraction 1.",
+            remedy="Give people 1, and a fraction of the recordings.",
         )
     if benchmark.name.endswith(PRIOR):
         if benchmark.partition:
@@ -68,6 +99,10 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int) -> list[str
             )
         return published_subset(benchmark, round(100 * fraction), seed, benchmark.root)
     order = subset_order(benchmark, seed)
+    if people < 1:
+        known = people_order(benchmark, seed)
+        kept = set(known[: max(1, round(people * len(known)))])
+        order = [name for name in order if benchmark.group(name) in kept]
     if not order:
         raise TalError(
             "no training recordings to take a subset of",

@@ -1,10 +1,19 @@
-"""The detections of a sweep's runs in one compressed file: anyone computes any metric without training.
+"""The detections of a sweep's runs in compressed files: anyone computes any metric without training.
 
-A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. The file
-is `results/detections/<sweep>.parquet`, one row a detection: `cell, model, fraction, fold, seed, subset_seed,
-recording, start_cs, end_cs, label, score`. Times are whole hundredths of a second. `tal eval` reads it.
+A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. There is
+one file per benchmark, `results/detections/<sweep>/<benchmark>.parquet`, one row a detection: `cell,
+benchmark, model, fraction, fold, seed, subset_seed, recording, start_cs, end_cs, label, score`. Times are
+whole hundredths of a second. `tal eval` reads a file; `pandas.read_parquet` reads a file, or the folder as
+one table. A run that was tested on several benchmarks (`also`) is in the file of each, under the same cell.
+
+A file also records how many detections of a recording each cell keeps. If the grid's number is raised, cells
+are read again from their run folders. A cell without its run folder keeps the old number; `kept_less` names
+these cells.
 """
 
+import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,50 +24,113 @@ from tal_lib.files import atomic_path
 from tal_lib.sweeps.ledger import RESULT, finished_runs
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
-ABOUT = ("model", "fraction", "fold", "seed", "subset_seed")  # parameters that tell the runs apart
+WRITTEN_TOO = "detections_{}.json"  # on another benchmark
+ABOUT = ("benchmark", "model", "fraction", "fold", "seed", "subset_seed")  # what tells the runs apart
+KEPT = "kept"  # entry of a file's metadata: JSON, cell → detections of a recording that it keeps
 COLUMNS = ("cell", *ABOUT, "recording", "start_cs", "end_cs", "label", "score")
 
 
-def file_of(results: str | Path, sweep: str) -> Path:
-    """Where a sweep's detections are kept."""
-    return Path(results) / "detections" / f"{sweep}.parquet"
+def file_of(results: str | Path, sweep: str, benchmark: str | None = None) -> Path:
+    """Where a sweep's detections on a benchmark are kept; without a benchmark, the folder of all."""
+    folder = Path(results) / "detections" / sweep
+    return folder if benchmark is None else folder / f"{benchmark}.parquet"
 
 
 def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
-    """Add the detections of finished runs to a sweep's file, and drop those of cells that are not its own.
+    """Add the detections of finished runs to a sweep's files, and drop those of cells that are not its own.
 
     Args:
-        folder: the sweep's run folders; target: the file.
+        folder: the sweep's run folders; target: the folder of its files.
         cells: ids of the sweep's cells of today; best: detections a recording that are kept.
 
     Returns:
-        how many cells the file now has.
+        how many cells the files now have.
     """
+    runs: dict[str, dict[str, tuple[Path, dict]]] = {}  # benchmark -> cell -> file and parameters
+    for name, record in sorted(finished_runs(folder).items()):
+        if name in cells and (folder / name / RESULT).is_file():
+            for benchmark, path in _written(folder / name, record["parameters"]).items():
+                runs.setdefault(benchmark, {})[name] = path, record["parameters"] | {"benchmark": benchmark}
+    have: set[str] = set()
+    for benchmark in sorted({path.stem for path in target.glob("*.parquet")} | set(runs)):
+        have |= _update(target / f"{benchmark}.parquet", runs.get(benchmark, {}), cells, best)
+    return len(have)
+
+
+def _written(run, parameters):
+    """Benchmark → file of its detections, of those that a run has written."""
+    files = {parameters.get("benchmark", ""): run / WRITTEN}
+    files |= {name: run / WRITTEN_TOO.format(name) for name in parameters.get("also") or ()}
+    return {name: path for name, path in files.items() if name and path.is_file()}
+
+
+def _update(target, runs, cells, best):
+    """Write the file of one benchmark, if it changes. Returns the ids of its cells."""
     there = target.is_file()
     known = pd.read_parquet(target) if there else pd.DataFrame(columns=list(COLUMNS))
     written = target.stat().st_mtime_ns if there else 0
-    have, again, parts = cells & set(known.cell), set(), []
-    for name, record in sorted(finished_runs(folder).items()):
-        path = folder / name / WRITTEN
-        if name not in cells or not path.is_file() or not (folder / name / RESULT).is_file():
-            continue
-        if name not in have or path.stat().st_mtime_ns > written:  # new, or run again since
+    numbers = _numbers(known)
+    have, again, parts = {cell for cell in cells if numbers.get(cell, 0) >= best}, set(), []
+    for name, (path, parameters) in runs.items():
+        if name not in have or path.stat().st_mtime_ns > written:  # new, run again since, or fewer kept
             again.add(name)
-            parts.append(_rows(name, record["parameters"], read_detections(path), best))
-    kept = known[known.cell.isin(have - again)]
+            parts.append(_rows(name, parameters, read_detections(path), best))
+    kept = known[known.cell.isin(cells - again)]
     parts = [part for part in (kept, *parts) if len(part)]
     new = {name for part in parts for name in part.cell.unique()}
-    if new == set(known.cell) and len(kept) == len(known):
-        return len(new)
+    if not again and len(kept) == len(known):
+        return new
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
         ["cell", "recording"], kind="stable"
     )  # pyright: ignore[reportCallIssue]
-    for column in ("cell", "model", "recording", "label"):
+    for column in ("cell", "benchmark", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
+    numbers = {name: number for name, number in numbers.items() if name in cells}
+    table.attrs[KEPT] = json.dumps(numbers | dict.fromkeys(again, best), sort_keys=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
-    return len(new)
+    return new
+
+
+def _numbers(known):
+    """Cell → detections of a recording that a file keeps of it.
+
+    A file that does not record it has one number for all: that of its recording with the most detections.
+    """
+    if KEPT in known.attrs:
+        return json.loads(known.attrs[KEPT])
+    most = known.groupby(["cell", "recording"], observed=True).size().max() if len(known) else 0
+    return dict.fromkeys(known.cell.unique(), int(most))
+
+
+def kept_less(folder: Path, target: Path, cells: Iterable[str], best: int) -> dict[str, int]:
+    """Finished cells that keep fewer detections of a recording than `best`, though `collect` has run.
+
+    Args:
+        folder: the sweep's run folders; target: the folder of its files.
+        cells: ids of finished cells that write detections; best: the grid's number.
+
+    Returns:
+        cell → how many it keeps, on the benchmark with the fewest; 0: none. Cells whose run folder still has
+            all detections are left out.
+    """
+    numbers: dict[str, int] = {}
+    for path in target.glob("*.parquet"):
+        for cell, number in _numbers(pd.read_parquet(path)).items():
+            numbers[cell] = min(number, numbers.get(cell, number))
+    less = {cell: numbers.get(cell, 0) for cell in cells if numbers.get(cell, 0) < best}
+    return {cell: number for cell, number in less.items() if not (folder / cell / WRITTEN).is_file()}
+
+
+def kept_lines(less: Iterable[int], best: int) -> list[str]:
+    """What to tell about the numbers of `kept_less`."""
+    kept = lambda number: f"the best {number}" if number else "no"
+    return [
+        f"{count} finished cells keep {kept(number)} detections of each recording, the grid asks for {best}; "
+        "`--again` runs them"
+        for number, count in sorted(Counter(less).items())
+    ]
 
 
 def _rows(cell, parameters, detections, best):

@@ -27,7 +27,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.provenance import device_name
 from tal_lib.sweeps.grid_file import combinations, read_grid
-from tal_lib.sweeps.identity import about_data, check_fold_of, current_code
+from tal_lib.sweeps.identity import about_data, check_fold_of, current_code, data_of
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.sweeps.search import tuned
@@ -98,14 +98,7 @@ def _expand(grid, number, here):
         if key not in together:
             check_together(parameters, where=place)
             together.add(key)
-        try:
-            if parameters.get("benchmark"):
-                parameters["benchmark"] = name_of(parameters["benchmark"])
-            data = data_hash(parameters["benchmark"]) if parameters.get("benchmark") else ""
-        except TalError as error:
-            raise error.at(f"{place}: parameter benchmark") from None
-        if parameters.get("benchmark") and "fold" in parameters:
-            check_fold_of(parameters["benchmark"], parameters["fold"], f"{place}: parameter fold")
+        data = _with_data(parameters, place)
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
         machine = measured_on(parameters) if alone and here else ""
         made_by = code.of(notebook, parameters)
@@ -121,6 +114,26 @@ def _expand(grid, number, here):
             limit,
             made_by,
         )
+
+
+def _with_data(parameters, place):
+    """Hash of the data. Benchmarks get their portable names; each must be here and have the fold."""
+
+    def known(name, benchmark):
+        try:
+            benchmark = name_of(benchmark)
+            data_hash(benchmark)
+        except TalError as error:
+            raise error.at(f"{place}: parameter {name}") from None
+        if "fold" in parameters:
+            check_fold_of(benchmark, parameters["fold"], f"{place}: parameter fold")
+        return benchmark
+
+    if parameters.get("benchmark"):
+        parameters["benchmark"] = known("benchmark", parameters["benchmark"])
+    if parameters.get("also"):
+        parameters["also"] = [known("also", each) for each in parameters["also"]]
+    return data_of(parameters, data_hash)
 
 
 def _with_settings(parameters, block, grid, place):

@@ -5,6 +5,7 @@ area at version 1 adds nothing to the id. Code can therefore be split into more 
 of all cells.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Code:
         """Areas that a cell depends on, sorted."""
         cells = read_notebook(notebook)[1]
         models = models_in(parameters)
-        areas = self.areas.needs(cells, models, _loader(parameters))
+        areas = set().union(*(self.areas.needs(cells, models, loader) for loader in _loaders(parameters)))
         if parameters.get("preset", COMPACT) != COMPACT:
             areas |= {f"presets/{model}" for model in models}
         return sorted(areas | {notebook_area(notebook.name)})
@@ -60,7 +61,7 @@ class Code:
             notebook.stat().st_mtime_ns if notebook.is_file() else 0,
             models_in(parameters),
             parameters.get("preset", COMPACT),
-            _loader(parameters),
+            _loaders(parameters),
         )
         if key not in self._known:
             versions = {
@@ -125,14 +126,31 @@ def check_fold_of(benchmark: str, fold: int, place: str) -> None:
     check_fold(fold, count, f"{place}, benchmark {benchmark}")
 
 
-def _loader(parameters):
-    benchmark = parameters.get("benchmark")
-    if not benchmark:
-        return ""
-    try:
-        return about_data(benchmark)[1]
-    except TalError:  # not on this machine: an error is raised where the data is needed
-        return ""
+def _tested(parameters):
+    """The benchmarks of a cell: its own, and those on which its model is tested too."""
+    return [name for name in (parameters.get("benchmark"), *(parameters.get("also") or ())) if name]
+
+
+def data_of(parameters: dict, hash_of: Callable[[str], str] | None = None) -> str:
+    """Hash of the data of a cell with these parameters; empty if it has no benchmark.
+
+    Args:
+        hash_of: benchmark → hash of its data; None: that of its loader.
+    """
+    hash_of = hash_of or (lambda name: about_data(name)[0])
+    hashes = [hash_of(name) for name in _tested(parameters)]
+    return digest(*hashes) if len(hashes) > 1 else "".join(hashes)
+
+
+def _loaders(parameters):
+    """Modules that load the features of a cell's benchmarks; one empty name if there is none."""
+    loaders = []
+    for name in _tested(parameters):
+        try:
+            loaders.append(about_data(name)[1])
+        except TalError:  # not on this machine: an error is raised where the data is needed
+            pass
+    return tuple(dict.fromkeys(loaders)) or ("",)
 
 
 def differences(made: dict[str, str] | None, now: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -167,7 +185,7 @@ def stale_records(results: str | Path, notebooks: Path = REPOSITORY / "notebooks
         )
         benchmark, made_of = record["parameters"].get("benchmark"), record["provenance"]["data_hash"]
         try:
-            data = about_data(benchmark)[0] if benchmark else made_of
+            data = data_of(record["parameters"]) if benchmark else made_of
         except TalError:
             data = made_of
         changes += [(f"data of {benchmark}", made_of, data)] if data != made_of else []

@@ -31,6 +31,9 @@ ANNOTATIONS = {"str": str, "int": int, "float": Finite, "bool": bool, "list": li
 MEANINGS = {
     "fraction": Fraction,
     "fractions": Fraction,
+    "people": Fraction,
+    "annotated": Fraction,
+    "also": str,
     "seen": Fraction,
     "seed": Seed,
     "seeds": Seed,
@@ -143,9 +146,9 @@ def check_together(parameters: dict, *, where: object) -> None:
     try:
         for name in [model] if model else parameters.get("model_names", []):
             config(name, preset)
+            _check_options("options", parameters.get("options") or {}, config, name, preset)
         if model:
-            for kind, check in (("options", config), ("recipe", recipe_for)):
-                _check_options(kind, parameters.get(kind) or {}, check, model, preset)
+            _check_options("recipe", parameters.get("recipe") or {}, recipe_for, model, preset)
         if model and parameters.get("study") == "distillation":
             student = parameters.get("student") or model
             validate(Distillation, parameters.get("distillation") or {}, name="parameter distillation")

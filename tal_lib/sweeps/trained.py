@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tal_lib.files import REPOSITORY
-from tal_lib.sweeps.identity import about_data, current_code
+from tal_lib.sweeps.identity import current_code, data_of
 from tal_lib.sweeps.ledger import finished_runs
 
 HERE = "trained here"
@@ -33,8 +33,7 @@ def _of_today(record):
     Older runs have no version of the code. For these, only the data is compared.
     """
     parameters, notebook = record["parameters"], REPOSITORY / "notebooks" / record["notebook"]
-    benchmark = parameters.get("benchmark")
-    if benchmark and about_data(benchmark)[0] != record["provenance"]["data_hash"]:
+    if data_of(parameters) not in ("", record["provenance"]["data_hash"]):
         return False
     return (
         "code" not in record
@@ -78,7 +77,8 @@ def checkpoint_of(
         "seed": seed,
         "recipe": recipe,
     }
-    if checkpoint := trained_in(runs, **about, stream="", options={}, subset_seed=-1):
+    whole = {"stream": "", "options": {}, "subset_seed": -1, "skip": 1, "people": 1.0, "annotated": 1.0}
+    if checkpoint := trained_in(runs, **about, **whole):
         return checkpoint, checkpoint.parent.name
     run = train_and_score(
         load_benchmark(benchmark, fold=fold),

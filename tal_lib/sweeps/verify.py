@@ -16,7 +16,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import study_folder
 from tal_lib.provenance import provenance
 from tal_lib.sweeps.grid import Cell, chosen, data_hash, label
-from tal_lib.sweeps.identity import changes_text, current_code, differences
+from tal_lib.sweeps.identity import changes_text, current_code, data_of, differences
 from tal_lib.sweeps.ledger import RESULT, ledgers, read_all
 from tal_lib.sweeps.local import warm_processes
 from tal_lib.sweeps.notebook import read_notebook
@@ -144,7 +144,7 @@ def run_again(record: dict, notebooks: Path, tolerance: float) -> Verdict:
         notebook = notebooks / record["notebook"]
         defaults, _ = read_notebook(notebook)
         benchmark = record["parameters"].get("benchmark")
-        data = data_hash(benchmark) if benchmark else ""
+        data = data_of(record["parameters"], data_hash)
     except TalError as error:
         return Verdict(*about, NOT_RUN, np.nan, np.nan, str(error))
     if data != known["data_hash"]:
@@ -206,16 +206,17 @@ def largest_difference(before: dict[str, list[dict]], after: dict[str, list[dict
     """The largest |a − b| / max(1, |a|, |b|) of numbers, and the largest of column means.
 
     Both are infinite if rows, texts or the places of missing values differ. Columns that measure speed do not
-    count. Neither do columns that name the weights: `weights_changed` reports those.
+    count. Neither do columns that name the weights (`weights_changed` reports those), nor tables and columns
+    that a notebook records only since.
     """
     was, now = _compared(before), _compared(after)
     apart = lambda a, b: np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
-    if was.keys() != now.keys():
+    if was.keys() - now.keys():
         return np.inf, np.inf
     worst = worst_mean = 0.0
     for name, frame in was.items():
         other = now[name]
-        if frame.shape != other.shape or set(frame) != set(other):
+        if len(frame) != len(other) or set(frame) - set(other):
             return np.inf, np.inf
         for column in frame:
             a, b = frame[column], other[column]

@@ -118,6 +118,7 @@ def test_the_recomposed_recordings_have_the_same_pieces(real_data):
     assert mixed.recordings("train") == original.recordings("train")
     assert mixed.annotations("train").equals(original.annotations("train"))
     assert mixed.recordings("test") == data.recordings("test")
+    assert mixed.folds == original.folds
     for count in hapt_recomposed.CLASS_COUNTS:
         few = loaded(f"hapt_recomposed_{count}")
         assert (few.annotations("test").groupby("recording").label.nunique() == count).all()

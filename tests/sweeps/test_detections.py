@@ -35,7 +35,7 @@ def runs(tmp_path):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         evaluation.write_detections(folder / kept.WRITTEN, random_detections(seed))
-        parameters = {"model": "tridet", "fraction": 0.1, "fold": 0, "seed": seed}
+        parameters = {"benchmark": "hapt", "model": "tridet", "fraction": 0.1, "fold": 0, "seed": seed}
         record = {"id": name, "notebook": "02_train_evaluate.ipynb", "parameters": parameters}
         if name != "half":
             (folder / "cell.json").write_text(json.dumps(record))
@@ -43,8 +43,8 @@ def runs(tmp_path):
 
 
 def test_the_best_of_each_recording_are_kept(runs):
-    target = kept.file_of(runs / "results", "main")
-    assert kept.collect(runs / "runs", target, {"cell0", "cell1", "half"}, best=5) == 2
+    target = kept.file_of(runs / "results", "main", "hapt")
+    assert kept.collect(runs / "runs", target.parent, {"cell0", "cell1", "half"}, best=5) == 2
     table = pd.read_parquet(target)
     assert list(table.columns) == list(kept.COLUMNS)
     assert (table.groupby(["cell", "recording"], observed=True).size() == 5).all()
@@ -56,25 +56,25 @@ def test_the_best_of_each_recording_are_kept(runs):
 
 
 def test_it_grows_and_forgets_cells_of_other_code(runs):
-    target = kept.file_of(runs / "results", "main")
-    assert kept.collect(runs / "runs", target, {"cell0"}, best=5) == 1
+    target = kept.file_of(runs / "results", "main", "hapt")
+    assert kept.collect(runs / "runs", target.parent, {"cell0"}, best=5) == 1
     before = target.stat().st_mtime_ns
-    assert kept.collect(runs / "runs", target, {"cell0"}, best=5) == 1
+    assert kept.collect(runs / "runs", target.parent, {"cell0"}, best=5) == 1
     assert target.stat().st_mtime_ns == before
-    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    assert kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=5) == 2
     (runs / "runs" / "cell0" / kept.WRITTEN).unlink()  # the file keeps what the run folder lost
-    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
-    assert kept.collect(runs / "runs", target, {"cell1"}, best=5) == 1
+    assert kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=5) == 2
+    assert kept.collect(runs / "runs", target.parent, {"cell1"}, best=5) == 1
 
 
 def test_a_run_that_was_made_again_replaces_its_detections(runs):
-    target = kept.file_of(runs / "results", "main")
-    kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5)
+    target = kept.file_of(runs / "results", "main", "hapt")
+    kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=5)
     other = pd.read_parquet(target).query("cell == 'cell1'").score.tolist()
     again = evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(7))
     later = target.stat().st_mtime_ns + 10**9
     os.utime(again, ns=(later, later))
-    assert kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=5) == 2
+    assert kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=5) == 2
     table = pd.read_parquet(target)
     assert (table.groupby(["cell", "recording"], observed=True).size() == 5).all()
     assert table[table.cell == "cell0"].score.max() == pytest.approx(random_detections(7).score.max())
@@ -82,16 +82,16 @@ def test_a_run_that_was_made_again_replaces_its_detections(runs):
 
 
 def test_where_no_run_of_today_is_finished_nothing_is_kept(runs):
-    target = kept.file_of(runs / "results", "main")
-    kept.collect(runs / "runs", target, {"cell0"}, best=5)
-    assert kept.collect(runs / "runs", target, {"of other code"}, best=5) == 0
+    target = kept.file_of(runs / "results", "main", "hapt")
+    kept.collect(runs / "runs", target.parent, {"cell0"}, best=5)
+    assert kept.collect(runs / "runs", target.parent, {"of other code"}, best=5) == 0
     assert list(pd.read_parquet(target).columns) == list(kept.COLUMNS)
-    assert kept.collect(runs / "runs", target, {"cell1"}, best=5) == 1
+    assert kept.collect(runs / "runs", target.parent, {"cell1"}, best=5) == 1
 
 
 def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
-    target = kept.file_of(runs / "results", "main")
-    kept.collect(runs / "runs", target, {"cell0", "cell1"}, best=100)
+    target = kept.file_of(runs / "results", "main", "hapt")
+    kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=100)
     truth = random_detections(5, 12).drop(columns="score")
     database = {
         name: {
@@ -116,3 +116,71 @@ def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
     assert main(["eval", str(runs / "runs/cell0/detections.json"), str(annotations), "--only", "seed=1"]) == 2
     with pytest.raises(TalError, match="7"):
         evaluation.read_detections(target, {"seed": "7"})
+
+
+@pytest.fixture
+def also(runs):
+    """`cell0` was tested on two further benchmarks, of which it wrote one."""
+    folder = runs / "runs" / "cell0"
+    record = json.loads((folder / "cell.json").read_text())
+    record["parameters"]["also"] = ["shuffled", "lost"]
+    (folder / "cell.json").write_text(json.dumps(record))
+    evaluation.write_detections(folder / kept.WRITTEN_TOO.format("shuffled"), random_detections(3))
+    return runs
+
+
+def test_each_benchmark_has_a_file(also):
+    folder = kept.file_of(also / "results", "main")
+    collect = lambda cells: kept.collect(also / "runs", folder, cells, best=5)
+    assert collect({"cell0", "cell1"}) == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["hapt.parquet", "shuffled.parquet"]
+    own, other = (pd.read_parquet(kept.file_of(also / "results", "main", n)) for n in ("hapt", "shuffled"))
+    assert set(own.cell) == {"cell0", "cell1"} and set(own.benchmark) == {"hapt"}
+    assert set(other.cell) == {"cell0"} and set(other.benchmark) == {"shuffled"}
+    best = random_detections(3).groupby("recording").score.nlargest(5).sort_values()
+    assert np.sort(other.score) == pytest.approx(best.to_numpy())
+    together = pd.read_parquet(folder)  # the folder is one table
+    assert len(together) == len(own) + len(other) and set(together.columns) == set(kept.COLUMNS)
+    assert collect({"cell1"}) == 1  # the other's file forgets the cell too
+    assert not len(pd.read_parquet(kept.file_of(also / "results", "main", "shuffled")))
+
+
+def test_tal_eval_reads_the_file_of_a_further_benchmark(also, tmp_path, capsys):
+    kept.collect(also / "runs", kept.file_of(also / "results", "main"), {"cell0", "cell1"}, best=100)
+    truth = random_detections(5, 12)
+    database = {
+        name: {
+            "subset": "testing",
+            "duration": 60.0,
+            "annotations": [
+                {"label": row.label, "segment": [row.start, row.end]}
+                for row in truth[truth.recording == name].itertuples()
+            ],
+        }
+        for name in ("a", "b")
+    }
+    (tmp_path / "truth.json").write_text(json.dumps({"database": database}))
+    file = kept.file_of(also / "results", "main", "shuffled")
+    assert main(["eval", str(file), str(tmp_path / "truth.json")]) == 0
+    exact = evaluation.mean_average_precision(truth, random_detections(3), [0.3, 0.4, 0.5, 0.6, 0.7]).mean()
+    assert f"avg mAP {100 * exact:.2f} %" in capsys.readouterr().out
+
+
+def test_a_raised_number_is_read_again_where_the_run_still_is(also):
+    folder, cells = kept.file_of(also / "results", "main"), {"cell0", "cell1"}
+    kept.collect(also / "runs", folder, cells, best=3)
+    (also / "runs" / "cell1" / kept.WRITTEN).unlink()
+    assert kept.collect(also / "runs", folder, cells, best=5) == 2
+    counts = pd.read_parquet(folder).groupby(["benchmark", "cell", "recording"], observed=True).size()
+    assert set(counts.xs("cell0", level="cell")) == {5} and set(counts.xs("cell1", level="cell")) == {3}
+    assert kept.kept_less(also / "runs", folder, [*cells, "gone"], 5) == {"cell1": 3, "gone": 0}
+    assert len(kept.kept_lines([3, 3, 0], 5)) == 2
+
+
+def test_a_run_without_detections_is_written_once(runs):
+    folder = kept.file_of(runs / "results", "main")
+    evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(0).iloc[:0])
+    kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5)
+    before = kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns
+    assert kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5) == 1
+    assert kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns == before

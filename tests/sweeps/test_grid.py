@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -211,7 +212,11 @@ def test_every_model_of_the_library_has_a_family():
 def test_the_grids_of_the_study_hold(path, monkeypatch):
     monkeypatch.setattr(grids, "data_hash", lambda benchmark: "0")
     monkeypatch.setattr(grids, "check_fold_of", lambda *_: None)  # it needs the data
-    cells = sweeps.plan(path, here=False)
+    try:
+        cells = sweeps.plan(path, here=False)
+    except TalError as error:  # until the search of its settings has run
+        assert path.stem == "equal" and re.search("tuned|tal sweep tuning", str(error))
+        return
     assert cells and all(cell.sweep == path.stem for cell in cells)
     if path.stem == "hapt":
         assert len(cells) == 5 + 6 * 5 * len(models.names())

@@ -66,8 +66,12 @@ def test_differences_by_hand():
         {"u": rows},
         {"t": [rows[0] | {"label": "c"}, rows[1]]},
         {"t": [rows[0] | {"ap": None}, rows[1]]},
+        {"t": [{"label": "a"}, {"label": "b"}]},
     ):
         assert largest_difference({"t": rows}, other) == (np.inf, np.inf)
+    more = {"t": [row | {"since": 3.0} for row in rows], "u": rows}  # recorded only since: nothing to compare
+    assert largest_difference({"t": rows}, more) == (0.0, 0.0)
+    assert largest_difference(more, {"t": rows}) == (np.inf, np.inf)
 
 
 def test_other_weights_are_a_remark_and_no_difference():
@@ -139,7 +143,15 @@ def test_a_cell_that_used_stored_weights_holds_on_a_clone(project):
     stored = runs / "s" / "stored"
     path, weights_from = sweeps.checkpoint_of(**about, folder=stored, runs=runs)
     assert weights_from == "trained here" and path == stored / "model.pt"
-    rest = {"stream": "", "options": {}, "subset_seed": -1, "fold": -1}
+    rest = {
+        "stream": "",
+        "options": {},
+        "subset_seed": -1,
+        "fold": -1,
+        "skip": 1,
+        "people": 1.0,
+        "annotated": 1.0,
+    }
     result = record("stored", 9.0, parameters=about | rest)
     result["provenance"]["data_hash"] = sweeps.grid.data_hash("synthetic")
     (stored / "cell.json").write_text(json.dumps(result))

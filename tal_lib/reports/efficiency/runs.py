@@ -7,11 +7,14 @@ OWN = "local_global"  # this study's model
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the main arm: the models' own recipe and options, subsets drawn with the training seed.
+    """The runs of the main arm: the models' own recipe and options, subsets drawn with the training seed, all
+    people, annotations and feature steps.
 
     A benchmark without any run of the own recipe, as in a quick study, uses its most frequent recipe.
     """
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
+    for name in {"people", "annotated", "skip"} & set(alike):
+        alike = alike[alike[name].fillna(1) == 1]
     main = alike.groupby("benchmark").recipe.transform(
         lambda recipes: "" if (recipes == "").any() else recipes.mode().iloc[0]
     )

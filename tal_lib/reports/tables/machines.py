@@ -8,6 +8,7 @@ MEASURED = (
     "benchmark",
     "model",
     "preset",
+    "options",
     "device_name",
     "precision",
     "threads_used",

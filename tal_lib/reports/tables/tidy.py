@@ -17,9 +17,12 @@ KEYS = [
     "misnamed",
     "split",
     "fraction",
+    "people",
+    "annotated",
     "seed",
     "subset_seed",
     "stream",
+    "skip",
     "student",
     "student_options",
     "options",
@@ -31,6 +34,9 @@ WITHIN_CELL = ("length_steps", "tiou", "label")  # the order of the rows of one 
 def tidy(records: list[dict], table: str) -> pd.DataFrame:
     """All rows that the cells recorded for a table: the cell's parameters, the measures, the provenance.
 
+    A model that was tested on several benchmarks has rows of each. Those of another benchmark than the
+    cell's own have `<cell>:<benchmark>` as their `cell`: a test is one benchmark's.
+
     Args:
         records: from `tal_lib.sweeps.read_all`.
     """
@@ -39,11 +45,20 @@ def tidy(records: list[dict], table: str) -> pd.DataFrame:
         return pd.DataFrame()
     cell_of_row = np.repeat(np.arange(len(records)), [len(record["tables"][table]) for record in records])
     measures, keys, about = _measures(records, table), _keys(records), _provenance(records)
-    order = _order(keys, measures, cell_of_row)
-    cell_of_row, measures = cell_of_row[order], measures.loc[order]
-    # a row's value overrides its cell's parameter of the same name
-    parts = [measures[[name]] if name in measures else keys[[name]].take(cell_of_row) for name in keys]
-    parts += [measures[[name for name in measures if name not in keys]], about.take(cell_of_row)]
+    given = [name for name in keys if name in measures]  # a row's value overrides its cell's
+    partly = [name for name in given if measures[name].isna().any()]
+    of_cell = keys.take(cell_of_row).reset_index(drop=True)
+    if partly:
+        measures[partly] = measures[partly].where(measures[partly].notna(), of_cell[partly])
+    order = _order(keys.drop(columns=[name for name in given if name not in partly]), measures, cell_of_row)
+    measures, of_cell = measures.loc[order], of_cell.loc[order]
+    about = about.take(cell_of_row[order])
+    if "benchmark" in given:
+        other = (of_cell.benchmark.notna() & (measures.benchmark != of_cell.benchmark)).to_numpy()
+        names = about.cell.to_numpy() + (":" + measures.benchmark.astype(str)).to_numpy()
+        about = about.assign(cell=np.where(other, names, about.cell))
+    parts = [measures[[name]] if name in given else of_cell[[name]] for name in keys]
+    parts += [measures[[name for name in measures if name not in keys]], about]
     return pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
 
 
@@ -91,7 +106,7 @@ def _provenance(records):
 
 def _order(keys, measures, cell_of_row):
     """The order of the rows (an index of `measures`): by the cells' parameters, then by `WITHIN_CELL`."""
-    by_cell = [name for name in KEYS if name in keys and name not in measures]
+    by_cell = [name for name in KEYS if name in keys]
     by_row = [name for name in (*KEYS, *WITHIN_CELL) if name in measures]
     rank = _rank(keys, by_cell)
     return measures[by_row].assign(rank=rank[cell_of_row]).sort_values(["rank", *by_row], kind="stable").index
