@@ -3,8 +3,15 @@
 A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. The file
 is `results/detections/<sweep>.parquet`, one row a detection: `cell, model, fraction, fold, seed, subset_seed,
 recording, start_cs, end_cs, label, score`. Times are whole hundredths of a second. `tal eval` reads it.
+
+The file also records how many detections of a recording each cell keeps. If the grid's number is raised,
+cells are read again from their run folders. A cell without its run folder keeps the old number; `kept_less`
+names these cells.
 """
 
+import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +23,7 @@ from tal_lib.sweeps.ledger import RESULT, finished_runs
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
 ABOUT = ("model", "fraction", "fold", "seed", "subset_seed")  # parameters that tell the runs apart
+KEPT = "kept"  # entry of the file's metadata: JSON, cell → detections of a recording that it keeps
 COLUMNS = ("cell", *ABOUT, "recording", "start_cs", "end_cs", "label", "score")
 
 
@@ -37,28 +45,67 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
     there = target.is_file()
     known = pd.read_parquet(target) if there else pd.DataFrame(columns=list(COLUMNS))
     written = target.stat().st_mtime_ns if there else 0
-    have, again, parts = cells & set(known.cell), set(), []
+    numbers = _numbers(known)
+    have, again, parts = {cell for cell in cells if numbers.get(cell, 0) >= best}, set(), []
     for name, record in sorted(finished_runs(folder).items()):
         path = folder / name / WRITTEN
         if name not in cells or not path.is_file() or not (folder / name / RESULT).is_file():
             continue
-        if name not in have or path.stat().st_mtime_ns > written:  # new, or run again since
+        if name not in have or path.stat().st_mtime_ns > written:  # new, run again since, or fewer kept
             again.add(name)
             parts.append(_rows(name, record["parameters"], read_detections(path), best))
-    kept = known[known.cell.isin(have - again)]
+    kept = known[known.cell.isin(cells - again)]
     parts = [part for part in (kept, *parts) if len(part)]
     new = {name for part in parts for name in part.cell.unique()}
-    if new == set(known.cell) and len(kept) == len(known):
+    if not again and len(kept) == len(known):
         return len(new)
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
         ["cell", "recording"], kind="stable"
     )  # pyright: ignore[reportCallIssue]
     for column in ("cell", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
+    numbers = {name: number for name, number in numbers.items() if name in cells}
+    table.attrs[KEPT] = json.dumps(numbers | dict.fromkeys(again, best), sort_keys=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
     return len(new)
+
+
+def _numbers(known):
+    """Cell → detections of a recording that a sweep's file keeps of it.
+
+    A file that does not record it has one number for all: that of its recording with the most detections.
+    """
+    if KEPT in known.attrs:
+        return json.loads(known.attrs[KEPT])
+    most = known.groupby(["cell", "recording"], observed=True).size().max() if len(known) else 0
+    return dict.fromkeys(known.cell.unique(), int(most))
+
+
+def kept_less(folder: Path, target: Path, cells: Iterable[str], best: int) -> dict[str, int]:
+    """Finished cells that keep fewer detections of a recording than `best`, though `collect` has run.
+
+    Args:
+        folder: the sweep's run folders; target: the sweep's file.
+        cells: ids of finished cells that write detections; best: the grid's number.
+
+    Returns:
+        cell → how many it keeps; 0: none. Cells whose run folder still has all detections are left out.
+    """
+    numbers = _numbers(pd.read_parquet(target)) if target.is_file() else {}
+    less = {cell: numbers.get(cell, 0) for cell in cells if numbers.get(cell, 0) < best}
+    return {cell: number for cell, number in less.items() if not (folder / cell / WRITTEN).is_file()}
+
+
+def kept_lines(less: Iterable[int], best: int) -> list[str]:
+    """What to tell about the numbers of `kept_less`."""
+    kept = lambda number: f"the best {number}" if number else "no"
+    return [
+        f"{count} finished cells keep {kept(number)} detections of each recording, the grid asks for {best}; "
+        "`--again` runs them"
+        for number, count in sorted(Counter(less).items())
+    ]
 
 
 def _rows(cell, parameters, detections, best):
