@@ -141,6 +141,31 @@ def parse_yaml(text: str, *, where: object = None):
         ) from None
 
 
+def means(text: str, value) -> bool:
+    """Whether text that a person types stands for a value: `1` for 1.0, `true` for True, `[1, 2]` for a list.
+
+    Text stands for itself. A number is never a truth value.
+    """
+    if str(value) == text:
+        return True
+    try:
+        typed = parse_yaml(text)
+    except TalError:
+        return False
+    return not isinstance(value, str) and _alike(typed, value)
+
+
+def _alike(a, b):
+    """Whether two plain values are equal, also 1 and 1.0; but neither 1 and True, nor 1 and "1"."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return isinstance(a, bool) and isinstance(b, bool) and a == b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return a == b
+
+
 def read_xml(path: str | Path, *, what: str = "file", remedy: str | None = None, largest: int = 2**28):
     """The root element of an XML file (`xml.etree.ElementTree.Element`), in the encoding that it declares.
 

@@ -56,6 +56,12 @@ def _data_fetch(arguments):
         from tal_lib.provenance import usable_cores
         from tal_lib.video.rendered_benchmark import make
 
+        ignored = {"--from": arguments.source, "--root": arguments.root}
+        if given := [option for option, value in ignored.items() if value]:
+            raise TalError(
+                f"{given[0]}: {arguments.name} is rendered here, from a seed, into the cache folder",
+                remedy=f"Leave {given[0]} out; $TAL_CACHE names another cache folder.",
+            )
         backbone = rendered.BACKBONES[arguments.name]
         print(make(rendered.folder(), backbones=(backbone,), workers=usable_cores())[0])
         return

@@ -23,7 +23,11 @@ def add_data_actions(data_actions) -> None:
     read.add_argument("--durations", metavar="FILE.csv", help="table recording,duration (seconds)")
     read.add_argument("--videos", metavar="FOLDER", help="the videos: durations and frame rates")
     read.add_argument(
-        "--tier", action="append", default=[], metavar="NAME", help="ELAN: this tier (* and ? allowed)"
+        "--tier",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="ELAN: this tier (* and ? allowed); of an export with annotations and detections: this layer",
     )
     read.add_argument(
         "--label", choices=("value", "tier"), default="value", help="ELAN: label = value, or name of the tier"

@@ -109,11 +109,16 @@ def pairs(items):
     return pairs
 
 
+ONLY = "Write a parameter's name, =, and its value; each parameter once."
+
+
 def only(arguments) -> dict[str, str]:
     """The `--only KEY=VALUE` of a command."""
     pairs = dict(item.split("=", 1) for item in arguments.only if "=" in item)
     if len(pairs) < len(arguments.only):
-        raise TalError("--only takes KEY=VALUE", remedy="Write a parameter's name, =, and its value.")
+        twice = all("=" in item for item in arguments.only)
+        problem = "two values of one parameter" if twice else "--only takes KEY=VALUE"
+        raise TalError(problem, where="--only" if twice else None, remedy=ONLY)
     return pairs
 
 

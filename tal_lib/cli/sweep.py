@@ -102,6 +102,11 @@ def _sweep(arguments):
         count = Counter(state.name for state in states.values())
         for line in sweeps.state_lines(state.changes for state in states.values()):
             print(line)
+        best, less = sweeps.detections_missing(
+            arguments.grid, cells, results=arguments.results, runs=arguments.runs
+        )
+        for line in sweeps.kept_lines(less.values(), best):
+            print(line)
         print(f"{len(cells)} cells, {count['to do']} to do, {count['stale']} stale, {count['done']} done")
         return 0
     result = sweeps.run(
@@ -123,6 +128,8 @@ def _sweep(arguments):
         f"{len(result.failed)} failed"
     )
     for line in sweeps.state_lines(result.stale.values()):
+        print(line)
+    for line in sweeps.kept_lines(result.less.values(), result.detections):
         print(line)
     print(f"ledger  {result.ledger}")
     for cell, reason in result.failed.items():

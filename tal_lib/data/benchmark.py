@@ -20,10 +20,12 @@ from tal_lib.data.standardise import Standardised
 from tal_lib.data.tables import check_annotations
 from tal_lib.errors import TalError
 from tal_lib.files import digest
-from tal_lib.validation import Count, Positive
+from tal_lib.validation import Count, Positive, validate
 
 if TYPE_CHECKING:  # for annotations only
     from tal_lib.data.feature_folder import FeatureFolder
+
+LEAST_STEPS = 4  # of a typical recording, where steps are skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,9 +277,13 @@ class Benchmark:
 
         This is the frame skip of Ullah et al. (IEEE Access 2018) on a sequence of features. It saves compute
         and loses precision of boundaries.
+
+        Raises:
+            TalError: fewer than `LEAST_STEPS` steps would be left of most recordings.
         """
         if skip == 1:
             return self
+        self.check_skip(skip)
         view = copy(self)
         view.__dict__.pop("data_hash", None)
         view.feature_spec = replace(self.feature_spec, stride_s=self.feature_spec.stride_s * skip)
@@ -287,6 +293,21 @@ class Benchmark:
         view.partition = ", ".join(filter(None, [self.partition, f"every {skip} steps"]))
         view._every, view._cache, view._steps, view._decided = self._every * skip, {}, {}, None
         return view
+
+    def check_skip(self, skip: int, where: object = None) -> None:
+        """Raise `TalError` if `every(skip)` leaves fewer than `LEAST_STEPS` steps of most recordings."""
+        skip = validate(Count, skip, where=where, name="skip")
+        typical = float((self._recordings.duration / self._strides()).median())  # steps of a recording
+        if skip > 1 and typical < LEAST_STEPS * skip:
+            raise TalError(
+                f"skip: {skip} leaves {typical / skip:.2g} of the {typical:.0f} steps of a typical recording",
+                where=where or self.name,
+                remedy=f"Choose at most {max(1, int(typical / LEAST_STEPS))}.",
+            )
+
+    def _strides(self):
+        """Seconds between steps: one number, or one a recording."""
+        return self._recordings.get("stride_s", self.feature_spec.stride_s)
 
     def learning_from(self, recordings: Collection[str]) -> "Benchmark":
         """The benchmark for a cell that may learn from these training recordings only.
@@ -402,8 +423,7 @@ class Benchmark:
     @property
     def feature_bytes(self) -> int:
         """Memory of the features of all recordings as float32, by durations and strides."""
-        strides = self._recordings.get("stride_s", self.feature_spec.stride_s)
-        return int(4 * self.feature_spec.dim * (self._recordings.duration / strides).sum())
+        return int(4 * self.feature_spec.dim * (self._recordings.duration / self._strides()).sum())
 
     @property
     def in_memory(self) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.registry import load_benchmark
-from tal_lib.data.remarks import ALL, Remark, length_remarks
+from tal_lib.data.remarks import ALL, LONGEST_LISTED, Remark, length_remarks
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.validation import validate
@@ -149,11 +149,33 @@ def write_missing(folder: str | Path, checked: Ready) -> Path | None:
 def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:
     """Load every recording. One row per problem or remark: `recording, kind, problem`."""
     benchmark = load_benchmark(name, root)
-    remarks = [*benchmark.notes, *length_remarks(benchmark.annotations())]
+    remarks = [*benchmark.notes, *length_remarks(benchmark.annotations()), *fold_remarks(benchmark)]
     for recording in benchmark.recordings():
         remarks += _check_features(benchmark, recording)
     rows = [(remark.recording, remark.kind, remark.text) for remark in remarks]
     return pd.DataFrame(rows, columns=["recording", "kind", "problem"])
+
+
+def fold_remarks(benchmark: Benchmark) -> list[Remark]:
+    """A remark on each fold whose test or training part has no segment of some classes.
+
+    A class without test segments has no average precision: the fold's mAP is the mean over the others.
+    """
+    annotations, remarks = benchmark.annotations(), []
+    groups = annotations.recording.map({name: benchmark.group(name) for name in benchmark.recordings()})
+    classes = set(annotations.label)
+    for number, tested in enumerate(benchmark.folds):
+        inside = groups.isin(tested)
+        for part, labels, effect in (
+            ("test", set(annotations.label[inside]), "mAP is the mean over the other classes"),
+            ("training", set(annotations.label[~inside]), "no model can learn them"),
+        ):
+            if lacking := sorted(classes - labels):
+                shown = ", ".join(lacking[:LONGEST_LISTED]) + ", …" * (len(lacking) > LONGEST_LISTED)
+                count = f"{len(lacking)} class" + "es" * (len(lacking) > 1)
+                text = f"fold {number}: the {part} part has no segment of {count} ({shown}): {effect}"
+                remarks.append(Remark(ALL, "folds", text))
+    return remarks
 
 
 def _check_features(benchmark, recording):

@@ -23,6 +23,7 @@ import numpy as np
 from tal_lib.data import shipped
 from tal_lib.errors import TalError, short
 from tal_lib.files import atomic_path, cache_root, digest
+from tal_lib.validation import require
 
 WORDS_DIM = 64
 ENCODERS = {  # name: (kind, where on the hub or in which package, dimensions)
@@ -80,10 +81,16 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
             name alone.
 
     Raises:
-        TalError: the encoder is unknown, its weights are neither cached nor reachable, or two classes have
-            the same text, or `glove` knows no word of a name.
+        TalError: no name or no prompt, the encoder is unknown, its weights are neither cached nor reachable,
+            two classes have the same text, or `glove` knows no word of a name.
     """
     names = tuple(names)
+    require(bool(names), "no class names", "Give one class at least.")
+    require(
+        bool(prompts) and all("{}" in prompt for prompt in prompts),
+        f"prompts: {short(list(prompts))}",
+        "Give one sentence at least, each with {} for the name.",
+    )
     if encoder == "words":
         vectors = np.stack([_words_vector(name) for name in names])
     elif encoder == "glove":

@@ -229,8 +229,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: in
     Args:
         name: one of `BENCHMARKS`, such as `synthetic`, `hapt`, `thumos14` or `hacs`; or a folder with
             `annotations.json` and `features/`; or the name of such a folder, if it lies below the data
-            folder or was passed to `portable_name`. With `_validation` after the
-            name it is the training part alone, some of it held out as `test`.
+            folder or was passed to `portable_name`. With `_validation` after the name it is the training
+            part of the split or fold alone: a quarter of its groups is held out as `test`.
         root: data folder; `$TAL_DATA`, `data/` or `../shared/data` if None.
         fold: number of a fold, from 0; None or −1: the official split.
 
@@ -257,11 +257,16 @@ def _whole_or_fold(name, root, fold):
     in_fold = fold is not None and fold != OFFICIAL
     if name in BENCHMARKS and not (in_fold and name.endswith(VALIDATION)):
         return BENCHMARKS[name].load(root).fold(fold), root / name
-    if (whole := name.removesuffix(VALIDATION)) in BENCHMARKS:
+    whole = validation_of(name, root)
+    if whole in BENCHMARKS:
         benchmark = BENCHMARKS[whole].load(root).fold(fold).validation()
         benchmark.name = name
         return benchmark, root / whole
-    folder = _folder_of(name, root, _known_folders())
+    folder = _folder_of(whole or name, root, _known_folders())
+    if folder is not None and whole is not None:
+        benchmark = videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold).validation()
+        benchmark.name += VALIDATION
+        return benchmark, folder
     if folder is None:
         raise TalError(
             f"no benchmark {name!r}",
@@ -269,6 +274,20 @@ def _whole_or_fold(name, root, fold):
             f"features/ (its path, or its name if it lies in {root}).",
         )
     return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold), folder
+
+
+def validation_of(name: str, root: str | Path | None = None) -> str | None:
+    """The benchmark or folder whose validation part `name` is; None if it is another name.
+
+    A folder that itself has such a name comes first.
+    """
+    whole = name.removesuffix(VALIDATION)
+    if whole == name or whole in BENCHMARKS:
+        return None if whole == name else whole
+    root, known = Path(root) if root is not None else data_root(), _known_folders()
+    if _folder_of(name, root, known) is not None or _folder_of(whole, root, known) is None:
+        return None
+    return whole
 
 
 def portable_name(name: str, root: str | Path | None = None) -> str:
@@ -280,6 +299,8 @@ def portable_name(name: str, root: str | Path | None = None) -> str:
     Raises:
         TalError: another folder has the name already.
     """
+    if name not in BENCHMARKS and (whole := validation_of(name, root)):
+        return portable_name(whole, root) + VALIDATION
     root, known = Path(root) if root is not None else data_root(), _known_folders()
     folder = None if name in BENCHMARKS else _folder_of(name, root, {})
     if folder is None:

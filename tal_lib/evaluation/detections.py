@@ -17,7 +17,7 @@ from tal_lib.data.annotations import Label
 from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
-from tal_lib.reading import read_json, read_text
+from tal_lib.reading import means, read_json, read_text
 from tal_lib.validation import unknown_name, validate
 
 WHAT = "detections file"
@@ -130,10 +130,11 @@ def _one_run(table, only, path):
     for name, value in only.items():
         if name not in table.columns:
             raise unknown_name(name, [column for column in table.columns if column != "score"], where=path)
-        values = table[name].astype(str)
-        if value not in set(values):
-            raise unknown_name(value, sorted(set(values)), where=path, name=name)
-        table = table[values == value]
+        known = table[name].unique().tolist()
+        wanted = [each for each in known if means(value, each)]
+        if not wanted:
+            raise unknown_name(value, sorted(map(str, known)), where=path, name=name)
+        table = table[table[name].isin(wanted)]
     if not {"cell", "recording", "start_cs", "end_cs"} <= set(table.columns):
         return table
     if (runs := table.cell.nunique()) > 1:

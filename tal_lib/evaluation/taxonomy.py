@@ -77,17 +77,31 @@ def read_taxonomy(path: str | Path, classes) -> Taxonomy:
         classes: classes that it must have.
 
     Raises:
-        TalError: missing, unreadable or of another form; a class that it lacks; nodes in a circle.
+        TalError: missing, unreadable or of another form; a class that it lacks or that is an inner node; two
+            nodes of one name, a parent that is no node, or nodes in a circle.
     """
     content = read_json(path, what=WHAT)
     if not isinstance(content, dict) or not ({"levels", "classes"} <= set(content) or "taxonomy" in content):
         raise TalError("a class taxonomy of another form", where=path, remedy=REMEDY)
+    inner = set()
     try:
-        taxonomy = _activitynet(content["taxonomy"]) if "taxonomy" in content else _listed(content)
+        if "taxonomy" in content:
+            parents = _parents(content["taxonomy"])
+            taxonomy, inner = _activitynet(parents), set(parents.values())
+        else:
+            taxonomy = _listed(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         text = f"a class taxonomy of another form ({type(error).__name__}: {error})"
         raise TalError(text, where=path, remedy=REMEDY) from None
     missing = [name for name in classes if name not in taxonomy.ancestors]
+    if missing and missing[0] in inner:
+        below = sorted(name for name, parent in parents.items() if parent == missing[0])
+        shown = ", ".join(below[:3]) + ", …" * (len(below) > 3)
+        raise TalError(
+            f"class {missing[0]!r} is an inner node, above {shown}",
+            where=path,
+            remedy="Only leaves are classes. Annotate with the leaves, or make the class a leaf.",
+        )
     if missing:
         raise TalError(
             f"no class {missing[0]!r} in it", where=path, remedy="Add the class and its ancestors."
@@ -112,16 +126,36 @@ def _names(items, what):
     return tuple(map(str, items))
 
 
-def _activitynet(nodes):
-    parents = {str(node["nodeName"]): node["parentName"] for node in nodes}
-    inner = {str(parent) for parent in parents.values() if parent is not None}
-    ancestors = {}
+def _parents(nodes):
+    """Node → its parent's name, None for a root, of ActivityNet's list of nodes.
+
+    Raises:
+        ValueError: two different nodes of one name, a parent that is no node, or nodes in a circle.
+    """
+    parents: dict[str, str | None] = {}
+    for node in nodes:
+        name, parent = str(node["nodeName"]), node["parentName"]
+        parent = None if parent is None else str(parent)
+        if parents.setdefault(name, parent) != parent:
+            raise ValueError(f"two nodes are called {name!r}, below {parents[name]!r} and {parent!r}")
+    for name, parent in parents.items():
+        if parent is not None and parent not in parents:
+            raise ValueError(f"the parent {parent!r} of {name!r} is no node")
+        path = {name}
+        while parent is not None:
+            if parent in path:
+                raise ValueError(f"{parent!r} is its own ancestor")
+            path.add(parent)
+            parent = parents[parent]
+    return parents
+
+
+def _activitynet(parents):
+    inner, ancestors = set(parents.values()), {}
     for leaf in (name for name in parents if name not in inner):
         path, name = [], parents[leaf]
-        while name is not None and parents.get(str(name)) is not None:  # the root has no parent
-            if name in path:
-                raise ValueError(f"{name!r} is its own ancestor")
-            path.append(str(name))
+        while name is not None and parents[name] is not None:  # the root is no level
+            path.append(name)
             name = parents[name]
         ancestors[leaf] = tuple(reversed(path))
     depth = max(map(len, ancestors.values()), default=0)

@@ -1,10 +1,11 @@
 """Sweeps: run a grid of notebooks, with resume. The ledger has one line per finished cell."""
 
+from tal_lib.sweeps.detections import kept_lines
 from tal_lib.sweeps.grid import Cell, plan
 from tal_lib.sweeps.identity import Code, current_code, stale_records, uncommitted_records
 from tal_lib.sweeps.ledger import ledgers, read_all, read_ledger
 from tal_lib.sweeps.recording import record
-from tal_lib.sweeps.runner import SweepResult, run
+from tal_lib.sweeps.runner import SweepResult, detections_missing, run
 from tal_lib.sweeps.states import state_lines, states_of
 from tal_lib.sweeps.trained import checkpoint_of, trained_in
 from tal_lib.sweeps.verify import Verdict, verify
@@ -17,6 +18,8 @@ __all__ = [
     "Verdict",
     "checkpoint_of",
     "current_code",
+    "detections_missing",
+    "kept_lines",
     "ledgers",
     "plan",
     "read_all",

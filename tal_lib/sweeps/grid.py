@@ -26,8 +26,9 @@ from tal_lib.data.folds import OFFICIAL
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.provenance import device_name
+from tal_lib.reading import means
 from tal_lib.sweeps.grid_file import combinations, read_grid
-from tal_lib.sweeps.identity import about_data, check_fold_of, current_code, data_of
+from tal_lib.sweeps.identity import about_data, check_fold_of, check_skip_of, current_code, data_of
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.sweeps.search import tuned
@@ -60,15 +61,15 @@ def label(parameters: dict) -> str:
 
 
 def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
-    """Whether parameters have all the requested values (compared as text)."""
-    return all(str(parameters.get(name)) == value for name, value in (only or {}).items())
+    """Whether parameters have all the requested values, which are text: `fraction=1` is 1.0."""
+    return all(means(text, parameters.get(name)) for name, text in (only or {}).items())
 
 
 def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
     """All cells of a grid file, in order, without repeats.
 
     Args:
-        only: keep the cells whose parameters have these values (compared as text).
+        only: keep the cells whose parameters have these values, given as text.
         here: whether the cells will run on this machine.
     """
     grid = read_grid(path)
@@ -127,6 +128,8 @@ def _with_data(parameters, place):
             raise error.at(f"{place}: parameter {name}") from None
         if "fold" in parameters:
             check_fold_of(benchmark, parameters["fold"], f"{place}: parameter fold")
+        if parameters.get("skip", 1) > 1:
+            check_skip_of(benchmark, parameters["skip"], f"{place}: parameter skip")
         return benchmark
 
     if parameters.get("benchmark"):
@@ -143,7 +146,8 @@ def _with_settings(parameters, block, grid, place):
     """
     if block.search is None and block.tuned is None:
         return [parameters]
-    needed = [name for name in ("model", "preset", "recipe", "options") if name not in parameters]
+    names = ("model", "preset", "recipe", "options", *(("benchmark", "fraction") if block.tuned else ()))
+    needed = [name for name in names if name not in parameters]
     if needed or (block.search and block.tuned):
         problem = f"no parameter {needed[0]} to search or tune" if needed else "search and tuned in one block"
         raise TalError(
@@ -152,10 +156,13 @@ def _with_settings(parameters, block, grid, place):
     if block.search:
         trials = block.search.drawn(parameters["model"], parameters["preset"])
     else:
-        ledger = work_folder() / "results" / "ledger" / f"{block.tuned}.jsonl"
-        known = (parameters[name] for name in ("benchmark", "model", "preset", "fraction"))
+        source = block.tuned
+        ledger = work_folder() / "results" / "ledger" / f"{source.sweep}.jsonl"
+        fold = parameters.get("fold", OFFICIAL) if source.fold is None else source.fold
+        known = (parameters[name] for name in ("model", "preset", "fraction"))
         try:
-            best = tuned(ledger, *known, fold=parameters.get("fold", OFFICIAL))
+            benchmark = name_of(source.benchmark or parameters["benchmark"])
+            best = tuned(ledger, benchmark, *known, fold=fold)
         except TalError as error:
             raise error.at(place) from None
         trials = [(best.recipe, best.options)]

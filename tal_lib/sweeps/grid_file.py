@@ -14,7 +14,7 @@ from tal_lib.errors import TalError, short
 from tal_lib.files import checked_name, study_folder
 from tal_lib.reading import read_yaml
 from tal_lib.sweeps.parameters import checked_value
-from tal_lib.sweeps.search import Search
+from tal_lib.sweeps.search import Search, Tuned
 from tal_lib.validation import Positive, Whole, unknown_name, validate
 
 SEE = "See the grids in notebooks/sweeps."
@@ -38,7 +38,7 @@ class Block:
     gpu: bool = False
     time_limit: Positive | None = None
     search: Search | None = None
-    tuned: str | None = None
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,8 @@ def read_grid(given: str | Path) -> GridFile:
         place = f"{path}, block {number}"
         if isinstance(block, dict):  # `parameters:` with no value after it
             block = {key: value for key, value in block.items() if value is not None or key == "notebook"}
+            if isinstance(block.get("tuned"), str):  # the short form
+                block["tuned"] = {"sweep": block["tuned"]}
         blocks.append(validate(Block, block, where=place))
     kept = validate(Whole, content.get("detections", 0), where=path, name="detections")
     return GridFile(name=name, blocks=tuple(blocks), path=path, detections=kept)

@@ -117,13 +117,20 @@ def check_fold_of(benchmark: str, fold: int, place: str) -> None:
     The folds of `NAME_validation` are those of `NAME`: `load_benchmark` takes the validation part of a fold.
     """
     from tal_lib.data.folds import OFFICIAL, check_fold
-    from tal_lib.data.registry import BENCHMARKS, VALIDATION
+    from tal_lib.data.registry import validation_of
 
     if fold == OFFICIAL:
         return
-    whole = benchmark.removesuffix(VALIDATION)
-    count = about_data(whole if whole in BENCHMARKS else benchmark)[2]
+    count = about_data(validation_of(benchmark) or benchmark)[2]
     check_fold(fold, count, f"{place}, benchmark {benchmark}")
+
+
+@cache
+def check_skip_of(benchmark: str, skip: int, place: str) -> None:
+    """Raise `TalError` if so many steps are skipped that too few are left of the benchmark's recordings."""
+    from tal_lib.data import load_benchmark
+
+    load_benchmark(benchmark).check_skip(skip, f"{place}, benchmark {benchmark}")
 
 
 def _tested(parameters):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,9 +151,14 @@ def read_all(results: str | Path) -> list[dict]:
     Several records may have the same notebook and parameters (and machine, if time was measured). Only the
     newest is current. The others come from an older notebook, older code or older data.
     """
-    current: dict[str, dict] = {}
-    for record in ledgers(results):
+    return sorted(current(ledgers(results)), key=lambda record: record["id"])
+
+
+def current(records: Iterable[dict]) -> list[dict]:
+    """The newest record of each cell: same notebook and parameters, and machine if time was measured."""
+    newest: dict[str, dict] = {}
+    for record in records:
         key = cell_key(record)
-        if key not in current or recency(record) > recency(current[key]):
-            current[key] = record
-    return sorted(current.values(), key=lambda record: record["id"])
+        if key not in newest or recency(record) > recency(newest[key]):
+            newest[key] = record
+    return list(newest.values())

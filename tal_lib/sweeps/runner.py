@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tal_lib.disk import disk_errors, disk_is_full, full_disk, writable_folder
 from tal_lib.errors import TalError
-from tal_lib.sweeps.detections import collect, file_of
+from tal_lib.sweeps.detections import WRITTEN, collect, file_of, kept_less
 from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.gpus import gpu_environments
 from tal_lib.sweeps.grid import Cell, plan
@@ -43,6 +43,8 @@ class SweepResult:
     runs: Path | None = None
     # cell id -> changes of code, for stale cells that were not run
     stale: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
+    detections: int = 0  # of each recording that the grid keeps
+    less: dict[str, int] = field(default_factory=dict)  # finished cell -> detections, where it keeps fewer
 
     @property
     def complete(self) -> bool:
@@ -124,8 +126,20 @@ def run(
                     _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
                 finally:
                     _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
-    done_before = len(cells) - len(waiting) - len(stale)
-    return SweepResult(cells, done_before, len(waiting) - len(failed), failed, ledger, folder, stale)
+        else:
+            _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
+    best, less = detections_missing(grid_yaml, cells, results=results, runs=runs)
+    return SweepResult(
+        cells,
+        len(cells) - len(waiting) - len(stale),
+        len(waiting) - len(failed),
+        failed,
+        ledger,
+        folder,
+        stale,
+        best,
+        less,
+    )
 
 
 def _keep_detections(grid_yaml, sweep, folder, results, *, here):
@@ -133,6 +147,26 @@ def _keep_detections(grid_yaml, sweep, folder, results, *, here):
     if best := read_grid(grid_yaml).detections:
         cells = {cell.id for cell in plan(grid_yaml, here=here)}
         collect(folder, file_of(Path(results).resolve(), sweep), cells, best)
+
+
+def detections_missing(
+    grid_yaml, cells: list[Cell], *, results="results", runs="runs"
+) -> tuple[int, dict[str, int]]:
+    """The grid's number of detections, and the finished cells that keep fewer: cell id → how many.
+
+    This happens if the number was raised, or added, after they ran and their run folders are gone.
+    """
+    best = read_grid(grid_yaml).detections
+    if not best or not cells:
+        return best, {}
+    writing = {
+        notebook: WRITTEN in notebook.read_text(encoding="utf-8")
+        for notebook in {cell.notebook for cell in cells}
+    }
+    sweep, done = cells[0].sweep, {record["id"] for record in ledgers(results)}
+    finished = [cell.id for cell in cells if cell.id in done and writing[cell.notebook]]
+    folder = Path(runs).resolve() / sweep
+    return best, kept_less(folder, file_of(Path(results).resolve(), sweep), finished, best)
 
 
 def _executor(cluster, folder, jobs, threads, memory_limit, gpus):

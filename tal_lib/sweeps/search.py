@@ -13,10 +13,15 @@
 Every model has the same number of trials, and the same draws for the settings that it shares with others
 (Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012).
 
-    tuned: tuning_hapt      # another sweep: its best trial of the cell's model and benchmark, at the nearest
+    tuned: tuning           # another sweep: its best trial of the cell's model and benchmark, at the nearest
                             # label fraction, gives the cell's recipe and options
+    tuned: {sweep: tuning, fold: 0}                    # trials of this fold for the cells of every fold
+    tuned: {sweep: tuning, fold: 0, benchmark: hapt}   # trials on this benchmark, for cells of another one
 
-A trial on another fold has seen the people that a cell tests on: a cell of a fold takes trials of that fold.
+Only trials on a validation part count (`benchmark: hapt_validation`): no choice is made by test recordings.
+The validation part of a fold is a quarter of the groups of the fold's training part. A trial on another fold
+has seen the people that a cell tests on, so a cell takes trials of its own fold unless `fold` names one.
+Settings that the grid itself gives take precedence.
 """
 
 import json
@@ -29,11 +34,13 @@ from typing import Any
 import numpy as np
 
 from tal_lib.data.folds import OFFICIAL
+from tal_lib.data.registry import VALIDATION
 from tal_lib.errors import TalError, short
-from tal_lib.sweeps.ledger import read_ledger
-from tal_lib.validation import Checked, Count, Seed, unknown_name
+from tal_lib.files import checked_name
+from tal_lib.sweeps.ledger import current, read_ledger
+from tal_lib.validation import Checked, Count, Fold, Seed, unknown_name
 
-VALIDATION = "_validation"
+SEEDS = ("seed", "subset_seed")  # parameters whose runs are averaged to one trial
 DIGITS = 3  # significant digits of drawn numbers, so that a cell's parameters can be read and typed
 FORMS = "Write {log: [low, high]}, {uniform: [low, high]} or a list of values."
 
@@ -112,6 +119,18 @@ def _check_space(name, space):
     raise TalError(f"search space of {name}: {short(space)}", remedy=FORMS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Checked):
+    """Which trials give a block's cells their settings."""
+
+    sweep: str  # name of the search's sweep
+    fold: Fold | None = None  # of the trials; None: the fold of each cell
+    benchmark: str | None = None  # of the trials; None: the benchmark of each cell
+
+    def check(self):
+        checked_name(self.sweep, what="tuned: sweep")
+
+
 @dataclass(frozen=True)
 class Trial:
     """One finished trial of a search; `score` is the mean over its tIoUs and seeds."""
@@ -128,45 +147,49 @@ class Trial:
 
 
 def trials_of(ledger: str | Path) -> list[Trial]:
-    """The finished trials of a search, runs that differ in their seeds only put together."""
+    """The finished trials of a search. Runs that differ in their seeds only are one trial.
+
+    Of several results of the same cell (older code, older data) the newest counts.
+    """
     scores: dict[str, list[float]] = {}
-    for record in read_ledger(ledger).values():
+    for record in current(read_ledger(ledger).values()):
         p = record["parameters"]
         rows = record["tables"].get("data_efficiency", [])
         if rows and "model" in p:
-            key = [p[name] for name in ("benchmark", "model", "preset", "fraction")]
-            key += [p.get("fold", OFFICIAL), p["recipe"], p["options"]]
-            scores.setdefault(json.dumps(key, sort_keys=True), []).append(
-                float(np.mean([row["map"] for row in rows]))
-            )
-    return [
-        Trial(*json.loads(key), score=float(np.mean(values)), runs=len(values))
-        for key, values in scores.items()
-    ]
+            key = json.dumps({name: value for name, value in p.items() if name not in SEEDS}, sort_keys=True)
+            scores.setdefault(key, []).append(float(np.mean([row["map"] for row in rows])))
+    return [_trial(json.loads(key), values) for key, values in scores.items()]
+
+
+def _trial(parameters, scores):
+    about = (parameters[name] for name in ("benchmark", "model", "preset", "fraction"))
+    fold = parameters.get("fold", OFFICIAL)
+    settings = parameters["recipe"], parameters["options"]
+    return Trial(*about, fold, *settings, score=float(np.mean(scores)), runs=len(scores))
 
 
 def tuned(
     ledger: str | Path, benchmark: str, model: str, preset: str, fraction: float, fold: int = OFFICIAL
 ) -> Trial:
-    """The best trial of a model on a benchmark, or on its validation part, at the nearest label fraction.
+    """The best trial of a model on the validation part of a benchmark's fold, at the nearest label fraction.
 
     Nearest is by the ratio of the fractions; of two that are equally near, the larger. Of equal scores, the
     trial with fewer settings.
 
+    Args:
+        benchmark: a benchmark, or its validation part (`hapt` and `hapt_validation` mean the same).
+
     Raises:
-        TalError: the search has no trial of the model on the benchmark and fold.
+        TalError: the search has no trial of the model on the validation part of the benchmark's fold.
     """
-    names = (benchmark, benchmark + VALIDATION)
-    known = [
-        trial
-        for trial in trials_of(ledger)
-        if trial.benchmark in names and trial.model == model and trial.preset == preset and trial.fold == fold
-    ]
+    part = benchmark.removesuffix(VALIDATION) + VALIDATION
+    trials = [trial for trial in trials_of(ledger) if (trial.model, trial.preset) == (model, preset)]
+    known = [trial for trial in trials if (trial.benchmark, trial.fold) == (part, fold)]
     if not known:
         raise TalError(
-            f"no trial of {model} ({preset}) on {benchmark}" + (f", fold {fold}" if fold != OFFICIAL else ""),
+            f"no trial of {model} ({preset}) on {part}" + (f", fold {fold}" if fold != OFFICIAL else ""),
             where=ledger,
-            remedy=f"Run: tal sweep {Path(ledger).stem}",
+            remedy=_other_trials(trials, part, Path(ledger).stem),
         )
     near = min({trial.fraction for trial in known}, key=lambda f: (abs(math.log(f / fraction)), -f))
     best_first = lambda trial: (
@@ -175,6 +198,24 @@ def tuned(
         json.dumps(trial.recipe),
     )
     return min((trial for trial in known if trial.fraction == near), key=best_first)
+
+
+def _other_trials(trials, part, sweep):
+    """The remedy where a model has no trial on a validation part: what the search has instead."""
+    whole = part.removesuffix(VALIDATION)
+    if folds := sorted({trial.fold for trial in trials if trial.benchmark == part}):
+        shown, first = ", ".join(map(str, folds)), min(folds, key=lambda fold: (fold == OFFICIAL, fold))
+        return f"Its trials are of fold {shown}. To use them write tuned: {{sweep: {sweep}, fold: {first}}}."
+    if any(trial.benchmark == whole for trial in trials):
+        return f"Its trials on {whole} were scored on test recordings. Search on {part} instead."
+    names = sorted({trial.benchmark for trial in trials if trial.benchmark.endswith(VALIDATION)})
+    names = [name.removesuffix(VALIDATION) for name in names]
+    if names:
+        return (
+            f"Run: tal sweep {sweep}; or use its trials on {', '.join(names)}: "
+            f"write tuned: {{sweep: {sweep}, benchmark: {names[0]}}}."
+        )
+    return f"Run: tal sweep {sweep}"
 
 
 def expected_best(scores) -> np.ndarray:

@@ -104,6 +104,7 @@ _WINDOWS = Recipe(max_steps=576)
 _REMEMBER = Recipe(  # timeline_prior: each whole recording once
     epochs=1, min_steps=0, batch_size=1, warmup=0.0, ema=0.0, max_steps=LARGEST, shrink=(1.0, 1.0)
 )
+_WHOLE = ("max_steps", "shrink", "drop_last", "ema")  # what would cut, leave out or blur its timelines
 _COMPACT = {
     "timeline_prior": _REMEMBER,
     "bsn": _WINDOWS,
@@ -263,4 +264,11 @@ def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     for option in overrides:
         if option not in options:
             raise unknown_name(option, options, where="recipe")
-    return replace(recipe, **overrides)
+    recipe = replace(recipe, **overrides)
+    for option in _WHOLE if name == "timeline_prior" else ():
+        require(
+            getattr(recipe, option) == getattr(_REMEMBER, option),
+            f"{option}: timeline_prior remembers whole recordings as they are",
+            f"Leave {option} out for it.",
+        )
+    return recipe

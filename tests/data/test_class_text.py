@@ -153,3 +153,12 @@ def test_letters_outside_ascii_belong_to_words():
     assert words_of("ÖffneTür") == ["öffne", "tür"] and words_of("CAFÉ_trinken") == ["café", "trinken"]
     assert words_of("cafe\u0301") == ["café"] and words_of("走る") == ["走る"]
     assert class_vectors(["Öl", "Ül"]).shape[0] == 2
+
+
+@pytest.mark.parametrize("encoder", ["words", "glove", "minilm"])
+def test_no_name_and_no_prompt_are_refused(encoder):
+    with pytest.raises(TalError, match="no class names. Give one class"):
+        class_vectors([], encoder)
+    for prompts in ((), ("a video",)):
+        with pytest.raises(TalError, match="prompts: .* Give one sentence at least"):
+            class_vectors(["jump"], encoder, prompts)

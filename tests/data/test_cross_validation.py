@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from tal_lib import TalError
 from tal_lib.data import Benchmark, FeatureSpec, limited_subset, load_benchmark
 from tal_lib.data.folds import seeded_folds
+from tal_lib.data.registry import portable_name
 from tal_lib.data.standardise import standardise
 from tal_lib.study import train_and_score
+from tal_lib.sweeps.identity import check_fold_of
 
 
 def made(people=(1, 1, 2, 2, 3, 3, 4, 5, 6, 7), official=4, **more):
@@ -163,6 +165,44 @@ def test_validation_by_name():
     data = load_benchmark("synthetic_validation", fold=1)
     whole = load_benchmark("synthetic", fold=1)
     assert data.name == "synthetic_validation" and set(data.recordings()) == set(whole.recordings("train"))
+
+
+@pytest.mark.parametrize("name", ["synthetic", "sfinge3d", "folder"])
+def test_a_validation_part_never_has_a_test_recording(name, clips, real_data):
+    """Of any benchmark and fold: three quarters of the groups of the fold's training part, and the rest."""
+    if name == "folder":
+        name = str(clips(12, 3))
+    elif name != "synthetic":
+        real_data("sfinge3d/sfinge3d.zip")
+    for fold in (0,) if name == "sfinge3d" else (0, 3):
+        whole, part = (load_benchmark(each, fold=fold) for each in (name, f"{name}_validation"))
+        sides = [part.recordings(split) for split in ("train", "test")]
+        assert set(sides[0] + sides[1]) == set(whole.recordings("train")) and part.name.endswith(
+            "_validation"
+        )
+        assert not set(part.recordings()) & set(whole.recordings("test"))
+        assert set(part.annotations().recording) <= set(whole.recordings("train"))
+        groups = [{whole.group(recording) for recording in side} for side in sides]
+        assert not groups[0] & groups[1] and len(groups[1]) == -(-len(groups[0] | groups[1]) // 4)
+
+
+def test_the_validation_part_of_a_folder_has_a_portable_name(clips, monkeypatch):
+    monkeypatch.setenv("TAL_FOLDERS", "{}")
+    folder = clips(9, 3)
+    assert portable_name(f"{folder}_validation") == "clips_validation"
+    part = load_benchmark("clips_validation", fold=2)
+    assert set(part.recordings()) == set(load_benchmark("clips", fold=2).recordings("train"))
+    check_fold_of("clips_validation", 4, "here")
+    with pytest.raises(TalError, match="here, benchmark clips_validation: fold 5 does not exist"):
+        check_fold_of("clips_validation", 5, "here")
+    with pytest.raises(TalError, match="no benchmark 'other_validation'"):
+        load_benchmark("other_validation")
+
+
+def test_a_folder_of_that_name_comes_first(clips):
+    clips(9, 3)
+    folder = clips(4, 1, name="clips_validation")
+    assert len(load_benchmark(str(folder)).recordings()) == 5
 
 
 def test_hapt_has_five_folds_of_six_people(real_data):

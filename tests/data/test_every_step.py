@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from tal_lib import TalError
+from tal_lib.cli import main
 from tal_lib.data import limited_subset, load_benchmark
+from tal_lib.data.benchmark import LEAST_STEPS
+from tal_lib.sweeps.identity import check_skip_of
 
 
 @pytest.mark.parametrize("skip", [2, 6])
@@ -29,3 +33,27 @@ def test_it_goes_with_folds_and_with_standardisation():
     learned = thinned.learning_from(limited_subset(thinned, 0.5, 0))
     recording = fold.recordings("train")[0]
     assert np.array_equal(learned.features(recording), fold.features(recording)[::3])
+
+
+@pytest.mark.parametrize("skip", [100000, 2**40])
+def test_too_few_steps_are_refused_before_any_work(skip, tmp_path, capsys):
+    data = load_benchmark("synthetic")
+    with pytest.raises(
+        TalError, match=rf"synthetic: skip: {skip} leaves .* of a typical recording. Choose at most"
+    ):
+        data.every(skip)
+    with pytest.raises(TalError, match="block 1, benchmark synthetic: skip"):
+        check_skip_of("synthetic", skip, "block 1")
+    assert main(["train", "bilstm", "--skip", str(skip), "--out", str(tmp_path / "out")]) == 2
+    assert "skip" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_largest_skip_is_the_one_that_the_error_names():
+    data = load_benchmark("synthetic")
+    with pytest.raises(TalError) as error:
+        data.every(100000)
+    most = int(error.value.remedy.split()[-1].rstrip("."))
+    steps = sorted(data.every(most).steps(name) for name in data.recordings())
+    assert most > 10 and LEAST_STEPS - 1 <= steps[len(steps) // 2] <= LEAST_STEPS + 1
+    with pytest.raises(TalError, match="skip"):
+        data.every(most + 1)

@@ -122,7 +122,30 @@ def test_annotations_and_detections_side_by_side(tmp_path):
     assert in_milliseconds(returned(tmp_path, "elan", tiers=("annotations*",)).segments) == in_milliseconds(
         truth
     )
-    assert len(returned(tmp_path, "elan").segments) == 2
+    with pytest.raises(TalError, match="r.eaf: it holds two layers of an export.*--tier 'annotations"):
+        returned(tmp_path, "elan")
+
+
+def test_layers_of_a_via_project(tmp_path):
+    truth, detected = table(("r", 1, 2, "a"), ("r", 3, 4, "b")), table(("r", 1.25, 2.5, "a"), score=0.7)
+    (path,) = FORMATS["via"].write(tmp_path, layers(annotations=truth, detections=detected))
+    for layer, rows in (("annotations", truth), ("detections*", detected)):
+        assert in_milliseconds(returned(tmp_path, "via", tiers=(layer,)).segments) == in_milliseconds(rows)
+    with pytest.raises(TalError, match="it holds two layers of an export, annotations and detections. Take"):
+        returned(tmp_path, "via")
+    with pytest.raises(TalError, match="unknown layer 'truth'"):
+        returned(tmp_path, "via", tiers=("truth",))
+    project = json.loads(path.read_text())
+    next(iter(project["metadata"].values()))["av"].pop("3")  # as a segment that a person added
+    path.write_text(json.dumps(project))
+    with pytest.raises(TalError, match="has no layer. Choose its layer in VIA"):
+        returned(tmp_path, "via", tiers=("annotations",))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_layer_alone_needs_no_choice(name, tmp_path):
+    FORMATS[name].write(tmp_path, layers(annotations=table(("r", 1, 2, "a"))))
+    assert len(returned(tmp_path, name).segments) == 1
 
 
 def test_via_project_has_what_via_reads(tmp_path):

@@ -111,6 +111,16 @@ def test_both_forms_are_read(tmp_path):
     assert taxonomy.at("2")["Javelin throw"] == "Throwing"
 
 
+def nodes(*pairs):
+    return {"taxonomy": [{"nodeName": name, "parentName": parent} for name, parent in pairs]}
+
+
+def test_a_node_that_is_listed_twice_alike_is_one(tmp_path):
+    path = tmp_path / "taxonomy.json"
+    path.write_text(json.dumps(nodes(("R", None), ("a", "R"), ("cut", "a"), ("cut", "a"), (7, "a"))))
+    assert read_taxonomy(path, ["cut", "7"]).at("1") == {"cut": "a", "7": "a"}
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -125,6 +135,13 @@ def test_both_forms_are_read(tmp_path):
         ({"taxonomy": [{"nodeName": "cut", "parentName": "b"}, {"nodeName": "b", "parentName": "c"},
                        {"nodeName": "c", "parentName": "b"}]}, "its own ancestor"),
         ({"taxonomy": [{"name": "cut"}]}, "of another form"),
+        (nodes(("R", None), ("a", "R"), ("b", "R"), ("cut", "a"), ("cut", "b")),
+         "two nodes are called 'cut', below 'a' and 'b'"),
+        (nodes(("R", None), ("cut", "R"), ("fine", "cut"), ("coarse", "cut")),
+         "class 'cut' is an inner node, above coarse, fine. Only leaves are classes"),
+        (nodes(("R", None), ("cut", "kitchen")), "the parent 'kitchen' of 'cut' is no node"),
+        (nodes(("cut", "cut")), "'cut' is its own ancestor"),
+        (nodes(("R", None), ("cut", "R"), ("a", "b"), ("b", "a")), "its own ancestor"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(tmp_path, content, message):

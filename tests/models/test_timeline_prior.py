@@ -7,11 +7,11 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.data import Benchmark, FeatureSpec, load_benchmark
-from tal_lib.models.timeline_prior import agreement
+from tal_lib.models.timeline_prior import agreement, number_of
 from tal_lib.segments import tiou
 from tal_lib.study import Scored, floor, train_and_score
 from tal_lib.sweeps.grid_file import expand_models
-from tal_lib.training import load_model
+from tal_lib.training import fit, load_model, recipe_for
 
 
 def made(timelines, durations, split, seed=0, dim=3):
@@ -61,11 +61,14 @@ def test_it_sees_nothing():
 
 
 def test_it_remembers_whole_recordings_once():
-    run = train_and_score(scripted(), "timeline_prior", seed=5)
-    rows = run.model.timelines[run.model.timelines[:, 3] > 0]
-    expected = [[0.1, 0.2, 0], [0.5, 0.8, 1]]
-    np.testing.assert_allclose(rows[:, :3], np.array(expected * 2), atol=1e-5)
-    assert rows[:, 3].tolist() == [1, 1, 2, 2] and run.result.steps == 2
+    for recipe, steps in (({}, 2), ({"epochs": 5}, 10), ({"crops": 3, "batch_size": 2}, 3)):
+        run = train_and_score(scripted(), "timeline_prior", seed=5, recipe=recipe)
+        rows = run.model.timelines[run.model.timelines[:, 3] > 0]
+        expected = [[0.1, 0.2, 0], [0.5, 0.8, 1]]
+        np.testing.assert_allclose(rows[:, :3], np.array(expected * 2), atol=1e-5)
+        numbers = rows[:, 3].tolist()
+        assert numbers[0] == numbers[1] and numbers[2] == numbers[3] and run.result.steps == steps
+        assert {number_of("a"), number_of("b")} == set(numbers)
 
 
 def brute_agreement(segments, labels, recordings):
@@ -101,9 +104,60 @@ def test_a_saved_one_detects_the_same(tmp_path):
     assert again.detections.equals(run.detections)
 
 
-def test_recordings_that_do_not_fit_are_left_out():
-    run = train_and_score(scripted(), "timeline_prior", options={"capacity": 3})
-    assert int((run.model.timelines[:, 3] > 0).sum()) == 2
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_recordings_that_do_not_fit_are_refused(capacity, tmp_path):
+    with pytest.raises(TalError, match=f"capacity: {capacity} is too small.*recording [ab] has 2 more. Set"):
+        train_and_score(scripted(), "timeline_prior", options={"capacity": capacity}, out_dir=tmp_path)
+    assert not (tmp_path / "model.pt").exists()
+    assert train_and_score(scripted(), "timeline_prior", options={"capacity": 4}).scores.mean() == 1
+
+
+def test_the_floor_takes_the_capacity_that_it_needs(monkeypatch):
+    """The default may be too small for a large data set."""
+    given = []
+
+    def recorded(*arguments, options, **others):
+        given.append(options)
+        return train_and_score(*arguments, options=options, **others)
+
+    monkeypatch.setattr("tal_lib.study.train_and_score", recorded)
+    assert floor(scripted()) == 1 and given == [{"capacity": 4}]
+
+
+@pytest.mark.parametrize(
+    "option", [{"max_steps": 50}, {"shrink": [0.9, 1.0]}, {"ema": 0.9}, {"drop_last": True}]
+)
+def test_a_recipe_that_would_cut_timelines_is_refused(option):
+    with pytest.raises(TalError, match=f"{next(iter(option))}: timeline_prior remembers whole recordings"):
+        train_and_score(scripted(), "timeline_prior", recipe=option)
+
+
+def crowded(order):
+    """Many equal and overlapping segments: ties everywhere. `order` permutes the rows of the annotations."""
+    rng = np.random.default_rng(3)
+    starts = rng.integers(0, 8, (4, 12)) * 10.0
+    timelines = [[(s, s + 10.0 * (1 + i % 2), "xy"[i % 3 % 2]) for i, s in enumerate(row)] for row in starts]
+    data = made(timelines, [100.0] * 4, ["train"] * 3 + ["test"])
+    data._annotations = data._annotations.iloc[order(len(data._annotations))].reset_index(drop=True)
+    return data
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_annotations_and_recordings_does_not_count(seed):
+    first, other = crowded(np.arange), crowded(np.random.default_rng(seed).permutation)
+    post = {"max_candidates": 20}
+    runs = [train_and_score(first, "timeline_prior", seed=0, options=post),
+            train_and_score(other, "timeline_prior", seed=seed + 1, options=post)]  # fmt: skip
+    assert runs[0].detections.equals(runs[1].detections) and runs[0].proposals.equals(runs[1].proposals)
+
+
+def test_a_resumed_training_remembers_nothing_twice():
+    run = train_and_score(scripted(), "timeline_prior")
+    again = models.build("timeline_prior", input_dim=3, num_classes=2)
+    again.load_state_dict(run.model.state_dict())
+    data = scripted()
+    fit(again, data, data.recordings("train"), recipe_for("timeline_prior"), 0)
+    assert int((again.timelines[:, 3] > 0).sum()) == 4
 
 
 def test_it_is_no_part_of_all_but_can_be_named():

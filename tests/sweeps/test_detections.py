@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -184,3 +185,46 @@ def test_a_run_without_detections_is_written_once(runs):
     before = kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns
     assert kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5) == 1
     assert kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns == before
+
+
+def test_a_file_that_does_not_record_its_number(runs):
+    folder, target = (kept.file_of(runs / "results", "main", *name) for name in ((), ("hapt",)))
+    kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5)
+    table = pd.read_parquet(target)
+    table.attrs.clear()
+    table.to_parquet(target, index=False)
+    (runs / "runs" / "cell0" / kept.WRITTEN).unlink()
+    assert kept.kept_less(runs / "runs", folder, ["cell0", "cell1"], 6) == {"cell0": 5}
+
+
+WRITES = """import json
+rows = [{"segment": [0, n + 1], "label": "x", "score": n / 10} for n in range(9)]
+(Path(out_dir) / "detections.json").write_text(json.dumps({"results": {"r": rows}}))"""
+
+
+def test_finished_cells_that_keep_the_old_number_are_told(project, capsys):
+    """A dry run and a run say it; `--again` mends it."""
+
+    def sweep(number, *options):
+        grid = project.make((1, 2), shown=WRITES)
+        grid.write_text(json.dumps(json.loads(grid.read_text()) | {"detections": number}))
+        where = ["--results", project.where["results"], "--runs", project.where["runs"]]
+        assert main(["sweep", str(grid), *where, *options]) == 0
+        return capsys.readouterr().out
+
+    def size():
+        return len(pd.read_parquet(kept.file_of(project.where["results"], "grid")))
+
+    assert (
+        "detections of each" not in sweep(0) + sweep(5) and size() == 10
+    )  # added to a finished grid: from its run folders
+    assert "detections of each" not in sweep(7, "--dry-run") + sweep(7) and size() == 14
+    shutil.rmtree(project.runs)
+    told = (
+        "2 finished cells keep the best 7 detections of each recording, the grid asks for 9; `--again` runs"
+    )
+    assert told in sweep(9, "--dry-run") and told in sweep(9) and size() == 14
+    assert "detections of each" not in sweep(9, "--again") and size() == 18
+    shutil.rmtree(kept.file_of(project.where["results"], "grid"))
+    shutil.rmtree(project.runs)
+    assert "2 finished cells keep no detections of each recording" in sweep(9)

@@ -90,6 +90,7 @@ def record(number, score, fraction, recipe, **parameters):
     return {
         "id": str(number),
         "notebook": "x.ipynb",
+        "provenance": {"utc": f"2026-01-01T00:00:{number:02d}"},
         "parameters": known | {"recipe": recipe, "options": {}} | parameters,
         "tables": {"data_efficiency": rows},
     }
@@ -147,8 +148,84 @@ def test_a_cell_of_a_fold_takes_trials_of_that_fold(tmp_path, monkeypatch):
     path = write(tmp_path, monkeypatch, block | {"grid": {"fold": [0, 1, -1]}})
     assert [cell.parameters["recipe"] for cell in sweeps.plan(path)] == [fast, slow, fast]
     path = write(tmp_path, monkeypatch, block | {"grid": {"fold": [2]}})
-    with pytest.raises(TalError, match="on synthetic, fold 2"):
+    with pytest.raises(TalError, match="on synthetic_validation, fold 2. Its trials are of fold -1, 0, 1"):
         sweeps.plan(path)
+
+
+@pytest.fixture
+def tuning(tmp_path, monkeypatch):
+    """`tuning(records, block)` writes a search's ledger and plans a grid; gives the cells' parameters."""
+
+    def make(records, block):
+        ledger = tmp_path / "results" / "ledger" / "tuning.jsonl"
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        ledger.write_text("".join(json.dumps(each) + "\n" for each in records))
+        return [cell.parameters for cell in sweeps.plan(write(tmp_path, monkeypatch, block))]
+
+    return make
+
+
+FAST, SLOW = {"learning_rate": 0.003}, {"learning_rate": 0.001}
+OF_FOLD_0 = [
+    record(0, 0.4, 1.0, FAST, fold=0, benchmark="hapt_validation", options={"width": 32}),
+    record(1, 0.3, 1.0, SLOW, fold=0, benchmark="hapt_validation"),
+    record(2, 0.9, 1.0, SLOW, fold=1, benchmark="hapt_validation"),
+    record(3, 0.99, 1.0, SLOW, fold=0, benchmark="hapt"),  # scored on test recordings
+    record(4, 0.99, 1.0, SLOW, fold=0, benchmark="hapt_recomposed"),
+]
+
+
+def test_one_fold_is_searched_for_all_folds(tuning):
+    block = {"parameters": {"benchmark": "synthetic", "model": "bilstm"}, "grid": {"fold": [0, 1, 4, -1]}}
+    records = [each | {"parameters": each["parameters"]} for each in OF_FOLD_0]
+    for each in records:
+        name = each["parameters"]["benchmark"].replace("hapt", "synthetic")
+        each["parameters"] = each["parameters"] | {"benchmark": name}
+    cells = tuning(records, block | {"tuned": {"sweep": "tuning", "fold": 0}})
+    assert [cell["recipe"] for cell in cells] == [FAST] * 4
+    assert [cell["options"] for cell in cells] == [{"width": 32}] * 4
+    assert [cell["fold"] for cell in cells] == [0, 1, 4, -1]
+
+
+def test_another_benchmark_takes_the_settings_of_hapt(tuning):
+    block = {"parameters": {"benchmark": "synthetic", "model": "bilstm"}}
+    for name in ("hapt", "hapt_validation"):
+        source = {"sweep": "tuning", "fold": 0, "benchmark": name}
+        assert tuning(OF_FOLD_0, block | {"tuned": source})[0]["recipe"] == FAST
+
+
+def test_what_the_grid_says_comes_before_tuned_settings(tuning):
+    about = {"benchmark": "synthetic", "model": "bilstm", "recipe": {"learning_rate": 0.01, "epochs": 3}}
+    block = {"parameters": about | {"options": {"width": 16}}}
+    (cell,) = tuning(OF_FOLD_0, block | {"tuned": {"sweep": "tuning", "fold": 0, "benchmark": "hapt"}})
+    assert cell["recipe"] == {"learning_rate": 0.01, "epochs": 3} and cell["options"] == {"width": 16}
+
+
+@pytest.mark.parametrize(
+    ("kept", "source", "message"),
+    [
+        (OF_FOLD_0[3:], {"sweep": "tuning", "fold": 0, "benchmark": "hapt"}, "scored on test recordings"),
+        (OF_FOLD_0[3:4], "tuning", "bilstm .compact. on synthetic_validation. Run: tal sweep tuning"),
+        (OF_FOLD_0, {"sweep": "tuning", "benchmark": "hapt"}, "of fold 0, 1. To use them.*fold: 0}"),
+        (OF_FOLD_0, {"sweep": "tuning", "fold": 0}, "or use its trials on hapt: .*benchmark: hapt}"),
+        (OF_FOLD_0, {"sweep": "tuning", "fold": -2}, "tuned: fold: -2 is not at least -1"),
+        (OF_FOLD_0, {"sweep": "../x"}, "tuned: sweep '../x' cannot be part of a file's name"),
+        (OF_FOLD_0, {"fold": 0}, "tuned: sweep is missing"),
+        (OF_FOLD_0, {"sweep": "tuning", "folds": 0}, "folds"),
+        (OF_FOLD_0, 5, "tuned: 5 is not a mapping"),
+    ],
+)  # fmt: skip
+def test_trials_that_may_not_be_used(tuning, kept, source, message):
+    with pytest.raises(TalError, match=message):
+        tuning(kept, {"parameters": {"benchmark": "synthetic", "model": "bilstm"}, "tuned": source})
+
+
+def test_of_a_trial_that_was_made_again_the_newest_counts(tmp_path):
+    ledger = tmp_path / "tuning.jsonl"
+    records = [record(0, 0.9, 1.0, FAST), record(1, 0.2, 1.0, FAST), record(2, 0.5, 1.0, SLOW)]
+    records.append(record(3, 0.8, 1.0, FAST, stream="acc"))  # another cell: not averaged with the others
+    ledger.write_text("".join(json.dumps(each) + "\n" for each in records))
+    assert sorted(trial.score for trial in trials_of(ledger)) == pytest.approx([0.2, 0.5, 0.8])
 
 
 def test_the_validation_part_of_a_fold_can_be_searched_on(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """VIA 3: one project file (JSON) with a view a recording.
 
-Each segment has the attribute `label`, a list of the classes. Detections also have `score`, a text. If the
+Each segment has the attribute `label`, a list of the classes. Detections also have `score`, a text. If both
+annotations and detections are exported, the attribute `layer` tells them apart. If the
 videos are known, VIA opens them; else a person selects them. `tal data import PROJECT.json` reads the project
 as VIA saves it.
 
@@ -11,6 +12,8 @@ Source: VIA 3 code documentation, "Structure of VIA Project JSON File"
 from pathlib import Path
 
 from tal_lib.data.exporting.collect import Layers, milliseconds
+from tal_lib.data.importing.collect import LAYERS
+from tal_lib.data.importing.via import LAYER, LAYER_ABOUT
 from tal_lib.files import digest, write_json
 from tal_lib.writing import claim
 
@@ -36,6 +39,7 @@ def project(layers: Layers) -> dict:
     """The project, as VIA reads it."""
     options = {str(number): label for number, label in enumerate(layers.labels)}
     numbers = {label: number for number, label in options.items()}
+    choices = {str(number): name for number, name in enumerate(LAYERS)}
     scored = any("score" in table for table in layers.tables.values())
     views = {str(number): name for number, name in enumerate(layers.recordings, 1)}
     metadata = {}
@@ -44,6 +48,8 @@ def project(layers: Layers) -> dict:
             for number, row in enumerate(table.itertuples(index=False)):
                 start, end = milliseconds(row.start, row.end)  # pyright: ignore[reportAttributeAccessIssue]
                 values = {"1": numbers[row.label]}  # pyright: ignore[reportAttributeAccessIssue]
+                if len(layers.tables) > 1:
+                    values["3"] = str(LAYERS.index(layer))
                 if "score" in table:
                     values["2"] = f"{row.score:.4f}"  # pyright: ignore[reportAttributeAccessIssue]
                 metadata[f"{view}_{digest(layer, number)[:8]}"] = {
@@ -76,6 +82,7 @@ def project(layers: Layers) -> dict:
         "attribute": {
             "1": _attribute("label", SELECT, "class of the action", options),
             **({"2": _attribute("score", TEXT, "score of the detection", {})} if scored else {}),
+            **({"3": _attribute(LAYER, SELECT, LAYER_ABOUT, choices)} if len(layers.tables) > 1 else {}),
         },
         "file": {view: _file(view, recording, layers) for view, recording in views.items()},
         "view": {view: {"fid_list": [view]} for view in views},

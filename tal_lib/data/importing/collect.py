@@ -40,7 +40,9 @@ class Options:
     fps: float | None = None
     durations: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
-    tiers: tuple[str, ...] = ()  # ELAN: names of tiers, with * and ?; none: all independent ones
+    tiers: tuple[
+        str, ...
+    ] = ()  # ELAN, VIA: names of tiers (layers), with * and ?; none: all independent ones
     label: str = "value"  # ELAN: a segment's label is its `value`, or the name of its `tier`
     attribute: str | None = None  # VIA, CVAT: the attribute that holds the label
     split: str = "train"
@@ -211,6 +213,18 @@ def _beyond(item, duration, path):
     if late:
         text = f"{len(late)} segments end up to {TOLERANCE:g} s after the recording; kept as they are"
         yield Remark(item.recording, "as published", text)
+
+
+LAYERS = ("annotations", "detections")  # what `tal data export` writes side by side
+
+
+def refuse_two_layers(path: object) -> None:
+    """Raise the `TalError` for an exported file with annotations and detections, of which none was chosen."""
+    raise TalError(
+        f"it holds two layers of an export, {' and '.join(LAYERS)}",
+        where=path,
+        remedy=f"Take one: --tier '{LAYERS[0]}*' or --tier '{LAYERS[1]}*'.",
+    )
 
 
 def left_out(recording: str, count: int, what: str) -> tuple[Remark, ...]:

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tal_lib.data.importing.collect import (
+    LAYERS,
     Annotated,
     Options,
     as_label,
@@ -22,6 +23,7 @@ from tal_lib.data.importing.collect import (
     checked,
     left_out,
     media_id,
+    refuse_two_layers,
 )
 from tal_lib.errors import TalError, short
 from tal_lib.reading import read_xml
@@ -55,6 +57,8 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
             remedy="Save it with ELAN, which writes milliseconds.",
         )
     recording = _recording(header, path)
+    if not options.tiers and _exported_id(header) and set(LAYERS) <= set(_tier_names(root)):
+        refuse_two_layers(path)
     slots, known = _Slots(root, path), _annotations(root, path)
     segments, skipped = [], 0
     for tier in _tiers(root, options.tiers, path):
@@ -83,9 +87,8 @@ def _recording(header, path):
     """The recording's id: as written by this library, else by the first medium, else by the file's name."""
     if header is None:
         return path.stem
-    for item in header.iterfind("PROPERTY"):
-        if item.get("NAME") == RECORDING and (item.text or "").strip():
-            return item.text
+    if name := _exported_id(header):
+        return name
     medium = header.find("MEDIA_DESCRIPTOR")
     if medium is None:
         return path.stem
@@ -98,10 +101,21 @@ def _recording(header, path):
     return media_id(medium.get("MEDIA_URL") or medium.get("RELATIVE_MEDIA_URL") or "") or path.stem
 
 
+def _exported_id(header):
+    """The recording's id as this library wrote it, else None."""
+    if header is None:
+        return None
+    ids = [item.text for item in header.iterfind("PROPERTY") if item.get("NAME") == RECORDING]
+    return next((text for text in ids if (text or "").strip()), None)
+
+
+def _tier_names(root):
+    return [tier.get("TIER_ID", "") for tier in root.iterfind("TIER")]
+
+
 def _tiers(root, wanted, path):
     """The tiers to read, each once, in the file's order."""
-    tiers = list(root.iterfind("TIER"))
-    names = [tier.get("TIER_ID", "") for tier in tiers]
+    tiers, names = list(root.iterfind("TIER")), _tier_names(root)
     _refuse_twice(names, "tier", path)
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -4,14 +4,19 @@ A segment is a metadata entry with two times in `z` (seconds) and an empty `xy`;
 region describe pictures, and are left out. The label is the value of an attribute: of the one named, else of
 the only one with options (select, radio, checkbox), else of the only one.
 
+A project that this library exported with annotations and detections has the attribute `layer`. One of the two
+must then be chosen.
+
 Source: VIA 3 code documentation, "Structure of VIA Project JSON File"
 (https://gitlab.com/vgg/via/-/blob/master/via-3.x.y/CodeDoc.md).
 """
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tal_lib.data.importing.collect import (
+    LAYERS,
     Annotated,
     Options,
     as_label,
@@ -19,12 +24,14 @@ from tal_lib.data.importing.collect import (
     checked,
     left_out,
     media_id,
+    refuse_two_layers,
 )
 from tal_lib.errors import TalError, short
 from tal_lib.reading import read_json
 from tal_lib.validation import unknown_name
 
 NAME = "VIA"
+LAYER, LAYER_ABOUT = "layer", "layer of the export: annotations or detections"  # attribute of exported files
 TEXT, CHECKBOX = 1, 2  # kinds of attributes
 SHAPE = "Give the project file that VIA 3 saves (not VIA 2, and not its CSV)."
 PARTS = ("attribute", "file", "view", "metadata")
@@ -66,6 +73,9 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
             temporal[key] = (view, times, _object(entry.get("av"), f"metadata {key}.av", path))
         else:
             others[view] += 1
+    if (layer := _layer(attributes)) is not None:
+        temporal = _of_layer(temporal, layer, attributes[layer], options.tiers, path)
+        attributes = {key: entry for key, entry in attributes.items() if key != layer}
     attribute = _attribute(attributes, [values for _, _, values in temporal.values()], options, path)
     for key, (view, times, values) in temporal.items():
         called = f"metadata {short(key)}"
@@ -101,6 +111,34 @@ def _recording(view, entry, files, path):
         if isinstance(value, str) and (name := media_id(value, folders=True)):
             return name
     raise TalError(f"file {short(shown[0])} has no name", where=path, remedy="Give it one in VIA.")
+
+
+def _layer(attributes):
+    """The id of the attribute that tells exported annotations and detections apart, else None."""
+    for key, entry in attributes.items():
+        if isinstance(entry, dict) and (entry.get("aname"), entry.get("desc")) == (LAYER, LAYER_ABOUT):
+            return key
+    return None
+
+
+def _of_layer(temporal, layer, attribute, wanted, path):
+    """The temporal segments of the layer that was chosen."""
+    if not wanted:
+        refuse_two_layers(path)
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in LAYERS):
+            raise unknown_name(pattern, LAYERS, where=path, name="layer")
+    chosen = {}
+    for key, (view, times, values) in temporal.items():
+        if values.get(layer) in (None, ""):
+            raise TalError(
+                f"metadata {short(key)} has no {LAYER}", where=path, remedy="Choose its layer in VIA."
+            )
+        (name,) = _labels(attribute, values[layer], f"metadata {short(key)}", path)
+        if any(fnmatchcase(name, pattern) for pattern in wanted):
+            kept = {attribute: value for attribute, value in values.items() if attribute != layer}
+            chosen[key] = (view, times, kept)
+    return chosen
 
 
 def _attribute(attributes, used, options, path):
