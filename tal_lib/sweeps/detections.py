@@ -1,7 +1,7 @@
 """The detections of a sweep's runs in one compressed file: anyone computes any metric without training.
 
 A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. The file
-is `results/detections/<sweep>.parquet`, one row a detection: `cell, benchmark, model, fraction, fold, seed, subset_seed,
+is `results/detections/<sweep>.parquet`, one row a detection: `cell, model, fraction, fold, seed, subset_seed,
 recording, start_cs, end_cs, label, score`. Times are whole hundredths of a second. `tal eval` reads it.
 """
 
@@ -15,7 +15,7 @@ from tal_lib.files import atomic_path
 from tal_lib.sweeps.ledger import RESULT, finished_runs
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
-ABOUT = ("benchmark", "model", "fraction", "fold", "seed", "subset_seed")  # parameters that tell the runs apart
+ABOUT = ("model", "fraction", "fold", "seed", "subset_seed")  # parameters that tell the runs apart
 COLUMNS = ("cell", *ABOUT, "recording", "start_cs", "end_cs", "label", "score")
 
 
@@ -53,7 +53,7 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
         ["cell", "recording"], kind="stable"
     )  # pyright: ignore[reportCallIssue]
-    for column in ("cell", "benchmark", "model", "recording", "label"):
+    for column in ("cell", "model", "recording", "label"):
         table[column] = table[column].astype(str).astype("category")
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:

@@ -45,9 +45,9 @@ def test_every_trial_is_there_and_the_best_is_chosen(results):
     }
     assert best.avg_map.to_dict()["tridet", 0.2] == pytest.approx(75)
     assert table.recipe.str.contains("min_steps=400").all() and not table.settings.str.contains("min").any()
-    chosen = tuning.chosen_table(table).set_index(["labels", "model"])
+    chosen = tuning.chosen_table(table).set_index(["label fraction", "model"])
     assert chosen.loc[("20 %", "tridet")].tolist() == [3, 70, 75, "learning_rate=0.0003, drop_path=0.1"]
-    assert chosen.loc[("100 %", "bilstm"), "settings"] == "as it is"
+    assert chosen.loc[("100 %", "bilstm"), "settings"] == "equal recipe"
 
 
 def test_expected_best_is_the_mean_over_all_choices_of_trials(results):
@@ -57,7 +57,7 @@ def test_expected_best_is_the_mean_over_all_choices_of_trials(results):
         choices = itertools.combinations(SCORES["tridet"], row.trials)
         assert row.expected == pytest.approx(np.mean([max(choice) for choice in choices]))
     shown = tuning.expected_table(table)
-    assert shown.columns.tolist() == ["labels", "model", "1 trial", "2 trials", "3 trials"]
+    assert shown.columns.tolist() == ["label fraction", "model", "1 trial", "2 trials", "3 trials"]
 
 
 def test_it_writes_tables_and_the_figure(results):

@@ -1,7 +1,7 @@
 """The arms of the study, and the scores of the tested people in them.
 
-The arm of a cell is its sweep. A cell that two sweeps share lies in the ledger of the sweep that ran first,
-so `equal` and `variance` look for their cells in both.
+The arm of a cell is its sweep. A cell that two sweeps share lies in the ledger of the sweep that ran first, so
+runs of other sweeps with the settings of an arm belong to it too.
 
 A person's score is the jackknife's pseudo-value of the fold's avg mAP (`evaluation.nested`). Here the scores
 of a fold are moved so that their mean is the fold's avg mAP itself: the number that any evaluation tool
@@ -62,6 +62,8 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     table = table.fillna({"recipe": "", "options": "", "stream": ""})
     table = table[(table.fold >= 0) & (table.preset == "compact") & (table.stream == "")]
+    for name in {"people", "annotated", "skip"} & set(table):  # all people, annotations and feature steps
+        table = table[table[name].fillna(1) == 1]
     means = 100 * table.groupby("cell")["map"].mean()
     runs = table.drop_duplicates("cell").reset_index(drop=True)
     runs = runs.assign(
@@ -79,22 +81,17 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
 
 def _of_arm(runs, arm):
     """The runs of an arm; those that another sweep ran first are among them."""
+    runs = runs.assign(all_labels=runs.fraction == 1)
     first = (runs.seed == 0) & (runs.subset_seed == 0)
     if arm == VARIANCE:
-        crossed = runs[(runs.sweep == VARIANCE) & (runs.model != FLOOR)]
-        shared = _shared(runs[(runs.sweep == MAIN) & first], crossed, ["benchmark", "fraction", "model"])
-        return pd.concat([crossed, shared])
-    rows = runs[(runs.sweep == arm) & first]
-    if arm == MAIN:
-        crossed = runs[(runs.sweep == VARIANCE) & first]
-        rows = pd.concat([rows, _shared(crossed, rows, ["benchmark", "model"])])
-    return rows
-
-
-def _shared(runs, others, keys):
-    """The runs that have the keys and the settings of one of the others."""
+        rows = runs[(runs.sweep == arm) & (runs.model != FLOOR)]
+        keys, others = ["benchmark", "fraction", "model"], runs[runs.sweep != arm]
+    else:  # one search chose the settings of all fractions below 100 %, another those of 100 %
+        rows = runs[(runs.sweep == arm) & first]
+        keys, others = ["benchmark", "all_labels", "model"], runs[(runs.sweep != arm) & first]
     keys = [*keys, "settings"]
-    return runs[pd.MultiIndex.from_frame(runs[keys]).isin(pd.MultiIndex.from_frame(others[keys]))]
+    shared = pd.MultiIndex.from_frame(others[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
+    return pd.concat([rows, others[shared]])
 
 
 def people_of(data: dict[str, pd.DataFrame], runs: pd.DataFrame) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
     shown = pd.DataFrame(
         {
             "benchmark": table.benchmark,
-            "labels": list(map(percent, table.fraction)),
+            "label fraction": list(map(percent, table.fraction)),
             "model": table.model,
             **{shown: table[name].round(1) for name, shown in NAMES.items()},
             "design": [f"{row.folds} folds, {row.subsets} × {row.seeds}" for row in table.itertuples()],

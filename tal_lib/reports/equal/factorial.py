@@ -101,7 +101,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     shown = pd.DataFrame(
         {
             "benchmark": ["mean over benchmarks" if row.benchmark == MEAN else row.benchmark for row in rows],
-            "labels": [percent(row.fraction) for row in rows],
+            "label fraction": [percent(row.fraction) for row in rows],
             "models": summary.models,
             "recipe": [interval(row.recipe, row.recipe_low, row.recipe_high) for row in rows],
             "architectures, plain": [
@@ -121,7 +121,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     for benchmark, group in models.groupby("benchmark", sort=False):
         shown = pd.DataFrame(
             {
-                "labels": list(map(percent, group.fraction)),
+                "label fraction": list(map(percent, group.fraction)),
                 "model": group.model,
                 "plain": group.plain.round(1),
                 "equal": group.equal.round(1),
@@ -133,7 +133,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
             f"Plain and equal arm on {benchmark}: avg mAP (%), mean over folds; difference paired by person "
             "with 95 % nested interval, p adjusted by Holm over models."
         )
-        best = tables.Best(high=("plain", "equal"), within=("labels",))
+        best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)
     floors = summary.set_index(["benchmark", "fraction"]).floor.to_dict()
     out.figure(figures.factorial(models, floors)[0], "factorial")

@@ -1,6 +1,6 @@
 """The headline from published files alone: kept detections and annotations, no ledger and no training.
 
-    tables = recomputed("results/detections/equal.parquet", only={"benchmark": ["hapt"]})
+    tables = recomputed("results/detections/equal/hapt.parquet", only={"fraction": [0.1, 1.0]})
     scores_of(tables, MAIN)      # means over folds and intervals, as from the ledger
 
 The kept detections are the best 100 of each recording, with times in hundredths of a second. So the scores
@@ -21,9 +21,9 @@ from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.equal.ranking import ranking
 from tal_lib.reports.tables import read_parquet
 from tal_lib.study import Scored
-from tal_lib.sweeps.detections import ABOUT
 
 CLOSE = 0.2  # points of avg mAP
+RUN = ("model", "fraction", "fold", "seed", "subset_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,41 +38,54 @@ class Kept(Scored):
 
 
 def recomputed(
-    file: str | Path,
+    path: str | Path,
     only: Mapping[str, Collection] | None = None,
     load: Callable[..., Benchmark] = load_benchmark,
+    arm: str = MAIN,
 ) -> dict[str, pd.DataFrame]:
     """The tables `data_efficiency` and `people` of a sweep, as its ledger has them.
 
     Args:
-        file: `results/detections/<sweep>.parquet`.
+        path: a file of kept detections, or a folder of several (`tal_lib.sweeps.detections`).
         only: column → the values to read, for example `{"model": ["tridet"], "fraction": [0.1]}`.
         load: (benchmark's name, fold=number) → the benchmark, with its annotations.
+        arm: the sweep of the detections.
 
     Raises:
         TalError: no such file, or nothing in it is asked for.
     """
-    if not Path(file).is_file():
-        raise TalError("no kept detections", where=file, remedy="Run the sweep, or take the file from git.")
-    kept = read_parquet(file)
-    for name, values in (only or {}).items():
-        kept = kept[kept[name].isin(list(values))]
-    if not len(kept):
-        raise TalError(f"no detections of {dict(only or {})}", where=file, remedy="Ask for other runs.")
-    kept = kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
+    kept = _kept(Path(path), only or {})
     scores, people = [], []
     for (name, fold), rows in kept.groupby(["benchmark", "fold"], observed=True):
         data = load(name, fold=int(fold))
         for cell, detections in rows.groupby("cell", observed=True):
-            about = {column: detections[column].iloc[0] for column in ABOUT}
+            about = {column: detections[column].iloc[0] for column in ("benchmark", *RUN)}
             about |= dict.fromkeys(("stream", "options", "recipe", "utc"), "")
-            about |= {"preset": "compact", "sweep": Path(file).stem, "cell": cell}
+            about |= {"preset": "compact", "sweep": arm, "cell": f"{cell}:{name}"}
             columns = ["recording", "start", "end", "label", "score"]
             plain = detections[columns].astype({"recording": str, "label": str}).reset_index(drop=True)
             run = Kept(benchmark=data, model=None, rows=plain)  # pyright: ignore[reportArgumentType]
             scores.append(run.scores.rename("map").rename_axis("tiou").reset_index().assign(**about))
             people.append(run.by_person.assign(**about))
     return {"data_efficiency": pd.concat(scores, ignore_index=True), "people": pd.concat(people)}
+
+
+def _kept(path, only):
+    """The kept detections that are asked for, with times in seconds."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise TalError("no kept detections", where=path, remedy="Run the sweep, or take the file from git.")
+    parts = []
+    for file in files:
+        table = read_parquet(file)
+        table["benchmark"] = table.benchmark.astype(str)
+        for name, values in only.items():
+            table = table[table[name].isin(list(values))]
+        parts.append(table)
+    kept = pd.concat(parts, ignore_index=True)
+    if not len(kept):
+        raise TalError(f"no detections of {dict(only)}", where=path, remedy="Ask for other runs.")
+    return kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
 
 
 def headline(tables: dict[str, pd.DataFrame], arm: str = MAIN) -> pd.DataFrame:
@@ -88,7 +101,7 @@ def headline(tables: dict[str, pd.DataFrame], arm: str = MAIN) -> pd.DataFrame:
     return ranked.join(folds, how="inner").reset_index()
 
 
-def compared(file: str | Path, data: dict[str, pd.DataFrame], only=None, load=load_benchmark) -> pd.DataFrame:
+def compared(path: str | Path, data: dict[str, pd.DataFrame], only=None, load=load_benchmark) -> pd.DataFrame:
     """The headline from detections minus the headline from the ledger, per number (points).
 
     Args:
@@ -98,6 +111,6 @@ def compared(file: str | Path, data: dict[str, pd.DataFrame], only=None, load=lo
         `benchmark, fraction, model`, and the differences of all numbers. Rows are the models of both.
     """
     keys = ["benchmark", "fraction", "model"]
-    again, known = headline(recomputed(file, only, load)).set_index(keys), headline(data).set_index(keys)
+    again, known = headline(recomputed(path, only, load)).set_index(keys), headline(data).set_index(keys)
     both = again.index.intersection(known.index)
     return (again.loc[both] - known.loc[both]).reset_index()

@@ -73,16 +73,16 @@ def chosen_table(table: pd.DataFrame) -> pd.DataFrame:
         if len(best):
             rows.append(
                 {
-                    "labels": percent(fraction),
+                    "label fraction": percent(fraction),
                     "model": model,
                     "trials": len(group),
-                    "as it is": default.avg_map.iloc[0] if len(default) else float("nan"),
-                    "chosen": best.avg_map.iloc[0],
-                    "settings": best.settings.iloc[0] or "as it is",
+                    "equal recipe": default.avg_map.iloc[0] if len(default) else float("nan"),
+                    "best trial": best.avg_map.iloc[0],
+                    "settings": best.settings.iloc[0] or "equal recipe",
                 }
             )
-    shown = pd.DataFrame(rows, columns=["labels", "model", "trials", "as it is", "chosen", "settings"])
-    return shown.round({"as it is": 1, "chosen": 1})
+    shown = pd.DataFrame(rows, columns=["label fraction", "model", "trials", "equal recipe", "best trial", "settings"])
+    return shown.round({"equal recipe": 1, "best trial": 1})
 
 
 def write(out) -> None:
@@ -99,13 +99,13 @@ def write(out) -> None:
             f"Settings that tuning chose on {benchmark}: validation avg mAP (%) of the equal recipe as it is "
             "and of the best trial, the same number of trials for every model."
         )
-        within = tables.Best(high=("as it is", "chosen"), within=("labels",))
+        within = tables.Best(high=("equal recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)
         every = pd.DataFrame(
             {
-                "labels": list(map(percent, rows.fraction)),
+                "label fraction": list(map(percent, rows.fraction)),
                 "model": rows.model,
-                "settings": rows.settings.replace("", "as it is"),
+                "settings": rows.settings.replace("", "equal recipe"),
                 "avg mAP": rows.avg_map.round(1),
                 "chosen": rows.chosen.map({True: "yes", False: ""}),
             }
@@ -131,4 +131,4 @@ def expected_table(best: pd.DataFrame) -> pd.DataFrame:
     wide.columns = [f"{count} trial{'s' * (count > 1)}" for count in wide.columns]
     order = best.groupby(["fraction", "model"]).expected.max().sort_values(ascending=False).index
     wide = wide.loc[sorted(order, key=lambda key: key[0])].round(1).reset_index()
-    return wide.assign(fraction=list(map(percent, wide.fraction))).rename(columns={"fraction": "labels"})
+    return wide.assign(fraction=list(map(percent, wide.fraction))).rename(columns={"fraction": "label fraction"})
