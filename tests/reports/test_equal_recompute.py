@@ -28,7 +28,8 @@ def detections_of(truth, spread, seed):
         score=rng.random(len(truth)) + 0.3,
     )
     false = truth.assign(start=truth.start + 3, end=truth.end + 3, score=rng.random(len(truth)))
-    return pd.concat([near, false], ignore_index=True)
+    found = pd.concat([near, false], ignore_index=True)
+    return found.round({"start": 2, "end": 2})
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The arms of the study, and the scores of the tested people in them.
 
-The arm of a cell is its sweep. A cell that two sweeps share lies in the ledger of the sweep that ran first, so
+The arm of a cell is its sweep. A cell that two sweeps share lies in the ledger of the sweep that ran first:
 runs of other sweeps with the settings of an arm belong to it too.
 
 A person's score is the jackknife's pseudo-value of the fold's avg mAP (`evaluation.nested`). Here the scores

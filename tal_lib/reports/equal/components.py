@@ -16,9 +16,9 @@ NAMES = {
 
 
 def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Standard deviations (points) of a person's score in the arm `variance`, and what has no complete design.
+    """Standard deviations (points) of a person's score in the arm `variance`; and the incomplete designs.
 
-    `benchmark, fraction, model, person, subset, seed, subset_seed, rest, fold, folds, people, subsets, seeds`;
+    `benchmark, fraction, model`, the name of each part with `_sd`, `folds, people, subsets, seeds`;
     and `benchmark, fraction, model, why`.
     """
     keys = ["benchmark", "fraction", "model"]
@@ -32,9 +32,10 @@ def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame,
         sizes = [group[name].nunique() for name in ("fold", "subset_seed", "seed")]
         people = len(group.drop_duplicates(["fold", "person"]))
         rows.append((*key, *parts.values(), sizes[0], people, *sizes[1:]))
-    columns = [*keys, *PARTS, "folds", "people", "subsets", "seeds"]
+    columns = [*keys, *(f"{name}_sd" for name in PARTS), "folds", "people", "subsets", "seeds"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.sort_values(keys, key=lambda column: column.map(place) if column.name == keys[0] else column)
+    by_place = lambda column: column.map(place) if column.name == "benchmark" else column
+    table = table.sort_values(keys, key=by_place)
     return table.reset_index(drop=True), pd.DataFrame(gaps, columns=[*keys, "why"])
 
 
@@ -48,7 +49,7 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
             "benchmark": table.benchmark,
             "label fraction": list(map(percent, table.fraction)),
             "model": table.model,
-            **{shown: table[name].round(1) for name, shown in NAMES.items()},
+            **{shown: table[f"{name}_sd"].round(1) for name, shown in NAMES.items()},
             "design": [f"{row.folds} folds, {row.subsets} × {row.seeds}" for row in table.itertuples()],
         }
     )

@@ -1,4 +1,4 @@
-"""Architecture × recipe: what the recipe is worth, and how far the architectures are apart with and without it.
+"""Architecture × recipe: what the recipe is worth, and how far apart architectures are with and without it.
 
 The recipe is the equal one (augmentation and tuning), against the plain arm. Its worth is the mean over models
 of equal − plain of the same person, with the nested interval over people. The models are a fixed choice.
@@ -115,7 +115,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     )
     caption = (
         "Points of avg mAP that the recipe (augmentation and tuning) is worth, mean over models with 95 % "
-        "interval; spread of the architectures: standard deviation (range; standard deviation by noise alone)."
+        "interval; spread of the architectures: standard deviation (range; standard deviation by noise)."
     )
     out.table(shown, "factorial", caption)
     for benchmark, group in models.groupby("benchmark", sort=False):

@@ -76,7 +76,9 @@ def _list(names, word):
 def findings(read: Read) -> list[str]:
     """Sentences in plain text: the factorial with the floor, then who leads; empty without an equal arm."""
     summary, table = read("factorial_summary"), read(RANKED)
-    sentences = [factorial.sentence(row) for row in summary.itertuples()] if len(summary) else []
+    if len(summary) and (summary.benchmark == MEAN).any():
+        summary = summary[summary.benchmark == MEAN]
+    sentences = [factorial.sentence(row) for row in summary.itertuples()]
     for benchmark, fraction in questions(read):
         rows = ranked(read, benchmark, fraction)
         here = table[(table.fraction == fraction) & table.place.notna()].benchmark
