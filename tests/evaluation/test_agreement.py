@@ -34,7 +34,12 @@ def test_only_models_of_both_count_and_two_are_too_few():
     rng = np.random.default_rng(0)
     first, second = (scores(rng, np.arange(6.0), 1, 3) for _ in range(2))
     few = agreement(first, second[MODELS[1:5]])
-    assert few[0] == stats.kendalltau(*(t.groupby("fold").mean().mean()[MODELS[1:5]] for t in (first, second))).statistic
+    assert (
+        few[0]
+        == stats.kendalltau(
+            *(t.groupby("fold").mean().mean()[MODELS[1:5]] for t in (first, second))
+        ).statistic
+    )
     assert np.isnan(agreement(first, second[MODELS[:2]])).all()
 
 

@@ -29,8 +29,12 @@ def test_the_recipe_and_the_architectures_have_their_known_worth(study):
         assert row.floor == pytest.approx(31, abs=6)
     assert (models.difference - 5).abs().max() < 0.6 and (models.p_adjusted < 0.001).all()
     text = factorial.sentence(next(summary.itertuples()))
-    assert text.startswith("On hapt with 10 % of the labels, the recipe (augmentation and tuning) is worth +5.")
-    assert "over 4 models; architectures have a standard deviation of" in text and "timeline_prior, has" in text
+    assert text.startswith(
+        "On hapt with 10 % of the labels, the recipe (augmentation and tuning) is worth +5."
+    )
+    assert (
+        "over 4 models; architectures have a standard deviation of" in text and "timeline_prior, has" in text
+    )
 
 
 def test_models_without_differences_have_the_spread_of_noise(study):
@@ -73,5 +77,5 @@ def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
         labels = [text.get_text() for text in ax.get_yticklabels()]
         assert labels == ["bilstm", "actionformer", "tridet", "temporalmaxer"]  # the best on top
         plain, equal = (points.get_offsets()[:, 0] for points in ax.collections[1:])
-        assert (equal - plain == pytest.approx(5, abs=2)) and len(ax.lines) == 1
+        assert abs(equal - plain - 5).max() < 2 and len(ax.lines) == 1
     plt.close("all")

@@ -45,7 +45,7 @@ def comparison(scores: dict[tuple[str, float], Scores]) -> pd.DataFrame:
             benchmark,
             fraction,
             differences(here),
-            lambda model, other: chance_above_zero(  # noqa: B023
+            lambda model, other: chance_above_zero(
                 here.by_fold(here.people[model] - here.people[other])  # noqa: B023
             ),
         )
@@ -132,5 +132,3 @@ def write(table: pd.DataFrame, out) -> None:
 def p_text(p: float) -> str:
     """A p-value with three decimals; `< 0.001` below."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-

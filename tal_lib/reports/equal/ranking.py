@@ -55,9 +55,7 @@ def ranking(scores: dict[tuple[str, float], Scores], pairs: pd.DataFrame) -> pd.
         letters = letters_of(pairs, MEAN, fraction, {model: estimates[model].mean for model in models})
         for place, model in enumerate(models, 1):
             corrected = sum(here.corrected[model].mean() for here in each) / len(each)
-            rows.append(
-                _row(MEAN, fraction, model, place, estimates[model], letters[model], corrected, None)
-            )
+            rows.append(_row(MEAN, fraction, model, place, estimates[model], letters[model], corrected, None))
         if all(len(here.floor) for here in each):
             known = mean_of([nested_estimate(here.floor) for here in each])
             rows.append(_row(MEAN, fraction, FLOOR, None, known, "", None, None))
@@ -161,9 +159,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
             f"(paired by person, Holm, 0.05). {FLOOR}: the floor."
         )
         gaps = missing[missing.benchmark == benchmark]
-        out.table(
-            ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions)
-        )
+        out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
             caption = (
                 f"avg mAP (%) on {benchmark}: fold 0, whose training part chose the settings, beside the mean "

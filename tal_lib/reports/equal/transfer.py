@@ -39,8 +39,10 @@ def write(table: pd.DataFrame, out) -> None:
     shown = pd.DataFrame({"benchmarks": [f"{first} – {second}" for first, second in pairs]})
     for fraction in sorted(table.fraction.unique()):
         shown[percent(fraction)] = [text.get((fraction, *pair), "–") for pair in pairs]
-    models = f"{table.models.min()}" if table.models.nunique() == 1 else (
-        f"{table.models.min()}–{table.models.max()}"
+    models = (
+        f"{table.models.min()}"
+        if table.models.nunique() == 1
+        else (f"{table.models.min()}–{table.models.max()}")
     )
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ of the means of {models} models under "

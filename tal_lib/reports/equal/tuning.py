@@ -81,7 +81,9 @@ def chosen_table(table: pd.DataFrame) -> pd.DataFrame:
                     "settings": best.settings.iloc[0] or "equal recipe",
                 }
             )
-    shown = pd.DataFrame(rows, columns=["label fraction", "model", "trials", "equal recipe", "best trial", "settings"])
+    shown = pd.DataFrame(
+        rows, columns=["label fraction", "model", "trials", "equal recipe", "best trial", "settings"]
+    )
     return shown.round({"equal recipe": 1, "best trial": 1})
 
 
@@ -131,4 +133,6 @@ def expected_table(best: pd.DataFrame) -> pd.DataFrame:
     wide.columns = [f"{count} trial{'s' * (count > 1)}" for count in wide.columns]
     order = best.groupby(["fraction", "model"]).expected.max().sort_values(ascending=False).index
     wide = wide.loc[sorted(order, key=lambda key: key[0])].round(1).reset_index()
-    return wide.assign(fraction=list(map(percent, wide.fraction))).rename(columns={"fraction": "label fraction"})
+    return wide.assign(fraction=list(map(percent, wide.fraction))).rename(
+        columns={"fraction": "label fraction"}
+    )

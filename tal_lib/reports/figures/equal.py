@@ -23,7 +23,10 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     panels, shape = _panels(table)
     most = table.groupby(["benchmark", "fraction"]).model.nunique().max()
     axes = new_axes(
-        nrows=shape[0], ncols=shape[1], squeeze=False, figsize=(3.6 * shape[1], (0.17 * most + 0.6) * shape[0])
+        nrows=shape[0],
+        ncols=shape[1],
+        squeeze=False,
+        figsize=(3.6 * shape[1], (0.17 * most + 0.6) * shape[0]),
     )
     for ax, key, rows in _each(axes, panels, table):
         rows = rows.sort_values("equal")
