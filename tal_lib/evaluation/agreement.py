@@ -1,15 +1,23 @@
 """How far the ranking of models on one benchmark agrees with that on another: Kendall's τ of their means.
 
-The interval is over people and folds: which order would other people have given? Means are drawn from their
-estimated distribution, with the correlations between models that share people. Drawn means are noisier than
-true means, so the τ of drawn means is too small by about as much as the estimated τ. The interval therefore
-mirrors the drawn values at the estimate (basic bootstrap) and also contains the drawn ones (percentile
-bootstrap). Simulated coverage (tests) is at least 93 %.
+The interval is over people and folds: how far may the true means agree? Noise makes close models change places,
+so the estimated τ is too near zero. A plain bootstrap of it covers the true τ in 13 % of simulated studies
+whose models are close. The interval here is where two others overlap:
+
+- A pair of models counts as known if its order is known on both benchmarks (paired by person, Holm over all
+  pairs, 0.05). All other pairs may agree or not.
+- Bootstrap of means with the covariance of models that share people; its ends are moved away from zero by the
+  factor by which noise moves τ towards zero.
+
+Simulated coverage (tests) is at least 93 %, mostly more. Benchmarks are treated as independent, also if they
+share people.
 """
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from tal_lib.evaluation.nested import estimate, holm
 
 DRAWS = 2000
 
@@ -29,18 +37,55 @@ def agreement(
     models = [name for name in first.columns if name in second.columns]
     if len(models) < 3:
         return (float("nan"),) * 3
-    rng = np.random.default_rng(seed)
-    means, orders = [], []
-    for table in (first[models], second[models]):
+    tables = first[models], second[models]
+    means = [table.groupby(level="fold").mean().mean() for table in tables]
+    value = float(stats.kendalltau(*means).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    low, high = _by_known_pairs(tables)
+    drawn_low, drawn_high = _bootstrap(tables, value, draws, np.random.default_rng(seed))
+    return value, max(low, min(drawn_low, value)), min(high, max(drawn_high, value))
+
+
+def _by_known_pairs(tables):
+    """Bounds of τ if every pair whose order is not known on both benchmarks may agree or disagree."""
+    models = list(tables[0].columns)
+    p_values, agree = [], []
+    for place, model in enumerate(models):
+        for other in models[place + 1 :]:
+            both = []
+            for table in tables:
+                difference = (table[model] - table[other]).dropna().groupby(level="fold")
+                both.append(estimate([values.to_numpy() for _, values in difference]))
+            p_values.append(max(each.p for each in both))
+            agree.append(both[0].mean * both[1].mean > 0)
+    known, agree = holm(p_values) < 0.05, np.array(agree)
+    pairs = len(agree)
+    return 2 * int((known & agree).sum()) / pairs - 1, 1 - 2 * int((known & ~agree).sum()) / pairs
+
+
+def _bootstrap(tables, value, draws, rng):
+    """95 % interval of τ by drawn means: as drawn and mirrored at the estimate, whichever reaches further.
+
+    An end is moved away from zero by the factor by which noise moves τ towards it: τ of means that are as
+    far apart as the true ones are, and the same means with noise.
+    """
+    orders, likeness = [], 1.0
+    for table in tables:
         mean, spread = _mean_and_spread(table)
-        means.append(mean)
         scale = np.sqrt(spread.freedom / rng.chisquare(spread.freedom, draws))  # as of Student's t
         noise = rng.standard_normal((draws, len(spread.rows))) @ spread.rows
         orders.append(_order(mean + noise * scale[:, None]))
-    value = float(stats.kendalltau(*means).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+        true = mean * _share_of_signal(mean, spread.rows) ** 0.5
+        likeness *= float((_order(true + noise) * _order(true[None])).mean())
     low, high = np.quantile((orders[0] * orders[1]).mean(1), [0.025, 0.975])
     low, high = min(low, 2 * value - high), max(high, 2 * value - low)
-    return value, max(-1.0, float(low)), min(1.0, float(high))
+    likeness = max(likeness, 1e-9)
+    return float(min(low, low / likeness)), float(max(high, high / likeness))
+
+
+def _share_of_signal(mean, rows):
+    """Share of the variance of means (M,) that is not noise."""
+    noise = np.square(rows - rows.mean(1, keepdims=True)).sum()
+    return max(0.0, 1 - float(noise / max(np.square(mean - mean.mean()).sum(), 1e-300)))
 
 
 class _Spread:
