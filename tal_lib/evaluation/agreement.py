@@ -1,7 +1,7 @@
 """How far the ranking of models on one benchmark agrees with that on another: Kendall's τ of their means.
 
-The interval is over people and folds: how far may the true means agree? Noise makes close models change places,
-so the estimated τ is too near zero. A plain bootstrap of it covers the true τ in 13 % of simulated studies
+The interval is over people and folds: how far may the true means agree? Noise makes close models change
+places, so the estimated τ is too near zero. A plain bootstrap covers the true τ in 13 % of simulated studies
 whose models are close. The interval here is where two others overlap:
 
 - A pair of models counts as known if its order is known on both benchmarks (paired by person, Holm over all

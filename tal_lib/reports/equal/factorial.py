@@ -1,7 +1,7 @@
 """Architecture × recipe: what the recipe is worth, and how far apart architectures are with and without it.
 
-The recipe is the equal one (augmentation and tuning), against the plain arm. Its worth is the mean over models
-of equal − plain of the same person, with the nested interval over people. The models are a fixed choice.
+The recipe is the equal one (augmentation and tuning), against the plain arm. Its worth is the mean over the
+models of equal − plain of a person, with the nested interval over people. The models are a fixed choice.
 
 The spread between architectures is the standard deviation and the range of their means. Even equal models
 would have some spread, from noise: `noise` is the standard deviation that models without true differences

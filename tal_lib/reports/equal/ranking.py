@@ -97,7 +97,7 @@ def left_out(scores: dict[tuple[str, float], Scores], ranked: pd.DataFrame) -> p
             rows.append(
                 (benchmark, fraction, model, f"{len(folds)} of {len(here.folds)} folds: {which} only")
             )
-    for fraction, (models, of_benchmarks) in over_benchmarks(scores).items():
+    for fraction, (_, of_benchmarks) in over_benchmarks(scores).items():
         every = sorted({model for here in of_benchmarks.values() for model in here.folds})
         for model in every:
             lacking = [name for name, here in of_benchmarks.items() if model not in here.folds]
@@ -162,7 +162,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
             caption = (
-                f"avg mAP (%) on {benchmark}: fold 0, whose training part chose the settings, beside the mean "
+                f"avg mAP (%) on {benchmark}: fold 0, whose training part chose the settings, and the mean "
                 "over folds."
             )
             out.table(folds_table(rows), f"equal_folds_{benchmark}", caption, tables.HIGHEST)
