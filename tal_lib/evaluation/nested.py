@@ -10,7 +10,7 @@ for five folds of 3 to 14 people, with normal and heavy-tailed scores, whichever
 bootstrap over folds and people was tried beside it: it covers 84 % where folds dominate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ class Estimate:
         p: two-sided p-value of a mean of zero.
         between, within: variances of the mean due to folds and to people.
         folds, people: how many there are.
+        freedom: degrees of freedom of the variance.
     """
 
     mean: float
@@ -38,6 +39,7 @@ class Estimate:
     within: float
     folds: int
     people: int
+    freedom: float
 
 
 def pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
@@ -104,14 +106,43 @@ def estimate(scores: list[np.ndarray], confidence: float = 0.95) -> Estimate:
     within = person_variance * float((1 / sizes).mean()) / folds
     total = float(means.var(ddof=1)) / folds  # estimates both parts together
     between = max(0.0, total - within)
-    mean, variance = float(means.mean()), between + within
-    if variance == 0:
-        return Estimate(mean, mean, mean, float(mean == 0), 0.0, 0.0, folds, people)
+    mean = float(means.mean())
     # the variance is `total` where folds add to it, else `within`; each with its own degrees of freedom
     freedom = folds - 1 if between > 0 else spare
+    return _with_interval(mean, between, within, freedom, folds, people, confidence)
+
+
+def _with_interval(mean, between, within, freedom, folds, people, confidence):
+    """The estimate of a mean with this variance: Student's interval and p-value."""
+    variance = between + within
+    if variance == 0:
+        return Estimate(mean, mean, mean, float(mean == 0), 0.0, 0.0, folds, people, freedom)
     spread = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * variance**0.5
     p = float(2 * stats.t.sf(abs(mean) / variance**0.5, freedom))
-    return Estimate(mean, mean - spread, mean + spread, p, between, within, folds, people)
+    return Estimate(mean, mean - spread, mean + spread, p, between, within, folds, people, freedom)
+
+
+def mean_of(estimates: Sequence[Estimate], confidence: float = 0.95) -> Estimate:
+    """Mean of independent estimates with equal weights, for example of one model on several benchmarks.
+
+    The variance is the sum of the variances over the square of their number. Its degrees of freedom are
+    Satterthwaite's (Biometrics Bulletin 1946). The benchmarks are a fixed choice: the interval is over their
+    people and folds, not over benchmarks.
+    """
+    count = len(estimates)
+    variances = np.array([each.between + each.within for each in estimates])
+    freedoms = np.array([each.freedom for each in estimates])
+    total = float(variances.sum())
+    freedom = total**2 / float((variances**2 / freedoms).sum()) if total else float(freedoms.sum())
+    return _with_interval(
+        float(np.mean([each.mean for each in estimates])),
+        sum(each.between for each in estimates) / count**2,
+        sum(each.within for each in estimates) / count**2,
+        freedom,
+        sum(each.folds for each in estimates),
+        sum(each.people for each in estimates),
+        confidence,
+    )
 
 
 def paired_estimate(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> Estimate:
@@ -172,10 +203,21 @@ def improvement(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") 
     """
     keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
     both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
-    difference = both[value] - both[f"{value}_other"]
-    better = ((difference > 0) + 0.5 * (difference == 0)).where(difference.notna())
-    both = both.assign(better=better)
-    known = nested_estimate(both, "better")
+    better = _better(both[value] - both[f"{value}_other"])
+    return _chance(nested_estimate(both.assign(better=better), "better"))
+
+
+def chance_above_zero(differences: list[np.ndarray]) -> tuple[float, float, float]:
+    """The same from arrays: the differences (P,) of each fold's people."""
+    return _chance(estimate([_better(values) for values in differences]))
+
+
+def _better(difference):
+    return np.where(np.isnan(difference), np.nan, (difference > 0) + 0.5 * (difference == 0))
+
+
+def _chance(known):
+    """The share of people with its interval, from the nested estimate of that share."""
     people = known.people
     share = (people * known.mean + 2) / (people + 4)
     variance = max(known.between + known.within, share * (1 - share) / (people + 4))

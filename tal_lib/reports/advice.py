@@ -1,27 +1,35 @@
 """Findings of the study, and advice on which model to use.
 
-Each answer comes from the results tables. It is left out if the tables lack the data.
+Each answer comes from the results tables. It is left out if the tables lack the data. Where there is an equal
+arm (`reports.equal`), accuracy is compared in it alone.
 """
 
 import pandas as pd
 
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OWN, main_arm
+from tal_lib.reports.equal import sentences
+from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
 
 
 def headlines(read, benchmark: str = "hapt") -> list[str]:
-    """The study's findings on a benchmark, as sentences in Markdown. read: see `advice`."""
-    sentences = []
+    """The study's findings on a benchmark, as sentences in Markdown. read: see `advice`.
+
+    Where there is an equal arm, they are its findings.
+    """
+    if lines := sentences.findings(read):
+        return [markdown(line) for line in lines]
+    lines = []
     standing, best, needed = (
         read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation")
     )
     if len(standing):
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
-        sentences.append(
+        lines.append(
             f"Over all shares of the labels **{markdown(first.model)}** stands first (interquartile mean "
             f"{first.iqm:.1f} avg mAP, "
             f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(map(markdown, standing.model.iloc[1:4]))}"
@@ -33,7 +41,7 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         )
     if len(best):
         ahead = best[best.difference > 0]
-        sentences.append(
+        lines.append(
             f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, "
             f"at {len(ahead)} of "
             f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to "
@@ -49,7 +57,7 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         top = rows.loc[rows.changed.idxmax()]
         own_mean = best[best.fraction == fraction].own_mean
         if len(own_mean):
-            sentences.append(
+            lines.append(
                 f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at "
                 f"{100 * fraction:g} % of the "
                 f"recordings is {markdown(top.model)} with {top.changed:.1f} ({top.difference:+.1f} by the "
@@ -59,95 +67,140 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
     if len(needed):
         few = needed.iloc[0]
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
-        sentences.append(
+        lines.append(
             f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {markdown(few.model)}, the "
             "fewest; "
             f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there "
             "are."
         )
-    return sentences
+    return lines
 
 
 def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.DataFrame:
     """The model to use in each situation: `situation, use, because, from`.
 
+    Where there is an equal arm, accuracy is from it: a winner is named only if it is told apart from all
+    others, and costs are compared among the models that cannot be told apart from the best.
+
     Args:
         read: `read(name)` → the results table of that name, empty if there is none.
-        benchmark: the benchmark for accuracy.
+        benchmark: the benchmark for accuracy, and for costs at its shape.
         long_shape: the benchmark whose shape gives the costs of long recordings.
     """
     answers = []
+
+    def say(situation, model, because, table):
+        answers.append({"situation": situation, "use": model, "because": because, "from": table})
+
+    judged = _by_equal_arm(read, say, benchmark) or _by_own_recipes(read, say, benchmark)
+    if judged is None:
+        return pd.DataFrame(columns=["situation", "use", "because", "from"])
+    _costs(read, say, benchmark, long_shape, *judged)
+    _unseen_classes(read, say)
+    return pd.DataFrame(answers)
+
+
+def _by_equal_arm(read, say, benchmark):
+    """Add the answers on accuracy of the equal arm.
+
+    Returns:
+        the models close to the best with all labels, that in words, and the accuracy of each model; None
+        without an equal arm.
+    """
+    macs, best = _macs(read, benchmark), None
+    for name, fraction in sentences.questions(read):
+        rows = sentences.ranked(read, name, fraction)
+        where = "mean over benchmarks" if name == MEAN else name
+        labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
+        say(f"{labels}, {where}", *sentences.verdict(rows, macs), f"equal_{name}")
+        if best is None or name in (MEAN, benchmark):  # the last of a benchmark is with the most labels
+            best = rows
+    if best is None:
+        return None
+    level, first = sentences.leaders(best), best.iloc[0]
+    near = (
+        f"of the {len(level)} that cannot be told apart from the best ({first.model}, {first['mean']:.1f})"
+        if len(level) > 1
+        else "of one, as no other model is as accurate"
+    )
+    return set(level.model), near, best.set_index("model")["mean"]
+
+
+def _by_own_recipes(read, say, benchmark):
+    """The same of a study without an equal arm: each model by its own recipe, close by `CLOSE` points."""
     efficiency = read("data_efficiency")
     if efficiency.empty or not (efficiency.benchmark == benchmark).any():
-        return pd.DataFrame(columns=["situation", "use", "because", "from"])
+        return None
     runs = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
     summary = tables.efficiency_summary(main_arm(runs))
     few, most = (
         summary[summary.fraction == pick].set_index("model")["mean"]
         for pick in (summary.fraction.min(), summary.fraction.max())
     )
-    close = set(most[most >= most.max() - CLOSE].index)
-    near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
-
-    def say(situation, model, because, table):
-        answers.append({"situation": situation, "use": model, "because": because, "from": table})
-
     share = f"{100 * summary.fraction.min():g} %"
-    ranked = few.sort_values(ascending=False)
-    say(
-        f"few labels ({share} of the recordings)",
-        ranked.index[0],
-        f"{ranked.iloc[0]:.1f} avg mAP; next "
-        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
-        f"data_efficiency_{benchmark}",
-    )
-    ranked = most.sort_values(ascending=False)
-    say(
-        "all labels",
-        ranked.index[0],
-        f"{ranked.iloc[0]:.1f} avg mAP; next "
-        f"{', '.join(f'{name} {value:.1f}' for name, value in ranked.iloc[1:3].items())}",
-        f"data_efficiency_{benchmark}",
-    )
-    _costs(read, say, benchmark, long_shape, close, near, most)
+    for situation, means in ((f"few labels ({share} of the recordings)", few), ("all labels", most)):
+        ranked = means.sort_values(ascending=False)
+        then = ", ".join(f"{name} {value:.1f}" for name, value in ranked.iloc[1:3].items())
+        because = f"{ranked.iloc[0]:.1f} avg mAP; next {then}"
+        say(situation, ranked.index[0], because, f"data_efficiency_{benchmark}")
+    near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
+    return set(most[most >= most.max() - CLOSE].index), near, most
+
+
+def _unseen_classes(read, say):
+    """Add the best model for classes that are known by name alone."""
     open_set = read("open_set")
-    if len(open_set):
-        named = tables.open_set_summary(
-            open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
+    if not len(open_set):
+        return
+    named = tables.open_set_summary(
+        open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
+    )
+    unseen = named[
+        (named.part == "unseen") & (named.fraction == named.fraction.max()) & (named.seen == named.seen.max())
+    ]
+    for where, rows in unseen.groupby("benchmark", sort=False):
+        best = rows.loc[rows["mean"].idxmax()]
+        say(
+            f"classes known by name alone ({where})",
+            best.model,
+            f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
+            f"open_set_{where}",
         )
-        unseen = named[
-            (named.part == "unseen")
-            & (named.fraction == named.fraction.max())
-            & (named.seen == named.seen.max())
-        ]
-        for where, rows in unseen.groupby("benchmark", sort=False):
-            best = rows.loc[rows["mean"].idxmax()]
-            say(
-                f"classes known by name alone ({where})",
-                best.model,
-                f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
-                f"open_set_{where}",
-            )
-    return pd.DataFrame(answers)
+
+
+def _cpu_costs(read):
+    """Costs on one thread of a CPU: compact models in float32, by their shown names."""
+    cost = read("inference_cost")
+    if cost.empty:
+        return cost
+    cost = tables.on_main_machine(cost[cost.device == "cpu"])
+    cost = cost[(cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
+    return tables.with_shown_names(cost.assign(options=""))
+
+
+def _at_usual_length(rows):
+    """(steps, rows): costs at the measured length next to 720 steps."""
+    steps = min(rows.length_steps.unique(), key=lambda length: abs(length - 720))
+    return steps, rows[rows.length_steps == steps]
+
+
+def _macs(read, benchmark):
+    """Model → MACs at about 720 steps; None if they are not measured."""
+    cost = _cpu_costs(read)
+    rows = cost[cost.benchmark == benchmark] if len(cost) else cost
+    return _at_usual_length(rows)[1].groupby("model").macs.median() if len(rows) else None
 
 
 def _costs(read, say, benchmark, long_shape, close, near, most):
     """Add answers that weigh accuracy against a cost, among the models close to the best."""
-    cost = read("inference_cost")
+    cost = _cpu_costs(read)
     if len(cost):
-        cost = tables.on_main_machine(cost[cost.device == "cpu"])
-        cost = cost[(cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
-        cost = tables.with_shown_names(cost.assign(options=""))
         here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(
             subset=["latency_s_median"]
         )
         if len(here):
-            steps = min(here.length_steps.unique(), key=lambda length: abs(length - 720))
-            at = (
-                here[here.length_steps == steps]
-                .groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]]
-                .median()
-            )
+            steps, at = _at_usual_length(here)
+            at = at.groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]].median()
             fast, small = at.latency_s_median.idxmin(), at.macs.idxmin()
             say(
                 "a CPU only, one thread",

@@ -17,6 +17,7 @@ from pathlib import Path
 from tal_lib.files import REPOSITORY, study_root
 
 TOPICS = (
+    "equal",
     "accuracy",
     "diagnosis",
     "cost",

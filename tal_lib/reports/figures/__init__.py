@@ -25,6 +25,7 @@ from tal_lib.reports.figures.diagnosis import (
     errors_by_fraction,
     sensitivity,
 )
+from tal_lib.reports.figures.equal import expected_best, factorial
 from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
 from tal_lib.reports.figures.recordings import ap_by_class, gap_lengths, loss_curve, segment_lengths, timeline
 
@@ -42,6 +43,8 @@ __all__ = [
     "error_impact",
     "error_profile",
     "errors_by_fraction",
+    "expected_best",
+    "factorial",
     "gap_lengths",
     "inference_length",
     "loss_curve",

@@ -1,0 +1,33 @@
+"""The main arm of the study for readers: every model with the same recipe and the same tuning.
+
+arms.py        which runs, and the scores of people      pairs.py       every pair of models
+ranking.py     means, intervals, letters                 factorial.py   architecture × recipe
+tuning.py      trials and chosen settings                transfer.py    one benchmark's ranking and another's
+components.py  person, subset sample, training seed      recompute.py   the headline from detections alone
+sentences.py   the findings in words
+"""
+
+import pandas as pd
+
+from tal_lib.reports.equal import components, factorial, pairs, ranking, transfer, tuning
+from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Write all tables and figures of the equal arm that the runs allow.
+
+    Args:
+        data: tidy tables; `data_efficiency` and `people` are read.
+        out: a `tal_lib.reports.output.Output`.
+    """
+    tuning.write(out)
+    components.write(*components.components_of_variance(data), out)
+    scores = scores_of(data, MAIN)
+    if not scores:
+        return
+    table = pairs.comparison(scores)
+    ranked = ranking.ranking(scores, table)
+    ranking.write(ranked, ranking.left_out(scores, ranked), out)
+    pairs.write(table, out)
+    factorial.write(*factorial.factorial(scores, scores_of(data, PLAIN)), out)
+    transfer.write(transfer.between_benchmarks(scores), out)

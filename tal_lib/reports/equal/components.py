@@ -1,0 +1,62 @@
+"""Components of variance for readers: person, subset sample, training seed."""
+
+import pandas as pd
+
+from tal_lib.evaluation.components import PARTS, components
+from tal_lib.reports.equal.arms import VARIANCE, people_of, percent, place, runs_of
+
+NAMES = {
+    "person": "person",
+    "subset": "subset sample",
+    "seed": "training seed",
+    "subset_seed": "sample × seed",
+    "rest": "with the person, and rest",
+    "fold": "fold",
+}
+
+
+def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Standard deviations (points) of a person's score in the arm `variance`; and the incomplete designs.
+
+    `benchmark, fraction, model`, the name of each part with `_sd`, `folds, people, subsets, seeds`;
+    and `benchmark, fraction, model, why`.
+    """
+    keys = ["benchmark", "fraction", "model"]
+    rows, gaps = [], []
+    for key, group in people_of(data, runs_of(data, VARIANCE)).groupby(keys, sort=False):
+        try:
+            parts = components(group, "value")
+        except ValueError as error:
+            gaps.append((*key, str(error)))
+            continue
+        sizes = [group[name].nunique() for name in ("fold", "subset_seed", "seed")]
+        people = len(group.drop_duplicates(["fold", "person"]))
+        rows.append((*key, *parts.values(), sizes[0], people, *sizes[1:]))
+    columns = [*keys, *(f"{name}_sd" for name in PARTS), "folds", "people", "subsets", "seeds"]
+    table = pd.DataFrame(rows, columns=columns)
+    by_place = lambda column: column.map(place) if column.name == "benchmark" else column
+    table = table.sort_values(keys, key=by_place)
+    return table.reset_index(drop=True), pd.DataFrame(gaps, columns=[*keys, "why"])
+
+
+def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
+    """Write the components, as a tidy table and for readers."""
+    if not len(table):
+        return
+    out.data(table, "components_of_variance")
+    shown = pd.DataFrame(
+        {
+            "benchmark": table.benchmark,
+            "label fraction": list(map(percent, table.fraction)),
+            "model": table.model,
+            **{shown: table[f"{name}_sd"].round(1) for name, shown in NAMES.items()},
+            "design": [f"{row.folds} folds, {row.subsets} × {row.seeds}" for row in table.itertuples()],
+        }
+    )
+    caption = (
+        "Standard deviation (points) of a person's score by its sources: crossed design within folds (subset "
+        "samples × training seeds), random effects, mean squares averaged over folds."
+    )
+    if len(gaps):
+        caption += f" Incomplete and left out: {', '.join(gaps.model.unique())}."
+    out.table(shown, "components_of_variance", caption)

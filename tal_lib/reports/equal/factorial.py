@@ -1,0 +1,139 @@
+"""Architecture × recipe: what the recipe is worth, and how far apart architectures are with and without it.
+
+The recipe is the equal one (augmentation and tuning), against the plain arm. Its worth is the mean over the
+models of equal − plain of a person, with the nested interval over people. The models are a fixed choice.
+
+The spread between architectures is the standard deviation and the range of their means. Even equal models
+would have some spread, from noise: `noise` is the standard deviation that models without true differences
+would show, from the variances of all paired differences.
+"""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.evaluation.nested import estimate, holm, mean_of, nested_estimate
+from tal_lib.reports import figures, tables
+from tal_lib.reports.equal.arms import FLOOR, MEAN, TUNED, Scores, percent
+from tal_lib.reports.equal.pairs import differences, interval, p_text
+
+MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
+SPREADS = ["sd", "range", "noise"]
+SUMMARY = [
+    "benchmark",
+    "fraction",
+    "models",
+    "recipe",
+    "recipe_low",
+    "recipe_high",
+    *(f"plain_{name}" for name in SPREADS),
+    *(f"equal_{name}" for name in SPREADS),
+    "floor",
+]
+
+
+def factorial(
+    equal: dict[tuple[str, float], Scores], plain: dict[tuple[str, float], Scores]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both arms of every model (`MODELS`), and the decomposition per benchmark and fraction (`SUMMARY`).
+
+    Only models that have every fold in both arms count. The mean over the tuned benchmarks is the benchmark
+    `mean`: there, spreads are means over benchmarks.
+    """
+    rows, summary, recipes = [], [], {}
+    for key in [key for key in equal if key in plain]:
+        both = [equal[key], plain[key]]
+        models = [model for model in both[0].models if model in both[1].folds]
+        if len(models) < 2:
+            continue
+        gains = _aligned(both[0].people[models], both[1].people[models])
+        gained = [estimate(both[0].by_fold(gains[model])) for model in models]
+        means = [each.folds[models].mean() for each in both]
+        for model, known, p in zip(models, gained, holm([known.p for known in gained]), strict=True):
+            values = means[1][model], means[0][model], known.mean, known.low, known.high, known.p, p
+            rows.append((*key, model, *values))
+        recipe = estimate(both[0].by_fold(gains.mean(axis=1)))
+        floor = nested_estimate(both[0].floor).mean if len(both[0].floor) else float("nan")
+        spreads = [*spread(both[1], models), *spread(both[0], models)]
+        summary.append((*key, len(models), recipe.mean, recipe.low, recipe.high, *spreads, floor))
+        recipes[key] = recipe
+    table = pd.DataFrame(summary, columns=SUMMARY)
+    for fraction, group in table[table.benchmark.isin(TUNED)].groupby("fraction"):
+        if len(group) > 1:
+            known = mean_of([recipes[name, fraction] for name in group.benchmark])
+            averaged = group[SUMMARY[6:]].mean(skipna=False)
+            values = [group.models.min(), known.mean, known.low, known.high, *averaged]
+            table.loc[len(table)] = [MEAN, fraction, *values]
+    return pd.DataFrame(rows, columns=MODELS), table
+
+
+def _aligned(equal, plain):
+    """Equal − plain of the people that both have."""
+    return (equal - plain).dropna(how="all")
+
+
+def spread(scores: Scores, models: list[str]) -> tuple[float, float, float]:
+    """Standard deviation and range of the models' means, and the standard deviation by noise alone."""
+    means = scores.folds[models].mean()
+    variances = [known.between + known.within for known in differences(scores, models).values()]
+    return float(means.std()), float(np.ptp(means)), float(np.mean(variances) / 2) ** 0.5
+
+
+def sentence(row) -> str:
+    """The decomposition in one sentence. row: of the table `SUMMARY`."""
+    where = "On average over the tuned benchmarks" if row.benchmark == MEAN else f"On {row.benchmark}"
+    text = (
+        f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) is worth "
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points over {row.models:g} models; "
+        f"architectures have a standard deviation of {row.plain_sd:.1f} points without it and "
+        f"{row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; noise alone "
+        f"gives {row.plain_noise:.1f} and {row.equal_noise:.1f})"
+    )
+    return text + (f"; the floor, {FLOOR}, has {row.floor:.1f}." if row.floor == row.floor else ".")
+
+
+def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
+    """Write both tables, tidy and for readers, and the figure."""
+    if not len(summary):
+        return
+    out.data(models, "factorial")
+    out.data(summary, "factorial_summary")
+    rows = list(summary.itertuples())
+    shown = pd.DataFrame(
+        {
+            "benchmark": ["mean over benchmarks" if row.benchmark == MEAN else row.benchmark for row in rows],
+            "label fraction": [percent(row.fraction) for row in rows],
+            "models": summary.models,
+            "recipe": [interval(row.recipe, row.recipe_low, row.recipe_high) for row in rows],
+            "architectures, plain": [
+                f"{row.plain_sd:.1f} ({row.plain_range:.1f}; {row.plain_noise:.1f})" for row in rows
+            ],
+            "architectures, equal": [
+                f"{row.equal_sd:.1f} ({row.equal_range:.1f}; {row.equal_noise:.1f})" for row in rows
+            ],
+            "floor": summary.floor.round(1),
+        }
+    )
+    caption = (
+        "Points of avg mAP that the recipe (augmentation and tuning) is worth, mean over models with 95 % "
+        "interval; spread of the architectures: standard deviation (range; standard deviation by noise)."
+    )
+    out.table(shown, "factorial", caption)
+    for benchmark, group in models.groupby("benchmark", sort=False):
+        shown = pd.DataFrame(
+            {
+                "label fraction": list(map(percent, group.fraction)),
+                "model": group.model,
+                "plain": group.plain.round(1),
+                "equal": group.equal.round(1),
+                "difference": [interval(row.difference, row.low, row.high) for row in group.itertuples()],
+                "adjusted p": list(map(p_text, group.p_adjusted)),
+            }
+        )
+        caption = (
+            f"Plain and equal arm on {benchmark}: avg mAP (%), mean over folds; difference paired by person "
+            "with 95 % nested interval, p adjusted by Holm over models."
+        )
+        best = tables.Best(high=("plain", "equal"), within=("label fraction",))
+        out.table(shown, f"factorial_{benchmark}", caption, best)
+    floors = summary.set_index(["benchmark", "fraction"]).floor.to_dict()
+    out.figure(figures.factorial(models, floors)[0], "factorial")

@@ -1,0 +1,116 @@
+"""The headline from published files alone: kept detections and annotations, no ledger and no training.
+
+    tables = recomputed("results/detections/equal/hapt.parquet", only={"fraction": [0.1, 1.0]})
+    scores_of(tables, MAIN)      # means over folds and intervals, as from the ledger
+
+The kept detections are the best 100 of each recording, with times in hundredths of a second. So the scores
+differ a little from those of the ledger: by less than `CLOSE` points.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from tal_lib.data import Benchmark, load_benchmark
+from tal_lib.errors import TalError
+from tal_lib.reports.equal.arms import MAIN, Scores, scores_of
+from tal_lib.reports.equal.pairs import comparison
+from tal_lib.reports.equal.ranking import ranking
+from tal_lib.reports.tables import read_parquet
+from tal_lib.study import Scored
+
+CLOSE = 0.2  # points of avg mAP
+RUN = ("model", "fraction", "fold", "seed", "subset_seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Scored):
+    """A model's kept detections, scored as a trained model is."""
+
+    rows: pd.DataFrame
+
+    @cached_property
+    def detections(self) -> pd.DataFrame:
+        return self.rows
+
+
+def recomputed(
+    path: str | Path,
+    only: Mapping[str, Collection] | None = None,
+    load: Callable[..., Benchmark] = load_benchmark,
+    arm: str = MAIN,
+) -> dict[str, pd.DataFrame]:
+    """The tables `data_efficiency` and `people` of a sweep, as its ledger has them.
+
+    Args:
+        path: a file of kept detections, or a folder of several (`tal_lib.sweeps.detections`).
+        only: column → the values to read, for example `{"model": ["tridet"], "fraction": [0.1]}`.
+        load: (benchmark's name, fold=number) → the benchmark, with its annotations.
+        arm: the sweep of the detections.
+
+    Raises:
+        TalError: no such file, or nothing in it is asked for.
+    """
+    kept = _kept(Path(path), only or {})
+    scores, people = [], []
+    for (name, fold), rows in kept.groupby(["benchmark", "fold"], observed=True):
+        data = load(name, fold=int(fold))
+        for cell, detections in rows.groupby("cell", observed=True):
+            about = {column: detections[column].iloc[0] for column in ("benchmark", *RUN)}
+            about |= dict.fromkeys(("stream", "options", "recipe", "utc"), "")
+            about |= {"preset": "compact", "sweep": arm, "cell": f"{cell}:{name}"}
+            columns = ["recording", "start", "end", "label", "score"]
+            plain = detections[columns].astype({"recording": str, "label": str}).reset_index(drop=True)
+            run = Kept(benchmark=data, model=None, rows=plain)  # pyright: ignore[reportArgumentType]
+            scores.append(run.scores.rename("map").rename_axis("tiou").reset_index().assign(**about))
+            people.append(run.by_person.assign(**about))
+    return {"data_efficiency": pd.concat(scores, ignore_index=True), "people": pd.concat(people)}
+
+
+def _kept(path, only):
+    """The kept detections that are asked for, with times in seconds."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise TalError("no kept detections", where=path, remedy="Run the sweep, or take the file from git.")
+    parts = []
+    for file in files:
+        table = read_parquet(file)
+        table["benchmark"] = table.benchmark.astype(str)
+        for name, values in only.items():
+            table = table[table[name].isin(list(values))]
+        parts.append(table)
+    kept = pd.concat(parts, ignore_index=True)
+    if not len(kept):
+        raise TalError(f"no detections of {dict(only)}", where=path, remedy="Ask for other runs.")
+    return kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
+
+
+def headline(tables: dict[str, pd.DataFrame], arm: str = MAIN) -> pd.DataFrame:
+    """Means over folds with intervals, and avg mAP of each fold, of the complete models of an arm.
+
+    `benchmark, fraction, model, mean, low, high, fold_0, fold_1, …`, in %.
+    """
+    scores: dict[tuple[str, float], Scores] = scores_of(tables, arm)
+    keys = ["benchmark", "fraction", "model"]
+    ranked = ranking(scores, comparison(scores))[[*keys, "mean", "low", "high"]].set_index(keys)
+    folds = pd.concat({key: here.folds.T for key, here in scores.items()}, names=keys)
+    folds.columns = [f"fold_{number}" for number in folds.columns]
+    return ranked.join(folds, how="inner").reset_index()
+
+
+def compared(path: str | Path, data: dict[str, pd.DataFrame], only=None, load=load_benchmark) -> pd.DataFrame:
+    """The headline from detections minus the headline from the ledger, per number (points).
+
+    Args:
+        data: the ledger's tidy tables; the rest: as in `recomputed`.
+
+    Returns:
+        `benchmark, fraction, model`, and the differences of all numbers. Rows are the models of both.
+    """
+    keys = ["benchmark", "fraction", "model"]
+    again, known = headline(recomputed(path, only, load)).set_index(keys), headline(data).set_index(keys)
+    both = again.index.intersection(known.index)
+    return (again.loc[both] - known.loc[both]).reset_index()

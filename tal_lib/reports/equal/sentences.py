@@ -1,0 +1,99 @@
+"""The findings of the equal arm in words, from its tidy tables. A winner is named only where there is one."""
+
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from tal_lib.reports.equal import factorial
+from tal_lib.reports.equal.arms import FLOOR, MEAN, TUNED, percent
+
+Read = Callable[[str], pd.DataFrame]  # name of a tidy table → the table, empty if there is none
+RANKED = "equal_values"
+
+
+def questions(read: Read) -> list[tuple[str, float]]:
+    """(benchmark, label fraction) of which the best model is asked: the smallest and the largest fraction.
+
+    Over the tuned benchmarks (`mean`) where that is known, else on each benchmark.
+    """
+    table = read(RANKED)
+    if not len(table):
+        return []
+    names = [MEAN] if (table.benchmark == MEAN).any() else list(dict.fromkeys(table.benchmark))
+    pairs = []
+    for name in names:
+        fractions = table[(table.benchmark == name) & table.place.notna()].fraction
+        pairs += [(name, fraction) for fraction in sorted({fractions.min(), fractions.max()})]
+    return pairs
+
+
+def ranked(read: Read, benchmark: str, fraction: float) -> pd.DataFrame:
+    """The ranked models of a benchmark (or `mean`) at a label fraction, best first."""
+    table = read(RANKED)
+    rows = table[(table.benchmark == benchmark) & (table.fraction == fraction) & table.place.notna()]
+    return rows.sort_values("place")
+
+
+def leaders(rows: pd.DataFrame) -> pd.DataFrame:
+    """The models that cannot be told apart from the best one: they share a letter with it."""
+    split = [_letters(letters) for letters in rows.letters]
+    return rows[[bool(split[0] & letters) for letters in split]]
+
+
+def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str]:
+    """(what to use, because) of ranked models. Without a winner all leaders are named, and the cheapest.
+
+    Args:
+        rows: from `ranked`.
+        macs: model → MACs; models without are never the cheapest.
+    """
+    first, level = rows.iloc[0], leaders(rows)
+    others = rows[~rows.model.isin(level.model)].head(3)
+    after = ", ".join(
+        f"{model} {mean:.1f} ({letters})"
+        for model, mean, letters in zip(others.model, others["mean"], others.letters)
+    )
+    if len(level) == 1:
+        text = f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}], told apart from all others"
+        return first.model, text + f"; next {after}" * bool(after)
+    shared = set.intersection(*map(_letters, level.letters))  # else some of them differ from each other
+    text = (
+        f"{_list(level.model, 'and')} cannot be told apart{'' if shared else ' from the best'} "
+        f"({level['mean'].min():.1f} to {level['mean'].max():.1f} avg mAP)"
+    )
+    known = macs.reindex(level.model).dropna() if macs is not None else pd.Series(dtype=float)
+    if len(known):
+        text += f"; cheapest of them: {known.idxmin()}, {known.min() / 1e9:.2f} GMACs"
+    return _list(level.model, "or"), text + f"; next {after}" * bool(after)
+
+
+def _list(names, word):
+    names = list(names)
+    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
+
+
+def findings(read: Read) -> list[str]:
+    """Sentences in plain text: the factorial with the floor, then who leads; empty without an equal arm."""
+    summary, table = read("factorial_summary"), read(RANKED)
+    if len(summary) and (summary.benchmark == MEAN).any():
+        summary = summary[summary.benchmark == MEAN]
+    sentences = [factorial.sentence(row) for row in summary.itertuples()]
+    for benchmark, fraction in questions(read):
+        rows = ranked(read, benchmark, fraction)
+        here = table[(table.fraction == fraction) & table.place.notna()].benchmark
+        names = [name for name in TUNED if (here == name).any()] if benchmark == MEAN else [benchmark]
+        where = f"{'averaged over' if benchmark == MEAN else 'on'} {_list(names, 'and')}"
+        use, because = verdict(rows)
+        text = because if len(leaders(rows)) > 1 else f"{use} has {because}"
+        floor = table[(table.benchmark == benchmark) & (table.fraction == fraction) & (table.model == FLOOR)]
+        end = f"; the floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}." if len(floor) else "."
+        sentences.append(
+            f"Under the equal recipe, {where}, with {percent(fraction)} of the labels: {text}{end}"
+        )
+    return sentences
+
+
+def _letters(text):
+    """The letters of a model; after z they are numbers in brackets."""
+    return set(re.findall(r"\[\d+\]|[a-z]", text))

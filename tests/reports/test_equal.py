@@ -1,0 +1,236 @@
+"""The equal arm on generated ledgers with known effects: who is ranked, where, and how surely."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimate, paired_estimate
+from tal_lib.files import REPOSITORY
+from tal_lib.reports.equal import ranking, transfer
+from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, people_of, runs_of, scores_of
+from tal_lib.reports.equal.components import components_of_variance
+from tal_lib.reports.equal.pairs import comparison
+from tal_lib.reports.report import report, tidy_tables
+from tal_lib.sweeps.ledger import update_ledger
+
+EFFECTS = {"temporalmaxer": 10, "tridet": 0, "actionformer": 0, "bilstm": -8}
+
+
+def ranked_of(records):
+    scores = scores_of(tidy_tables(records), MAIN)
+    pairs = comparison(scores)
+    ranked = ranking.ranking(scores, pairs)
+    return scores, pairs, ranked, ranking.left_out(scores, ranked)
+
+
+@pytest.fixture(scope="module")
+def known(study):
+    return ranked_of(study(EFFECTS))
+
+
+def test_equal_models_share_a_letter_and_a_better_one_does_not(known):
+    *_, ranked, missing = known
+    for _, rows in ranked.groupby("fraction"):
+        letters = dict(zip(rows.model, rows.letters))
+        assert letters == {"temporalmaxer": "a", "tridet": "b", "actionformer": "b", "bilstm": "c", FLOOR: ""}
+        assert rows.model.iloc[0] == "temporalmaxer" and rows.model.iloc[-1] == FLOOR
+        assert rows.place.iloc[:4].tolist() == [1, 2, 3, 4] and pd.isna(rows.place.iloc[-1])
+    assert missing.empty
+
+
+def test_means_are_those_of_the_folds_avg_map_and_intervals_are_nested(known, study):
+    data = tidy_tables(study(EFFECTS))
+    *_, ranked, _ = known
+    efficiency = data["data_efficiency"].query("sweep == 'equal'")
+    of_fold = 100 * efficiency.groupby(["fraction", "model", "fold"])["map"].mean()
+    people = data["people"].query("sweep == 'equal'")
+    for row in ranked.itertuples():
+        assert row.mean == pytest.approx(of_fold[row.fraction, row.model].mean())
+        assert row.corrected == pytest.approx(row.mean - 1)  # the generated bias
+        assert row.fold_0 == pytest.approx(of_fold[row.fraction, row.model, 0])
+        rows = people[(people.model == row.model) & (people.fraction == row.fraction)]
+        nested = nested_estimate(rows.assign(value=100 * rows.score))
+        assert (row.low, row.high) == pytest.approx((nested.low + 1, nested.high + 1))
+        assert (row.folds, row.people) == (5, 30)
+
+
+def test_pairs_are_paired_by_person_and_adjusted_over_the_table(known):
+    scores, pairs, *_ = known
+    here = pairs[pairs.fraction == 0.1]
+    assert len(here) == 6
+    assert here.p_adjusted.to_numpy() == pytest.approx(holm(here.p))
+    wide = scores["hapt", 0.1].people
+    one = lambda model: wide[model].rename("value").reset_index()
+    for row in here.itertuples():
+        twin = paired_estimate(one(row.model), one(row.other))
+        assert (row.difference, row.low, row.high, row.p) == pytest.approx(
+            (twin.mean, twin.low, twin.high, twin.p)
+        )
+        chance = improvement(one(row.model), one(row.other))
+        assert (row.probability, row.probability_low, row.probability_high) == pytest.approx(chance)
+        assert row.probability_low < 1  # never a point
+    first = here.iloc[0]  # noise of 1 point a person: much narrower than the interval of a mean
+    assert first.model == "temporalmaxer" and first.high - first.low < 3
+
+
+def test_a_model_without_all_folds_is_left_out_and_named(study):
+    records = study(EFFECTS)
+    gone = [
+        record
+        for record in records
+        if record["parameters"]["model"] == "temporalmaxer"
+        and record["parameters"]["fold"] == 4
+        and record["parameters"]["fraction"] == 0.1
+    ]
+    *_, ranked, missing = ranked_of([record for record in records if record not in gone])
+    assert missing.to_dict("records") == [
+        {
+            "benchmark": "hapt",
+            "fraction": 0.1,
+            "model": "temporalmaxer",
+            "why": "4 of 5 folds: 0, 1, 2, 3 only",
+        }
+    ]
+    few, most = (ranked[ranked.fraction == fraction] for fraction in (0.1, 1.0))
+    assert "temporalmaxer" not in set(few.model) and most.model.iloc[0] == "temporalmaxer"
+    table = ranking.ranking_table(ranked, missing).set_index("model")
+    assert table.loc["temporalmaxer", "10 %"] == "4 of 5 folds: 0, 1, 2, 3 only"
+    assert (
+        table.loc["temporalmaxer", "group, 10 %"] == "–" and table.loc["temporalmaxer", "group, 100 %"] == "a"
+    )
+    assert table.index[-1] == FLOOR
+
+
+def test_without_a_fold_of_any_model_the_others_count(study):
+    records = [record for record in study(EFFECTS) if record["parameters"]["fold"] < 3]
+    *_, ranked, missing = ranked_of(records)
+    assert missing.empty and set(ranked.folds) == {3}
+
+
+def test_newer_settings_replace_older_ones(study, cell):
+    records = study({"tridet": 0, "bilstm": 5}, fractions=(1.0,))
+    old = {"recipe": {"exchange": 0.6}, "utc": "2025-01-01T00:00:00"}
+    records += [cell("equal", "hapt", 1.0, "tridet", fold, np.full(6, 5.0), **old) for fold in range(5)]
+    *_, ranked, missing = ranked_of(records)
+    assert ranked.set_index("model")["mean"]["tridet"] > 60 and missing.empty
+
+
+def test_runs_of_other_sizes_streams_and_seeds_are_no_part_of_the_arm(study, cell):
+    records = study({"tridet": 0, "bilstm": 5}, fractions=(1.0,))
+    expected = ranked_of(records)[2]
+    for change in ({"preset": "paper"}, {"stream": "acc"}, {"seed": 1}, {"subset_seed": 3}, {"fold": -1}):
+        fold = change.pop("fold", 0)
+        records.append(cell("equal", "hapt", 1.0, "tridet", fold, np.full(6, 1.0), **change))
+    pd.testing.assert_frame_equal(ranked_of(records)[2], expected)
+
+
+def test_a_cell_that_the_sweep_of_variance_ran_first_is_in_the_equal_arm(study):
+    records = study({"tridet": 0, "bilstm": 5}, fractions=(0.1, 0.2, 1.0))
+    expected = runs_of(tidy_tables(records), MAIN)
+    for record in records:
+        parameters = record["parameters"]
+        if parameters["model"] == "tridet" and parameters["fraction"] == 0.2 and record["sweep"] == MAIN:
+            record["sweep"] = "variance"
+    pd.testing.assert_frame_equal(runs_of(tidy_tables(records), MAIN), expected)
+
+
+def test_the_mean_over_benchmarks_weighs_them_equally(study):
+    scores, pairs, ranked, missing = ranked_of(study(EFFECTS, ("hapt", "urfall", "elsewhere"), (1.0,)))
+    mean = ranked[ranked.benchmark == MEAN].set_index("model")
+    for model in EFFECTS:
+        each = [
+            ranked[(ranked.benchmark == name) & (ranked.model == model)].iloc[0]
+            for name in ("hapt", "urfall")
+        ]
+        assert mean["mean"][model] == pytest.approx(sum(row["mean"] for row in each) / 2)
+        variance = sum(row["between"] + row["within"] for row in each) / 4
+        assert mean.between[model] + mean.within[model] == pytest.approx(variance)
+    assert list(mean.letters) == ["a", "b", "b", "c", ""] and mean.folds.iloc[0] == 10
+    assert missing.empty
+    assert len(pairs[pairs.benchmark == MEAN]) == 6
+    assert ranked.benchmark.drop_duplicates().tolist() == ["hapt", "urfall", "elsewhere", MEAN]
+
+
+def test_a_model_that_one_benchmark_lacks_has_no_mean_over_benchmarks(study):
+    records = [
+        record
+        for record in study(EFFECTS, ("hapt", "urfall"), (1.0,))
+        if (record["parameters"]["benchmark"], record["parameters"]["model"]) != ("urfall", "tridet")
+    ]
+    *_, ranked, missing = ranked_of(records)
+    assert "tridet" not in set(ranked[ranked.benchmark == MEAN].model)
+    assert missing.to_dict("records") == [
+        {"benchmark": MEAN, "fraction": 1.0, "model": "tridet", "why": "not ranked on urfall"}
+    ]
+
+
+def test_rankings_of_two_benchmarks_agree_or_not(study):
+    order = {name: 5 * place for place, name in enumerate(("tridet", "bilstm", "stale", "gaf", "afsd"))}
+    same = study(order, ("hapt", "sfinge3d"), (1.0,))
+    reverse = study({name: -effect for name, effect in order.items()}, ("urfall",), (1.0,), seed=5)
+    table = transfer.between_benchmarks(scores_of(tidy_tables(same + reverse), MAIN))
+    taus = {(row.first, row.second): (row.tau, row.low, row.high) for row in table.itertuples()}
+    assert taus["hapt", "sfinge3d"][0] == pytest.approx(1) and taus["hapt", "sfinge3d"][1] > 0.5
+    assert taus["hapt", "urfall"][0] == pytest.approx(-1) and taus["hapt", "urfall"][2] < -0.5
+    assert (table.models == 5).all() and len(table) == 3
+
+
+def test_components_need_a_complete_crossed_design(cell):
+    rng = np.random.default_rng(0)
+    person, records = rng.normal(0, 8, (5, 6)), []
+    for model in ("tridet", "bilstm"):
+        for fold in range(5):
+            for subset_seed in (0, 1):
+                for seed in (0, 1):
+                    if (model, fold, seed) == ("bilstm", 3, 1):
+                        continue
+                    sweep = "variance" if seed or subset_seed else "equal"  # the first is shared
+                    scores = 70 + person[fold] + rng.normal(0, 1, 6)
+                    change = {"seed": seed, "subset_seed": subset_seed}
+                    records.append(cell(sweep, "hapt", 0.2, model, fold, scores, **change))
+    table, gaps = components_of_variance(tidy_tables(records))
+    assert table.model.tolist() == ["tridet"] and gaps.model.tolist() == ["bilstm"]
+    row = table.iloc[0]
+    assert (row.folds, row.people, row.subsets, row.seeds) == (5, 30, 2, 2)
+    assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
+
+
+def test_there_may_be_nothing(study):
+    assert scores_of({}, MAIN) == {}
+    assert comparison({}).empty and ranking.ranking({}, comparison({})).empty
+    only_plain = tidy_tables(study(EFFECTS, arms=("plain",)))
+    assert scores_of(only_plain, MAIN) == {}
+    no_people = {"data_efficiency": tidy_tables(study(EFFECTS))["data_efficiency"]}
+    assert scores_of(no_people, MAIN) == {} and people_of(no_people, runs_of(no_people, MAIN)).empty
+
+
+def test_independent_estimates_are_averaged(known):
+    scores = known[0]["hapt", 1.0]
+    one = nested_estimate(scores.people["tridet"].rename("value").reset_index())
+    both = mean_of([one, one])
+    assert both.mean == one.mean and both.freedom == pytest.approx(2 * one.freedom)
+    assert both.between + both.within == pytest.approx((one.between + one.within) / 2)
+
+
+def test_the_whole_report(study, tmp_path):
+    """Every table and figure is written once; captions are short; the dictionary knows every column."""
+    folder = tmp_path / "results"
+    records = study(EFFECTS, ("hapt", "sfinge3d"))
+    update_ledger(folder / "ledger" / "equal.jsonl", {record["id"]: record for record in records})
+    done = report(folder, tmp_path / "figures", tmp_path / "runs", render=False)
+    names = {path.stem for path in done.tables if path.parent.name == "equal"}
+    assert names >= {"equal_hapt", "equal_mean", "equal_folds_hapt", "equal_pairs_hapt_10", "factorial"}
+    assert (tmp_path / "figures" / "equal" / "factorial.png").is_file()
+    dictionary = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([^`]+)`", dictionary))
+    for path in (folder / "tables").glob("*.csv"):
+        columns = set(pd.read_csv(path, nrows=0))
+        assert path.stem in words and not columns - words, (path.name, columns - words)
+    for path in (folder / "readers" / "equal").glob("*.md"):
+        caption = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        assert len(caption.split()) < 50, (path.name, len(caption.split()))
+    tex = (folder / "readers" / "equal" / "equal_hapt.tex").read_text(encoding="utf-8")
+    row = next(line for line in tex.splitlines() if line.startswith("temporalmaxer"))
+    assert row.count("\\textbf") == 2  # the best at both label fractions

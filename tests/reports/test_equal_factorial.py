@@ -1,0 +1,81 @@
+"""Architecture × recipe, and the figures of the equal arm."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from tal_lib.reports import figures
+from tal_lib.reports.equal import factorial
+from tal_lib.reports.equal.arms import MAIN, MEAN, PLAIN, scores_of
+from tal_lib.reports.report import tidy_tables
+
+EFFECTS = {"temporalmaxer": 10, "tridet": 4, "actionformer": 0, "bilstm": -6}
+
+
+def both_arms(records):
+    data = tidy_tables(records)
+    return factorial.factorial(scores_of(data, MAIN), scores_of(data, PLAIN))
+
+
+def test_the_recipe_and_the_architectures_have_their_known_worth(study):
+    models, summary = both_arms(study(EFFECTS, noise=0.5))
+    assert len(models) == 8 and len(summary) == 2
+    for row in summary.itertuples():
+        assert row.recipe_low < 5 < row.recipe_high and row.recipe_high - row.recipe_low < 1
+        for arm in ("plain", "equal"):
+            assert getattr(row, f"{arm}_sd") == pytest.approx(np.std(list(EFFECTS.values()), ddof=1), abs=0.5)
+            assert getattr(row, f"{arm}_range") == pytest.approx(16, abs=0.6)
+            assert getattr(row, f"{arm}_noise") < 0.3
+        assert row.floor == pytest.approx(31, abs=6)
+    assert (models.difference - 5).abs().max() < 0.6 and (models.p_adjusted < 0.001).all()
+    text = factorial.sentence(next(summary.itertuples()))
+    assert text.startswith(
+        "On hapt with 10 % of the labels, the recipe (augmentation and tuning) is worth +5."
+    )
+    assert (
+        "over 4 models; architectures have a standard deviation of" in text and "timeline_prior, has" in text
+    )
+
+
+def test_models_without_differences_have_the_spread_of_noise(study):
+    names = [f"model_{number}" for number in range(12)]
+    spreads, noises = [], []
+    for seed in range(8):
+        data = tidy_tables(study(dict.fromkeys(names, 0), fractions=(1.0,), noise=4, seed=seed))
+        sd, _, noise = factorial.spread(scores_of(data, MAIN)["hapt", 1.0], names)
+        spreads.append(sd), noises.append(noise)
+    assert np.mean(spreads) == pytest.approx(4 / 30**0.5, rel=0.15)
+    assert np.mean(noises) == pytest.approx(np.mean(spreads), rel=0.2)
+
+
+def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
+    records = [
+        record
+        for record in study(EFFECTS, ("hapt", "sfinge3d"), (1.0,))
+        if (record["sweep"], record["parameters"]["model"]) != ("plain", "temporalmaxer")
+        or record["parameters"]["fold"] < 4
+    ]
+    models, summary = both_arms(records)
+    assert "temporalmaxer" not in set(models.model) and (summary.models == 3).all()
+    mean = summary[summary.benchmark == MEAN].iloc[0]
+    each = summary[summary.benchmark != MEAN]
+    for column in ("recipe", "plain_sd", "equal_range", "floor"):
+        assert mean[column] == pytest.approx(each[column].mean())
+    assert "On average over the tuned benchmarks" in factorial.sentence(mean)
+
+
+def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
+    models, summary = both_arms(study(EFFECTS, ("hapt", "sfinge3d")))
+    axes = figures.factorial(models, summary.set_index(["benchmark", "fraction"]).floor.to_dict())
+    assert [ax.get_title() for ax in axes] == [
+        "hapt, 10 % of the labels",
+        "hapt, 100 % of the labels",
+        "sfinge3d, 10 % of the labels",
+        "sfinge3d, 100 % of the labels",
+    ]
+    for ax in axes:
+        labels = [text.get_text() for text in ax.get_yticklabels()]
+        assert labels == ["bilstm", "actionformer", "tridet", "temporalmaxer"]  # the best on top
+        plain, equal = (points.get_offsets()[:, 0] for points in ax.collections[1:])
+        assert abs(equal - plain - 5).max() < 2 and len(ax.lines) == 1
+    plt.close("all")

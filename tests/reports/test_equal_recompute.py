@@ -1,0 +1,104 @@
+"""The headline from detections alone: on a small study, and on the committed files where they are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tal_lib import TalError, evaluation
+from tal_lib.data import load_benchmark
+from tal_lib.data.registry import BENCHMARKS
+from tal_lib.files import data_root
+from tal_lib.reports.equal import recompute
+from tal_lib.reports.equal.arms import MAIN
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.report import tidy_tables
+from tal_lib.sweeps import detections as kept
+from tal_lib.sweeps import read_all
+
+MODELS = {"tridet": 0.1, "bilstm": 0.6}  # model → how far its detections are from the truth, s
+
+
+def detections_of(truth, spread, seed):
+    """Detections near the annotated segments, and as many false ones."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, spread, (len(truth), 2))
+    near = truth.assign(
+        start=truth.start + noise[:, 0],
+        end=np.maximum(truth.end + noise[:, 1], truth.start + noise[:, 0] + 0.1),
+        score=rng.random(len(truth)) + 0.3,
+    )
+    false = truth.assign(start=truth.start + 3, end=truth.end + 3, score=rng.random(len(truth)))
+    found = pd.concat([near, false], ignore_index=True)
+    return found.round({"start": 2, "end": 2})
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, cell):
+    """A study's kept detections, and its records with exact scores."""
+    folder, records, parts = tmp_path_factory.mktemp("study"), [], []
+    for fold in range(3):
+        data = load_benchmark("synthetic", fold=fold)
+        tested = data.recordings("test")
+        truth = data.annotations_of(tested)
+        groups = {recording: data.group(recording) for recording in tested}
+        for model, spread in MODELS.items():
+            found = detections_of(truth, spread, fold)
+            record = cell("equal", "synthetic", 1.0, model, fold, np.zeros(2))
+            scores = evaluation.mean_average_precision(truth, found, data.tious)
+            people = evaluation.by_person(truth, found, data.tious, groups)
+            record["tables"] = {
+                "data_efficiency": scores.rename("map").rename_axis("tiou").reset_index().to_dict("records"),
+                "people": people.to_dict("records"),
+            }
+            records.append(record)
+            rows = kept._rows(record["id"], record["parameters"], found, best=100)
+            parts.append(rows.assign(benchmark="synthetic"))
+    file = folder / "detections" / MAIN / "synthetic.parquet"
+    file.parent.mkdir(parents=True)
+    pd.concat(parts, ignore_index=True).to_parquet(file, index=False)
+    return file, tidy_tables(records)
+
+
+def test_the_headline_follows_from_the_detections_alone(published):
+    file, data = published
+    table = recompute.headline(recompute.recomputed(file))
+    assert table.model.tolist() == ["tridet", "bilstm"] and table["mean"].iloc[0] > table["mean"].iloc[1] + 5
+    differences = recompute.compared(file, data)
+    assert len(differences) == 2 and {"mean", "low", "high", "fold_0", "fold_2"} <= set(differences)
+    assert differences.set_index(["benchmark", "fraction", "model"]).abs().max(axis=None) < recompute.CLOSE
+
+
+def test_another_ledger_is_seen(published):
+    file, data = published
+    scores = data["data_efficiency"]
+    wrong = scores.assign(map=scores["map"] - 0.01 * (scores.fold == 1))
+    assert recompute.compared(file, data | {"data_efficiency": wrong}).fold_1.min() > 0.5
+
+
+def test_a_part_of_the_runs_and_what_is_not_there(published, tmp_path):
+    file, _ = published
+    tables = recompute.recomputed(file.parent, only={"model": ["tridet"], "fold": [0, 1]})
+    assert set(tables["people"].model) == {"tridet"} and set(tables["people"].fold) == {0, 1}
+    with pytest.raises(TalError, match="no detections"):
+        recompute.recomputed(file, only={"model": ["gaf"]})
+    with pytest.raises(TalError, match="no kept detections"):
+        recompute.recomputed(tmp_path / "equal.parquet")
+
+
+COMMITTED = sorted((Layout().results / "detections" / MAIN).glob("*.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", COMMITTED or [None], ids=lambda path: path.stem if path else "none")
+def test_the_committed_headline_follows_from_the_committed_detections(path):
+    """All models at the smallest and the largest label fraction: each fold, mean over folds, and interval."""
+    if path is None:
+        pytest.skip("no detections of the equal arm are in results/detections")
+    if path.stem not in BENCHMARKS or not BENCHMARKS[path.stem].is_here(data_root()):
+        pytest.skip(f"{path.stem} is not on this machine")
+    data = tidy_tables(read_all(Layout().results))
+    fractions = pd.read_parquet(path, columns=["fraction"]).fraction
+    only = {"fraction": [fractions.min(), fractions.max()]}
+    differences = recompute.compared(path, data, only)
+    assert len(differences) > 1
+    assert differences.set_index(["benchmark", "fraction", "model"]).abs().max(axis=None) < recompute.CLOSE

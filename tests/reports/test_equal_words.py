@@ -1,0 +1,100 @@
+"""Advice and findings of the equal arm: a winner is named only where there is one."""
+
+import pandas as pd
+import pytest
+
+from tal_lib.reports.advice import advice, headlines
+from tal_lib.reports.equal import factorial, ranking, sentences
+from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of
+from tal_lib.reports.equal.pairs import comparison
+from tal_lib.reports.report import tidy_tables
+
+MACS = {"temporalmaxer": 2e8, "tridet": 3e8, "actionformer": 1e8, "bilstm": 5e7}
+
+
+def tables_of(records):
+    """The tables that advice reads, with measured costs."""
+    data = tidy_tables(records)
+    equal, plain = scores_of(data, MAIN), scores_of(data, PLAIN)
+    cost = pd.DataFrame(
+        [
+            {
+                "benchmark": "hapt",
+                "model": model,
+                "preset": "compact",
+                "device": "cpu",
+                "device_name": "c",
+                "precision": "float32",
+                "threads_used": 1,
+                "length_steps": 720,
+                "latency_s_median": macs / 1e11,
+                "macs": macs,
+                "peak_memory_bytes": 1e6,
+            }
+            for model, macs in MACS.items()
+        ]
+    )
+    given = {
+        "equal_values": ranking.ranking(equal, comparison(equal)),
+        "factorial_summary": factorial.factorial(equal, plain)[1],
+        "data_efficiency": data["data_efficiency"],
+        "inference_cost": cost,
+    }
+    return lambda name: given.get(name, pd.DataFrame())
+
+
+def test_a_winner_is_named_with_its_runners_up(study):
+    read = tables_of(study({"temporalmaxer": 10, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    answers = advice(read).set_index("situation")
+    for situation in ("few labels (10 %), hapt", "all labels, hapt"):
+        assert answers.use[situation] == "temporalmaxer"
+        assert "told apart from all others" in answers.because[situation]
+        assert "(b)" in answers.because[situation] and answers["from"][situation] == "equal_hapt"
+    # the fastest model is bilstm; it is no leader
+    assert answers.use["a CPU only, one thread"] == "temporalmaxer"
+
+
+def test_no_winner_is_named_where_there_is_none(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    answers = advice(read).set_index("situation")
+    use, because = answers.use["all labels, hapt"], answers.because["all labels, hapt"]
+    assert all(model in use for model in ("temporalmaxer", "tridet", "actionformer")) and " or " in use
+    assert " and " in because and "cannot be told apart (" in because
+    assert "cheapest of them: actionformer, 0.10 GMACs" in because and "next bilstm" in because
+    assert answers.use["a CPU only, one thread"] == "actionformer"
+    assert "of the 3 that cannot be told apart" in answers.because["a CPU only, one thread"]
+    assert "first" not in " ".join(headlines(read)) and "best other" not in " ".join(headlines(read))
+
+
+def test_findings_open_with_the_factorial_and_give_the_floor(study):
+    read = tables_of(study({"temporalmaxer": 10, "tridet": 0, "bilstm": -8}, ("hapt", "rendered")))
+    lines = headlines(read)
+    assert lines == [line for line in lines if "recipe" in line]  # the arm is said in every line
+    assert lines[0].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
+    assert len(lines) == 4
+    assert "averaged over hapt and rendered, with 10 % of the labels: temporalmaxer has" in " ".join(lines)
+    assert all("timeline" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("letters", "level", "words"),
+    [
+        (("a", "b", "c"), ["x"], "told apart from all others; next y 2.0 (b), z 1.0 (c)"),
+        (("a", "a", "b"), ["x", "y"], "x and y cannot be told apart (2.0 to 3.0 avg mAP); next z 1.0 (b)"),
+        (("ab", "a", "b"), ["x", "y", "z"], "x, y and z cannot be told apart from the best"),
+        (("a", "b", "a"), ["x", "z"], "x and z cannot be told apart (1.0 to 3.0 avg mAP); next y 2.0 (b)"),
+        (("[27]", "[28]", "[27]"), ["x", "z"], "x and z cannot be told apart"),
+    ],
+)
+def test_leaders_share_a_letter_with_the_best(letters, level, words):
+    rows = pd.DataFrame(
+        {"model": list("xyz"), "mean": [3.0, 2.0, 1.0], "low": 0.0, "high": 9.0, "letters": letters}
+    )
+    assert sentences.leaders(rows).model.tolist() == level
+    assert words in sentences.verdict(rows)[1]
+
+
+def test_without_an_equal_arm_the_old_answers_stay(study):
+    read = tables_of(study({"tridet": 0, "bilstm": 5}))
+    old = lambda name: pd.DataFrame() if name in ("equal_values", "factorial_summary") else read(name)
+    assert sentences.findings(old) == [] and sentences.questions(old) == []
