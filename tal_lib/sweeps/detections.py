@@ -59,9 +59,9 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
 
 def _written(run, parameters):
     """Benchmark → file of its detections, of those that a run has written."""
-    files = {parameters.get("benchmark", ""): run / WRITTEN}
+    files = {parameters.get("benchmark") or "all": run / WRITTEN}
     files |= {name: run / WRITTEN_TOO.format(name) for name in parameters.get("also") or ()}
-    return {name: path for name, path in files.items() if name and path.is_file()}
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def _update(target, runs, cells, best):
