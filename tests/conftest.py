@@ -25,10 +25,19 @@ def pytest_configure(config):
             pytest.exit(f"{plugins.VARIABLE}: {why}", returncode=2)
 
 
+def _share_fork_servers():
+    """Take pytest's name of the test out of the environment, by which fork servers are kept."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    _share_fork_servers()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Let tests share fork servers, which are kept by environment: pytest writes the test's name into it."""
-    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    _share_fork_servers()
 
 
 def pytest_collection_modifyitems(items):

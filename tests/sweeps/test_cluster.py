@@ -227,7 +227,7 @@ def test_changes_that_are_not_committed_count(project, monkeypatch):
 
 def copy_of_the_library(folder):
     """The library outside any repository, as an installation is."""
-    shutil.copytree(REPOSITORY / "tal_lib", folder / "tal_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "tal_lib", folder / "tal_lib")
     return folder
 
 
