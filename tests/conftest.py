@@ -1,6 +1,9 @@
 import os
 import subprocess
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,7 @@ from tal_lib import plugins
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 def pytest_configure(config):
@@ -20,6 +23,26 @@ def pytest_configure(config):
     for module, why in plugins.broken().items():
         if module in named:
             pytest.exit(f"{plugins.VARIABLE}: {why}", returncode=2)
+
+
+def _share_fork_servers():
+    """Take pytest's name of the test out of the environment, by which fork servers are kept."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    _share_fork_servers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    _share_fork_servers()
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long tests, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -77,14 +77,19 @@ class Processes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.all:
+            if process.poll() is None:
+                self.kill(process)
+
 
 @pytest.fixture
 def processes():
-    here = Processes()
-    yield here
-    for process in here.all:
-        if process.poll() is None:
-            here.kill(process)
+    with Processes() as here:
+        yield here
 
 
 def wait_for(condition, seconds=90):
@@ -222,7 +227,7 @@ def test_changes_that_are_not_committed_count(project, monkeypatch):
 
 def copy_of_the_library(folder):
     """The library outside any repository, as an installation is."""
-    shutil.copytree(REPOSITORY / "tal_lib", folder / "tal_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "tal_lib", folder / "tal_lib")
     return folder
 
 
@@ -286,16 +291,17 @@ def certificates(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def encrypted(processes, certificates):
-    """Scheduler and worker of the recipe, as it stands there."""
-    processes.address = f"tls://127.0.0.1:{processes.port}"
-    for name, command in (("scheduler", recipe("dask scheduler")), ("worker", recipe("dask worker"))):
-        words = command.partition(f"dask {name} ")[2].replace("HOST", "127.0.0.1")
-        words = words.replace("8786", str(processes.port)).replace("tls/", f"{certificates}/tls/").split()
-        processes.start(f"dask_{name}", *words, *(["--no-nanny"] if name == "worker" else []))
-    wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", processes.port)))
-    return processes
+@pytest.fixture(scope="module")
+def encrypted(certificates):
+    """Scheduler and worker of the recipe, as it stands there. No test ends them."""
+    with Processes() as processes:
+        processes.address = f"tls://127.0.0.1:{processes.port}"
+        for name, command in (("scheduler", recipe("dask scheduler")), ("worker", recipe("dask worker"))):
+            words = command.partition(f"dask {name} ")[2].replace("HOST", "127.0.0.1")
+            words = words.replace("8786", str(processes.port)).replace("tls/", f"{certificates}/tls/").split()
+            processes.start(f"dask_{name}", *words, *(["--no-nanny"] if name == "worker" else []))
+        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", processes.port)))
+        yield processes
 
 
 def test_the_recipe_with_certificates(project, encrypted, certificates):
@@ -472,7 +478,7 @@ def test_hosts_of_which_one_is_cut_off(project, processes, hosts):
     """A scheduler here, two workers on two other hosts; the cable of one of these is pulled amid a cell."""
     names, subnet = hosts
     processes.address = f"tcp://{subnet}.254:{processes.port}"
-    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
+    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "8s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "6s"}
     ENVIRONMENT.update(quick)
     try:
         processes.scheduler(f"{subnet}.254")

@@ -38,12 +38,21 @@ class Copied:
         self.notebook.parent.mkdir()
         shutil.copy(NOTEBOOK, self.notebook)
         self.declared = Versions()
+        self.first, self.unchanged = self.files(), Areas(self.library)
         first = self.code()
         for area in first.needs(self.notebook, CELL):
             self.declared.areas[area] = Declared(1, first.fingerprint(area, self.notebook.parent))
 
+    def files(self):
+        """What the files of the library hold."""
+        return {path: path.read_bytes() for path in self.library.rglob("*.py")}
+
     def code(self):
-        return Code(self.library, self.declared)
+        """The code as it is now. Files that nobody has edited are parsed once for all tests."""
+        code = Code(self.library, self.declared)
+        if not self.declared.moved and self.files() == self.first:
+            code.areas = self.unchanged
+        return code
 
     def changes(self):
         """Areas that are not at version 1."""
@@ -67,7 +76,7 @@ def original(tmp_path_factory):
 @pytest.fixture
 def copied(original):
     """The copy, which is as it was after each test."""
-    files = {path: path.read_bytes() for path in [*original.library.rglob("*.py"), original.notebook]}
+    files = original.files() | {original.notebook: original.notebook.read_bytes()}
     declared = original.declared.copy()
     yield original
     for path in {*original.library.rglob("*.py")} - files.keys():

@@ -29,10 +29,22 @@ def fingerprints():
     return declare.all_areas(declare.fresh_code())
 
 
+@pytest.fixture(scope="module")
+def areas():
+    """The areas of today's files, which are parsed once for all tests."""
+    return Code(versions=Versions()).areas
+
+
+def todays(areas, versions):
+    code = Code(versions=versions)
+    code.areas = areas
+    return code
+
+
 @pytest.fixture
-def code(fingerprints):
+def code(fingerprints, areas):
     """Today's code, all of it declared."""
-    return Code(versions=Versions({area: Declared(1, now) for area, now in fingerprints.items()}))
+    return todays(areas, Versions({area: Declared(1, now) for area, now in fingerprints.items()}))
 
 
 def test_the_command_lists_what_is_not_declared(code, capsys, monkeypatch):
@@ -75,15 +87,15 @@ def test_other_code_has_another_effective_version(fingerprint, version):
 
 
 @pytest.fixture
-def declared(project, tmp_path):
+def declared(project, tmp_path, areas):
     """A project with results whose notebook is declared at version 1; `code()` is the code as it is now."""
     sweeps.run(project.make((3, 4)), **project.where)
     lines = [json.loads(line) | {"code": {}} for line in project.ledger.read_text().splitlines()]
     project.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
     project.notebooks, project.file = project.folder / "notebooks", tmp_path / "versions.toml"
-    first = Code(versions=Versions()).fingerprint(WORK, project.notebooks)
+    first = todays(areas, Versions()).fingerprint(WORK, project.notebooks)
     project.versions = Versions({WORK: Declared(1, first)})
-    project.code = lambda: Code(versions=project.versions)
+    project.code = lambda: todays(areas, project.versions)
     project.stamp = lambda **more: declare.stamp_versions(
         [WORK],
         project.code(),

@@ -281,33 +281,6 @@ def test_the_result_has_the_averaged_weights(small):
     assert not same(result, train(small, recordings, replace(QUICK, ema=0.0)))
 
 
-@pytest.mark.parametrize("change", ["seed", "recipe", "recordings", "data"])
-def test_another_training_does_not_go_on_from_one_that_was_interrupted(small, tmp_path, monkeypatch, change):
-    import tal_lib.training.loop as loop
-
-    clock = iter(range(0, 10**9, 100))
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # so that every epoch is saved
-
-    def stop(epoch, seconds, model):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    given = {"recordings": small.recordings("train"), "recipe": QUICK, "seed": 0}
-    with pytest.raises(KeyboardInterrupt):
-        train(small, out=tmp_path, on_epoch=stop, **given)
-    assert (tmp_path / "training.pt").is_file()
-    if change == "data":
-        monkeypatch.setattr(small, "data_hash", "of other features")
-    else:
-        other = {
-            "seed": 1,
-            "recipe": replace(QUICK, learning_rate=2e-3),
-            "recordings": given["recordings"][:-1],
-        }
-        given[change] = other[change]
-    assert same(train(small, out=tmp_path, **given), train(small, **given))
-
-
 @pytest.mark.parametrize("name", ["local_global", "actionformer", "action_mamba", "text_pyramid", "tadtr"])
 def test_weight_decay_shrinks_matrices_alone(name):
     """Without gradients an AdamW step only decays: matrices and kernels, not biases, norms and scales."""
