@@ -18,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tal_lib.data.batches import Batch
 from tal_lib.models.parts.assignment import Points
 from tal_lib.models.parts.attention import GlobalContextBlock
 from tal_lib.models.parts.blocks import DropPath
+from tal_lib.models.parts.boundary_votes import BoundaryVotes
 from tal_lib.models.parts.conv import DepthwiseConv, TemporalConv, halve, masked, max_pool
 from tal_lib.models.parts.losses import diou
 from tal_lib.models.parts.pyramid import At, PyramidConfig, PyramidDetector, Scales, Tower
 from tal_lib.models.parts.registry import register
-from tal_lib.validation import BelowOne, OddSize, Size, SizeOrZero, require
+from tal_lib.validation import BelowOne, NotNegative, OddSize, Size, SizeOrZero, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,11 @@ class LocalGlobalConfig(PyramidConfig):
     stem_blocks: SizeOrZero = 2
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
     embedding_kernel: OddSize = 1
-    norm: Literal["layer", "instance"] = "instance"
+    norm: Literal["layer", "instance", "half"] = "instance"
     drop_path: BelowOne = 0.1
+    regressions: Literal["both", "boundary"] = "both"  # boundary: no segment head
+    vote_reach: SizeOrZero = 0  # steps around an end whose votes move it; 0: no votes
+    vote_weight: NotNegative = 0.5  # of their loss
 
     def check(self):
         super().check()
@@ -126,15 +131,21 @@ class LocalGlobal(PyramidDetector):
         self.class_tower = Tower(c.width, c.head_width, c.head_layers, c.norm)
         self.class_out = self.class_output(c.head_width)
         self.regression_tower = Tower(c.width, c.head_width, c.head_layers, c.norm)
-        self.regression_out = TemporalConv(c.head_width, 6)  # boundary 2, segment 2, confidences 2
+        # boundary 2, segment 2, confidences 2
+        self.regression_out = TemporalConv(c.head_width, 6 if c.regressions == "both" else 2)
         nn.init.zeros_(self.regression_out.bias)  # pyright: ignore[reportArgumentType]
         self.scales = Scales(len(c.ranges))
+        self.votes = BoundaryVotes(c.head_width, c.vote_reach) if c.vote_reach else None
 
     def heads(self, x: Tensor, keep: Tensor | None, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
         logits = self.class_out(self.class_tower(x, keep, sizes), keep, sizes)
-        regressed = self.regression_out(self.regression_tower(x, keep, sizes), keep, sizes)
-        boundary, segment, confidence = regressed.split(2, -1)
-        return logits, F.softplus(self.scales(boundary, sizes)), segment, confidence
+        tower = self.regression_tower(x, keep, sizes)
+        boundary, *others = self.regression_out(tower, keep, sizes).split(2, -1)
+        outputs = (logits, F.softplus(self.scales(boundary, sizes)), *others)
+        if self.votes is None:
+            return outputs
+        steps = sizes[0]  # the finest level
+        return *outputs, self.votes(tower[:, :steps], None if keep is None else keep[:, :steps])
 
     def decode_boundary(self, outputs, points: Points, at: At) -> Tensor:
         """Segments (N, 2) of the boundary head, in steps."""
@@ -147,16 +158,29 @@ class LocalGlobal(PyramidDetector):
         centre, half = points.position[at.row] + shift * stride, log_duration.clamp(max=6).exp() * stride
         return torch.stack([centre - half, centre + half], -1)
 
-    def decode(self, outputs, points: Points, at: At) -> Tensor:
-        """The two heads' answers, weighed by their confidences."""
+    def decode_heads(self, outputs, points: Points, at: At) -> Tensor:
+        """The heads' answers, weighed by their confidences, before any vote."""
+        if self.config.regressions == "boundary":
+            return self.decode_boundary(outputs, points, at)
         weight = outputs[3][at.batch, at.row].softmax(-1)
         return weight[:, :1] * self.decode_boundary(outputs, points, at) + weight[
             :, 1:
         ] * self.decode_segment(outputs, points, at)
 
+    def decode(self, outputs, points: Points, at: At) -> Tensor:
+        segments = self.decode_heads(outputs, points, at)
+        return segments if self.votes is None else self.votes.refine(segments, at.batch, outputs[-1])
+
     def regression_loss(self, outputs, points: Points, at: At, targets: Tensor) -> Tensor:
-        fused, boundary, segment = (
-            diou(decode(outputs, points, at), targets)
-            for decode in (self.decode, self.decode_boundary, self.decode_segment)
-        )
-        return fused + 0.5 * (boundary + segment)
+        loss = lambda decode: diou(decode(outputs, points, at), targets)
+        if self.config.regressions == "boundary":
+            return loss(self.decode_boundary)
+        return loss(self.decode_heads) + 0.5 * (loss(self.decode_boundary) + loss(self.decode_segment))
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        losses = super().loss(outputs, batch)
+        if self.votes is None:
+            return losses
+        votes = self.votes.loss(outputs[-1], batch.mask, batch.segments)
+        losses["total"] = losses["total"] + self.config.vote_weight * votes
+        return losses | {"votes": votes.detach()}

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from tal_lib import TalError, models
+from tal_lib.data.batches import Item, collate
+from tal_lib.models.parts.pyramid import At
 
 
 def build(**options):
@@ -33,11 +35,40 @@ def test_each_part_can_be_left_out(options):
         assert [one.shape for one in whole(features)] == [one.shape for one in without(features)]
 
 
+def test_half_of_the_channels_keep_what_a_recording_shares():
+    """Instance norm forgets an offset of the whole recording, half a norm does not, and both see masks."""
+    half, instance, features = build(norm="half"), build(), torch.randn(1, 12, 64)
+    shifted = features + 3 * torch.randn(1, 12, 1)
+    with torch.no_grad():
+        changes = [float((model(features)[0] - model(shifted)[0]).abs().max()) for model in (half, instance)]
+        assert changes[0] > 0.1 > changes[1]
+        padded = torch.cat([features, 9 * torch.randn(1, 12, 20)], 2)
+        mask = torch.arange(84)[None] < 64
+        torch.testing.assert_close(half(padded, mask)[0][:, :64], half(features)[0][:, :64], atol=1e-4, rtol=1e-4)
+
+
+def test_votes_are_trained_and_move_the_detections():
+    model = build(vote_reach=4, regressions="boundary").train()
+    item = Item(
+        recording="a", features=torch.randn(12, 64), duration=64.0, stride_s=1.0, window_s=1.0,
+        classes=("a", "b", "c"), segments=torch.tensor([[10.0, 30.0]]), labels=torch.tensor([1]),
+    )
+    batch = collate([item])
+    outputs = model.run(batch)
+    losses = model.loss(outputs, batch)
+    assert float(losses["total"]) > float(losses["classification"] + losses["regression"])
+    losses["total"].backward()
+    assert model.votes.out.weight.grad.abs().sum() > 0
+    at = At(torch.zeros(1, dtype=torch.long), torch.tensor([20]), torch.tensor([1]))
+    points = model.points(64)
+    assert not torch.equal(model.decode(outputs, points, at), model.decode_heads(outputs, points, at))
+
+
 def test_the_pyramid_pools_unless_it_is_told_to_compute():
     assert sum(one.numel() for one in build().branch.parameters()) == 0
     assert sum(one.numel() for one in build(level_blocks=True).branch.parameters()) > 0
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(TalError, match="layer or instance"):
+    with pytest.raises(TalError, match="layer, instance or half"):
         build(norm="batch")

@@ -92,22 +92,43 @@ class InstanceNorm(nn.Module):
         )  # x is its own by now
 
 
-class ConvNormReLU(nn.Module):
-    """Convolution (by default without bias) → norm → ReLU.
+class HalfInstanceNorm(nn.Module):
+    """Instance norm of the first half of the channels, layer norm of the others; (B, T, C) → same.
 
-    norm: `layer` normalizes over the channels of a step, `instance` over the steps of a recording.
+    What a recording shares is removed from one half only, so the other half still knows what a whole
+    recording consists of.
+
+    Source: Pan et al., IBN-Net (ECCV 2018), with layer norm in the place of batch norm.
     """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.half = channels // 2
+        self.instance, self.layer = InstanceNorm(self.half), nn.LayerNorm(channels - self.half)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        return torch.cat([self.instance(x[..., : self.half], keep), self.layer(x[..., self.half :])], -1)
+
+
+def step_norm(norm: str, channels: int) -> nn.Module:
+    """The norm of a name: `layer` over the channels of a step, `instance` over the steps of a recording,
+    `half` one of them for each half of the channels."""
+    return {"layer": nn.LayerNorm, "instance": InstanceNorm, "half": HalfInstanceNorm}[norm](channels)
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution (by default without bias) → norm → ReLU. norm: see `step_norm`."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False, norm: str = "layer"
     ):
         super().__init__()
         self.conv = TemporalConv(inputs, outputs, kernel, bias=bias)
-        self.norm = nn.LayerNorm(outputs) if norm == "layer" else InstanceNorm(outputs)
+        self.norm = step_norm(norm, outputs)
 
     def forward(self, x: Tensor, keep: Tensor | None = None, sizes: tuple[int, ...] | None = None) -> Tensor:
         x = self.conv(x, keep, sizes)
-        return (self.norm(x, keep) if isinstance(self.norm, InstanceNorm) else self.norm(x)).relu_()
+        return (self.norm(x) if isinstance(self.norm, nn.LayerNorm) else self.norm(x, keep)).relu_()
 
 
 class DropPath(nn.Module):

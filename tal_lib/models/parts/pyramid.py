@@ -57,7 +57,7 @@ class PyramidConfig(DetectorConfig):
     embedding_layers: Size = 2  # convolutions before it
     embedding_kernel: OddSize = 3  # of the first of them; the others see three steps
     # of embedding and heads: layer, over channels, as published; or instance, over a recording's steps
-    norm: Literal["layer", "instance"] = "layer"
+    norm: Literal["layer", "instance", "half"] = "layer"
     stem_blocks: SizeOrZero = 2  # at stride 1, before the levels
     head_width: Size = 512
     head_layers: Size = 2  # k3 convolutions before the output convolution
