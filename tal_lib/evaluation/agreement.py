@@ -36,7 +36,7 @@ def agreement(
     """
     models = [name for name in first.columns if name in second.columns]
     if len(models) < 3:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     tables = first[models], second[models]
     means = [table.groupby(level="fold").mean().mean() for table in tables]
     value = float(stats.kendalltau(*means).statistic)  # pyright: ignore[reportAttributeAccessIssue]

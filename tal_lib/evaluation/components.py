@@ -30,7 +30,8 @@ def variances(cube: np.ndarray) -> dict[str, float]:
             f"no components of variance: a crossed design of {' × '.join(map(str, y.shape))}, "
             f"{int(np.isnan(y).sum())} missing"
         )
-    effects, squares = {(): y.mean()}, {}
+    effects: dict[tuple[int, ...], np.ndarray] = {(): y.mean()}
+    squares: dict[tuple[int, ...], float] = {}
     for kept in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
         effect = y.mean(axis=tuple(axis for axis in range(3) if axis not in kept), keepdims=True)
         for smaller, known in effects.items():

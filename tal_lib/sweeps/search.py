@@ -162,10 +162,15 @@ def trials_of(ledger: str | Path) -> list[Trial]:
 
 
 def _trial(parameters, scores):
-    about = (parameters[name] for name in ("benchmark", "model", "preset", "fraction"))
-    fold = parameters.get("fold", OFFICIAL)
-    settings = parameters["recipe"], parameters["options"]
-    return Trial(*about, fold, *settings, score=float(np.mean(scores)), runs=len(scores))
+    return Trial(
+        **{
+            name: parameters[name]
+            for name in ("benchmark", "model", "preset", "fraction", "recipe", "options")
+        },
+        fold=parameters.get("fold", OFFICIAL),
+        score=float(np.mean(scores)),
+        runs=len(scores),
+    )
 
 
 def tuned(

@@ -44,14 +44,22 @@ def test_half_of_the_channels_keep_what_a_recording_shares():
         assert changes[0] > 0.1 > changes[1]
         padded = torch.cat([features, 9 * torch.randn(1, 12, 20)], 2)
         mask = torch.arange(84)[None] < 64
-        torch.testing.assert_close(half(padded, mask)[0][:, :64], half(features)[0][:, :64], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            half(padded, mask)[0][:, :64], half(features)[0][:, :64], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_votes_are_trained_and_move_the_detections():
     model = build(vote_reach=4, regressions="boundary").train()
     item = Item(
-        recording="a", features=torch.randn(12, 64), duration=64.0, stride_s=1.0, window_s=1.0,
-        classes=("a", "b", "c"), segments=torch.tensor([[10.0, 30.0]]), labels=torch.tensor([1]),
+        recording="a",
+        features=torch.randn(12, 64),
+        duration=64.0,
+        stride_s=1.0,
+        window_s=1.0,
+        classes=("a", "b", "c"),
+        segments=torch.tensor([[10.0, 30.0]]),
+        labels=torch.tensor([1]),
     )
     batch = collate([item])
     outputs = model.run(batch)

@@ -8,6 +8,8 @@ Sources: Hough voting, Leibe et al., Implicit Shape Model (2004), in one dimensi
 boundaries instead of boundary classes: this project.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class BoundaryVotes(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         return self.out(x, keep)
 
-    def loss(self, votes: Tensor, mask: Tensor, segments: list[Tensor]) -> Tensor:
+    def loss(self, votes: Tensor, mask: Tensor, segments: Sequence[Tensor]) -> Tensor:
         """Mean over the valid steps of the loss of certainty, and over the near ones of that of distance.
 
         Args:
@@ -43,7 +45,7 @@ class BoundaryVotes(nn.Module):
             return certainty
         return certainty + F.smooth_l1_loss(votes[..., :2][near], distance[near], beta=1 / self.reach)
 
-    def targets(self, votes: Tensor, segments: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def targets(self, votes: Tensor, segments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Signed distances (B, T, 2) to the nearest start and end in units of `reach`, and whether they are
         within it."""
         steps = torch.arange(votes.shape[1], device=votes.device, dtype=votes.dtype)

@@ -34,7 +34,9 @@ def test_right_votes_move_a_rough_segment_to_the_right_ends():
 def test_without_a_vote_a_segment_stays():
     part, votes = votes_of(torch.zeros(0, 2))
     rough = torch.tensor([[3.2, 9.9], [-2.0, 50.0]])
-    torch.testing.assert_close(part.refine(rough, torch.zeros(2, dtype=torch.long), votes), rough, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        part.refine(rough, torch.zeros(2, dtype=torch.long), votes), rough, atol=1e-3, rtol=0
+    )
 
 
 def test_an_end_moves_by_at_most_the_reach():
