@@ -38,10 +38,10 @@ GRID = """# Fixed training time (docs/protocol.md): twice the time of a base cel
 name: time_budget
 cells:
   - notebook: 02_train_evaluate.ipynb  # the base
-    parameters: &cell {{benchmark: hapt, seed: 0, subset_seed: 0, recipe: {{epochs: 1, min_steps: {steps}}}}}
+    parameters: &cell {{benchmark: hapt, recipe: {{epochs: 1, min_steps: {steps}, max_steps: 576}}}}
     grid: {{fold: [0, 1, 2, 3, 4], model: [{models}], fraction: {base}}}
   - notebook: 02_train_evaluate.ipynb  # twice the steps; twice the data
-    parameters: {{<<: *cell, recipe: {{epochs: 1, min_steps: {twice}}}}}
+    parameters: {{<<: *cell, recipe: {{epochs: 1, min_steps: {twice}, max_steps: 576}}}}
     grid: {{fold: [0, 1, 2, 3, 4], model: [{models}], fraction: {both}}}
 """
 WIDE = """  - notebook: 02_train_evaluate.ipynb  # twice the width
@@ -125,7 +125,7 @@ def grid(ratios: dict[str, float], source: str) -> str:
     )
     for model, ratio in ratios.items():
         options = ", ".join(f"{name}: {value}" for name, value in wide_options(model).items())
-        recipe = f"{{epochs: 1, min_steps: {wide_steps(ratio)}}}"
+        recipe = f"{{epochs: 1, min_steps: {wide_steps(ratio)}, max_steps: 576}}"
         text += WIDE.format(model=model, options=options, recipe=recipe, base=base)
     return text
 

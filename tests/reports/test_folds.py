@@ -59,3 +59,18 @@ def test_the_official_split_alone():
     assert folds.on_official_split(TABLE).cell.unique().tolist() == ["bilstm-10"]
     old = TABLE.drop(columns="fold")
     assert folds.on_official_split(old) is old and not len(folds.fold_means(old))
+
+
+def test_the_floor_stands_beside_models_of_another_recipe():
+    """The floor has no recipe. It must not push out models that all have the same one."""
+    both = pd.concat([TABLE.assign(recipe="min_steps=400"), rows(("timeline_prior", 0, 0, (0.1, 0.1)))])
+    assert set(folds.fold_means(both).model) == {"bilstm", "window_cnn", "timeline_prior"}
+
+
+def test_one_table_of_all_benchmarks_over_the_folds_that_all_models_have():
+    means = folds.fold_means(
+        pd.concat([TABLE, TABLE.assign(benchmark="c", map=TABLE["map"] / 2, cell=TABLE.cell + "c")])
+    )
+    table = folds.benchmark_table(means).set_index("model")
+    assert table.loc["bilstm"].tolist() == ["40.0", "20.0"]  # fold 1 is left out
+    assert table.loc["window_cnn"].tolist() == ["20.0", "10.0"]

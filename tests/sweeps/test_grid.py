@@ -65,7 +65,7 @@ def test_values_are_taken_as_meant(plan, block, name, value):
         (f"{{{TRAIN}, parameters: {{options: {{width: 0}}}}}}", "options: local_global: width: 0"),
         (
             f"{{{TRAIN}, grid: {{options: [{{}}, {{norm: batch}}]}}}}",
-            "norm: 'batch' is not one of layer or instance",
+            "norm: 'batch' is not one of layer, instance or half",
         ),
         (f"{{{TRAIN}, grid: {{model: [bilstn]}}}}", "unknown model or family 'bilstn'.*Did you mean bilstm?"),
         (

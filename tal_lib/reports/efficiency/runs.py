@@ -4,21 +4,24 @@ import numpy as np
 import pandas as pd
 
 OWN = "local_global"  # this study's model
+FLOOR = "timeline_prior"  # reads no feature
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     """The runs of the main arm: the models' own recipe and options, subsets drawn with the training seed, all
     people, annotations and feature steps.
 
-    A benchmark without any run of the own recipe, as in a quick study, uses its most frequent recipe.
+    A benchmark without any run of the own recipe, as in a quick study, uses its most frequent recipe. The
+    floor, which has no recipe, is always there.
     """
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
     for name in {"people", "annotated", "skip"} & set(alike):
         alike = alike[alike[name].fillna(1) == 1]
-    main = alike.groupby("benchmark").recipe.transform(
+    trained = alike[alike.model != FLOOR]
+    chosen = trained.groupby("benchmark").recipe.agg(
         lambda recipes: "" if (recipes == "").any() else recipes.mode().iloc[0]
     )
-    return alike[alike.recipe == main]
+    return alike[(alike.recipe == alike.benchmark.map(chosen).fillna("")) | (alike.model == FLOOR)]
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import FLOOR
 
 MAIN, PLAIN, TUNING, VARIANCE = "equal", "plain", "tuning", "variance"
-FLOOR = "timeline_prior"  # reads no feature
 TUNED = ("hapt", "sfinge3d", "rendered", "urfall")  # the mean over benchmarks is over these
 MEAN = "mean"  # in place of a benchmark's name
 CELL = ["benchmark", "fraction", "model", "fold"]

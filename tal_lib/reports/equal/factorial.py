@@ -13,7 +13,8 @@ import pandas as pd
 
 from tal_lib.evaluation.nested import estimate, holm, mean_of, nested_estimate
 from tal_lib.reports import figures, tables
-from tal_lib.reports.equal.arms import FLOOR, MEAN, TUNED, Scores, percent
+from tal_lib.reports.efficiency.runs import FLOOR
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
 from tal_lib.reports.equal.pairs import differences, interval, p_text
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]

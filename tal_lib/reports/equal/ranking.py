@@ -5,7 +5,8 @@ import pandas as pd
 
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
-from tal_lib.reports.equal.arms import FLOOR, MEAN, Scores, percent
+from tal_lib.reports.efficiency.runs import FLOOR
+from tal_lib.reports.equal.arms import MEAN, Scores, percent
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 COLUMNS = [

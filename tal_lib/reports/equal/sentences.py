@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal import factorial
-from tal_lib.reports.equal.arms import FLOOR, MEAN, TUNED, percent
+from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 
 Read = Callable[[str], pd.DataFrame]  # name of a tidy table → the table, empty if there is none
 RANKED = "equal_values"
