@@ -75,7 +75,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         folds = ", ".join(f"{number:g}" for number in sorted(whole.fold.unique()))
         caption = (
             f"avg mAP (%) on each benchmark, all labels, cross-validation folds {folds}; untuned, one "
-            "training seed. timeline_prior sees no features. 50salads' features are class scores of a supervised "
-            "frame classifier, so they say nothing about few labels."
+            "training seed. timeline_prior sees no features. 50salads' features are class scores of a "
+            "supervised frame classifier, so they say nothing about few labels."
         )
         out.table(benchmark_table(whole), "folds_by_benchmark", caption, tables.HIGHEST)
