@@ -38,7 +38,10 @@ def agreement(
     if len(models) < 3:
         return float("nan"), float("nan"), float("nan")
     tables = first[models], second[models]
-    means = [table.groupby(level="fold").mean().mean() for table in tables]
+    means = [
+        table.groupby(level="fold").mean().to_numpy().mean(axis=0)  # pyright: ignore[reportAttributeAccessIssue]
+        for table in tables
+    ]
     value = float(stats.kendalltau(*means).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     low, high = _by_known_pairs(tables)
     drawn_low, drawn_high = _bootstrap(tables, value, draws, np.random.default_rng(seed))

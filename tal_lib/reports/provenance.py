@@ -38,14 +38,15 @@ def write(data: dict[str, pd.DataFrame], layout: Layout, out: Output) -> Origin:
     """Write `tables/stale.csv`. Returns the counts."""
     stale = stale_cells(layout)
     out.data(stale, "stale")
-    return origin(data.values(), len(stale))
+    return origin(data.values(), stale.cell.nunique())
 
 
 def read(layout: Layout) -> Origin:
     """The counts, read from the written tables."""
     wanted = lambda name: name in ("cell", "git_commit")
     tables = (pd.read_csv(path, usecols=wanted) for path in sorted(layout.tables.glob("*.csv")))
-    return origin(tables, len(pd.read_csv(layout.table("stale"))) if layout.table("stale").is_file() else 0)
+    path = layout.table("stale")
+    return origin(tables, pd.read_csv(path).cell.nunique() if path.is_file() else 0)
 
 
 def origin(tables, stale: int) -> Origin:

@@ -232,6 +232,23 @@ def test_a_cost_measured_again_replaces_the_old_one():
     assert tables.newest(rows).values.tolist() == [["a", 9, "2", 5], ["b", 9, "1", 6]]
 
 
+def test_costs_of_a_network_that_has_changed_are_left_out_at_every_length():
+    def rows(model, cell, utc, **macs):
+        about = {"benchmark": "b", "model": model, "preset": "paper", "options": "", "cell": cell, "utc": utc}
+        return [about | {"length_steps": int(steps[1:]), "macs": value} for steps, value in macs.items()]
+
+    table = pd.DataFrame(
+        rows("bmn", "old", "2026-01-01", n400=40.0, n800=80.0)
+        + rows("bmn", "new", "2026-02-01", n100=12.0, n200=24.0)
+        + rows("bsn", "old", "2026-01-01", n400=20.0, n800=40.0)
+        + rows("bsn", "new", "2026-02-01", n100=5.1, n200=10.1)
+    )
+    kept = tables.of_the_present_network(table)
+    assert kept[kept.model == "bmn"].macs.tolist() == [12.0, 24.0]
+    assert len(kept[kept.model == "bsn"]) == 4
+    assert tables.of_the_present_network(table.iloc[:0]).empty
+
+
 def test_machines_are_not_mixed(tmp_path):
     rows = [("a", "one", 0.001), ("b", "one", 0.002), ("a", "the other (R), 2 cores", 0.009)]
     records = []

@@ -103,11 +103,11 @@ class HalfInstanceNorm(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.half = channels // 2
-        self.instance, self.layer = InstanceNorm(self.half), nn.LayerNorm(channels - self.half)
+        self.first = channels // 2
+        self.instance, self.layer = InstanceNorm(self.first), nn.LayerNorm(channels - self.first)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        return torch.cat([self.instance(x[..., : self.half], keep), self.layer(x[..., self.half :])], -1)
+        return torch.cat([self.instance(x[..., : self.first], keep), self.layer(x[..., self.first :])], -1)
 
 
 def step_norm(norm: str, channels: int) -> nn.Module:

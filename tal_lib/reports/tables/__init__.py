@@ -15,7 +15,13 @@ from tal_lib.reports.tables.files import (
     write_parquet,
     write_table,
 )
-from tal_lib.reports.tables.machines import machine_suffix, main_machine, newest, on_main_machine
+from tal_lib.reports.tables.machines import (
+    machine_suffix,
+    main_machine,
+    newest,
+    of_the_present_network,
+    on_main_machine,
+)
 from tal_lib.reports.tables.names import shown_name, with_shown_names
 from tal_lib.reports.tables.summaries import (
     average_map,
@@ -45,6 +51,7 @@ __all__ = [
     "machine_suffix",
     "main_machine",
     "newest",
+    "of_the_present_network",
     "on_main_machine",
     "open_set_summary",
     "open_set_table",

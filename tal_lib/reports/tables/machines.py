@@ -28,6 +28,39 @@ def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFram
     )
 
 
+NETWORK = ["benchmark", "model", "preset", "options"]
+SAME_SLOPE = 0.03  # relative; windows round the lengths
+
+
+def of_the_present_network(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of costs without those of a model that was another network when they were measured.
+
+    MACs grow linearly with the length. A cell in which a model's MACs per further step differ from those of
+    its newest cell was made by another network, and its rows of that model are left out. Cells with a single
+    length stay.
+    """
+    names = [name for name in NETWORK if name in table]
+    if table.empty or not {*names, "length_steps", "macs", "utc", "cell"} <= set(table):
+        return table
+    former = set()
+    for key, rows in table.dropna(subset=["macs"]).groupby(names, dropna=False):
+        slopes = rows.groupby("cell").apply(_slope, include_groups=False).dropna()
+        if len(slopes) > 1:
+            times = rows.groupby("cell").utc.max()[slopes.index]
+            present = slopes[times.idxmax()]
+            former |= {(*key, cell) for cell in slopes.index[(slopes / present - 1).abs() > SAME_SLOPE]}
+    keys = table[[*names, "cell"]].itertuples(index=False, name=None)
+    return table[[key not in former for key in keys]].reset_index(drop=True)
+
+
+def _slope(rows):
+    """MACs per further step, from the two longest lengths of a cell; NaN if it has one."""
+    by_length = rows.groupby("length_steps").macs.max().sort_index()
+    if len(by_length) < 2:
+        return float("nan")
+    return float(by_length.diff().iloc[-1] / (by_length.index[-1] - by_length.index[-2]))
+
+
 def main_machine(table: pd.DataFrame) -> str:
     """The machine with the most rows."""
     return table.device_name.value_counts().sort_index().idxmax()
