@@ -51,8 +51,8 @@ def gmacs(model: str, chosen: dict, steps: int = STEPS) -> float:
     return count_macs(built, INPUT_DIM, steps)[0] / 1e9
 
 
-def foretold(model: str, steps: int = STEPS) -> list[tuple[float, dict]]:
-    """(GMACs, options) of every width and embedding that the model accepts."""
+def interpolated(model: str, steps: int = STEPS) -> list[tuple[float, dict]]:
+    """(GMACs, options) of every width and embedding that the model accepts, from three counted widths."""
     rows = []
     for layers, kernel in EMBEDDINGS:
         accepted = [w for w in WIDTHS if fits(model, options(model, w, layers, kernel))]
@@ -67,7 +67,7 @@ def choose(known: dict[str, list[tuple[float, dict]]], target: float, spread: fl
     """Options of each model, whose MACs are within `spread` of each other and near the target.
 
     Args:
-        known: model → the result of `foretold`.
+        known: model → the result of `interpolated`.
 
     Raises:
         TalError: there is no such range of MACs.
@@ -101,7 +101,7 @@ def main():
     parser.add_argument("--steps", type=int, default=STEPS, help="of a recording (default: 576)")
     parser.add_argument("--spread", type=float, default=0.099, help="of the models' MACs at one size")
     arguments = parser.parse_args()
-    known = {model: foretold(model, arguments.steps) for model in MODELS}
+    known = {model: interpolated(model, arguments.steps) for model in MODELS}
     sizes = {size: choose(known, target, arguments.spread) for size, target in TARGETS.items()}
     table = pd.DataFrame(
         {"size": size, "model": model, "GMACs": gmacs(model, chosen, arguments.steps)} | chosen

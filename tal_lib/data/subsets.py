@@ -54,7 +54,7 @@ def _classes_early(names, present, seed):
 
 
 def check_share(benchmark: Benchmark, name: str, share: float) -> None:
-    """Raise `TalError` unless a share of the labels is in (0, 1], and 1 for data that allows nothing else."""
+    """Raise `TalError` unless a label fraction is in (0, 1], and 1 for data that allows nothing else."""
     if not 0 < share <= 1:
         raise TalError(f"{name} {share}", where=benchmark.name, remedy="Give a share in (0, 1].")
     reasons = [remark.text for remark in benchmark.notes if remark.kind == FULL_LABELS]

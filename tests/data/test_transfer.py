@@ -166,5 +166,5 @@ def test_recomposed_folds_test_the_people_of_hapts_folds(hapt_fold, name):
         assert other.annotations("train").equals(hapt_fold.annotations("train"))
         recording = hapt_fold.recordings("train")[0]
         assert np.array_equal(seen.features(recording), learned.features(recording))
-        whole, one = hapt_fold.annotations("test"), other.annotations("test")
-        assert sorted(whole.label) == sorted(one.label)  # every segment, in another order
+        original, recomposed = hapt_fold.annotations("test"), other.annotations("test")
+        assert sorted(original.label) == sorted(recomposed.label)  # every segment, in another order

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from tal_lib.provenance import COLUMNS
+
 
 @pytest.fixture(scope="session")
 def hostile_names():
@@ -27,16 +29,6 @@ def hostile_names():
 
 
 FOLDS, PEOPLE = 5, 6
-PROVENANCE = (
-    "git_commit",
-    "tal_lib_version",
-    "torch_version",
-    "device_name",
-    "threads",
-    "config_hash",
-    "data_hash",
-    "utc",
-)
 
 
 def _cell(sweep, benchmark, fraction, model, fold, scores, bias=0.01, **changes):
@@ -66,7 +58,7 @@ def _cell(sweep, benchmark, fraction, model, fold, scores, bias=0.01, **changes)
         "sweep": sweep,
         "notebook": "02_train_evaluate.ipynb",
         "parameters": parameters,
-        "provenance": dict.fromkeys(PROVENANCE, "p") | {"utc": utc},
+        "provenance": dict.fromkeys(COLUMNS, "p") | {"utc": utc},
         "tables": {
             "data_efficiency": [{"tiou": 0.3, "map": avg_map + 0.1}, {"tiou": 0.7, "map": avg_map - 0.1}],
             "people": people,

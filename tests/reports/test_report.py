@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tal_lib import TalError, models, sweeps
+from tal_lib.provenance import COLUMNS
 from tal_lib.reports import figures, provenance, tables, theme
 from tal_lib.reports.figures.cost import pareto_front
 from tal_lib.reports.layout import Layout, file_stem
@@ -33,19 +34,7 @@ def record(model, fraction, seed, scores, benchmark="b"):
         "recipe": {},
     }
     rows = [{"tiou": tiou, "map": value, "train_recordings": 3} for tiou, value in scores.items()]
-    provenance = dict.fromkeys(
-        (
-            "git_commit",
-            "tal_lib_version",
-            "torch_version",
-            "device_name",
-            "threads",
-            "config_hash",
-            "data_hash",
-            "utc",
-        ),
-        "p",
-    )
+    provenance = dict.fromkeys(COLUMNS, "p")
     return {
         "id": f"{model}{fraction}{seed}",
         "sweep": "s",

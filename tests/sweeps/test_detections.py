@@ -90,10 +90,8 @@ def test_where_no_run_of_today_is_finished_nothing_is_kept(runs):
     assert kept.collect(runs / "runs", target.parent, {"cell1"}, best=5) == 1
 
 
-def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
-    target = kept.file_of(runs / "results", "main", "hapt")
-    kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=100)
-    truth = random_detections(5, 12).drop(columns="score")
+def annotation_file(truth, path):
+    """Write annotations of recordings `a` and `b` in ActivityNet's form."""
     database = {
         name: {
             "subset": "testing",
@@ -105,8 +103,15 @@ def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
         }
         for name in ("a", "b")
     }
-    annotations = runs / "truth.json"
-    annotations.write_text(json.dumps({"database": database}))
+    path.write_text(json.dumps({"database": database}))
+    return path
+
+
+def test_tal_eval_scores_one_run_of_the_file(runs, capsys):
+    target = kept.file_of(runs / "results", "main", "hapt")
+    kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=100)
+    truth = random_detections(5, 12).drop(columns="score")
+    annotations = annotation_file(truth, runs / "truth.json")
     assert main(["eval", str(target), str(annotations)]) == 2
     assert "holds 2 runs, which differ in seed" in capsys.readouterr().err
     assert main(["eval", str(target), str(annotations), "--only", "seed=1"]) == 0
@@ -149,20 +154,9 @@ def test_each_benchmark_has_a_file(also):
 def test_tal_eval_reads_the_file_of_a_further_benchmark(also, tmp_path, capsys):
     kept.collect(also / "runs", kept.file_of(also / "results", "main"), {"cell0", "cell1"}, best=100)
     truth = random_detections(5, 12)
-    database = {
-        name: {
-            "subset": "testing",
-            "duration": 60.0,
-            "annotations": [
-                {"label": row.label, "segment": [row.start, row.end]}
-                for row in truth[truth.recording == name].itertuples()
-            ],
-        }
-        for name in ("a", "b")
-    }
-    (tmp_path / "truth.json").write_text(json.dumps({"database": database}))
+    annotations = annotation_file(truth, tmp_path / "truth.json")
     file = kept.file_of(also / "results", "main", "shuffled")
-    assert main(["eval", str(file), str(tmp_path / "truth.json")]) == 0
+    assert main(["eval", str(file), str(annotations)]) == 0
     exact = evaluation.mean_average_precision(truth, random_detections(3), [0.3, 0.4, 0.5, 0.6, 0.7]).mean()
     assert f"avg mAP {100 * exact:.2f} %" in capsys.readouterr().out
 
