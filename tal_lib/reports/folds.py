@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tal_lib.data.registry import VALIDATION
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import main_arm
 
@@ -16,10 +17,13 @@ def on_official_split(table: pd.DataFrame) -> pd.DataFrame:
 def fold_means(efficiency: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, fraction, model, fold, avg_map, runs`: avg mAP (%) of a fold, mean over its seeds.
 
+    Validation parts are left out: `validation_runs` and the equal arm's `tuning` have them.
+
     Args:
         efficiency: the tidy table `data_efficiency`.
     """
     rows = efficiency[efficiency.fold >= 0] if "fold" in efficiency else efficiency.iloc[:0]
+    rows = rows[~rows.benchmark.str.endswith(VALIDATION)]
     if not len(rows):
         return pd.DataFrame(columns=[*KEYS, "avg_map", "runs"])
     runs = tables.average_map(main_arm(rows))

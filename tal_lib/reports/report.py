@@ -12,7 +12,18 @@ import pandas as pd
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
-from tal_lib.reports import diagnosis, efficiency, equal, folds, provenance, results_page, tables, variants
+from tal_lib.reports import (
+    diagnosis,
+    efficiency,
+    equal,
+    folds,
+    frame_skip,
+    provenance,
+    results_page,
+    tables,
+    validation_runs,
+    variants,
+)
 from tal_lib.reports.costs import accuracy, deployment, inference, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
@@ -83,6 +94,8 @@ def report(
         if all(len(official.get(name, ())) for name in section.needs):
             section.write(official, out.about(section.topic))
     folds.write(data, out.about("accuracy"))
+    frame_skip.write(data, out.about("accuracy"))
+    validation_runs.write(data, out.about("accuracy"))
     equal.write(data, out.about("equal"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))

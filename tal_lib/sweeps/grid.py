@@ -34,6 +34,8 @@ from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.sweeps.search import tuned
 from tal_lib.validation import unknown_name
 
+UNTUNED = ("model", "preset", "fraction", "fold", "seed")  # parameters that tuned settings never change
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -76,7 +78,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     cells = {}
     about_data.cache_clear()  # features may have changed since this process planned before
     for number in range(len(grid.blocks)):
-        for cell in _expand(grid, number, here):
+        for cell in _expand(grid, number, here, only):
             cells.setdefault(cell.id, cell)
     for name in only or {}:
         if cells and not any(name in cell.parameters for cell in cells.values()):
@@ -85,7 +87,7 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     return [cell for cell in cells.values() if chosen(cell.parameters, only)]
 
 
-def _expand(grid, number, here):
+def _expand(grid, number, here, only):
     block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
     notebook = grid.notebook(block)
     defaults, _ = read_notebook(notebook)
@@ -93,7 +95,10 @@ def _expand(grid, number, here):
     fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
     together = set()  # combinations that were checked already
     combined = (defaults | fixed | dict(zip(lists, values)) for values in itertools.product(*lists.values()))
-    for parameters in (each for chosen in combined for each in _with_settings(chosen, block, grid, place)):
+    if block.tuned:  # models without trials do not matter if they are not asked for
+        early = {name: text for name, text in (only or {}).items() if name in UNTUNED}
+        combined = (parameters for parameters in combined if chosen(parameters, early))
+    for parameters in (each for some in combined for each in _with_settings(some, block, grid, place)):
         parameters.pop("out_dir", None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
         if key not in together:

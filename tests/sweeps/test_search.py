@@ -129,6 +129,12 @@ def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
     )
     with pytest.raises(TalError, match="no trial of tridet.*tal sweep tuning"):
         sweeps.plan(path)
+    both = {"parameters": {"benchmark": "hapt"}, "grid": {"model": ["bilstm", "tridet"]}, "tuned": "tuning"}
+    path = write(tmp_path, monkeypatch, both)
+    with pytest.raises(TalError, match="no trial of tridet"):
+        sweeps.plan(path)
+    (cell,) = sweeps.plan(path, {"model": "bilstm"})  # the other model is not asked for
+    assert cell.parameters["model"] == "bilstm"
 
 
 def test_a_cell_of_a_fold_takes_trials_of_that_fold(tmp_path, monkeypatch):
