@@ -64,7 +64,7 @@ def test_every_option_of_every_model_refuses_nonsense(name):
         ("afsd", {"groups": 3}, "groups: 3 does not divide width: 128"),
         ("tridet", {"window": 2}, "window: 2 is not an odd number"),
         ("local_global", {"kernels": (3, 4)}, "kernels.2: 4 is not an odd number"),
-        ("local_global", {"heads": 5}, "heads: 5 does not divide 48"),
+        ("local_global", {"heads": 5, "latents": 16}, "heads: 5 does not divide 48"),
         ("local_global", {"width": 97}, "width: 97 is odd"),
         ("gaf", {"latents": 0}, "latents: 0 is not at least 1"),
         ("tadtr", {"width": 36, "heads": 4}, None),

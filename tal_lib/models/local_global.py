@@ -1,14 +1,18 @@
-"""local_global: the study's own detector, with light convolution beside global attention and two regressions.
+"""local_global: the study's own detector: light local convolution, a pooled pyramid, and a mixed norm.
 
-Half of the channels go through a LocalTemporalBlock, half through a GlobalContextBlock; a 1×1 convolution
-fuses them. After two such blocks at full resolution, max-pooling alone builds the pyramid. Embedding and
-heads are normalized over the steps of a recording, which removes what all its steps share: with few labels,
-the differences between a few people. At each point a boundary head gives distances to start and end, and a
-segment head gives centre and duration; learned confidences weigh the two. The cost is linear in the length. A
-sweep (`own_model`) measures what each part is worth.
+Half of the channels go through a LocalTemporalBlock, the other half pass; a 1×1 convolution fuses them. After
+two such blocks at full resolution, max-pooling alone builds the pyramid. In embedding and heads, half of the
+channels are normalized over the steps of a recording, which removes what all its steps share (with few
+labels, the differences between a few people); the other half are normalized over channels. The cost is
+linear in the length.
 
-Sources: this project; the latents of the global block: Lee et al., Set Transformer (ICML 2019), section 3.1;
-the pooled pyramid: TemporalMaxer (2023); the normalization: Ulyanov et al. (2016).
+The name is older than the design: half of the channels went through a GlobalContextBlock, and a second
+regression gave centre and duration. Both, and votes for the boundaries, are options. None of them raised the
+accuracy (grid `own_design`, results/readers/accuracy/own_design.md).
+
+Sources: this project; the mixed norm: Pan et al., Two at Once (IBN-Net), ECCV 2018, and Ulyanov et al.
+(2016); the pooled pyramid: TemporalMaxer (2023); the latents of the global block: Lee et al., Set Transformer
+(ICML 2019), section 3.1.
 """
 
 from dataclasses import dataclass
@@ -36,14 +40,15 @@ class LocalGlobalConfig(PyramidConfig):
 
     heads: Size = 4
     # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
-    latents: SizeOrZero = 16
+    latents: SizeOrZero = 0
     kernels: tuple[OddSize, ...] = (3, 7)  # of the local block's depthwise convolutions
     stem_blocks: SizeOrZero = 2
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
-    embedding_kernel: OddSize = 1
-    norm: Literal["layer", "instance", "half"] = "instance"
+    embedding_kernel: OddSize = 3
+    norm: Literal["layer", "instance", "half"] = "half"
     drop_path: BelowOne = 0.1
-    regressions: Literal["both", "boundary"] = "both"  # boundary: no segment head
+    # both: a segment head too, which gives centre and duration; learned confidences weigh the two
+    regressions: Literal["both", "boundary"] = "boundary"
     vote_reach: SizeOrZero = 0  # steps around an end whose votes move it; 0: no votes
     vote_weight: NotNegative = 0.5  # of their loss
 
@@ -111,8 +116,9 @@ class LocalGlobalBlock(nn.Module):
     compact=LocalGlobalConfig(width=96, head_width=96),
 )
 class LocalGlobal(PyramidDetector):
-    """forward adds segments (B, P, 2: centre shift and log duration, in strides) and confidences (B, P,
-    2).
+    """With `regressions="both"`, forward adds segments (B, P, 2) and confidences (B, P, 2).
+
+    A segment is a shift of the centre and the logarithm of a duration, in strides.
     """
 
     config: LocalGlobalConfig

@@ -82,7 +82,8 @@ def _as_text(table):
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write both tables, if there are such runs."""
     part = "avg mAP (%) on the validation part of fold 0, one run each"
-    if len(runs := runs_like(data, STEPS)):
+    runs = runs_like(data, STEPS)
+    if len(runs := runs[runs.options == ""]):
         out.table(steps_table(runs), STEPS, f"Optimizer steps: {part}, plain recipe.")
     if len(runs := runs_like(data, DESIGN)):
         caption = f"Variants of {OWN}, and a yardstick: {part}, plain recipe of 400 steps."

@@ -71,6 +71,7 @@ def local_global(m, T, K):
         key: count
         for name, n in at.items()
         for key, count in {f"{name}__global_block__write": c.latents, f"{name}__": n}.items()
+        if c.latents or key == f"{name}__"  # the global block is an option
     }
     return used(m, embedding=T, **each, class_=P, regression_=P) + sum(
         through_latents(n, c.width // 2, c.latents) for n in at.values()
@@ -331,3 +332,8 @@ def test_count_equals_the_closed_form(name, preset, T):
     model = models.build(name, input_dim=D, num_classes=K, preset=preset)
     model.eval()
     assert count_macs(model, D, T) == (FORMULAS[name](model, T, K), [])
+
+
+def test_the_options_of_local_global_are_counted():
+    model = models.build("local_global", input_dim=16, num_classes=5, latents=16, regressions="both").eval()
+    assert count_macs(model, 16, 211) == (local_global(model, 211, 5), [])

@@ -13,7 +13,7 @@ def build(**options):
 
 def test_what_a_recording_shares_does_not_change_its_scores():
     """A constant on the features, such as a sensor's offset, goes in the first norm."""
-    model, features = build(), torch.randn(1, 12, 64)
+    model, features = build(norm="instance", embedding_kernel=1), torch.randn(1, 12, 64)
     shifted = features + 3 * torch.randn(1, 12, 1)
     with torch.no_grad():
         for one, other in zip(model(features), model(shifted)):
@@ -24,9 +24,9 @@ def test_what_a_recording_shares_does_not_change_its_scores():
 
 @pytest.mark.parametrize(
     "options",
-    [{"latents": 0}, {"level_blocks": True}, {"norm": "layer"}, {"kernels": (5,)}, {"embedding_kernel": 3}],
+    [{"latents": 16}, {"level_blocks": True}, {"norm": "layer"}, {"kernels": (5,)}, {"embedding_kernel": 1}],
 )
-def test_each_part_can_be_left_out(options):
+def test_each_part_can_be_changed(options):
     whole, without = build(), build(**options)
     count = lambda model: sum(one.numel() for one in model.parameters())
     assert count(whole) != count(without) or "norm" in options
@@ -37,7 +37,8 @@ def test_each_part_can_be_left_out(options):
 
 def test_half_of_the_channels_keep_what_a_recording_shares():
     """Instance norm forgets an offset of the whole recording, half a norm does not, and both see masks."""
-    half, instance, features = build(norm="half"), build(), torch.randn(1, 12, 64)
+    half, instance = build(), build(norm="instance", embedding_kernel=1)
+    features = torch.randn(1, 12, 64)
     shifted = features + 3 * torch.randn(1, 12, 1)
     with torch.no_grad():
         changes = [float((model(features)[0] - model(shifted)[0]).abs().max()) for model in (half, instance)]
@@ -50,7 +51,7 @@ def test_half_of_the_channels_keep_what_a_recording_shares():
 
 
 def test_votes_are_trained_and_move_the_detections():
-    model = build(vote_reach=4, regressions="boundary").train()
+    model = build(vote_reach=4).train()
     item = Item(
         recording="a",
         features=torch.randn(12, 64),
@@ -70,6 +71,13 @@ def test_votes_are_trained_and_move_the_detections():
     at = At(torch.zeros(1, dtype=torch.long), torch.tensor([20]), torch.tensor([1]))
     points = model.points(64)
     assert not torch.equal(model.decode(outputs, points, at), model.decode_heads(outputs, points, at))
+
+
+def test_the_second_regression_adds_segments_and_their_confidences():
+    features, both = torch.randn(2, 12, 40), build(regressions="both", latents=16)
+    with torch.no_grad():
+        alone, more = build()(features), both(features)
+    assert [part.shape[-1] for part in more] == [part.shape[-1] for part in alone] + [2, 2]
 
 
 def test_the_pyramid_pools_unless_it_is_told_to_compute():

@@ -81,21 +81,6 @@ def test_a_recipe_is_compared_on_the_same_recordings():
     assert table.difference.to_numpy() == pytest.approx(np.full(5, 2.0))
 
 
-def test_variants_of_our_model_are_compared_with_it_as_it_is():
-    other = runs(("local_global",), seeds=(0, 1), more=-3.0).assign(
-        model="local_global (latents=0)", options="latents=0"
-    )
-    taught = runs(("local_global",), seeds=(2,), recipe="rotate=0", more=1.0)
-    table = efficiency.own_variants(pd.concat([other, taught, runs(("local_global",))]))
-    assert list(dict.fromkeys(table.variant)) == ["as it is", "latents=0", "rotate=0"]
-    changed = table.groupby("variant").difference.mean()
-    assert (
-        changed["latents=0"] == pytest.approx(-3)
-        and changed["rotate=0"] == pytest.approx(1)
-        and changed["as it is"] == 0
-    )
-
-
 def test_arms_do_not_count_as_runs_of_the_main_study():
     table = pd.concat([runs(), runs(recipe="min_steps=660"), runs(subset_seed=0)]).rename(
         columns={"avg_map": "map"}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.annotation import HELD_BACK, WANTED, annotation, write_annotation
-from tal_lib.reports.efficiency.arms import own_variants, recipe_gains, write_arms
+from tal_lib.reports.efficiency.arms import recipe_gains, write_arms
 from tal_lib.reports.efficiency.comparison import (
     against_the_best,
     comparison,
@@ -33,7 +33,6 @@ __all__ = [
     "comparison",
     "complete",
     "main_arm",
-    "own_variants",
     "recipe_gains",
     "standings",
     "strata",

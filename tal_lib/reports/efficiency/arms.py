@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.evaluation import statistics
-from tal_lib.reports import figures, tables
+from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OWN, span
 
 
@@ -18,7 +18,6 @@ def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
     ]
     our_runs = our_runs[our_runs.subset_seed < 0]
     if our_runs.options.nunique() > 1:
-        _own_model(our_runs, benchmark, out)
         _every_variant(runs[runs.subset_seed < 0], benchmark, out)
     crossed = runs[(runs.subset_seed >= 0) & (runs.recipe == "")]
     if len(crossed):
@@ -89,74 +88,6 @@ def _every_variant(runs, benchmark, out):
         "interval; an empty recipe is the model's own."
     )
     out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
-
-
-def own_variants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Our model with other options or recipes, compared with its default, paired by seed.
-
-    `variant, fraction, mean, low, high, difference, difference_low, difference_high, pairs`; the default
-    first.
-    """
-    runs = runs.assign(
-        variant=[", ".join(filter(None, (row.options, row.recipe))) for row in runs.itertuples()]
-    )
-    plain = runs[runs.variant == ""].set_index(["fraction", "seed"]).avg_map
-    rows = []
-    for (variant, fraction), group in runs.groupby(["variant", "fraction"], sort=False):
-        both = (
-            group.set_index(["fraction", "seed"])
-            .avg_map.to_frame("changed")
-            .join(plain.rename("plain"), how="inner")
-        )
-        if len(both):
-            difference = statistics.mean_interval(both.changed - both.plain)
-            rows.append(
-                (
-                    variant or "as it is",
-                    fraction,
-                    *statistics.mean_interval(both.changed),
-                    *difference,
-                    len(both),
-                )
-            )
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            "variant",
-            "fraction",
-            "mean",
-            "low",
-            "high",
-            "difference",
-            "difference_low",
-            "difference_high",
-            "pairs",
-        ],
-    )
-    return table.sort_values(
-        "variant", key=lambda names: names != "as it is", kind="stable", ignore_index=True
-    )
-
-
-def _own_model(runs, benchmark, out):
-    table = own_variants(runs)
-    text = [
-        f"{row.mean:.1f}"
-        if row.variant == "as it is"
-        else f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]"
-        for row in table.itertuples()
-    ]
-    wide = table.assign(text=text).pivot(index="variant", columns="fraction", values="text")
-    wide = wide.loc[list(dict.fromkeys(table.variant))].fillna("")
-    wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
-    caption = (
-        f"{OWN} on {benchmark} by share of the training recordings: avg mAP (%) as it is, and what each "
-        "other option or recipe "
-        f"changes (points, 95 % bootstrap interval over {span(table.pairs)} seeds on the same recordings)."
-    )
-    out.figure(figures.changes(table[table.variant != "as it is"]), f"own_model_{benchmark}")
-    out.data(table, f"own_model_values_{benchmark}")
-    out.table(wide.reset_index(), f"own_model_{benchmark}", caption)
 
 
 def _variance(runs, benchmark, out):

@@ -2,7 +2,6 @@
 
 from tal_lib.reports.figures.accuracy import (
     average_recall,
-    changes,
     data_efficiency,
     map_by_tiou,
     open_set,
@@ -35,7 +34,6 @@ __all__ = [
     "ap_by_class",
     "average_recall",
     "beside_prior",
-    "changes",
     "class_matrix",
     "cost_against_length",
     "curves_beside_prior",

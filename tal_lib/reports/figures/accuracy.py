@@ -142,32 +142,3 @@ def variants(summary: pd.DataFrame, ax=None):
     )
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
-
-
-def changes(table: pd.DataFrame, ax=None):
-    """The change by each variant, with its interval, one marker per fraction.
-
-    table: `variant, fraction, difference, difference_low, difference_high`.
-    """
-    names = list(dict.fromkeys(table.variant))[::-1]
-    fractions = sorted(table.fraction.unique())
-    ax = new_axes(ax, figsize=(6.4, 0.34 * len(names) + 1.0))
-    for offset, fraction, (colour, marker) in zip(
-        np.linspace(0.2, -0.2, len(fractions)), fractions, VARIANTS
-    ):
-        at_fraction = table.loc[
-            table.fraction == fraction, ["variant", "difference", "difference_low", "difference_high"]
-        ]
-        at_fraction = at_fraction.set_axis(["variant", "mean", "low", "high"], axis=1)
-        draw_points(
-            ax,
-            at_fraction,
-            [names.index(name) + offset for name in at_fraction.variant],
-            colour,
-            marker,
-            f"{100 * fraction:g} %",
-        )
-    ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="change of avg mAP (points)")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="recordings")
-    return ax
