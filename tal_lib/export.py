@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
 
-from tal_lib import __version__
+from tal_lib import __version__, models
 from tal_lib.disk import disk_error
 from tal_lib.errors import TalError
 from tal_lib.exported import ABOUT, FORMATS, load_graph, read_about, trust_file
@@ -84,7 +84,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             "file": path.name,
             "weights": weights,
             "files": _graphs_of(folder, weights, path.name),
-            "model": trained.model.spec,
+            "model": models.complete_spec(trained.model),
             "classes": list(trained.classes),
             "feature_spec": spec,
             "stream": trained.stream,

@@ -5,6 +5,7 @@ from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.registry import (
     build,
     build_from,
+    complete_spec,
     config,
     every_name,
     families,
@@ -22,6 +23,7 @@ __all__ = [
     "PostProcess",
     "build",
     "build_from",
+    "complete_spec",
     "config",
     "every_name",
     "families",

@@ -28,7 +28,7 @@ def save_model(path: str | Path, trained: Trained) -> Path:
     spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
     content = {
         "format": FORMAT,
-        "spec": trained.model.spec,
+        "spec": models.complete_spec(trained.model),
         "state_dict": trained.model.state_dict(),
         "classes": list(trained.classes),
         "feature_spec": spec,

@@ -7,7 +7,7 @@ imported, the others still work: it is in `broken()`, and is named where its mod
 import functools
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tal_lib import plugins
 from tal_lib.errors import TalError
@@ -181,6 +181,11 @@ def build(name: str, *, input_dim: int, num_classes: int, preset: str = "compact
         "overrides": overrides,
     }
     return model
+
+
+def complete_spec(model: Detector) -> dict:
+    """A model's `spec` with the value of every option, for a file: it stays true when a default changes."""
+    return model.spec | {"overrides": asdict(model.config)}
 
 
 def build_from(spec: dict) -> Detector:
