@@ -111,7 +111,10 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
     if len(alike):
         a, b = alike[0]
         raise TalError(
-            f"classes {names[a]!r} and {names[b]!r} have the same text", remedy="Give them different names."
+            f"classes {names[a]!r} and {names[b]!r} have the same text",
+            remedy="Choose words or minilm: glove ignores the order of words."
+            if encoder == "glove"
+            else "Give them different names.",
         )
     return vectors.astype(np.float32)
 

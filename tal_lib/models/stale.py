@@ -21,6 +21,7 @@ for every pair of steps, the product of their embeddings. On held-out people of 
 recordings, both kinds of mask terms and the score used here raise 57.0 avg mAP to 86.9.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -183,7 +184,9 @@ class STALE(ReadsNames, Detector):
         self.background = nn.Parameter(
             torch.rand(1, dim) if c.form == "released" else torch.randn(1, dim) * dim**-0.5
         )
-        self.adapter = Attention(dim, c.heads, c.text_dropout, **released)
+        # heads that share the channels of a text must divide them
+        heads = c.heads if released else math.gcd(c.heads, dim)
+        self.adapter = Attention(dim, heads, c.text_dropout, **released)
         if c.form == "soft":
             self.adapter_scale = nn.Parameter(torch.full((dim,), 0.1))
         self.similarity = TextSimilarity(c.scale, learned=c.learn_scale)
