@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from queue import PriorityQueue
 
-import nbformat
-
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.process.environment import child_environment
@@ -20,6 +18,7 @@ from tal_lib.process.fork_server import Failed, ForkServer
 from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.identity import current_code, differences
+from tal_lib.sweeps.notebook import code_cells
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
@@ -35,9 +34,9 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
     changed: time of the file's last change.
     """
     names = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for source, _ in code_cells(notebook):
         try:
-            tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.Module([], [])
+            tree = ast.parse(source)
         except SyntaxError:  # IPython syntax, or an error that the run will show
             continue
         for node in ast.walk(tree):
