@@ -24,7 +24,8 @@ RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
 # only the kernel imports these, because it chooses how figures are shown
 DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
-BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # their slow imports, which may come earlier
+# their slow imports, which may come earlier: none of them chooses a backend
+BEFORE_DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "pandas")
 
 
 @cache

@@ -75,7 +75,7 @@ def test_profile_measures_in_a_process_of_its_own():
     assert row.uncounted_ops == "" and row.gpu_utilisation is None and row.threads == 1
     assert 0 < row.latency_s_p10 <= row.latency_s_median <= row.latency_s_p90
     assert row.latency_samples == len(row.latency_s_raw) >= 5
-    assert profile(model, 16, 200, min_seconds=0.05).num_classes == 4
+    assert profile(model, 16, 200, min_seconds=0.05, threads=1).num_classes == 4
 
 
 def test_the_pass_in_the_middle_counts(monkeypatch):
@@ -139,7 +139,7 @@ def test_table_of_costs_says_what_did_not_fit():
 
 
 def test_bfloat16_is_measured_and_close():
-    row = profile("actionformer", 16, 200, num_classes=4, precision="bfloat16", min_seconds=0.05)
+    row = profile("actionformer", 16, 200, num_classes=4, precision="bfloat16", min_seconds=0.05, threads=1)
     assert row.precision == "bfloat16" and row.weight_bytes == 2 * row.params
     torch.manual_seed(0)
     model = models.build("actionformer", input_dim=16, num_classes=4).eval()
@@ -151,7 +151,7 @@ def test_bfloat16_is_measured_and_close():
 
 
 def test_peak_memory_is_at_least_what_must_be_held():
-    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0)
+    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0, threads=1)
     assert row.peak_memory_bytes > 2 * 8000 * 128 * 4  # two levels of embedded features
 
 
