@@ -15,7 +15,7 @@ STEPS = {  # what a process does -> its code, and the slow libraries that it nee
     "tal data list": ("main(['data', 'list'])", ()),
     "the packages": ("import tal_lib.data, tal_lib.evaluation, tal_lib.sweeps", ()),
     "a worker of a cluster": ("import tal_lib.sweeps.cluster", ()),
-    "a plan": ("tal_lib.sweeps.plan(sys.argv[1])", ("torch", "scipy")),  # it reads the models' options
+    "a plan": ("tal_lib.sweeps.plan(sys.argv[1])", ("torch",)),  # it reads the models' options
 }
 CODE = """import contextlib, io, json, sys
 from tal_lib.cli import main

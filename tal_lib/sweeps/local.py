@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from queue import PriorityQueue
 
@@ -15,6 +16,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.process.environment import child_environment
 from tal_lib.process.fork_server import Failed, ForkServer
+from tal_lib.sweeps.areas import LIBRARY
 from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.identity import current_code, differences
@@ -26,6 +28,13 @@ IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
 DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
 # their slow imports, which may come earlier: none of them chooses a backend
 BEFORE_DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "pandas")
+TRAINING = ("tal_lib.study", "tal_lib.training", "tal_lib.models")
+# what the first model and the first optimizer import, in two to three seconds
+BEFORE_TRAINING = (
+    *(f"tal_lib.models.{path.stem}" for path in sorted((LIBRARY / "models").glob("[!_]*.py"))),
+    "torch._dynamo",
+)
+EARLIER = ((BEFORE_DRAWING, DRAWING), (BEFORE_TRAINING, TRAINING))
 
 
 @cache
@@ -45,9 +54,9 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
                 names += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    drawn = any(name.startswith(DRAWING) for name in names)
     needed = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
-    return tuple(name for name in [*needed, *(BEFORE_DRAWING if drawn else ())] if _is_module(name))
+    more = [before for before, used in EARLIER if any(name.startswith(used) for name in names)]
+    return (*filter(_is_module, needed), *chain.from_iterable(more))
 
 
 def _is_module(name):
