@@ -1,4 +1,4 @@
-"""What a process imports: slow libraries only where their work is done, because every command waits for them."""
+"""What a process imports: slow libraries only where their work is done, as every command waits for them."""
 
 import json
 import os

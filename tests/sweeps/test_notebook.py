@@ -12,7 +12,9 @@ from tal_lib.sweeps.notebook import code_cells, read_notebook
 CODE = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None}
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
 def test_code_cells_are_those_of_nbformat(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert code_cells(path) == [(cell.source, cell.metadata.get("tags", [])) for cell in cells]
