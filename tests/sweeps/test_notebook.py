@@ -1,12 +1,16 @@
-"""Notebooks as a sweep reads them: as nbformat does, without its import; what is no notebook is named."""
+"""Notebooks as a sweep reads them: as nbformat does, without its import; what is imported for them early."""
 
 import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
-from tal_lib import TalError
+from tal_lib import TalError, models
 from tal_lib.files import REPOSITORY
+from tal_lib.models.parts import registry
+from tal_lib.sweeps.local import BEFORE_DRAWING, imports_of
 from tal_lib.sweeps.notebook import code_cells, read_notebook
 
 CODE = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None}
@@ -52,3 +56,23 @@ def test_what_is_no_notebook_is_named(tmp_path, text, message):
 def test_a_notebook_that_is_not_there(tmp_path):
     with pytest.raises(TalError, match="notebook not found"):
         read_notebook(tmp_path / "n.ipynb")
+
+
+def early(name):
+    path = REPOSITORY / "notebooks" / name
+    return imports_of(path, path.stat().st_mtime)
+
+
+def test_every_model_is_imported_before_a_notebook_that_trains():
+    """Else each of its cells imports them again, and what the first optimizer needs."""
+    modules = {registry.class_of(name).__module__ for name in models.every_name()}
+    assert modules | {"torch._dynamo", "tal_lib.study"} <= set(early("02_train_evaluate.ipynb"))
+    assert not [name for name in early("10_rehearsal.ipynb") if name.startswith(("torch", "tal_lib.models"))]
+
+
+def test_the_kernel_alone_chooses_how_figures_are_shown():
+    assert set(BEFORE_DRAWING) <= set(early("02_train_evaluate.ipynb"))
+    code = f"import sys; [__import__(name) for name in {BEFORE_DRAWING[:2]}]; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "matplotlib.axes" in loaded and not {"matplotlib.pyplot", "seaborn"} & loaded

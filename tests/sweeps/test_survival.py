@@ -171,7 +171,7 @@ def test_a_read_only_results_folder_is_told_before_anything_runs(project, small_
 
 def test_two_sweeps_on_one_results_folder_lose_no_line(project):
     """Two drivers run the same grid with separate run folders: the shared ledger has every cell once."""
-    grid = project.make((1, 2, 3, 4))
+    grid = project.make(NUMBERS)
     code = (
         "import sys; from tal_lib import sweeps; "
         "sweeps.run({!r}, results={!r}, runs=sys.argv[1], progress=False, resume=False)"
@@ -189,7 +189,7 @@ def test_two_sweeps_on_one_results_folder_lose_no_line(project):
         for name in ("one", "two")
     ]
     assert [driver.wait(timeout=120) for driver in drivers] == [0, 0]
-    assert project.squares() == [(n, n * n) for n in (1, 2, 3, 4)] and len(project.log()) == 8
+    assert project.squares() == WHOLE and len(project.log()) == 2 * len(NUMBERS)
 
 
 def test_ledgers_written_at_once_are_united(tmp_path):
