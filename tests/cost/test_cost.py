@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from tal_lib import TalError, models
 from tal_lib.cost import (
@@ -41,17 +40,6 @@ def test_as_measured_on_the_authors_code(name, params, gmacs):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(params, rel=1e-3)
     macs, uncounted = count_macs(model, 2048, 2304)
     assert macs / 1e9 == pytest.approx(gmacs, rel=1e-3) and not uncounted
-
-
-@pytest.mark.parametrize("name", models.names())
-def test_every_operator_is_counted(name):
-    model = models.build(name, input_dim=16, num_classes=4).eval().requires_grad_(False)
-    total, uncounted = count_macs(model, 16, 100)
-    assert uncounted == [] and total > 0
-    # the second counter knows fewer operators, so it bounds from below
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 16, 100))
-    assert total >= counter.get_total_flops() / 2
 
 
 def test_an_unknown_operator_is_named():
