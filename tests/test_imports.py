@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tal_lib.files import REPOSITORY
+from tal_lib.process.fork_server import IRI_GRAMMAR
 
 SLOW = ("torch", "scipy", "nbformat", "jsonschema", "papermill", "matplotlib", "distributed", "cv2", "av")
 STEPS = {  # what a process does -> its code, and the slow libraries that it needs
@@ -16,6 +17,7 @@ STEPS = {  # what a process does -> its code, and the slow libraries that it nee
     "the packages": ("import tal_lib.data, tal_lib.evaluation, tal_lib.sweeps", ()),
     "a worker of a cluster": ("import tal_lib.sweeps.cluster", ()),
     "a plan": ("tal_lib.sweeps.plan(sys.argv[1])", ("torch",)),  # it reads the models' options
+    "a report": ("import tal_lib.reports", ("torch", "nbformat", "jsonschema")),
 }
 CODE = """import contextlib, io, json, sys
 from tal_lib.cli import main
@@ -33,7 +35,7 @@ def loaded(tmp_path_factory):
     grid = tmp_path_factory.mktemp("grid") / "grid.yaml"
     block = {"notebook": str(REPOSITORY / "notebooks" / "03_inference_cost.ipynb")}
     grid.write_text(json.dumps({"cells": [block]}))
-    code = CODE.format(steps=[code for code, _ in STEPS.values()], names=(*SLOW, "pandas"))
+    code = CODE.format(steps=[code for code, _ in STEPS.values()], names=(*SLOW, IRI_GRAMMAR, "pandas"))
     done = subprocess.run(
         [sys.executable, "-c", code, str(grid)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
