@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from queue import PriorityQueue
 
@@ -29,12 +28,7 @@ DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
 # their slow imports, which may come earlier: none of them chooses a backend
 BEFORE_DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "pandas")
 TRAINING = ("tal_lib.study", "tal_lib.training", "tal_lib.models")
-# what the first model and the first optimizer import, in two to three seconds
-BEFORE_TRAINING = (
-    *(f"tal_lib.models.{path.stem}" for path in sorted((LIBRARY / "models").glob("[!_]*.py"))),
-    "torch._dynamo",
-)
-EARLIER = ((BEFORE_DRAWING, DRAWING), (BEFORE_TRAINING, TRAINING))
+MODELS = tuple(f"tal_lib.models.{path.stem}" for path in sorted((LIBRARY / "models").glob("[!_]*.py")))
 
 
 @cache
@@ -55,8 +49,24 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     needed = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
-    more = [before for before, used in EARLIER if any(name.startswith(used) for name in names)]
-    return (*filter(_is_module, needed), *chain.from_iterable(more))
+    imports = list(filter(_is_module, needed))
+    if any(name.startswith(DRAWING) for name in names):
+        imports += BEFORE_DRAWING
+    if any(name.startswith(TRAINING) for name in names):
+        imports += _before_training()
+    return tuple(imports)
+
+
+def _before_training():
+    """What the first model and the first optimizer import, in two to three seconds.
+
+    Where torch is built for GPUs, the import of `torch._dynamo` may ask the driver for them. Forks of a
+    process that has done so cannot use them.
+    """
+    import torch
+
+    gpus = torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None)
+    return MODELS if gpus else (*MODELS, "torch._dynamo")
 
 
 def _is_module(name):

@@ -6,6 +6,7 @@ import sys
 
 import nbformat
 import pytest
+import torch
 
 from tal_lib import TalError, models
 from tal_lib.files import REPOSITORY
@@ -66,8 +67,18 @@ def early(name):
 def test_every_model_is_imported_before_a_notebook_that_trains():
     """Else each of its cells imports them again, and what the first optimizer needs."""
     modules = {registry.class_of(name).__module__ for name in models.every_name()}
-    assert modules | {"torch._dynamo", "tal_lib.study"} <= set(early("02_train_evaluate.ipynb"))
+    assert modules | {"tal_lib.study"} <= set(early("02_train_evaluate.ipynb"))
     assert not [name for name in early("10_rehearsal.ipynb") if name.startswith(("torch", "tal_lib.models"))]
+
+
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_a_fork_server_does_not_ask_for_gpus(cuda, monkeypatch):
+    """`torch._dynamo` may ask the driver when it is imported, and then no fork can use a GPU."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    imports_of.cache_clear()
+    assert ("torch._dynamo" in early("02_train_evaluate.ipynb")) == (cuda is None)
+    imports_of.cache_clear()
 
 
 def test_the_kernel_alone_chooses_how_figures_are_shown():
