@@ -11,6 +11,7 @@ import ast
 import builtins
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 # resolve(module, names) -> text for `module.a.b` that does not change when files are moved
 Resolve = Callable[[str, list[str]], str]
@@ -33,14 +34,16 @@ def fingerprint(
 
 
 def parse(sources: str | Iterable[str]) -> list[ast.Module | str]:
-    """Each source as a syntax tree, or as text if it is not Python."""
-    trees = []
-    for source in [sources] if isinstance(sources, str) else sources:
-        try:
-            trees.append(ast.parse(source))
-        except (SyntaxError, ValueError):
-            trees.append(source)
-    return trees
+    """Each source as a syntax tree, or as text if it is not Python. Trees are shared: do not change them."""
+    return [_parsed(source) for source in ([sources] if isinstance(sources, str) else sources)]
+
+
+@lru_cache(maxsize=512)  # more than the library has files: each is read for its imports and its fingerprint
+def _parsed(source):
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source
 
 
 def imports(trees: Iterable[ast.AST]) -> dict[str, tuple[str, str]]:

@@ -5,8 +5,6 @@ detector.
 """
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -196,8 +194,10 @@ def _vote(kept, kept_pools, segments, scores, pools, threshold, weight):
     return result
 
 
-def interval_iou(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
-    """tIoU of segments a and b (..., 2), element by element."""
+def interval_iou(a, b, eps: float = 1e-8):
+    """tIoU of segments a and b, tensors (..., 2), element by element."""
+    import torch  # here: evaluation needs this module without it
+
     inter = (torch.minimum(a[..., 1], b[..., 1]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
     union = (a[..., 1] - a[..., 0]).clamp(min=0) + (b[..., 1] - b[..., 0]).clamp(min=0) - inter
     return inter / union.clamp(min=eps)

@@ -15,6 +15,19 @@ from tal_lib.files import data_root
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
+# where the long tests are, the longest first
+LONGEST = (
+    "tests/test_notebooks.py",
+    "tests/sweeps/test_cluster.py",
+    "tests/sweeps/",
+    "tests/data/test_rehearsal.py",
+    "tests/test_examples.py",
+    "tests/reports/test_site.py",
+    "tests/cost/",
+    "tests/test_export.py",
+    "tests/test_settings.py",
+)
+
 
 def pytest_configure(config):
     """End the run if a plug-in of `TAL_PLUGINS` cannot be loaded: else its tests would be missing unseen."""
@@ -42,7 +55,12 @@ def pytest_pyfunc_call(pyfuncitem):
 
 def pytest_collection_modifyitems(items):
     """Begin with the long tests, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+    def place(item):
+        at = next((at for at, part in enumerate(LONGEST) if item.nodeid.startswith(part)), len(LONGEST))
+        return at, item.get_closest_marker("slow") is None
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from tal_lib import __version__, training
 from tal_lib.cli import main
+from tal_lib.cost import profile
 from tal_lib.data import limited_subset, partly_annotated, write_annotations
 from tal_lib.evaluation import write_detections
 from tal_lib.files import REPOSITORY
@@ -275,7 +277,8 @@ def test_eval_refuses_other_recordings(small, tmp_path, capsys):
     assert "recording other is not in the annotations" in capsys.readouterr().err
 
 
-def test_cost_prints_a_table(capsys):
+def test_cost_prints_a_table(capsys, monkeypatch):
+    monkeypatch.setattr("tal_lib.cost.profile", partial(profile, min_seconds=0.02))
     assert (
         main(
             ["cost", "window_cnn", "--length", "64", "128", "--dim", "8", "--classes", "3", "--threads", "1"]

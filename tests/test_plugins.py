@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import nbformat
 import pytest
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from tal_lib import TalError, data, models, plugins, sweeps
 from tal_lib.cli import main
+from tal_lib.cost import profile
 from tal_lib.data import registry as benchmarks
 from tal_lib.files import REPOSITORY
 from tal_lib.models.parts import registry
@@ -84,6 +86,7 @@ def detector(tmp_path):
 
 def test_a_detector_from_one_file_trains_and_is_measured(detector, tmp_path, small, capsys, monkeypatch):
     monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
+    monkeypatch.setattr("tal_lib.cost.profile", partial(profile, min_seconds=0.02))
     short = ["--set", "epochs=1", "--set", "min_steps=2", "--set", "kernel=3", "--out", str(tmp_path / "out")]
     assert main(["train", "averager", *short]) == 2  # without the plug-in
     assert "unknown model 'averager'" in capsys.readouterr().err

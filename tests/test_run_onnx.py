@@ -1,8 +1,10 @@
-"""examples/run_onnx.py, as a subprocess: it says what is wrong in one line."""
+"""examples/run_onnx.py: what it prints, and that it says what is wrong in one line."""
 
 import json
+import runpy
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -64,9 +66,26 @@ def graph():
     return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def run(*arguments):
-    script = REPOSITORY / "examples" / "run_onnx.py"
-    return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
+SCRIPT = REPOSITORY / "examples" / "run_onnx.py"
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs the script in this process, which has imported ONNX Runtime already, as a process of its own."""
+
+    def script(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)  # a process would print it as a further line
+                runpy.run_path(str(SCRIPT), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(sys.argv, code, *capfd.readouterr())
+
+    return script
 
 
 def saved(path, features):
@@ -77,7 +96,7 @@ def saved(path, features):
 GOOD = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 
 
-def test_a_detection_by_hand(folder, tmp_path):
+def test_a_detection_by_hand(folder, tmp_path, run):
     features = np.full((40, 5), -20, np.float64)
     features[4] = [-20, 2, 0, 3, 9]  # class y with sigmoid(2) = 0.881, steps 3 to 9 of 0.5 s, each seeing 1 s
     features[5] = [
@@ -87,11 +106,13 @@ def test_a_detection_by_hand(folder, tmp_path):
         3,
         9,
     ]  # the same with 0.731, which soft-NMS multiplies by exp(-2) = 0.135 to below 0.1
-    done = run(folder, saved(tmp_path / "f.npy", features))
+    command = [sys.executable, SCRIPT, folder, saved(tmp_path / "f.npy", features)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "start_s,end_s,label,score\n2.00,5.00,y,0.881\n"
+    assert run(*command[2:]).stdout == done.stdout  # the other tests run it in this process
 
 
-def test_whole_numbers_are_features(folder, tmp_path):
+def test_whole_numbers_are_features(folder, tmp_path, run):
     whole = np.random.default_rng(0).integers(-3, 9, (40, 5))
     texts = {run(folder, saved(tmp_path / "i.npy", whole.astype(kind))).stdout for kind in ("i2", "f4", "f8")}
     assert len(texts) == 1 and len(texts.pop().splitlines()) > 3
@@ -119,7 +140,7 @@ def with_value(value):
         (GOOD > 0, "holds bool, not one array of numbers"),
     ],
 )
-def test_wrong_features_are_one_line(folder, tmp_path, features, message):
+def test_wrong_features_are_one_line(folder, tmp_path, run, features, message):
     done = run(folder, path := saved(tmp_path / "f.npy", features))
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"run_onnx: {path}: ") and message in done.stderr
@@ -141,7 +162,7 @@ def test_wrong_features_are_one_line(folder, tmp_path, features, message):
         ({"stream": "depth"}, "model.json: a feature_spec, stream or post"),
     ],
 )
-def test_wrong_artefacts_are_one_line(folder, tmp_path, change, message):
+def test_wrong_artefacts_are_one_line(folder, tmp_path, run, change, message):
     features = saved(tmp_path / "f.npy", GOOD)
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
     if change is not None:
@@ -151,7 +172,7 @@ def test_wrong_artefacts_are_one_line(folder, tmp_path, change, message):
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_other_mistakes_are_one_line(folder, tmp_path):
+def test_other_mistakes_are_one_line(folder, tmp_path, run):
     (tmp_path / "f.npy").write_text("no array")
     (tmp_path / "model.json").write_bytes((folder / "model.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"no graph")

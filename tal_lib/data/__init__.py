@@ -1,9 +1,10 @@
 """Recordings, annotations, features, subsets: everything before the model."""
 
+from typing import TYPE_CHECKING
+
 from tal_lib.data import synthetic
 from tal_lib.data.annotation_budget import partly_annotated
 from tal_lib.data.annotations import read_annotations, write_annotations
-from tal_lib.data.batches import Batch, collate, make_item
 from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.data.checks import MISSING_LIST, Ready, check_benchmark, ready, write_missing
 from tal_lib.data.loading import Loading
@@ -26,6 +27,9 @@ from tal_lib.data.subsets import (
 )
 from tal_lib.data.transfer import also_tested
 from tal_lib.data.views import class_agnostic, distinct, distinct_annotations
+
+if TYPE_CHECKING:  # `__getattr__` gives them: their module imports torch
+    from tal_lib.data.batches import Batch, collate, make_item
 
 __all__ = [
     "MISSING_LIST",
@@ -64,3 +68,11 @@ __all__ = [
     "write_limited_annotations",
     "write_missing",
 ]
+
+
+def __getattr__(name):
+    if name in ("Batch", "collate", "make_item"):
+        from tal_lib.data import batches
+
+        return getattr(batches, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

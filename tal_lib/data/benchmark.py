@@ -13,7 +13,6 @@ import pandas as pd
 
 from tal_lib.data import folds as cross_validation
 from tal_lib.data.features import check_features
-from tal_lib.data.inertial import Inertial
 from tal_lib.data.loading import Loading
 from tal_lib.data.remarks import Remark
 from tal_lib.data.standardise import Standardised
@@ -24,6 +23,7 @@ from tal_lib.validation import Count, Positive, validate
 
 if TYPE_CHECKING:  # for annotations only
     from tal_lib.data.feature_folder import FeatureFolder
+    from tal_lib.data.inertial import Inertial
 
 LEAST_STEPS = 4  # of a typical recording, where steps are skipped
 
@@ -98,7 +98,7 @@ class Benchmark:
         where: str | None = None,
         notes: tuple[Remark, ...] = (),
         ends_checked: bool = True,
-        inertial: Inertial | None = None,
+        inertial: "Inertial | None" = None,
         files: "FeatureFolder | None" = None,
         people: Mapping[str, str] | None = None,
         folds: Sequence[Sequence[str]] | None = None,

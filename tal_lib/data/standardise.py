@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tal_lib.data.inertial import Inertial
-
 SMALLEST_STD = 1e-6  # added, so that a constant column becomes zero
 
 
@@ -30,8 +28,10 @@ class Standardised:
         return (self.raw(recording) - self.mean) / self.std
 
     @property
-    def inertial(self) -> Inertial | None:
-        """The layout of inertial columns, if they have one."""
+    def inertial(self):
+        """The layout of inertial columns (`Inertial`), None if they have none."""
+        from tal_lib.data.inertial import Inertial  # here: it imports torch
+
         return Inertial(self.samples, self.mean, self.std) if self.samples else None
 
     def by(self, other: "Standardised") -> "Standardised":

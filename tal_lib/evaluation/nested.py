@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from tal_lib.evaluation.average_precision import mean_average_precision
 
@@ -114,6 +113,8 @@ def estimate(scores: list[np.ndarray], confidence: float = 0.95) -> Estimate:
 
 def _with_interval(mean, between, within, freedom, folds, people, confidence):
     """The estimate of a mean with this variance: Student's interval and p-value."""
+    from scipy import stats  # in functions: the import takes long, and mAP needs none of it
+
     variance = between + within
     if variance == 0:
         return Estimate(mean, mean, mean, float(mean == 0), 0.0, 0.0, folds, people, freedom)
@@ -218,6 +219,8 @@ def _better(difference):
 
 def _chance(known):
     """The share of people with its interval, from the nested estimate of that share."""
+    from scipy import stats
+
     people = known.people
     share = (people * known.mean + 2) / (people + 4)
     variance = max(known.between + known.within, share * (1 - share) / (people + 4))
@@ -237,6 +240,8 @@ def rank_correlation(
     Args:
         first, second: model → score.
     """
+    from scipy import stats
+
     both = pd.concat([first, second], axis=1, keys=["first", "second"]).dropna()
     if len(both) < 4:
         return float("nan"), float("nan"), float("nan")

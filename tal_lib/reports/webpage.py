@@ -1,5 +1,7 @@
 """Pages for a browser from notebooks and Markdown files, without active content."""
 
+from functools import cache
+
 import bleach
 import nbformat
 from bleach.css_sanitizer import CSSSanitizer
@@ -62,8 +64,13 @@ def sanitised(body: str) -> BeautifulSoup:
 
 def of_notebook(content: nbformat.NotebookNode) -> BeautifulSoup:
     """The page of an executed notebook with folded code. It is not sanitised yet."""
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
+    body, _ = _exporter().from_notebook_node(content)
     return folded(BeautifulSoup(body, "html.parser"))
+
+
+@cache
+def _exporter():
+    return HTMLExporter(template_name="basic")  # it compiles its templates once
 
 
 def of_markdown(source: str) -> BeautifulSoup:

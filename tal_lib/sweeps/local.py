@@ -11,21 +11,24 @@ from functools import cache
 from pathlib import Path
 from queue import PriorityQueue
 
-import nbformat
-
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.process.environment import child_environment
 from tal_lib.process.fork_server import Failed, ForkServer
+from tal_lib.sweeps.areas import LIBRARY
 from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.identity import current_code, differences
+from tal_lib.sweeps.notebook import code_cells
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
 # only the kernel imports these, because it chooses how figures are shown
 DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
-BEFORE_DRAWING = ("matplotlib", "scipy.stats", "pandas")  # their slow imports, which may come earlier
+# their slow imports, which may come earlier: none of them chooses a backend
+BEFORE_DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "pandas")
+TRAINING = ("tal_lib.study", "tal_lib.training", "tal_lib.models")
+MODELS = tuple(f"tal_lib.models.{path.stem}" for path in sorted((LIBRARY / "models").glob("[!_]*.py")))
 
 
 @cache
@@ -35,9 +38,9 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
     changed: time of the file's last change.
     """
     names = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for source, _ in code_cells(notebook):
         try:
-            tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.Module([], [])
+            tree = ast.parse(source)
         except SyntaxError:  # IPython syntax, or an error that the run will show
             continue
         for node in ast.walk(tree):
@@ -45,9 +48,25 @@ def imports_of(notebook: Path, changed: float) -> tuple[str, ...]:
                 names += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    drawn = any(name.startswith(DRAWING) for name in names)
     needed = [name for name in dict.fromkeys(names) if not name.startswith((*DRAWING, "IPython"))]
-    return tuple(name for name in [*needed, *(BEFORE_DRAWING if drawn else ())] if _is_module(name))
+    imports = list(filter(_is_module, needed))
+    if any(name.startswith(DRAWING) for name in names):
+        imports += BEFORE_DRAWING
+    if any(name.startswith(TRAINING) for name in names):
+        imports += _before_training()
+    return tuple(imports)
+
+
+def _before_training():
+    """What the first model and the first optimizer import, in two to three seconds.
+
+    Where torch is built for GPUs, the import of `torch._dynamo` may ask the driver for them. Forks of a
+    process that has done so cannot use them.
+    """
+    import torch
+
+    gpus = torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None)
+    return MODELS if gpus else (*MODELS, "torch._dynamo")
 
 
 def _is_module(name):

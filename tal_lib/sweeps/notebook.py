@@ -5,11 +5,37 @@ import re
 from functools import cache
 from pathlib import Path
 
-import nbformat
-
 from tal_lib.errors import TalError
+from tal_lib.reading import read_json
 
+PARAMETERS = "parameters"  # tag of the cell with the parameters
+RESTORE = "Restore it from git."
 RECORDS = re.compile(r"^record\(", re.MULTILINE)
+
+
+def code_cells(path: str | Path) -> list[tuple[str, list[str]]]:
+    """Source and tags of each code cell of a notebook, in order.
+
+    It is read as plain JSON: the import of nbformat takes longer than most commands.
+
+    Raises:
+        TalError: the file cannot be read, or it is not a notebook of format 4.
+    """
+    content = read_json(path, what="notebook", remedy=RESTORE)
+    try:
+        if content["nbformat"] != 4:
+            raise TalError(
+                f"notebook of format {content['nbformat']!r}, not 4",
+                where=path,
+                remedy="Open it in Jupyter and save it again.",
+            )
+        return [
+            ("".join(cell["source"]), list(cell.get("metadata", {}).get("tags", [])))
+            for cell in content["cells"]
+            if cell["cell_type"] == "code"
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TalError(f"not a notebook ({type(error).__name__})", where=path, remedy=RESTORE) from None
 
 
 def read_notebook(path: Path) -> tuple[dict, list[str]]:
@@ -34,19 +60,13 @@ def read_notebook(path: Path) -> tuple[dict, list[str]]:
 
 @cache
 def _read(path, changed):
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:
-        raise TalError(
-            f"not a notebook ({type(error).__name__})", where=path, remedy="Restore it from git."
-        ) from None
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    code = code_cells(path)
+    tagged = [source for source, tags in code if PARAMETERS in tags]
     if len(tagged) != 1:
         raise TalError(f"has {len(tagged)} cells tagged `parameters`", where=path, remedy="Tag exactly one.")
     defaults = {}
     try:
-        for statement in ast.parse(tagged[0].source).body:
+        for statement in ast.parse(tagged[0]).body:
             target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
             defaults[target.id] = ast.literal_eval(  # pyright: ignore[reportAttributeAccessIssue]
                 statement.value  # pyright: ignore[reportArgumentType]
@@ -57,6 +77,6 @@ def _read(path, changed):
             where=path,
             remedy="Write plain values there.",
         ) from None
-    recorded = [number for number, cell in enumerate(code) if RECORDS.search(cell.source)]
+    recorded = [number for number, (source, _) in enumerate(code) if RECORDS.search(source)]
     until = recorded[-1] + 1 if recorded else None
-    return defaults, [cell.source for cell in code[:until] if cell is not tagged[0]]
+    return defaults, [source for source, tags in code[:until] if PARAMETERS not in tags]

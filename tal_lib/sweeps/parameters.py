@@ -8,11 +8,11 @@ import ast
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import nbformat
 from pydantic import Field
 
 from tal_lib.errors import TalError, short
 from tal_lib.files import data_root
+from tal_lib.sweeps.notebook import PARAMETERS, code_cells
 from tal_lib.validation import (
     Count,
     Finite,
@@ -67,11 +67,10 @@ CHOICES = {
 
 def read_annotations(notebook: Path) -> dict[str, str]:
     """Parameter → its annotation as text, from the parameters cell of a valid notebook."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     return {
         statement.target.id: ast.unparse(statement.annotation)  # pyright: ignore[reportAttributeAccessIssue]
-        for source in sources
+        for source, tags in code_cells(notebook)
+        if PARAMETERS in tags
         for statement in ast.parse(source).body
         if isinstance(statement, ast.AnnAssign)
     }

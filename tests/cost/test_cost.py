@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from tal_lib import TalError, models
 from tal_lib.cost import (
@@ -43,17 +42,6 @@ def test_as_measured_on_the_authors_code(name, params, gmacs):
     assert macs / 1e9 == pytest.approx(gmacs, rel=1e-3) and not uncounted
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_every_operator_is_counted(name):
-    model = models.build(name, input_dim=16, num_classes=4).eval().requires_grad_(False)
-    total, uncounted = count_macs(model, 16, 100)
-    assert uncounted == [] and total > 0
-    # the second counter knows fewer operators, so it bounds from below
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 16, 100))
-    assert total >= counter.get_total_flops() / 2
-
-
 def test_an_unknown_operator_is_named():
     class Odd(torch.nn.Module):
         def __init__(self):
@@ -75,13 +63,13 @@ def test_profile_measures_in_a_process_of_its_own():
     assert row.uncounted_ops == "" and row.gpu_utilisation is None and row.threads == 1
     assert 0 < row.latency_s_p10 <= row.latency_s_median <= row.latency_s_p90
     assert row.latency_samples == len(row.latency_s_raw) >= 5
-    assert profile(model, 16, 200, min_seconds=0.05).num_classes == 4
+    assert profile(model, 16, 200, min_seconds=0.05, threads=1).num_classes == 4
 
 
 def test_the_pass_in_the_middle_counts(monkeypatch):
     """Three passes in different orders. Slow points are measured once; points that do not fit, not again."""
     calls = []
-    real = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
+    real = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1, counted=False)
 
     def measured(model, min_seconds, counted):
         number = sum(name == model for name, *_ in calls)
@@ -139,7 +127,16 @@ def test_table_of_costs_says_what_did_not_fit():
 
 
 def test_bfloat16_is_measured_and_close():
-    row = profile("actionformer", 16, 200, num_classes=4, precision="bfloat16", min_seconds=0.05)
+    row = profile(
+        "actionformer",
+        16,
+        200,
+        num_classes=4,
+        precision="bfloat16",
+        min_seconds=0.05,
+        threads=1,
+        counted=False,
+    )
     assert row.precision == "bfloat16" and row.weight_bytes == 2 * row.params
     torch.manual_seed(0)
     model = models.build("actionformer", input_dim=16, num_classes=4).eval()
@@ -151,7 +148,7 @@ def test_bfloat16_is_measured_and_close():
 
 
 def test_peak_memory_is_at_least_what_must_be_held():
-    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0)
+    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0, threads=1, counted=False)
     assert row.peak_memory_bytes > 2 * 8000 * 128 * 4  # two levels of embedded features
 
 

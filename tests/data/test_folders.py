@@ -151,6 +151,7 @@ def test_features_made_anew_are_planned_anew(clips, study):
     assert len({record["tables"]["sums"][0]["sum"] for record in read_ledger(result.ledger).values()}) == 2
 
 
+@pytest.mark.slow
 def test_a_report_of_a_folder(clips, tmp_path, monkeypatch):
     """The study's own notebook, with a recording left out: tables and figures by the folder's name."""
     folder = clips()

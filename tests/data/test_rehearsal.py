@@ -112,6 +112,7 @@ def test_on_a_gpu_the_cells_are_those_of_the_study():
     assert small["preset"] == "compact" and small["recipe"] == {"epochs": 2}
 
 
+@pytest.mark.slow
 def test_a_small_rehearsal_writes_its_page_and_nothing_else(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TAL_DATA", str(root))
     monkeypatch.setenv("TAL_DEVICE", "cpu")

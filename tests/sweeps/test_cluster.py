@@ -23,19 +23,22 @@ from tal_lib.sweeps import cluster
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import read_ledger
 
-pytest.importorskip("distributed")
+Client = pytest.importorskip("distributed").Client
 NUMBERS = (1, 2, 3)
 WHOLE = [(n, n * n) for n in NUMBERS]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
 
 
 class Processes:
-    """Scheduler and workers as processes of their own, perhaps each in a network namespace."""
+    """Scheduler and workers as processes of their own, perhaps each in a network namespace.
 
-    def __init__(self):
+    port: of a scheduler that runs already.
+    """
+
+    def __init__(self, port=None):
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            self.port = port or free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.all = []
 
@@ -92,6 +95,22 @@ def processes():
         yield here
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    """A scheduler that no test ends."""
+    with Processes() as here:
+        here.scheduler()
+        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", here.port)))
+        yield here
+
+
+@pytest.fixture
+def workers(scheduler):
+    """Starts workers of this scheduler, which end with the test."""
+    with Processes(scheduler.port) as here:
+        yield here
+
+
 def wait_for(condition, seconds=90):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -131,16 +150,15 @@ def test_workers_of_this_machine(project):
     assert project.squares() == [(1, 1), (2, 4), (4, 16)] and len(project.finished()) == 3
 
 
-def test_a_worker_is_killed_and_another_joins(project, processes):
+def test_a_worker_is_killed_and_another_joins(project, workers):
     """SIGKILL to the only worker amid a cell; the cell runs on the one that comes later."""
     grid = project.make(NUMBERS, sleep=0.5)
-    processes.scheduler()
-    first = processes.worker()
-    sweep = Sweep(grid, project, processes.address)
+    first = workers.worker()
+    sweep = Sweep(grid, project, workers.address)
     wait_for(lambda: len(project.log()) >= 2)
-    processes.kill(first)
+    workers.kill(first)
     done = project.finished()
-    processes.worker()
+    workers.worker()
     assert sweep.result().complete and project.squares() == WHOLE
     assert (
         set(done) <= set(project.finished()) and len(project.log()) <= len(NUMBERS) + 2
@@ -179,13 +197,15 @@ def test_no_scheduler_there(project, monkeypatch):
             sweeps.run(project.make(), cluster=address, **project.where)
 
 
-def test_gpu_cells_go_to_workers_that_have_one(project, processes):
+def test_gpu_cells_go_to_workers_that_have_one(project, workers):
     grid = project.make((1,), gpu=True)
-    processes.scheduler(), processes.worker()
-    sweep = Sweep(grid, project, processes.address)
-    time.sleep(3)
-    assert project.log() == []  # the worker without waits
-    processes.worker("--resources", "GPU=1")
+    workers.worker()
+    with Client(workers.address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=90)
+        sweep = Sweep(grid, project, workers.address)
+        wait_for(lambda: client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.unrunnable)))
+    assert project.log() == []  # the cell waits, though a worker without a GPU is idle
+    workers.worker("--resources", "GPU=1")
     assert sweep.result().complete
 
 
@@ -257,15 +277,15 @@ def test_the_state_of_the_code(tmp_path):
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_worker_with_other_code_is_refused(project, processes, tmp_path, monkeypatch, changed):
+def test_a_worker_with_other_code_is_refused(project, workers, tmp_path, monkeypatch, changed):
     """A real worker from a copy without a repository works if the files are equal, else it is refused."""
     monkeypatch.setattr(cluster, "git_commit", lambda: "")
     folder = copy_of_the_library(tmp_path / "worker")
     if changed:
         with open(folder / "tal_lib" / "segments.py", "a") as module:
             module.write("\nNMS_SIGMA = 0.7\n")
-    processes.scheduler(), processes.worker(library=folder)
-    result = Sweep(project.make((1, 2)), project, processes.address).result()
+    workers.worker(library=folder)
+    result = Sweep(project.make((1, 2)), project, workers.address).result()
     if changed:
         assert all("has other code of tal_lib" in reason for reason in result.failed.values())
         assert len(result.failed) == 2 and project.log() == [] and read_ledger(project.ledger) == {}
@@ -345,14 +365,12 @@ def test_without_the_right_certificates_there_is_one_line(
 
 
 def test_a_scheduler_without_certificates_is_told_from_one_with(
-    project, processes, certificates, monkeypatch
+    project, scheduler, certificates, monkeypatch
 ):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
     monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
-    processes.scheduler()
-    wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", processes.port)))
     with pytest.raises(TalError, match="this scheduler has no certificates"):
-        sweeps.run(project.make(), cluster=f"tls://127.0.0.1:{processes.port}", **project.where)
+        sweeps.run(project.make(), cluster=f"tls://127.0.0.1:{scheduler.port}", **project.where)
 
 
 @pytest.mark.parametrize(
@@ -478,7 +496,7 @@ def test_hosts_of_which_one_is_cut_off(project, processes, hosts):
     """A scheduler here, two workers on two other hosts; the cable of one of these is pulled amid a cell."""
     names, subnet = hosts
     processes.address = f"tcp://{subnet}.254:{processes.port}"
-    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
+    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "8s"}
     ENVIRONMENT.update(quick)
     try:
         processes.scheduler(f"{subnet}.254")

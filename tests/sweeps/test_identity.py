@@ -38,7 +38,7 @@ class Copied:
         self.notebook.parent.mkdir()
         shutil.copy(NOTEBOOK, self.notebook)
         self.declared = Versions()
-        self.first, self.unchanged = self.files(), Areas(self.library)
+        self.known = {}  # what the files hold -> the areas, with what is known of them
         first = self.code()
         for area in first.needs(self.notebook, CELL):
             self.declared.areas[area] = Declared(1, first.fingerprint(area, self.notebook.parent))
@@ -48,10 +48,10 @@ class Copied:
         return {path: path.read_bytes() for path in self.library.rglob("*.py")}
 
     def code(self):
-        """The code as it is now. Files that nobody has edited are parsed once for all tests."""
+        """The code as it is now. Equal files are looked at once for all tests."""
         code = Code(self.library, self.declared)
-        if not self.declared.moved and self.files() == self.first:
-            code.areas = self.unchanged
+        if not self.declared.moved:
+            code.areas = self.known.setdefault(tuple(sorted(self.files().items())), code.areas)
         return code
 
     def changes(self):

@@ -6,7 +6,6 @@ A box is a centre and a width, as fractions of a slice.
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from tal_lib.models.parts.candidates import Candidates
@@ -55,6 +54,8 @@ def match(
         + of_distance * torch.cdist(boxes, targets, p=1)
         - of_overlap * interval_iou(to_segments(boxes)[:, None], to_segments(targets)[None])
     )
+    from scipy.optimize import linear_sum_assignment  # here: one model needs it, every command imports all
+
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
     return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
 
