@@ -34,7 +34,7 @@ from tal_lib.validation import BelowOne, NotNegative, OddSize, Size, SizeOrZero,
 class LocalGlobalConfig(PyramidConfig):
     """Options of local_global."""
 
-    heads: Size = 4
+    heads: Size = 4  # of the attention
     # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
     latents: SizeOrZero = 16
     kernels: tuple[OddSize, ...] = (3, 7)  # of the local block's depthwise convolutions
@@ -42,7 +42,7 @@ class LocalGlobalConfig(PyramidConfig):
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
     embedding_kernel: OddSize = 1
     norm: Literal["layer", "instance", "half"] = "instance"
-    drop_path: BelowOne = 0.1
+    drop_path: BelowOne = 0.1  # probability that a block's branch is left out in training
     regressions: Literal["both", "boundary"] = "both"  # boundary: no segment head
     vote_reach: SizeOrZero = 0  # steps around an end whose votes move it; 0: no votes
     vote_weight: NotNegative = 0.5  # of their loss
