@@ -1,4 +1,4 @@
-"""Model cards and data cards: what a model or a benchmark is, what it is for, and where it must not be trusted.
+"""Model cards and data cards: what a model or a benchmark is, what it is for, and its limits.
 
 Everything is derived: from docstrings, the registries, `papers.py` and the results tables. Where a table is
 missing, the card says less.

@@ -98,8 +98,8 @@ class Layout:
 def nearest(results: str | Path = "results") -> Layout:
     """The layout of a results folder, which may lie in a folder above: a notebook runs in its own folder.
 
-    A relative path is looked for in the working folder and in each folder above it, then in the repository. The
-    path itself is returned if it is nowhere.
+    A relative path is looked for in the working folder, in each folder above it, then in the repository. If
+    it is nowhere, the layout of the path itself.
     """
     results = Path(results)
     places = [Path.cwd(), *Path.cwd().parents, REPOSITORY] if not results.is_absolute() else []

@@ -1,7 +1,7 @@
-"""Options of a model and of its training, with their meaning: the comments beside the fields of the dataclasses.
+"""Options of a model and of its training, with their meaning.
 
-A comment beside a field, or the comment lines directly above it, say what the option means. There is no second
-list.
+The meaning is the comment beside a field of the dataclass, or the comment lines directly above it. There is
+no second list.
 """
 
 import ast

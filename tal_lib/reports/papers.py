@@ -1,7 +1,7 @@
 """The papers of the models: title, authors, venue, year and address. The one place where they are kept.
 
-A model without an entry is this study's own, or a plug-in's. A test compares the titles with the docstrings of
-the models.
+A model without an entry is this study's own, or a plug-in's. A test compares the titles with the docstrings
+of the models.
 """
 
 from dataclasses import dataclass
@@ -69,8 +69,8 @@ PAPERS = {
     ),
     "afsd": Paper(
         "Learning Salient Boundary Feature for Anchor-free Temporal Action Localization",
-        "Chuming Lin, Chengming Xu, Donghao Luo, Yabiao Wang, Ying Tai, Chengjie Wang, Jilin Li, Feiyue Huang, "
-        "Yanwei Fu",
+        "Chuming Lin, Chengming Xu, Donghao Luo, Yabiao Wang, Ying Tai, Chengjie Wang, Jilin Li, "
+        "Feiyue Huang, Yanwei Fu",
         "CVPR",
         2021,
         ARXIV + "2103.13137",
