@@ -84,6 +84,7 @@ class TadTRConfig(DetectorConfig):
     iou_weight: NotNegative = 2.0  # of the overlap, in the loss
     actionness_weight: NotNegative = 4.0  # of actionness, in the loss
     # The defaults are those of the published code.
+
     # the first decoder layer refers to a predicted centre, or to a predicted segment
     first_reference: Literal["centre", "segment"] = "centre"
     level_embedding: bool = True  # a learned vector beside the position, of the only level
