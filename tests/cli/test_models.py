@@ -83,8 +83,8 @@ def test_sizes_are_left_out_where_no_table_is(tmp_path):
 
 
 def test_one_model(capsys):
-    out = printed(capsys, "models", "tridet")
-    assert PAPERS["tridet"].link in out and "compact: the default" in out and "  paper: " in out
+    out = " ".join(printed(capsys, "models", "tridet").split())
+    assert PAPERS["tridet"].link in out and "compact: the default" in out and " paper: " in out
     assert "bins=" in out and "relative positions on either side" in out and "One of soft, hard, none." in out
     assert "learning_rate=" in out
     assert "no paper; from this study" in printed(capsys, "models", "local_global")
