@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-STUDY = ["notebooks/*.ipynb", "notebooks/sweeps/*.yaml", "results/prior/*"]
+STUDY = ["notebooks/*.ipynb", "notebooks/sweeps/*.yaml", "results/prior/*", "CITATION.cff"]
 
 
 class BuildWithStudy(build_py):

@@ -108,7 +108,8 @@ def test_a_built_package_runs_the_study_from_an_empty_folder(tmp_path):
     )
     names = {path.name for path in (library / "tal_lib" / "carried" / "notebooks").glob("*.ipynb")}
     assert names == {path.name for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
-    for needed in ("py.typed", "video/templates/live.html", "reports/RESULTS.template.md"):
+    shipped = ("py.typed", "video/templates/live.html", "reports/RESULTS.template.md", "carried/CITATION.cff")
+    for needed in shipped:
         assert (library / "tal_lib" / needed).is_file(), needed
     code = (
         "from tal_lib import files, sweeps\n"

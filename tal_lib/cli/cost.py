@@ -8,7 +8,8 @@ from tal_lib.validation import Count, Size, Threads
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     cost = commands.add_parser("cost", help="parameters, MACs, memory and latency of a model")
-    cost.add_argument("model")
+    cost.lists("models", "presets")
+    cost.add_argument("model", help="a model; `tal models NAME` lists its options")
     cost.add_argument(
         "--length",
         type=typed(Count),
@@ -19,7 +20,7 @@ def add_commands(commands) -> None:
     )
     cost.add_argument("--dim", type=typed(Size), required=True, metavar="D", help="feature columns")
     cost.add_argument("--classes", type=typed(Size), default=20, metavar="K")
-    cost.add_argument("--preset", default="compact")
+    cost.add_argument("--preset", default="compact", help="a preset of the model (default: compact)")
     cost.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     cost.add_argument(
         "--precision",

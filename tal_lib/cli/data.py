@@ -15,7 +15,7 @@ def add_commands(commands) -> None:
     listing = actions.add_parser("list", help="the benchmarks and whether their files are here")
     listing.set_defaults(run=_data_list)
     fetch = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
-    fetch.add_argument("name")
+    fetch.add_argument("name", help="a benchmark")
     fetch.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
     add_overwrite(fetch)
     fetch.set_defaults(run=_data_fetch)
@@ -24,7 +24,7 @@ def add_commands(commands) -> None:
     check.add_argument("--all", action="store_true", help="list every problem (default: ten of each kind)")
     check.set_defaults(run=_data_check)
     subset = actions.add_parser("subset", help="write a data-limited annotation file")
-    subset.add_argument("name")
+    subset.add_argument("name", help="a benchmark, or a folder")
     subset.add_argument(
         "--fraction", type=typed(Fraction), required=True, help="share of the training recordings, 0–1"
     )
@@ -32,6 +32,8 @@ def add_commands(commands) -> None:
     subset.add_argument("--out", default=".", help="folder (default: here)")
     add_overwrite(subset)
     subset.set_defaults(run=_data_subset)
+    for action in (fetch, check, subset):
+        action.lists("benchmarks")
     for action in actions.choices.values():
         action.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
     video.add_data_actions(actions)

@@ -9,6 +9,7 @@ def add_commands(commands) -> None:
     out = commands.add_parser(
         "export", help="write a trained model as ONNX, pt2 or TorchScript, with all that its outputs mean"
     )
+    out.lists("models")
     out.add_argument("model", help="its name, as a check")
     out.add_argument("--checkpoint", required=True, metavar="model.pt", help="written by `tal train`")
     out.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript"))

@@ -1,26 +1,63 @@
-"""`tal models`."""
+"""`tal models` and `tal cite`."""
+
+from tal_lib.errors import TalError
 
 
 def add_commands(commands) -> None:
-    """Add the subcommand to `tal`."""
-    models = commands.add_parser("models", help="list the models: family, presets, and where each comes from")
+    """Add the subcommands to `tal`."""
+    models = commands.add_parser(
+        "models", help="list the models with paper, parameters and GMACs; or one model's options and presets"
+    )
+    models.add_argument("name", nargs="?", metavar="NAME", help="a model: its paper, options and presets")
+    models.add_argument("--card", action="store_true", help="print the model card (Markdown) instead")
+    models.lists("models")
     models.set_defaults(run=_models)
+    cite = commands.add_parser(
+        "cite", help="print how to cite this study (BibTeX); or the card of a model or a benchmark"
+    )
+    cite.add_argument("name", nargs="?", metavar="NAME", help="a model or a benchmark: its card (Markdown)")
+    cite.lists("models", "benchmarks")
+    cite.set_defaults(run=_cite)
 
 
 def _models(arguments):
-    import pandas as pd
+    import shutil
 
     from tal_lib.models.parts import registry
+    from tal_lib.reports import cards
+    from tal_lib.reports.layout import nearest
 
-    rows = [
-        {
-            "model": name,
-            "family": registry.family(name),
-            "presets": " ".join(registry.presets(name)),
-            "from": registry.origin(name),
-        }
-        for name in registry.every_name()
-    ]
-    print(pd.DataFrame(rows).to_string(index=False))
+    if arguments.card and not arguments.name:
+        raise TalError("--card is of one model", remedy="Name it: `tal models NAME --card`.")
+    if arguments.card:
+        print(cards.model_card(arguments.name, nearest()))
+        return
+    if arguments.name:
+        print(cards.model_page(arguments.name, max(60, shutil.get_terminal_size().columns)))
+        return
+    table = cards.model_table(nearest())
+    print(table.to_string(index=False))
+    print(
+        f"params and GMACs: preset compact, {cards.STEPS} steps of {cards.SHAPE}, from the results tables; "
+        "–: not measured here (`tal cost MODEL`)"
+    )
     for module, reason in registry.broken().items():
         print(f"not loaded  {module}: {reason}")
+
+
+def _cite(arguments):
+    from tal_lib.data.registry import BENCHMARKS
+    from tal_lib.models.parts import registry
+    from tal_lib.reports import cards, citation
+    from tal_lib.reports.layout import nearest
+    from tal_lib.validation import unknown_name
+
+    name = arguments.name
+    if name is None:
+        print(citation.bibtex())
+    elif name in registry.every_name():
+        print(cards.model_card(name, nearest()))
+    elif name in BENCHMARKS:
+        print(cards.data_card(name, nearest()))
+    else:
+        raise unknown_name(name, [*registry.every_name(), *BENCHMARKS], name="model or benchmark")

@@ -3,16 +3,21 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 from tal_lib.errors import TalError
 from tal_lib.validation import validate
 
 
 class Command(argparse.ArgumentParser):
-    """A parser that reports an error in one line. It has the option `--plugin`, as every command does."""
+    """A parser that reports an error in one line. It has the option `--plugin`, as every command does.
+
+    `lists` names what its help lists at the end: the models, presets and benchmarks that it takes.
+    """
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
+        self._listed: tuple[str, ...] = ()
         self.add_argument(
             "--plugin",
             action="append",
@@ -21,9 +26,35 @@ class Command(argparse.ArgumentParser):
             help="a file that adds models or benchmarks; may be repeated",
         )
 
+    def lists(self, *kinds: str) -> None:
+        """End the help with names: `models`, `presets`, `benchmarks`."""
+        self._listed = kinds
+
+    def format_help(self):
+        """The help, with today's names. They are looked up only here, since this loads all models."""
+        if self._listed:
+            self.formatter_class = argparse.RawDescriptionHelpFormatter
+            self.description = fill(self.description, 78) if self.description else None
+            names = known_names()
+            self.epilog = "\n".join(
+                fill(f"{kind}: {', '.join(names[kind])}", 78, subsequent_indent="  ", break_on_hyphens=False)
+                for kind in self._listed
+            )
+        return super().format_help()
+
     def error(self, message):
         """Print the error in one line and exit with code 2."""
         self.exit(2, f"tal: {' '.join(message.split())}. See `{self.prog} --help`.\n")
+
+
+def known_names() -> dict[str, list[str]]:
+    """`models`, `presets` and `benchmarks` → their names, those of plug-ins too."""
+    from tal_lib.data.registry import BENCHMARKS
+    from tal_lib.models.parts import registry
+
+    models = registry.every_name()
+    presets = dict.fromkeys(preset for name in models for preset in registry.presets(name))
+    return {"models": models, "presets": sorted(presets), "benchmarks": list(BENCHMARKS)}
 
 
 def typed(kind):

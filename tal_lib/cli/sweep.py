@@ -9,6 +9,7 @@ from tal_lib.validation import Count, NotNegative, Positive, Seed, Threads
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
+    sweep.lists("models", "presets", "benchmarks")
     sweep.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
     sweep.add_argument(
         "--jobs", type=typed(Count), default=None, help="cells at a time (default 1, or one per GPU)"

@@ -18,9 +18,12 @@ def add_commands(commands) -> None:
     train = commands.add_parser(
         "train", help="train one model; writes model.pt, history.csv, detections.json, proposals.json"
     )
-    train.add_argument("model")
-    train.add_argument("--benchmark", default="synthetic")
-    train.add_argument("--preset", default="compact")
+    train.lists("models", "presets", "benchmarks")
+    train.add_argument("model", help="a model; `tal models NAME` lists its options")
+    train.add_argument(
+        "--benchmark", default="synthetic", help="a benchmark, or a folder (default: synthetic)"
+    )
+    train.add_argument("--preset", default="compact", help="a preset of the model (default: compact)")
     train.add_argument(
         "--fraction", type=typed(Fraction), default=1.0, help="fraction of the training recordings"
     )

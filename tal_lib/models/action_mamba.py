@@ -41,7 +41,7 @@ class ActionMambaConfig(PyramidConfig):
     # of the LayerNorm before the mixer: OpenTAD's value; the authors' repository leaves it at 1e-5
     norm_eps: Positive = 1e-6
     state: Size = 16  # N, size of the state of a channel
-    conv_kernel: Size = 4
+    conv_kernel: Size = 4  # of the depthwise convolution before the scan, steps
     drop_path: BelowOne = 0.3  # the block's own rate; the 0.1 of their configuration file never reaches it
 
     def check(self):

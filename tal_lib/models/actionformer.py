@@ -25,11 +25,11 @@ from tal_lib.validation import BelowOne, Size, SizeOrZero, require, require_divi
 class ActionFormerConfig(PublishedConfig):
     """THUMOS14 values by default."""
 
-    heads: Size = 4
+    heads: Size = 4  # of the attention
     window: Size = 19  # steps that a step sees, itself included
     global_levels: SizeOrZero = 0  # the coarsest levels, whose steps see every step of their level
-    mlp_ratio: Size = 4
-    drop_path: BelowOne = 0.1
+    mlp_ratio: Size = 4  # hidden channels of the MLP, per channel of the width
+    drop_path: BelowOne = 0.1  # probability that a block's branch is left out in training
 
     def check(self):
         super().check()

@@ -48,7 +48,7 @@ class AFSDConfig(SaliencyConfig):
     """
 
     head: Literal["published", "light"] = "published"  # layers, assignment and losses: see the top
-    regression_weight: NotNegative = 1.0
+    regression_weight: NotNegative = 1.0  # of the boundary losses beside the class loss
 
     def check(self):
         super().check()

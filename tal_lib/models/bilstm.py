@@ -23,10 +23,10 @@ class BiLSTMConfig(DenseConfig):
     """Options of bilstm."""
 
     width: Size = 512  # of each direction
-    layers: Size = 2
+    layers: Size = 2  # LSTM layers
     sequence: Size = 15  # steps that a sequence labels
     context: SizeOrZero = 0  # further steps it sees on either side
-    dropout: BelowOne = 0.1
+    dropout: BelowOne = 0.1  # between the layers, if there are several
 
 
 @register(

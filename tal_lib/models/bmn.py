@@ -49,7 +49,7 @@ MOST_SAMPLES = 2**24  # of a window's proposals; the published map has 2^18
 class BMNConfig(ProposalConfig):
     """THUMOS14 values by default. Where the published code and its paper differ, the default is the code."""
 
-    base_width: Size = 256
+    base_width: Size = 256  # channels of the first convolution
     width: Size = 256  # the paper has 128
     groups: Size = 4  # of the base's convolutions and the first of the curves
     joint_curves: bool = False  # start and end share their last convolution
@@ -75,7 +75,7 @@ class BMNConfig(ProposalConfig):
     # overlaps of the regression map: middle and low ones drawn at random, without tIoU 0, half the error (the
     # published code); or all, the three groups weighing the same
     overlap_sampling: Literal["random", "expected"] = "random"
-    regression_weight: NotNegative = 10.0
+    regression_weight: NotNegative = 10.0  # of the loss of the regression map
     map_power: Positive = 1.0  # of classification × regression in a proposal's score
     candidates: Literal["peaks", "all"] = "peaks"  # boundary peaks and local maxima of the map, or every pair
     edge_proposals: bool = (

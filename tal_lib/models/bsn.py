@@ -45,13 +45,13 @@ from tal_lib.validation import NotNegative, Positive, Size, SizeOrZero, require
 class BSNConfig(ProposalConfig):
     """THUMOS14 values by default. Where the published code and its paper differ, the default is the code."""
 
-    width: Size = 512
-    confidence_width: Size = 256
+    width: Size = 512  # channels of the convolutions of the curves
+    confidence_width: Size = 256  # hidden channels of the confidence
     centre_points: Size = 16  # samples of the action curve inside a proposal
     boundary_points: Size = 8  # at each of its ends, a fifth of its length to either side
     # sampled for the confidence; start and end may join, which the paper does not do
     curves: tuple[Literal["start", "end", "action"], ...] = ("action",)
-    confidence_weight: NotNegative = 1.0
+    confidence_weight: NotNegative = 1.0  # of the loss of the confidence
     # parts of the distance between two samples: a sample is the mean of the curve at the ends of these parts,
     # half a distance to either side. 0: the curve at the sample itself (the paper)
     sub_samples: SizeOrZero = 3

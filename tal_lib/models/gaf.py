@@ -39,10 +39,10 @@ from tal_lib.validation import Finite, NotNegative, Size, require, require_divid
 class GAFConfig(AFSDConfig):
     """AFSD's values by default."""
 
-    intra: bool = True
-    inter: bool = True
+    intra: bool = True  # attention within the features of a recording
+    inter: bool = True  # attention between the levels, through latents
     heads: Size = 4  # of the inter attention
-    latents: Size = 16
+    latents: Size = 16  # of the inter attention
     code: Size = 32  # dimensions of the VAE's code
     hidden: Size = 128  # of its encoder and decoder
     prior_scale: Finite = 1.0  # r: the prior's mean is r · λ

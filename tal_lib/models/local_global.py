@@ -38,7 +38,7 @@ from tal_lib.validation import BelowOne, NotNegative, OddSize, Size, SizeOrZero,
 class LocalGlobalConfig(PyramidConfig):
     """Options of local_global."""
 
-    heads: Size = 4
+    heads: Size = 4  # of the attention
     # tokens that carry the recording's context; 0: no global block, its channels pass unchanged
     latents: SizeOrZero = 0
     kernels: tuple[OddSize, ...] = (3, 7)  # of the local block's depthwise convolutions
@@ -46,7 +46,7 @@ class LocalGlobalConfig(PyramidConfig):
     level_blocks: bool = False  # a block and a norm at each level too, instead of max-pooling alone
     embedding_kernel: OddSize = 3
     norm: Literal["layer", "instance", "half"] = "half"
-    drop_path: BelowOne = 0.1
+    drop_path: BelowOne = 0.1  # probability that a block's branch is left out in training
     # both: a segment head too, which gives centre and duration; learned confidences weigh the two
     regressions: Literal["both", "boundary"] = "boundary"
     vote_reach: SizeOrZero = 0  # steps around an end whose votes move it; 0: no votes

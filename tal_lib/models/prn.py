@@ -33,10 +33,10 @@ from tal_lib.validation import Size, require, require_divides
 class PRNConfig(BMNConfig):
     """THUMOS14 values by default."""
 
-    heads: Size = 8
+    heads: Size = 8  # of the encoder's attention
     attention_window: Size = 9  # of the encoder's local heads
-    relation_width: Size = 128
-    relation_heads: Size = 4
+    relation_width: Size = 128  # channels of the attention between proposals
+    relation_heads: Size = 4  # of the attention between proposals
     relation_block: Size = 2  # side of the blocks of proposals that attend as one
 
     def check(self):

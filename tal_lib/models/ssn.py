@@ -35,7 +35,7 @@ from tal_lib.validation import BelowOne, Fraction, NotNegative, Positive, Probab
 class SSNConfig(DetectorConfig):
     """THUMOS14 values by default."""
 
-    width: Size = 512
+    width: Size = 512  # channels of the convolutions
     actionness: Literal["binary", "class"] = "binary"  # one curve, or one a class
     # of water, and of the share that is wet
     levels: tuple[Probability, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -43,10 +43,10 @@ class SSNConfig(DetectorConfig):
     proposals: Size = 400  # a recording
     part_points: Size = 8  # samples averaged in each part of the pyramid
     hard_share: Probability = 1 / 6  # of the incomplete proposals, the hardest teach completeness
-    completeness_weight: NotNegative = 0.1
-    regression_weight: NotNegative = 0.1
+    completeness_weight: NotNegative = 0.1  # of the loss of completeness
+    regression_weight: NotNegative = 0.1  # of the loss of the location
     regression_beta: Positive = 1.0  # where the smooth L1 loss of the location becomes linear
-    dropout: BelowOne = 0.8
+    dropout: BelowOne = 0.8  # before the classifiers
     # input of the activity classifier: the mean of the course, or every part of its pyramid
     activity_input: Literal["mean", "pyramid"] = "mean"
     # of a proposal that overlaps no segment by 0.3: the part inside a segment that makes it incomplete

@@ -75,28 +75,28 @@ class StaleConfig(DetectorConfig, LanguageConfig):
 
     window: Size = 100  # steps
     overlap: SizeOrZero = 0  # of neighbouring windows, steps
-    width: Size = 512
+    width: Size = 512  # channels of the network
     embedding_layers: SizeOrZero = 0  # k3 convolutions before the attention
-    heads: Size = 4
+    heads: Size = 4  # of the attention
     query_layers: SizeOrZero = (
         2  # of the transformer that finds the foreground; released: also of its encoder
     )
-    mask_width: Size = 256
+    mask_width: Size = 256  # channels of the mask branch
     # masks count from their step, with a product of embeddings for every pair of steps
     relative_masks: bool = False
-    dropout: BelowOne = 0.2
-    text_dropout: BelowOne = 0.3
+    dropout: BelowOne = 0.2  # of the attention over steps and of the query layers
+    text_dropout: BelowOne = 0.3  # of the attention of texts to steps
     scale: Positive = 100.0  # of the cosine
-    learn_scale: bool = False
+    learn_scale: bool = False  # whether the scale is learned
     gamma: NotNegative = 2.0  # of the focal losses
     step_weight: NotNegative = 0.36  # 0.4 × 0.9
-    recording_weight: NotNegative = 0.4
-    mask_weight: NotNegative = 0.3
-    foreground_weight: NotNegative = 0.1
-    consistency_weight: NotNegative = 1.0
+    recording_weight: NotNegative = 0.4  # of the class loss of a recording
+    mask_weight: NotNegative = 0.3  # of the mask loss
+    foreground_weight: NotNegative = 0.1  # of the foreground loss
+    consistency_weight: NotNegative = 1.0  # of the consistency of the branches
     bce_share: Probability = 0.4  # of the mask loss; the rest is dice
-    class_thresholds: tuple[Probability, ...] = TENTHS
-    mask_thresholds: tuple[Probability, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    class_thresholds: tuple[Probability, ...] = TENTHS  # of class scores, in decoding
+    mask_thresholds: tuple[Probability, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)  # of masks, in decoding
 
     def check(self):
         super().check()

@@ -61,29 +61,30 @@ from tal_lib.validation import (
 class TadTRConfig(DetectorConfig):
     """THUMOS14 values by default."""
 
-    width: Size = 256
-    heads: Size = 8
+    width: Size = 256  # channels of the transformer
+    heads: Size = 8  # of the attention
     samples: Size = 4  # sampling points of a head
-    feed_forward: Size = 1024
-    encoder_layers: SizeOrZero = 4
-    decoder_layers: Size = 4
-    queries: Size = 40
-    dropout: BelowOne = 0.1
-    slice_steps: Size = 128
+    feed_forward: Size = 1024  # hidden channels of a layer
+    encoder_layers: SizeOrZero = 4  # of the transformer
+    decoder_layers: Size = 4  # of the transformer
+    queries: Size = 40  # learned queries of a slice: at most so many segments
+    dropout: BelowOne = 0.1  # of the layers
+    slice_steps: Size = 128  # steps of a slice
     train_overlap: BelowOne = 0.75  # of neighbouring slices
-    test_overlap: BelowOne = 0.25
+    test_overlap: BelowOne = 0.25  # the same, in detection
     keep: Probability = 0.75  # a segment cut by a slice's end is learned if this share of it remains
-    roi_bins: Size = 16
+    roi_bins: Size = 16  # bins of a segment, for actionness
     roi_scale: Positive = 1.5  # actionness looks at the segment widened by this
-    prior: OpenProbability = 0.01
+    prior: OpenProbability = 0.01  # initial class probability
     cost_class: NotNegative = 6.0  # of matching
-    cost_l1: NotNegative = 5.0
-    cost_iou: NotNegative = 2.0
+    cost_l1: NotNegative = 5.0  # of the distance, in matching
+    cost_iou: NotNegative = 2.0  # of the overlap, in matching
     class_weight: NotNegative = 2.0  # of the losses
-    l1_weight: NotNegative = 5.0
-    iou_weight: NotNegative = 2.0
-    actionness_weight: NotNegative = 4.0
+    l1_weight: NotNegative = 5.0  # of the distance, in the loss
+    iou_weight: NotNegative = 2.0  # of the overlap, in the loss
+    actionness_weight: NotNegative = 4.0  # of actionness, in the loss
     # The defaults are those of the published code.
+
     # the first decoder layer refers to a predicted centre, or to a predicted segment
     first_reference: Literal["centre", "segment"] = "centre"
     level_embedding: bool = True  # a learned vector beside the position, of the only level

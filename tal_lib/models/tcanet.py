@@ -58,13 +58,13 @@ class TCANetConfig(ProposalConfig):
     """
 
     generator: str = "bmn"  # the model whose proposals are refined, in the preset of `generator_preset`
-    generator_preset: str = "paper"
-    width: Size = 512
-    groups: Size = 4
-    heads: Size = 8
+    generator_preset: str = "paper"  # preset of the generator
+    width: Size = 512  # channels of the network
+    groups: Size = 4  # of the base's convolutions
+    heads: Size = 8  # of the attention, half of them local
     attention_window: Size = 9  # steps that the local heads see, the own included
-    feed_forward: Size = 256
-    encoders: SizeOrZero = 2
+    feed_forward: Size = 256  # hidden channels of an encoder
+    encoders: SizeOrZero = 2  # local-global encoders
     attention_dropout: BelowOne = 0.1  # of the attention's weights, beside that of its result
     thresholds: tuple[Probability, ...] = (
         0.5,

@@ -44,7 +44,7 @@ class TemporalMaxerConfig(PublishedConfig):
     # centre: the shortest segment; least_cost: of the same points, the segment of least cost, as released
     assignment: Literal["centre", "least_cost", "simota"] = "centre"
     iou_weight: NotNegative = 2.0  # of the cost
-    class_weight: NotNegative = 1.0
+    class_weight: NotNegative = 1.0  # of the class loss in the cost
     # between pyramid and heads. group: over a recording's steps, 4 groups of channels, no parameters;
     # layer: over the channels of a step, as their EPIC-Kitchens verb and MultiTHUMOS settings have it
     neck_norm: Literal["group", "layer", "none"] = "group"

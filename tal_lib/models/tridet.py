@@ -38,9 +38,9 @@ class TriDetConfig(PublishedConfig):
 
     window: OddSize = 1  # w: kernel of the window branch
     scale: Positive = 5.0  # k: the wide kernel is (w + 1) · k, made odd
-    mlp_width: Size = 768
+    mlp_width: Size = 768  # hidden channels of the MLP
     groups: Size = 16  # of the group norm
-    drop_path: BelowOne = 0.1
+    drop_path: BelowOne = 0.1  # probability that a block's branch is left out in training
     bins: Size = 16  # B: relative positions on either side, besides the point's own
     iou_power: NotNegative = 0.2  # class loss of positives × tIoU to this power
     iou_gradient: bool = False  # whether the class loss also teaches that tIoU, as released

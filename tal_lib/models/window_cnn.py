@@ -20,7 +20,7 @@ from tal_lib.validation import Size
 class WindowCNNConfig(DenseConfig):
     """Options of window_cnn."""
 
-    width: Size = 128
+    width: Size = 128  # channels of the convolution
     window: Size = 8  # steps
     stride: Size = 2  # steps between windows
 

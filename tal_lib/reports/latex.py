@@ -1,11 +1,13 @@
 """LaTeX of tables for readers: it compiles, fits the page width, and sets the best values in bold.
 
 A paper needs `booktabs`, `graphicx` and `array`. A narrow table is a `table` (one column of a two-column
-paper), a wide one a `table*`. A table that is still too wide is scaled down. A table longer than a page is
-split into several tables.
+paper), a wide one a `table*`. Long headings are broken into lines. A table that would be unreadably small on
+the page's width is split by columns, and one that is longer than a page by rows. A table of more than
+`MOST_PARTS` pages is cut, and its caption names the CSV file with all rows.
 """
 
 import re
+import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,11 +17,11 @@ from tal_lib.reports.escape import latex
 PACKAGES = ("array", "booktabs", "graphicx")
 ROWS = 40  # of one table; more do not fit on a page
 LONG_TEXT = 30  # characters; a longer cell is broken into lines
-CHARACTER_PT, GAP_PT, COLUMN_PT = (
-    4.6,
-    12,
-    240,
-)  # approximate, in \small; a column of a two-column paper
+HEADING = 12  # characters; a heading that is longer than this and than its cells is broken into lines
+CHARACTER_PT, GAP_PT = 4.6, 12  # approximate widths in \small: of a digit, and between two columns
+COLUMN_PT, PAGE_PT = 240, 345  # widths of a column of a two-column paper, and of the text of `article`
+SMALLEST = 0.6  # scale of a table that is wider than the page: \small then has 5.4 pt
+MOST_PARTS = 5  # tables of `ROWS` rows
 FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, with or without an interval
 FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
 
@@ -74,42 +76,99 @@ def _first_number(cell):
     return float(match[1].replace(",", "").replace("−", "-")) if match else float("nan")
 
 
-def latex_table(table: pd.DataFrame, caption: str, label: str, best: Best | None = None) -> str:
+def latex_table(
+    table: pd.DataFrame, caption: str, label: str, best: Best | None = None, source: str = ""
+) -> str:
     r"""The table in LaTeX, with escaped text. Columns of numbers and intervals are aligned right.
 
     Args:
         table: the cells as shown.
         label: the name for `\ref`, after `tab:`; letters, digits, `-`.
+        source: the CSV file with all rows, for the caption of a table that has to be cut.
     """
     marked = (
         best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
     )
-    widths = [max(len(str(text)) for text in (name, *column)) for name, column in table.items()]
-    form = "".join(_column(column, width) for (_, column), width in zip(table.items(), widths, strict=True))
-    width = sum(min(width, LONG_TEXT) * CHARACTER_PT + GAP_PT for width in widths)
+    if len(table) > MOST_PARTS * ROWS:
+        shown = MOST_PARTS * ROWS
+        caption += f" First {shown:,} of {len(table):,} rows{f'; {source} has all of them' * bool(source)}."
+        table, marked = table.head(shown), marked.head(shown)
+    columns = [_Column.of(str(name), column) for name, column in table.items()]
+    width = sum(column.width for column in columns)
     kind = "table" if width <= COLUMN_PT else "table*"
-    head = " & ".join(latex(name) for name in table)
-    rows = zip(
-        table.itertuples(index=False, name=None), marked.itertuples(index=False, name=None), strict=True
-    )
-    lines = [" & ".join(map(_cell, cells, bold)) for cells, bold in rows]
-    parts = [lines[start : start + ROWS] for start in range(0, len(lines), ROWS)] or [[]]
+    texts = [
+        [_cell(text, bold) for text, bold in zip(table.iloc[:, place], marked.iloc[:, place], strict=True)]
+        for place in range(len(columns))
+    ]
+    rows = [range(start, min(start + ROWS, len(table))) for start in range(0, len(table), ROWS)] or [range(0)]
+    parts = [(places, part) for places in _readable(columns) for part in rows]
     floats = (
-        _float(kind, form, head, part, caption, label, number, len(parts))
-        for number, part in enumerate(parts, 1)
+        _float(
+            kind,
+            "".join(columns[place].form for place in places),
+            " & ".join(columns[place].heading for place in places),
+            [" & ".join(texts[place][row] for place in places) for row in part],
+            caption,
+            label,
+            number,
+            len(parts),
+        )
+        for number, (places, part) in enumerate(parts, 1)
     )
     return f"% needs \\usepackage{{{','.join(PACKAGES)}}}\n" + "\n".join(floats)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column's alignment, its heading in LaTeX, and its approximate width in points."""
+
+    form: str
+    heading: str
+    width: float
+
+    @classmethod
+    def of(cls, name, column):
+        cells = [str(cell) for cell in column]
+        longest = max(map(len, cells), default=0)
+        lines = textwrap.wrap(name, max(HEADING, min(longest, LONG_TEXT)), break_long_words=False) or [""]
+        width = max(longest, *map(len, lines))
+        form = _form(cells, width)
+        heading = r" \\ ".join(map(latex, lines))
+        if len(lines) > 1:
+            heading = f"\\shortstack[{'r' if form == 'r' else 'l'}]{{{heading}}}"
+        return cls(form, heading, min(width, LONG_TEXT) * CHARACTER_PT + GAP_PT)
+
+
+def _readable(columns: list[_Column]) -> list[list[int]]:
+    """Groups of columns, by place, that are readable on the page's width.
+
+    Each group begins with the columns that name the rows: those of text on the left if they take at most half
+    of the width, else the first one.
+    """
+    page = PAGE_PT / SMALLEST
+    texts = next((place for place, column in enumerate(columns) if column.form == "r"), len(columns))
+    names = texts if sum(column.width for column in columns[:texts]) <= page / 2 else 1
+    names = max(1, names)
+    limit = page - sum(column.width for column in columns[:names])
+    groups, room = [[]], limit
+    for place in range(names, len(columns)):
+        if groups[-1] and columns[place].width > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(place)
+        room -= columns[place].width
+    return [[*range(names), *group] for group in groups]
 
 
 def _cell(text, bold):
     return f"\\textbf{{{latex(text)}}}" if bold else latex(text)
 
 
-def _column(column, width):
+def _form(cells, width):
     """The column type: numbers right, text left, long text in several lines."""
-    if column.map(lambda cell: bool(FIGURES.fullmatch(str(cell)))).all():
+    if all(FIGURES.fullmatch(cell) for cell in cells):
         return "r"
-    longest_word = max(len(word) for cell in column for word in str(cell).split() or [""])
+    longest_word = max(len(word) for cell in cells for word in cell.split() or [""])
     if width <= LONG_TEXT or longest_word > LONG_TEXT / 2:
         return "l"
     return f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"

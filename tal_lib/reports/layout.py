@@ -95,6 +95,18 @@ class Layout:
         )
 
 
+def nearest(results: str | Path = "results") -> Layout:
+    """The layout of a results folder, which may lie in a folder above: a notebook runs in its own folder.
+
+    A relative path is looked for in the working folder, in each folder above it, then in the repository. If
+    it is nowhere, the layout of the path itself.
+    """
+    results = Path(results)
+    places = [Path.cwd(), *Path.cwd().parents, REPOSITORY] if not results.is_absolute() else []
+    existing = (place / results for place in places if (place / results / "tables").is_dir())
+    return Layout(next(existing, results))
+
+
 def _known(topic):
     if topic not in TOPICS:
         raise ValueError(f"unknown topic {topic!r}; topics: {', '.join(TOPICS)}")

@@ -24,14 +24,15 @@ from tal_lib.validation import (
 class Recipe(Checked):
     """Options of `fit`. Training runs for `epochs` or `min_steps`, whichever is longer."""
 
+    # AdamW decays weights apart from the gradient, Adam with it
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.05
+    learning_rate: Positive = 1e-3  # the largest of the schedule
+    weight_decay: NotNegative = 0.05  # of the optimizer
     # which parameters decay: matrices and kernels, but no biases, norms and scales; or all
     decayed: Literal["matrices", "all"] = "matrices"
     # parts of the model that learn at `slow_factor` times the rate: names of modules, at any depth
     slow: tuple[str, ...] = ()
-    slow_factor: Positive = 0.1
+    slow_factor: Positive = 0.1  # of the learning rate of the `slow` parts
     epochs: Count = 30  # warm-up included
     min_steps: Whole = 300  # minimum number of optimizer steps, for few recordings
     warmup: Probability = 0.15  # fraction of the steps, linear
@@ -39,7 +40,7 @@ class Recipe(Checked):
     schedule: Literal["cosine", "constant", "step"] = "cosine"  # after the warm-up
     # of schedule `step`: fractions of all steps at which the rate is multiplied by `drop_factor`
     drops: tuple[Probability, ...] = ()
-    drop_factor: Positive = 0.1
+    drop_factor: Positive = 0.1  # of the learning rate at each drop
     min_learning_rate: NotNegative = 0.0  # where the cosine ends
     batch_size: Count = 2  # recordings (crops)
     drop_last: bool = False  # leave out the recordings of an epoch that do not fill a batch

@@ -1,5 +1,6 @@
 """LaTeX of tables: what is bold, and that all of it compiles and fits on the page."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -9,7 +10,19 @@ import pytest
 
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import tables
-from tal_lib.reports.latex import HIGHEST, LOWEST, PACKAGES, ROWS, Best, best_cells, latex_table
+from tal_lib.reports.escape import latex
+from tal_lib.reports.latex import (
+    HIGHEST,
+    LOWEST,
+    MOST_PARTS,
+    PACKAGES,
+    PAGE_PT,
+    ROWS,
+    SMALLEST,
+    Best,
+    best_cells,
+    latex_table,
+)
 
 COMMITTED = sorted((REPOSITORY / "results" / "readers").glob("*/*.tex"))
 
@@ -48,14 +61,38 @@ def test_every_committed_table_is_bounded_by_the_line():
     """Without LaTeX: each `tabular` is inside a box that is never wider than the line, and has as many
     columns as its form."""
     for path in COMMITTED:
-        text = path.read_text(encoding="ascii")
-        parts = re.findall(
-            r"\\resizebox\{\\ifdim\\width>\\linewidth\\linewidth.*?\n\\begin\{tabular\}(.*)\n", text
-        )
-        assert len(parts) == text.count("\\begin{tabular}") >= 1, path
-        columns = len(re.findall(r"[lr]|p\{", re.sub(r">\{.*?\}(?=p)", "", parts[0][1:-1])))
-        rows = [line for line in text.splitlines() if line.endswith("\\\\")]
-        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}, path
+        check_form(path.read_text(encoding="ascii"))
+
+
+def check_form(text):
+    parts = text.split("\n\\begin{tabular}")
+    assert len(parts) > 1
+    for before, part in itertools.pairwise(parts):
+        assert before.endswith("\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%")
+        form, *lines = part.splitlines()
+        columns = len(re.findall(r"[lr]|p\{", re.sub(r">\{.*?\}(?=p)", "", form[1:-1])))
+        rows = [line for line in lines if line.endswith("\\\\")]
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+
+
+MEASURE = (
+    r"\newsavebox\measured\renewcommand{\resizebox}[3]{\sbox\measured{#3}\typeout{WIDTH \the\wd\measured}}"
+)
+
+
+def test_every_table_is_readable_on_the_page(compiled):
+    """Written from the committed tables: none has to be scaled down much, and none loses a cell."""
+    sources = []
+    for path in sorted((REPOSITORY / "results" / "readers").glob("*/*.md")):
+        caption, table = tables.read_table(path)
+        source = latex_table(table, caption, "t", source=path.with_suffix(".csv").name)
+        check_form(source)
+        assert all(latex(cell) in source for cell in table.to_numpy().ravel()), path
+        if sum(map(len, map(str, table.columns))) + 8 * len(table.columns) > 100:
+            sources.append(source)
+    widths = re.findall(r"WIDTH (.*)pt", compiled([MEASURE, *sources]))
+    assert len(widths) > len(sources) > 5
+    assert max(map(float, widths)) <= 1.1 * PAGE_PT / SMALLEST  # the widths in latex.py are approximate
 
 
 def test_hostile_names_compile(compiled, tmp_path, hostile_names):
@@ -81,6 +118,31 @@ def test_more_rows_than_a_page_are_several_tables(compiled):
     )
     assert all(f"\nm{number} & 1 \\\\" in source for number in range(len(table)))
     compiled([source])
+
+
+def test_a_table_of_many_pages_is_cut_and_names_the_file_with_all_rows():
+    table = pd.DataFrame({"model": [f"m{number}" for number in range(MOST_PARTS * ROWS + 1)], "n": 1})
+    source = latex_table(table, "Many.", "many", source="many_x.csv")
+    assert source.count("First 200 of 201 rows; many\\_x.csv has all of them.") == MOST_PARTS
+    assert "m199 " in source and "m200 " not in source
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_a_wide_table_repeats_the_columns_that_name_its_rows(texts):
+    names = {f"text {number}": ["a", "b"] for number in range(texts)}
+    table = pd.DataFrame(names | {f"number {number}": [number, 0.5] for number in range(30)})
+    source = latex_table(table, "Wide.", "wide", HIGHEST)
+    check_form(source)
+    parts = source.split("\\begin{tabular}")[1:]
+    assert len(parts) > 1 and "(part 2 of" in source and "\\label{tab:wide-2}" in source
+    assert all(part.startswith("{" + "l" * texts + "r") for part in parts)
+    assert [name for name in re.findall(r"number \d+", source)] == list(table.columns[texts:])
+
+
+def test_long_headings_are_broken_into_lines():
+    table = pd.DataFrame({"model": ["a"], "steps in 0.5 GB": ["1"], "[x] of all_of": ["2"]})
+    head = latex_table(table, "c", "l").split("\\toprule\n")[1].split("\n")[0]
+    assert head == (r"model & \shortstack[r]{steps in 0.5 \\ GB} & \shortstack[r]{{}[x] of \\ all\_of} \\")
 
 
 def test_columns_stand_by_kind():

@@ -17,14 +17,15 @@ class PostProcess(Checked):
     score_threshold: Probability = 0.001  # candidates below are ignored
     max_candidates: Count = 2000  # kept a pyramid level (or a recording) before NMS
     min_segment_steps: NotNegative = 0.05  # shorter candidates are dropped
+    # soft: lower the scores of overlapping candidates; hard: drop these
     nms: Literal["soft", "hard", "none"] = "soft"
     nms_sigma: Positive = 0.5  # of soft-NMS
     nms_power: Positive = 2.0  # of the tIoU in its decay
     # soft-NMS lowers scores only above a tIoU. It grows with the kept segment's length: `nms_low` at zero,
     # `nms_high` at `nms_span` steps
     nms_low: Probability = 0.0
-    nms_high: Probability = 0.0
-    nms_span: Positive = 100.0
+    nms_high: Probability = 0.0  # the tIoU at `nms_span` steps
+    nms_span: Positive = 100.0  # steps at which the tIoU is `nms_high`
     nms_tiou: Probability = 0.5  # of hard NMS
     min_score: Probability = 0.001  # after suppression
     max_detections: Count = 200  # kept a recording

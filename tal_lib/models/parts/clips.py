@@ -17,8 +17,8 @@ from tal_lib.validation import SizeOrZero, require
 class ClipConfig(PyramidConfig):
     """Options of a pyramid over clips, which its group norms see alone; 0: recordings are not cut."""
 
-    clip_steps: SizeOrZero = 0
-    clip_overlap: SizeOrZero = 0
+    clip_steps: SizeOrZero = 0  # steps of a clip; 0: the whole recording
+    clip_overlap: SizeOrZero = 0  # of neighbouring clips, steps
 
     def check(self):
         super().check()

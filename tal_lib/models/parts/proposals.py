@@ -47,7 +47,7 @@ class ProposalConfig(DetectorConfig):
     overlap: SizeOrZero = 64  # of neighbouring windows, steps
     max_duration: Size = 64  # of a proposal, steps
     proposals: Size = 100  # a window
-    classifier_width: Size = 512
+    classifier_width: Size = 512  # hidden channels of the study's classifier of proposals
 
     def check(self):
         super().check()

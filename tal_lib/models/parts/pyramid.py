@@ -59,7 +59,7 @@ class PyramidConfig(DetectorConfig):
     # of embedding and heads: layer, over channels, as published; or instance, over a recording's steps
     norm: Literal["layer", "instance", "half"] = "layer"
     stem_blocks: SizeOrZero = 2  # at stride 1, before the levels
-    head_width: Size = 512
+    head_width: Size = 512  # channels of the heads
     head_layers: Size = 2  # k3 convolutions before the output convolution
     # of each level, on the larger distance to a segment's ends, in steps
     ranges: tuple[tuple[NotNegative, NotNegative], ...] = RANGES
@@ -67,10 +67,10 @@ class PyramidConfig(DetectorConfig):
     prior: OpenProbability = 0.01  # initial class probability
     # initial distances, in strides; 0 as published, 1 keeps the ReLU from dying at the start
     distance_bias: Finite = 0.0
-    regression_weight: NotNegative = 1.0
+    regression_weight: NotNegative = 1.0  # of the boundary loss beside the class loss
     loss_norm: Positive = 100.0  # initial running mean of positives in a batch
-    loss_norm_momentum: Probability = 0.9
-    label_smoothing: BelowOne = 0.0
+    loss_norm_momentum: Probability = 0.9  # of that running mean
+    label_smoothing: BelowOne = 0.0  # of the class targets
     # as in the authors' code where `AUTHORS` sets them; other values are this project's
     closed_ranges: bool = False  # a distance at the upper end of a range is in the range
     bias_init: Literal["uniform", "zero"] = "uniform"  # of the pyramid's linear layers

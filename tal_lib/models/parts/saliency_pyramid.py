@@ -42,8 +42,8 @@ class SaliencyConfig(ClipConfig):
     ranges: tuple[tuple[NotNegative, NotNegative], ...] = ANY
     groups: Size = 32  # of the group norms
     piou: Probability = 0.5  # refinement learns from coarse segments of at least this tIoU
-    location_weight: NotNegative = 10.0
-    class_weight: NotNegative = 1.0
+    location_weight: NotNegative = 10.0  # of the boundary losses
+    class_weight: NotNegative = 1.0  # of the class losses
     boundary_weight: NotNegative = 1.0  # of boundary consistency
     contrast_weight: NotNegative = 0.1  # of boundary contrast
     clip_steps: SizeOrZero = 64

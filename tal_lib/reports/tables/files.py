@@ -86,7 +86,7 @@ def write_table(table: pd.DataFrame, path: str | Path, caption: str, best: Best 
     shown = table.apply(_as_read)
     numbers = [column.map(lambda value: bool(NUMBER.match(str(value)))).all() for _, column in shown.items()]
     label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "table"
-    keep(path.with_suffix(".tex"), latex_table(shown, caption, label, best))
+    keep(path.with_suffix(".tex"), latex_table(shown, caption, label, best, f"{path.stem}.csv"))
     markdown = (
         shown.map(escape.markdown)
         .rename(columns=escape.markdown)

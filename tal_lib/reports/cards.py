@@ -1,0 +1,223 @@
+"""Model cards and data cards: what a model or a benchmark is, what it is for, and its limits.
+
+Everything is derived: from docstrings, the registries, `papers.py` and the results tables. Where a table is
+missing, the card says less.
+"""
+
+import importlib
+import inspect
+import sys
+
+import pandas as pd
+
+from tal_lib.data.registry import BENCHMARKS, VALIDATION
+from tal_lib.data.subsets import PRIOR
+from tal_lib.models.parts import registry
+from tal_lib.reports import tables
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.options import differences, options_of
+from tal_lib.reports.papers import PAPERS
+from tal_lib.validation import unknown_name
+
+SHAPE, STEPS = "hapt", 720  # the shape and length at which sizes are listed: six minutes of HAPT
+OURS = "this study"
+USES = {
+    "one_stage": "Localize actions of known classes in one pass over a recording's features.",
+    "set_prediction": "Localize actions of known classes with a fixed number of queries per slice.",
+    "proposals": "Propose segments that may hold an action, then classify each.",
+    "dense": "Label every step, then join equal neighbours. A simple baseline.",
+    "language": "Localize actions by their names, also of classes that were not trained on.",
+    registry.FLOOR: "Lower bound for every table. It reads no features; do not deploy it.",
+}
+
+
+def sizes(layout: Layout) -> dict[str, tuple[float, float]]:
+    """Model → (parameters in millions, GMACs) at `SHAPE` and `STEPS`, compact; from the table of costs."""
+    cost = tables.read_csv(layout.table("inference_cost"))
+    if not len(cost):
+        return {}
+    rows = cost[(cost.benchmark == SHAPE) & (cost.preset == "compact") & (cost.length_steps == STEPS)]
+    return {row.model: (row.params / 1e6, row.macs / 1e9) for row in rows.itertuples()}
+
+
+def source_of(model: str) -> tuple[str, str, str]:
+    """(authors in short, venue, year) of a model's paper; the study or the plug-in if there is none."""
+    if model in PAPERS:
+        paper = PAPERS[model]
+        return f"{paper.first_author} et al.", paper.venue, str(paper.year)
+    return (OURS if registry.class_of(model).__module__.startswith("tal_lib.") else "plug-in"), "–", "–"
+
+
+def model_table(layout: Layout) -> pd.DataFrame:
+    """One row a model: name, family, paper, venue, year, parameters, GMACs, and the module it comes from."""
+    known, rows = sizes(layout), []
+    for name in registry.every_name():
+        paper, venue, year = source_of(name)
+        params, macs = (f"{value:.2f}" for value in known[name]) if name in known else ("–", "–")
+        rows.append(
+            {
+                "model": name,
+                "family": registry.family(name),
+                "paper": paper,
+                "venue": venue,
+                "year": year,
+                "params (M)": params,
+                "GMACs": macs,
+                "from": registry.origin(name),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def model_card(name: str, layout: Layout) -> str:
+    """The card of a model, in Markdown.
+
+    Raises:
+        TalError: no such model.
+    """
+    cls, family = registry.class_of(name), registry.family(name)
+    paper = PAPERS.get(name)
+    facts = [
+        f"Family: {family.replace('_', ' ')}.",
+        f"Paper: {paper.authors}. {paper.title}. {paper.venue} {paper.year}. <{paper.link}>"
+        if paper
+        else f"Paper: none; from {source_of(name)[0]}.",
+        f"Presets: {', '.join(registry.presets(name))}. Options: `tal models {name}`.",
+    ]
+    if name in (known := sizes(layout)):
+        facts.append(
+            f"Size (compact, {STEPS} steps of {SHAPE}): {known[name][0]:.2f} M parameters, "
+            f"{known[name][1]:.2f} GMACs per recording."
+        )
+    limits = [
+        "It reads features, not video: accuracy depends on the feature extractor.",
+        "Scores rank detections. They are not calibrated probabilities.",
+    ]
+    if cls.separate_classifier:
+        limits.append("It only proposes. The classes come from this study's classifier.")
+    if cls.not_exportable:
+        limits.append(f"It cannot be exported: {cls.not_exportable}.")
+    if paper:
+        limits.append("Differences from the authors' code: docs/fidelity.md.")
+    trained = _trained_on(name, layout)
+    return _card(
+        name,
+        _about(sys.modules.get(cls.__module__)),
+        {
+            "Facts": facts,
+            "Intended use": [USES.get(family, "As its author states.")],
+            "Training data": [
+                f"Trained and tested in this study on {trained}."
+                if trained
+                else "No result of this study is at hand.",
+                "Weights are random until `tal train`, which learns from the recordings that you name alone.",
+            ],
+            "Limits": limits,
+        },
+        paper.bibtex() if paper else "",
+    )
+
+
+def _trained_on(model, layout):
+    """The benchmarks on which a model has results, with the number of runs."""
+    rows = tables.read_csv(layout.table("data_efficiency"))
+    if not len(rows):
+        return ""
+    runs = rows[rows.model == model].groupby("benchmark", sort=True).cell.nunique()
+    return ", ".join(f"{benchmark} ({count} runs)" for benchmark, count in runs.items())
+
+
+def data_card(name: str, layout: Layout) -> str:
+    """The card of a benchmark, in Markdown.
+
+    Raises:
+        TalError: no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise unknown_name(name, BENCHMARKS, name="benchmark")
+    benchmark = BENCHMARKS[name]
+    facts = [f"Origin: {benchmark.origin}.", f"Licence: {benchmark.licence}."]
+    if benchmark.counts:
+        facts.insert(0, "{:,} recordings, {:,} classes, {:,} annotated segments.".format(*benchmark.counts))
+    limits = []
+    measured = tables.read_csv(layout.table("benchmarks"))
+    for row in measured[measured.benchmark == name].itertuples() if len(measured) else []:
+        people = f"{row.people:.0f} people, " if row.people == row.people else ""
+        facts.insert(1, f"{people}{row.hours:.2f} hours, {row.folds} cross-validation folds.")
+        limits.append(
+            f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
+            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP."
+        )
+        if row.empty_recordings:
+            limits.append(f"{row.empty_recordings} recordings have no annotated segment.")
+    limits.append("Results hold for these recordings and features. Other people or sensors were not tested.")
+    return _card(
+        name,
+        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{_about(_module_of(name))}".rstrip(),
+        {
+            "Facts": facts,
+            "Intended use": [
+                "Compare models of temporal action localization, with all labels and with few.",
+                f"Load it: `tal data check {name}`; `load_benchmark({name!r})` in Python.",
+            ],
+            "Limits": limits,
+        },
+    )
+
+
+def _module_of(benchmark):
+    """The module that reads a benchmark: the one with its name, else that of its loader."""
+    short = benchmark.removesuffix(PRIOR).removesuffix(VALIDATION)
+    try:
+        return importlib.import_module(f"tal_lib.data.{short}")
+    except ImportError:
+        load = BENCHMARKS[benchmark].load
+        return inspect.getmodule(getattr(load, "func", load))
+
+
+def _about(module):
+    return inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
+
+
+def _card(name, about, sections, references=""):
+    parts = [f"# {name}", *([about] if about else [])]
+    parts += [
+        f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in sections.items()
+    ]
+    if references:
+        parts.append(f"## Citation\n\n```bibtex\n{references}\n```")
+    return "\n\n".join(parts)
+
+
+def model_page(name: str, width: int = 100) -> str:
+    """Paper, presets and options of a model, as text for a terminal.
+
+    Raises:
+        TalError: no such model.
+    """
+    import textwrap
+
+    options = options_of(name)
+    paper = PAPERS.get(name)
+    lines = [f"{name}: {registry.family(name).replace('_', ' ')}"]
+    if paper:
+        lines += [f"{paper.title}", f"{paper.authors}. {paper.venue} {paper.year}", paper.link]
+    else:
+        lines.append(f"no paper; from {source_of(name)[0]}")
+    lines += ["", "presets (--preset), and where they differ from compact"]
+    for preset in registry.presets(name):
+        changed = ", ".join(f"{key}={value}" for key, value in differences(options, preset).items())
+        lines += textwrap.wrap(
+            f"  {preset}: {changed or ('the default' if preset == 'compact' else 'no difference')}",
+            width,
+            subsequent_indent="    ",
+            break_long_words=False,
+        )
+    for group in dict.fromkeys(option.group for option in options):
+        lines += ["", f"options of {group} (--set NAME=VALUE), with the default of compact"]
+        for option in options:
+            if option.group == group:
+                choices = f" One of {', '.join(option.choices)}." if option.choices else ""
+                text = f"  {option.name}={option.default}  {option.meaning}{'.' * bool(choices)}{choices}"
+                lines += textwrap.wrap(text, width, subsequent_indent="      ", break_long_words=False)
+    return "\n".join(lines)
