@@ -193,7 +193,9 @@ def nvml(device: str) -> tuple[Any, Any] | None:
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError:  # a part of a GPU (MIG) has a UUID of another form
         number = torch.device(device).index
-        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device() if number is None else number)
+        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(
+            torch.cuda.current_device() if number is None else number
+        )
 
 
 def energy_counters(device: str) -> list[tuple[float, float]]:

@@ -21,7 +21,7 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
 from tal_lib.process.memory import keep_freed
-from tal_lib.process.precision import chosen_precision, tensor_float32
+from tal_lib.process.precision import allow_tf32, chosen_precision
 from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.validation import Count, NotNegative, Threads, validate
 
@@ -143,12 +143,8 @@ def profile(
     return CostRow(**row | {"latency_s_raw": tuple(row["latency_s_raw"]), "device_name": device_name(device)})
 
 
-def _measure(precision, **job):
-    with tensor_float32(precision == "tf32"):
-        return _measure_in(precision, **job)
-
-
-def _measure_in(precision, spec, length, device, threads, min_seconds, limit, counted, fastest):
+def _measure(spec, length, device, threads, min_seconds, precision, limit, counted, fastest):
+    allow_tf32(precision == "tf32")
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     make = lambda: build_from(spec).eval()

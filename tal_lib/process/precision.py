@@ -2,7 +2,6 @@
 
 import functools
 import sys
-from contextlib import contextmanager
 
 from tal_lib.errors import TalError
 from tal_lib.validation import unknown_name
@@ -59,20 +58,12 @@ def warn_of_bfloat16(what: str) -> None:
     )
 
 
-@contextmanager
-def tensor_float32(allowed: bool):
-    """Within the block, whether a CUDA GPU may shorten the factors of float32 products to 10 bits (TF32).
+def allow_tf32(allowed: bool) -> None:
+    """Whether a CUDA GPU may shorten the factors of this process's float32 products to 10 bits (TF32).
 
-    By default torch allows it in convolutions and forbids it in matrix products.
+    torch allows it in convolutions by default, and forbids it in matrix products.
     """
     import torch
 
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [each.allow_tf32 for each in settings]
-    for each in settings:
-        each.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        for each, value in zip(settings, before):
-            each.allow_tf32 = value
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
