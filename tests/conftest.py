@@ -159,8 +159,6 @@ def cuda(monkeypatch):
     for name, call in calls.items():
         monkeypatch.setattr(torch.cuda, name, call)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
-    for module in (torch.backends.cuda.matmul, torch.backends.cudnn):  # put back afterwards
-        monkeypatch.setattr(module, "allow_tf32", module.allow_tf32)
 
     def energy(handle):
         gpu.joules += gpu.a_look
@@ -176,5 +174,9 @@ def cuda(monkeypatch):
     library.nvmlSystemGetDriverVersion = lambda: "600.1"
     monkeypatch.setitem(sys.modules, "pynvml", library)
     gpu.nvml = library
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [module.allow_tf32 for module in settings]
     with _OnCpu():
         yield gpu
+    for module, allowed in zip(settings, before):
+        module.allow_tf32 = allowed

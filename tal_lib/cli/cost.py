@@ -1,5 +1,7 @@
 """`tal cost`."""
 
+import sys
+
 from tal_lib.cli.options import add_options, pairs, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, Size, Threads
@@ -81,4 +83,4 @@ def _cost(arguments):
         ).to_string(index=False)
     )
     if all(row.energy_j is None for row in rows):
-        print("energy: this machine exposes no counter of it (RAPL, NVML)")
+        print("energy: this machine exposes no counter of it (RAPL, NVML)", file=sys.stderr)

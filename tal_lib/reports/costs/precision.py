@@ -8,7 +8,8 @@ from tal_lib.reports.costs.shapes import short
 PRECISION = r"(?:^|, )precision=(\w+)"  # in the text of a recipe
 BASE = "float32"
 CONDITION = ["benchmark", "fraction", "device_name", "threads", "model", "preset", "options", "others"]
-PAIR = ["fold", "seed", "subset_seed"]  # runs of a condition that differ in these are compared in pairs
+# runs of a condition that differ in these are compared in pairs
+PAIR = ["fold", "seed", "subset_seed", "people", "annotated", "skip"]
 
 
 def by_precision(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def by_precision(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
         options=runs.options.fillna(""),
     ).dropna(subset=["precision"])
     runs = runs.merge(times[["cell", "steps", "train_seconds"]], on="cell").fillna({"fold": -1, "threads": 0})
-    keys = [*CONDITION, *PAIR]
+    keys = [*CONDITION, *(name for name in PAIR if name in runs)]
     base = runs[runs.precision == BASE].set_index(keys)[["avg_map", "train_seconds"]]
     pairs = runs.join(base, on=keys, how="inner", rsuffix="_base")
     pairs = pairs.assign(difference=pairs.avg_map - pairs.avg_map_base)

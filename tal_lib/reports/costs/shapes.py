@@ -26,7 +26,7 @@ def with_energy_per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     """
     if "energy_j" not in cost:
         return cost
-    return cost.assign(joules_per_minute=cost.energy_j / (cost.length_s / 60))
+    return cost.assign(joules_per_minute=pd.to_numeric(cost.energy_j) / (cost.length_s / 60))
 
 
 def conditions(cost: pd.DataFrame):
