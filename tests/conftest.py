@@ -139,7 +139,9 @@ def cuda(monkeypatch):
 
     Returns an object whose attributes are what the pretended hardware says; a test may change them.
     """
-    gpu = types.SimpleNamespace(allocated=100, most=600, reserved=2048, joules=0.0, a_look=0.25, uuids=[])
+    gpu = types.SimpleNamespace(
+        allocated=100, most=600, reserved=2048, joules=0.0, a_look=0.25, uuids=[], chosen=[]
+    )
     calls = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -147,6 +149,7 @@ def cuda(monkeypatch):
         "get_device_name": lambda device=None: "Stand-in GPU",
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_properties": lambda device=None: types.SimpleNamespace(total_memory=8e9, uuid="ab-12"),
+        "set_device": lambda device: gpu.chosen.append(device),
         "synchronize": lambda device=None: None,
         "reset_peak_memory_stats": lambda device=None: None,
         "memory_allocated": lambda device=None: gpu.allocated,

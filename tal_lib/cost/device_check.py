@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import nn
 
+from tal_lib.cost.meters import use_device
 from tal_lib.data.batches import Batch, Item, collate
 from tal_lib.errors import one_line
 from tal_lib.export import Deployed, example_batch, parity, rounding, traced_program
@@ -58,7 +59,7 @@ def check_model(name: str, device: str, *, preset: str = "compact", only: tuple[
     Raises:
         TalError: an unknown model, or a device that this machine lacks.
     """
-    checked_device(device)
+    use_device(checked_device(device))
     allow_tf32(False)
     torch.manual_seed(0)
     model = build(name, input_dim=INPUT_DIM, num_classes=len(CLASSES), preset=preset)

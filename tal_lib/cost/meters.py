@@ -17,6 +17,13 @@ from tal_lib.process.memory import allow_memory, process_status
 RAPL = Path("/sys/class/powercap")
 
 
+def use_device(device: str) -> None:
+    """Make a numbered GPU the current one: events, memory and counters are those of the current GPU."""
+    number = torch.device(device).index
+    if device.startswith("cuda") and number is not None:
+        torch.cuda.set_device(number)
+
+
 def latency_samples(
     call: Callable[[], object],
     device: str,

@@ -16,6 +16,7 @@ from tal_lib.cost.meters import (
     peak_memory,
     peak_reserved,
     steady_samples,
+    use_device,
 )
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
@@ -144,6 +145,7 @@ def profile(
 
 
 def _measure(spec, length, device, threads, min_seconds, precision, limit, counted, fastest):
+    use_device(device)
     allow_tf32(precision == "tf32")
     torch.set_num_threads(threads)
     torch.manual_seed(0)

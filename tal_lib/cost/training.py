@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from tal_lib.cost.isolated import isolated
-from tal_lib.cost.meters import Energy, latency_samples, peak_memory
+from tal_lib.cost.meters import Energy, latency_samples, peak_memory, use_device
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
 from tal_lib.models import config
@@ -90,6 +90,7 @@ def profile_training(
 
 def _measure(name, benchmark, preset, device, threads, min_seconds, options, recipe):
     torch.set_num_threads(threads)
+    use_device(device)
     data, plan = load_benchmark(benchmark), recipe_for(name, preset, **recipe)
     model = build_model(data, name, preset=preset, options=options).to(device).train()
     model.name_classes(data.classes)

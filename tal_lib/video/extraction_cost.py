@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tal_lib.cost.meters import Utilisation, joules_per_call, latency_samples, peak_memory, peak_reserved
+from tal_lib.cost.meters import (
+    Utilisation,
+    joules_per_call,
+    latency_samples,
+    peak_memory,
+    peak_reserved,
+    use_device,
+)
 from tal_lib.process.precision import allow_tf32, chosen_precision
 from tal_lib.provenance import checked_device, device_name
 from tal_lib.validation import Count, NotNegative, validate
@@ -53,7 +60,7 @@ def profile_extraction(
     Raises:
         TalError: an unknown precision, or a device that this machine lacks.
     """
-    checked_device(device)
+    use_device(checked_device(device))
     precision = chosen_precision(precision, device, PRECISIONS)
     batch_size = validate(Count, batch_size, name="batch_size")
     min_seconds = validate(NotNegative, min_seconds, name="min_seconds")

@@ -33,6 +33,13 @@ def test_inference_cost(cuda, monkeypatch, precision):
     assert set(cuda.uuids) == {"GPU-ab-12"}  # not by number: CUDA_VISIBLE_DEVICES may hide GPUs
 
 
+def test_a_numbered_gpu_is_measured_and_not_the_first(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(sys.modules[profile.__module__], "isolated", in_this_process)
+    profile("window_cnn", 8, 64, "cuda:2", num_classes=3, min_seconds=0.0, threads=1, counted=False)
+    assert cuda.chosen == [2]
+
+
 def test_training_cost(cuda, monkeypatch, small):
     monkeypatch.setattr(training_cost, "isolated", in_this_process)
     monkeypatch.setattr(training_cost, "load_benchmark", lambda name: small)
