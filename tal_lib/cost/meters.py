@@ -297,10 +297,12 @@ class Utilisation:
         return self
 
     def _sample(self, library, handle):
-        while not self.stop.wait(0.02):
+        while True:  # one sample at least
             try:
                 self.values.append(library.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
             except library.NVMLError:  # a part of a GPU (MIG) has no rate
+                return
+            if self.stop.wait(0.02):
                 return
 
     def __exit__(self, *_):

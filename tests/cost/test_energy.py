@@ -71,7 +71,7 @@ def test_a_counter_that_cannot_be_read_is_none(rapl, tmp_path, content):
 
 def test_the_board_of_the_gpu_that_torch_sees(cuda):
     with meters.Energy("cuda") as energy, meters.Utilisation("cuda") as utilisation:
-        utilisation.stop.wait(0.1)
+        pass
     assert energy.joules == pytest.approx(0.25) and utilisation.mean == 0.5
     assert meters.energy_source("cuda") == "NVML" and set(cuda.uuids) == {"GPU-ab-12"}
 
@@ -89,6 +89,6 @@ def test_a_gpu_without_nvml_has_no_energy(cuda, monkeypatch, lack):
         for name in ("HandleByUUID", "TotalEnergyConsumption", "UtilizationRates"):
             setattr(cuda.nvml, f"nvmlDeviceGet{name}", refuse)
     with meters.Energy("cuda") as energy, meters.Utilisation("cuda") as utilisation:
-        utilisation.stop.wait(0.05)
+        pass
     assert energy.joules is None and utilisation.mean is None and meters.energy_source("cuda") == ""
     assert describe_machine("cuda")["energy_counter"] == "none"

@@ -18,7 +18,7 @@ def allowed(monkeypatch):
     """Lets a recipe ask for float16 on the CPU. Its value is a list of the scalers that trainings made."""
     scalers = []
 
-    def scaler(recipe, device, init_scale=2.0**16):
+    def scaler(recipe, device, init_scale=2.0**8):
         made = torch.amp.GradScaler(
             "cpu", init_scale, growth_interval=4, enabled=recipe.precision == "float16"
         )
@@ -54,8 +54,7 @@ def test_gradients_that_overflow_cost_a_step_and_half_of_the_scale(small):
     before, losses = weights(model), step()
     assert torch.equal(weights(model), before) and scaler.get_scale() == 2.0**119
     assert 0 < float(losses["total"].detach()) < 1e4  # the loss itself is not scaled
-    while scaler.get_scale() > 2.0**10:
-        scaler.update(new_scale=2.0**10)
+    scaler.update(new_scale=2.0**10)
     step()
     assert not torch.equal(weights(model), before) and scaler.get_scale() == 2.0**10
 
@@ -80,7 +79,7 @@ def test_the_norm_is_clipped_of_the_true_gradients(small):
     """With plain gradient descent an update is as long as the clipped norm, whatever the scale."""
     lengths = []
     for scale in (1.0, 2.0**16):
-        model, scaler, _ = start(small)
+        model, _, _ = start(small)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         batch = collate([make_item(small, small.recordings("train")[0])])
         before, optimizer = weights(model), torch.optim.SGD(model.parameters(), lr=1.0)
@@ -110,6 +109,6 @@ def test_the_scale_is_saved_and_restored(small, tmp_path, allowed, monkeypatch):
         train(tmp_path, stop=4)
     resumed = train(tmp_path)
     scales = [scaler.state_dict() for scaler in allowed]
-    assert scales[0] == scales[2] and scales[0]["scale"] == 2.0**19  # 12 steps, doubled every fourth
+    assert scales[0] == scales[2] and scales[0]["scale"] == 2.0**11  # 12 steps, doubled every fourth
     same = partial(zip, whole.model.state_dict().values())
     assert all(torch.equal(*pair) for pair in same(resumed.model.state_dict().values()))
