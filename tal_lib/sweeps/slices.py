@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tal_lib.cost.meters import energy_source
 from tal_lib.errors import TalError
 from tal_lib.provenance import checked_device, device_name
 from tal_lib.sweeps.runner import run
@@ -101,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if set(arguments.grids) & set(GPU):
             print(device_name(checked_device("cuda")), flush=True)
+            if not energy_source("cuda"):
+                print("NVML counts no energy here. Is nvidia-ml-py missing? pip install 'efficient-tal[gpu]'")
         done = run_slices(
             arguments.grids,
             minutes=arguments.minutes,

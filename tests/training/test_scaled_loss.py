@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_names_the_range_of_float16(small):
 def test_the_norm_is_clipped_of_the_true_gradients(small):
     """With plain gradient descent an update is as long as the clipped norm, whatever the scale."""
     lengths = []
-    for scale in (1.0, 2.0**16):
+    for scale in (1.0, 2.0**8):
         model, _, _ = start(small)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         batch = collate([make_item(small, small.recordings("train")[0])])
