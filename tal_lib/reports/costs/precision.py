@@ -35,6 +35,10 @@ def by_precision(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     ).dropna(subset=["precision"])
     runs = runs.merge(times[["cell", "steps", "train_seconds"]], on="cell").fillna({"fold": -1, "threads": 0})
     keys = [*CONDITION, *(name for name in PAIR if name in runs)]
+    kinds = lambda names: runs.groupby(names).precision.transform("nunique")
+    runs = runs[(kinds(CONDITION) > 1) & (kinds(keys) == kinds(CONDITION))]  # in every precision of theirs
+    if not len(runs):
+        return pd.DataFrame(columns=[*columns, "pairs"])
     base = runs[runs.precision == BASE].set_index(keys)[["avg_map", "train_seconds"]]
     pairs = runs.join(base, on=keys, how="inner", rsuffix="_base")
     pairs = pairs.assign(difference=pairs.avg_map - pairs.avg_map_base)
@@ -42,8 +46,12 @@ def by_precision(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     groups = pairs.groupby([*CONDITION, "precision"], sort=False)
     table = groups[numbers].mean().assign(pairs=groups.size()).reset_index()
     table = table.assign(times_as_fast=table.train_seconds_base / table.train_seconds)
-    others = table.groupby(CONDITION).precision.transform("nunique") > 1
-    return table[others][[*columns, "pairs"]].reset_index(drop=True)
+    table = table.sort_values([*CONDITION, "precision"], key=_float32_first)
+    return table[[*columns, "pairs"]].reset_index(drop=True)
+
+
+def _float32_first(column):
+    return column.where(column != BASE, "") if column.name == "precision" else column
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
@@ -57,7 +65,6 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     for (benchmark, fraction, machine), rows in table.groupby(
         ["benchmark", "fraction", "device_name"], sort=False
     ):
-        rows = rows.sort_values(["model", "precision"], key=lambda names: names.where(names != BASE, ""))
         shown = pd.DataFrame(
             {
                 "model": rows.model,
