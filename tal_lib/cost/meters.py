@@ -19,9 +19,9 @@ RAPL = Path("/sys/class/powercap")
 
 def use_device(device: str) -> None:
     """Make a numbered GPU the current one: events, memory and counters are those of the current GPU."""
-    number = torch.device(device).index
-    if device.startswith("cuda") and number is not None:
-        torch.cuda.set_device(number)
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:
+        torch.cuda.set_device(int(number))
 
 
 def latency_samples(
@@ -199,10 +199,8 @@ def nvml(device: str) -> tuple[Any, Any] | None:
     try:
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError:  # a part of a GPU (MIG) has a UUID of another form
-        number = torch.device(device).index
-        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(
-            torch.cuda.current_device() if number is None else number
-        )
+        number = int(device.partition(":")[2] or torch.cuda.current_device())
+        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)
 
 
 def energy_counters(device: str) -> list[tuple[float, float]]:

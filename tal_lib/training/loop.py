@@ -128,7 +128,7 @@ def make_scaler(recipe: Recipe, device: str) -> torch.amp.GradScaler:
 
     The gradients of float16 are multiplied by the scale, so that small ones do not become zero.
     """
-    return torch.amp.GradScaler(torch.device(device).type, enabled=recipe.precision == "float16")
+    return torch.amp.GradScaler(device.partition(":")[0], enabled=recipe.precision == "float16")
 
 
 def training_step(
