@@ -6,7 +6,7 @@ QUICK := -m "not slow" tests/data tests/evaluation tests/models/parts tests/repo
   tests/test_architecture.py tests/test_packaging.py tests/test_project.py tests/test_segments.py tests/training/test_checkpoints.py
 STUDY := --results results/quick --runs runs/quick_study
 
-.PHONY: help study quick-test test coverage hapt costs rehearsal demo report site lint format types lock lowest clean
+.PHONY: help study quick-test test coverage hapt costs gpu rehearsal demo report site lint format types lock lowest clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,10 @@ costs: .venv/.installed  ## costs of inference, training, quantization and expor
 	@$(BIN)/tal sweep notebooks/sweeps/inference_length.yaml
 	@$(BIN)/tal sweep notebooks/sweeps/export.yaml
 	@$(BIN)/tal report
+
+gpu: .venv/.installed  ## everything that needs a CUDA GPU, in slices of MINUTES (10); SLICES=1: the next one alone (docs/gpu.md)
+	@$(BIN)/tal data fetch hapt || echo "hapt is not at hand: its training is left out"
+	@$(BIN)/python -m tal_lib.sweeps.slices --minutes $(or $(MINUTES),10) $(if $(SLICES),--slices $(SLICES))
 
 rehearsal: .venv/.installed  ## the THUMOS14 study at full size with generated features: time, memory, bounds of mAP; no result
 	@$(BIN)/python experiments/rehearsal.py

@@ -25,7 +25,7 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import read_csv
 from tal_lib.study import build_model
 from tal_lib.training import recipe_for
-from tal_lib.training.loop import make_optimizer, training_step
+from tal_lib.training.loop import make_optimizer, make_scaler, training_step
 
 MODELS = ("temporalmaxer", "actionformer")
 STEPS, CROP = 400, 576  # of the base; feature steps of a crop
@@ -95,7 +95,7 @@ def ratio_here(model: str, rounds: int = 15) -> float:
         seconds = []
         for built, optimizer in steps:
             started = time.perf_counter()
-            training_step(built, batch, optimizer, plan)
+            training_step(built, batch, optimizer, plan, make_scaler(plan, "cpu"))
             seconds.append(time.perf_counter() - started)
         ratios.append(seconds[1] / seconds[0])
     return statistics.median(ratios[2:])  # the first steps allocate

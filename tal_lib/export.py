@@ -73,7 +73,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     names = (
         ["segments", "scores"]
         if deployed.decodes
-        else [f"output_{i}" for i in range(len(deployed(*_example(deployed, 1, 64))))]
+        else [f"output_{i}" for i in range(len(deployed(*example_batch(deployed, 1, 64))))]
     )
     weights = _weights_hash(trained)
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
@@ -104,7 +104,7 @@ def _write_checked(deployed, form, path):
     """Write a model's graph; returns its largest difference from the model."""
     name = deployed.model.spec["name"]
     try:
-        _WRITERS[form](deployed, _example(deployed, *EXAMPLE), path)
+        _WRITERS[form](deployed, example_batch(deployed, *EXAMPLE), path)
     except Exception as error:
         if refusal := disk_error(error, path):
             raise refusal from error
@@ -152,7 +152,7 @@ def parity(deployed: Deployed, graph, sizes) -> float:
     """
     worst = 0.0
     for batch, steps in sizes:
-        features, mask = _example(deployed, batch, steps)
+        features, mask = example_batch(deployed, batch, steps)
         model_outputs = [output.double().numpy() for output in deployed(features, mask)]
         graph_outputs = [np.asarray(output, dtype=float) for output in graph(features.numpy(), mask.numpy())]
         if [output.shape for output in model_outputs] != [output.shape for output in graph_outputs]:
@@ -193,14 +193,16 @@ def _sort_proposals(outputs, group):
         outputs[index] = np.stack([rows[row_order] for rows, row_order in zip(outputs[index], order)])
 
 
-def _example(deployed, batch, steps):
+def example_batch(deployed: Deployed, batch: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Random features (B, D, T) and their mask (B, T); the last recording is padded."""
     generator = torch.Generator().manual_seed(steps)
     mask = torch.ones(batch, steps, dtype=torch.bool)
     mask[-1, steps - steps // 5 :] = False
     return torch.randn(batch, deployed.model.input_dim, steps, generator=generator) * mask[:, None], mask
 
 
-def _program(deployed, example):
+def traced_program(deployed: Deployed, example: tuple[Tensor, Tensor]) -> torch.export.ExportedProgram:
+    """The graph of a deployed model for any batch and length, traced on the example (features, mask)."""
     sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
     with (
         torch.no_grad(),
@@ -214,7 +216,7 @@ def _write_onnx(deployed, example, path):
     outputs = ["segments", "scores"] if deployed.decodes else None
     from onnx_ir.passes import PassError
 
-    traced = _program(deployed, example)
+    traced = traced_program(deployed, example)
     write = lambda optimize: torch.onnx.export(
         traced,
         dynamo=True,
@@ -232,7 +234,7 @@ def _write_onnx(deployed, example, path):
 
 def _write_pt2(deployed, example, path):
     buffer = io.BytesIO()  # torch ends the process if a full disk cuts its file
-    torch.export.save(_program(deployed, example), buffer)
+    torch.export.save(traced_program(deployed, example), buffer)
     path.write_bytes(buffer.getbuffer())
 
 

@@ -1,5 +1,9 @@
 import os
+import re
 import subprocess
+import sys
+import time
+import types
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -119,3 +123,81 @@ def small_disk(tmp_path):
 
     yield mount
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
+
+
+class _OnCpu(torch.overrides.TorchFunctionMode):
+    """Where a call of torch names a CUDA device, the CPU takes its place."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        named = {name: _on_cpu(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_on_cpu, args), **named)
+
+
+def _on_cpu(value):
+    text = str(value) if isinstance(value, str | torch.device) else ""
+    return "cpu" if re.fullmatch(r"cuda(:\d+)?", text) else value
+
+
+class _Event:
+    """Stands in for `torch.cuda.Event`."""
+
+    def __init__(self, enable_timing=False):
+        assert enable_timing
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, later):
+        return 1e3 * (later.at - self.at)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A pretended CUDA GPU and its NVML: calls that name a CUDA device run on the CPU.
+
+    Returns an object whose attributes are what the pretended hardware says; a test may change them.
+    """
+    gpu = types.SimpleNamespace(
+        allocated=100, most=600, reserved=2048, joules=0.0, a_look=0.25, uuids=[], chosen=[]
+    )
+    calls = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_name": lambda device=None: "Stand-in GPU",
+        "get_device_capability": lambda device=None: (9, 0),
+        "get_device_properties": lambda device=None: types.SimpleNamespace(total_memory=8e9, uuid="ab-12"),
+        "set_device": lambda device: gpu.chosen.append(device),
+        "synchronize": lambda device=None: None,
+        "reset_peak_memory_stats": lambda device=None: None,
+        "memory_allocated": lambda device=None: gpu.allocated,
+        "max_memory_allocated": lambda device=None: gpu.most,
+        "max_memory_reserved": lambda device=None: gpu.reserved,
+        "get_rng_state_all": lambda: [],
+        "manual_seed_all": lambda seed: None,
+        "Event": _Event,
+    }
+    for name, call in calls.items():
+        monkeypatch.setattr(torch.cuda, name, call)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
+
+    def energy(handle):
+        gpu.joules += gpu.a_look
+        return 1e3 * gpu.joules
+
+    library = types.ModuleType("pynvml")
+    library.NVMLError = type("NVMLError", (Exception,), {})
+    library.nvmlInit = lambda: None
+    library.nvmlDeviceGetHandleByUUID = lambda uuid: gpu.uuids.append(uuid) or "handle"
+    library.nvmlDeviceGetHandleByIndex = lambda index: f"handle {index}"
+    library.nvmlDeviceGetTotalEnergyConsumption = energy
+    library.nvmlDeviceGetUtilizationRates = lambda handle: types.SimpleNamespace(gpu=50)
+    library.nvmlSystemGetDriverVersion = lambda: "600.1"
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    gpu.nvml = library
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [module.allow_tf32 for module in settings]
+    with _OnCpu():
+        yield gpu
+    for module, allowed in zip(settings, before):
+        module.allow_tf32 = allowed

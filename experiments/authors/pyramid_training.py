@@ -29,6 +29,7 @@ from tal_lib.training import Recipe, recipe_for
 from tal_lib.training.loop import (
     learning_rate_factor,
     make_optimizer,
+    make_scaler,
     parameter_groups,
     random_crop,
     training_step,
@@ -236,7 +237,7 @@ def step_rows(clone: Clone) -> Iterator[Row]:
     our_average = Average(ours, recipe.ema, ramp=recipe.ema_ramp)
     for step in range(TRAINED):
         batch = recordings(SMALL["max_seq_len"], SMALL["input_dim"], seed=step)
-        training_step(ours, batch, our_optimizer, recipe)
+        training_step(ours, batch, our_optimizer, recipe, make_scaler(recipe, "cpu"))
         our_schedule.step()
         our_average.update(our_schedule.last_epoch)
         optimizer.zero_grad(set_to_none=True)

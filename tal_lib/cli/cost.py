@@ -1,5 +1,7 @@
 """`tal cost`."""
 
+import sys
+
 from tal_lib.cli.options import add_options, pairs, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, Size, Threads
@@ -25,7 +27,8 @@ def add_commands(commands) -> None:
     cost.add_argument(
         "--precision",
         default="float32",
-        help="float32, bfloat16, compiled, or auto (bfloat16 where the device has instructions for it)",
+        help="float32, bfloat16, compiled, tf32 (CUDA), or auto (bfloat16 where the device has instructions "
+        "for it)",
     )
     cost.add_argument("--threads", type=typed(Threads), default=None)
     add_options(cost, "an option of the model")
@@ -73,9 +76,12 @@ def _cost(arguments):
                     "p90 ms": round(1e3 * row.latency_s_p90, 2),
                     "with NMS ms": round(1e3 * row.detect_s_median, 2),
                     "peak MB": round(row.peak_memory_bytes / 1e6, 1),
+                    **({} if row.energy_j is None else {"J": round(row.energy_j, 3)}),
                     "uncounted": row.uncounted_ops or "none",
                 }
                 for row in rows
             ]
         ).to_string(index=False)
     )
+    if all(row.energy_j is None for row in rows):
+        print("energy: this machine exposes no counter of it (RAPL, NVML)", file=sys.stderr)

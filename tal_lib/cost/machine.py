@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from tal_lib.cost.meters import energy_source, nvml
 from tal_lib.provenance import cpu_name, device_name
 
 # instruction sets that matrix products use
@@ -40,12 +41,13 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
         "mkldnn": torch.backends.mkldnn.is_available(),
         "ceiling_gmac_s_float32": _ceiling(torch.float32, seconds),
         "ceiling_gmac_s_bfloat16": _ceiling(torch.bfloat16, seconds),
+        "energy_counter": energy_source(device) or "none",
     }
     if device.startswith("cuda"):
         about = torch.cuda.get_device_properties(device)
         description |= {
             "gpu_memory_gb": round(about.total_memory / 1e9, 1),
-            "gpu_driver": _driver(),
+            "gpu_driver": _driver(device),
             "cuda": torch.version.cuda,
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         }
@@ -69,11 +71,9 @@ def _read(path):
         return None
 
 
-def _driver():
-    import pynvml
-
-    pynvml.nvmlInit()
-    return pynvml.nvmlSystemGetDriverVersion()
+def _driver(device):
+    gpu = nvml(device)
+    return gpu and gpu[0].nvmlSystemGetDriverVersion()
 
 
 def _ceiling(kind, seconds, size=1024):

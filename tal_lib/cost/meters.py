@@ -8,12 +8,20 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tal_lib.process.memory import allow_memory, process_status
 
 RAPL = Path("/sys/class/powercap")
+
+
+def use_device(device: str) -> None:
+    """Make a numbered GPU the current one: events, memory and counters are those of the current GPU."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:
+        torch.cuda.set_device(int(number))
 
 
 def latency_samples(
@@ -128,7 +136,7 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats()  # of both allocated and reserved bytes
         before = torch.cuda.memory_allocated()
         call()
         torch.cuda.synchronize()
@@ -151,6 +159,14 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         )
 
 
+def peak_reserved(device: str) -> int | None:
+    """Peak bytes that torch's allocator reserved on the GPU since the last `peak_memory`. None on a CPU.
+
+    Unlike `peak_memory`, this is all of the process's memory there: the model's weights are in it.
+    """
+    return torch.cuda.max_memory_reserved() if device.startswith("cuda") else None
+
+
 @contextmanager
 def memory_limit(limit: int | None):
     """Within the block this process may use `limit` bytes in addition to its present memory.
@@ -167,6 +183,62 @@ def memory_limit(limit: int | None):
             resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
+def nvml(device: str) -> tuple[Any, Any] | None:
+    """(pynvml, handle of a CUDA device). None without NVML: no driver, or nvidia-ml-py is not installed.
+
+    The handle is that of the device's UUID. NVML numbers all GPUs of a machine, torch those that it sees
+    (`CUDA_VISIBLE_DEVICES`).
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # ImportError, or NVMLError of a machine without the driver
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    try:
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:  # a part of a GPU (MIG) has a UUID of another form
+        number = int(device.partition(":")[2] or torch.cuda.current_device())
+        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)
+
+
+def energy_counters(device: str) -> list[tuple[float, float]]:
+    """(joules, joules at which the counter restarts from zero) of each counter. Empty if there is none.
+
+    GPU: NVML's counter of the whole board. CPU: RAPL's counter of each processor package, which includes what
+    other processes use. On most systems only root may read it.
+    """
+    if device.startswith("cuda"):
+        gpu = nvml(device)
+        if gpu is None:
+            return []
+        torch.cuda.synchronize()
+        try:
+            return [(gpu[0].nvmlDeviceGetTotalEnergyConsumption(gpu[1]) / 1e3, 0.0)]
+        except gpu[0].NVMLError:  # older than Volta, or a part of a GPU
+            return []
+    counters = []
+    for zone in sorted(RAPL.glob("intel-rapl:*")) if RAPL.is_dir() else []:
+        try:
+            if (zone / "name").read_text().startswith("package"):
+                counters.append(
+                    tuple(
+                        int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj")
+                    )
+                )
+        except (OSError, ValueError):  # not readable, or no number
+            return []
+    return counters
+
+
+def energy_source(device: str) -> str:
+    """Which counter of energy this machine exposes for a device: `NVML`, `RAPL`, or empty text for none."""
+    if not energy_counters(device):
+        return ""
+    return "NVML" if device.startswith("cuda") else "RAPL"
+
+
 class Energy:
     """Joules that the GPU (NVML) or the processor packages (RAPL) use during the block. None without a
     counter."""
@@ -176,68 +248,64 @@ class Energy:
         self.joules: float | None = None
 
     def __enter__(self):
-        self.before = self._counters()
+        self.before = energy_counters(self.device)
         return self
 
     def __exit__(self, *_):
-        after = self._counters()
+        after = energy_counters(self.device)
         used = [
             now - then if now >= then else now - then + most
             for (now, most), (then, _) in zip(after, self.before)
         ]
         self.joules = sum(used) if used and len(after) == len(self.before) else None
 
-    def _counters(self):
-        """(joules, value at which the counter restarts from zero) of each counter."""
-        if self.device.startswith("cuda"):
-            import pynvml
 
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
-            torch.cuda.synchronize()
-            try:
-                return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
-            except pynvml.NVMLError:  # older than Volta
-                return []
-        counters = []
-        for zone in sorted(RAPL.glob("intel-rapl:*")) if RAPL.is_dir() else []:
-            try:
-                if (zone / "name").read_text().startswith("package"):
-                    counters.append(
-                        tuple(
-                            int((zone / name).read_text()) / 1e6
-                            for name in ("energy_uj", "max_energy_range_uj")
-                        )
-                    )
-            except OSError:  # only root may read it on most systems
-                return []
-        return counters
+def joules_per_call(
+    call: Callable[[], object], device: str, *, min_seconds: float = 1.0, least: int = 3
+) -> float | None:
+    """Mean joules of a call, over at least `min_seconds` and `least` calls. None without a counter.
+
+    NVML renews its counter about ten times a second, so one second is about the shortest useful time.
+    """
+    if not energy_source(device):
+        return None
+    calls, began = 0, time.perf_counter()
+    with Energy(device) as energy:
+        while calls < least or time.perf_counter() - began < min_seconds:
+            call()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            calls += 1
+    return None if energy.joules is None else energy.joules / calls
 
 
 class Utilisation:
-    """Mean share of time in which a GPU kernel ran, sampled by NVML in a thread; None on a CPU."""
+    """Mean share of time in which a GPU kernel ran, sampled by NVML in a thread. None on a CPU and without
+    NVML."""
 
     def __init__(self, device: str):
-        self.cuda, self.values, self.stop = device.startswith("cuda"), [], threading.Event()
+        self.device, self.values, self.stop = device, [], threading.Event()
+        self.thread: threading.Thread | None = None
 
     def __enter__(self):
-        if self.cuda:
-            import pynvml
-
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
-
-            def sample():
-                while not self.stop.wait(0.02):
-                    self.values.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-
-            self.thread = threading.Thread(target=sample, daemon=True)
+        gpu = nvml(self.device) if self.device.startswith("cuda") else None
+        if gpu is not None:
+            self.thread = threading.Thread(target=self._sample, args=gpu, daemon=True)
             self.thread.start()
         return self
 
+    def _sample(self, library, handle):
+        while True:  # one sample at least
+            try:
+                self.values.append(library.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+            except library.NVMLError:  # a part of a GPU (MIG) has no rate
+                return
+            if self.stop.wait(0.02):
+                return
+
     def __exit__(self, *_):
-        if self.cuda:
-            self.stop.set()
+        self.stop.set()
+        if self.thread is not None:
             self.thread.join()
 
     @property

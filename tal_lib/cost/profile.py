@@ -9,17 +9,25 @@ import torch
 
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
-from tal_lib.cost.meters import Energy, Utilisation, memory_limit, peak_memory, steady_samples
+from tal_lib.cost.meters import (
+    Utilisation,
+    joules_per_call,
+    memory_limit,
+    peak_memory,
+    peak_reserved,
+    steady_samples,
+    use_device,
+)
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.errors import TalError
 from tal_lib.models import Detector, build, build_from
 from tal_lib.process.memory import keep_freed
-from tal_lib.process.precision import chosen_precision
+from tal_lib.process.precision import allow_tf32, chosen_precision
 from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.validation import Count, NotNegative, Threads, validate
 
 _fastest: dict[int, float] = {}  # threads -> fastest seconds of the reference so far
-PRECISIONS = ("float32", "bfloat16", "compiled", "auto")
+PRECISIONS = ("float32", "tf32", "bfloat16", "compiled", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +56,11 @@ class CostRow:
     detect_s_p90: float
     recordings_per_s: float  # 1 / detect_s_median
     gpu_utilisation: float | None  # share of time in which a kernel ran, by NVML; None on CPU
-    energy_j: float | None  # joules of one forward pass, by NVML or RAPL; None if the machine lacks both
+    energy_j: float | None  # joules of one forward pass, by NVML or RAPL; None if the machine exposes neither
     # of a fixed convolution, timed around the samples: if it is slow, something disturbed; None on a GPU
     reference_s: float | None
     latency_s_raw: tuple[float, ...]  # every sample
+    peak_reserved_bytes: int | None = None  # by torch on the GPU, weights included; None on a CPU
     passes: int = 1  # processes that measured it, at different times
 
     @property
@@ -80,8 +89,10 @@ def profile(
     Args:
         length: steps of the recording; the batch size is one.
         device: `cpu` or `cuda`.
-        precision: one of `PRECISIONS`; `compiled` is float32 with torch.compile and dynamic length (needs a
-            C++ compiler); `auto` is bfloat16 where the device has instructions for it, else float32.
+        precision: one of `PRECISIONS`; `tf32` is float32 whose products have 10 bits of mantissa (CUDA alone;
+            in no other precision are they shortened so); `compiled` is float32 with torch.compile and dynamic
+            length (needs a C++ compiler); `auto` is bfloat16 where the device has instructions for it, else
+            float32.
         threads: CPU threads (None: all usable cores).
         min_seconds: sampling time of each latency.
         memory_limit_bytes: bytes that one forward pass may use on a CPU, without weights; None: no limit.
@@ -134,6 +145,8 @@ def profile(
 
 
 def _measure(spec, length, device, threads, min_seconds, precision, limit, counted, fastest):
+    use_device(device)
+    allow_tf32(precision == "tf32")
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     make = lambda: build_from(spec).eval()
@@ -155,15 +168,16 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         model(features[..., :64])
     with memory_limit(None if device.startswith("cuda") else limit):
         began = time.perf_counter()
-        peak = peak_memory(network, device)
+        peak, reserved = peak_memory(network, device), peak_reserved(device)
         # a slow network needs no second warm-up call
         slow = time.perf_counter() - began > 1 and precision != "compiled"
         if device == "cpu":
             keep_freed(peak)
-        with Energy(device) as energy, Utilisation(device) as utilisation:
+        with Utilisation(device) as utilisation:
             latency, reference, fastest = steady_samples(
                 network, device, fastest=fastest or float("inf"), min_seconds=min_seconds, warm=slow
             )
+        joules = joules_per_call(network, device, min_seconds=min_seconds)
         detect, _, fastest = steady_samples(
             lambda: model.detect(batch),
             device,
@@ -197,7 +211,8 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         detect_s_p90=float(np.percentile(detect, 90)),
         recordings_per_s=1 / statistics.median(detect),
         gpu_utilisation=utilisation.mean,
-        energy_j=energy.joules and energy.joules / len(latency),
+        energy_j=joules,
+        peak_reserved_bytes=reserved,
         latency_s_raw=latency,
         reference_s=None if device.startswith("cuda") else reference,
         fastest=None if device.startswith("cuda") else fastest,

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from tal_lib.cost.isolated import isolated
-from tal_lib.cost.meters import Energy, latency_samples, peak_memory
+from tal_lib.cost.meters import Energy, latency_samples, peak_memory, use_device
 from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import crop
 from tal_lib.models import config
@@ -17,7 +17,7 @@ from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.study import build_model
 from tal_lib.training import recipe_for
-from tal_lib.training.loop import make_optimizer, training_step
+from tal_lib.training.loop import make_optimizer, make_scaler, training_step
 from tal_lib.validation import NotNegative, Threads, validate
 
 
@@ -90,6 +90,7 @@ def profile_training(
 
 def _measure(name, benchmark, preset, device, threads, min_seconds, options, recipe):
     torch.set_num_threads(threads)
+    use_device(device)
     data, plan = load_benchmark(benchmark), recipe_for(name, preset, **recipe)
     model = build_model(data, name, preset=preset, options=options).to(device).train()
     model.name_classes(data.classes)
@@ -108,11 +109,13 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
     batches.sort(
         key=lambda batch: -batch.features.shape[2]
     )  # the largest first: it determines the peak memory
-    training_step(model, batches[-1], optimizer, plan)  # allocates the optimizer's moments
+    scaler = make_scaler(plan, device)
+    training_step(model, batches[-1], optimizer, plan, scaler)  # allocates the optimizer's moments
     turn = iter(range(10**9))
-    step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan)
+    step = lambda: training_step(model, batches[next(turn) % len(batches)], optimizer, plan, scaler)
     peak = peak_memory(step, device)
-    keep_freed(peak)
+    if device == "cpu":
+        keep_freed(peak)
     with Energy(device) as energy:
         samples = latency_samples(
             step, device, min_seconds=min_seconds, least=len(batches), max_seconds=4 * min_seconds, warm=True
@@ -136,7 +139,7 @@ def _measure(name, benchmark, preset, device, threads, min_seconds, options, rec
             steps_per_s=1 / statistics.median(samples),
             peak_memory_bytes=peak,
             state_bytes=4 * 4 * params,
-            energy_j=energy.joules and energy.joules / len(samples),
+            energy_j=None if energy.joules is None else energy.joules / len(samples),
         )
     )
 

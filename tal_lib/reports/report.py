@@ -24,7 +24,7 @@ from tal_lib.reports import (
     validation_runs,
     variants,
 )
-from tal_lib.reports.costs import accuracy, deployment, inference, training
+from tal_lib.reports.costs import accuracy, checks, deployment, inference, precision, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -52,6 +52,7 @@ SECTIONS = (
     Section("diagnosis", ("diagnosis",), diagnosis.write),
     Section("diagnosis", ("class_ap",), diagnosis.write_classes),
     Section("cost", ("inference_cost",), inference.write),
+    Section("cost", ("device_check",), checks.write),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
     Section("quantization", ("quantization",), deployment.write_quantization),
     Section("export", ("export",), deployment.write_export),
@@ -96,6 +97,7 @@ def report(
     folds.write(data, out.about("accuracy"))
     frame_skip.write(data, out.about("accuracy"))
     validation_runs.write(data, out.about("accuracy"))
+    precision.write(data, out.about("training"))
     equal.write(data, out.about("equal"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))
@@ -121,7 +123,7 @@ def _records(layout, runs):
 def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
     """Name → tidy table, for all tables in the cells' records that have rows."""
     names = sorted({name for record in records for name, rows in record["tables"].items() if rows})
-    data = {name: tables.tidy(records, name) for name in names}
+    data = {name: tables.measured_columns(tables.tidy(records, name)) for name in names}
     if "inference_cost" in data:
         cost = tables.newest(tables.of_the_present_network(data.pop("inference_cost")))
         plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from queue import PriorityQueue
@@ -86,6 +87,10 @@ def kernel_environment(threads: int) -> dict[str, str]:
 
 class ProcessLost(Exception):
     """A cell's process ended without an answer, so the outcome of the cell is unknown."""
+
+
+class OutOfTime(Exception):
+    """A cell did not begin, or did not end, before the sweep's time was up. It is still to do."""
 
 
 class WarmProcesses:
@@ -172,6 +177,8 @@ class Local:
 
     gpus: environment variables of the worker process for each GPU (`gpu_environments`). With them one cell
     runs on each GPU at a time; a cell that runs alone is on the first.
+
+    seconds: from now on, until which no further cell begins and those that run are stopped.
     """
 
     def __init__(
@@ -181,7 +188,9 @@ class Local:
         threads: int,
         memory_limit: int | None = None,
         gpus: Sequence[dict[str, str]] = (),
+        seconds: float | None = None,
     ):
+        self.deadline = None if seconds is None else time.monotonic() + seconds
         self.folder, self.jobs = folder, len(gpus) or jobs
         self._processes = [warm_processes(threads, memory_limit, gpu) for gpu in gpus] or [
             warm_processes(threads, memory_limit)
@@ -214,16 +223,30 @@ class Local:
         slot = self._free.get()
         try:
             processes = self._processes[slot % len(self._processes)]
-            return processes.run(cell, cell.notebook, generation, self.folder)
+            if self.deadline is None:
+                return processes.run(cell, cell.notebook, generation, self.folder)
+            return self._run_in_time(processes, cell, generation)
         finally:
             self._free.put(slot)
 
+    def _run_in_time(self, processes, cell, generation):
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return OutOfTime()
+        cut = cell.time_limit is None or left < cell.time_limit
+        limited = replace(cell, time_limit=left) if cut else cell
+        reason = processes.run(limited, cell.notebook, generation, self.folder)
+        if cut and reason is not None and time.monotonic() >= self.deadline:
+            shutil.rmtree(self.folder / f"{cell.id}.failed", ignore_errors=True)
+            return OutOfTime()
+        return reason
+
     def run(
         self, cells: list[Cell], generations: dict[str, int], jobs: int | None = None
-    ) -> Iterator[tuple[Cell, str | ProcessLost | None]]:
+    ) -> Iterator[tuple[Cell, str | ProcessLost | OutOfTime | None]]:
         """Yield each cell when it ends, with None or with the reason of its failure.
 
-        The reason is a `ProcessLost` if the cell's process was lost.
+        The reason is a `ProcessLost` if the cell's process was lost, and `OutOfTime` if the time was up.
         """
         pool = ThreadPoolExecutor(jobs or self.jobs)
         self._futures = futures = {pool.submit(self._run, cell, generations[cell.id]): cell for cell in cells}

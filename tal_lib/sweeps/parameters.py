@@ -54,7 +54,7 @@ MEANINGS = {
     "evaluate_every": Count,
     "min_seconds": NotNegative,
     "memory_limit_gb": Positive,
-    "precisions": Literal["float32", "bfloat16", "compiled"],
+    "precisions": Literal["float32", "tf32", "bfloat16", "compiled"],
     "formats": Literal["onnx", "pt2", "torchscript"],
     "weights": NotNegative,
     "sizes": tuple[Count, Count],

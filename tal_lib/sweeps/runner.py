@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from collections.abc import Collection
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from tal_lib.sweeps.ledger import (
     same_cell,
     update_ledger,
 )
-from tal_lib.sweeps.local import Local, ProcessLost
+from tal_lib.sweeps.local import Local, OutOfTime, ProcessLost
 from tal_lib.sweeps.states import DONE, STALE, State, states_of
 
 TIME_LIMIT = 12 * 3600.0  # seconds, for a cell whose block has no limit
@@ -45,6 +46,7 @@ class SweepResult:
     stale: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
     detections: int = 0  # of each recording that the grid keeps
     less: dict[str, int] = field(default_factory=dict)  # finished cell -> detections, where it keeps fewer
+    left: int = 0  # cells that the sweep had no time for
 
     @property
     def complete(self) -> bool:
@@ -65,6 +67,8 @@ def run(
     only: dict[str, str] | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
+    seconds: float | None = None,
+    without: Collection[str] = (),
     progress: bool = True,
 ) -> SweepResult:
     """Run a sweep: every cell of the grid without a result in the ledgers and the run folders.
@@ -81,6 +85,8 @@ def run(
         runs: folder of the run folders.
         time_limit: seconds per cell; it takes precedence over the grid's limit.
         memory_limit: bytes per kernel.
+        seconds: for the whole sweep, on this machine. Cells that do not end in this time stay to do.
+        without: ids of cells that stay as they are.
 
     A failed cell does not stop the others. Its reason is in `failed`, and its notebook with the traceback is
     in `<runs>/<sweep>/<id>.failed`. A cell whose process was killed runs once more, with no other cell at the
@@ -108,7 +114,7 @@ def run(
         records = ledgers(results)
         states = states_of(cells, records) if resume else {cell.id: State() for cell in cells}
         left = (DONE,) if again_stale else (DONE, STALE)
-        waiting = [cell for cell in cells if states[cell.id].name not in left]
+        waiting = [cell for cell in cells if states[cell.id].name not in left and cell.id not in without]
         check_runs(folder, {cell.id for cell in waiting})
         stale = (
             {cell.id: states[cell.id].changes for cell in cells if states[cell.id].name == STALE}
@@ -117,13 +123,15 @@ def run(
         )
         generations = _generations(waiting, records)
         failed: dict[str, str] = {}
+        unfinished: list[Cell] = []
         if waiting:
             with (
-                _executor(cluster, folder, jobs or 1, threads, memory_limit, on_gpus) as executor,
+                _executor(cluster, folder, jobs or 1, threads, memory_limit, on_gpus, seconds) as executor,
                 disk_errors(folder),
             ):
                 try:
-                    _run_all(waiting, generations, executor, folder, LedgerWriter(ledger), progress, failed)
+                    writer = LedgerWriter(ledger)
+                    _run_all(waiting, generations, executor, folder, writer, progress, failed, unfinished)
                 finally:
                     _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
         else:
@@ -131,14 +139,15 @@ def run(
     best, less = detections_missing(grid_yaml, cells, results=results, runs=runs)
     return SweepResult(
         cells,
-        len(cells) - len(waiting) - len(stale),
-        len(waiting) - len(failed),
+        sum(states[cell.id].name == DONE for cell in cells),
+        len(waiting) - len(failed) - len(unfinished),
         failed,
         ledger,
         folder,
         stale,
         best,
         less,
+        len(unfinished),
     )
 
 
@@ -169,9 +178,9 @@ def detections_missing(
     return best, kept_less(folder, file_of(Path(results).resolve(), sweep), finished, best)
 
 
-def _executor(cluster, folder, jobs, threads, memory_limit, gpus):
+def _executor(cluster, folder, jobs, threads, memory_limit, gpus, seconds):
     if not cluster:
-        return Local(folder, jobs, threads, memory_limit, gpus)
+        return Local(folder, jobs, threads, memory_limit, gpus, seconds)
     from tal_lib.sweeps.cluster import Cluster
 
     return Cluster(cluster, folder, threads, memory_limit)
@@ -204,13 +213,16 @@ def _generations(cells, records):
     }
 
 
-def _run_all(cells, generations, executor, folder, writer, progress, failed):
+def _run_all(cells, generations, executor, folder, writer, progress, failed, unfinished):
     lost = []
     with tqdm(total=len(cells), disable=not progress, unit="cell", mininterval=1, desc=cells[0].sweep) as bar:
 
         def take(outcomes, last=False):
             with closing(outcomes):  # after any error, no further cell begins
                 for cell, reason in outcomes:
+                    if isinstance(reason, OutOfTime):
+                        unfinished.append(cell)
+                        continue
                     if isinstance(reason, ProcessLost) and not last:
                         lost.append(cell)
                         bar.write(f"lost {cell.id} ({cell.label()}): {reason}; once more at the end")

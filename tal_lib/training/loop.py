@@ -31,6 +31,9 @@ from tal_lib.training.state import Average, TrainingCode, TrainingState, weights
 from tal_lib.validation import unknown_name
 from tal_lib.writing import claim, is_ours, remove_replaceable
 
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # precision -> type under torch.autocast
+# A smaller scale of the loss means that the gradients are not finite at any scale, as in fairseq (0.0001)
+LEAST_SCALE = 1e-4
 WRITTEN = ("model.pt", "history.csv", "training.pt")  # by `fit`; training.pt is removed when training ends
 
 
@@ -108,7 +111,8 @@ def steps_per_epoch(recordings: int, recipe: Recipe) -> int:
 
 def run_in(precision: str, model: Detector, batch: Batch) -> tuple[torch.Tensor, ...]:
     """Run the network on a batch in a recipe's precision. Outputs, and so the losses, are float32."""
-    with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    kind = AUTOCAST.get(precision, torch.bfloat16)
+    with torch.autocast(batch.features.device.type, kind, enabled=precision in AUTOCAST):
         outputs = model.run(batch)
     return in_float32(outputs)
 
@@ -119,26 +123,46 @@ def make_optimizer(model: Detector, recipe: Recipe) -> torch.optim.Optimizer:
     return make(parameter_groups(model, recipe), lr=recipe.learning_rate, fused=True)
 
 
+def make_scaler(recipe: Recipe, device: str) -> torch.amp.GradScaler:
+    """The scaler of the loss for a recipe's precision: active in float16, without effect in any other.
+
+    The gradients of float16 are multiplied by the scale, so that small ones do not become zero.
+    """
+    return torch.amp.GradScaler(device.partition(":")[0], enabled=recipe.precision == "float16")
+
+
 def training_step(
-    model: Detector, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
+    model: Detector,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    scaler: torch.amp.GradScaler,
 ) -> dict[str, torch.Tensor]:
-    """Forward pass, backward pass and update on one batch; returns its losses.
+    """Forward pass, backward pass and update on one batch; returns its losses, which are never scaled.
+
+    In float16, gradients that overflow at the present scale of the loss are no error: the scaler leaves out
+    the update and halves the scale.
 
     Raises:
-        TalError: the loss is not finite. The weights are then unchanged.
+        TalError: the loss is not finite, or the gradients are not finite at any scale. The weights are then
+            unchanged.
     """
     losses = model.loss(run_in(recipe.precision, model, batch), batch)
+    low = recipe.precision == "float16"
+    other = "Choose precision bfloat16 or float32: float16 ends at 65,504. " if low else ""
+    where = f"recordings {', '.join(batch.recordings)}"
+    remedy = f"{other}Lower the learning rate, or check these recordings' features."
     if not torch.isfinite(losses["total"]):
-        raise TalError(
-            f"the loss became {float(losses['total'])}",
-            where=f"recordings {', '.join(batch.recordings)}",
-            remedy="Lower the learning rate, or check these recordings' features.",
-        )
+        raise TalError(f"the loss became {float(losses['total'])}", where=where, remedy=remedy)
     optimizer.zero_grad(set_to_none=True)
-    losses["total"].backward()
+    scaler.scale(losses["total"]).backward()
     if recipe.clip_norm:
+        scaler.unscale_(optimizer)  # the norm is that of the true gradients
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
+    if low and scaler.get_scale() < LEAST_SCALE:
+        raise TalError("the gradients are not finite at any scale of the loss", where=where, remedy=remedy)
     return losses
 
 
@@ -193,7 +217,7 @@ def fit(
     model.to(device).train()
     in_epoch = steps_per_epoch(len(items), recipe)
     epochs = max(recipe.epochs, -(-recipe.min_steps // in_epoch))
-    state = _begin(model, recipe, epochs * in_epoch, seed)
+    state = _begin(model, recipe, epochs * in_epoch, seed, device)
     inertial = benchmark.inertial.of(benchmark.feature_spec.columns(stream)) if benchmark.inertial else None
     augment = Augment(items, inertial, state.generator, exchange=recipe.exchange, rotate=recipe.rotate)
     if path and is_ours(path):
@@ -286,14 +310,15 @@ def _files_outside(model):
     ]
 
 
-def _begin(model, recipe, steps, seed) -> TrainingState:
+def _begin(model, recipe, steps, seed, device) -> TrainingState:
     """The state of a training before its first step."""
     optimizer = make_optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, recipe)
     )
     average = Average(model, recipe.ema, ramp=recipe.ema_ramp) if recipe.ema else None
-    return TrainingState(model, optimizer, schedule, average, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return TrainingState(model, optimizer, schedule, average, generator, make_scaler(recipe, device))
 
 
 def random_crop(item: Item, recipe: Recipe, generator: torch.Generator) -> Item:
@@ -327,7 +352,7 @@ def _train_epoch(state, benchmark, items, augment, recipe, device) -> dict[str, 
                 batch.features.add_(torch.randn_like(batch.features) * recipe.feature_noise)
             if recipe.feature_dropout:
                 batch.features.copy_(F.dropout1d(batch.features, recipe.feature_dropout))
-            losses = training_step(state.model, batch, state.optimizer, recipe)
+            losses = training_step(state.model, batch, state.optimizer, recipe, state.scaler)
             state.schedule.step()
             if state.average:
                 state.average.update(state.schedule.last_epoch)

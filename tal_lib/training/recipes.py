@@ -66,9 +66,10 @@ class Recipe(Checked):
     exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
     # standard deviation (degrees) of a random rotation of inertial sensors; no effect on other features
     rotate: NotNegative = 0.0
-    # forward and backward pass: float32, or bfloat16 under torch.autocast; auto: bfloat16 where the device
-    # has instructions for it, so results depend on the machine
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    # forward and backward pass: float32, or automatic mixed precision (torch.autocast) in bfloat16 or
+    # float16. float16 needs a CUDA GPU and scales the loss, so that small gradients do not vanish. auto:
+    # bfloat16 where the device has instructions for it, so results depend on the machine
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
 
     def check(self):
         low, high = self.shrink

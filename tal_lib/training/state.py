@@ -127,6 +127,7 @@ class TrainingState:
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: Average | None
     generator: torch.Generator  # for the order of recordings, crops and augmentation
+    scaler: torch.amp.GradScaler  # of the loss; it does nothing unless the precision is float16
     history: list[dict] = field(default_factory=list)  # one row per epoch
     elapsed: float = 0.0  # seconds of training, including interrupted runs
     epoch: int = 0  # completed epochs
@@ -139,6 +140,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average and self.average.state,
+            "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "random": random_states(),
             "history": self.history,
@@ -167,6 +169,7 @@ class TrainingState:
         self.schedule.load_state_dict(saved["schedule"])
         if self.average:
             self.average.restore(saved["average"])
+        self.scaler.load_state_dict(saved["scaler"])
         self.generator.set_state(saved["generator"])
         restore_random_states(saved["random"])
         self.history, self.elapsed, self.epoch = saved["history"], saved["elapsed"], saved["epoch"]

@@ -7,10 +7,16 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.cost import profile
-from tal_lib.process.precision import chosen_precision, multiplies_bfloat16, warn_of_bfloat16
+from tal_lib.process.precision import (
+    PRECISIONS,
+    chosen_precision,
+    multiplies_bfloat16,
+    warn_of_bfloat16,
+)
 from tal_lib.training import loop as training
 from tal_lib.training import recipe_for
 
+cost_precisions = sys.modules[profile.__module__].PRECISIONS
 PROCESSORS = {
     "Xeon with AMX alone": ({"avx512_f": True, "amx_bf16": True, "avx512_bf16": False}, True),
     "EPYC Zen 4": ({"avx512_f": True, "amx_bf16": False, "avx512_bf16": True}, True),
@@ -83,6 +89,24 @@ def test_cost_resolves_auto_and_warns_once(processor, monkeypatch, capsys):
 
 def test_another_word_is_refused():
     with pytest.raises(TalError, match="auto"):
-        chosen_precision("float16")
+        chosen_precision("float8")
     with pytest.raises(TalError, match="precision"):
-        recipe_for("bilstm", precision="float16")
+        recipe_for("bilstm", precision="float8")
+
+
+@pytest.mark.parametrize(("asked", "known"), [("float16", PRECISIONS), ("tf32", cost_precisions)])
+def test_what_only_a_gpu_computes_is_refused_on_a_cpu(asked, known):
+    with pytest.raises(
+        TalError, match=f"{asked} needs a CUDA GPU, and the device is cpu. Choose from"
+    ) as refusal:
+        chosen_precision(asked, "cpu", known)
+    assert "\n" not in str(refusal.value) and asked not in refusal.value.remedy.replace(",", "").split()
+    assert chosen_precision(asked, "cuda:1", known) == asked
+
+
+def test_float16_is_refused_before_anything_is_written(small, tmp_path):
+    recipe = recipe_for("bilstm", precision="float16", epochs=1, min_steps=1)
+    model = models.build("bilstm", input_dim=small.feature_spec.dim, num_classes=len(small.classes))
+    with pytest.raises(TalError, match="float16 needs a CUDA GPU"):
+        training.fit(model, small, small.recordings("train"), recipe, 0, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

@@ -185,3 +185,25 @@ def test_a_measured_step_comes_before_macs():
     elsewhere = wide | {"device_name": "another"}
     for rows in ([], [row], [row, elsewhere], [row, wide | {"crop_steps": 256}]):
         assert budget.measured_ratio(pd.DataFrame(rows), "temporalmaxer") is None
+
+
+def test_mixed_precision_differs_in_nothing_else(planned):
+    cells = planned("mixed_precision")
+    assert len(cells) == 8 and {(p["benchmark"], p["fold"], p["fraction"]) for p in cells} == {
+        ("hapt", 0, 1.0)
+    }
+    kinds = {(p["model"], p["recipe"].pop("precision")) for p in cells}
+    assert len(kinds) == 8 and {kind for _, kind in kinds} == {"float32", "bfloat16"}
+    assert all(p["recipe"] == PLAIN for p in cells)
+
+
+def test_the_gpu_runs_every_model_in_every_precision(planned):
+    both = {(name, preset) for name in models.names() for preset in ("compact", "paper")}
+    assert {(p["model"], p["preset"]) for p in planned("gpu_check")} == both
+    cost = planned("inference_cost_gpu")
+    measured = {(p["model_names"][0], p["preset"], p["precisions"][0]) for p in cost}
+    kinds = ("float32", "bfloat16", "tf32", "compiled")
+    assert measured == {(*each, kind) for each in both for kind in kinds} and len(cost) == len(measured)
+    assert all(36864 in p["lengths"] and p["device"] == "cuda" for p in cost)
+    trained = {(p["model"], p["recipe"].get("precision", "float32")) for p in planned("training_cost_gpu")}
+    assert trained == {(n, k) for n in models.names() for k in ("float32", "bfloat16", "float16")}

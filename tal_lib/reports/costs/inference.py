@@ -7,7 +7,13 @@ from tal_lib.cost.growth import growth_table, longest_text, longest_within
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.prior import write_prior
 from tal_lib.reports.costs.repeatability import write_repeatability
-from tal_lib.reports.costs.shapes import COSTS, conditions, short
+from tal_lib.reports.costs.shapes import (
+    COSTS,
+    OPTIONAL_COSTS,
+    conditions,
+    short,
+    with_energy_per_minute,
+)
 
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
@@ -35,8 +41,13 @@ def _write_against_length(rows, stem, words, out):
     Only lengths that most models have are shown: the prior study's lengths have only its models.
     """
     share = rows.groupby("length_steps").model.nunique() / rows.model.nunique()
-    common = rows[rows.length_steps.map(share) >= 0.5]
-    for column, (name, label, unit) in COSTS.items():
+    common = with_energy_per_minute(rows[rows.length_steps.map(share) >= 0.5])
+    optional = {
+        column: about
+        for column, about in OPTIONAL_COSTS.items()
+        if column in common and common[column].notna().any()
+    }
+    for column, (name, label, unit) in (COSTS | optional).items():
         values = common.assign(value=common[column] / unit)
         table = values.pivot_table(index="model", columns="length_steps", values="value", aggfunc="median")
         table = table.sort_values(table.columns[-1]).map(short)

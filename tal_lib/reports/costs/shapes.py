@@ -11,6 +11,22 @@ COSTS = {
     "detect_s_median": ("detect", "latency with decoding and NMS (ms, median)", 1e-3),
     "peak_memory_bytes": ("memory", "peak memory (MB)", 1e6),
 }
+# the same for costs that only some machines can measure; shown where there is a value
+OPTIONAL_COSTS = {
+    "joules_per_minute": ("energy", "energy (joules per minute of recording)", 1),
+    "peak_reserved_bytes": ("reserved", "memory reserved on the GPU (MB), weights included", 1e6),
+    "gpu_utilisation": ("utilisation", "share of time in which a kernel ran (%)", 0.01),
+}
+
+
+def with_energy_per_minute(cost: pd.DataFrame) -> pd.DataFrame:
+    """The table with `joules_per_minute`: joules of a pass per minute of the recording.
+
+    Without measured energy the table is unchanged.
+    """
+    if "energy_j" not in cost:
+        return cost
+    return cost.assign(joules_per_minute=pd.to_numeric(cost.energy_j) / (cost.length_s / 60))
 
 
 def conditions(cost: pd.DataFrame):

@@ -9,10 +9,15 @@ from tal_lib.reports.costs.shapes import short
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write the tables and figures of training cost."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
+    if "options" in step:  # other sizes of a model are not its row
+        step = step[step.options.fillna("") == ""]
     main = tables.main_machine(step)
-    for (benchmark, machine), rows in step.groupby(["benchmark", "device_name"], sort=False):
-        here = lambda table: table[(table.benchmark == benchmark) & (table.device_name == machine)]  # noqa: B023
-        milestones, stem = here(reached), benchmark + tables.machine_suffix(machine, main)
+    keys = ["benchmark", "device_name", "preset", "precision", "device"]
+    for (benchmark, machine, preset, precision, device), rows in step.groupby(keys, sort=False):
+        here = lambda table: table[table.cell.isin(rows.cell)]  # noqa: B023
+        extra = ["" if preset == "compact" else preset, "" if precision == "float32" else precision]
+        milestones = here(reached)
+        stem = "_".join(filter(None, [benchmark, *extra])) + tables.machine_suffix(machine, main)
         both = (
             rows.groupby("model")
             .mean(numeric_only=True)
@@ -32,19 +37,20 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
                     "final avg mAP": 100 * both.final_map,
                     "best avg mAP": 100 * both.best_map,
                 }
+                | ({"J a step": both.energy_j} if both.get("energy_j", pd.Series()).notna().any() else {})
             )
             .sort_values("to 95 % of final (s)")
             .map(short)
         )
-        threads = (
-            "one CPU thread" if rows.threads_used.max() == 1 else f"{rows.threads_used.max():g} CPU threads"
-        )
+        count = rows.threads_used.max()
+        threads = "one CPU thread" if count == 1 else f"{count:g} CPU threads"
+        where = [machine, threads if device == "cpu" else "", "" if precision == "float32" else precision]
         caption = (
             f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most "
             f"{rows.crop_steps.max():g} steps "
-            f"for every model, {machine}, {threads}. Memory: peak of a step above state (weights, gradients, "
-            "moments). Times are of training alone; mAP of the test recordings at several epochs, which "
-            "chose nothing."
+            f"for every model, {', '.join(filter(None, where))}. Memory: peak of a step above state "
+            "(weights, gradients, moments). Times are of training alone; mAP of the test recordings at "
+            "several epochs, which chose nothing."
         )
         best = tables.Best(
             high=("steps/s", "final avg mAP", "best avg mAP"),

@@ -18,6 +18,7 @@ from tal_lib.reports.tables.files import (
 from tal_lib.reports.tables.machines import (
     machine_suffix,
     main_machine,
+    measured_columns,
     newest,
     of_the_present_network,
     on_main_machine,
@@ -50,6 +51,7 @@ __all__ = [
     "keep",
     "machine_suffix",
     "main_machine",
+    "measured_columns",
     "newest",
     "of_the_present_network",
     "on_main_machine",

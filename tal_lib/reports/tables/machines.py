@@ -16,6 +16,15 @@ MEASURED = (
     "repeat",
 )
 
+# what a machine may lack: a counter of energy, a GPU
+OPTIONAL = ("energy_j", "gpu_utilisation", "peak_reserved_bytes")
+
+
+def measured_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without those of the `OPTIONAL` columns that no machine could measure."""
+    empty = [name for name in OPTIONAL if name in table and table[name].isna().all()]
+    return table.drop(columns=empty)
+
 
 def newest(table: pd.DataFrame, keys: tuple[str, ...] = MEASURED) -> pd.DataFrame:
     """The newest of all rows with the same keys. Longer lists of models or lengths measure a row again."""

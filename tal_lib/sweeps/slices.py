@@ -1,0 +1,124 @@
+"""Several sweeps, one after the other, in slices of limited time. `make gpu` runs the GPU's sweeps so.
+
+    python -m tal_lib.sweeps.slices --minutes 10 --slices 1 gpu_check inference_cost_gpu
+
+A slice ends in time: no cell begins after it, and a cell that is still running is stopped and stays to do.
+The ledger keeps what is finished, so the same command goes on from there, also on another day. The first
+sweeps named are of the most value: a slice goes on with the first that is not done.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tal_lib.cost.meters import energy_source
+from tal_lib.errors import TalError
+from tal_lib.provenance import checked_device, device_name
+from tal_lib.sweeps.runner import run
+from tal_lib.validation import Count, Positive, validate
+
+RESERVE = 20.0  # seconds of a slice in which no cell runs: to stop the last one, and to write the ledger
+GPU = ("gpu_check", "inference_cost_gpu", "training_cost_gpu", "extraction_gpu")  # in order of value
+
+
+def run_slices(
+    grids: Sequence[str | Path],
+    *,
+    minutes: float = 10.0,
+    slices: int | None = None,
+    results: str | Path = "results",
+    runs: str | Path = "runs",
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Run sweeps in slices until all is done, or `slices` of them are over.
+
+    A cell that fails is not tried again by this call. A sweep that cannot be planned (its data are missing)
+    is reported once, and the others run.
+
+    Returns:
+        Whether nothing failed and nothing is left.
+
+    Raises:
+        TalError: not a positive number of minutes or slices.
+    """
+    minutes = validate(Positive, minutes, name="minutes")
+    slices = validate(Count | None, slices, name="slices")
+    failed: dict[str, str] = {}
+    refused: dict[str | Path, str] = {}
+    number, left = 0, True
+    while left and (slices is None or number < slices):
+        number, began = number + 1, time.monotonic()
+        deadline = began + max(1.0, 60 * minutes - RESERVE)
+        done, left = 0, False
+        for grid in grids:
+            if grid in refused:
+                continue
+            if time.monotonic() >= deadline:
+                left = True
+                break
+            try:
+                result = run(
+                    grid,
+                    results=results,
+                    runs=runs,
+                    seconds=deadline - time.monotonic(),
+                    without=failed.keys(),
+                    progress=progress,
+                )
+            except TalError as error:
+                refused[grid] = str(error)
+                say(f"{grid}: not run: {error}")
+                continue
+            done += result.done_now
+            left = left or result.left > 0
+            failed |= result.failed
+            for cell, reason in result.failed.items():
+                say(f"{grid}: cell {cell} failed: {reason}")
+        spent = (time.monotonic() - began) / 60
+        rest = "more is left" if left else "nothing is left"
+        say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
+    if left:
+        say("The same command goes on from here.")
+    return not (failed or refused or left)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the GPU's sweeps, or those named; returns the exit code: 0 all done, 1 not yet or some failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tal_lib.sweeps.slices",
+        description="Run sweeps in slices of limited time; the same command goes on (docs/gpu.md).",
+    )
+    parser.add_argument("grids", nargs="*", default=list(GPU), metavar="GRID")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of a slice at most (default 10)")
+    parser.add_argument(
+        "--slices", type=int, default=None, help="at most so many (default: until all is done)"
+    )
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--runs", default="runs")
+    arguments = parser.parse_args(argv)
+    try:
+        if set(arguments.grids) & set(GPU):
+            print(device_name(checked_device("cuda")), flush=True)
+            if not energy_source("cuda"):
+                print("NVML counts no energy here. Is nvidia-ml-py missing? pip install 'efficient-tal[gpu]'")
+        done = run_slices(
+            arguments.grids,
+            minutes=arguments.minutes,
+            slices=arguments.slices,
+            results=arguments.results,
+            runs=arguments.runs,
+        )
+    except TalError as error:
+        print("tal:", error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished cells are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
