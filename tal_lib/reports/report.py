@@ -13,7 +13,7 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import diagnosis, efficiency, equal, folds, provenance, results_page, tables, variants
-from tal_lib.reports.costs import accuracy, deployment, inference, training
+from tal_lib.reports.costs import accuracy, deployment, inference, quantization, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -42,7 +42,7 @@ SECTIONS = (
     Section("diagnosis", ("class_ap",), diagnosis.write_classes),
     Section("cost", ("inference_cost",), inference.write),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
-    Section("quantization", ("quantization",), deployment.write_quantization),
+    Section("quantization", ("quantization",), quantization.write),
     Section("export", ("export",), deployment.write_export),
     Section("length", ("inference_length",), deployment.write_windows),
     Section("cost", ("data_efficiency", "inference_cost"), accuracy.write),
