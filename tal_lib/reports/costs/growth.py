@@ -54,7 +54,7 @@ def _failed_from(cost, rows):
 
 
 def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
-    """Table for readers: one row per model. exponents, limits: from `exponents_of` and `longest_recordings`."""
+    """One row per model, from the results of `exponents_of` and `longest_recordings`."""
     fits = limits.assign(text=[_steps(row) for row in limits.itertuples()])
     fits = fits.pivot(index="model", columns="limit_gb", values="text")
     fits = fits.rename(columns=lambda limit: f"steps in {limit:g} GB")

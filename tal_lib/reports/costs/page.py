@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib.errors import TalError
+from tal_lib.provenance import COLUMNS
 from tal_lib.reports import tables
 from tal_lib.reports.layout import Layout, file_stem
 
@@ -34,6 +35,7 @@ def measured(
     machines = tables.read_csv(layout.table("machines"))
     name = rows.device_name.iloc[0]
     about = machines[machines.device_name == name] if len(machines) else machines
+    about = about.drop(columns={"sweep", "cell", *COLUMNS} - {"device_name"}, errors="ignore")
     machine = about.iloc[0].dropna().to_dict() if len(about) else {"device_name": name}
     return rows.reset_index(drop=True), machine
 
