@@ -29,7 +29,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             best = tables.Best(low=tuple(GROWTHS.values()))
             out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption, best)
         grown.append(exponents.assign(condition=stem))
-        longest.append(limits.assign(condition=stem))
+        longest.append(limits.assign(condition=stem)[["condition", *limits]])
     if longest:
         out.data(pd.concat(grown), "growth")
         out.data(pd.concat(longest), "longest_recording")

@@ -52,7 +52,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _threads(count):
-    return f"{count:g} thread{'s' * (count > 1)}"
+    return f"{count:g} thread" if count == 1 else f"{count:g} threads"
 
 
 def gained(quantization: pd.DataFrame) -> str:
