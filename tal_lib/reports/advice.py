@@ -297,6 +297,6 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 f"{best.model}, {best.variant}",
                 f"{1e3 * best.latency_s_median:.1f} ms at "
                 f"{best.length_steps:,.0f} steps, the network alone ({best.speedup:.2f} times float32), "
-                f"{best.map_lost:.2f} points lost",
+                f"{abs(best.map_lost):.2f} points {'lost' if best.map_lost >= 0 else 'won'}",
                 f"quantization_{benchmark}",
             )

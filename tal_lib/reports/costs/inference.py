@@ -30,9 +30,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption, best)
         grown.append(exponents.assign(condition=stem))
         longest.append(limits.assign(condition=stem)[["condition", *limits]])
-    if longest:
-        out.data(pd.concat(grown), "growth")
-        out.data(pd.concat(longest), "longest_recording")
+    for name, parts in (("growth", grown), ("longest_recording", longest)):
+        if table := [part for part in parts if len(part)]:
+            out.data(pd.concat(table), name)
     write_repeatability(cost, out)
     write_prior(cost, out.about("prior"))
 
