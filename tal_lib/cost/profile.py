@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tal_lib.cost.isolated import isolated
+from tal_lib.cost.isolated import DoesNotFit, isolated
 from tal_lib.cost.macs import count_macs
 from tal_lib.cost.meters import Energy, Utilisation, memory_limit, peak_memory, steady_samples
 from tal_lib.data.batches import collate, unannotated
@@ -149,13 +149,14 @@ def peak_within(
 ) -> int:
     """Peak memory (bytes) of one forward pass on one thread of a CPU, which may use at most the limit.
 
-    It is measured in a fresh process as in `profile`. No time is measured.
+    It is measured in a fresh process as in `profile`. No time is measured. The system enforces the limit, but
+    not on memory that the process has freed before; the measured peak decides about that.
 
     Raises:
         DoesNotFit: the pass needs more memory than the limit, or than there is.
     """
     spec = _spec(model, input_dim, num_classes, preset, overrides)
-    return isolated(
+    peak = isolated(
         _peak,
         f"{spec['name']} at {length} steps",
         1,
@@ -165,6 +166,13 @@ def peak_within(
         precision="float32",
         limit=memory_limit_bytes,
     )
+    if memory_limit_bytes is not None and peak > memory_limit_bytes:
+        raise DoesNotFit(
+            f"{spec['name']} at {length} steps does not fit into {memory_limit_bytes:,} bytes "
+            f"(it needs {peak:,})",
+            remedy="Try a shorter length, or allow more.",
+        )
+    return peak
 
 
 def _spec(model, input_dim, num_classes, preset, overrides):
