@@ -40,14 +40,13 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 	@$(BIN)/tal sweep notebooks/sweeps/streams.yaml --jobs 2
 	@$(BIN)/tal report
 
-costs: .venv/.installed  ## costs of inference, training, quantization and export: hours, on a machine that does nothing else
+COSTS := inference_cost training_cost quantization inference_length export
+
+costs: .venv/.installed  ## every cost that is missing or stale by its code: hours, on a machine that does nothing else (BUSY=1: anyway)
+	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'
 	@$(BIN)/tal data fetch hapt
-	@$(BIN)/tal sweep notebooks/sweeps/inference_cost.yaml
-	@$(BIN)/tal sweep notebooks/sweeps/training_cost.yaml
-	@$(BIN)/tal sweep notebooks/sweeps/quantization.yaml
-	@$(BIN)/tal sweep notebooks/sweeps/inference_length.yaml
-	@$(BIN)/tal sweep notebooks/sweeps/export.yaml
-	@$(BIN)/tal report
+	@for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --dry-run | sed "/^[0-9a-f]\{16\}  /d; s/^/$$sweep: /" || exit 1; done
+	@failed=0; for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --again stale || failed=1; done; $(BIN)/tal report && exit $$failed
 
 gpu: .venv/.installed  ## everything that needs a CUDA GPU, in slices of MINUTES (10); SLICES=1: the next one alone (docs/gpu.md)
 	@$(BIN)/tal data fetch hapt || echo "hapt is not at hand: its training is left out"

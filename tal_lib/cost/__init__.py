@@ -6,7 +6,7 @@ from tal_lib.cost.isolated import DoesNotFit
 from tal_lib.cost.machine import describe_machine
 from tal_lib.cost.macs import count_macs
 from tal_lib.cost.passes import cost_table, profile_all
-from tal_lib.cost.profile import CostRow, profile
+from tal_lib.cost.profile import CostRow, peak_within, profile
 from tal_lib.cost.quantization import VARIANTS, Quantized, compare_latency, quantize, write_graphs
 from tal_lib.cost.training import Milestones, TrainingCostRow, milestones, profile_training
 
@@ -26,6 +26,7 @@ __all__ = [
     "longest_text",
     "longest_within",
     "milestones",
+    "peak_within",
     "profile",
     "profile_all",
     "profile_training",

@@ -51,10 +51,10 @@ def growth_table(cost: pd.DataFrame, columns: dict[str, str], by: str = "model")
 def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     """The length at which a cost reaches `limit`, and whether that length is beyond the measured ones.
 
-    Between two measured lengths it is interpolated on logarithms (a cost of NaN means: did not fit). Beyond
-    the longest, it is on the line through the longest three lengths: peak memory is affine in the length, and
-    a power law through it promises too much. It is 0 if the shortest length costs too much, and NaN if it is
-    unknown: fewer than three lengths from `FIRST` on, or a line that does not rise.
+    Peak memory is affine in the length. Between two measured lengths, the answer is therefore on the line
+    through both (a cost of NaN means: did not fit). Beyond the longest, it is on the least-squares line
+    a + b · length through the longest three lengths. It is 0 if the shortest length costs too much, and NaN
+    if it is unknown: fewer than three lengths from `FIRST` on, or a line that does not rise.
     """
     table = pd.DataFrame({"length": np.asarray(lengths, float), "cost": np.asarray(costs, float)}).dropna()
     table = table.groupby("length").cost.median()
@@ -65,8 +65,7 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
     over = np.flatnonzero(table.to_numpy() > limit)
     if len(over):
         pair = table.iloc[over[0] - 1 : over[0] + 1]
-        share = np.log(limit / pair.iloc[0]) / np.log(pair.iloc[1] / pair.iloc[0])
-        return float(np.exp(np.log(pair.index[0]) + share * np.log(pair.index[1] / pair.index[0]))), False
+        return float(np.interp(limit, pair.to_numpy(), pair.index.to_numpy())), False
     last = table[table.index >= FIRST].iloc[-3:]
     if len(last) < 3:
         return np.nan, True
@@ -77,9 +76,12 @@ def longest_within(lengths, costs, limit: float) -> tuple[float, bool]:
 
 
 def longest_text(steps: float, beyond: bool, longest: int) -> str:
-    """The result of `longest_within` as text. longest: the longest measured length in steps."""
+    """The result of `longest_within` as text: three digits, or two beyond the measured lengths.
+
+    longest: the longest measured length in steps.
+    """
     if np.isnan(steps):
         return "not known"
     if beyond and steps > FAR * longest:
         return f"> {FAR * longest:,.0f}"
-    return f"{'≈ ' if beyond else ''}{steps:,.0f}"
+    return f"{'≈ ' if beyond else ''}{float(f'{steps:.{2 if beyond else 3}g}'):,.0f}"

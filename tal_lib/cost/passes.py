@@ -8,9 +8,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tal_lib.cost.isolated import DoesNotFit
-from tal_lib.cost.profile import CostRow, profile
+from tal_lib.cost.profile import CostRow, memory_statistics, profile
 
-SLOW = 2.0  # seconds per forward pass; slower networks are measured in one pass only
+SLOW = 20.0  # seconds per forward pass; slower networks are measured in one pass only
 
 
 def profile_all(
@@ -50,7 +50,12 @@ def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
     records = [
         {"fits": True} | asdict(row)
         if row
-        else {"fits": False, "length_steps": arguments["length"], "latency_s_raw": ()}
+        else {
+            "fits": False,
+            "length_steps": arguments["length"],
+            "latency_s_raw": (),
+            "peak_memory_bytes_raw": (),
+        }
         | {name: arguments[name] for name in asked if name in arguments}
         for arguments, row in zip(todo, rows)
     ]
@@ -60,8 +65,8 @@ def cost_table(todo: list[dict], rows: list[CostRow | None]) -> pd.DataFrame:
 def middle_pass(rows: list[CostRow]) -> CostRow:
     """Combine several passes into one row. The first pass must have counted the MACs.
 
-    The pass with the median latency counts. It gets the samples of all passes, and the medians of the other
-    measures.
+    The pass with the median latency counts. It gets the samples of all passes, the medians of the other
+    measures, and the statistics of all measured peaks of memory.
     """
     by_latency = sorted(rows, key=lambda row: row.latency_s_median)
     middle = by_latency[(len(rows) - 1) // 2]
@@ -72,7 +77,7 @@ def middle_pass(rows: list[CostRow]) -> CostRow:
         passes=len(rows),
         macs=rows[0].macs,
         uncounted_ops=rows[0].uncounted_ops,
-        peak_memory_bytes=round(median("peak_memory_bytes")),
+        **memory_statistics([peak for row in rows for peak in row.peak_memory_bytes_raw]),
         detect_s_median=detect,
         detect_s_p90=median("detect_s_p90"),
         recordings_per_s=1 / detect,

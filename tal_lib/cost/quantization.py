@@ -53,6 +53,7 @@ class Quantized:
     weight_share: float  # share of the layers' weights in lower precision
     mac_share: float | None  # share of the network's MACs in lower precision; None: unknown (graphs)
     file_bytes: int  # weights on disk
+    layer_names: tuple[str, ...] | None  # layers in lower precision; None: unknown (graphs)
 
 
 class LinearConv(nn.Module):
@@ -104,7 +105,7 @@ def quantize(
     if variant not in VARIANTS:
         raise TalError(f"no variant {variant!r}", remedy=f"Choose from {', '.join(VARIANTS)}.")
     network = trained.model
-    size = {name: weights for name, module in network.named_modules() if (weights := _matrix(module))}
+    size = layer_sizes(network)
     total = sum(size.values())
     if variant in GRAPHS:
         path = Path(folder) / GRAPHS[variant]
@@ -121,6 +122,7 @@ def quantize(
             min(1.0, sum(converted) / total),
             None,
             path.stat().st_size,
+            None,
         )
     model = copy.deepcopy(network).eval().requires_grad_(False)
     if variant == "bfloat16":
@@ -143,7 +145,13 @@ def quantize(
         sum(size[name] for name in converted) / total,
         share,
         _file_bytes(model),
+        tuple(sorted(converted)),
     )
+
+
+def layer_sizes(network: nn.Module) -> dict[str, int]:
+    """Name → number of weights of every layer that has a matrix or a kernel."""
+    return {name: weights for name, module in network.named_modules() if (weights := _matrix(module))}
 
 
 def _matrix(module):

@@ -7,12 +7,14 @@ arm (`reports.equal`), accuracy is compared in it alone.
 import pandas as pd
 
 from tal_lib.reports import tables
+from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.efficiency.runs import OWN, main_arm
 from tal_lib.reports.equal import sentences
 from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
+TIE = 0.05  # of a time; a smaller difference is within what latencies repeat to
 
 
 def headlines(read, benchmark: str = "hapt") -> list[str]:
@@ -191,24 +193,60 @@ def _macs(read, benchmark):
     return _at_usual_length(rows)[1].groupby("model").macs.median() if len(rows) else None
 
 
+def _end_to_end(read, benchmark):
+    """Shown name → seconds for an hour of recording of a trained model: network, decoding and NMS, one
+    thread."""
+    rows = tables.on_main_machine(read("inference_length"))
+    if rows.empty:
+        return pd.Series(dtype=float)
+    rows = rows[(rows.benchmark == benchmark) & (rows.window == 0) & (rows.threads_used == 1)]
+    rows = tables.with_shown_names(rows.assign(preset="compact", options="", stream=""))
+    return rows.groupby("model").seconds_per_hour.median()
+
+
+def _tie(read):
+    """Relative difference up to which two times tie: nine of ten repeated latencies differ by less."""
+    table = read("repeatability")
+    return max(TIE, float(table.change.abs().quantile(0.9))) if len(table) else TIE
+
+
+def _fastest(times, tie):
+    """(models, text) of the smallest time and of those that tie with it. times: model → seconds."""
+    level = times[times <= times.min() * (1 + tie)].sort_values()
+    others = times.drop(level.index).sort_values()
+    text = f"; they tie (within {100 * tie:.0f} %, as far as latencies repeat)" if len(level) > 1 else ""
+    if len(others):
+        text += f"; next {others.index[0]} at {others.iloc[0] / level.iloc[0]:.2f} times the time"
+    return " or ".join(level.index), text
+
+
 def _costs(read, say, benchmark, long_shape, close, near, most):
     """Add answers that weigh accuracy against a cost, among the models close to the best."""
-    cost = _cpu_costs(read)
-    if len(cost):
-        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(
-            subset=["latency_s_median"]
+    cost, tie = _cpu_costs(read), _tie(read)
+    times = _end_to_end(read, benchmark)
+    times = times[times.index.isin(close)]
+    if len(times):
+        use, text = _fastest(times, tie)
+        unknown = sorted(set(close) - set(times.index))
+        because = (
+            f"{times.min():.2f} s for an hour of recording, trained: network, decoding and NMS; the fastest "
+            f"{near}{text}" + f"; not measured: {', '.join(unknown)}" * bool(unknown)
         )
+        say("a CPU only, one thread", use, because, f"inference_length_time_{benchmark}")
+    if len(cost):
+        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)]
+        here = here.dropna(subset=["latency_s_median"])
         if len(here):
             steps, at = _at_usual_length(here)
-            at = at.groupby("model")[["latency_s_median", "macs", "peak_memory_bytes"]].median()
-            fast, small = at.latency_s_median.idxmin(), at.macs.idxmin()
-            say(
-                "a CPU only, one thread",
-                fast,
-                f"{1e3 * at.latency_s_median[fast]:.1f} ms for {steps:,} steps at {most[fast]:.1f} avg "
-                f"mAP, the fastest {near}",
-                f"latency_{benchmark}_cpu",
-            )
+            at = at.groupby("model")[["detect_s_median", "macs"]].median()
+            if times.empty:
+                use, text = _fastest(at.detect_s_median, tie)
+                because = (
+                    f"{1e3 * at.detect_s_median.min():.1f} ms for {steps:,} steps, untrained: network, "
+                    f"decoding and NMS; the fastest {near}{text}"
+                )
+                say("a CPU only, one thread", use, because, f"detect_{benchmark}_cpu")
+            small = at.macs.idxmin()
             say(
                 "little computation",
                 small,
@@ -216,23 +254,21 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 f"fewest {near}",
                 f"macs_{benchmark}_cpu",
             )
-        far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)].dropna(
-            subset=["latency_s_median"]
-        )
+        far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)]
+        far = far.dropna(subset=["detect_s_median"])
         if len(far):
             steps = far.length_steps.max()
-            at = (
-                far[far.length_steps == steps]
-                .groupby("model")[["latency_s_median", "peak_memory_bytes"]]
-                .median()
-            )
-            fast, lean = at.latency_s_median.idxmin(), at.peak_memory_bytes.idxmin()
+            at = far[far.length_steps == steps].groupby("model")[["detect_s_median", "peak_memory_bytes"]]
+            at = at.median()
+            use, text = _fastest(at.detect_s_median, tie)
+            lean = at.peak_memory_bytes.idxmin()
             say(
                 f"long recordings ({steps:,} steps)",
-                fast,
-                f"{at.latency_s_median[fast]:.2f} s, the fastest {near}; least memory: {lean}, "
-                f"{at.peak_memory_bytes[lean] / 1e6:.0f} MB",
-                f"latency_{long_shape}_cpu",
+                use,
+                f"{at.detect_s_median.min():.2f} s with decoding and NMS of untrained weights, whose every "
+                f"point is a candidate; the fastest {near}{text}; least memory: {lean}, "
+                f"{short(at.peak_memory_bytes[lean] / 1e6, digits=2)} MB",
+                f"detect_{long_shape}_cpu",
             )
     milestones = tables.on_main_machine(read("training_milestones"))
     if len(milestones):
@@ -260,7 +296,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 "smallest latency with lower precision",
                 f"{best.model}, {best.variant}",
                 f"{1e3 * best.latency_s_median:.1f} ms at "
-                f"{best.length_steps:,.0f} steps ({best.speedup:.2f} times float32), {best.map_lost:.2f} "
-                "points lost",
-                f"quantization_{benchmark}_1thread",
+                f"{best.length_steps:,.0f} steps, the network alone ({best.speedup:.2f} times float32), "
+                f"{abs(best.map_lost):.2f} points {'lost' if best.map_lost >= 0 else 'won'}",
+                f"quantization_{benchmark}",
             )

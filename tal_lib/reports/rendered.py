@@ -6,12 +6,12 @@ import nbformat
 
 from tal_lib.files import study_folder
 from tal_lib.reports import pages
+from tal_lib.reports.costs import page as cost_page
 from tal_lib.reports.layout import Layout, file_stem
 
 SHOWN = (
     "01_data.ipynb",
     "02_train_evaluate.ipynb",
-    "03_inference_cost.ipynb",
     "03_inference_length.ipynb",
     "04_open_set.ipynb",
     "05_streams_and_distillation.ipynb",
@@ -20,13 +20,14 @@ SHOWN = (
     "08_export.ipynb",
     "09_diagnosis.ipynb",
 )
-CONDITIONS = ("study", "benchmark", "shape_of")  # parameters at the end of a page's name
+CONDITIONS = ("study", "benchmark")  # parameters at the end of a page's name
 
 
 def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Path]:
-    """Write the pages of all run folders that exist here, and the findings page, which reads the tables.
+    """Write the pages of all run folders that exist here, and the pages that read the tables alone.
 
-    Pages of other runs stay unchanged.
+    These are the findings and the costs of inference, which several cells have measured. Pages of other runs
+    stay unchanged.
     """
     candidates = {}
     for record in records:
@@ -36,8 +37,12 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
     for name, pairs in sorted(candidates.items()):
         _, executed = max(pairs, key=lambda pair: _worth_showing(pair[0]))
         pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
+    where = {"results": str(layout.results.resolve())}
+    for name, parameters in cost_page.pages(layout).items():
+        notebook = study_folder() / cost_page.NOTEBOOK
+        pages.execute(notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
     findings = study_folder() / "00_findings.ipynb"
-    pages.execute(findings, layout.notebooks / findings.name, {"results": str(layout.results.resolve())})
+    pages.execute(findings, layout.notebooks / findings.name, where)
     return sorted(layout.notebooks.glob("*.ipynb"))
 
 
@@ -49,16 +54,14 @@ def _page_name(record):
 def _worth_showing(record):
     """Sort key among the runs of one page; the largest is shown.
 
-    It prefers the default options and recipe, then the most models, lengths and data, then the study's
-    models, true names, one thread, the first split and seed, and the newest run.
+    It prefers the default options and recipe, then the most data, then the study's models, true names, one
+    thread, the first split and seed, and the newest run.
     """
     given = record["parameters"].get
     plain = not given("options") and given("subset_seed", -1) < 0
-    count = [len(given(name, ())) for name in ("model_names", "lengths")]
     return (
         plain,
         not given("recipe"),
-        *count,
         given("fraction", 0),
         given("model") in ("local_global", "stale"),
         not given("misnamed"),

@@ -24,7 +24,7 @@ from tal_lib.reports import (
     validation_runs,
     variants,
 )
-from tal_lib.reports.costs import accuracy, checks, deployment, inference, precision, training
+from tal_lib.reports.costs import accuracy, checks, deployment, inference, precision, quantization, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -54,7 +54,7 @@ SECTIONS = (
     Section("cost", ("inference_cost",), inference.write),
     Section("cost", ("device_check",), checks.write),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
-    Section("quantization", ("quantization",), deployment.write_quantization),
+    Section("quantization", ("quantization",), quantization.write),
     Section("export", ("export",), deployment.write_export),
     Section("length", ("inference_length",), deployment.write_windows),
     Section("cost", ("data_efficiency", "inference_cost"), accuracy.write),

@@ -6,7 +6,7 @@ from pathlib import Path
 from tal_lib import __version__
 from tal_lib.reports import escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
-from tal_lib.reports.costs import repeats
+from tal_lib.reports.costs import gained, repeats
 from tal_lib.reports.layout import Layout
 
 TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
@@ -46,6 +46,10 @@ def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
             return provenance.read(layout).sentence()
         if what == "repeats":
             return " ".join(repeats(read("repeatability"))) or "How far they repeat was not measured yet."
+        if what == "quantization":
+            rows = tables.on_main_machine(read("quantization"))
+            text = gained(rows[rows.benchmark == benchmark]) if len(rows) else ""
+            return escape.markdown(text) or "Lower precision was not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, benchmark)) or "Nothing measured yet."
         answers = advice(read, benchmark)

@@ -6,7 +6,7 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.cost import VARIANTS, compare_latency, quantize, write_graphs
-from tal_lib.cost.quantization import LinearConv
+from tal_lib.cost.quantization import LinearConv, layer_sizes
 from tal_lib.data import collate, make_item
 from tal_lib.export import Exported, export
 from tal_lib.models.parts.conv import TemporalConv
@@ -57,6 +57,8 @@ def test_what_is_converted(kept, artefact, small):
     for variant in ("bfloat16", "int8"):
         assert found[variant].converted == layers and found[variant].weight_share == 1
         assert found[variant].mac_share == pytest.approx(1)
+        assert set(found[variant].layer_names) == set(layer_sizes(kept.model))
+    assert found["int8 linear"].layer_names == () and found["onnx"].layer_names is None
     assert found["onnx int8 static"].converted >= layers and found["onnx int8 static"].weight_share > 0.9
     assert (
         found["bfloat16"].file_bytes < found["float32"].file_bytes

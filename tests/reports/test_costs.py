@@ -1,7 +1,13 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from tal_lib import TalError
 from tal_lib.reports import costs, tables
+from tal_lib.reports.costs import inference, page, quantization
+from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 
 
 def measured(model, repeat, seconds, reference=1.0):
@@ -71,3 +77,126 @@ def test_figures_of_a_table_are_written_alike(tmp_path):
     ]
     assert r"\begin{tabular}{lrrrr}" in (tmp_path / "t.tex").read_text()
     assert pd.read_csv(tmp_path / "t.csv").mAP.tolist()[:2] == [82.0, 84.3]
+
+
+LENGTHS = (1152, 2304, 4608, 9216)
+
+
+def costs_of(models, **changes):
+    """Measured rows: peak memory is 10 MB + `models[name]` bytes a step, times are linear in the length."""
+    about = {
+        "benchmark": "b",
+        "preset": "compact",
+        "device": "cpu",
+        "device_name": "c",
+        "precision": "float32",
+    }
+    about |= {"threads_used": 1, "repeat": 0, "input_dim": 4, "num_classes": 2, "uncounted_ops": ""} | changes
+    return pd.DataFrame(
+        [
+            about
+            | {"model": model, "length_steps": steps, "length_s": steps / 2, "macs": 1e6 * steps}
+            | {name: 1e-5 * steps for name in ("latency_s_median", "latency_s_p10", "latency_s_p90")}
+            | {"detect_s_median": 2e-5 * steps, "peak_memory_bytes": 1e7 + slope * steps}
+            for model, slope in models.items()
+            for steps in LENGTHS
+        ]
+    )
+
+
+def with_repeats(cost, share):
+    """The same rows with an interval of the peak memory, `share` of it wide."""
+    ends = {
+        f"peak_memory_bytes_p{end}": cost.peak_memory_bytes * (1 + sign * share / 2)
+        for end, sign in ((10, -1), (90, 1))
+    }
+    return cost.assign(memory_samples=9, **ends)
+
+
+def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
+    """The table of the report and what page 03 makes of its rows; the limits are those of the line."""
+    cost, layout = costs_of({"lean": 1000, "heavy": 100_000}), Layout(tmp_path, tmp_path)
+    lost = (
+        cost[cost.model == "lean"].tail(1).assign(length_steps=18432, latency_s_median=np.nan, model="heavy")
+    )
+    cost = pd.concat([cost, lost], ignore_index=True)
+    inference.write({"inference_cost": cost}, Output(layout, "cost"))
+    tables.write_csv(cost, layout.tables, "inference_cost")
+    ledger, machine = costs.measured(tmp_path, "b")
+    ((stem, _, rows),) = costs.conditions(ledger)
+    shown = costs.growth_for_readers(costs.exponents_of(rows), costs.longest_recordings(rows, ledger))
+    written = tables.read_csv(layout.reader("cost", f"growth_{stem}").with_suffix(".csv"))
+    assert shown.astype(str).values.tolist() == written.astype(str).values.tolist()
+    limits = written.set_index("model")
+    assert limits["steps in 0.5 GB"].to_dict() == {"heavy": "4,900", "lean": "> 73,728"}
+    assert limits["steps in 2 GB"]["heavy"] == "< 18,432"  # a measured failure bounds the line
+    assert machine == {"device_name": "c"}
+    assert page.pages(layout) == {
+        "03_inference_cost_b": {"shape_of": "b", "preset": "compact", "device": "cpu"}
+    }
+    with pytest.raises(TalError, match="no measured cost of paper models"):
+        costs.measured(tmp_path, "b", "paper")
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "words"),
+    [
+        (0.01, "21.5", "spans 1.0 % of its median"),
+        (0.1, "22", "9 or more fresh processes"),
+        (None, "22", "in one process"),
+    ],
+)
+def test_memory_has_the_digits_that_repeat(share, text, words):
+    rows = costs_of({"a": 10_000})
+    rows = rows if share is None else with_repeats(rows, share)
+    assert costs.cost_by_length(rows, "peak_memory_bytes").loc["a", "1,152"] == text
+    assert words in costs.spread_of_memory(rows)
+    assert bool(costs.interval(rows, "peak_memory_bytes")) == (share is not None)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(5586.3, 3, "5,586"), (5586.3, 2, "5,600"), (21.52, 3, "21.5"), (9.96, 2, "10"), (2.04, 2, "2.0")],
+)
+def test_short_numbers(value, digits, text):
+    assert short(value, digits) == text
+
+
+def quantized():
+    rows = [
+        ("window_cnn", "float32", 1.0, 1.0, 0.0),
+        ("window_cnn", "onnx int8 static", 2.893, 2.45, 1.837),
+        ("window_cnn", "bfloat16", 2.16, 2.15, -0.19),
+        ("bilstm", "float32", 1.0, 1.0, 0.0),
+        ("bilstm", "bfloat16", 1.1, 0.9, 0.0),
+    ]
+    return pd.DataFrame(
+        [
+            {"benchmark": "hapt", "model": model, "variant": variant, "threads_used": threads}
+            | {"speedup": fast, "map_lost": lost, "latency_s_median": 0.01 / fast, "avg_map": 80 - lost}
+            | {"converted": 1, "layers": 2, "weight_share": 0.5, "mac_share": 0.5, "file_bytes": 1e6}
+            | {"length_steps": 720, "device_name": "c"}
+            for model, variant, one, two, lost in rows
+            for threads, fast in ((1, one), (2, two))
+        ]
+    )
+
+
+def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
+    text = costs.gained(quantized())
+    assert text.startswith(
+        "Lower precision gained at most 2.89 times the speed of float32 on 1 thread, with static int8 of "
+        "window_cnn (ONNX Runtime), which lost 1.84 points of avg mAP."
+    )
+    assert (
+        "With at most 1 point lost it gained at most 2.16 times, with bfloat16 of window_cnn, which won"
+        in text
+    )
+    assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
+    assert costs.gained(quantized().iloc[:0]) == ""
+    layout = Layout(tmp_path, tmp_path)
+    quantization.write({"quantization": quantized()}, Output(layout, "quantization"))
+    table = tables.read_csv(layout.reader("quantization", "quantization_hapt").with_suffix(".csv"))
+    static = table[table.variant == "onnx int8 static"].iloc[0]
+    assert (static["speed-up, 1 thread"], static["speed-up, 2 threads"], static.lost) == (2.89, 2.45, 1.84)
+    assert len(table) == 5

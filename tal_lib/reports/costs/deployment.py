@@ -1,4 +1,4 @@
-"""Deployment of a trained model: lower precision, export, and inference on windows."""
+"""Deployment of a trained model: export, and inference on windows."""
 
 import re
 
@@ -6,43 +6,6 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import short
-
-
-def write_quantization(data: dict[str, pd.DataFrame], out) -> None:
-    """Write the speed-up and the accuracy loss of each model with quantization."""
-    table = data["quantization"]
-    timed = table.dropna(subset=["latency_s_median"])
-    main = tables.main_machine(timed)
-    for (benchmark, threads, steps, machine), rows in timed.groupby(
-        ["benchmark", "threads_used", "length_steps", "device_name"]
-    ):
-        shown = pd.DataFrame(
-            {
-                "model": rows.model,
-                "variant": rows.variant,
-                "converted layers": [f"{row.converted:g} of {row.layers:g}" for row in rows.itertuples()],
-                "of weights (%)": (100 * rows.weight_share).round(),
-                "of MACs (%)": (100 * rows.mac_share).round(),
-                "file (MB)": (rows.file_bytes / 1e6).round(2),
-                "latency (ms)": (1e3 * rows.latency_s_median).round(1),
-                "times as fast": rows.speedup.round(2),
-                "avg mAP": rows.avg_map.round(1),
-                "lost": rows.map_lost.round(2),
-            }
-        )
-        caption = (
-            f"Smaller numbers on a CPU: {benchmark}, {steps:g} steps, {threads:g} thread(s), {machine}. A "
-            "graph "
-            "may hold a layer's weight once for each of its uses. Speed is relative to float32 in torch, "
-            "measured in turns."
-        )
-        stem = f"quantization_{benchmark}_{threads:g}thread{'s' * (threads > 1)}"
-        stem += tables.machine_suffix(machine, main)
-        best = tables.Best(
-            high=("times as fast", "avg mAP"), low=("file (MB)", "latency (ms)"), within=("model",)
-        )
-        out.table(shown.fillna("–"), stem, caption, best)
-        out.figure(figures.speed_and_loss(rows[rows.variant != "float32"]), stem)
 
 
 def write_export(data: dict[str, pd.DataFrame], out) -> None:
@@ -111,4 +74,6 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
             )
             best = tables.HIGHEST if name == "map" else tables.LOWEST
             out.table(shown.reset_index(), f"inference_length_{name}_{stem}", caption, best)
-        out.figure(figures.window_accuracy(rows), f"inference_length_{stem}")
+        windowed = rows[rows.model.isin(rows.model[rows.window > 0])]  # the others see whole recordings
+        if len(windowed):
+            out.figure(figures.window_accuracy(windowed), f"inference_length_{stem}")

@@ -55,6 +55,31 @@ def conditions(cost: pd.DataFrame):
         yield "_".join([benchmark, *extra, device]) + other, words, rows
 
 
-def short(value) -> str:
-    """A value with three significant digits, without exponent."""
-    return value if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+def short(value, digits: int = 3) -> str:
+    """A value with three significant digits, without exponent; from 100 on with all before the point.
+
+    digits: 2 for values whose third digit does not repeat; further digits are zeros.
+    """
+    if pd.isna(value):
+        return value
+    if digits < 3:
+        value = float(f"{value:.{digits}g}")
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+
+
+NOISY = 0.02  # a value has two digits if its interval is wider than this share of it
+
+
+def interval(rows: pd.DataFrame, column: str) -> list[str]:
+    """The columns of the tenth and the ninetieth percentile of a cost; none if they were not measured."""
+    stem = column.removesuffix("_median")
+    names = [f"{stem}_p10", f"{stem}_p90"]
+    return names if set(names) <= set(rows) and rows[names].notna().all(axis=1).any() else []
+
+
+def digits(rows: pd.DataFrame, column: str) -> int:
+    """How many digits of the median of a cost repeat: 3, or 2 if it is noisy or was measured once."""
+    names = interval(rows, column)
+    if not names:
+        return 2
+    return 3 if ((rows[names[1]] - rows[names[0]]) / rows[column]).median() <= NOISY else 2

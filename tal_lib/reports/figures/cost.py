@@ -8,17 +8,20 @@ from tal_lib.reports.figures.axes import VARIANTS, legend_beside, plain_log, spa
 from tal_lib.reports.theme import new_axes, style
 
 
-def cost_against_length(table: pd.DataFrame, value: str, label: str, ax=None):
+def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), ax=None):
     """A cost against the recording length, both axes logarithmic.
 
     table: `model, length_steps, <value>`.
+    interval: the columns of the ends of the value's interval, drawn as bars; empty: none.
     """
     ax = new_axes(ax, figsize=(5.6, 3.4))
     table = table.dropna(subset=[value])
     for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
         colour, marker = style(model)
-        rows = rows.groupby("length_steps")[value].median()
-        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
+        middle = rows.groupby("length_steps")[[value, *interval]].median()
+        ax.plot(middle.index, middle[value], marker=marker, color=colour, label=model, markersize=4)
+        if len(interval):
+            ax.vlines(middle.index, *(middle[name] for name in interval), color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
     ticks = []
     for length in sorted(table.length_steps.unique()):

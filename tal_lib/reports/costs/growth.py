@@ -1,0 +1,70 @@
+"""How costs grow with the length of a recording, and the longest recording that fits into a given memory."""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.cost.growth import growth_table, longest_text, longest_within
+
+GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
+LIMITS_GB = (0.5, 2, 8)
+GROWTH_CAPTION = (
+    "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest "
+    "recording (steps) whose pass fits into a given memory, weights excluded. Peak memory is read as a line "
+    "a + b · length: between the two neighbouring measured lengths, or (≈) beyond them on the line through "
+    "the longest three. >: far beyond what was measured; <: decoding did not fit there."
+)
+
+
+def exponents_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exponents of one condition's rows: see `tal_lib.cost.growth_table`. Unknown exponents are left out."""
+    return growth_table(rows, GROWTHS).dropna(subset=["exponent"])
+
+
+def longest_recordings(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
+    """One row per model and memory limit: the longest recording whose pass fits.
+
+    Args:
+        rows: measured rows of one condition.
+        cost: all rows, also those of what did not fit.
+    """
+    failed = _failed_from(cost, rows)
+    table = []
+    for model, measured in rows.groupby("model"):
+        for limit in LIMITS_GB:
+            steps, beyond = longest_within(measured.length_steps, measured.peak_memory_bytes, limit * 1e9)
+            table.append(
+                {
+                    "model": model,
+                    "limit_gb": limit,
+                    "steps": steps,
+                    "extrapolated": beyond,
+                    "longest_steps": measured.length_steps.max(),
+                    "did_not_fit_at": failed.get(model, np.nan),
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def _failed_from(cost, rows):
+    """The shortest length at which decoding and NMS did not fit, by model, under the conditions of `rows`."""
+    first = rows.iloc[0]
+    keys = [name for name in ("benchmark", "preset", "precision", "device_name") if name in cost]
+    alike = (cost[keys] == first[keys]).all(axis=1)
+    return cost[alike & cost.latency_s_median.isna()].groupby("model").length_steps.min()
+
+
+def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, from the results of `exponents_of` and `longest_recordings`."""
+    fits = limits.assign(text=[_steps(row) for row in limits.itertuples()])
+    fits = fits.pivot(index="model", columns="limit_gb", values="text")
+    fits = fits.rename(columns=lambda limit: f"steps in {limit:g} GB")
+    text = [f"{row.exponent:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in exponents.itertuples()]
+    powers = exponents.assign(text=text).pivot(index="model", columns="cost", values="text")
+    powers = powers.reindex(columns=list(GROWTHS.values()))
+    return powers.join(fits, how="outer").fillna("–").rename_axis("model").reset_index()
+
+
+def _steps(row):
+    if row.steps > row.did_not_fit_at:
+        return f"< {row.did_not_fit_at:,.0f}"
+    return longest_text(row.steps, row.extrapolated, row.longest_steps)

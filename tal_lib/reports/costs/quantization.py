@@ -1,0 +1,98 @@
+"""Lower precision: what it gains in time, and what it loses in mAP."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+
+PLAIN = "float32"
+LOST = 1.0  # points of avg mAP; a variant that loses at most this keeps the accuracy
+GAIN = 1.3  # times as fast as float32; a smaller gain is not worth another format
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Write time and mAP of every model and variant: one table for all numbers of threads, a figure each."""
+    timed = data["quantization"].dropna(subset=["latency_s_median"])
+    main = tables.main_machine(timed)
+    for (benchmark, steps, machine), rows in timed.groupby(["benchmark", "length_steps", "device_name"]):
+        stem = f"quantization_{benchmark}"
+        if timed[timed.benchmark == benchmark].length_steps.nunique() > 1:
+            stem += f"_{steps:g}"
+        suffix = tables.machine_suffix(machine, main)
+        caption = (
+            f"Lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. Latency of the network; "
+            "speed-up over float32 in torch, measured in turns. A graph may hold a layer's weight once for "
+            f"each of its uses. {gained(rows)}"
+        )
+        shown = table(rows)
+        fast = tuple(name for name in shown if name.startswith("speed-up"))
+        slow = tuple(name for name in shown if name.startswith("ms"))
+        best = tables.Best(high=(*fast, "avg mAP"), low=("file (MB)", *slow), within=("model",))
+        out.table(shown, stem + suffix, caption, best)
+        for threads, some in rows.groupby("threads_used"):
+            axes = figures.speed_and_loss(some[some.variant != PLAIN])
+            out.figure(axes, f"{stem}_{_threads(threads).replace(' ', '')}{suffix}")
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Table for readers: one row per model and variant; latency and speed for each number of threads."""
+    keys = ["model", "variant"]
+    each = rows.groupby(keys, sort=False).first()
+    columns = {"avg mAP": each.avg_map.round(1), "lost": each.map_lost.round(2) + 0.0}  # no -0.0
+    for threads, some in rows.groupby("threads_used"):
+        at = some.groupby(keys)[["latency_s_median", "speedup"]].median()
+        columns[f"ms, {_threads(threads)}"] = (1e3 * at.latency_s_median).round(1)
+        columns[f"speed-up, {_threads(threads)}"] = at.speedup.round(2)
+    columns |= {
+        "file (MB)": (each.file_bytes / 1e6).round(2),
+        "layers": [f"{row.converted:g} of {row.layers:g}" for row in each.itertuples()],
+        "of weights (%)": (100 * each.weight_share).round(),
+        "of MACs (%)": (100 * each.mac_share).round(),
+    }
+    return pd.DataFrame(columns, index=each.index).reset_index()
+
+
+def _threads(count):
+    return f"{count:g} thread" if count == 1 else f"{count:g} threads"
+
+
+def gained(quantization: pd.DataFrame) -> str:
+    """What lower precision gained, in words; empty without a timed variant.
+
+    The first sentence names the largest speed-up at any loss, the next ones what keeps the accuracy.
+
+    Args:
+        quantization: timed rows of one machine. The smallest number of threads counts.
+    """
+    rows = quantization.dropna(subset=["latency_s_median", "speedup"])
+    rows = rows[(rows.threads_used == rows.threads_used.min()) & (rows.variant != PLAIN)]
+    if rows.empty:
+        return ""
+    top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
+    gain = kept[kept.speedup >= GAIN]
+    sentences = [
+        f"Lower precision gained at most {top.speedup:.2f} times the speed of float32 on "
+        f"{_threads(top.threads_used)}, with {_name(top)}, which {_lost(top.map_lost)}."
+    ]
+    if len(kept) and kept.speedup.idxmax() != top.name:
+        best = kept.loc[kept.speedup.idxmax()]
+        sentences.append(
+            f"With at most {LOST:g} point lost it gained at most {best.speedup:.2f} times, with "
+            f"{_name(best)}, which {_lost(best.map_lost)}."
+        )
+    sentences.append(
+        f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "
+        f"with at most {LOST:g} point lost."
+    )
+    return " ".join(sentences)
+
+
+def _name(row):
+    """`static int8 of window_cnn (ONNX Runtime)` for the variant `onnx int8 static`."""
+    words = row.variant.split()
+    runtime = " (ONNX Runtime)" if words[0] == "onnx" else ""
+    kind = " ".join(reversed(words[1:])) if runtime else row.variant
+    return f"{kind or 'float32'} of {row.model}{runtime}"
+
+
+def _lost(points):
+    return f"{'lost' if points >= 0 else 'won'} {abs(points):.2f} points of avg mAP"
