@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ from tal_lib.provenance import usable_cores
 from tal_lib.video import hog_hof
 
 WINDOW = 16  # frames
-LEAST = 4  # pictures per thread
+CHUNK = 8  # pictures that a thread describes at a time
 HOG_HOF = {"hog": hog_hof.HOG, "hof": hog_hof.HOF}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
@@ -121,11 +120,10 @@ def _hog_hof(pictures, before):
     images = np.stack([hog_hof.gray(picture) for picture in pictures])
     first = images[:1] if before is None else hog_hof.gray(before)[None]
     earlier = np.concatenate([first, images[:-1]])
-    parts = min(usable_cores(), ceil(len(images) / LEAST))
-    described = list(
-        _threads().map(_described, np.array_split(earlier, parts), np.array_split(images, parts))
-    )
-    return np.concatenate(described)
+    split = [(earlier[at : at + CHUNK], images[at : at + CHUNK]) for at in range(0, len(images), CHUNK)]
+    if len(split) == 1:
+        return _described(*split[0])
+    return np.concatenate(list(_threads().map(_described, *zip(*split))))
 
 
 def _described(earlier, images):

@@ -88,9 +88,9 @@ def scene(count):
         yield np.zeros_like(picture) if index == count // 2 else picture
 
 
-@pytest.mark.parametrize("cores", [1, 2, 5])
-def test_batches_and_threads_change_no_bit(monkeypatch, cores):
-    monkeypatch.setattr(sys.modules["tal_lib.video.backbones"], "usable_cores", lambda: cores)
+@pytest.mark.parametrize("chunk", [1, 5, 8, 64])
+def test_batches_and_threads_change_no_bit(monkeypatch, chunk):
+    monkeypatch.setattr(sys.modules["tal_lib.video.backbones"], "CHUNK", chunk)
     pictures = np.stack(list(scene(37)))
     model = backbone("hog-hof")
     expected = slow(pictures, None)
