@@ -13,7 +13,7 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import diagnosis, efficiency, equal, folds, provenance, results_page, tables, variants
-from tal_lib.reports.costs import accuracy, deployment, inference, training
+from tal_lib.reports.costs import accuracy, deployment, end_to_end, inference, training
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -41,6 +41,7 @@ SECTIONS = (
     Section("diagnosis", ("diagnosis",), diagnosis.write),
     Section("diagnosis", ("class_ap",), diagnosis.write_classes),
     Section("cost", ("inference_cost",), inference.write),
+    Section("cost", ("end_to_end",), end_to_end.write),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
     Section("quantization", ("quantization",), deployment.write_quantization),
     Section("export", ("export",), deployment.write_export),

@@ -16,6 +16,8 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +26,22 @@ import torch
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_call, count_macs
 from tal_lib.cost.meters import Energy, peak_memory
-from tal_lib.cost.parts import Parts, real_time_factor
+from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import build, build_from
 from tal_lib.models.parts.streamed import Streamed, windows_for
+from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
 from tal_lib.video.extract import Sampling, feature_steps
-from tal_lib.video.frames import Reader
-from tal_lib.video.live import sampling_of
+from tal_lib.video.frames import Reader, decoded
+from tal_lib.video.live import LiveDetector, sampling_of
+from tal_lib.video.stream import answered
 
 PARTS = ("decoding", "features", "network", "decode and NMS")
+LIVE_PARTS = ("decoding", "features", "localization", "drawing")
 # Frames that TAL work describes. At 30 frames per second: every 6th (Ullah et al., IEEE Access 2018), every
 # 5th (the snippets of BSN and BMN on THUMOS14), every 16th (theirs on ActivityNet). The first two are those
 # of this project's benchmarks from video.
@@ -269,6 +274,57 @@ def _localized(spec, store, common, uncounted, sampling, window):
         network_macs=network_macs,
         uncounted_ops=" ".join(sorted(unknown)),
     )
+
+
+def live(
+    video: str | Path,
+    backbone_name: str,
+    model: str,
+    *,
+    preset: str = "compact",
+    num_classes: int = 20,
+    seconds: float = 60.0,
+    threads: int | None = None,
+) -> dict:
+    """The cost of the live demo's way on the first `seconds` of a video: picture by picture, without waiting.
+
+    `Stream` counts its real-time factor in the same way: the seconds of its parts per second of video.
+
+    Returns:
+        `backbone, model, video_s, decoding_s, features_s, localization_s, drawing_s, real_time_factor,
+            threads`.
+    """
+    threads = validate(Threads | None, threads, name="threads") or usable_cores()
+    if backbone_name not in SAMPLINGS:
+        raise unknown_name(backbone_name, SAMPLINGS, name="backbone")
+    chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
+    spec, _ = _spec(model, sum(chosen.streams.values()), preset, num_classes, {})
+    job = dict(video=str(video), backbone_name=backbone_name, spec=spec, seconds=seconds)
+    return isolated(_measure_live, f"{Path(video).name} live with {backbone_name}", threads, **job)
+
+
+def _measure_live(video, backbone_name, spec, seconds, threads):
+    torch.set_num_threads(threads)
+    chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
+    (model, classes), parts = _model(spec), Parts()
+    features = FeatureSpec(sampling.stride_s, sampling.window_s, dict(chosen.streams))
+    detector = LiveDetector(
+        model, classes, features, extractor=chosen, window=sampling.window, timed=parts.timed
+    )
+    last = None
+    reader = islice(Reader(video, sampling.fps, chosen.size), ceil(seconds * sampling.fps))
+    for picture in decoded(reader, parts.timed):
+        answer, _ = answered(detector, picture[None], last)
+        last = answer or last
+    video_s = detector.frames / sampling.fps
+    return {
+        "backbone": backbone_name,
+        "model": model.spec["name"],
+        "video_s": video_s,
+        **{f"{part}_s": parts.seconds.get(part, 0.0) for part in LIVE_PARTS},
+        "real_time_factor": real_time_factor(parts.total, video_s),
+        "threads": threads,
+    }
 
 
 def _picture_size(video):

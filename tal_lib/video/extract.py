@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tal_lib.cost.parts import Timed, untimed
 from tal_lib.data.features import SUFFIXES
 from tal_lib.data.loading import prefetched
 from tal_lib.errors import TalError, one_line
 from tal_lib.files import atomic_path, write_json
+from tal_lib.process.parts import Timed, untimed
 from tal_lib.reading import read_json
 from tal_lib.video.backbones import WINDOW, Backbone, backbone
-from tal_lib.video.frames import Reader, videos_in
+from tal_lib.video.frames import Reader, decoded, videos_in
 from tal_lib.writing import claim, listed, may_overwrite, overwriting
 
 BATCH = 32  # frames per call of the backbone
@@ -100,7 +100,8 @@ def feature_steps(
         ahead: a thread decodes the next pictures while the present ones are described.
         timed: context manager that times `decoding` and `features`.
     """
-    steps, pictures = Steps(model, sampling), islice(reader, sampling.max_frames or None)
+    steps = Steps(model, sampling)
+    pictures = decoded(islice(reader, sampling.max_frames or None), timed)
     batches = prefetched(repeat(pictures), partial(_next_batch, model=model, timed=timed), int(ahead))
     with closing(batches):
         for batch in takewhile(len, batches):
@@ -113,11 +114,7 @@ def feature_steps(
 def _next_batch(pictures, model, timed):
     """At most `BATCH` pictures, as small as the backbone takes them."""
     batch = []
-    while len(batch) < BATCH:
-        with timed("decoding"):
-            picture = next(pictures, None)
-        if picture is None:
-            break
+    for picture in islice(pictures, BATCH):
         with timed("features"):
             batch.append(model.prepare(picture))
     return batch

@@ -9,6 +9,7 @@ from av.stream import Disposition
 
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
+from tal_lib.process.parts import Timed
 from tal_lib.video.addresses import without_credentials
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
@@ -136,6 +137,17 @@ class Reader:
                     continue
                 last = time - first
                 yield last, frame
+
+
+def decoded(pictures: Iterable[np.ndarray], timed: Timed) -> Iterator[np.ndarray]:
+    """The same pictures. The time that each takes to come is counted as `decoding`."""
+    waiting = iter(pictures)
+    while True:
+        with timed("decoding"):
+            picture = next(waiting, None)
+        if picture is None:
+            return
+        yield picture
 
 
 def picture_streams(container) -> list:
