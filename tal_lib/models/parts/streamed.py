@@ -55,6 +55,7 @@ WHY_NOT = {
     "prn": "proposals near a cut; its windows are those of the whole recording",
     "stale": "its windows are embedded with their neighbourhood, which a cut ends",
 }
+PUBLISHED_LEVELS, PUBLISHED_ATTENTION = 6, 19  # of the margins: levels, and steps that attention sees
 WINDOW = 2304  # steps
 MERGED_OVERLAP = 256  # steps; segments up to this length are complete in one window
 
@@ -80,7 +81,7 @@ def windows_for(model: Detector, window: int = WINDOW) -> Windows:
         window: steps; rounded up to a multiple of the model's grid, and to twice the overlap.
     """
     name, align = model.spec.get("name", type(model).__name__), _alignment(model)
-    margin = MARGINS.get(name, 0)
+    margin = _margin(model, name)
     why = "" if margin else WHY_NOT.get(name, "not checked for this model")
     if margin and (reason := _option_that_sees_all(model.config)):
         why = reason
@@ -89,10 +90,24 @@ def windows_for(model: Detector, window: int = WINDOW) -> Windows:
     return Windows(ceil_div(max(window, 2 * overlap), align) * align, ceil_div(overlap, align) * align, why)
 
 
+def _margin(model, name):
+    """The margin of a model with its options; 0 if its outputs cannot be joined."""
+    margin, config = MARGINS.get(name, 0), model.config
+    if not margin:
+        return 0
+    if isinstance(model, DenseDetector):
+        block = getattr(config, "sequence", 0) + getattr(config, "context", 0)
+        return max(margin, model.cell_width() + model.cell_stride(), block)
+    levels, seen = len(config.ranges), getattr(config, "window", PUBLISHED_ATTENTION)
+    return margin * 2 ** max(0, levels - PUBLISHED_LEVELS) * ceil_div(seen, PUBLISHED_ATTENTION)
+
+
 def _option_that_sees_all(config):
     """The option by which outputs depend on the place in the recording, or on all of it; empty: none."""
     if getattr(config, "norm", "layer") != "layer":
         return _INSTANCE
+    if getattr(config, "global_levels", 0):
+        return "global attention in the coarsest levels"
     if getattr(config, "padding", "none") == "authors":
         return "padding as the authors do it"
     return "positions in the recording" if getattr(config, "position_steps", 0) else ""

@@ -105,6 +105,15 @@ def test_every_model_says_whether_windows_are_exact_and_why_not():
     )
 
 
+def test_options_that_see_more_need_a_wider_margin_or_end_the_equality():
+    assert windows_for(built("bilstm", sequence=96, context=32), 64).overlap >= 2 * 128
+    assert windows_for(built("window_cnn", window=64, stride=16), 64).overlap >= 2 * 80
+    seven = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 10_000))
+    assert windows_for(built("temporalmaxer", ranges=seven)).overlap == 4 * MARGINS["temporalmaxer"]
+    assert "global attention" in windows_for(built("actionformer", global_levels=2)).why
+    assert "positions" in windows_for(built("temporalmaxer", position_steps=512)).why
+
+
 def test_windows_must_be_wider_than_their_overlap():
     with pytest.raises(TalError, match="window=32, overlap=32"):
         Streamed(built("window_cnn"), CLASSES, Windows(32, 32))
