@@ -136,7 +136,8 @@ def where_time_goes(table: pd.DataFrame, ax=None):
     hours = hours.groupby("way", sort=False).median()
     ax = new_axes(ax, figsize=(5.6, 1.2 + 0.32 * len(hours)))
     at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
-    for (colour, _), (column, label) in zip(VARIANTS, parts.items()):
+    colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
+    for colour, (column, label) in zip(colours, parts.items()):
         ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=label, linewidth=0)
         left = left + hours[column].to_numpy()
     ax.plot(hours.total_s, at, linestyle="none", marker="D", markersize=4, color="#000000", label="whole way")
