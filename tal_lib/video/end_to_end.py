@@ -307,7 +307,9 @@ def _measure_live(video, backbone_name, spec, seconds, threads):
     torch.set_num_threads(threads)
     chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
     (model, classes), parts = _model(spec), Parts()
-    features = FeatureSpec(sampling.stride_s, sampling.window_s, dict(chosen.streams))
+    features = FeatureSpec(
+        stride_s=sampling.stride_s, window_s=sampling.window_s, streams=dict(chosen.streams)
+    )
     detector = LiveDetector(
         model, classes, features, extractor=chosen, window=sampling.window, timed=parts.timed
     )

@@ -37,6 +37,15 @@ def test_parts_and_shares_of_a_video_add_up(video):
     assert row.steps == len(features)
 
 
+def test_the_live_way_counts_the_parts_of_the_live_demo(video):
+    spec = whole_way._spec("window_cnn", 549, "compact", 3, {})[0]
+    row = whole_way._measure_live(str(video), "hog-hof", spec, 3.0, 1)
+    assert row["video_s"] == pytest.approx(3.0, abs=0.1)
+    work = sum(row[f"{part}_s"] for part in whole_way.LIVE_PARTS)
+    assert min(row[f"{part}_s"] for part in whole_way.LIVE_PARTS) > 0
+    assert row["real_time_factor"] == pytest.approx(work / row["video_s"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
