@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tal_lib.__main__ import main
+from tal_lib.cli import main
 from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.video import Reader, backbone, write_video
 from tal_lib.video import end_to_end as whole_way
