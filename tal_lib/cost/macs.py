@@ -7,6 +7,7 @@ element-wise is listed in `uncounted`. The total is exact only if this list is e
 """
 
 from collections import Counter
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -172,14 +173,14 @@ _HANDLES = {
 
 
 class _Network(nn.Module):
-    """A module from features to tensors, as tracing requires."""
+    """A module from one tensor to tensors, as tracing requires."""
 
-    def __init__(self, model):
+    def __init__(self, model, call):
         super().__init__()
-        self.model = model
+        self.model, self.call = model, call
 
     def forward(self, features):
-        return self.model(features)
+        return self.call(features)
 
 
 def count_macs(model: nn.Module, input_dim: int, length: int) -> tuple[int, list[str]]:
@@ -187,12 +188,19 @@ def count_macs(model: nn.Module, input_dim: int, length: int) -> tuple[int, list
 
     The list of operators should be empty.
     """
+    return count_call(model, model, torch.zeros(1, input_dim, length))
+
+
+def count_call(
+    model: nn.Module, call: Callable[[torch.Tensor], object], example: torch.Tensor
+) -> tuple[int, list[str]]:
+    """MACs of `call(example)`, which runs `model`, and the operators that could not be counted."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            analysis = FlopCountAnalysis(_Network(model), torch.zeros(1, input_dim, length, device=device))
+            analysis = FlopCountAnalysis(_Network(model, call), example.to(device))
             analysis.set_op_handle(**_HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(
                 False
             )

@@ -24,7 +24,16 @@ from tal_lib.reports import (
     validation_runs,
     variants,
 )
-from tal_lib.reports.costs import accuracy, checks, deployment, inference, precision, quantization, training
+from tal_lib.reports.costs import (
+    accuracy,
+    checks,
+    deployment,
+    end_to_end,
+    inference,
+    precision,
+    quantization,
+    training,
+)
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -53,6 +62,7 @@ SECTIONS = (
     Section("diagnosis", ("class_ap",), diagnosis.write_classes),
     Section("cost", ("inference_cost",), inference.write),
     Section("cost", ("device_check",), checks.write),
+    Section("cost", ("end_to_end",), end_to_end.write),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
     Section("quantization", ("quantization",), quantization.write),
     Section("export", ("export",), deployment.write_export),

@@ -6,16 +6,24 @@ Weights come from the Hugging Face hub and stay in its cache. `hog-hof` needs no
 """
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 from tal_lib.data import shipped
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
+from tal_lib.provenance import usable_cores
 from tal_lib.video import hog_hof
 
 WINDOW = 16  # frames
+CHUNK = 8  # pictures that a thread describes at a time
 HOG_HOF = {"hog": hog_hof.HOG, "hof": hog_hof.HOF}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
@@ -31,17 +39,32 @@ NETWORKS = {  # name: (kind, name on the hub or in its package, columns, pixels,
 
 
 @dataclass(frozen=True)
+class PictureNetwork:
+    """The network of a backbone: `call` takes pictures (n, 3, pixels, pixels) and runs `module`."""
+
+    module: "torch.nn.Module"
+    call: "Callable[[torch.Tensor], torch.Tensor]"
+    pixels: int
+
+
+@dataclass(frozen=True)
 class Backbone:
     """Describes pictures.
 
     describe: takes pictures (n, H, W, 3), RGB, uint8, and the picture before them (None at the start). It
     returns (n, D), where D is the sum of `streams`.
+
+    prepare: reduces one picture to what `describe` looks at, so that waiting pictures need little memory.
+    `describe` takes prepared pictures too, with the same result.
     """
 
     name: str
     streams: Mapping[str, int]
     size: tuple[int, int] | None  # (width, height) of the decoded frames; None keeps their size
     describe: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    prepare: Callable[[np.ndarray], np.ndarray] = lambda picture: picture
+    # prepared pictures (n, 3, H, W) that the network sees → descriptions, for its cost; None: no network
+    network: PictureNetwork | None = None
 
     def pool(self, described: np.ndarray) -> np.ndarray:
         """Descriptions of a window's frames (n, D) → one step (D,)."""
@@ -53,18 +76,22 @@ def backbones() -> list[str]:
     return ["hog-hof", *NETWORKS]
 
 
-def backbone(name: str) -> Backbone:
+def backbone(name: str, *, trained: bool = True) -> Backbone:
     """A backbone that is ready to describe pictures.
 
     Args:
         name: a name from `backbones()`, or `transformers:WHERE` or `clip:WHERE`. WHERE is a hub name or a
             folder.
+        trained: with its learned weights. Otherwise a network has random weights, which need no download:
+            its features mean nothing, its cost is the same.
 
     Raises:
         TalError: the name is unknown, a library is missing, or the weights are neither cached nor reachable.
     """
     if name == "hog-hof":
-        return Backbone(name, HOG_HOF, (4 * hog_hof.WIDTH, 4 * hog_hof.HEIGHT), _hog_hof)
+        return Backbone(
+            name, HOG_HOF, (4 * hog_hof.WIDTH, 4 * hog_hof.HEIGHT), _hog_hof, prepare=hog_hof.gray
+        )
     kind, colon, where = name.partition(":")
     if colon and kind in ("transformers", "clip") and where:
         network, dim = _load(name, kind, where)
@@ -72,7 +99,8 @@ def backbone(name: str) -> Backbone:
     if name not in NETWORKS:
         raise TalError(f"no backbone {name!r}", remedy=f"Choose from {', '.join(backbones())}.")
     kind, where, dim, pixels, scale = NETWORKS[name]
-    return _of_network(name, kind, _load(name, kind, where)[0], dim, pixels, scale)
+    network = _load(name, kind, where)[0] if trained or kind == "lite" else _untrained(name, kind, where)
+    return _of_network(name, kind, network, dim, pixels, scale)
 
 
 def backbone_for(spec: FeatureSpec) -> Backbone:
@@ -89,14 +117,23 @@ def backbone_for(spec: FeatureSpec) -> Backbone:
 
 
 def _hog_hof(pictures, before):
-    images = [hog_hof.gray(picture) for picture in pictures]
-    earlier = [images[0] if before is None else hog_hof.gray(before), *images]
-    return np.stack(
-        [
-            np.concatenate([hog_hof.hog(image), hog_hof.hof(last, image)])
-            for last, image in zip(earlier, images)
-        ]
-    )
+    images = np.stack([hog_hof.gray(picture) for picture in pictures])
+    first = images[:1] if before is None else hog_hof.gray(before)[None]
+    earlier = np.concatenate([first, images[:-1]])
+    split = [(earlier[at : at + CHUNK], images[at : at + CHUNK]) for at in range(0, len(images), CHUNK)]
+    if len(split) == 1:
+        return _described(*split[0])
+    return np.concatenate(list(_threads().map(_described, *zip(*split))))
+
+
+def _described(earlier, images):
+    return np.concatenate([hog_hof.hog(images), hog_hof.hof(earlier, images)], 1)
+
+
+@cache
+def _threads():
+    """Threads for optical flow, which runs outside the interpreter's lock."""
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="hog-hof")
 
 
 def _load(name, kind, where):
@@ -118,17 +155,41 @@ def _load(name, kind, where):
         sizes = getattr(network.config, "hidden_sizes", None)
         return network.eval(), sizes[-1] if sizes else network.config.hidden_size
     except ImportError as error:
-        raise TalError(
-            f"backbone {name} needs {error.name or 'a library'} that is not installed",
-            remedy="pip install "
-            f"{'timm' if kind == 'timm' else 'efficient-tal[text]'}, or use --backbone hog-hof.",
-        ) from None
+        raise _not_installed(name, kind, error) from None
     except Exception as error:  # the hub raises many: offline, unknown name, damaged files
         raise TalError(
             f"weights of backbone {name} are neither cached nor reachable ({type(error).__name__})",
             where=where,
             remedy="Fetch them once with a connection, or use --backbone hog-hof.",
         ) from None
+
+
+def _untrained(name, kind, where):
+    """A network of the same architecture with random weights."""
+    try:
+        if kind == "timm":
+            import timm
+
+            return timm.create_model(where, pretrained=False, num_classes=0).eval()
+        import transformers
+
+        kind, config = {
+            "resnet50": ("ResNetModel", "ResNetConfig"),
+            "clip-vit-b32": ("CLIPVisionModelWithProjection", "CLIPVisionConfig"),
+            "dinov2-small": ("Dinov2Model", "Dinov2Config"),
+        }[name]
+        small = {"hidden_size": 384, "num_attention_heads": 6} if name == "dinov2-small" else {}
+        return getattr(transformers, kind)(getattr(transformers, config)(**small)).eval()
+    except ImportError as error:
+        raise _not_installed(name, kind, error) from None
+
+
+def _not_installed(name, kind, error):
+    return TalError(
+        f"backbone {name} needs {error.name or 'a library'} that is not installed",
+        remedy="pip install "
+        f"{'timm' if kind == 'timm' else 'efficient-tal[text]'}, or use --backbone hog-hof.",
+    )
 
 
 def _efficientnet_lite(name):
@@ -152,34 +213,41 @@ def _of_network(name, kind, network, dim, pixels, scale):
 
     mean, deviation = (torch.tensor(part).view(1, 3, 1, 1) for part in scale)
 
+    def call(x):
+        if kind == "timm":
+            return network(x)
+        if kind == "lite":
+            return network.extract_features(x).mean((2, 3))
+        if kind == "clip":
+            return network(pixel_values=x).image_embeds
+        return network(pixel_values=x).pooler_output.flatten(1)
+
     @torch.inference_mode()
     def describe(pictures, before):
-        x = torch.from_numpy(_square(pictures, pixels)).permute(0, 3, 1, 2).float() / 255
-        x = (x - mean) / deviation
-        if kind == "timm":
-            return network(x).numpy()
-        if kind == "lite":
-            return network.extract_features(x).mean((2, 3)).numpy()
-        if kind == "clip":
-            return network(pixel_values=x).image_embeds.numpy()
-        return network(pixel_values=x).pooler_output.flatten(1).numpy()
+        squares = np.stack([_square(picture, pixels) for picture in pictures])
+        x = torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255
+        return call((x - mean) / deviation).numpy()
 
     stream = name if name in NETWORKS else kind
-    return Backbone(name, {stream: dim}, None, describe)
+    return Backbone(
+        name,
+        {stream: dim},
+        None,
+        describe,
+        prepare=partial(_square, pixels=pixels),
+        network=PictureNetwork(network, call, pixels),
+    )
 
 
-def _square(pictures, pixels):
-    """The middle square of pictures (n, H, W, 3), at `pixels`."""
+def _square(picture, pixels):
+    """The middle square of a picture (H, W, 3), at `pixels`. Such a square stays as it is."""
     import cv2
 
-    height, width = pictures.shape[1:3]
+    if picture.shape[:2] == (pixels, pixels):
+        return picture
+    height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return np.stack(
-        [
-            cv2.resize(
-                picture[top : top + side, left : left + side], (pixels, pixels), interpolation=cv2.INTER_AREA
-            )
-            for picture in pictures
-        ]
+    return cv2.resize(
+        picture[top : top + side, left : left + side], (pixels, pixels), interpolation=cv2.INTER_AREA
     )

@@ -2,10 +2,13 @@
 
 import os
 from collections import deque
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import islice, repeat, takewhile
 from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,11 +18,13 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tal_lib.data.features import SUFFIXES
+from tal_lib.data.loading import prefetched
 from tal_lib.errors import TalError, one_line
 from tal_lib.files import atomic_path, write_json
+from tal_lib.process.parts import Timed, untimed
 from tal_lib.reading import read_json
 from tal_lib.video.backbones import WINDOW, Backbone, backbone
-from tal_lib.video.frames import Reader, videos_in
+from tal_lib.video.frames import Reader, decoded, videos_in
 from tal_lib.writing import claim, listed, may_overwrite, overwriting
 
 BATCH = 32  # frames per call of the backbone
@@ -85,16 +90,40 @@ class Steps:
         return [self.model.pool(np.stack(self.described))] if 0 < self.count < self.sampling.window else []
 
 
+def feature_steps(
+    reader: Reader, model: Backbone, sampling: Sampling, *, ahead: bool = True, timed: Timed = untimed
+) -> Generator[np.ndarray, None, None]:
+    """Yield the feature steps (D,) of a video, in order. At most three batches of pictures are in memory.
+
+    Args:
+        reader: at the rate and size of the sampling and the backbone.
+        ahead: a thread decodes the next pictures while the present ones are described.
+        timed: context manager that times `decoding` and `features`.
+    """
+    steps = Steps(model, sampling)
+    pictures = decoded(islice(reader, sampling.max_frames or None), timed)
+    batches = prefetched(repeat(pictures), partial(_next_batch, model=model, timed=timed), int(ahead))
+    with closing(batches):
+        for batch in takewhile(len, batches):
+            with timed("features"):
+                completed = steps.push(np.stack(batch))
+            yield from completed
+    yield from steps.rest()
+
+
+def _next_batch(pictures, model, timed):
+    """At most `BATCH` pictures, as small as the backbone takes them."""
+    batch = []
+    for picture in islice(pictures, BATCH):
+        with timed("features"):
+            batch.append(model.prepare(picture))
+    return batch
+
+
 def features_of(path: str | Path, model: Backbone, sampling: Sampling) -> tuple[np.ndarray, Reader]:
     """(features (T, D), float32, reader) of a video. The reader says how much of the video could be read."""
-    reader, steps, rows, batch = Reader(path, sampling.rate, model.size), Steps(model, sampling), [], []
-    for picture in islice(reader, sampling.max_frames or None):
-        batch.append(picture)
-        if len(batch) == BATCH:
-            rows += steps.push(np.stack(batch))
-            batch = []
-    rows += steps.push(np.stack(batch)) if batch else []
-    return np.stack(rows + steps.rest()).astype(np.float32), reader
+    reader = Reader(path, sampling.rate, model.size)
+    return np.stack(list(feature_steps(reader, model, sampling))).astype(np.float32), reader
 
 
 def extract(

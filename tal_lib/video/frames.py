@@ -9,6 +9,7 @@ from av.stream import Disposition
 
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
+from tal_lib.process.parts import Timed
 from tal_lib.video.addresses import without_credentials
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
@@ -85,40 +86,68 @@ class Reader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Pictures (H, W, 3), RGB, uint8, of `size` (width, height) if given."""
-        self.problem, shown, count = "", None, 0
-        for time, picture in self._decoded():
+        self.problem, shown, picture, last, count = "", None, None, None, 0
+        for time, frame in self._decoded():
             while shown is not None and count / self.fps < time - 1e-6:
-                yield shown
+                picture = self._picture(shown) if picture is None else picture
+                if picture is None:
+                    break
+                yield picture
+                last = picture
                 count += 1
                 self.seconds = count / self.fps
-            shown = picture
-        if shown is None:
+            if self.problem:
+                break
+            shown, picture = frame, None  # a frame becomes a picture only when it is shown
+        else:
+            picture = self._picture(shown) if picture is None and shown is not None else picture
+        picture = last if picture is None else picture
+        if picture is None:
             raise TalError("not one frame can be decoded", where=self.shown, remedy=AGAIN)
-        yield shown
+        yield picture
         self.seconds = (count + 1) / self.fps
         if self.duration and not self.problem and self.seconds < 0.9 * self.duration - 1:
             self.problem = f"ends after {self.seconds:.1f} of {self.duration:.1f} s"
 
+    def _picture(self, frame):
+        """The picture of a frame. None, and the problem is noted, if the frame is damaged."""
+        try:
+            return upright(frame, self.size)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            return self._ends(error)
+
+    def _ends(self, error):
+        self.problem = f"cannot be read beyond {self.seconds:.1f} s ({type(error).__name__})"
+
     def _decoded(self):
-        """(seconds from the first frame, picture) in order of time."""
+        """(seconds from the first frame, frame) in order of time."""
         with self._open() as container:
             stream, first, last = self._stream(container), None, -1.0
             frames = container.decode(stream)
             while True:
                 try:
                     frame = next(frames, None)
-                    if frame is None:
-                        return
-                    time = frame.time if frame.time is not None else last + 1 / (self.native_fps or self.fps)
-                    first = time if first is None else first
-                    if time - first <= last:  # the time does not advance
-                        continue
-                    picture = upright(frame, self.size)
                 except (av.FFmpegError, OSError, ValueError) as error:
-                    self.problem = f"cannot be read beyond {self.seconds:.1f} s ({type(error).__name__})"
+                    return self._ends(error)
+                if frame is None:
                     return
+                time = frame.time if frame.time is not None else last + 1 / (self.native_fps or self.fps)
+                first = time if first is None else first
+                if time - first <= last:  # the time does not advance
+                    continue
                 last = time - first
-                yield last, picture
+                yield last, frame
+
+
+def decoded(pictures: Iterable[np.ndarray], timed: Timed) -> Iterator[np.ndarray]:
+    """The same pictures. The time that each takes to come is counted as `decoding`."""
+    waiting = iter(pictures)
+    while True:
+        with timed("decoding"):
+            picture = next(waiting, None)
+        if picture is None:
+            return
+        yield picture
 
 
 def picture_streams(container) -> list:

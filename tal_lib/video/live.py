@@ -14,6 +14,7 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import Detector
+from tal_lib.process.parts import Timed, untimed
 from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
 from tal_lib.video.extract import Sampling, Steps
 
@@ -44,6 +45,7 @@ class LiveDetector:
         history: steps that the model sees.
         delay_s: the answer is about the time `delay_s` seconds ago, so that the model also sees what follows.
         threshold: of the score.
+        timed: context manager that times `features` and `localization`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LiveDetector:
         history: int = 96,
         delay_s: float = 1.5,
         threshold: float = 0.25,
+        timed: Timed = untimed,
     ):
         if history < 1 or delay_s < 0:
             raise TalError(
@@ -74,6 +77,7 @@ class LiveDetector:
         self.sampling = sampling_of(spec, window)
         self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
+        self.timed = timed
 
     def forget(self) -> None:
         """Forget the history, as for a new source."""
@@ -85,12 +89,14 @@ class LiveDetector:
         """Take frames (n, H, W, 3) at `sampling.fps`. Returns an answer if they complete a step."""
         began = time.perf_counter()
         self.frames += len(pictures)
-        completed = self.steps.push(pictures)
+        with self.timed("features"):
+            completed = self.steps.push(pictures)
         if not completed:
             return None
         self.recent.extend(completed)
         self.count += len(completed)
-        return self._answer(began)
+        with self.timed("localization"):
+            return self._answer(began)
 
     def _answer(self, began):
         now_s = self.frames / self.sampling.fps

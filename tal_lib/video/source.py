@@ -8,8 +8,9 @@ import av
 import numpy as np
 
 from tal_lib.errors import TalError, one_line
+from tal_lib.process.parts import Timed, untimed
 from tal_lib.video.addresses import is_live, without_credentials
-from tal_lib.video.frames import MOST_PIXELS, Reader, picture_streams, upright
+from tal_lib.video.frames import MOST_PIXELS, Reader, decoded, picture_streams, upright
 
 RETRY_S = (0.5, 1, 2, 5)  # between attempts to reconnect
 
@@ -23,6 +24,7 @@ class Source:
         fps: frames per second that are passed on.
         loop: play a file again when it ends.
         restarted: called before a file starts again, and when a source is lost.
+        timed: context manager that times `decoding`, without the time that frames are waited for.
 
     Attributes:
         where: the address without user and password, safe to show.
@@ -39,9 +41,11 @@ class Source:
         size: tuple[int, int] | None = None,
         loop: bool = True,
         restarted: Callable[[], None] = lambda: None,
+        timed: Timed = untimed,
     ):
         self._address, self.where = str(where), without_credentials(where)
         self.fps, self.take, self.size, self.loop, self.restarted = fps, take, size, loop, restarted
+        self.timed = timed
         self.live, self.state, self.problem, self.rounds = is_live(self._address), "starting", "", 0
         self._stop, self._thread = (
             threading.Event(),
@@ -96,7 +100,8 @@ class Source:
             yield from self._captured()
             return
         began = time.monotonic()
-        for index, picture in enumerate(Reader(self._address, self.fps, self.size)):
+        pictures = decoded(Reader(self._address, self.fps, self.size), self.timed)
+        for index, picture in enumerate(pictures):
             wait = began + index / self.fps - time.monotonic()
             if wait > 0:
                 self._stop.wait(wait)
@@ -122,4 +127,6 @@ class Source:
                 if time.monotonic() < due:
                     continue
                 due = max(due + 1 / self.fps, time.monotonic() - 1 / self.fps)
-                yield upright(frame, self.size)
+                with self.timed("decoding"):
+                    picture = upright(frame, self.size)
+                yield picture

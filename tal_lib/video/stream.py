@@ -11,12 +11,27 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.video.live import Answer, LiveDetector
 from tal_lib.video.overlay import draw_action, to_jpeg
 from tal_lib.video.source import Source
 
 BUFFER = 16  # frames that wait for the model; the oldest are dropped
 TIMELINE = 240  # answers that are kept
+
+
+def answered(
+    detector: LiveDetector, pictures: np.ndarray, last: Answer | None
+) -> tuple[Answer | None, bytes]:
+    """(answer, JPEG of the last picture with the newest answer) for frames (n, H, W, 3).
+
+    The answer is None if the frames complete no step. last: the answer before.
+    """
+    answer = detector.push(pictures)
+    shown = answer or last
+    with detector.timed("drawing"):
+        label, score = (shown.label, shown.score) if shown else (None, 0.0)
+        return answer, to_jpeg(draw_action(pictures[-1], label, score, detector.classes))
 
 
 class Stream:
@@ -35,10 +50,17 @@ class Stream:
         loop: bool = True,
         on_answer: Callable[[Answer], None] = lambda answer: None,
     ):
-        self.detector, self.on_answer = detector, on_answer
+        self.detector, self.on_answer, self.parts = detector, on_answer, Parts()
+        detector.timed = self.parts.timed
         size = detector.extractor.size
         self.source = Source(
-            where, detector.sampling.fps, self._take, size=size, loop=loop, restarted=self._restart
+            where,
+            detector.sampling.fps,
+            self._take,
+            size=size,
+            loop=loop,
+            restarted=self._restart,
+            timed=self.parts.timed,
         )
         self._waiting, self._arrived = deque(), threading.Condition()
         self._picture, self._number, self._newer = b"", 0, threading.Condition()
@@ -103,23 +125,14 @@ class Stream:
             if not batch:
                 continue
             try:
-                answer = self.detector.push(np.stack([picture for picture, _ in batch]))
+                answer, drawn = answered(self.detector, np.stack([picture for picture, _ in batch]), last)
             except Exception:  # one bad frame must not end the stream
                 with self._lock:
                     self.failures += 1
                 self.detector.forget()
                 continue
             last = answer or last
-            self._publish(
-                to_jpeg(
-                    draw_action(
-                        batch[-1][0],
-                        last and last.label,
-                        last.score if last else 0.0,
-                        self.detector.classes,
-                    )
-                )
-            )
+            self._publish(drawn)
             with self._lock:
                 self.frames += len(batch)
                 self._paces.append((time.monotonic(), len(batch)))
@@ -135,6 +148,12 @@ class Stream:
         self.answers += 1
         self.timeline.append(answer)
         self._latencies.append(latency_s)
+
+    def _real_time_factor(self):
+        """Seconds of work per second of video, of decoding, features, localization and drawing."""
+        video_s = (self.frames + self.dropped) / self.detector.sampling.fps
+        factor = real_time_factor(self.parts.total, video_s)
+        return None if factor is None else round(factor, 4)
 
     def _publish(self, picture):
         with self._newer:
@@ -202,6 +221,7 @@ class Stream:
                 "frames": self.frames,
                 "frames_per_s": round(sum(count for _, count in recent) / max(span, 1e-9), 2),
                 "dropped_frames": self.dropped,
+                "real_time_factor": self._real_time_factor(),
                 "failures": self.failures,
                 "viewers": self.viewers,
                 "memory_mb": memory_mb(),

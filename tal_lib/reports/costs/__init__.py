@@ -6,6 +6,7 @@ quantization.py   lower precision                      deployment.py    export, 
 prior.py       beside the prior study's                accuracy.py      against accuracy
 precision.py   training in mixed precision             checks.py        models on another device
 page.py        the page of inference cost
+end_to_end.py  from a video file to detections
 """
 
 from tal_lib.reports.costs.growth import (

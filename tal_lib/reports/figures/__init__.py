@@ -15,6 +15,7 @@ from tal_lib.reports.figures.cost import (
     inference_length,
     pareto_front,
     speed_and_loss,
+    where_time_goes,
     window_accuracy,
 )
 from tal_lib.reports.figures.diagnosis import (
@@ -55,5 +56,6 @@ __all__ = [
     "speed_and_loss",
     "timeline",
     "variants",
+    "where_time_goes",
     "window_accuracy",
 ]

@@ -125,6 +125,33 @@ def speed_and_loss(table: pd.DataFrame, ax=None):
     return ax
 
 
+def where_time_goes(table: pd.DataFrame, ax=None):
+    """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
+
+    table: `way` (name of the bar), `decoding_s, features_s, network_s, decode_nms_s` and `total_s` (of any
+    stretch of video), `real_time_factor`. Several rows of a way give their median. The diamond is the whole
+    way, in which decoding and features overlap.
+    """
+    parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
+    parts |= {"decode_nms_s": "decode and NMS"}
+    to_hour = 3600 * table.real_time_factor / table.total_s
+    hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
+    hours = hours.groupby("way", sort=False).median()
+    ax = new_axes(ax, figsize=(5.6, 1.2 + 0.32 * len(hours)))
+    at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
+    colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
+    for colour, (column, label) in zip(colours, parts.items()):
+        ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=label, linewidth=0)
+        left = left + hours[column].to_numpy()
+    ax.plot(hours.total_s, at, linestyle="none", marker="D", markersize=4, color="#000000", label="whole way")
+    ax.axvline(3600, color="#999999", linewidth=0.8, zorder=0)
+    ax.set_yticks(at, hours.index)
+    ax.set(xlabel="seconds of work for an hour of video", xlim=(0, None))
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize="small", columnspacing=1.0)
+    return ax
+
+
 def accuracy_over_time(curve: pd.DataFrame, ax=None):
     """avg mAP against the training time in seconds: one line per model, the mean over its seeds.
 

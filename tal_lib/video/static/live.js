@@ -76,6 +76,7 @@ function show(data) {
   drawLegend(data.classes); drawTimeline(data); drawSeconds(data);
   const latency = data.latency_ms;
   at("numbers").textContent = `${data.frames_per_s.toFixed(1)} frames/s · ${data.dropped_frames} dropped`
+    + (data.real_time_factor === null ? "" : ` · real-time factor ${data.real_time_factor.toFixed(2)}`)
     + (latency ? ` · latency ${latency.p50.toFixed(0)} ms (p95 ${latency.p95.toFixed(0)})` : "")
     + ` · ${data.viewers} viewer${data.viewers === 1 ? "" : "s"} · up ${Math.round(data.uptime_s)} s`;
 }

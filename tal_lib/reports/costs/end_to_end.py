@@ -1,0 +1,96 @@
+"""From file to detections: seconds and MACs of a minute of video, memory, and the share of each part."""
+
+import pandas as pd
+
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs.shapes import short
+
+PARTS = {
+    "decoding_s": "decoding",
+    "features_s": "features",
+    "network_s": "network",
+    "decode_nms_s": "decode and NMS",
+}
+VIDEO = ["backbone", "random_weights", "height", "video_s"]
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Write one table by backbone and video, one by model on the longest video, and one figure."""
+    cost = data["end_to_end"]
+    main = tables.main_machine(cost)
+    for machine, rows in cost.groupby("device_name", sort=False):
+        rows = per_minute(rows)
+        suffix = tables.machine_suffix(machine, main)
+        threads = f"{rows.threads_used.iloc[0]:g} CPU threads"
+        about = f"seconds per minute of video; {threads} of {machine}; rendered H.264 videos, 30 frames/s"
+        caption = (
+            f"From file to detections: {about}. Each part is timed alone; the whole way overlaps decoding "
+            "and features. Localization is the median over the models. *: random weights, for the cost alone."
+        )
+        out.table(by_video(rows), f"end_to_end{suffix}", caption, tables.LOWEST)
+        longest = rows[rows.video_s == rows.groupby(["backbone", "height"]).video_s.transform("max")]
+        first = longest[longest.backbone == longest.backbone.iloc[0]]
+        first = first[first.height == first.height.min()]
+        caption = (
+            f"Localization of {first.video_s.iloc[0] / 60:,.3g} minutes by model, features of "
+            f"{first.backbone.iloc[0]}: {about}. As whole: whether windows give the answer of the whole "
+            "recording."
+        )
+        out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
+        out.figure(figures.where_time_goes(longest.assign(way=_names(longest))), f"end_to_end{suffix}")
+
+
+def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
+    """One row per video, backbone and model: the median over repeats, parts in seconds per minute."""
+    cost = cost.assign(video_s=cost.video_s.round())
+    keys = [*VIDEO, "model", "preset"]
+    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
+    rows = cost.groupby(keys, sort=False)[values].median().reset_index()
+    rest = cost.groupby(keys, sort=False)[["threads_used", "window", "overlap", "same_as_whole"]].first()
+    rows = rows.merge(rest.reset_index(), on=keys)
+    scaled = [*PARTS, "total_s", "feature_macs", "network_macs"]
+    return rows.assign(**{name: 60 * rows[name] / rows.video_s for name in scaled})
+
+
+def by_video(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per backbone and video, for readers; `rows` from `per_minute`."""
+    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs"]
+    middle = rows.groupby(VIDEO)[values].median().reset_index()
+    parts = middle[list(PARTS)]
+    shares = parts.div(parts.sum(axis=1), axis=0)
+    shown = {"backbone": _names(middle), "minutes": (middle.video_s / 60).map(lambda value: f"{value:.3g}")}
+    for column, name in PARTS.items():
+        shown[name] = [
+            f"{short(value)} ({100 * share:.0f} %)" for value, share in zip(parts[column], shares[column])
+        ]
+    shown |= {
+        "whole way": middle.total_s.map(short),
+        "real-time factor": middle.real_time_factor.map(short),
+        "feature GMACs": (middle.feature_macs / 1e9).map(short),
+        "peak (MB)": (middle.peak_memory_bytes / 1e6).map(short),
+    }
+    return pd.DataFrame(shown).fillna("–")
+
+
+def by_model(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per model on one video, for readers; `rows` from `per_minute`."""
+    rows = rows.sort_values("total_s")
+    return pd.DataFrame(
+        {
+            "model": rows.model,
+            "network": rows.network_s.map(short),
+            "decode and NMS": rows.decode_nms_s.map(short),
+            "whole way": rows.total_s.map(short),
+            "network GMACs": (rows.network_macs / 1e9).map(short),
+            "peak (MB)": (rows.peak_memory_bytes / 1e6).map(short),
+            "window": rows.window.map("{:,.0f}".format),
+            "overlap": rows.overlap.map("{:,.0f}".format),
+            "as whole": rows.same_as_whole.map({True: "yes", False: "no"}),
+        }
+    )
+
+
+def _names(rows):
+    """Backbone and height of the pictures as text."""
+    star = rows.random_weights.map({True: "*", False: ""})
+    return rows.backbone + star + ", " + rows.height.astype(int).astype(str) + "p"

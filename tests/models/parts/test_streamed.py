@@ -1,0 +1,121 @@
+"""Localization of features that arrive in parts: equal to the whole recording where it is promised."""
+
+import pytest
+import torch
+
+from tal_lib import TalError, models
+from tal_lib.data import collate
+from tal_lib.data.batches import unannotated
+from tal_lib.models.parts.streamed import MARGINS, WHY_NOT, Streamed, Windows, windows_for
+
+CLASSES = ("a", "b", "c")
+SMALL = {
+    "window_cnn": {"width": 16},
+    "bilstm": {},
+    "temporalmaxer": {"width": 16, "head_width": 16},
+    "actionformer": {"width": 16, "head_width": 16},
+    "text_pyramid": {"width": 16, "head_width": 16},
+}
+
+
+def built(name, **options):
+    torch.manual_seed(0)
+    model = models.build(name, input_dim=8, num_classes=3, **SMALL.get(name, {}), **options).eval()
+    model.class_names = CLASSES  # random text vectors, where a model reads names
+    return model
+
+
+def whole_and_streamed(model, steps, windows):
+    """(detections of the whole recording, detections in windows, the stream)"""
+    features = torch.randn(8, steps, generator=torch.Generator().manual_seed(1))
+    item = unannotated("r", features, steps * 0.5, 0.5, 1.0, CLASSES)
+    streamed = Streamed(model, CLASSES, windows)
+    held = 0
+    for step in features.T:
+        streamed.push(step)
+        held = max(held, len(streamed.rows))
+    ours = streamed.finish("r", steps * 0.5, 0.5, 1.0)
+    assert streamed.steps == steps and held <= windows.window
+    return model.detect(collate([item]))[0], ours, streamed
+
+
+def same(first, second, tolerance):
+    """Whether two tables of detections agree, up to the order of equal scores."""
+    assert len(first) == len(second) > 0
+    by = ["label", "start", "end"]
+    first, second = (table.round({"start": 2, "end": 2}).sort_values(by) for table in (first, second))
+    for column in ("start", "end", "score"):
+        values = (torch.tensor(table[column].to_numpy()) for table in (first, second))
+        torch.testing.assert_close(*values, atol=tolerance, rtol=0)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "window", "tolerance"),
+    [
+        ("window_cnn", 301, 128, 1e-5),
+        ("window_cnn", 192, 128, 1e-5),  # the last window ends where a window would begin
+        ("bilstm", 517, 256, 1e-5),
+        ("temporalmaxer", 1099, 768, 1e-5),
+    ],
+)
+def test_windows_give_the_answer_of_the_whole_recording(name, steps, window, tolerance):
+    model = built(name)
+    windows = windows_for(model, window)
+    assert windows.joined and windows.overlap >= 2 * MARGINS[name] and windows.window >= window
+    whole, ours, streamed = whole_and_streamed(model, steps, windows)
+    assert len(streamed.sizes) > 1 and same(whole, ours, tolerance)
+
+
+@pytest.mark.parametrize("name", ["actionformer", "text_pyramid"])
+def test_outputs_hardly_depend_on_features_beyond_the_margin(name):
+    """Local attention reaches farther than the margin, with an influence of less than 1e-5."""
+    model, margin = built(name), MARGINS[name]
+    features = torch.randn(1, 8, margin + 64, generator=torch.Generator().manual_seed(1))
+    changed = features.clone()
+    changed[..., :32] = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        before, after = model(features), model(changed)
+    positions = model.points(features.shape[2]).position
+    far = positions >= 32 + margin - 32
+    for first, second in zip(before, after):
+        torch.testing.assert_close(first[:, far], second[:, far], atol=1e-5, rtol=0)
+        assert not torch.allclose(first[:, ~far], second[:, ~far], atol=1e-5)
+
+
+def test_a_short_recording_is_one_window():
+    model = built("local_global", width=16, head_width=16)
+    whole, ours, streamed = whole_and_streamed(model, 100, Windows(128, 32, "global attention"))
+    assert streamed.sizes == [100] and same(whole, ours, 1e-6)
+
+
+def test_candidates_are_merged_where_outputs_cannot_be_joined():
+    model = built("bsn")
+    windows = windows_for(model, 256)
+    assert not windows.joined and (windows.window, windows.overlap) == (256, model.config.overlap)
+    _, ours, streamed = whole_and_streamed(model, 500, windows)
+    assert streamed.sizes == [256, 256, 116] and ours.start.max() > 200
+
+
+def test_every_model_says_whether_windows_are_exact_and_why_not():
+    known = set(MARGINS) | set(WHY_NOT)
+    assert known | {"timeline_prior"} >= set(models.names()) and not set(MARGINS) & set(WHY_NOT)
+    assert (
+        windows_for(built("temporalmaxer", norm="instance")).why == WHY_NOT["local_global"].split("and ")[1]
+    )
+
+
+def test_options_that_see_more_need_a_wider_margin_or_end_the_equality():
+    assert windows_for(built("bilstm", sequence=96, context=32), 64).overlap >= 2 * 128
+    assert windows_for(built("window_cnn", window=64, stride=16), 64).overlap >= 2 * 80
+    seven = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 10_000))
+    assert windows_for(built("temporalmaxer", ranges=seven)).overlap == 4 * MARGINS["temporalmaxer"]
+    assert "global attention" in windows_for(built("actionformer", global_levels=2)).why
+    assert "positions" in windows_for(built("temporalmaxer", position_steps=512)).why
+
+
+def test_windows_must_be_wider_than_their_overlap():
+    with pytest.raises(TalError, match="window=32, overlap=32"):
+        Streamed(built("window_cnn"), CLASSES, Windows(32, 32))
+    with pytest.raises(TalError, match="no feature step"):
+        Streamed(built("window_cnn"), CLASSES).finish("r", 1.0, 0.5, 1.0)

@@ -1,0 +1,56 @@
+"""Tables and figure of the whole way from a file to detections."""
+
+import pandas as pd
+import pytest
+
+from tal_lib.reports import figures
+from tal_lib.reports.costs import end_to_end
+
+
+def measured(model="a", backbone="hog-hof", height=480, video_s=120.0, repeat=0, factor=1.0):
+    parts = {"decoding_s": 10.0, "features_s": 20.0, "network_s": 4.0 * factor, "decode_nms_s": 6.0}
+    total = 24.0 + parts["network_s"] + parts["decode_nms_s"]
+    return parts | {
+        "backbone": backbone,
+        "random_weights": backbone == "resnet50",
+        "height": height,
+        "video_s": video_s,
+        "model": model,
+        "preset": "compact",
+        "repeat": repeat,
+        "total_s": total,
+        "real_time_factor": total / video_s,
+        "peak_memory_bytes": 2e8,
+        "feature_macs": 6e12 if backbone == "resnet50" else None,
+        "network_macs": 2e9,
+        "threads_used": 2,
+        "window": 2304,
+        "overlap": 384,
+        "same_as_whole": True,
+    }
+
+
+COST = pd.DataFrame(
+    [measured(repeat=repeat, factor=factor) for repeat, factor in enumerate((1.0, 1.5, 9.0))]
+    + [measured(backbone="resnet50"), measured(video_s=59.9)]
+)
+
+
+def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
+    rows = end_to_end.per_minute(COST)
+    first = rows.iloc[0]
+    assert len(rows) == 3 and (first.decoding_s, first.network_s) == (5.0, 3.0)
+    assert rows.feature_macs.dropna().tolist() == [3e12]
+    table = end_to_end.by_video(rows).set_index("backbone")
+    assert set(table.index) == {"hog-hof, 480p", "resnet50*, 480p"}
+    long = table[table.minutes == "2"].loc["hog-hof, 480p"]
+    shares = [int(long[name].split("(")[1].split(" %")[0]) for name in end_to_end.PARTS.values()]
+    assert sum(shares) == pytest.approx(100, abs=2) and long["feature GMACs"] == "–"
+    assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
+
+
+def test_bars_are_seconds_of_an_hour():
+    axes = figures.where_time_goes(COST.iloc[:1].assign(way="a"))
+    widths = [patch.get_width() for patch in axes.patches]
+    assert widths == pytest.approx([300, 600, 120, 180])
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(34 * 30)

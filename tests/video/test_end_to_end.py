@@ -1,0 +1,104 @@
+"""The whole way from a file: its parts, its shares, and memory that does not depend on the length."""
+
+import itertools
+import tracemalloc
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from tal_lib.cli import main
+from tal_lib.process.parts import Parts, real_time_factor
+from tal_lib.video import Reader, backbone, write_video
+from tal_lib.video import end_to_end as whole_way
+from tal_lib.video.extract import BATCH, Sampling, feature_steps, features_of
+from tal_lib.video.long_videos import SIZES, repeat, video_of
+
+SAMPLING = Sampling(fps=8, window=4, stride=2)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(45)]
+    return write_video(tmp_path_factory.mktemp("way") / "noise.mp4", pictures, 10)
+
+
+def test_parts_and_shares_of_a_video_add_up(video):
+    specs = [whole_way._spec("window_cnn", 549, "compact", 3, {})[0]]
+    (row,) = whole_way._measure(str(video), "hog-hof", asdict(whole_way.SAMPLINGS["hog-hof"]), specs, None, 1)
+    row = whole_way.EndToEnd(**row)
+    assert sum(row.shares.values()) == pytest.approx(1) and min(row.parts.values()) > 0
+    assert row.total_s == pytest.approx(row.extraction_wall_s + row.network_s + row.decode_nms_s)
+    assert row.real_time_factor == pytest.approx(row.total_s / row.video_s)
+    assert row.video_s == pytest.approx(4.5, abs=0.11) and (row.width, row.height) == (64, 48)
+    assert row.feature_macs is None and row.network_macs > 0 and not row.uncounted_ops
+    features, _ = features_of(video, backbone("hog-hof"), whole_way.SAMPLINGS["hog-hof"])
+    assert row.steps == len(features)
+
+
+def test_the_live_way_counts_the_parts_of_the_live_demo(video):
+    spec = whole_way._spec("window_cnn", 549, "compact", 3, {})[0]
+    row = whole_way._measure_live(str(video), "hog-hof", spec, 3.0, 1)
+    assert row["video_s"] == pytest.approx(3.0, abs=0.1)
+    work = sum(row[f"{part}_s"] for part in whole_way.LIVE_PARTS)
+    assert min(row[f"{part}_s"] for part in whole_way.LIVE_PARTS) > 0
+    assert row["real_time_factor"] == pytest.approx(work / row["video_s"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--video", "none.mp4", "--model", "bilstm"], "none.mp4: file not found"),
+        (["--video", "none.mp4"], "no model"),
+        (["--video", "none.mp4", "--model", "nonesuch"], "nonesuch"),
+        (["--video", "none.mp4", "--model", "bilstm", "--backbone", "resnet"], "unknown backbone 'resnet'"),
+        (["--video", "none.mp4", "--model", "bilstm", "--length", "8"], "--length does not go with --video"),
+        (["--video", "none.mp4", "--model", "bilstm", "--device", "cuda"], "--device cuda"),
+        (["bilstm", "--length", "8"], "--dim is missing"),
+        (["bilstm", "--length", "8", "--dim", "4", "--backbone", "hog-hof"], "--backbone needs --video"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(arguments, message, capsys):
+    assert main(["cost", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_decoding_ahead_changes_no_feature(video):
+    model, steps = backbone("hog-hof"), {}
+    for ahead in (False, True):
+        reader = Reader(video, SAMPLING.rate, model.size)
+        steps[ahead] = np.stack(list(feature_steps(reader, model, SAMPLING, ahead=ahead)))
+    assert np.array_equal(steps[False], steps[True]) and len(steps[True]) > 10
+
+
+def test_memory_of_extraction_does_not_grow_with_the_video():
+    """Pictures of a video that is five times as long need no more memory."""
+    model, peaks = backbone("hog-hof"), []
+    for count in (4 * BATCH, 20 * BATCH):
+        pictures = (np.full((192, 256, 3), index % 200, np.uint8) for index in range(count))
+        tracemalloc.start()
+        total = sum(1 for _ in feature_steps(pictures, model, SAMPLING))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert total == (count - 4) // 2 + 1
+    assert peaks[1] < 1.2 * peaks[0] < 20 * BATCH * 192 * 256
+
+
+def test_a_long_video_repeats_its_minute(tmp_path):
+    path = video_of(0.4, 480, seed=1, where=tmp_path)
+    assert path == video_of(0.4, 480, seed=1, where=tmp_path)
+    repeat(path, tmp_path / "three.mp4", 3)
+    once, three = ([*Reader(file, 30)] for file in (path, tmp_path / "three.mp4"))
+    assert once[0].shape == (*SIZES[480][::-1], 3) and len(once) == 12 and len(three) == 36
+    assert all(np.array_equal(*pair) for pair in zip(itertools.cycle(once), three))
+
+
+def test_real_time_factor_is_work_per_video():
+    parts = Parts()
+    with parts.timed("decoding"), parts.timed("features"):
+        pass
+    assert set(parts.seconds) == {"decoding", "features"}
+    assert parts.total == pytest.approx(sum(parts.seconds.values()))
+    assert real_time_factor(3.0, 60.0) == 0.05 and real_time_factor(1.0, 0.0) is None
