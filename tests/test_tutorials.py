@@ -13,7 +13,11 @@ from tal_lib.models.parts import registry
 
 TUTORIALS = REPOSITORY / "docs" / "tutorials"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-ORDER = (("own-features", "new-model"), ("own-videos",), ("read-results",))  # the second uses the first's data
+ORDER = (
+    ("own-features", "new-model"),
+    ("own-videos",),
+    ("read-results",),
+)  # with their data
 
 
 @pytest.fixture(autouse=True)

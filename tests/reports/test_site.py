@@ -125,7 +125,10 @@ def test_every_link_and_picture_is_there_and_nothing_is_loaded_from_elsewhere(ma
     text = soup_of(folder, "RESULTS.html").article
     addresses = {link.get_text(): link["href"] for link in text.select("a[href]")}
     assert addresses["the table"] == "results/readers/accuracy.html#data_efficiency_hapt"
-    assert addresses["the columns"] == "results/columns.html" and addresses["the protocol"] == "docs/protocol.html"
+    assert (
+        addresses["the columns"] == "results/columns.html"
+        and addresses["the protocol"] == "docs/protocol.html"
+    )
     assert "the code" in text.get_text() and "the code" not in addresses
     assert soup_of(folder, "docs/protocol.html").article.select_one("a[href='../RESULTS.html']")
 
@@ -191,9 +194,10 @@ def test_the_reference_is_made_from_the_docstrings(made):
 def loaded(page):
     """Bytes of a page with all files that it loads, and with the index and worker of the search."""
     soup = BeautifulSoup(page.read_text(), "html.parser")
-    files = {(page.parent / unquote(element[key])).resolve() for tag, key in (("img", "src"), ("link", "href"), ("script", "src")) for element in soup.select(f"{tag}[{key}]")}  # fmt: skip
+    addresses = [element[key] for key in ("src", "href") for element in soup.select(f":not(a)[{key}]")]
     root = next(parent for parent in page.resolve().parents if (parent / "search").is_dir())
-    files |= {*root.glob("search/search_index.js"), *root.glob("assets/javascripts/workers/*.js"), page.resolve()}
+    files = {(page.parent / unquote(address)).resolve() for address in addresses}
+    files |= {page.resolve(), root / "search/search_index.js", *root.glob("assets/javascripts/workers/*.js")}
     return sum(path.stat().st_size for path in files)
 
 
@@ -239,25 +243,33 @@ def test_the_explorer_has_the_numbers_of_the_tables(made):
     assert arm["files"]["hapt"][1] == "results/readers/accuracy/data_efficiency_hapt.tex"
 
 
-ROWS = "[...document.querySelectorAll('#tal-rows tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+ROWS = (
+    "[...document.querySelectorAll('#tal-rows tbody tr')]"
+    ".map(row => [...row.cells].map(cell => cell.textContent))"
+)
+CHOOSE = (
+    "(() => {{ const list = document.getElementById('tal-{}'); list.value = '{}';"
+    "list.dispatchEvent(new Event('change')); }})()"
+)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_explorer_in_a_browser(made, open_tab, width):
     folder, _ = made
     tab = open_tab(width=width)
-    tab.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
+    tab.ask(
+        "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
+    )
     tab.ask("Page.navigate", url=(folder / "site" / "index.html").as_uri() + "#fraction=0.1")
     tab.wait(lambda: tab.value(ROWS))
     first = tab.value(ROWS)
     assert [row[:2] for row in first] == [["tridet", "50.0"], ["bilstm", "40.0"]]  # the address chose 10 %
     assert tab.value("document.documentElement.scrollWidth") <= width
-    choose = "(() => {{ const list = document.getElementById('tal-{}'); list.value = '{}'; list.dispatchEvent(new Event('change')); }})()"
-    tab.value(choose.format("fraction", "1"))
+    tab.value(CHOOSE.format("fraction", "1"))
     assert [row[1] for row in tab.value(ROWS)] == ["90.0", "80.0"]
     axis = "document.querySelector('#tal-explorer .tal-axis').textContent"
     before = tab.value(axis)
-    tab.value(choose.format("cost", "train"))
+    tab.value(CHOOSE.format("cost", "train"))
     assert "GMACs" in before and "training time" in tab.value(axis)
     tab.value("document.querySelector('[data-sort=mean]').click()")
     assert [row[0] for row in tab.value(ROWS)] == ["bilstm", "tridet"]
@@ -282,7 +294,9 @@ def test_the_search_works_in_a_folder(made, open_tab):
     tab.ask("Page.navigate", url=(folder / "site" / "docs" / "protocol.html").as_uri())
     tab.wait(lambda: tab.value("document.readyState") == "complete")
     query = "document.querySelector('[data-md-component=search-query]')"
-    tab.value(f"document.getElementById('__search').checked = true; {query}.focus(); {query}.value = 'TalError'")
+    tab.value(
+        f"document.getElementById('__search').checked = true; {query}.focus(); {query}.value = 'TalError'"
+    )
     type_it = f"{query}.dispatchEvent(new KeyboardEvent('keyup', {{bubbles: true}}))"
     hits = "document.querySelectorAll('.md-search-result__link').length"
     tab.wait(lambda: [tab.value(type_it), tab.value(hits)][1])

@@ -1,15 +1,17 @@
 """`tal site`: results, notebooks, tables, figures and documentation as one folder that works offline.
 
-sources.py   the source folder of MkDocs: pages, pictures, downloads     explorer.py  data of the start page
-pages.py     pages that are made here: start, tables, figures            safety.py    what users bring does not act
-mkdocs.yml   settings of MkDocs                                          static/      scripts and styles
+sources.py   the source folder of MkDocs     explorer.py  data of the start page
+pages.py     pages that are made here        safety.py    what users bring does not act
+mkdocs.yml   settings of MkDocs              static/      scripts and styles
 
 MkDocs with the theme Material makes the pages, mkdocs-jupyter the notebooks, mkdocstrings the API reference.
 """
 
+import importlib.util
 import logging
 import shutil
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tal_lib.errors import TalError
@@ -21,7 +23,8 @@ from tal_lib.writing import REPOSITORY, claim, staged
 PAGES = ".tal-site.json"  # lists the site's files
 HERE = work_folder()  # the study's folder, for the defaults
 SETTINGS = Path(__file__).parent / "mkdocs.yml"
-UNUSED = ("404.html", "sitemap.xml", "sitemap.xml.gz")  # for web servers; the second holds today's date
+# Left out: pages for web servers, one with today's date; source maps; the search's other languages.
+UNUSED = ("404.html", "sitemap.xml", "sitemap.xml.gz", "*.map", "assets/javascripts/lunr/*")
 
 
 def build(
@@ -57,21 +60,18 @@ def build(
 
 
 def _check_installed():
-    try:
-        import material
-        import mkdocs
-        import mkdocs_jupyter
-        import mkdocstrings  # noqa: F401
-    except ImportError as error:
-        raise TalError(
-            f"{error.name} is not installed", remedy="`pip install 'efficient-tal[site]'` builds the site."
-        ) from None
+    for name in ("mkdocs", "material", "mkdocs_jupyter", "mkdocstrings"):
+        if importlib.util.find_spec(name) is None:
+            raise TalError(
+                f"{name} is not installed", remedy="`pip install 'efficient-tal[site]'` builds the site."
+            )
 
 
 def _run_mkdocs(sources: Sources, folder: Path) -> None:
     """Let MkDocs write the site. MkDocs empties its folder first, so it gets one of its own."""
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
+    from mkdocs.exceptions import MkDocsException
 
     from tal_lib.reports.site.safety import Safety
 
@@ -80,13 +80,17 @@ def _run_mkdocs(sources: Sources, folder: Path) -> None:
             str(SETTINGS), docs_dir=str(sources.folder), site_dir=made, nav=sources.navigation
         )
         config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(REPOSITORY)]
-        config.plugins["tal"] = Safety(sources)
-        config.plugins.on_startup(command="build", dirty=False)
-        mkdocs_build(config)
-        config.plugins.on_shutdown()
+        config.plugins["tal"] = Safety(sources)  # last: it sees what the others made
+        try:
+            config.plugins.on_startup(command="build", dirty=False)
+            mkdocs_build(config)
+            config.plugins.on_shutdown()
+        except MkDocsException as error:
+            raise TalError(f"MkDocs cannot build the site: {error}", where=folder) from error
         for path in sorted(Path(made).rglob("*")):
-            if path.is_file() and path.suffix != ".map" and path.name not in UNUSED:
-                copy = folder / path.relative_to(made)
+            name = path.relative_to(made)
+            if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in UNUSED):
+                copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
 

@@ -52,7 +52,7 @@ def explorer_data(layout: Layout) -> dict | None:
         return None
     efficiency = efficiency.fillna({"recipe": "", "options": "", "stream": ""})
     data = {"data_efficiency": efficiency, "people": read("people")}
-    accuracy = pd.concat([*_equal(data, read), _own_recipes(efficiency), *_sweeps(efficiency)])
+    accuracy = pd.concat([*_equal(data, read), *_own_recipes(efficiency), *_sweeps(efficiency)])
     rows = _with_training(accuracy, read("training_cost"))
     rows = rows.assign(order=rows.benchmark.map(place)).sort_values("order", kind="stable")
     costs = _costs(read("inference_cost"), rows)
@@ -85,9 +85,11 @@ def _equal(data, read):
 
 
 def _own_recipes(efficiency):
-    runs = tables.average_map(main_arm(on_official_split(efficiency)))
-    summary = tables.efficiency_summary(runs.iloc[:0]) if runs.empty else _summary(runs)
-    return _with_cells(summary.assign(arm=OWN_RECIPES), runs)
+    """The models' own recipes on the official split: what `data_efficiency_summary` has."""
+    official = on_official_split(efficiency)
+    if len(official):
+        runs = tables.average_map(main_arm(official))
+        yield _with_cells(_summary(runs).assign(arm=OWN_RECIPES), runs)
 
 
 def _sweeps(efficiency):
@@ -95,7 +97,8 @@ def _sweeps(efficiency):
     whole = efficiency[efficiency.stream == ""]
     for name in {"people", "annotated", "skip"} & set(whole):
         whole = whole[whole[name].fillna(1) == 1]
-    shown = set(main_arm(on_official_split(efficiency)).cell)
+    official = on_official_split(efficiency)
+    shown = set(main_arm(official).cell) if len(official) else set()
     for sweep, rows in whole.groupby("sweep", sort=True):
         if sweep in (MAIN, PLAIN, TUNING) or set(rows.cell) <= shown:
             continue

@@ -105,8 +105,7 @@ def start(data: dict | None, about: Path) -> str:
         "---\ntitle: Explorer\nhide: [navigation, toc]\n---\n\n"
         "# Efficient temporal action localization\n\n"
         "Given an untrimmed recording, when does which action happen? Compare the models by accuracy, label "
-        f"fraction and cost.\n\n{explorer}"
-        + (f"\n## In short\n\n{block(summary[1])}\n" if summary else "")
+        f"fraction and cost.\n\n{explorer}" + (f"\n## In short\n\n{block(summary[1])}\n" if summary else "")
     )
 
 
@@ -114,13 +113,13 @@ def tables_page(topic: str, paths: list[Path]) -> str:
     """All tables of a topic, each with its caption and links to its CSV and LaTeX files."""
     parts = [f"# Tables: {words(topic)}\n"]
     for path in paths:
-        stem = html.escape(path.stem)
         links = " · ".join(
-            f"<a href='{html.escape(Path(download(topic, path.stem, suffix)).name)}' download>{name}</a>"
+            f"<a href='{topic}/{file_stem(path.stem)}{suffix}'>{name}</a>"
             for suffix, name in ((".csv", "CSV"), (".tex", "LaTeX"))
             if path.with_suffix(suffix).is_file()
-        ).replace("href='", f"href='{topic}/")
-        parts.append(f"<h2 id='{anchor(path.stem)}'>{stem}</h2>\n\n<p class='tal-links'>{links}</p>\n")
+        )
+        heading = f"## {plain(path.stem)} {{#{anchor(path.stem)}}}"
+        parts.append(f"{heading}\n\n<p class='tal-links'>{links}</p>\n")
         parts.append(block(path.read_text(encoding="utf-8")) + "\n")
     return "\n".join(parts)
 

@@ -25,57 +25,61 @@ class Safety(BasePlugin):
         self.sources = sources
 
     def on_page_content(self, content, *, page, config, files):
-        """The page's HTML, before the theme is put around it."""
-        name = page.file.src_uri
-        if name in self.sources.trusted:
-            return self._linked(BeautifulSoup(content, "html.parser"), name, page.file.dest_uri, files)
-        if name.endswith(".ipynb"):
-            soup = webpage.folded(BeautifulSoup(content, "html.parser"))
-            self._pictures(soup, page.file.dest_uri, Path(config.site_dir))
-        else:
-            soup = BeautifulSoup(content, "html.parser")
-        soup = webpage.sanitised(str(soup))
-        _safe_contents(page.toc)
-        for table in soup.select("table"):
-            if "tal-wide" not in (table.parent.get("class") or ()):
-                table["class"] = [*(table.get("class") or ()), "tal-table"]
-                table.wrap(soup.new_tag("div", attrs={"class": "tal-wide"}))
-        for code in soup.select("details, pre, table"):  # the search lists texts and headings
-            code["data-search-exclude"] = ""
-        return self._linked(soup, name, page.file.dest_uri, files)
-
-    def _pictures(self, soup, address, site):
-        """Write the pictures of a notebook to files; equal pictures share a file."""
-        for image in soup.select("img[src^='data:image/']"):
-            match = PICTURE.match(image["src"])
-            if not match:
-                continue  # another kind of picture: removed like all foreign pictures
-            raw = base64.b64decode(match[2])
-            name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{match[1]}"
-            (site / name).parent.mkdir(parents=True, exist_ok=True)
-            (site / name).write_bytes(raw)
-            image["src"] = posixpath.relpath(name, posixpath.dirname(address) or ".")
-            image["loading"], image["alt"] = "lazy", image.get("alt") or "figure"
-
-    def _linked(self, soup, source, address, files):
-        """The page with valid links; what the site lacks is shown as text."""
-        here = posixpath.dirname(address)
-        served = {file.dest_uri for file in files}
-        for link in soup.select("a[href]"):
-            target, _, anchor = link["href"].partition("#")
-            if ELSEWHERE.match(link["href"]) or posixpath.normpath(posixpath.join(here, target)) in served:
-                continue
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-            known = self.sources.addresses.get(path)
-            if known:
-                link["href"] = posixpath.relpath(known, here or ".")
-            else:
-                link.unwrap()
+        """Return the page's HTML, before the theme is put around it."""
+        name, address = page.file.src_uri, page.file.dest_uri
+        soup = BeautifulSoup(content, "html.parser")
+        if name not in self.sources.trusted:
+            soup = self._sanitised(soup, name, address, Path(config.site_dir))
+            _make_safe(page.toc)
+        for element in soup.select(
+            "pre, table"
+        ):  # the search finds texts and headings; its index stays light
+            element["data-search-exclude"] = ""
+        self._link(soup, name, address, files)
         return str(soup)
 
+    def _sanitised(self, soup, name, address, site):
+        if name.endswith(".ipynb"):
+            soup = webpage.folded(soup)
+            _take_out_pictures(soup, address, site)
+        soup = webpage.sanitised(str(soup))
+        for table in soup.select("table"):
+            table["class"] = [*(table.get("class") or ()), "tal-table"]
+            table.wrap(soup.new_tag("div", attrs={"class": "tal-wide"}))
+        return soup
 
-def _safe_contents(items):
-    """Headings of a page in its list of contents: the theme shows them unescaped."""
-    for item in items:
+    def _link(self, soup, source, address, files):
+        """Point links to files of the repository to their pages; what the site lacks is shown as text."""
+        here = posixpath.dirname(address)
+        served = {file.dest_uri for file in files}
+        pages = {file.src_uri: file.dest_uri for file in files} | self.sources.addresses
+        for link in soup.select("a[href]"):
+            target, mark, anchor = link["href"].partition("#")
+            if ELSEWHERE.match(link["href"]) or posixpath.normpath(posixpath.join(here, target)) in served:
+                continue
+            known = pages.get(posixpath.normpath(posixpath.join(posixpath.dirname(source), target)))
+            if known:
+                link["href"] = posixpath.relpath(known, here or ".") + ("" if "#" in known else mark + anchor)
+            else:
+                link.unwrap()
+
+
+def _take_out_pictures(soup, address, site):
+    """Write the pictures of a notebook to files; equal pictures share a file."""
+    for image in soup.select("img[src^='data:image/']"):
+        match = PICTURE.match(image["src"])
+        if not match:
+            continue  # another kind of picture: removed like all foreign pictures
+        raw = base64.b64decode(match[2])
+        name = f"pictures/{hashlib.sha256(raw).hexdigest()[:16]}.{match[1]}"
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(raw)
+        image["src"] = posixpath.relpath(name, posixpath.dirname(address) or ".")
+        image["loading"], image["alt"] = "lazy", image.get("alt") or "figure"
+
+
+def _make_safe(contents):
+    """Make headings plain in the list of contents: the theme shows them unescaped."""
+    for item in contents:
         item.title = plain(item.title.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-        _safe_contents(item.children)
+        _make_safe(item.children)

@@ -86,7 +86,7 @@
       row.model,
       `${decimal(row.mean)} avg mAP${row.low === null ? "" : ` ${interval(row)}`} at ${percent(row.fraction)}`,
       runsOf(row),
-      cost(row, state.cost) === null ? "" : `${short(cost(row, state.cost))}: ${data.axes[state.cost]}`,
+      cost(row, state.cost) === null ? "" : `${data.axes[state.cost]}: ${short(cost(row, state.cost))}`,
     ].filter(Boolean),
   });
 
