@@ -57,12 +57,7 @@ def block(markdown: str) -> str:
     Directives of MkDocs extensions, such as `:::`, have no effect in it.
     """
     body = str(webpage.sanitised(str(webpage.of_markdown(markdown)))).strip()
-    return f"<div class='tal-text' markdown='0'>\n{_without_empty_lines(body)}\n</div>"
-
-
-def _without_empty_lines(body):
-    """An empty line would end the block of HTML; within `pre` it becomes a space in the line."""
-    return re.sub(r"\n(?=[ \t]*\n)", "\n&#8203;", body) if "<pre" in body else re.sub(r"\n\s*\n", "\n", body)
+    return f"<div class='tal-text'>\n{body}\n</div>"
 
 
 def of_text(source: str) -> str:

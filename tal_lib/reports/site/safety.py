@@ -5,6 +5,7 @@ import hashlib
 import posixpath
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 from mkdocs.plugins import BasePlugin
@@ -36,6 +37,7 @@ class Safety(BasePlugin):
         ):  # the search finds texts and headings; its index stays light
             element["data-search-exclude"] = ""
         self._link(soup, name, address, files)
+        _remove_absent_pictures(soup, address, files, Path(config.site_dir))
         return str(soup)
 
     def _sanitised(self, soup, name, address, site):
@@ -62,6 +64,14 @@ class Safety(BasePlugin):
                 link["href"] = posixpath.relpath(known, here or ".") + ("" if "#" in known else mark + anchor)
             else:
                 link.unwrap()
+
+
+def _remove_absent_pictures(soup, address, files, site):
+    served = {file.dest_uri for file in files}
+    for image in soup.select("img[src]"):
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(address), unquote(image["src"])))
+        if name not in served and not (site / name).is_file():
+            image.decompose()
 
 
 def _take_out_pictures(soup, address, site):
