@@ -15,6 +15,10 @@ from tal_lib.reports.site.pages import plain
 from tal_lib.reports.site.sources import Sources
 
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)$")
+BUTTONS = (
+    ".jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .celltoolbar, .zeroclipboard-container, "
+    ".clipboard-copy-txt"
+)
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|#", re.I)
 
 
@@ -32,6 +36,8 @@ class Safety(BasePlugin):
         if name not in self.sources.trusted:
             soup = self._sanitised(soup, name, address, Path(config.site_dir))
             _make_safe(page.toc)
+            if name.endswith(".ipynb"):
+                _match_headings(page.toc.items, soup.select("h1, h2, h3, h4, h5, h6"))
         for element in soup.select(
             "pre, table"
         ):  # the search finds texts and headings; its index stays light
@@ -43,6 +49,7 @@ class Safety(BasePlugin):
     def _sanitised(self, soup, name, address, site):
         if name.endswith(".ipynb"):
             soup = webpage.folded(soup)
+            _simplify(soup)
             _take_out_pictures(soup, address, site)
         soup = webpage.sanitised(str(soup))
         for table in soup.select("table"):
@@ -85,7 +92,29 @@ def _take_out_pictures(soup, address, site):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_bytes(raw)
         image["src"] = posixpath.relpath(name, posixpath.dirname(address) or ".")
-        image["loading"], image["alt"] = "lazy", image.get("alt") or "figure"
+        image["loading"], image["alt"] = "lazy", "figure"
+
+
+def _simplify(soup):
+    """Remove prompts and buttons of the cells; the code gets the colours of the theme."""
+    for part in soup.select(BUTTONS):
+        part.decompose()
+    for code in soup.select(".highlight-ipynb"):
+        code["class"] = ["highlight"]
+
+
+def _match_headings(items, headings):
+    """Give headings, in order, the anchors of the list of contents; entries without a heading are left out."""
+    letters = lambda text: re.sub(r"\W", "", text)
+    for item in list(items):
+        texts = [letters(heading.get_text()) for heading in headings]
+        if letters(item.title) not in texts:
+            items.remove(item)
+            continue
+        place = texts.index(letters(item.title))
+        headings[place]["id"] = item.id
+        del headings[: place + 1]
+        _match_headings(item.children, headings)
 
 
 def _make_safe(contents):

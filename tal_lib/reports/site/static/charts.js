@@ -125,7 +125,7 @@ window.TAL_CHARTS = (() => {
 
   /* lines: {model, colour, points: [{model, x: label fraction, y, low, high, words}]} */
   const curves = (holder, lines, words, chosen, tip) => {
-    const [svg, area] = frame(holder, words, { left: 44, right: holder.clientWidth < 430 ? 108 : 150 });
+    const [svg, area] = frame(holder, words, { left: 44, right: holder.clientWidth < 430 ? 124 : 172 });
     const all = lines.flatMap((line) => line.points);
     const xs = [...new Set(all.map((point) => point.x))].sort((a, b) => a - b);
     const log = linear(Math.log10(xs[0]), Math.log10(xs.at(-1)), area.left + 8, area.right - 8);
@@ -153,9 +153,9 @@ window.TAL_CHARTS = (() => {
     }
     for (const end of apart(ends, 13, area.top + 4, area.bottom)) {
       const [fromX, fromY] = end.from;
-      svg.append(element("line", { x1: fromX + 4, y1: fromY, x2: area.right + 4, y2: end.y, stroke: end.colour, class: "tal-leader" }));
+      svg.append(element("line", { x1: fromX + 4, y1: fromY, x2: area.right + 26, y2: end.y, stroke: end.colour, class: "tal-leader" }));
       const name = end.line.model.length > 24 ? `${end.line.model.slice(0, 23)}…` : end.line.model;
-      const label = element("text", { x: area.right + 7, y: end.y + 4, class: "tal-label" }, name);
+      const label = element("text", { x: area.right + 29, y: end.y + 4, class: "tal-label" }, name);
       label.addEventListener("mouseenter", () => emphasise(svg, end.line.model));
       label.addEventListener("mouseleave", () => emphasise(svg, null));
       svg.append(label);
