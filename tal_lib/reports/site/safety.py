@@ -104,7 +104,7 @@ def _simplify(soup):
 
 
 def _match_headings(items, headings):
-    """Give headings, in order, the anchors of the list of contents; entries without a heading are left out."""
+    """Give headings, in order, the anchors of the contents; entries without a heading are left out."""
     letters = lambda text: re.sub(r"\W", "", text)
     for item in list(items):
         texts = [letters(heading.get_text()) for heading in headings]
