@@ -3,7 +3,6 @@
 window.TAL_CHARTS = (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const HEIGHT = 360;
-  const FRONT_NAME = "not dominated";
 
   const element = (name, attributes = {}, ...children) => {
     const made = document.createElementNS(SVG, name);
@@ -120,7 +119,6 @@ window.TAL_CHARTS = (() => {
       svg.append(element("text", { x: label.x + (end ? -8 : 8), y: label.y, class: "tal-label", "text-anchor": end ? "end" : "start" }, label.text));
     }
     holder.replaceChildren(svg);
-    return { front: front.map((point) => point.model), name: FRONT_NAME };
   };
 
   /* lines: {model, colour, points: [{model, x: label fraction, y, low, high, words}]} */
