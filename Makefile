@@ -61,7 +61,7 @@ demo: .venv/.installed  ## live detections on rendered videos, in a browser: min
 report: .venv/.installed  ## tables, figures and rendered notebooks from the committed ledgers
 	@$(BIN)/tal report
 
-site: .venv/.installed  ## the rendered notebooks, tables and figures as a static site: build/site/index.html
+site: .venv/.installed  ## explorer, results, notebooks and documentation, offline: build/site/index.html
 	@$(BIN)/tal site
 
 lint: .venv/.installed  ## style, formatting and types, without changing a file

@@ -1,9 +1,13 @@
+import base64
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 import types
+import urllib.request
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -201,3 +205,95 @@ def cuda(monkeypatch):
         yield gpu
     for module, allowed in zip(settings, before):
         module.allow_tf32 = allowed
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Tab:
+    """A page of a headless Chromium, by its DevTools protocol."""
+
+    def __init__(self, folder, width=1100, height=900):
+        websocket = pytest.importorskip("websocket")
+        self.process = subprocess.Popen(
+            [
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-sync",
+                "--disable-component-update",
+                "--remote-debugging-port=0",
+                "--remote-allow-origins=*",
+                f"--user-data-dir={folder}",
+                f"--window-size={width},{height}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        port_file = folder / "DevToolsActivePort"
+        self.wait(lambda: port_file.is_file() and port_file.read_text())
+        port = port_file.read_text().split()[0]
+        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30))
+        where = next(page for page in pages if page["type"] == "page")["webSocketDebuggerUrl"]
+        self.socket, self.number = websocket.create_connection(where, timeout=30), 0
+        self.problems = []  # errors and warnings of the console
+        for domain in ("Runtime", "Log", "Page", "Network"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method, **parameters):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        asked = time.monotonic()
+        while True:
+            assert time.monotonic() - asked < 60, f"no answer to {method}, only events"
+            message = json.loads(self.socket.recv())
+            self._note(message)
+            if message.get("id") == self.number:
+                return message.get("result", {})
+
+    def _note(self, message):
+        about = message.get("params", {})
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.problems.append(about["exceptionDetails"]["text"])
+        if message.get("method") == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning"):
+            self.problems.append(str(about["args"]))
+        if message.get("method") == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
+            self.problems.append(about["entry"]["text"])
+
+    def value(self, expression):
+        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait(self, condition, seconds=30):
+        """Wait until a function returns something true, or fail."""
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < seconds, "waited in vain"
+            time.sleep(0.02)
+
+    def picture(self):
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
+
+    def close(self):
+        self.socket.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def open_tab(tmp_path):
+    """Opens tabs of headless Chromium; they are closed afterwards."""
+    if BROWSER is None:
+        pytest.skip("no Chromium is at hand")
+    opened = []
+
+    def make(**options):
+        opened.append(Tab(tmp_path / f"profile{len(opened)}", **options))
+        return opened[-1]
+
+    yield make
+    for tab in opened:
+        tab.close()

@@ -15,7 +15,7 @@ def add_commands(commands) -> None:
     add_overwrite(report)
     report.set_defaults(run=_report)
     site = commands.add_parser(
-        "site", help="build a static site, which works offline, from the rendered notebooks"
+        "site", help="build the site, which works offline: explorer, results, notebooks, documentation"
     )
     site.add_argument("--out", default="build/site", help="folder of the site (default: build/site)")
     add_overwrite(site)

@@ -1,12 +1,7 @@
 """The live page in a real browser: it moves, its numbers change, and its console is empty."""
 
-import base64
-import json
-import shutil
-import subprocess
 import threading
 import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -17,83 +12,14 @@ from tal_lib.video.stream import Stream
 
 from .test_live import detector, wait_for
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-class Tab:
-    """A page of a headless Chromium, by its DevTools protocol."""
-
-    def __init__(self, folder, width=1100, height=900):
-        websocket = pytest.importorskip("websocket")
-        self.process = subprocess.Popen(
-            [
-                BROWSER,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-sync",
-                "--disable-component-update",
-                "--remote-debugging-port=0",
-                "--remote-allow-origins=*",
-                f"--user-data-dir={folder}",
-                f"--window-size={width},{height}",
-                "about:blank",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        port_file = folder / "DevToolsActivePort"
-        wait_for(lambda: port_file.is_file() and port_file.read_text(), 30)
-        port = port_file.read_text().split()[0]
-        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30))
-        where = next(page for page in pages if page["type"] == "page")["webSocketDebuggerUrl"]
-        self.socket, self.number, self.problems = websocket.create_connection(where, timeout=30), 0, []
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            self.ask(f"{domain}.enable")
-
-    def ask(self, method, **parameters):
-        self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
-        asked = time.monotonic()
-        while True:
-            assert time.monotonic() - asked < 60, f"no answer to {method}, only events"
-            message = json.loads(self.socket.recv())
-            self._note(message)
-            if message.get("id") == self.number:
-                return message.get("result", {})
-
-    def _note(self, message):
-        about = message.get("params", {})
-        if message.get("method") == "Runtime.exceptionThrown":
-            self.problems.append(about["exceptionDetails"]["text"])
-        if message.get("method") == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning"):
-            self.problems.append(str(about["args"]))
-        if message.get("method") == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
-            self.problems.append(about["entry"]["text"])
-
-    def value(self, expression):
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def picture(self):
-        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
-
-    def close(self):
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
-
 
 @pytest.fixture
-def page(tmp_path):
-    if BROWSER is None:
-        pytest.skip("no Chromium is at hand")
+def page(tmp_path, open_tab):
     pictures = [np.full((24, 32, 3), 20 if index % 10 < 5 else 230, np.uint8) for index in range(40)]
     stream = Stream(str(write_video(tmp_path / "video.mp4", pictures, 10)), detector()).start()
     server = make_server(stream, port=0)
     threading.Thread(target=server.run, daemon=True).start()
-    tab = Tab(tmp_path / "profile")
+    tab = open_tab()
     tab.ask("Page.navigate", url=f"http://127.0.0.1:{server.effective_port}/")
     yield tab, stream
     tab.close()

@@ -9,26 +9,34 @@ from tal_lib.reports.efficiency.runs import main_arm
 STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
 
 
-def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Write one figure per cost: avg mAP at the largest fraction against the cost.
+def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
+    """(length in steps, a row per model) of compact models in float32 on the CPU of one machine.
 
-    The rows are compact models in float32 on the CPU of one machine.
+    The rows are medians over repeated measurements, at the measured length nearest to `STEPS` and with the
+    fewest threads. The table is empty if the benchmark's costs were not measured.
     """
-    summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
-    cost = data["inference_cost"]
     cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])
-    cost = cost[(cost.preset == "compact") & (cost.precision == "float32")]
+    measured = cost[
+        (cost.preset == "compact") & (cost.precision == "float32") & (cost.benchmark == benchmark)
+    ]
+    if measured.empty:
+        return 0, measured
+    steps = min(measured.length_steps.unique(), key=lambda length: abs(length - STEPS))
+    measured = measured[
+        (measured.length_steps == steps) & (measured.threads_used == measured.threads_used.min())
+    ]
+    columns = [*COSTS, "latency_s_p10", "latency_s_p90"]
+    return steps, tables.with_shown_names(measured).groupby("model")[columns].median().reset_index()
+
+
+def write(data: dict[str, pd.DataFrame], out) -> None:
+    """Write one figure per cost: avg mAP at the largest fraction against the cost of `medians`."""
+    summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
     for benchmark, rows in summary.groupby("benchmark", sort=False):
-        measured = cost[cost.benchmark == benchmark]
-        if measured.empty:
+        steps, costs = medians(data["inference_cost"], benchmark)
+        if costs.empty:
             continue
-        steps = min(measured.length_steps.unique(), key=lambda length: abs(length - STEPS))
-        measured = measured[
-            (measured.length_steps == steps) & (measured.threads_used == measured.threads_used.min())
-        ]
-        columns = [*COSTS, "latency_s_p10", "latency_s_p90"]
-        medians = tables.with_shown_names(measured).groupby("model")[columns].median().reset_index()
-        both = rows[rows.fraction == rows.fraction.max()].merge(medians, on="model")
+        both = rows[rows.fraction == rows.fraction.max()].merge(costs, on="model")
         for value, (name, label, unit) in COSTS.items() if len(both) > 1 else ():
             spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
             table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))

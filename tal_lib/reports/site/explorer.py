@@ -1,0 +1,166 @@
+"""The data of the start page's explorer, computed from the tidy tables in `results/tables`."""
+
+import math
+
+import pandas as pd
+
+from tal_lib.evaluation.nested import estimate
+from tal_lib.evaluation.statistics import summarise
+from tal_lib.reports import tables, theme
+from tal_lib.reports.costs.accuracy import medians
+from tal_lib.reports.costs.shapes import COSTS
+from tal_lib.reports.efficiency.runs import FLOOR, main_arm
+from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNING, place, runs_of, scores_of
+from tal_lib.reports.folds import on_official_split
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.site.pages import download
+
+OWN_RECIPES = "own recipes"
+KEYS = ["arm", "benchmark", "fraction", "model"]
+COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
+ABOUT = {
+    MAIN: "The same recipe for every model, and the same effort of tuning; cross-validation by person. "
+    "Intervals: 95 %, nested over people and folds.",
+    PLAIN: "The models' own recipes without the shared augmentations; cross-validation by person. "
+    "Intervals: 95 %, nested over people and folds.",
+    OWN_RECIPES: "Every model with its own recipe, official split. Intervals: 95 % bootstrap over seeds.",
+}
+SWEEP = "Runs of the sweep {}. Intervals: 95 % bootstrap over runs; a single run has none."
+READERS = {  # arm or sweep → topic and name of its table for readers
+    MAIN: ("equal", "equal_{}"),
+    PLAIN: ("equal", "factorial_{}"),
+    OWN_RECIPES: ("accuracy", "data_efficiency_{}"),
+    "hapt_arms": ("accuracy", "recipes_{}"),
+    "own_model": ("accuracy", "own_model_{}"),
+    "worlds": ("accuracy", "folds_{}"),
+}
+# key in a cost's row: (words of its axis, unit by which the measured value is divided)
+AXES = {name: (label, unit) for name, label, unit in COSTS.values()}
+AXES |= {"params": ("parameters (millions)", 1e6), "train": ("training time (s, mean over runs)", 1.0)}
+
+
+def explorer_data(layout: Layout) -> dict | None:
+    """All that the explorer shows, ready for JSON; None without runs of data efficiency.
+
+    `arms` (id, text, benchmark → files of its table for readers), `models` (name → colour), `columns` and
+    `rows` of accuracy (avg mAP in %), `costs` (benchmark → length in steps and a row per model, in the units
+    of `axes`), `axes` (id → words).
+    """
+    read = lambda name: tables.read_csv(layout.table(name), low_memory=False)
+    efficiency = read("data_efficiency")
+    if efficiency.empty:
+        return None
+    efficiency = efficiency.fillna({"recipe": "", "options": "", "stream": ""})
+    data = {"data_efficiency": efficiency, "people": read("people")}
+    accuracy = pd.concat([*_equal(data, read), *_own_recipes(efficiency), *_sweeps(efficiency)])
+    rows = _with_training(accuracy, read("training_cost"))
+    rows = rows.assign(order=rows.benchmark.map(place)).sort_values("order", kind="stable")
+    costs = _costs(read("inference_cost"), rows)
+    names = sorted(rows.model.unique())
+    return {
+        "arms": [_arm(layout, arm, list(group.benchmark)) for arm, group in rows.groupby("arm", sort=False)],
+        "models": {name: theme.style(name, number)[0] for number, name in enumerate(names)},
+        "floor": FLOOR,
+        "axes": {name: label for name, (label, _) in AXES.items()},
+        "columns": COLUMNS,
+        "rows": [[_plain(value) for value in row] for row in rows[COLUMNS].itertuples(index=False)],
+        "costs": costs,
+    }
+
+
+def _equal(data, read):
+    """The equal arm as its table has it, and the plain arm by the same estimates."""
+    equal = read("equal_values")
+    if len(equal):
+        shown = equal.rename(columns={"letters": "group", "folds": "runs"})
+        cells = runs_of(data, MAIN)
+        yield _with_cells(shown.assign(arm=MAIN), cells)
+    rows = []
+    for (benchmark, fraction), here in scores_of(data, PLAIN).items():
+        for model in here.models:
+            known = estimate(here.by_fold(here.people[model]))
+            rows.append((PLAIN, benchmark, fraction, model, known.mean, known.low, known.high, known.folds))
+    if rows:
+        yield _with_cells(pd.DataFrame(rows, columns=COLUMNS[:8]), runs_of(data, PLAIN))
+
+
+def _own_recipes(efficiency):
+    """The models' own recipes on the official split: what `data_efficiency_summary` has."""
+    official = on_official_split(efficiency)
+    if len(official):
+        runs = tables.average_map(main_arm(official))
+        yield _with_cells(_summary(runs).assign(arm=OWN_RECIPES), runs)
+
+
+def _sweeps(efficiency):
+    """An arm per sweep whose runs are in none of the arms above; one per recipe, if it compares recipes."""
+    whole = efficiency[efficiency.stream == ""]
+    for name in {"people", "annotated", "skip"} & set(whole):
+        whole = whole[whole[name].fillna(1) == 1]
+    official = on_official_split(efficiency)
+    shown = set(main_arm(official).cell) if len(official) else set()
+    for sweep, rows in whole.groupby("sweep", sort=True):
+        if sweep in (MAIN, PLAIN, TUNING) or set(rows.cell) <= shown:
+            continue
+        runs = tables.average_map(rows)
+        compared = runs.groupby(["benchmark", "fraction", "model"]).recipe.nunique().max() > 1
+        for recipe, of_recipe in runs.groupby("recipe") if compared else [("", runs)]:
+            arm = f"{sweep}: {recipe or 'own recipe'}" if compared else str(sweep)
+            yield _with_cells(_summary(of_recipe).assign(arm=arm), of_recipe)
+
+
+def _summary(runs):
+    return summarise(runs, ["benchmark", "model", "fraction"], "avg_map")
+
+
+def _with_cells(summary, runs):
+    """The summary with the runs behind each row, whose training times are averaged later."""
+    keys = ["benchmark", "fraction", "model"]
+    cells = runs.groupby(keys).cell.agg(list).rename("cells").reset_index()
+    return summary.merge(cells, on=keys, how="left")
+
+
+def _with_training(accuracy, training):
+    """Parameters, and training seconds as the mean over a row's runs on the machine with the most rows."""
+    accuracy = accuracy.reset_index(drop=True).reindex(columns=[*COLUMNS[:9], "cells"])
+    if training.empty:
+        return accuracy.assign(params=math.nan, train_s=math.nan)
+    training = tables.on_main_machine(training).drop_duplicates("cell").set_index("cell")
+    cells = accuracy.cells.explode().dropna()
+    for name, column in (("params", "params"), ("train_s", "train_seconds")):
+        accuracy[name] = cells.map(training[column]).astype(float).groupby(level=0).mean()
+    return accuracy
+
+
+def _costs(cost, rows):
+    """benchmark → length in steps, machine, and model → costs in the units of their axes."""
+    costs = {}
+    for benchmark in dict.fromkeys(rows.benchmark) if len(cost) else ():
+        steps, measured = medians(cost.fillna({"options": ""}), benchmark)
+        if len(measured):
+            of_model = {
+                row.model: {
+                    name: _plain(getattr(row, column) / unit) for column, (name, _, unit) in COSTS.items()
+                }
+                for row in measured.itertuples()
+            }
+            machine = tables.main_machine(cost[cost.device == "cpu"])
+            costs[benchmark] = {"steps": int(steps), "machine": machine, "models": of_model}
+    return costs
+
+
+def _arm(layout, arm, benchmarks):
+    topic, stem = READERS.get(arm.partition(":")[0], ("accuracy", ""))
+    files = {}
+    for benchmark in dict.fromkeys(benchmarks) if stem else ():
+        path = layout.reader(topic, stem.format(benchmark))
+        if path.is_file():
+            files[benchmark] = [download(topic, path.stem, suffix) for suffix in (".csv", ".tex")]
+    return {"id": arm, "about": ABOUT.get(arm, SWEEP.format(arm)), "files": files}
+
+
+def _plain(value):
+    """A value for JSON: no NaN, ten significant digits as in the tables."""
+    if pd.isna(value):
+        return None
+    return float(f"{value:.10g}") if isinstance(value, float) else getattr(value, "item", lambda: value)()
