@@ -41,7 +41,16 @@ def add_commands(commands) -> None:
 def _data_list(arguments):
     from tal_lib.data import list_benchmarks
 
-    print(list_benchmarks(arguments.root).to_string(index=False))
+    table = list_benchmarks(arguments.root)
+    numbers = ("recordings", "classes", "segments")
+    table = table[["benchmark", "here", *numbers, "about", "licence", "origin"]].astype(str)
+    widths = {name: max(len(name), *table[name].str.len()) for name in table}
+    for row in (list(table), *table.itertuples(index=False)):  # text is easier to read from the left
+        cells = (
+            text.rjust(widths[name]) if name in numbers else text.ljust(widths[name])
+            for name, text in zip(table, row)
+        )
+        print("  ".join(cells).rstrip())
 
 
 def _data_fetch(arguments):
