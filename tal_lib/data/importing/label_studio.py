@@ -73,7 +73,7 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
 
 
 def _recording(video):
-    """The id of a recording. Label Studio puts eight hexadecimal digits and a hyphen before an uploaded name."""
+    """The id of a recording: the name of its video, without the 8 digits and `-` before that of an upload."""
     uploaded = re.search(r"(?:^|/)upload/\d+/[0-9a-f]{8}-[^/?#]+(?:[?#]|$)", video)
     return media_id(video)[9:] if uploaded else media_id(video)
 
