@@ -1,5 +1,8 @@
 """`tal models`."""
 
+from tal_lib.cli.options import print_table
+from tal_lib.errors import short
+
 
 def add_commands(commands) -> None:
     """Add the subcommand to `tal`."""
@@ -16,7 +19,7 @@ def _models(arguments):
     from tal_lib.models.parts import registry
 
     if arguments.name:
-        print(_options(arguments.name).to_string(index=False))
+        print_table(_options(arguments.name))
         return
     rows = [
         {
@@ -27,7 +30,7 @@ def _models(arguments):
         }
         for name in registry.every_name()
     ]
-    print(pd.DataFrame(rows).to_string(index=False))
+    print_table(pd.DataFrame(rows))
     for module, reason in registry.broken().items():
         print(f"not loaded  {module}: {reason}")
 
@@ -50,8 +53,12 @@ def _options(name):
     }
     return pd.DataFrame(
         {"option": field.name, "of": group}
-        | {preset: getattr(options, field.name) for preset, options in zip(presets, values)}
+        | {preset: _text(getattr(options, field.name)) for preset, options in zip(presets, values)}
         for group, values in groups.items()
         for field in fields(values[0])
         if field.name != "post"
     )
+
+
+def _text(value):
+    return value if isinstance(value, str) else short(value, 24)
