@@ -1,7 +1,7 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets, import and export."""
 
 from tal_lib.cli import formats, video
-from tal_lib.cli.options import add_overwrite, typed
+from tal_lib.cli.options import add_overwrite, print_table, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
 
@@ -43,7 +43,9 @@ def add_commands(commands) -> None:
 def _data_list(arguments):
     from tal_lib.data import list_benchmarks
 
-    print(list_benchmarks(arguments.root).to_string(index=False))
+    numbers = ["recordings", "classes", "segments"]
+    columns = ["benchmark", "here", *numbers, "about", "licence", "origin"]
+    print_table(list_benchmarks(arguments.root)[columns], numbers)
 
 
 def _data_fetch(arguments):
@@ -71,7 +73,8 @@ def _data_fetch(arguments):
         known = [name for name, entry in BENCHMARKS.items() if entry.fetch or name in rendered.BACKBONES]
         raise TalError(
             f"{arguments.name} cannot be fetched",
-            remedy=f"Choose from {', '.join(known)}; `tal data list` says where others come from.",
+            remedy=f"Choose from {', '.join(known)}; `tal data list` says where others come from, "
+            "and docs/adding-a-dataset.md where their files go.",
         )
     print(entry.fetch(Path(arguments.root) if arguments.root else data_root(), arguments.source))
     print(f"licence: {entry.licence}")

@@ -1,5 +1,6 @@
 """`tal models` and `tal cite`."""
 
+from tal_lib.cli.options import print_table
 from tal_lib.errors import TalError
 
 
@@ -36,7 +37,7 @@ def _models(arguments):
         print(cards.model_page(arguments.name, max(60, shutil.get_terminal_size().columns)))
         return
     table = cards.model_table(nearest())
-    print(table.to_string(index=False))
+    print_table(table)
     print(
         f"params and GMACs: preset compact, {cards.STEPS} steps of {cards.SHAPE}, from the results tables; "
         "–: not measured here (`tal cost MODEL`)"

@@ -153,6 +153,18 @@ def only(arguments) -> dict[str, str]:
     return pairs
 
 
+def print_table(table, numbers=()) -> None:
+    """Print a table whose text starts at the left of its column; the columns `numbers` end at the right."""
+    table = table.astype(str)
+    widths = {name: max(len(name), *table[name].str.len()) for name in table}
+    for row in (list(table), *table.itertuples(index=False)):
+        cells = (
+            text.rjust(widths[name]) if name in numbers else text.ljust(widths[name])
+            for name, text in zip(table, row)
+        )
+        print("  ".join(cells).rstrip())
+
+
 def print_scores(scores) -> None:
     """Print mAP by tIoU, and its mean."""
     print("tIoU    " + "  ".join(f"{tiou:5.2f}" for tiou in scores.index))

@@ -9,7 +9,7 @@
 Sources: sming256/OpenTAD, `configs/_base_/datasets` (splits, tIoUs, strides, offsets, rates) and
 `configs/actionformer` (columns, classes), `docs/en/data.md` (FineAction's classes);
 happyharrycn/actionformer_release, `configs` and `libs/datasets`
-(EPIC-Kitchens, Ego4D); TuanTNG/TemporalMaxer (MultiTHUMOS).
+(EPIC-Kitchens, Ego4D); TuanTNG/TemporalMaxer (MultiTHUMOS). Forms of the owners: `published_forms`.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,8 @@ class Published:
     default: FolderSpec
     one_rate: bool = True  # the default features were made of videos at `default.fps`, whatever their own
     official: Callable[[Path], AnnotationFile | None] | None = None  # reads the form of the data set's owners
+    owners: str = ""  # files of that form
+    lists: Callable[[Path], AnnotationFile | None] | None = None  # reads another form of the JSON in `files`
 
     @property
     def stride_s(self) -> float:
@@ -64,6 +66,7 @@ def _epic(what, classes):
         tious=_COARSE,
         default=_frames(2304, 16, 32, 30.0, "slowfast"),
         official=lambda folder: forms.epic_kitchens(folder, what),
+        owners="EPIC_100_*.csv",
     )
 
 
@@ -76,6 +79,9 @@ PUBLISHED = {
         tious=_DENSE,
         one_rate=False,
         default=FolderSpec(streams={"rgb": 1024, "flow": 1024}, stride_frames=4, window_frames=16, fps=30.0),
+        official=forms.multithumos,
+        owners="class_list.txt and annotations/<class>.txt",
+        lists=lambda path: forms.action_lists(path, 1, "class_{:02d}", "validation"),
     ),
     "hacs": Published(
         folder="hacs",
@@ -95,6 +101,7 @@ PUBLISHED = {
         tious=_COARSE,
         default=_frames(2304, 16, 32, 30.0, "slowfast"),
         official=forms.ego4d,
+        owners="moments_train.json and moments_val.json",
     ),
     "fineaction": Published(
         folder="fineaction",
@@ -113,6 +120,8 @@ PUBLISHED = {
         test="test",
         default=_frames(1024, 8, SHORTEST_WINDOW, 24.0, "i3d_rgb"),  # OpenTAD: offset_frames=0
         official=forms.charades,
+        owners="Charades_v1_train.csv and Charades_v1_test.csv",
+        lists=lambda path: forms.action_lists(path, 0, "c{:03d}", "test"),
     ),
 }
 
@@ -127,12 +136,13 @@ def load(name: str, root: Path) -> Benchmark:
     folder = root / entry.folder
     path = next((folder / file for file in entry.files if (folder / file).is_file()), None)
     if path is not None:
-        content = read_annotations(path, repair=True)
+        content = (entry.lists and entry.lists(path)) or read_annotations(path, repair=True)
     else:
         content, path = entry.official(folder) if entry.official else None, folder
     if content is None:
+        owners = f", or the owners' {entry.owners}" if entry.owners else ""
         raise TalError(
-            f"annotations of {name} not found", where=folder, remedy=f"Put {entry.files[0]} there."
+            f"annotations of {name} not found", where=folder, remedy=f"Put {entry.files[0]} there{owners}."
         )
     content = _our_splits(content, entry, path)
     features = folder / "features"

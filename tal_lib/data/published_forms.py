@@ -4,11 +4,15 @@
                   EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv    optional: names of the classes
     ego4d_mq/moments_train.json, moments_val.json
     charades/Charades_v1_train.csv, Charades_v1_test.csv
+    multithumos/annotations/<class>.txt    and, for the durations, multithumos/thumos14.json or
+                                           thumos14/thumos14.json
+    multithumos/multithumos.json, charades/charades.json    the JSON of Super-Events, with lists of `actions`
 
-Each function reads them from a folder, and returns None if the first of its files is not there.
+Each function returns None if its files are not there, or hold another form.
 
 Sources: epic-kitchens/epic-kitchens-100-annotations, README; Ego4D documentation, "Annotation Schemas"; the
-README of Charades; and how OpenTAD converts them (`tools/prepare_data`).
+READMEs of Charades and MultiTHUMOS; how OpenTAD converts them (`tools/prepare_data`);
+piergiaj/super-events-cvpr18 (classes count from 1 in MultiTHUMOS, from 0 in Charades).
 """
 
 import csv
@@ -18,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tal_lib.data.annotations import AnnotationFile, check_recordings, check_unit
+from tal_lib.data.annotations import AnnotationFile, check_recordings, check_unit, read_annotations
 from tal_lib.data.remarks import ALL, Remark, beyond_remarks
 from tal_lib.data.tables import ANNOTATION_COLUMNS
 from tal_lib.errors import TalError, short
@@ -122,6 +126,112 @@ def charades(folder: Path) -> AnnotationFile | None:
                 times = (validate(float, text, where=where, name="actions") for text in match.groups()[1:])
                 segments.append((row["id"], *times, match[1]))
     return _content(table, segments, [], folder)
+
+
+def multithumos(folder: Path) -> AnnotationFile | None:
+    """MultiTHUMOS: a text file per class with lines `video start end` in seconds.
+
+    The name of a video says its split, as in THUMOS14: `validation` is for training. The files do not hold
+    durations; these are THUMOS14's. Videos without a duration are left out.
+    """
+    files = sorted(path for path in (folder / "annotations").glob("*.txt") if path.stem != "README")
+    if not files:
+        return None
+    places = [folder / "thumos14.json", folder.parent / "thumos14" / "thumos14.json"]
+    durations = next((path for path in places if path.is_file()), None)
+    if durations is None:
+        raise TalError(
+            "the durations of the videos are not known: the text files of MultiTHUMOS do not hold them",
+            where=folder,
+            remedy=f"Put the annotations of THUMOS14 at {places[1]}.",
+        )
+    known = read_annotations(durations, repair=True).recordings.set_index("recording")
+    names = _class_list(folder)
+    spelling = {name.lower(): name for name in names.values()}
+    segments, unknown = [], set()
+    for path in files:
+        label = spelling.get(path.stem.lower(), path.stem)
+        if names and label not in names.values():
+            raise TalError("this class is not in class_list.txt", where=path, remedy=AGAIN)
+        for number, line in enumerate(read_text(path, what="annotations", remedy=AGAIN).splitlines(), 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            parts = line.split()
+            if len(parts) != 3 or not parts[0].startswith(("video_validation_", "video_test_")):
+                raise TalError(
+                    f"{short(line)} is not 'video_validation_… start end' or 'video_test_… start end'",
+                    where=where,
+                    remedy=AGAIN,
+                )
+            times = [validate(float, text, where=where, name="time", remedy=AGAIN) for text in parts[1:]]
+            if parts[0] in known.index:
+                segments.append((parts[0], *times, label))
+            else:
+                unknown.add(parts[0])
+    table = [
+        (
+            name,
+            "train" if name.startswith("video_validation_") else "validation",
+            known.duration[name],
+            known.fps[name],
+        )
+        for name in sorted({row[0] for row in segments})
+    ]
+    listed = ", ".join(sorted(unknown))
+    text = f"{len(unknown)} videos that {durations.name} does not hold are left out: {listed}"
+    return _content(table, segments, [Remark(ALL, "left out", text)] if unknown else [], folder)
+
+
+def action_lists(path: Path, first: int, label: str, test: str) -> AnnotationFile | None:
+    """`{video: {"subset", "duration", "actions": [[class, start, end], …]}}`, times in seconds.
+
+    Args:
+        first: number of the first class.
+        label: the label of a class that `class_list.txt` beside the file does not name, such as `c{:03d}`.
+        test: the split of the subset `testing`.
+    """
+    content = read_json(path, what="annotation file", remedy=AGAIN)
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(entry, dict) and "actions" in entry for entry in content.values())
+    ):
+        return None
+    names, table, segments, remarks = _class_list(path.parent), [], [], []
+    for name, entry in content.items():
+        where = f"{path}, {name}"
+        duration = validate(Positive, entry.get("duration"), where=where, name="duration", remedy=AGAIN)
+        subset = entry.get("subset")
+        if subset not in ("training", "testing"):
+            raise TalError(
+                f"subset: {short(subset)} is neither training nor testing", where=where, remedy=AGAIN
+            )
+        table.append((name, "train" if subset == "training" else test, duration, float("nan")))
+        actions = validate(list[tuple[Whole, float, float]], entry["actions"], where=where, name="actions")
+        for number, start, end in actions:
+            if number < first or (names and number not in names):
+                raise TalError(f"actions: there is no class {number}", where=where, remedy=AGAIN)
+            segments.append((name, start, end, names.get(number, label.format(number))))
+    if not names:
+        remarks.append(Remark(ALL, "labels", "class_list.txt is not there: labels are the classes' numbers"))
+    return _content(table, segments, remarks, path)
+
+
+def _class_list(folder):
+    """Class number → name of `class_list.txt`, lines `1 BaseballPitch`; empty if it is not there."""
+    path = folder / "class_list.txt"
+    names = {}
+    if path.is_file():
+        for number, line in enumerate(read_text(path, what="list of classes").splitlines(), 1):
+            match = re.fullmatch(r"(\d+)\s+(\S+)", line.strip())
+            if match:
+                names[int(match[1])] = match[2]
+            elif line.strip():
+                raise TalError(
+                    f"{short(line)} is not 'number name'", where=f"{path}, line {number}", remedy=AGAIN
+                )
+    return names
 
 
 def _content(table, segments, remarks, where):

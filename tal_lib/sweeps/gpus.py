@@ -72,7 +72,9 @@ def gpu_environments(gpus, *, jobs: int | None = None, cluster: str | None = Non
     if max(numbers) >= count:
         raise TalError(
             f"--gpus {given}: " + (f"there are {count} GPUs here" if count else "there is no CUDA GPU here"),
-            remedy=f"Choose from 0 to {count - 1}." if count else "Leave out --gpus.",
+            remedy=f"Choose from 0 to {count - 1}."
+            if count
+            else "Leave out --gpus; with --dry-run too, since the cells are the same.",
         )
     visible = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     order = os.environ.get(ORDER, "PCI_BUS_ID")  # the order of nvidia-smi

@@ -49,7 +49,7 @@ def load_model(path: str | Path) -> Trained:
         raise TalError(
             f"no {sorted(missing)[0]!r} in it",
             where=path,
-            remedy="Give a checkpoint written by `tal train`; authors' files go to models.load_checkpoint.",
+            remedy="Give a checkpoint written by `tal train`; for authors' files use `tal released`.",
         )
     if content.get("format", FORMAT) != FORMAT:
         raise TalError(

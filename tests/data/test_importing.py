@@ -168,6 +168,22 @@ def test_label_studio_tasks_have_one_video(exports, data, message):
         exports.read(exports.edited("label_studio.json", lambda tasks: tasks[0].update(data=data)))
 
 
+@pytest.mark.parametrize(
+    ("video", "recording"),
+    [
+        ("/data/upload/3/0a1b2c3d-cook_1.mp4", "cook_1"),
+        ("http://host:8080/data/upload/3/0a1b2c3d-cook%201.mp4", "cook 1"),
+        ("/data/upload/3/cook_1.mp4", "cook_1"),
+        ("s3://bucket/0a1b2c3d-cook_1.mp4", "0a1b2c3d-cook_1"),  # not an upload: the user's own name
+        ("/data/local-files/?d=upload/0a1b2c3d-cook_1.mp4", "0a1b2c3d-cook_1"),
+    ],
+)
+def test_label_studio_uploads_have_the_name_of_their_file(exports, video, recording):
+    file = exports.edited("label_studio.json", lambda tasks: tasks[0].update(data={"video": video}))
+    content = exports.read(file, durations={recording: 12.0})
+    assert content.recordings.recording.tolist() == [recording]
+
+
 def test_label_studio_seconds_of_a_sound_and_several_annotators(exports):
     def sound(tasks):
         tasks[0]["annotations"][0]["result"][1] |= {

@@ -225,3 +225,87 @@ def test_charades_as_published(tmp_path):
     (place / "Charades_v1_train.csv").write_text(head + train.replace("c092 11.90", "c092 11,90"))
     with pytest.raises(TalError, match="Charades_v1_train.csv"):
         load_benchmark("charades", tmp_path)
+
+
+def multithumos_texts(tmp_path, **changes):
+    """The unpacked archive of MultiTHUMOS: README, class_list.txt, annotations/<class>.txt."""
+    place = tmp_path / "multithumos"
+    files = {
+        "README": "MultiTHUMOS",
+        "class_list.txt": "1 BaseballPitch\n2 Run\n",
+        "annotations/BaseballPitch.txt": "video_validation_0000266 72.8 76.4\n",
+        "annotations/Run.txt": "video_test_0000073  1.0 2.5\n\nvideo_test_0000001 3 4\n",
+    }
+    for name, text in (files | changes).items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    return place
+
+
+def thumos14(tmp_path):
+    rows = {"video_validation_0000266": "Validation", "video_test_0000073": "Test"}
+    (tmp_path / "thumos14").mkdir()
+    path = tmp_path / "thumos14" / "thumos14.json"
+    database = {name: {"subset": subset, "duration": 100.0, "fps": 25.0} for name, subset in rows.items()}
+    path.write_text(json.dumps({"database": database}))
+
+
+def test_multithumos_as_published(tmp_path):
+    """ai.stanford.edu/~syyeung/everymoment.html: `video start end`; durations are THUMOS14's."""
+    multithumos_texts(tmp_path)
+    with pytest.raises(TalError, match="durations .* not known: .*Put the annotations of THUMOS14 at .*json"):
+        load_benchmark("multithumos", tmp_path)
+    thumos14(tmp_path)
+    data = load_benchmark("multithumos", tmp_path)
+    assert data.annotations("train").values.tolist() == [
+        ["video_validation_0000266", 72.8, 76.4, "BaseballPitch"]
+    ]
+    assert data.annotations("test").values.tolist() == [["video_test_0000073", 1.0, 2.5, "Run"]]
+    assert data.time_axis("video_test_0000073") == pytest.approx((4 / 25, 16 / 25))
+    assert data.duration("video_test_0000073") == 100.0
+    assert "1 videos that thumos14.json does not hold are left out: video_test_0000001" in str(data.notes)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("annotations/Run.txt", "video_test_0000073 1.0", "Run.txt, line 1: 'video_test_0000073 1.0' is not"),
+        ("annotations/Run.txt", "v_1 1.0 2.0", "Run.txt, line 1: 'v_1 1.0 2.0' is not 'video_validation_"),
+        ("annotations/Run.txt", "video_test_0000073 1.0 x", "Run.txt, line 1: time: 'x' is not a number"),
+        ("annotations/Swim.txt", "video_test_0000073 1.0 2.0", "Swim.txt: this class is not in class_list"),
+        ("class_list.txt", "1 Run\nSwim", "class_list.txt, line 2: 'Swim' is not 'number name'"),
+    ],
+)
+def test_damaged_texts_of_multithumos(tmp_path, file, text, message):
+    thumos14(tmp_path)
+    multithumos_texts(tmp_path, **{file: text})
+    with pytest.raises(TalError, match=message):
+        load_benchmark("multithumos", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "first"), [("multithumos", 1), ("charades", 0)])
+def test_lists_of_actions(tmp_path, name, first):
+    """The JSON of piergiaj/super-events-cvpr18, which dense-labelling studies share."""
+    place = tmp_path / name
+    place.mkdir()
+    database = {
+        "a": {"subset": "training", "duration": 9.0, "actions": [[first, 1.0, 2.5], [first + 2, 3, 4]]},
+        "b": {"subset": "testing", "duration": 9.0, "actions": [[first, 0.5, 8]]},
+    }
+    path = place / f"{name}.json"
+    path.write_text(json.dumps(database))
+    data = load_benchmark(name, tmp_path)
+    labels = ("class_01", "class_03") if first else ("c000", "c002")
+    assert data.classes == labels and data.duration("a") == 9.0
+    assert data.annotations("test").values.tolist() == [["b", 0.5, 8.0, labels[0]]]
+    assert "labels are the classes' numbers" in str(data.notes)
+    (place / "class_list.txt").write_text(f"{first} Walk\n{first + 2} Sit\n")
+    assert load_benchmark(name, tmp_path).classes == ("Sit", "Walk")
+    for part, message in (
+        ({"actions": [[first + 1, 1.0, 2.0]]}, f"json, a: actions: there is no class {first + 1}"),
+        ({"actions": [[first, 1.0]]}, "json, a: actions"),
+        ({"subset": "x"}, "json, a: subset: 'x' is neither training nor testing"),
+    ):
+        path.write_text(json.dumps(database | {"a": database["a"] | part}))
+        with pytest.raises(TalError, match=message):
+            load_benchmark(name, tmp_path)

@@ -6,9 +6,11 @@ Frames `start` to `end` cover (start - 1) / fps to end / fps seconds. The export
 
 Sources: Label Studio documentation, tag TimelineLabels (https://labelstud.io/tags/timelinelabels) and "Export
 annotations" (raw JSON and JSON_MIN); for the counting of frames, the official ML backend
-(`label_studio_ml/examples/yolo`, `convert_timelinelabels_to_probs`).
+(`label_studio_ml/examples/yolo`, `convert_timelinelabels_to_probs`); for the names of uploads,
+`label_studio/data_import/models.py`, `upload_name_generator`.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -52,7 +54,7 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
         data = task["data"] if full else {key: task[key] for key in task if key not in _ALSO}
         if not isinstance(data, dict):
             raise TalError(f"{called}: data is not an object", where=path, remedy=SHAPE)
-        recording = media_id(_video(data, called, path))
+        recording = _recording(_video(data, called, path))
         regions = _regions(task, called, path) if full else _flat_regions(task)
         segments, others = [], 0
         for place, (kind, value) in enumerate(regions, 1):
@@ -68,6 +70,12 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
                 others += 1
         remarks = left_out(recording, others, "regions that are no time segments")
         yield Annotated(recording=recording, segments=sorted(segments), remarks=remarks)
+
+
+def _recording(video):
+    """The id of a recording: the name of its video, without the 8 digits and `-` before that of an upload."""
+    uploaded = re.search(r"(?:^|/)upload/\d+/[0-9a-f]{8}-[^/?#]+(?:[?#]|$)", video)
+    return media_id(video)[9:] if uploaded else media_id(video)
 
 
 def _video(data, called, path):

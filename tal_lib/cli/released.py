@@ -1,0 +1,105 @@
+"""`tal released`: detections of a checkpoint that the authors released."""
+
+from tal_lib.cli.options import add_loading, add_options, add_overwrite, loading_of, pairs, print_scores
+from tal_lib.errors import TalError
+
+
+def add_commands(commands) -> None:
+    """Add the subcommand to `tal`."""
+    released = commands.add_parser(
+        "released",
+        help="detections and mAP of a released checkpoint of ActionFormer, TriDet or TemporalMaxer",
+        description="Detections of a checkpoint that the authors of ActionFormer, TriDet or TemporalMaxer "
+        "released, in the test recordings of a benchmark, and their mAP. Writes detections.json and "
+        "model.pt, which `tal detect` and `tal export` read.",
+    )
+    released.add_argument("model", help="actionformer, tridet or temporalmaxer")
+    released.add_argument("checkpoint", metavar="FILE.pth.tar", help="the released file")
+    released.add_argument("--benchmark", required=True, help="a benchmark's name, or a folder")
+    released.add_argument(
+        "--annotations",
+        metavar="FILE.json",
+        help="the annotations that it was trained on: their label_id gives the order of the classes "
+        "(default: alphabetical, as THUMOS14's)",
+    )
+    released.add_argument("--preset", default="paper", help="paper (default), paper_activitynet, …")
+    add_options(released, "an option of the model: padding=none, …")
+    released.add_argument(
+        "--device", help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if there is one)"
+    )
+    released.add_argument(
+        "--missing",
+        choices=("error", "skip"),
+        default="error",
+        help="recordings without features: an error (default), or left out and listed in OUT",
+    )
+    add_loading(released)
+    released.add_argument("--root", help="data folder")
+    released.add_argument("--out", required=True, help="folder")
+    add_overwrite(released)
+    released.set_defaults(run=_released)
+
+
+def _released(arguments):
+    import sys
+    from pathlib import Path
+
+    from tal_lib import evaluation
+    from tal_lib.data import MISSING_LIST, load_benchmark, ready, write_missing
+    from tal_lib.models import load_checkpoint
+    from tal_lib.provenance import checked_device, default_device
+    from tal_lib.study import Scored
+    from tal_lib.training.checkpoints import Trained, save_model
+    from tal_lib.writing import claim
+
+    out, files = Path(arguments.out), ["detections.json", "model.pt", MISSING_LIST]
+    device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
+    model = load_checkpoint(
+        arguments.model, arguments.checkpoint, preset=arguments.preset, **pairs(arguments.set)
+    )
+    data = load_benchmark(arguments.benchmark, arguments.root)
+    data.loading = loading_of(arguments)
+    for what, count, wanted in (
+        ("feature columns", model.spec["input_dim"], data.feature_spec.dim),
+        ("classes", model.spec["num_classes"], len(data.classes)),
+    ):
+        if count != wanted:
+            raise TalError(
+                f"{count:,} {what}, but {data.name} has {wanted:,}",
+                where=arguments.checkpoint,
+                remedy="Name the benchmark, with the features, that it was trained on.",
+            )
+    classes = _order(data.classes, arguments.annotations)
+    checked = ready(data, None, arguments.missing)
+    for remark in checked.report():
+        print(remark, file=sys.stderr)
+    claim(out, files, sources=[arguments.checkpoint])
+    run = Scored(benchmark=data, model=model, device=device, tested=checked.test)
+    names = dict(zip(data.classes, classes))  # the model's k-th class has the benchmark's k-th name
+    table = run.detections.assign(label=run.detections.label.map(names))
+    print(evaluation.write_detections(out / "detections.json", table))
+    print(save_model(out / "model.pt", Trained(model, classes, data.feature_spec, None)))
+    write_missing(out, checked)
+    print_scores(evaluation.mean_average_precision(run.truth, table, data.tious))
+
+
+def _order(classes, annotations):
+    """The classes in the order of the checkpoint's outputs."""
+    import sys
+
+    from tal_lib.data.annotations import read_annotations
+
+    if annotations is None:
+        print(
+            "classes in alphabetical order; --annotations names the file whose label_id gives another",
+            file=sys.stderr,
+        )
+        return tuple(classes)
+    ids = read_annotations(annotations, repair=True).label_ids
+    if sorted(ids) != list(range(len(classes))) or set(ids.values()) != set(classes):
+        raise TalError(
+            f"its label_id do not number the {len(classes)} classes of the benchmark from 0",
+            where=annotations,
+            remedy="Give the annotations that the checkpoint was trained on.",
+        )
+    return tuple(ids[number] for number in sorted(ids))
