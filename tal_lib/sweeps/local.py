@@ -225,18 +225,18 @@ class Local:
             processes = self._processes[slot % len(self._processes)]
             if self.deadline is None:
                 return processes.run(cell, cell.notebook, generation, self.folder)
-            return self._run_in_time(processes, cell, generation)
+            return self._run_in_time(processes, cell, generation, self.deadline)
         finally:
             self._free.put(slot)
 
-    def _run_in_time(self, processes, cell, generation):
-        left = self.deadline - time.monotonic()
+    def _run_in_time(self, processes, cell, generation, deadline):
+        left = deadline - time.monotonic()
         if left <= 0:
             return OutOfTime()
         cut = cell.time_limit is None or left < cell.time_limit
         limited = replace(cell, time_limit=left) if cut else cell
         reason = processes.run(limited, cell.notebook, generation, self.folder)
-        if cut and reason is not None and time.monotonic() >= self.deadline:
+        if cut and reason is not None and time.monotonic() >= deadline:
             shutil.rmtree(self.folder / f"{cell.id}.failed", ignore_errors=True)
             return OutOfTime()
         return reason

@@ -67,10 +67,9 @@ def _read(path, changed):
     defaults = {}
     try:
         for statement in ast.parse(tagged[0]).body:
-            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-            defaults[target.id] = ast.literal_eval(  # pyright: ignore[reportAttributeAccessIssue]
-                statement.value  # pyright: ignore[reportArgumentType]
-            )
+            annotated = isinstance(statement, ast.AnnAssign)
+            target = statement.target if annotated else statement.targets[0]  # pyright: ignore
+            defaults[target.id] = ast.literal_eval(statement.value)  # pyright: ignore
     except (SyntaxError, ValueError, AttributeError) as error:
         raise TalError(
             f"the cell tagged `parameters` holds more than `name = value` ({str(error).splitlines()[0]})",

@@ -62,8 +62,8 @@ def run_slices(
             try:
                 result = run(
                     grid,
-                    results=results,
-                    runs=runs,
+                    results=str(results),
+                    runs=str(runs),
                     seconds=deadline - time.monotonic(),
                     without=failed.keys(),
                     progress=progress,
