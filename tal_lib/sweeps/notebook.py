@@ -10,7 +10,7 @@ from tal_lib.reading import read_json
 
 PARAMETERS = "parameters"  # tag of the cell with the parameters
 RESTORE = "Restore it from git."
-RECORDS = re.compile(r"^record\(", re.MULTILINE)
+RECORDS = re.compile(r"^ *record\(", re.MULTILINE)
 
 
 def code_cells(path: str | Path) -> list[tuple[str, list[str]]]:
