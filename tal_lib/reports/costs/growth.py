@@ -11,7 +11,7 @@ GROWTH_CAPTION = (
     "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest "
     "recording (steps) whose pass fits into a given memory, weights excluded. Peak memory is read as a line "
     "a + b · length: between the two neighbouring measured lengths, or (≈) beyond them on the line through "
-    "the longest three. >: more, but the measured lengths do not tell how much; <: decoding did not fit there."
+    "the longest three. >: more, but the measurements do not tell how much; <: decoding did not fit there."
 )
 
 
