@@ -11,7 +11,7 @@ GROWTH_CAPTION = (
     "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest "
     "recording (steps) whose pass fits into a given memory, weights excluded. Peak memory is read as a line "
     "a + b · length: between the two neighbouring measured lengths, or (≈) beyond them on the line through "
-    "the longest three. >: far beyond what was measured; <: decoding did not fit there."
+    "the longest three. >: more, but the measurements do not tell how much; <: decoding did not fit there."
 )
 
 
@@ -67,4 +67,6 @@ def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.Data
 def _steps(row):
     if row.steps > row.did_not_fit_at:
         return f"< {row.did_not_fit_at:,.0f}"
+    if np.isnan(row.steps):  # the longest measured length fits, and no line is known
+        return f"> {row.longest_steps:,.0f}"
     return longest_text(row.steps, row.extrapolated, row.longest_steps)
