@@ -147,11 +147,11 @@ BENCHMARKS = {
     ),
     "rendered": Entry(
         partial(rendered.load, name="rendered"),
-        "90 videos of crowded scenes, 12 actions; appearance and motion (hog-hof) of the encoded videos",
+        "90 videos of crowded scenes, 8 actions; appearance and motion (hog-hof) of the encoded videos",
         "made from a seed: `tal data fetch rendered`",
         partial(rendered.features_of, "rendered"),
         "MIT",
-        counts=(90, 12, 4002),
+        counts=(90, 8, 3205),
     ),
     "rendered_cnn": Entry(
         partial(rendered.load, name="rendered_cnn"),
@@ -159,7 +159,7 @@ BENCHMARKS = {
         "made from a seed: `tal data fetch rendered_cnn`",
         partial(rendered.features_of, "rendered_cnn"),
         "MIT",
-        counts=(90, 12, 4002),
+        counts=(90, 8, 3205),
     ),
     "thumos14": Entry(
         videos.load_thumos14,
