@@ -193,7 +193,7 @@ class Streamed:
                 window_s=torch.tensor([float(window_s)]),
                 classes=self.classes,
             )
-            return self.model._table(batch, 0, candidates, self.model.config.post)
+            return self.model._table(batch, 0, candidates, self.model.config.post)  # pyright: ignore
 
     @torch.inference_mode()
     def _run(self, last):
