@@ -45,6 +45,12 @@ def fold_table(means: pd.DataFrame) -> pd.DataFrame:
     return text.reset_index()
 
 
+def of_shared_folds(means: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the folds that every model of a benchmark has."""
+    models = means.groupby("benchmark").model.transform("nunique")
+    return means[means.groupby(["benchmark", "fold"]).model.transform("nunique") == models]
+
+
 def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: a row per model, a column per benchmark, trained on all labels.
 
@@ -53,8 +59,7 @@ def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     Args:
         means: from `fold_means`, of one label fraction.
     """
-    models = means.groupby("benchmark").model.transform("nunique")
-    shared = means[means.groupby(["benchmark", "fold"]).model.transform("nunique") == models]
+    shared = of_shared_folds(means)
     wide = shared.pivot_table(index="model", columns="benchmark", values="avg_map", aggfunc="mean")
     wide = wide[list(dict.fromkeys(shared.benchmark))]
     order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
@@ -76,9 +81,10 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         out.table(fold_table(rows), name, caption, tables.HIGHEST)
     whole = means[means.fraction == 1]
     if whole.benchmark.nunique() > 1:
-        folds = ", ".join(f"{number:g}" for number in sorted(whole.fold.unique()))
+        folds = sorted(of_shared_folds(whole).fold.unique())
+        folds = f"fold{'s' * (len(folds) > 1)} {', '.join(f'{number:g}' for number in folds)}"
         caption = (
-            f"avg mAP (%) on each benchmark, all labels, cross-validation folds {folds}; untuned, one "
+            f"avg mAP (%) on each benchmark, all labels, cross-validation {folds}; untuned, one "
             "training seed. timeline_prior sees no features. 50salads' features are class scores of a "
             "supervised frame classifier, so they say nothing about few labels."
         )

@@ -56,6 +56,7 @@ def with_interval(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+FEWEST = 5  # splits; an interval that resamples fewer is much too narrow
 OPEN_SET_PARTS = (
     "unseen",
     "unseen, wrong names",
@@ -67,7 +68,7 @@ OPEN_SET_PARTS = (
 
 def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
-    over splits of the classes."""
+    over splits of the classes. With fewer than `FEWEST` splits there is no interval."""
     keys = [
         "benchmark",
         "model",
@@ -92,7 +93,9 @@ def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     )
     runs = with_shown_names(runs[~runs.misnamed | (runs.part == "unseen")])
     runs.loc[runs.misnamed, "part"] = "unseen, trained with wrong names"
-    return summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
+    summary = summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
+    summary.loc[summary.runs < FEWEST, ["low", "high"]] = float("nan")
+    return summary
 
 
 def split_name(seen: float) -> str:
