@@ -148,12 +148,13 @@ def training_step(
             unchanged.
     """
     losses = model.loss(run_in(recipe.precision, model, batch), batch)
-    low = recipe.precision == "float16"
-    other = "Choose precision bfloat16 or float32: float16 ends at 65,504. " if low else ""
-    where = f"recordings {', '.join(batch.recordings)}"
-    remedy = f"{other}Lower the learning rate, or check these recordings' features."
     if not torch.isfinite(losses["total"]):
-        raise TalError(f"the loss became {float(losses['total'])}", where=where, remedy=remedy)
+        raise TalError(
+            f"the loss became {float(losses['total'])}",
+            where=f"recordings {', '.join(batch.recordings)}",
+            remedy="Lower the learning rate, or check these recordings' features."
+            + (" float16 ends at 65,504: bfloat16 may do." if recipe.precision == "float16" else ""),
+        )
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(losses["total"]).backward()
     if recipe.clip_norm:
@@ -161,8 +162,12 @@ def training_step(
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    if low and scaler.get_scale() < LEAST_SCALE:
-        raise TalError("the gradients are not finite at any scale of the loss", where=where, remedy=remedy)
+    if recipe.precision == "float16" and scaler.get_scale() < LEAST_SCALE:
+        raise TalError(
+            "the gradients are not finite at any scale of the loss",
+            where=f"recordings {', '.join(batch.recordings)}",
+            remedy="Choose precision bfloat16 or float32, lower the learning rate, or check the features.",
+        )
     return losses
 
 

@@ -68,12 +68,13 @@ def test_a_cell_at_the_end_of_the_time(clock, tmp_path, limit, takes, reason, an
 
     sweep = Local(tmp_path, 1, 1, seconds=100.0)
     cell = sweeps.grid.Cell("s", tmp_path / "n.ipynb", {}, "", "x", time_limit=limit)
-    result = sweep._run_in_time(SimpleNamespace(run=run), cell, 0)
+    result = sweep._run_in_time(SimpleNamespace(run=run), cell, 0, sweep.deadline)
     assert type(result) is answer if answer is OutOfTime else result == answer
     assert given == [min(limit or 100.0, 100.0)]
     assert (tmp_path / "x.failed").exists() == (isinstance(answer, str))
     clock.now += 100
-    assert type(sweep._run_in_time(SimpleNamespace(run=run), cell, 0)) is OutOfTime and len(given) == 1
+    assert type(sweep._run_in_time(SimpleNamespace(run=run), cell, 0, sweep.deadline)) is OutOfTime
+    assert len(given) == 1
 
 
 @pytest.fixture
