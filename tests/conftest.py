@@ -92,6 +92,28 @@ def small():
     )
 
 
+@pytest.fixture(scope="session")
+def released_weights():
+    """Makes random weights of a TemporalMaxer under its authors' names, as a released file has them."""
+
+    def make(dim, classes, width):
+        shapes = {f"reg_head.scale.{i}.scale": () for i in range(6)}
+        for i, columns in enumerate((dim, width)):
+            shapes[f"backbone.embd.{i}.conv.weight"] = (width, columns, 3)
+            for head in ("cls", "reg"):
+                shapes[f"{head}_head.head.{i}.conv.weight"] = (width, width, 3)
+            for norm in ("backbone.embd_norm", "cls_head.norm", "reg_head.norm"):
+                shapes |= {f"{norm}.{i}.{part}": (1, width, 1) for part in ("weight", "bias")}
+        for out, count in (("cls_head.cls_head", classes), ("reg_head.offset_head", 2)):
+            shapes |= {f"{out}.conv.weight": (count, width, 3), f"{out}.conv.bias": (count,)}
+        generator = torch.Generator().manual_seed(0)
+        return {
+            f"module.{key}": 0.3 * torch.randn(shape, generator=generator) for key, shape in shapes.items()
+        }
+
+    return make
+
+
 @pytest.fixture
 def tiny():
     """Makes a benchmark from annotation rows, all features zero, 100 s a recording."""

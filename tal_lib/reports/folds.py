@@ -23,7 +23,8 @@ def fold_means(efficiency: pd.DataFrame) -> pd.DataFrame:
         efficiency: the tidy table `data_efficiency`.
     """
     rows = efficiency[efficiency.fold >= 0] if "fold" in efficiency else efficiency.iloc[:0]
-    rows = rows[~rows.benchmark.str.endswith(VALIDATION)]
+    if len(rows):
+        rows = rows[~rows.benchmark.str.endswith(VALIDATION)]
     if not len(rows):
         return pd.DataFrame(columns=[*KEYS, "avg_map", "runs"])
     runs = tables.average_map(main_arm(rows))

@@ -5,6 +5,7 @@ They decide on the design of the study (docs/protocol.md). No test part takes pa
 
 import pandas as pd
 
+from tal_lib import models
 from tal_lib.data.registry import VALIDATION
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OWN
@@ -61,7 +62,11 @@ def design_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _variant(model, options):
-    return model if not options and model != OWN else f"{model}: {options or 'as it is'}"
+    """The model, and the options that differ from its defaults."""
+    given = dict(part.split("=", 1) for part in options.split(", ")) if options else {}
+    default = models.config(model)
+    changed = {name: value for name, value in given.items() if str(getattr(default, name)) != value}
+    return f"{model}: {', '.join(f'{name}={value}' for name, value in changed.items())}" if changed else model
 
 
 def _sorted(table):
@@ -86,5 +91,6 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     if len(runs := runs[runs.options == ""]):
         out.table(steps_table(runs), STEPS, f"Optimizer steps: {part}, plain recipe.")
     if len(runs := runs_like(data, DESIGN)):
-        caption = f"Variants of {OWN}, and a yardstick: {part}, plain recipe of 400 steps."
+        caption = f"Variants of {OWN}: options that differ from the chosen design, and a yardstick; {part}, plain "
+            "recipe."
         out.table(design_table(runs), DESIGN, caption, tables.HIGHEST)

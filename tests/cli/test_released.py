@@ -16,23 +16,8 @@ D, C = 6, 32
 OPTIONS = {"width": C, "head_width": C, "padded_steps": 64}
 
 
-def weights():
-    """Random weights of a narrow TemporalMaxer under the authors' names."""
-    shapes = {f"reg_head.scale.{i}.scale": () for i in range(6)}
-    for i, width in enumerate((D, C)):
-        shapes[f"backbone.embd.{i}.conv.weight"] = (C, width, 3)
-        for head in ("cls", "reg"):
-            shapes[f"{head}_head.head.{i}.conv.weight"] = (C, C, 3)
-        for norm in ("backbone.embd_norm", "cls_head.norm", "reg_head.norm"):
-            shapes |= {f"{norm}.{i}.{part}": (1, C, 1) for part in ("weight", "bias")}
-    for out, count in (("cls_head.cls_head", len(LABELS)), ("reg_head.offset_head", 2)):
-        shapes |= {f"{out}.conv.weight": (count, C, 3), f"{out}.conv.bias": (count,)}
-    generator = torch.Generator().manual_seed(0)
-    return {f"module.{key}": 0.3 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
-
-
 @pytest.fixture
-def clips(tmp_path):
+def clips(tmp_path, released_weights):
     """A benchmark of two recordings, and a released file that fits it."""
     rows = [
         {"segment": [i * 5.0, i * 5.0 + 4], "label": label, "label_id": number}
@@ -51,7 +36,9 @@ def clips(tmp_path):
     for seed, name in enumerate(database):
         features = np.random.default_rng(seed).standard_normal((48, D), np.float32)
         np.save(folder / "features" / f"{name}.npy", features)
-    torch.save({"epoch": 34, "state_dict_ema": weights()}, tmp_path / "epoch_034.pth.tar")
+    torch.save(
+        {"epoch": 34, "state_dict_ema": released_weights(D, len(LABELS), C)}, tmp_path / "epoch_034.pth.tar"
+    )
     return folder
 
 
@@ -70,24 +57,10 @@ def test_detections_of_a_released_file(clips, tmp_path, capsys):
     trained = load_model(out / "model.pt")
     assert trained.classes == tuple(LABELS)
     written = trained.model.state_dict()
-    assert trained.model.spec == model.spec
+    assert trained.model.config == model.config
     assert all(torch.equal(written[key], value) for key, value in model.state_dict().items())
     assert main([*command, "--annotations", str(tmp_path / "none.json")]) == 2
     assert main([*command[:4], "synthetic", *command[5:]]) == 2
     assert f"epoch_034.pth.tar: {D} feature columns, but synthetic has" in capsys.readouterr().err
     assert main(["detect", str(clips / "features"), "--model", str(file)]) == 2
     assert "`tal released`" in capsys.readouterr().err
-
-
-def test_options_of_a_model(capsys):
-    assert main(["models", "actionformer"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0][:2] == ["option", "of"] and {"compact", "paper"} <= set(lines[0])
-    options = {line[0]: line[2:] for line in lines[1:]}
-    at = lines[0].index("compact") - 2
-    assert options["width"][at] == "128" and "max_detections" in options and "learning_rate" in options
-    for name in models.every_name():
-        assert main(["models", name]) == 0
-    capsys.readouterr()
-    assert main(["models", "actionfromer"]) == 2
-    assert "Did you mean actionformer" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def workers(scheduler):
         yield here
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
