@@ -91,6 +91,6 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     if len(runs := runs[runs.options == ""]):
         out.table(steps_table(runs), STEPS, f"Optimizer steps: {part}, plain recipe.")
     if len(runs := runs_like(data, DESIGN)):
-        caption = f"Variants of {OWN}: options that differ from the chosen design, and a yardstick; {part}, plain "
-            "recipe."
+        about = f"Variants of {OWN}: options that differ from the chosen design, and a yardstick"
+        caption = f"{about}; {part}, plain recipe."
         out.table(design_table(runs), DESIGN, caption, tables.HIGHEST)
