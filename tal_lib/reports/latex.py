@@ -15,7 +15,7 @@ import pandas as pd
 from tal_lib.reports.escape import latex
 
 PACKAGES = ("array", "booktabs", "graphicx")
-ROWS = 40  # of one table; more do not fit on a page
+ROWS = 36  # of one table; more do not fit on a page
 LONG_TEXT = 30  # characters; a longer cell is broken into lines
 HEADING = 12  # characters; a heading that is longer than this and than its cells is broken into lines
 CHARACTER_PT, GAP_PT = 4.6, 12  # approximate widths in \small: of a digit, and between two columns
