@@ -66,7 +66,8 @@ def _variant(model, options):
     given = dict(part.split("=", 1) for part in options.split(", ")) if options else {}
     default = models.config(model)
     changed = {name: value for name, value in given.items() if str(getattr(default, name)) != value}
-    return f"{model}: {', '.join(f'{name}={value}' for name, value in changed.items())}" if changed else model
+    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
+    return f"{model}: {text}" if changed else model
 
 
 def _sorted(table):

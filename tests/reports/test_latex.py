@@ -123,8 +123,9 @@ def test_more_rows_than_a_page_are_several_tables(compiled):
 def test_a_table_of_many_pages_is_cut_and_names_the_file_with_all_rows():
     table = pd.DataFrame({"model": [f"m{number}" for number in range(MOST_PARTS * ROWS + 1)], "n": 1})
     source = latex_table(table, "Many.", "many", source="many_x.csv")
-    assert source.count("First 200 of 201 rows; many\\_x.csv has all of them.") == MOST_PARTS
-    assert "m199 " in source and "m200 " not in source
+    kept = MOST_PARTS * ROWS
+    assert source.count(f"First {kept} of {kept + 1} rows; many\\_x.csv has all of them.") == MOST_PARTS
+    assert f"m{kept - 1} " in source and f"m{kept} " not in source
 
 
 @pytest.mark.parametrize("texts", [1, 2])
