@@ -97,6 +97,16 @@ def add_overwrite(parser) -> None:
     )
 
 
+def add_missing(parser) -> None:
+    """Add the option that says what happens to recordings without features."""
+    parser.add_argument(
+        "--missing",
+        choices=("error", "skip"),
+        default="error",
+        help="recordings without features: an error (default), or left out and listed in OUT",
+    )
+
+
 def add_loading(parser) -> None:
     """Add the options that say how features reach the model. The types know what is accepted."""
     parser.add_argument(

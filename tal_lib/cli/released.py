@@ -1,6 +1,14 @@
 """`tal released`: detections of a checkpoint that the authors released."""
 
-from tal_lib.cli.options import add_loading, add_options, add_overwrite, loading_of, pairs, print_scores
+from tal_lib.cli.options import (
+    add_loading,
+    add_missing,
+    add_options,
+    add_overwrite,
+    loading_of,
+    pairs,
+    print_scores,
+)
 from tal_lib.errors import TalError
 
 
@@ -27,12 +35,7 @@ def add_commands(commands) -> None:
     released.add_argument(
         "--device", help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if there is one)"
     )
-    released.add_argument(
-        "--missing",
-        choices=("error", "skip"),
-        default="error",
-        help="recordings without features: an error (default), or left out and listed in OUT",
-    )
+    add_missing(released)
     add_loading(released)
     released.add_argument("--root", help="data folder")
     released.add_argument("--out", required=True, help="folder")

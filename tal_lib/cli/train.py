@@ -2,6 +2,7 @@
 
 from tal_lib.cli.options import (
     add_loading,
+    add_missing,
     add_options,
     add_overwrite,
     loading_of,
@@ -75,12 +76,7 @@ def add_commands(commands) -> None:
     train.add_argument(
         "--skip", type=typed(Count), default=1, help="use one of so many feature steps (default: every step)"
     )
-    train.add_argument(
-        "--missing",
-        choices=("error", "skip"),
-        default="error",
-        help="recordings without features: an error (default), or left out and listed in OUT",
-    )
+    add_missing(train)
     train.add_argument(
         "--class-agnostic",
         action="store_true",

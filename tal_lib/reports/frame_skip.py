@@ -4,6 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation.nested import nested_estimate
 from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import with_settings_of
 from tal_lib.reports.equal.arms import people_of
 from tal_lib.reports.equal.pairs import interval
 
@@ -24,8 +25,8 @@ def skipped_runs(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = table.fillna({"recipe": "", "options": "", "stream": "", "skip": 1, "people": 1, "annotated": 1})
     alike = ["preset", "options", "stream", "recipe", "seed", "subset_seed", *KEYS]
     alike += [name for name in ("people", "annotated") if name in table]
-    wanted = pd.MultiIndex.from_frame(table.loc[table.sweep == SWEEP, alike].drop_duplicates())
-    table = table[(table.fold >= 0) & pd.MultiIndex.from_frame(table[alike]).isin(wanted)]
+    table = with_settings_of(table, SWEEP, alike)
+    table = table[table.fold >= 0]
     means = 100 * table.groupby("cell")["map"].mean()
     runs = table.drop_duplicates("cell").reset_index(drop=True)
     return tables.with_shown_names(runs.assign(avg_map=runs.cell.map(means)))[columns]

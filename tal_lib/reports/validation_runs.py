@@ -8,7 +8,7 @@ import pandas as pd
 from tal_lib import models
 from tal_lib.data.registry import VALIDATION
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import OWN
+from tal_lib.reports.efficiency.runs import OWN, with_all_data, with_settings_of
 from tal_lib.reports.equal.arms import percent, place
 
 STEPS, DESIGN = "steps", "own_design"
@@ -26,13 +26,11 @@ def runs_like(data: dict[str, pd.DataFrame], sweep: str) -> pd.DataFrame:
     table = table.fillna({"recipe": "", "options": "", "stream": ""})
     alike = ["model", "options", "recipe", "fold", "preset", "stream", "seed", "subset_seed"]
     rows = table[table.sweep == sweep]
+    table = with_all_data(with_settings_of(table, sweep, alike))
     table = table[
         table.benchmark.isin(set(rows.benchmark[rows.benchmark.str.endswith(VALIDATION)]))
         & table.fraction.isin(set(rows.fraction))
-        & pd.MultiIndex.from_frame(table[alike]).isin(pd.MultiIndex.from_frame(rows[alike]))
     ]
-    for name in {"people", "annotated", "skip"} & set(table):
-        table = table[table[name].fillna(1) == 1]
     runs = table.groupby(KEYS, as_index=False, sort=False)["map"].mean().rename(columns={"map": "avg_map"})
     return runs.assign(avg_map=100 * runs.avg_map, benchmark=runs.benchmark.str.removesuffix(VALIDATION))
 

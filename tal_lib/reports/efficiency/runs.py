@@ -15,13 +15,25 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     floor, which has no recipe, is always there.
     """
     alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
-    for name in {"people", "annotated", "skip"} & set(alike):
-        alike = alike[alike[name].fillna(1) == 1]
+    alike = with_all_data(alike)
     trained = alike[alike.model != FLOOR]
     chosen = trained.groupby("benchmark").recipe.agg(
         lambda recipes: "" if (recipes == "").any() else recipes.mode().iloc[0]
     )
     return alike[(alike.recipe == alike.benchmark.map(chosen).fillna("")) | (alike.model == FLOOR)]
+
+
+def with_all_data(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs with all people, annotations and feature steps."""
+    for name in {"people", "annotated", "skip"} & set(table):
+        table = table[table[name].fillna(1) == 1]
+    return table
+
+
+def with_settings_of(table: pd.DataFrame, sweep: str, keys: list[str]) -> pd.DataFrame:
+    """The rows that have the settings of a sweep, whichever sweep ran them: `keys` as in one of its rows."""
+    wanted = pd.MultiIndex.from_frame(table.loc[table.sweep == sweep, keys].drop_duplicates())
+    return table[pd.MultiIndex.from_frame(table[keys]).isin(wanted)]
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import FLOOR
+from tal_lib.reports.efficiency.runs import FLOOR, with_all_data
 
 MAIN, PLAIN, TUNING, VARIANCE = "equal", "plain", "tuning", "variance"
 TUNED = ("hapt", "sfinge3d", "rendered", "urfall")  # the mean over benchmarks is over these
@@ -62,8 +62,7 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     table = table.fillna({"recipe": "", "options": "", "stream": ""})
     table = table[(table.fold >= 0) & (table.preset == "compact") & (table.stream == "")]
-    for name in {"people", "annotated", "skip"} & set(table):  # all people, annotations and feature steps
-        table = table[table[name].fillna(1) == 1]
+    table = with_all_data(table)
     means = 100 * table.groupby("cell")["map"].mean()
     runs = table.drop_duplicates("cell").reset_index(drop=True)
     runs = runs.assign(

@@ -9,7 +9,7 @@ from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports import tables, theme
 from tal_lib.reports.costs.accuracy import medians
 from tal_lib.reports.costs.shapes import COSTS
-from tal_lib.reports.efficiency.runs import FLOOR, main_arm
+from tal_lib.reports.efficiency.runs import FLOOR, main_arm, with_all_data
 from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNING, place, runs_of, scores_of
 from tal_lib.reports.folds import on_official_split
 from tal_lib.reports.layout import Layout
@@ -94,9 +94,7 @@ def _own_recipes(efficiency):
 
 def _sweeps(efficiency):
     """An arm per sweep whose runs are in none of the arms above; one per recipe, if it compares recipes."""
-    whole = efficiency[efficiency.stream == ""]
-    for name in {"people", "annotated", "skip"} & set(whole):
-        whole = whole[whole[name].fillna(1) == 1]
+    whole = with_all_data(efficiency[efficiency.stream == ""])
     official = on_official_split(efficiency)
     shown = set(main_arm(official).cell) if len(official) else set()
     for sweep, rows in whole.groupby("sweep", sort=True):
