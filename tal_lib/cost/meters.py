@@ -15,6 +15,7 @@ import torch
 from tal_lib.process.memory import allow_memory, process_status
 
 RAPL = Path("/sys/class/powercap")
+TICK = 0.2  # seconds in which NVML renews its counter of energy for sure
 
 
 def use_device(device: str) -> None:
@@ -265,18 +266,37 @@ def joules_per_call(
 ) -> float | None:
     """Mean joules of a call, over at least `min_seconds` and `least` calls. None without a counter.
 
-    NVML renews its counter about ten times a second, so one second is about the shortest useful time.
+    NVML renews its counter about ten times a second. Counting therefore begins and ends when it does; calls
+    longer than `TICK` need no such end.
     """
     if not energy_source(device):
         return None
+    cuda = device.startswith("cuda")
+
+    def run():
+        call()
+        if cuda:
+            torch.cuda.synchronize()
+
+    if cuda:
+        _until_renewed(device, lambda: None)
     calls, began = 0, time.perf_counter()
     with Energy(device) as energy:
         while calls < least or time.perf_counter() - began < min_seconds:
-            call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            run()
             calls += 1
+        if cuda and time.perf_counter() - began < TICK * calls:
+            calls += _until_renewed(device, run)
     return None if energy.joules is None else energy.joules / calls
+
+
+def _until_renewed(device, call) -> int:
+    """Call again and again until the counter of energy changes, for `TICK` seconds at most; how often."""
+    before, began, calls = energy_counters(device), time.perf_counter(), 0
+    while time.perf_counter() - began < TICK and energy_counters(device) == before:
+        call()
+        calls += 1
+    return calls
 
 
 class Utilisation:

@@ -267,7 +267,7 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
         )
     # last, because tracing uses memory; always of the eager float32 network
     macs, uncounted = (
-        count_macs(build_from(spec).eval(), spec["input_dim"], length) if counted else (None, [])
+        count_macs(build_from(spec).eval().to(device), spec["input_dim"], length) if counted else (None, [])
     )
     return dict(
         model=spec["name"],

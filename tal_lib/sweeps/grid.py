@@ -8,6 +8,7 @@
 
 Options of a block:
     alone: true     its cells measure time: they run after the others, one at a time
+    on_each_machine: true   its cells belong to one machine, though they may run beside others
     gpu: true       on a cluster, its cells run on workers that have a GPU
     time_limit: 30  minutes; a cell that runs longer is stopped
     search, tuned:  a random search over settings, and its best trial; see `tal_lib.sweeps.search`
@@ -106,7 +107,7 @@ def _expand(grid, number, here, only):
             together.add(key)
         data = _with_data(parameters, place)
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
-        machine = measured_on(parameters) if alone and here else ""
+        machine = measured_on(parameters) if (alone or block.on_each_machine) and here else ""
         made_by = code.of(notebook, parameters)
         yield Cell(
             grid.name,

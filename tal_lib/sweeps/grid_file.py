@@ -28,6 +28,7 @@ class Block:
     """Cells of one notebook: every combination of the grid's values.
 
     alone: the cells measure time and run one at a time; gpu: they need a GPU; time_limit: minutes.
+    on_each_machine: the cells are done again on another CPU or GPU, as those that run alone always are.
     search, tuned: see `tal_lib.sweeps.search`.
     """
 
@@ -36,6 +37,7 @@ class Block:
     grid: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
     gpu: bool = False
+    on_each_machine: bool = False
     time_limit: Positive | None = None
     search: Search | None = None
     tuned: Tuned | None = None

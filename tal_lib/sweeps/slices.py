@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tal_lib.cost.meters import energy_source
 from tal_lib.errors import TalError
-from tal_lib.provenance import checked_device, device_name
+from tal_lib.provenance import checked_device, device_name, usable_cores
 from tal_lib.sweeps.runner import run
 from tal_lib.validation import Count, Positive, validate
 
@@ -28,6 +28,7 @@ def run_slices(
     *,
     minutes: float = 10.0,
     slices: int | None = None,
+    jobs: int = 1,
     results: str | Path = "results",
     runs: str | Path = "runs",
     progress: bool = True,
@@ -37,6 +38,9 @@ def run_slices(
 
     A cell that fails is not tried again by this call. A sweep that cannot be planned (its data are missing)
     is reported once, and the others run.
+
+    Args:
+        jobs: cells at a time that measure no time; the others run one by one.
 
     Returns:
         Whether nothing failed and nothing is left.
@@ -62,6 +66,7 @@ def run_slices(
             try:
                 result = run(
                     grid,
+                    jobs=jobs,
                     results=str(results),
                     runs=str(runs),
                     seconds=deadline - time.monotonic(),
@@ -96,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--slices", type=int, default=None, help="at most so many (default: until all is done)"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="cells at a time that measure no time (default: all cores)"
+    )
     parser.add_argument("--results", default="results")
     parser.add_argument("--runs", default="runs")
     arguments = parser.parse_args(argv)
@@ -108,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.grids,
             minutes=arguments.minutes,
             slices=arguments.slices,
+            jobs=arguments.jobs or usable_cores(),
             results=arguments.results,
             runs=arguments.runs,
         )
