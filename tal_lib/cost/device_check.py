@@ -18,7 +18,7 @@ from tal_lib.cost.meters import use_device
 from tal_lib.data.batches import Batch, Item, collate
 from tal_lib.errors import one_line
 from tal_lib.export import Deployed, example_batch, parity, rounding, traced_program
-from tal_lib.models import Detector, build
+from tal_lib.models import Detector, build, config
 from tal_lib.models.parts.blocks import DropPath
 from tal_lib.process.precision import allow_tf32
 from tal_lib.provenance import checked_device
@@ -62,7 +62,10 @@ def check_model(name: str, device: str, *, preset: str = "compact", only: tuple[
     use_device(checked_device(device))
     allow_tf32(False)
     torch.manual_seed(0)
-    model = build(name, input_dim=INPUT_DIM, num_classes=len(CLASSES), preset=preset)
+    words = (
+        {"text": "words"} if hasattr(config(name, preset), "text") else {}
+    )  # no pretrained encoder is needed
+    model = build(name, input_dim=INPUT_DIM, num_classes=len(CLASSES), preset=preset, **words)
     model.name_classes(CLASSES)
     checks = {"forward": _forward, "detect": _detect, "backward": _backward}
     checks |= {precision: _mixed(precision) for precision in AUTOCAST} | {"export": _export}

@@ -300,8 +300,13 @@ def _until_renewed(device, call) -> int:
 
 
 class Utilisation:
-    """Mean share of time in which a GPU kernel ran, sampled by NVML in a thread. None on a CPU and without
-    NVML."""
+    """Mean share of time in which a GPU kernel ran, sampled by NVML in a thread.
+
+    NVML's value is itself a mean over up to a second, so that the first second does not count. None on a CPU,
+    without NVML, and for blocks that are shorter.
+    """
+
+    SETTLED = 1.0  # seconds
 
     def __init__(self, device: str):
         self.device, self.values, self.stop = device, [], threading.Event()
@@ -315,7 +320,9 @@ class Utilisation:
         return self
 
     def _sample(self, library, handle):
-        while True:  # one sample at least
+        if self.stop.wait(self.SETTLED):
+            return
+        while True:
             try:
                 self.values.append(library.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
             except library.NVMLError:  # a part of a GPU (MIG) has no rate

@@ -14,13 +14,14 @@ SLOW = 20.0  # seconds per forward pass; slower networks are measured in one pas
 
 
 def profile_all(
-    todo: list[dict], passes: int = 3, seed: int = 0, progress: bool = False
+    todo: list[dict], passes: int = 3, seed: int = 0, progress: bool = False, counted: bool = True
 ) -> list[CostRow | None]:
     """Call `profile` for every item of a list, in several passes over the list. Each pass has a random order.
 
     Args:
         todo: arguments of `profile`, one dict per measurement; `min_seconds` is the sum over all passes.
         seed: of the random orders.
+        counted: whether MACs are counted, in the first pass.
 
     Returns:
         One row per measurement, combined by `middle_pass`; None if it does not fit into memory.
@@ -35,7 +36,7 @@ def profile_all(
                     continue
                 arguments = todo[place] | {"min_seconds": todo[place].get("min_seconds", 1.0) / passes}
                 try:
-                    rows[place].append(profile(**arguments, counted=number == 0))
+                    rows[place].append(profile(**arguments, counted=counted and number == 0))
                 except DoesNotFit:
                     never.add(place)
     return [None if place in never else middle_pass(measured) for place, measured in enumerate(rows)]

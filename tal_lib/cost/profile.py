@@ -255,7 +255,7 @@ def _measure(spec, length, device, threads, min_seconds, precision, limit, count
             latency, reference, fastest = steady_samples(
                 network, device, fastest=fastest or float("inf"), min_seconds=min_seconds, warm=slow
             )
-        joules = joules_per_call(network, device, min_seconds=min_seconds)
+            joules = joules_per_call(network, device, min_seconds=min_seconds)
         detect, _, fastest = steady_samples(
             lambda: model.detect(batch),
             device,

@@ -42,14 +42,13 @@ class MaskedGroupNorm(nn.Module):
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
-        self.groups, self.eps = groups, eps
+        self.groups, self.each, self.eps = groups, channels // groups, eps
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        groups = lambda t: (
-            t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(x.shape[-1] // self.groups, -1)
-        )
+        # not by x.shape: traced, that is a tensor of the CPU, which cannot repeat one of a GPU
+        groups = lambda t: t.unflatten(-1, (self.groups, -1)).mean(-1).repeat_interleave(self.each, -1)
         if keep is None or self.sees_padding:
             x = x - groups(x.mean(1, keepdim=True))
             variance = groups((x * x).mean(1, keepdim=True))

@@ -44,9 +44,11 @@ def clip_points(points: Points, steps: int, clip: int, overlap: int) -> Points:
     starts = window_starts(steps, clip, overlap, points.position.device)
     count, each = starts.shape[0], points.position.shape[0]
     repeated = lambda value: value.repeat(count)
-    rows = torch.arange(count, device=starts.device).repeat_interleave(each) * each
+    # by expansion: traced, `each` is a tensor of the CPU, which cannot repeat one of a GPU
+    spread = lambda value: value[:, None].expand(-1, each).reshape(-1)
+    rows = spread(torch.arange(count, device=starts.device) * each)
     return Points(
-        repeated(points.position) + starts.repeat_interleave(each),
+        repeated(points.position) + spread(starts),
         repeated(points.stride),
         repeated(points.low),
         repeated(points.high),
