@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tal_lib import plugins
+from tal_lib.cost import meters
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
 
@@ -221,6 +222,7 @@ def cuda(monkeypatch):
     library.nvmlSystemGetDriverVersion = lambda: "600.1"
     monkeypatch.setitem(sys.modules, "pynvml", library)
     gpu.nvml = library
+    monkeypatch.setattr(meters.Utilisation, "SETTLED", 0.0)
     settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [module.allow_tf32 for module in settings]
     with _OnCpu():

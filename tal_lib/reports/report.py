@@ -135,7 +135,9 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
     names = sorted({name for record in records for name, rows in record["tables"].items() if rows})
     data = {name: tables.measured_columns(tables.tidy(records, name)) for name in names}
     if "inference_cost" in data:
-        cost = tables.newest(tables.of_the_present_network(data.pop("inference_cost")))
+        cost = tables.newest(
+            tables.with_counted_macs(tables.of_the_present_network(data.pop("inference_cost")))
+        )
         plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()
         for name, rows in (("inference_cost", cost[plain]), ("inference_cost_options", cost[~plain])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}

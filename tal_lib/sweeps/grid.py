@@ -20,6 +20,7 @@ not known in advance: there the name is left out.
 
 import itertools
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,14 @@ from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.sweeps.search import tuned
 from tal_lib.validation import unknown_name
 
-UNTUNED = ("model", "preset", "fraction", "fold", "seed")  # parameters that tuned settings never change
+UNTUNED = (
+    "benchmark",
+    "model",
+    "preset",
+    "fraction",
+    "fold",
+    "seed",
+)  # parameters that tuned settings never change
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def _expand(grid, number, here, only):
     combined = (defaults | fixed | dict(zip(lists, values)) for values in itertools.product(*lists.values()))
     if block.tuned:  # models without trials do not matter if they are not asked for
         early = {name: text for name, text in (only or {}).items() if name in UNTUNED}
-        combined = (parameters for parameters in combined if chosen(parameters, early))
+        combined = (parameters for parameters in combined if chosen(_portable(parameters), early))
     for parameters in (each for some in combined for each in _with_settings(some, block, grid, place)):
         parameters.pop("out_dir", None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
@@ -121,6 +129,15 @@ def _expand(grid, number, here, only):
             limit,
             made_by,
         )
+
+
+def _portable(parameters):
+    """Parameters whose benchmark has its portable name, if it has one; what is wrong with it shows later."""
+    if not parameters.get("benchmark"):
+        return parameters
+    with suppress(TalError):
+        return parameters | {"benchmark": name_of(parameters["benchmark"])}
+    return parameters
 
 
 def _with_data(parameters, place):

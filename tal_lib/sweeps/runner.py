@@ -112,6 +112,7 @@ def run(
     with _alone(folder):
         update_ledger(ledger, finished_runs(folder, ledger))
         records = ledgers(results)
+        _copy_trials(grid_yaml, cells, records, ledger)
         states = states_of(cells, records) if resume else {cell.id: State() for cell in cells}
         left = (DONE,) if again_stale else (DONE, STALE)
         waiting = [cell for cell in cells if states[cell.id].name not in left and cell.id not in without]
@@ -149,6 +150,13 @@ def run(
         less,
         len(unfinished),
     )
+
+
+def _copy_trials(grid_yaml, cells, records, ledger):
+    """Copy a search's trials that another sweep has run: the best is chosen from the search's own ledger."""
+    if any(block.search for block in read_grid(grid_yaml).blocks):
+        wanted = {cell.id for cell in cells}
+        update_ledger(ledger, {record["id"]: record for record in records if record["id"] in wanted})
 
 
 def _keep_detections(grid_yaml, sweep, folder, results, *, here):

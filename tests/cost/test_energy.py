@@ -1,6 +1,8 @@
 """Energy: a made-up powercap folder, a pretended NVML, and machines that expose nothing."""
 
 import sys
+import time
+import types
 
 import pytest
 
@@ -71,9 +73,39 @@ def test_a_counter_that_cannot_be_read_is_none(rapl, tmp_path, content):
 
 def test_the_board_of_the_gpu_that_torch_sees(cuda):
     with meters.Energy("cuda") as energy, meters.Utilisation("cuda") as utilisation:
-        pass
+        time.sleep(0.05)
     assert energy.joules == pytest.approx(0.25) and utilisation.mean == 0.5
     assert meters.energy_source("cuda") == "NVML" and set(cuda.uuids) == {"GPU-ab-12"}
+
+
+def test_utilisation_does_not_count_what_nvml_saw_before(cuda, monkeypatch):
+    monkeypatch.setattr(meters.Utilisation, "SETTLED", 10.0)
+    with meters.Utilisation("cuda") as utilisation:
+        time.sleep(0.02)
+    assert utilisation.mean is None
+
+
+def test_counting_begins_and_ends_when_the_counter_is_renewed(cuda, monkeypatch):
+    """100 W, renewed ten times a second: three milliseconds of work are 0.3 J, wherever counting begins."""
+    clock = types.SimpleNamespace(now=0.05)
+
+    def look(handle):
+        clock.now += 1e-4
+        return 1e3 * 100 * 0.1 * int(clock.now / 0.1)
+
+    def work():
+        clock.now += 0.003
+
+    cuda.nvml.nvmlDeviceGetTotalEnergyConsumption = look
+    monkeypatch.setattr(meters, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    assert meters.joules_per_call(work, "cuda", min_seconds=0.26) == pytest.approx(0.3, rel=0.03)
+    assert clock.now < 0.6
+    started = clock.now
+    slow = lambda: setattr(
+        clock, "now", clock.now + 1.0
+    )  # longer than a renewal: no further call for its sake
+    assert meters.joules_per_call(slow, "cuda", min_seconds=0.26) == pytest.approx(100, rel=0.04)
+    assert clock.now == pytest.approx(started + 3, abs=0.2)
 
 
 @pytest.mark.parametrize("lack", ["library", "driver", "counter"])

@@ -238,6 +238,24 @@ def test_costs_of_a_network_that_has_changed_are_left_out_at_every_length():
     assert tables.of_the_present_network(table.iloc[:0]).empty
 
 
+def test_macs_that_a_gpu_did_not_count_are_those_of_the_same_network():
+    about = {"benchmark": "b", "model": "bmn", "preset": "paper", "options": "", "length_steps": 100}
+    table = pd.DataFrame(
+        [
+            about | {"params": 7, "macs": 11.0, "uncounted_ops": "", "utc": "1"},
+            about | {"params": 7, "macs": 12.0, "uncounted_ops": "sort", "utc": "2"},  # the newest counts
+            about | {"params": 7, "macs": None, "uncounted_ops": None, "utc": "3"},
+            about | {"params": 8, "macs": None, "uncounted_ops": None, "utc": "3"},  # another network
+            about | {"params": 7, "macs": None, "uncounted_ops": None, "utc": "3", "length_steps": 200},
+        ]
+    )
+    filled = tables.with_counted_macs(table)
+    assert filled.macs.tolist()[:3] == [11.0, 12.0, 12.0] and filled.macs[3:].isna().all()
+    assert filled.uncounted_ops[2] == "sort" and filled.index.equals(table.index)
+    assert tables.with_counted_macs(table.iloc[:2]) is not None
+    assert tables.with_counted_macs(table[["model"]]).equals(table[["model"]])
+
+
 def test_machines_are_not_mixed(tmp_path):
     rows = [("a", "one", 0.001), ("b", "one", 0.002), ("a", "the other (R), 2 cores", 0.009)]
     records = []

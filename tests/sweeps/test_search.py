@@ -96,6 +96,22 @@ def record(number, score, fraction, recipe, **parameters):
     }
 
 
+def test_a_trial_that_another_sweep_ran_is_a_trial(tmp_path, monkeypatch):
+    search = {"trials": 2, "recipe": {"learning_rate": [0.001]}}
+    path = write(tmp_path, monkeypatch, {"parameters": {"model": "bilstm"}, "search": search})
+    first, _ = sweeps.plan(path)
+    ran = record(0, 0.5, 1.0, {}) | {"id": first.id, "notebook": first.notebook.name}
+    ran = ran | {"parameters": first.parameters, "machine": "", "sweep": "plain"}
+    ran["provenance"]["data_hash"] = first.data_hash
+    ledger = tmp_path / "results" / "ledger" / "plain.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text(json.dumps(ran) + "\n")
+    where = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    result = sweeps.run(path, seconds=0.0, progress=False, **where)
+    assert (result.done_before, result.done_now, result.left) == (1, 0, 1)
+    assert [trial.score for trial in trials_of(ledger.with_name("grid.jsonl"))] == [0.5]
+
+
 def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
     ledger = tmp_path / "results" / "ledger" / "tuning.jsonl"
     ledger.parent.mkdir(parents=True)
@@ -135,6 +151,16 @@ def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
         sweeps.plan(path)
     (cell,) = sweeps.plan(path, {"model": "bilstm"})  # the other model is not asked for
     assert cell.parameters["model"] == "bilstm"
+    apart = {
+        "parameters": {"model": "bilstm"},
+        "grid": {"benchmark": ["hapt", "synthetic"]},
+        "tuned": "tuning",
+    }
+    path = write(tmp_path, monkeypatch, apart)
+    with pytest.raises(TalError, match="no trial of bilstm"):
+        sweeps.plan(path)
+    (cell,) = sweeps.plan(path, {"benchmark": "hapt"})  # nor is the other benchmark
+    assert cell.parameters["benchmark"] == "hapt"
 
 
 def test_a_cell_of_a_fold_takes_trials_of_that_fold(tmp_path, monkeypatch):

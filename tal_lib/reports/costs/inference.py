@@ -55,9 +55,11 @@ def _write_against_length(rows, stem, words, out):
     optional = {
         column: about
         for column, about in OPTIONAL_COSTS.items()
-        if column in common and common[column].notna().any()
+        if column in common and common[column].notna().mean() >= 0.5
     }
     for column, (name, label, unit) in (COSTS | optional).items():
+        if common[column].isna().all():  # MACs that were not counted
+            continue
         table = cost_by_length(common, column)
         caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
         if column == "peak_memory_bytes":

@@ -22,6 +22,7 @@ from tal_lib.reports.tables.machines import (
     newest,
     of_the_present_network,
     on_main_machine,
+    with_counted_macs,
 )
 from tal_lib.reports.tables.names import shown_name, with_shown_names
 from tal_lib.reports.tables.summaries import (
@@ -68,6 +69,7 @@ __all__ = [
     "tidy",
     "variant_summary",
     "variants_table",
+    "with_counted_macs",
     "with_interval",
     "with_shown_names",
     "write_csv",

@@ -62,6 +62,25 @@ def of_the_present_network(table: pd.DataFrame) -> pd.DataFrame:
     return table[[key not in former for key in keys]].reset_index(drop=True)
 
 
+def with_counted_macs(table: pd.DataFrame) -> pd.DataFrame:
+    """MACs of rows without a count (`counted` was false), from rows of the same network at the same length.
+
+    MACs are the same on every device and in every precision. The number of parameters must be the same too,
+    or the network has changed in between. Rows without such a partner keep none.
+    """
+    names = [name for name in (*NETWORK, "params", "length_steps") if name in table]
+    if not {"macs", "params", "length_steps"} <= set(table) or table.macs.notna().all():
+        return table
+    counted = table.dropna(subset=["macs"]).sort_values("utc", kind="stable")
+    counted = counted.drop_duplicates(names, keep="last")[[*names, "macs", "uncounted_ops"]]
+    partner = table[names].merge(counted, on=names, how="left").set_index(table.index)
+    lacking = table.macs.isna()
+    return table.assign(
+        macs=table.macs.where(~lacking, partner.macs),
+        uncounted_ops=table.uncounted_ops.where(~lacking, partner.uncounted_ops),
+    )
+
+
 def _slope(rows):
     """MACs per further step, from the two longest lengths of a cell; NaN if it has one."""
     by_length = rows.groupby("length_steps").macs.max().sort_index()

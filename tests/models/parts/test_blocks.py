@@ -161,3 +161,10 @@ def test_layers_that_see_padding_mask_what_they_give_out(stride):
     torch.testing.assert_close(max_pool(x, keep, sees_padding=True), want)
     for layer, before in zip((conv, depthwise, norm), ignoring):  # a step beside the padding tells
         assert not torch.allclose(first(layer)[1], before[1])
+
+
+def test_a_traced_group_norm_repeats_by_a_number():
+    """A traced shape is a tensor of the CPU; by one, features of a GPU cannot be repeated."""
+    traced = torch.jit.trace(MaskedGroupNorm(4, 16), torch.randn(2, 5, 16)).inlined_graph
+    repeats = [list(node.inputs())[1] for node in traced.nodes() if node.kind() == "aten::repeat_interleave"]
+    assert repeats and {str(value.type()) for value in repeats} == {"int"}
