@@ -34,6 +34,7 @@ from tal_lib.reports.costs import (
     quantization,
     training,
 )
+from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -111,6 +112,7 @@ def report(
     equal.write(data, out.about("equal"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))
+        out.tables.append(results_page.write(layout, REPOSITORY / "README.md", results_page.README))
     rendered = render_notebooks(layout, runs, records) if render else []
     return Report(out.tables, out.figures, rendered, origin)
 
@@ -135,9 +137,8 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
     names = sorted({name for record in records for name, rows in record["tables"].items() if rows})
     data = {name: tables.measured_columns(tables.tidy(records, name)) for name in names}
     if "inference_cost" in data:
-        cost = tables.newest(
-            tables.with_counted_macs(tables.of_the_present_network(data.pop("inference_cost")))
-        )
+        cost = tables.of_the_present_network(as_built_today(data.pop("inference_cost")))
+        cost = tables.newest(tables.with_counted_macs(cost))
         plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()
         for name, rows in (("inference_cost", cost[plain]), ("inference_cost_options", cost[~plain])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}

@@ -1,19 +1,22 @@
-"""`RESULTS.md`, the page to cite: text from a template, numbers from the tables."""
+"""`RESULTS.md`, the page to cite, and `README.md`: text from a template, numbers from the tables."""
 
 import re
 from pathlib import Path
 
 from tal_lib import __version__
-from tal_lib.reports import escape, provenance, tables
+from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import gained, repeats
+from tal_lib.reports.equal.sentences import findings
 from tal_lib.reports.layout import Layout
+from tal_lib.reports.papers import PAPERS
 
 TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
+README = Path(__file__).with_name("README.template.md")
 
 
-def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
-    """Fill the template with the tables. If a table is missing, the page says so at its place."""
+def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchmark: str = "hapt") -> Path:
+    """Fill a template with the tables. If a table is missing, the page says so at its place."""
     read = lambda name: tables.read_csv(layout.table(name))
 
     def table(name):
@@ -42,6 +45,14 @@ def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
             return mean(*arguments)
         if what == "version":
             return __version__
+        if what == "bibtex":
+            return citation.bibtex()
+        if what == "models":
+            return _models(layout)
+        if what == "findings":
+            return (
+                "\n".join(f"- {escape.markdown(line)}" for line in findings(read)) or "Nothing measured yet."
+            )
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":
@@ -57,4 +68,17 @@ def write(layout: Layout, target: str | Path, benchmark: str = "hapt") -> Path:
             answers.map(escape.markdown).to_markdown(index=False) if len(answers) else "Nothing measured yet."
         )
 
-    return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, TEMPLATE.read_text(encoding="utf-8")))
+    return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, template.read_text(encoding="utf-8")))
+
+
+def _models(layout):
+    """The table of models, with links to their papers."""
+    table = cards.model_table(layout)
+    linked = [
+        f"[{row.paper}]({PAPERS[row.model].link})" if row.model in PAPERS else row.paper
+        for row in table.itertuples()
+    ]
+    shown = table.assign(paper=linked).drop(columns="from")
+    return shown.assign(family=shown.family.str.replace("_", " ")).to_markdown(
+        index=False, disable_numparse=True
+    )
