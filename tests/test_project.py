@@ -31,39 +31,17 @@ def test_readme_points_at_what_exists():
     assert "make test" in (REPOSITORY / ".ci" / "run").read_text() and "make test" in text
 
 
-def test_readme_figures_are_the_tables():
-    """The results in the README are those of the committed tables."""
-    summary = pd.read_csv(Layout().table("data_efficiency_summary"))
-    cost = pd.read_csv(Layout().table("inference_cost"))
+@pytest.mark.parametrize(
+    ("page", "template"), [("RESULTS.md", results_page.TEMPLATE), ("README.md", results_page.README)]
+)
+def test_the_pages_say_what_the_tables_say(tmp_path, page, template):
+    written = results_page.write(Layout(), tmp_path / page, template).read_text()
+    assert written == (REPOSITORY / page).read_text()
+
+
+def test_the_readme_is_short_and_has_no_hole():
     lines = (REPOSITORY / "README.md").read_text().splitlines()
-    header = next(line for line in lines if line.startswith("| avg mAP on HAPT"))
-    fractions = [int(share) / 100 for share in re.findall(r"(\d+) %", header)]
-    rows = lines[lines.index(header) + 2 :]
-    rows = [
-        [cell.strip() for cell in row.strip("|").split("|")]
-        for row in rows[: next(i for i, row in enumerate(rows) if not row)]
-    ]
-    assert {row[0] for row in rows} == set(summary.model[summary.benchmark == "hapt"])
-    for name, *values in rows:
-        for fraction, value in zip(fractions, values):
-            mine = summary[
-                (summary.benchmark == "hapt") & (summary.model == name) & (summary.fraction == fraction)
-            ]
-            assert value == (f"{mine['mean'].iloc[0]:.1f}" if len(mine) else "–"), (name, fraction)
-        gmacs = (
-            cost[
-                (cost.benchmark == "hapt") & (cost.model == name.split(" + ")[0]) & (cost.length_steps == 720)
-            ].macs.iloc[0]
-            / 1e9
-        )
-        assert values[-1] == f"{gmacs:.2f}", name
-
-
-def test_the_page_to_cite_says_what_the_tables_say(tmp_path):
-    assert (
-        results_page.write(Layout(), tmp_path / "RESULTS.md").read_text()
-        == (REPOSITORY / "RESULTS.md").read_text()
-    )
+    assert len(lines) <= 150 and "not measured yet" not in "\n".join(lines)
 
 
 DICTIONARY = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")

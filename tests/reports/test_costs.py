@@ -3,8 +3,10 @@ import pandas as pd
 import pytest
 
 from tal_lib import TalError
+from tal_lib.models import build
 from tal_lib.reports import costs, tables
 from tal_lib.reports.costs import inference, page, quantization
+from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
@@ -200,3 +202,19 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
     static = table[table.variant == "onnx int8 static"].iloc[0]
     assert (static["speed-up, 1 thread"], static["speed-up, 2 threads"], static.lost) == (2.89, 2.45, 1.84)
     assert len(table) == 5
+
+
+def test_costs_of_a_former_design_are_left_out():
+    today = sum(p.numel() for p in build("window_cnn", input_dim=8, num_classes=3).parameters())
+    about = {"model": "window_cnn", "preset": "compact", "input_dim": 8, "num_classes": 3, "options": ""}
+    table = pd.DataFrame(
+        [
+            about | {"params": today, "macs": 1},
+            about | {"params": today + 1, "macs": 2},  # another network of the same name
+            about | {"params": today + 1, "macs": 3, "options": "width=9"},
+            about | {"params": 5, "macs": 4, "model": "a_plug_in"},  # not known in this session
+            about | {"params": None, "macs": 5},  # it did not fit: nothing was measured
+        ]
+    )
+    assert as_built_today(table).macs.tolist() == [1, 3, 4, 5]
+    assert as_built_today(table.iloc[:0]).empty and as_built_today(table[["model"]]).equals(table[["model"]])

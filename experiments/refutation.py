@@ -1,0 +1,101 @@
+"""The equal comparison attacked from its detections and the annotations alone.
+
+    python experiments/refutation.py --benchmark sfinge3d
+
+It reads no ledger and no table. It computes avg mAP with an evaluator of its own (below), and asks how the
+ranking changes: without fold 0, which chose the settings; at single tIoUs; class by class; with fewer
+detections. It writes `results/experiments/refutation.csv`, which docs/refutation.md explains.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.data import load_benchmark
+from tal_lib.files import REPOSITORY
+
+RESULTS = REPOSITORY / "results"
+TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+LEAST = (1, 5, 20)  # detections of a recording, the best ones
+
+
+def average_precision(detections: pd.DataFrame, truth: pd.DataFrame, tiou: float) -> float:
+    """AP of one class: detections in order of their score, each takes the free segment that it fits best.
+
+    Precision is interpolated (the largest at this recall or a higher one) and summed over the recalls.
+    """
+    free = {name: list(zip(rows.start, rows.end)) for name, rows in truth.groupby("recording")}
+    hits = np.zeros(len(detections), bool)
+    order = detections.sort_values("score", ascending=False, kind="stable")
+    for place, row in enumerate(order.itertuples()):
+        segments = free.get(row.recording, [])
+        overlaps = [
+            max(0.0, min(row.end, end) - max(row.start, start))
+            / max(1e-9, max(row.end, end) - min(row.start, start))
+            for start, end in segments
+        ]
+        if overlaps and max(overlaps) >= tiou:
+            segments.pop(int(np.argmax(overlaps)))
+            hits[place] = True
+    right = np.cumsum(hits)
+    precision = np.maximum.accumulate((right / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    return float(precision[hits].sum() / len(truth)) if len(truth) else float("nan")
+
+
+def scores(detections: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """AP in percent: a row per class, a column per tIoU."""
+    return pd.DataFrame(
+        {
+            tiou: {
+                label: 100 * average_precision(detections[detections.label == label], segments, tiou)
+                for label, segments in truth.groupby("label")
+            }
+            for tiou in TIOUS
+        }
+    )
+
+
+def truth_of(benchmark: str, fold: int) -> pd.DataFrame:
+    """Annotated segments of a fold's test recordings: recording, start, end, label."""
+    return load_benchmark(benchmark, fold=fold).annotations("test")
+
+
+def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
+    """Score every kept run in every variation; one row per arm, variation, fraction, model and fold."""
+    rows = []
+    for file in sorted(folder.glob(f"*/{benchmark}.parquet")):
+        arm, kept = file.parent.name, pd.read_parquet(file)
+        for fold, of_fold in kept.groupby("fold", observed=True):
+            truth = truth_of(benchmark, int(fold))
+            for (model, fraction), run in of_fold.groupby(["model", "fraction"], observed=True):
+                about = {"arm": arm, "model": model, "fraction": fraction, "fold": fold}
+                by_class = scores(run, truth)
+                rows.append(about | {"variation": "all", "map": by_class.to_numpy().mean()})
+                rows += [
+                    about | {"variation": f"tIoU {tiou}", "map": by_class[tiou].mean()}
+                    for tiou in (0.3, 0.5, 0.7)
+                ]
+                rows.append(about | {"variation": "median class", "map": by_class.mean(axis=1).median()})
+                best_first = run.sort_values("score", ascending=False, kind="stable")
+                for most in LEAST:
+                    few = best_first.groupby("recording", observed=True).head(most)
+                    value = scores(few, truth).to_numpy().mean()
+                    rows.append(about | {"variation": f"best {most} per recording", "map": value})
+    table = pd.DataFrame(rows)
+    table.to_csv(out, index=False, float_format="%.3f")
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--benchmark", default="sfinge3d")
+    parser.add_argument("--detections", type=Path, default=RESULTS / "detections")
+    parser.add_argument("--out", type=Path, default=RESULTS / "experiments" / "refutation.csv")
+    arguments = parser.parse_args()
+    table = main(arguments.benchmark, arguments.detections, arguments.out)
+    means = table.groupby(["arm", "variation", "fraction", "model"]).map.mean().unstack("model").round(1)
+    print(means.to_string())
