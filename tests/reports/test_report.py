@@ -374,3 +374,22 @@ def test_small_pictures_are_the_same_pictures():
     Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype("uint8")).save(noise, "PNG")
     with Image.open(io.BytesIO(small_png(noise.getvalue()))) as picture:
         assert picture.mode == "RGB"  # no palette holds it
+
+
+def test_many_models_have_a_panel_per_family_and_every_name_is_apart():
+    names = ["local_global", "actionformer", "tridet", "bmn", "bsn", "bilstm", "tadtr", "not_registered"]
+    rows = [
+        {"model": name, "length_steps": steps, "v": steps * (1 + 0.01 * place)}
+        for place, name in enumerate(names)
+        for steps in (288, 576)
+    ]
+    first = figures.cost_against_length(pd.DataFrame(rows), "v", "GMACs")
+    panels = first.figure.axes
+    assert [ax.get_title() for ax in panels] == ["one stage", "proposals", "other families"]
+    assert [[text.get_text() for text in ax.texts] for ax in panels] == [names[:3], names[3:5], names[5:]]
+    assert all(len(ax.lines) == len(names) for ax in panels)  # the others are there in grey
+    for ax in panels:
+        heights = [text.get_position()[1] for text in ax.texts]
+        assert min(np.diff(heights)) >= 0.06
+    few = figures.cost_against_length(pd.DataFrame(rows[:12]), "v", "GMACs")
+    assert len(few.figure.axes) == 1 and few.get_ylabel() == first.get_ylabel() == "GMACs"

@@ -11,15 +11,28 @@ from tal_lib.reports.figures.axes import (
     legend_beside,
     space_by_what_is_missing,
 )
+from tal_lib.reports.figures.families import MOST, family_panels
 from tal_lib.reports.tables.summaries import split_name
 from tal_lib.reports.theme import new_axes, style
 
 
 def data_efficiency(summary: pd.DataFrame, ax=None):
-    """avg mAP against the fraction of training recordings, 95 % intervals as bands.
+    """avg mAP against the fraction of training recordings, with 95 % intervals; many models have a panel per
+    family.
 
     summary: `model, fraction, mean, low, high` (in %), one benchmark.
     """
+    if ax is None and summary.model.nunique() > MOST:
+        names = {"fraction": "x", "mean": "y"}
+        ordered = summary.sort_values("fraction")[["model", *names, "low", "high"]].rename(columns=names)
+        lines = {str(model): rows for model, rows in ordered.groupby("model", sort=False)}
+
+        def prepare(ax):
+            fraction_axis(ax, summary, apart=1.4)
+            space_by_what_is_missing(ax, summary)
+            ax.set_ylabel("")
+
+        return family_panels(lines, prepare, "avg mAP (%), log of the error")
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
         colour, marker = style(model)

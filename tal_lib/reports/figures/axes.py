@@ -39,9 +39,18 @@ def space_by_what_is_missing(ax, table):
     ax.minorticks_off()
 
 
-def fraction_axis(ax, table):
-    """Set the x axis to fractions of the training recordings."""
-    ticks = sorted(table.fraction.unique())
+def spread_ticks(values, apart: float) -> list:
+    """The values, sorted, without those that are less than `apart` times their predecessor."""
+    ticks: list = []
+    for value in sorted(values):
+        if not ticks or value >= apart * ticks[-1]:
+            ticks.append(value)
+    return ticks
+
+
+def fraction_axis(ax, table, apart: float = 1.0):
+    """Set the x axis to fractions of the training recordings. `apart`: see `spread_ticks`."""
+    ticks = spread_ticks(table.fraction.unique(), apart)
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()

@@ -4,32 +4,48 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from tal_lib.reports.figures.axes import VARIANTS, legend_beside, plain_log, space_by_what_is_missing
+from tal_lib.reports.figures.axes import (
+    VARIANTS,
+    legend_beside,
+    plain_log,
+    space_by_what_is_missing,
+    spread_ticks,
+)
+from tal_lib.reports.figures.families import MOST, family_panels
 from tal_lib.reports.theme import new_axes, style
 
 
 def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), ax=None):
-    """A cost against the recording length, both axes logarithmic.
+    """A cost against the recording length, both axes logarithmic; many models have a panel per family.
 
     table: `model, length_steps, <value>`.
     interval: the columns of the ends of the value's interval, drawn as bars; empty: none.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.4))
     table = table.dropna(subset=[value])
-    for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
+    lines = {
+        str(model): rows.groupby("length_steps")[[value, *interval]].median().reset_index()
+        for model, rows in table.sort_values("length_steps").groupby("model", sort=False)
+    }
+    panels = ax is None and len(lines) > MOST
+    ticks = spread_ticks(table.length_steps.unique(), 2.5 if panels else 1.3)  # closer labels would overlap
+
+    def prepare(ax):
+        ax.set(xscale="log", yscale="log", xlabel="recording length (steps)")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if panels or len(ticks) > 6 else 0)
+        ax.xaxis.set_minor_locator(NullLocator())
+        plain_log(ax.yaxis)
+
+    if panels:
+        names = ["x", "y", *(("low", "high") if len(interval) else ())]
+        return family_panels({m: line.set_axis(names, axis=1) for m, line in lines.items()}, prepare, label)
+    ax = new_axes(ax, figsize=(5.6, 3.4))
+    for model, line in lines.items():
         colour, marker = style(model)
-        middle = rows.groupby("length_steps")[[value, *interval]].median()
-        ax.plot(middle.index, middle[value], marker=marker, color=colour, label=model, markersize=4)
+        ax.plot(line.length_steps, line[value], marker=marker, color=colour, label=model, markersize=4)
         if len(interval):
-            ax.vlines(middle.index, *(middle[name] for name in interval), color=colour, linewidth=1)
-    ax.set(xscale="log", yscale="log", xlabel="recording length (steps)", ylabel=label)
-    ticks = []
-    for length in sorted(table.length_steps.unique()):
-        if not ticks or length >= 1.3 * ticks[-1]:  # closer labels would overlap
-            ticks.append(length)
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
-    ax.xaxis.set_minor_locator(NullLocator())
-    plain_log(ax.yaxis)
+            ax.vlines(line.length_steps, *(line[name] for name in interval), color=colour, linewidth=1)
+    prepare(ax)
+    ax.set_ylabel(label)
     legend_beside(ax, table.sort_values("length_steps").groupby("model")[value].last())
     return ax
 
