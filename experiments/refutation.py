@@ -67,6 +67,7 @@ def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
     rows = []
     for file in sorted(folder.glob(f"*/{benchmark}.parquet")):
         arm, kept = file.parent.name, pd.read_parquet(file)
+        kept = kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
         for fold, of_fold in kept.groupby("fold", observed=True):
             truth = truth_of(benchmark, int(fold))
             for (model, fraction), run in of_fold.groupby(["model", "fraction"], observed=True):

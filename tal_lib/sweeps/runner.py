@@ -22,6 +22,7 @@ from tal_lib.sweeps.ledger import (
     cell_key,
     finished_runs,
     ledgers,
+    read_ledger,
     recency,
     same_cell,
     update_ledger,
@@ -134,9 +135,9 @@ def run(
                     writer = LedgerWriter(ledger)
                     _run_all(waiting, generations, executor, folder, writer, progress, failed, unfinished)
                 finally:
-                    _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
+                    _keep_detections(grid_yaml, cells, folder, ledger, results, here=cluster is None)
         else:
-            _keep_detections(grid_yaml, sweep, folder, results, here=cluster is None)
+            _keep_detections(grid_yaml, cells, folder, ledger, results, here=cluster is None)
     best, less = detections_missing(grid_yaml, cells, results=results, runs=runs)
     return SweepResult(
         cells,
@@ -159,11 +160,14 @@ def _copy_trials(grid_yaml, cells, records, ledger):
         update_ledger(ledger, {record["id"]: record for record in records if record["id"] in wanted})
 
 
-def _keep_detections(grid_yaml, sweep, folder, results, *, here):
+def _keep_detections(grid_yaml, cells, folder, ledger, results, *, here):
     """Keep the detections of the finished cells, if the grid asks for it."""
     if best := read_grid(grid_yaml).detections:
-        cells = {cell.id for cell in plan(grid_yaml, here=here)}
-        collect(folder, file_of(Path(results).resolve(), sweep), cells, best)
+        try:
+            ids = {cell.id for cell in plan(grid_yaml, here=here)}
+        except TalError:  # a part of the grid that was not asked for waits for its tuning: nothing is dropped
+            ids = {cell.id for cell in cells} | set(read_ledger(ledger))
+        collect(folder, file_of(Path(results).resolve(), cells[0].sweep), ids, best)
 
 
 def detections_missing(
