@@ -87,7 +87,7 @@ def average_recall(table: pd.DataFrame, ax=None):
     ax.set_xscale("log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="proposals a recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
+    ax.set(xlabel="proposals per recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
     legend_beside(ax, table.groupby("model").ar.max())
     return ax
 

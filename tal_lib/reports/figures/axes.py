@@ -35,7 +35,7 @@ def space_by_what_is_missing(ax, table):
         ):
             ticks.append(tick)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set(ylabel="avg mAP (%), log of the error")
+    ax.set(ylabel="avg mAP (%), log scale of 100 − avg mAP")
     ax.minorticks_off()
 
 
@@ -45,7 +45,7 @@ def fraction_axis(ax, table):
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="training recordings used (%)")
+    ax.set(xlabel="label fraction (% of training recordings)")
 
 
 def coloured_matrix(ax, table, texts, label, dark, **colours):
