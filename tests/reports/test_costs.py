@@ -190,8 +190,8 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "window_cnn (ONNX Runtime), which lost 1.84 points of avg mAP."
     )
     assert (
-        "With at most 1 point lost, the largest speed-up is 2.16 times, with bfloat16 of window_cnn, which gained"
-        in text
+        "With at most 1 point lost, the largest speed-up is 2.16 times, with bfloat16 of window_cnn, which "
+        "gained 0.19 points" in text
     )
     assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
     assert costs.gained(quantized().iloc[:0]) == ""

@@ -129,7 +129,7 @@ def test_training_costs_of_each_precision_have_a_table(monkeypatch):
     )
     assert set(out.tables) == {"training_b", "training_b_float16"}
     assert out.tables["training_b"]["ms per step"].tolist() == ["200"]  # not the mean with another size
-    assert out.tables["training_b_float16"]["J a step"].tolist() == ["3.00"]
+    assert out.tables["training_b_float16"]["J per step"].tolist() == ["3.00"]
     assert (
         "g. Memory" in out.captions["training_b"]
         and "g, float16. Memory" in out.captions["training_b_float16"]

@@ -86,8 +86,8 @@ def sentence(row) -> str:
         f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
         f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
         f"models. The architectures have a standard deviation of {row.plain_sd:.1f} points without the "
-        f"recipe and {row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; noise "
-        f"alone gives a standard deviation of {row.plain_noise:.1f} and {row.equal_noise:.1f})."
+        f"recipe and {row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; "
+        f"noise alone gives a standard deviation of {row.plain_noise:.1f} and {row.equal_noise:.1f})."
     )
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
 

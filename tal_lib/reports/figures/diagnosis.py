@@ -93,7 +93,7 @@ def errors_by_fraction(table: pd.DataFrame, ax=None):
         rows = table[table.error == kind].sort_values("fraction")
         ax.plot(rows.fraction, rows.value, color=colour, marker="o", markersize=4, label=kind)
     fraction_axis(ax, table)
-    ax.set(ylabel="of the G best detections (%)", ylim=(0, None))
+    ax.set(ylabel="fraction of the G best detections (%)", ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 
