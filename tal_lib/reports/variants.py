@@ -8,8 +8,7 @@ from tal_lib.reports.efficiency.runs import main_arm
 CAPTIONS = {
     "streams": "each stream alone, both streams joined before the network (early fusion), and the averaged "
     "scores of one model per stream (late fusion)",
-    "distillation": "a teacher, its student trained alone, and the distilled student (student taught); GMACs "
-    "at 720 steps",
+    "distillation": "a teacher, its student trained alone, and the distilled student; GMACs at 720 steps",
     "ablation": "the model without some of its parts; GMACs at 720 steps",
 }
 
@@ -47,8 +46,8 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"Open-set localization on {benchmark}: avg mAP (%) of zero-shot classes, mean over splits of "
             "the classes with 95 % bootstrap interval. Models are trained on "
-            f"{TRAINED_ON.get(keep, keep)} without unseen classes. Wrong names: the same detections with "
-            "permuted class names."
+            f"{TRAINED_ON.get(keep, keep)} without unseen classes. Wrong names: class names are permuted, "
+            "for the same detections or already in training."
         )
         table = tables.open_set_table(summary, benchmark)
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))

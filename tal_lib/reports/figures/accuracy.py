@@ -11,7 +11,7 @@ from tal_lib.reports.figures.axes import (
     legend_beside,
     space_by_what_is_missing,
 )
-from tal_lib.reports.tables.summaries import split_name
+from tal_lib.reports.tables.summaries import SHOWN_VARIANT, split_name
 from tal_lib.reports.theme import new_axes, style
 
 
@@ -136,7 +136,7 @@ def variants(summary: pd.DataFrame, ax=None):
             for model in variant_rows.model
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
-        draw_points(ax, variant_rows, y, colour, marker, kind)
+        draw_points(ax, variant_rows, y, colour, marker, SHOWN_VARIANT.get(kind, kind))
     ax.set(
         yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
     )
