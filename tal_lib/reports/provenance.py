@@ -23,7 +23,7 @@ class Origin:
         """The counts as a sentence, for pages and the command line."""
         text = f"{self.uncommitted:,} of {self.cells:,} cells were made by code with uncommitted changes"
         return text + (
-            f"; {self.stale:,} by another code version (results/tables/stale.csv)." if self.stale else "."
+            f"; {self.stale:,} by other code than today's (results/tables/stale.csv)." if self.stale else "."
         )
 
 
