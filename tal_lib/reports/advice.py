@@ -32,22 +32,18 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         first = standing.iloc[0]
         close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
         lines.append(
-            f"Over all shares of the labels **{markdown(first.model)}** stands first (interquartile mean "
-            f"{first.iqm:.1f} avg mAP, "
-            f"[{first.low:.1f}, {first.high:.1f}]), then {', '.join(map(markdown, standing.model.iloc[1:4]))}"
-            + (
-                f"; the intervals of {', '.join(map(markdown, close))} hold that figure too."
-                if len(close)
-                else "."
-            )
+            f"Over all label fractions, **{markdown(first.model)}** ranks first (interquartile mean "
+            f"{first.iqm:.1f} avg mAP, [{first.low:.1f}, {first.high:.1f}]), followed by "
+            f"{', '.join(map(markdown, standing.model.iloc[1:4]))}."
         )
+        if len(close):
+            lines[-1] += f" The intervals of {', '.join(map(markdown, close))} contain this mean too."
     if len(best):
         ahead = best[best.difference > 0]
         lines.append(
-            f"**{OWN}**, this study's own model, is ahead of the best other model, each by its own recipe, "
-            f"at {len(ahead)} of "
-            f"{len(best)} shares; the differences go from {best.difference.min():+.1f} to "
-            f"{best.difference.max():+.1f} points."
+            f"**{OWN}**, this study's own model, is ahead of the best other model at {len(ahead)} of "
+            f"{len(best)} label fractions, each model with its own recipe. The differences range from "
+            f"{best.difference.min():+.1f} to {best.difference.max():+.1f} points."
         )
     recipes = read(f"recipes_values_{benchmark}")
     given = (
@@ -60,21 +56,20 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         own_mean = best[best.fraction == fraction].own_mean
         if len(own_mean):
             lines.append(
-                f"Given {OWN}'s recipe too, the best of {rows.model.nunique()} other models at "
-                f"{100 * fraction:g} % of the "
-                f"recordings is {markdown(top.model)} with {top.changed:.1f} ({top.difference:+.1f} by the "
-                f"recipe); {OWN} has "
-                f"{own_mean.iloc[0]:.1f}."
+                f"With the recipe of {OWN}, the best of {rows.model.nunique()} other models at "
+                f"{100 * fraction:g} % of the recordings is {markdown(top.model)} with {top.changed:.1f} avg "
+                f"mAP ({top.difference:+.1f} from the recipe). {OWN} has {own_mean.iloc[0]:.1f}."
             )
     if len(needed):
-        few = needed.iloc[0]
+        few, reach_90 = needed.iloc[0], int((needed.needs_90 < float("inf")).sum())
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
-        lines.append(
-            f"80 avg mAP take {bound}{few.needs_80:.0f} annotated segments with {markdown(few.model)}, the "
-            "fewest; "
-            f"{int((needed.needs_90 < float('inf')).sum())} of {len(needed)} models reach 90 with all there "
-            "are."
+        least = (
+            f"{markdown(few.model)} needs the fewest annotated segments for 80 avg mAP: {bound}"
+            f"{few.needs_80:.0f}."
+            if few.needs_80 < float("inf")
+            else "No model reaches 80 avg mAP with all annotated segments."
         )
+        lines.append(f"{least} {reach_90} of {len(needed)} models reach 90 with all of them.")
     return lines
 
 
@@ -123,7 +118,7 @@ def _by_equal_arm(read, say, benchmark):
     near = (
         f"of the {len(level)} that cannot be told apart from the best ({first.model}, {first['mean']:.1f})"
         if len(level) > 1
-        else "of one, as no other model is as accurate"
+        else "of the best models (only one)"
     )
     return set(level.model), near, best.set_index("model")["mean"]
 
@@ -150,7 +145,7 @@ def _by_own_recipes(read, say, benchmark):
 
 
 def _unseen_classes(read, say):
-    """Add the best model for classes that are known by name alone."""
+    """Add the best model for zero-shot classes."""
     open_set = read("open_set")
     if not len(open_set):
         return
@@ -163,7 +158,7 @@ def _unseen_classes(read, say):
     for where, rows in unseen.groupby("benchmark", sort=False):
         best = rows.loc[rows["mean"].idxmax()]
         say(
-            f"classes known by name alone ({where})",
+            f"zero-shot classes, known only by name ({where})",
             best.model,
             f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
             f"open_set_{where}",
@@ -214,7 +209,7 @@ def _fastest(times, tie):
     """(models, text) of the smallest time and of those that tie with it. times: model → seconds."""
     level = times[times <= times.min() * (1 + tie)].sort_values()
     others = times.drop(level.index).sort_values()
-    text = f"; they tie (within {100 * tie:.0f} %, as far as latencies repeat)" if len(level) > 1 else ""
+    text = f"; they tie (within {100 * tie:.0f} %, the repeatability of latencies)" if len(level) > 1 else ""
     if len(others):
         text += f"; next {others.index[0]} at {others.iloc[0] / level.iloc[0]:.2f} times the time"
     return " or ".join(level.index), text
@@ -229,7 +224,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
         use, text = _fastest(times, tie)
         unknown = sorted(set(close) - set(times.index))
         because = (
-            f"{times.min():.2f} s for an hour of recording, trained: network, decoding and NMS; the fastest "
+            f"{times.min():.2f} s per hour of recording, trained: network, decoding and NMS; the fastest "
             f"{near}{text}" + f"; not measured: {', '.join(unknown)}" * bool(unknown)
         )
         say("a CPU only, one thread", use, because, f"inference_length_time_{benchmark}")
@@ -265,8 +260,8 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             say(
                 f"long recordings ({steps:,} steps)",
                 use,
-                f"{at.detect_s_median.min():.2f} s with decoding and NMS of untrained weights, whose every "
-                f"point is a candidate; the fastest {near}{text}; least memory: {lean}, "
+                f"{at.detect_s_median.min():.2f} s with decoding and NMS, untrained, so every point is a "
+                f"candidate; the fastest {near}{text}; least memory: {lean}, "
                 f"{short(at.peak_memory_bytes[lean] / 1e6, digits=2)} MB",
                 f"detect_{long_shape}_cpu",
             )
@@ -297,6 +292,6 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 f"{best.model}, {best.variant}",
                 f"{1e3 * best.latency_s_median:.1f} ms at "
                 f"{best.length_steps:,.0f} steps, the network alone ({best.speedup:.2f} times float32), "
-                f"{abs(best.map_lost):.2f} points {'lost' if best.map_lost >= 0 else 'won'}",
+                f"{abs(best.map_lost):.2f} points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'}",
                 f"quantization_{benchmark}",
             )

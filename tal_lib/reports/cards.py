@@ -126,8 +126,8 @@ def model_card(name: str, layout: Layout) -> str:
             "Training data": [
                 f"Trained and tested in this study on {trained}."
                 if trained
-                else "No result of this study is at hand.",
-                "Weights are random until `tal train`, which learns from the recordings that you name alone.",
+                else "This study has no results of it.",
+                "Weights are random until `tal train`. It trains only on the recordings that you name.",
             ],
             "Limits": limits,
         },

@@ -33,9 +33,8 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
             if table.shape[1] < 2:
                 continue
             caption = (
-                f"AP (%) of every class on {benchmark}, mean over tIoUs and seeds, {100 * fraction:g} % of "
-                "the training "
-                "recordings: the hardest class first, the best model at the left."
+                f"AP (%) of every class on {benchmark} with {100 * fraction:g} % of the training recordings: "
+                "mean over tIoUs and seeds. The most difficult class is first, the best model is at the left."
             )
             out.figure(figures.class_matrix(table), stem)
             shown = table.round(1).reset_index().rename(columns={"label": "class"})
@@ -54,9 +53,8 @@ def _errors(rows, benchmark, out):
     shown = table.loc[order].round(1).reset_index()
     shown["fraction"] = [f"{100 * fraction:g} %" for fraction in shown.fraction]
     caption = (
-        f"What the G best detections are on {benchmark} (%), G annotated segments, tIoU 0.5, by model and "
-        "share of the training "
-        "recordings; mean over seeds."
+        f"Error types (DETAD) of the G best detections on {benchmark} (%), by model and label fraction. G: "
+        "number of annotated segments; tIoU 0.5; mean over seeds."
     )
     if (rows.model == OWN).any():
         profile = rows[(rows.model == OWN) & (rows.analysis == "profile")]
@@ -76,8 +74,8 @@ def _errors(rows, benchmark, out):
             figures.errors_by_fraction(long.groupby(["fraction", "error"]).value.mean().reset_index()),
             f"errors_by_fraction_{benchmark}",
         )
-    best = tables.Best(high=(HIT,), within=("recordings",))
-    out.table(shown.rename(columns={"fraction": "recordings"}), f"errors_{benchmark}", caption, best)
+    best = tables.Best(high=(HIT,), within=("label fraction",))
+    out.table(shown.rename(columns={"fraction": "label fraction"}), f"errors_{benchmark}", caption, best)
 
 
 def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
@@ -102,10 +100,10 @@ def _beside_published(rows, out):
         return
     shown = table.assign(ours=["–" if pd.isna(value) else f"{value:.2f}" for value in table.ours])
     caption = (
-        "Average normalized mAP (%, DETAD) on SBHAR/HAPT, tIoU 0.3 to 0.7: the figures of Bock et al.'s "
-        "public repository (acceleration alone, one of 30 people left out at a time, seed 1, scores above "
-        "0.3) and ours (acceleration and angular velocity, official 21 / 9 people, compact, mean over seeds, "
-        "all detections)."
+        "Average normalized mAP (%, DETAD) on SBHAR/HAPT, tIoU 0.3 to 0.7. Published: from the public "
+        "repository of Bock et al. (acceleration only, leave-one-person-out over 30 people, seed 1, scores "
+        "above 0.3). Ours: acceleration and angular velocity, official split of 21 / 9 people, compact, mean "
+        "over seeds, all detections."
     )
     out.about("prior").table(shown, "normalized_map_hapt", caption)
 
@@ -122,9 +120,8 @@ def _impact(rows, benchmark, out):
         wide = wide.loc[wide.sum(axis=1).sort_values().index]
         stem = f"error_impact_{benchmark}_{100 * fraction:g}"
         caption = (
-            f"Points of avg mAP on {benchmark} that would be won without each kind of error, "
-            f"{100 * fraction:g} % of the training "
-            "recordings; mean over seeds."
+            f"Gain of avg mAP (points) on {benchmark} without each type of error (DETAD), with "
+            f"{100 * fraction:g} % of the training recordings; mean over seeds."
         )
         out.table(wide.round(2).reset_index(), stem, caption, tables.Best(low=tuple(wide.columns)))
         out.figure(figures.error_impact(at_fraction), stem)
@@ -138,7 +135,7 @@ def _sensitivity(rows, benchmark, out):
     means = values.groupby([*keys, "model"], sort=False).value.mean().reset_index()
     for analysis, words in (
         ("map_n", "Normalized mAP (%)"),
-        ("missed", "Segments (%) that none of the G best detections finds"),
+        ("missed", "Missed segments (%), which none of the G best detections finds,"),
     ):
         part = means[means.analysis == analysis]
         columns = [
@@ -150,9 +147,9 @@ def _sensitivity(rows, benchmark, out):
         ]
         wide = wide.loc[wide["all"].sort_values(ascending=analysis == "missed").index].round(1)
         caption = (
-            f"{words} on {benchmark} by coverage (share of the recording), length (s) and instances (of the "
-            "class in the recording) "
-            "of the segments, in fifths; all training recordings, mean over seeds."
+            f"{words} on {benchmark}, by fifths of the segments: by coverage (fraction of the recording), "
+            "length (s), and instances (of the class in the recording). All training recordings, mean over "
+            "seeds."
         )
         best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST
         out.table(wide.reset_index(), f"sensitivity_{analysis}_{benchmark}", caption, best)

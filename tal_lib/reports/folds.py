@@ -86,7 +86,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         folds = f"fold{'s' * (len(folds) > 1)} {', '.join(f'{number:g}' for number in folds)}"
         caption = (
             f"avg mAP (%) on each benchmark, all labels, cross-validation {folds}; untuned, one "
-            "training seed. timeline_prior sees no features. 50salads' features are class scores of a "
-            "supervised frame classifier, so they say nothing about few labels."
+            "training seed. timeline_prior reads no features. The features of 50salads are class scores "
+            "of a supervised frame classifier, so that column says nothing about few labels."
         )
         out.table(benchmark_table(whole), "folds_by_benchmark", caption, tables.HIGHEST)

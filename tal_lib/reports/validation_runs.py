@@ -80,7 +80,7 @@ def _as_text(table):
     text = table.assign(**{name: table[name].map(lambda v: "" if v != v else f"{v:.1f}") for name in numbers})
     if "fraction" in text:
         text["fraction"] = text.fraction.map(percent)
-    return text.rename(columns={"fraction": "labels"})
+    return text.rename(columns={"fraction": "label fraction"})
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
@@ -88,8 +88,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     part = "avg mAP (%) on the validation part of fold 0, one run each"
     runs = runs_like(data, STEPS)
     if len(runs := runs[runs.options == ""]):
-        out.table(steps_table(runs), STEPS, f"Optimizer steps: {part}, plain recipe.")
+        out.table(steps_table(runs), STEPS, f"Number of optimizer steps: {part}, plain recipe.")
     if len(runs := runs_like(data, DESIGN)):
-        about = f"Variants of {OWN}: options that differ from the chosen design, and a yardstick"
+        about = f"Variants of {OWN}: options that differ from the chosen design, and a reference model"
         caption = f"{about}; {part}, plain recipe."
         out.table(design_table(runs), DESIGN, caption, tables.HIGHEST)

@@ -6,11 +6,13 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import main_arm
 
 CAPTIONS = {
-    "streams": "each stream alone, both joined before the network (early), and scores of one model a stream "
-    "averaged (late)",
-    "distillation": "a teacher, and its student trained alone and taught by it; GMACs at 720 steps",
+    "streams": "each stream alone, both streams joined before the network (early fusion), and the averaged "
+    "scores of one model per stream (late fusion)",
+    "distillation": "a teacher, its student trained alone, and the distilled student; GMACs at 720 steps",
     "ablation": "the model without some of its parts; GMACs at 720 steps",
 }
+
+TRAINED_ON = {"stretches": "clips"}  # in words, where it differs from the parameter `keep`
 
 
 def write_subsets(data: dict[str, pd.DataFrame], out) -> None:
@@ -26,11 +28,9 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
         caption = (
-            f"Average recall (%) of class-agnostic proposals on {benchmark} over tIoU 0.5–0.95, at AN "
-            "proposals a "
-            f"recording, and its area up to 100; {100 * most.fraction.max():g} % of the training recordings, "
-            "mean over "
-            "seeds."
+            f"Class-agnostic proposals on {benchmark}: average recall (%) over tIoU 0.5–0.95 with AN "
+            "proposals per recording (AR@AN), and the area under it up to AN = 100 (AUC). "
+            f"{100 * most.fraction.max():g} % of the training recordings, mean over seeds."
         )
         table = tables.proposal_table(summary, benchmark)
         out.table(table, f"proposals_{benchmark}", caption, tables.HIGHEST)
@@ -42,11 +42,12 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
     summary = tables.open_set_summary(data["open_set"])
     out.data(summary, "open_set_summary")
     for benchmark, rows in summary.groupby("benchmark", sort=False):
+        keep = rows.keep.iloc[0]
         caption = (
-            f"Open-set localization on {benchmark}: avg mAP (%) of classes known by name alone, mean over "
-            "splits of "
-            f"the classes with 95 % bootstrap interval; learned from {rows.keep.iloc[0]} without unseen "
-            "classes."
+            f"Open-set localization on {benchmark}: avg mAP (%) of zero-shot classes, mean over splits of "
+            "the classes with 95 % bootstrap interval. Models are trained on "
+            f"{TRAINED_ON.get(keep, keep)} without unseen classes. Wrong names: class names are permuted, "
+            "for the same detections or already in training."
         )
         table = tables.open_set_table(summary, benchmark)
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))
@@ -63,8 +64,7 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
     for (benchmark, fraction), rows in summary.groupby(["benchmark", "fraction"], sort=False):
         caption = (
             f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
-            f"{CAPTIONS[name]}. Mean "
-            "over seeds with 95 % bootstrap interval."
+            f"{CAPTIONS[name]}. Mean over seeds with 95 % bootstrap interval."
         )
         stem = f"{name}_{benchmark}_{100 * fraction:g}"
         table = shape(rows, benchmark)

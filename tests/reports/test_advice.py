@@ -85,7 +85,7 @@ def test_times_of_trained_models_decide_and_may_tie(gaf, repeats, use, words):
     answers = advice(lambda name: given.get(name, pd.DataFrame())).set_index("situation")
     assert answers.use["a CPU only, one thread"] == use
     because = answers.because["a CPU only, one thread"]
-    assert because.startswith("0.20 s for an hour of recording, trained: network, decoding and NMS")
+    assert because.startswith("0.20 s per hour of recording, trained: network, decoding and NMS")
     assert words in because and "not measured" not in because
 
 
@@ -103,9 +103,24 @@ def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
         ),
     }
     said = headlines(lambda name: given.get(name, pd.DataFrame()))
-    assert len(said) == 3 and "**local_global** stands first (interquartile mean 94.0" in said[0]
-    assert "at 1 of 2 shares" in said[1] and "from -0.5 to +11.0" in said[1]
-    assert "gaf with 88.0 (+8.0 by the recipe); local_global has 91.0" in said[2]
+    assert len(said) == 3 and "**local_global** ranks first (interquartile mean 94.0" in said[0]
+    assert "at 1 of 2 label fractions" in said[1] and "from -0.5 to +11.0" in said[1]
+    assert "gaf with 88.0 avg mAP (+8.0 from the recipe). local_global has 91.0" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("needs_80", "words"),
+    [
+        (120.0, "gaf needs the fewest annotated segments for 80 avg mAP: 120."),
+        (60.0, "80 avg mAP: at most 60."),
+        (float("inf"), "No model reaches 80 avg mAP with all annotated segments."),
+    ],
+)
+def test_the_annotation_that_a_target_needs_is_a_number_or_said_to_be_out_of_reach(needs_80, words):
+    needed = pd.DataFrame([{"model": "gaf", "fewest": 60, "needs_80": needs_80, "needs_90": float("inf")}])
+    given = {"annotation_values_hapt": needed}
+    (line,) = headlines(lambda name: given.get(name, pd.DataFrame()))
+    assert words in line and line.endswith("0 of 1 models reach 90 with all of them.")
 
 
 def test_without_tables_there_is_no_advice():

@@ -49,7 +49,7 @@ def test_a_winner_is_named_with_its_runners_up(study):
     answers = advice(read).set_index("situation")
     for situation in ("few labels (10 %), hapt", "all labels, hapt"):
         assert answers.use[situation] == "temporalmaxer"
-        assert "told apart from all others" in answers.because[situation]
+        assert "significantly better than all others" in answers.because[situation]
         assert "(b)" in answers.because[situation] and answers["from"][situation] == "equal_hapt"
     # the fastest model is bilstm; it is no leader
     assert answers.use["a CPU only, one thread"] == "temporalmaxer"
@@ -80,7 +80,7 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
 @pytest.mark.parametrize(
     ("letters", "level", "words"),
     [
-        (("a", "b", "c"), ["x"], "told apart from all others; next y 2.0 (b), z 1.0 (c)"),
+        (("a", "b", "c"), ["x"], "significantly better than all others; next y 2.0 (b), z 1.0 (c)"),
         (("a", "a", "b"), ["x", "y"], "x and y cannot be told apart (2.0 to 3.0 avg mAP); next z 1.0 (b)"),
         (("ab", "a", "b"), ["x", "y", "z"], "x, y and z cannot be told apart from the best"),
         (("a", "b", "a"), ["x", "z"], "x and z cannot be told apart (1.0 to 3.0 avg mAP); next y 2.0 (b)"),

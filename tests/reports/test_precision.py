@@ -72,7 +72,7 @@ def test_the_table_for_readers():
     precision.write(tidy_tables(RUNS), out)
     (shown,) = out.tables.values()
     assert list(out.tables) == ["mixed_precision_hapt"] and list(shown.precision) == ["float32", "bfloat16"]
-    assert list(shown.difference) == ["", "+0.5"] and list(shown["times as fast"]) == [1.0, 0.5]
+    assert list(shown.difference) == ["", "+0.5"] and list(shown["speed-up"]) == [1.0, 0.5]
     assert "400 steps, a processor" in out.captions["mixed_precision_hapt"]
     nothing = Written()
     precision.write(tidy_tables(RUNS[:1]), nothing)
@@ -128,8 +128,8 @@ def test_training_costs_of_each_precision_have_a_table(monkeypatch):
         out,
     )
     assert set(out.tables) == {"training_b", "training_b_float16"}
-    assert out.tables["training_b"]["ms a step"].tolist() == ["200"]  # not the mean with another size
-    assert out.tables["training_b_float16"]["J a step"].tolist() == ["3.00"]
+    assert out.tables["training_b"]["ms per step"].tolist() == ["200"]  # not the mean with another size
+    assert out.tables["training_b_float16"]["J per step"].tolist() == ["3.00"]
     assert (
         "g. Memory" in out.captions["training_b"]
         and "g, float16. Memory" in out.captions["training_b_float16"]

@@ -47,7 +47,7 @@ def test_steps_and_variants_are_read_from_validation_parts_whichever_sweep_ran_t
     steps = validation_runs.steps_table(validation_runs.runs_like(data, "steps"))
     assert steps.set_index("model").loc["bilstm"].to_dict() == {
         "benchmark": "hapt",
-        "labels": "100 %",
+        "label fraction": "100 %",
         "100 steps": "30.0",
         "400 steps": "50.0",
     }

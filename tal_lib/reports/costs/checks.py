@@ -15,8 +15,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         words = ["" if preset == "compact" else preset]
         caption = (
             f"Every model ({preset}) on {device_name}: largest relative difference from the CPU in float32, "
-            "TF32 off; bfloat16 and float16: of the first loss in mixed precision. Gradients of models that "
-            "draw random numbers cannot be compared. "
+            "TF32 off. bfloat16 and float16: difference of the first loss in mixed precision. Gradients of "
+            "models that use random numbers cannot be compared. "
             f"{int(rows.ok.astype(bool).sum())} of {len(rows)} checks passed."
         )
         stem = "_".join(filter(None, ["device_check", *words])) + tables.machine_suffix(device_name, "")

@@ -21,14 +21,11 @@ def write_export(data: dict[str, pd.DataFrame], out) -> None:
         .reset_index()
     )
     caption = (
-        "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batches "
-        "and lengths other than "
-        "the traced one; or why there is no graph."
+        "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batch "
+        "sizes and lengths other than the traced ones. If there is no graph, the cell gives the reason."
     )
     if (table.largest_difference > 1e-4).any():
-        caption += (
-            " Where it is above 1e-4, so is float32 itself: the model differs as much from itself in float64."
-        )
+        caption += " Above 1e-4, float32 is the cause: the model differs as much from itself in float64."
     out.table(shown, "export_parity", caption)
 
 
@@ -58,7 +55,7 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
         order = rows.sort_values(["whole", "share", "window"]).choice.unique()
         for column, name, unit, label in (
             ("avg_map", "map", 1, "avg mAP (%)"),
-            ("seconds_per_hour", "time", 1, "seconds for an hour of recording"),
+            ("seconds_per_hour", "time", 1, "seconds per hour of recording"),
             ("peak_memory_bytes", "memory", 1e6, "peak memory (MB) of the longest recording"),
         ):
             shown = (
@@ -66,10 +63,10 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
                 .pivot_table(index="model", columns="choice", values="value")[order]
                 .map(short)
             )
+            title = label if column == "avg_map" else label[0].upper() + label[1:]
             caption = (
-                f"{label[0].upper()}{label[1:]}: {benchmark}, models run on whole recordings or on windows "
-                "(steps) of them; "
-                f"network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
+                f"{title} on {benchmark}: models run on whole recordings, or on windows of a given number of "
+                f"steps. Network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
                 f"{rows.longest_steps.max():,.0f} steps."
             )
             best = tables.HIGHEST if name == "map" else tables.LOWEST

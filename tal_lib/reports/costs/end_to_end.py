@@ -24,16 +24,17 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         threads = f"{rows.threads_used.iloc[0]:g} CPU threads"
         about = f"seconds per minute of video; {threads} of {machine}; rendered H.264 videos, 30 frames/s"
         caption = (
-            f"From file to detections: {about}. Each part is timed alone; the whole way overlaps decoding "
-            "and features. Localization is the median over the models. *: random weights, for the cost alone."
+            f"From file to detections: {about}. Each part is timed alone. “whole way” is the time from file "
+            "to detections, in which decoding and features overlap. Network, decode and NMS are medians over "
+            "the models. *: random weights, for the cost alone."
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, tables.LOWEST)
         longest = rows[rows.video_s == rows.groupby(["backbone", "height"]).video_s.transform("max")]
         first = longest[longest.backbone == longest.backbone.iloc[0]]
         first = first[first.height == first.height.min()]
         caption = (
-            f"Localization of {first.video_s.iloc[0] / 60:,.3g} minutes by model, features of "
-            f"{first.backbone.iloc[0]}: {about}. As whole: whether windows give the answer of the whole "
+            f"Localization in a video of {first.video_s.iloc[0] / 60:,.3g} minutes, by model, features of "
+            f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the same result as the whole "
             "recording."
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)

@@ -8,10 +8,11 @@ from tal_lib.cost.growth import growth_table, longest_text, longest_within
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
 GROWTH_CAPTION = (
-    "How cost grows: exponents e of cost ∝ lengthᵉ from 1,152 steps on with 95 % intervals, and the longest "
-    "recording (steps) whose pass fits into a given memory, weights excluded. Peak memory is read as a line "
-    "a + b · length: between the two neighbouring measured lengths, or (≈) beyond them on the line through "
-    "the longest three. >: more, but the measurements do not tell how much; <: decoding did not fit there."
+    "Growth of cost with the recording length: exponents e of cost ∝ lengthᵉ from 1,152 steps on, with 95 % "
+    "intervals. Longest recording (steps) whose pass fits into a given memory, weights excluded: peak memory "
+    "is a straight line a + b · length, between the two neighbouring measured lengths or, beyond them (≈), "
+    "through the longest three. >: longer, but the measurements do not show by how much; <: decoding did not "
+    "fit at this length."
 )
 
 

@@ -93,11 +93,11 @@ def spread_of_memory(rows: pd.DataFrame) -> str:
     """A sentence on how far the peak memory repeats in fresh processes."""
     names = interval(rows, "peak_memory_bytes")
     if not names:
-        return "Measured in one process a pass, so to two digits."
+        return "It was measured in one process per pass, so values have two digits."
     known = rows.dropna(subset=names)
     spread = (known[names[1]] - known[names[0]]) / known.peak_memory_bytes
     return (
-        f"In {known.memory_samples.min():.0f} or more fresh processes, from the tenth to the ninetieth "
-        f"percentile, it spans {100 * spread.median():.1f} % of its median (median over rows; at most "
-        f"{100 * spread.max():.0f} %). Values that span more than 2 % have two digits."
+        f"It is the median of {known.memory_samples.min():.0f} or more fresh processes. From the tenth to "
+        f"the ninetieth percentile, it spans {100 * spread.median():.1f} % of its median (median over rows; "
+        f"at most {100 * spread.max():.0f} %). Values that span more than 2 % have two digits."
     )

@@ -74,16 +74,16 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
                     "" if row.precision == BASE else f"{row.difference:+.1f}" for row in rows.itertuples()
                 ],
                 "training (s)": rows.train_seconds.map(short),
-                "times as fast": rows.times_as_fast.round(2),
+                "speed-up": rows.times_as_fast.round(2),
                 "runs": rows.pairs,
             }
         )
         caption = (
             f"mAP and training time by precision: {benchmark}, {100 * fraction:g} % of the labels, "
             f"{rows.steps.max():g} steps, {machine}. Mixed precision is torch.autocast; float16 also scales "
-            "the loss. Difference: points of avg mAP from float32 on the same folds and seeds. Time is of "
-            "training alone."
+            "the loss. Difference and speed-up are relative to float32: points of avg mAP on the same folds "
+            "and seeds, and training time. Time is of training alone."
         )
         stem = f"mixed_precision_{benchmark}" + ("" if fraction == 1 else f"_{100 * fraction:g}")
-        best = tables.Best(high=("avg mAP", "times as fast"), low=("training (s)",), within=("model",))
+        best = tables.Best(high=("avg mAP", "speed-up"), low=("training (s)",), within=("model",))
         out.table(shown, stem + tables.machine_suffix(machine, main), caption, best)

@@ -7,6 +7,15 @@ from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.layout import Layout
 
 PRIOR = Layout().prior / "warchocki_2023_inference.csv"
+WORDS = {  # columns of `beside_prior` for readers
+    "length_steps": "steps",
+    "gmacs": "GMACs, prior study",
+    "memory_mib": "memory (MiB), prior study",
+    "time_ms": "time (ms), prior study",
+    "our_gmacs": "GMACs, this study",
+    "our_memory_mib": "memory (MiB), this study",
+    "our_time_ms": "time (ms), this study",
+}
 
 
 def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
@@ -42,14 +51,14 @@ def write_prior(cost: pd.DataFrame, out) -> None:
         return
     out.figure(figures.beside_prior(both, "gmacs", "GMACs"), "prior_macs")
     out.figure(
-        figures.beside_prior(both, "memory_mib", "peak memory (MiB); theirs on a GPU, weights included"),
+        figures.beside_prior(both, "memory_mib", "peak memory (MiB); prior study: GPU, weights included"),
         "prior_memory",
     )
-    out.figure(figures.beside_prior(both, "time_ms", "time with NMS (ms); theirs on a GPU"), "prior_time")
+    out.figure(figures.beside_prior(both, "time_ms", "time with NMS (ms); prior study: GPU"), "prior_time")
     caption = (
-        "Cost of the published sizes beside the figures of Warchocki et al. (2023), D and K of THUMOS14. "
-        "MACs are comparable; their "
-        "memory (weights included) and time are of a GPU, ours (weights excluded) of one CPU thread."
+        "Cost of the published sizes in the prior study (Warchocki et al., 2023) and in this study, at "
+        "THUMOS14's feature width and number of classes. MACs are comparable; memory and time are not. Prior "
+        "study: on a GPU, weights included in the memory. This study: on one CPU thread, weights excluded."
     )
     shown = both.map(lambda value: short(value) if isinstance(value, float) else value).fillna("–")
-    out.table(shown, "prior_inference", caption)
+    out.table(shown.rename(columns=WORDS), "prior_inference", caption)

@@ -19,9 +19,10 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             stem += f"_{steps:g}"
         suffix = tables.machine_suffix(machine, main)
         caption = (
-            f"Lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. Latency of the network; "
-            "speed-up over float32 in torch, measured in turns. A graph may hold a layer's weight once for "
-            f"each of its uses. {gained(rows)}"
+            f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
+            "latency of the network. Speed-up: over float32 in torch; the variants take turns. An ONNX graph "
+            "may store the weight of a layer once for each of its uses. "
+            f"{gained(rows)}"
         )
         shown = table(rows)
         fast = tuple(name for name in shown if name.startswith("speed-up"))
@@ -37,16 +38,16 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: one row per model and variant; latency and speed for each number of threads."""
     keys = ["model", "variant"]
     each = rows.groupby(keys, sort=False).first()
-    columns = {"avg mAP": each.avg_map.round(1), "lost": each.map_lost.round(2) + 0.0}  # no -0.0
+    columns = {"avg mAP": each.avg_map.round(1), "avg mAP lost": each.map_lost.round(2) + 0.0}  # no -0.0
     for threads, some in rows.groupby("threads_used"):
         at = some.groupby(keys)[["latency_s_median", "speedup"]].median()
         columns[f"ms, {_threads(threads)}"] = (1e3 * at.latency_s_median).round(1)
         columns[f"speed-up, {_threads(threads)}"] = at.speedup.round(2)
     columns |= {
         "file (MB)": (each.file_bytes / 1e6).round(2),
-        "layers": [f"{row.converted:g} of {row.layers:g}" for row in each.itertuples()],
-        "of weights (%)": (100 * each.weight_share).round(),
-        "of MACs (%)": (100 * each.mac_share).round(),
+        "converted layers": [f"{row.converted:g} of {row.layers:g}" for row in each.itertuples()],
+        "converted weights (%)": (100 * each.weight_share).round(),
+        "converted MACs (%)": (100 * each.mac_share).round(),
     }
     return pd.DataFrame(columns, index=each.index).reset_index()
 
@@ -70,13 +71,13 @@ def gained(quantization: pd.DataFrame) -> str:
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
     gain = kept[kept.speedup >= GAIN]
     sentences = [
-        f"Lower precision gained at most {top.speedup:.2f} times the speed of float32 on "
-        f"{_threads(top.threads_used)}, with {_name(top)}, which {_lost(top.map_lost)}."
+        f"The largest speed-up over float32 on {_threads(top.threads_used)} is {top.speedup:.2f} times, with "
+        f"{_name(top)}, which {_lost(top.map_lost)}."
     ]
     if len(kept) and kept.speedup.idxmax() != top.name:
         best = kept.loc[kept.speedup.idxmax()]
         sentences.append(
-            f"With at most {LOST:g} point lost it gained at most {best.speedup:.2f} times, with "
+            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup:.2f} times, with "
             f"{_name(best)}, which {_lost(best.map_lost)}."
         )
     sentences.append(
@@ -95,4 +96,4 @@ def _name(row):
 
 
 def _lost(points):
-    return f"{'lost' if points >= 0 else 'won'} {abs(points):.2f} points of avg mAP"
+    return f"{'lost' if points >= 0 else 'gained'} {abs(points):.2f} points of avg mAP"

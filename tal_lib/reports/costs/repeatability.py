@@ -39,18 +39,17 @@ def repeats(table: pd.DataFrame) -> list[str]:
     for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
         change = 100 * rows.change.abs()
         sentences.append(
-            f"{len(rows)} latencies were measured twice on {machine}, in another order, by another process: "
-            "half of the medians "
-            f"differ by less than {change.median():.1f} %, nine of ten by less than "
-            f"{change.quantile(0.9):.1f} %, "
-            f"{100 * (change < 10).mean():.0f} % by less than 10 %, the worst by {change.max():.1f} %."
+            f"{len(rows)} latencies were measured twice on {machine}, in another order and in another "
+            f"process. Half of the medians differ by less than {change.median():.1f} %, nine of ten by less "
+            f"than {change.quantile(0.9):.1f} %. {100 * (change < 10).mean():.0f} % differ by less than "
+            f"10 %; the largest difference is {change.max():.1f} %."
         )
         if 0 < rows.quiet.sum() < len(rows):
             quiet = change[rows.quiet]
             sentences[-1] += (
-                f" Where the machine was quiet both times ({len(quiet)}, by the reference beside the "
-                "samples): "
-                f"{100 * (quiet < 10).mean():.0f} % by less than 10 %, the worst by {quiet.max():.1f} %."
+                f" Where the machine was quiet both times ({len(quiet)} latencies, judged by the reference "
+                f"convolution), {100 * (quiet < 10).mean():.0f} % differ by less than 10 %; the largest "
+                f"difference is {quiet.max():.1f} %."
             )
     return sentences
 

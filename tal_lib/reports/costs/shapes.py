@@ -15,7 +15,7 @@ COSTS = {
 OPTIONAL_COSTS = {
     "joules_per_minute": ("energy", "energy (joules per minute of recording)", 1),
     "peak_reserved_bytes": ("reserved", "memory reserved on the GPU (MB), weights included", 1e6),
-    "gpu_utilisation": ("utilisation", "share of time in which a kernel ran (%)", 0.01),
+    "gpu_utilisation": ("utilisation", "GPU utilisation: time with a running kernel (%)", 0.01),
 }
 
 
@@ -51,7 +51,7 @@ def conditions(cost: pd.DataFrame):
         ]
         counted = f", {threads:g} thread{'s' * (threads > 1)}" if device == "cpu" else ""
         other = tables.machine_suffix(device_name, main[device])
-        words = f"{preset} models, {precision}, batch 1, {device_name}{counted}; D and K of {benchmark}"
+        words = f"{preset} models, {precision}, batch size 1, {device_name}{counted}; shape of {benchmark}"
         yield "_".join([benchmark, *extra, device]) + other, words, rows
 
 

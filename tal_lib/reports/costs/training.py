@@ -27,7 +27,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             pd.DataFrame(
                 {
                     "params (M)": both.params / 1e6,
-                    "ms a step": 1e3 * both.step_s_median,
+                    "ms per step": 1e3 * both.step_s_median,
                     "steps/s": both.steps_per_s,
                     "memory (MB)": both.peak_memory_bytes / 1e6,
                     "state (MB)": both.state_bytes / 1e6,
@@ -37,7 +37,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
                     "final avg mAP": 100 * both.final_map,
                     "best avg mAP": 100 * both.best_map,
                 }
-                | ({"J a step": both.energy_j} if both.get("energy_j", pd.Series()).notna().any() else {})
+                | ({"J per step": both.energy_j} if both.get("energy_j", pd.Series()).notna().any() else {})
             )
             .sort_values("to 95 % of final (s)")
             .map(short)
@@ -46,15 +46,14 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         threads = "one CPU thread" if count == 1 else f"{count:g} CPU threads"
         where = [machine, threads if device == "cpu" else "", "" if precision == "float32" else precision]
         caption = (
-            f"Training cost on {benchmark}, batches of {rows.batch_size.iloc[0]:g} crops of at most "
-            f"{rows.crop_steps.max():g} steps "
-            f"for every model, {', '.join(filter(None, where))}. Memory: peak of a step above state "
-            "(weights, gradients, moments). Times are of training alone; mAP of the test recordings at "
-            "several epochs, which chose nothing."
+            f"Training cost on {benchmark}: batches of {rows.batch_size.iloc[0]:g} crops of at most "
+            f"{rows.crop_steps.max():g} steps for every model, {', '.join(filter(None, where))}. Memory: "
+            "peak of a step, above the state (weights, gradients and moments of the optimizer). Times are "
+            "of training alone. mAP is that of the test recordings at several epochs; it selects nothing."
         )
         best = tables.Best(
             high=("steps/s", "final avg mAP", "best avg mAP"),
-            low=tuple(name for name in table if "(M" in name or "(s)" in name or name == "ms a step"),
+            low=tuple(name for name in table if "(M" in name or "(s)" in name or name == "ms per step"),
         )
         out.table(table.reset_index(), f"training_{stem}", caption, best)
         lines = here(curve)

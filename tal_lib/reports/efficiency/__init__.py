@@ -67,8 +67,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 def _write_curves(runs, rows, benchmark, out):
     """Write avg mAP against the fraction of the recordings, and mAP by tIoU with all recordings."""
     caption = (
-        f"avg mAP (%) on {benchmark} by share of training recordings: mean of {span(rows.runs)} runs (seeds) "
-        "with 95 % bootstrap interval."
+        f"avg mAP (%) on {benchmark} by label fraction (of the training recordings): mean of "
+        f"{span(rows.runs)} runs (seeds) with 95 % bootstrap interval."
     )
     if rows.fraction.nunique() > 1:
         out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}")

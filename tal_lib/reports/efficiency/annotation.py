@@ -62,24 +62,22 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"Annotated segments that a wanted avg mAP takes on {benchmark} (straight between the measured "
-        "shares, over log segments)"
+        f"Annotated segments needed for a target avg mAP on {benchmark}: linear interpolation over log "
+        "segments between the measured label fractions."
     )
     if "error" in table:
         shown = shown.assign(
             exponent=table.exponent.round(2),
-            foretold=table.foretold.round(1),
+            predicted=table.foretold.round(1),
             measured=table.measured.round(1),
             error=table.error.map("{:+.1f}".format),
             **{"no gain": table["last"].map("{:+.1f}".format)},
         )
+        up_to = f"{100 * HELD_BACK:g} %"
         caption += (
-            f"; and what a power law with a floor, fitted up to {100 * HELD_BACK:g} % of the recordings, "
-            "foretells for all of "
-            f"them. “no gain” is the error of expecting what {100 * HELD_BACK:g} % reach."
+            f" A power law with a floor is fitted to label fractions up to {up_to}; it predicts the avg mAP "
+            f"with all recordings. “no gain”: the error of predicting the avg mAP at {up_to} instead."
         )
-    else:
-        caption += "."
     out.data(table, f"annotation_values_{benchmark}")
     best = tables.Best(low=tuple(f"segments for {wanted}" for wanted in WANTED))
     out.table(shown, f"annotation_{benchmark}", caption, best)

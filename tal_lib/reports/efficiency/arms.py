@@ -65,9 +65,8 @@ def _recipes(runs, benchmark, out):
     shown.columns = [f"{100 * fraction:g} %" for fraction in shown.columns]
     out.data(table, f"recipes_values_{benchmark}")
     caption = (
-        f"avg mAP (%) on {benchmark} with another recipe, and in brackets the difference to the model's own "
-        "recipe on the same "
-        f"recordings; mean of {span(table.pairs)} seeds."
+        f"avg mAP (%) on {benchmark} with another training recipe, by label fraction. In brackets: "
+        f"difference from the model's own recipe on the same recordings. Mean of {span(table.pairs)} seeds."
     )
     best = tables.Best(high=tuple(shown.columns), within=("recipe",))
     out.table(shown.reset_index(), f"recipes_{benchmark}", caption, best)
@@ -83,9 +82,8 @@ def _every_variant(runs, benchmark, out):
     wide = wide.loc[summary.groupby(["model", "recipe"])["mean"].mean().sort_values(ascending=False).index]
     wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
     caption = (
-        f"Every model, option and recipe tried on {benchmark}: avg mAP (%), mean of {span(summary.runs)} "
-        "seeds with 95 % bootstrap "
-        "interval; an empty recipe is the model's own."
+        f"Every tested model, option and recipe on {benchmark}: avg mAP (%) by label fraction, mean of "
+        f"{span(summary.runs)} seeds with 95 % bootstrap interval. An empty recipe is the model's own recipe."
     )
     out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
 
@@ -113,18 +111,18 @@ def _variance(runs, benchmark, out):
     shown = pd.DataFrame(
         {
             "model": table.model,
-            "recordings": [f"{100 * fraction:g} %" for fraction in table.fraction],
+            "label fraction": [f"{100 * fraction:g} %" for fraction in table.fraction],
             "avg mAP": table["mean"].round(1),
-            "draw of recordings": table.subset.round(2),
+            "subset sample": table.subset.round(2),
             "training seed": table.seed.round(2),
-            "both together and rest": table.interaction.round(2),
+            "interaction and residual": table.interaction.round(2),
             "design": [f"{row.subsets} × {row.seeds}" for row in table.itertuples()],
         }
     )
     caption = (
-        f"Where the spread comes from on {benchmark}: standard deviation of avg mAP (points) by the draw of "
-        "recordings, by the "
-        "training seed, and by both together with what is left over; crossed design, two-way random effects."
+        f"Sources of variance on {benchmark}: standard deviation of avg mAP (points) from the subset sample, "
+        "from the training seed, and from their interaction with the residual. Crossed design (subset "
+        "samples × training seeds), two-way random effects."
     )
     out.data(table, f"variance_values_{benchmark}")
     out.table(shown, f"variance_{benchmark}", caption)

@@ -47,12 +47,11 @@ def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
     )
     used = complete(runs)
     seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
+    fractions = used.fraction.nunique()
     caption = (
-        f"Standing on {benchmark} over {used.fraction.nunique()} shares of the training recordings and "
-        f"{seeds} seeds: "
-        "interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by share), mean rank (1 "
-        "is best), and mean avg "
-        "mAP along the curve over log recordings."
+        f"Aggregate ranking on {benchmark} over {fractions} label fraction{'s' * (fractions > 1)} and "
+        f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by "
+        "label fraction). Mean rank: 1 is best. Area: mean avg mAP along the curve over log recordings."
     )
     out.data(table, f"standings_values_{benchmark}")
     best = tables.Best(high=("IQM", "area"), low=("mean rank",))
@@ -106,9 +105,8 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
     caption = (
-        f"How probable it is on {benchmark} that a run of the row's model has a higher avg mAP than one of "
-        "the column's, mean over "
-        "the shares of the training recordings."
+        f"Probability on {benchmark} that a run of the row's model has a higher avg mAP than a run of the "
+        "column's model, mean over label fractions."
     )
     out.data(table, f"comparison_{benchmark}")
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
@@ -169,7 +167,7 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
             "recordings": [f"{100 * fraction:g} %" for fraction in table.fraction],
             "best other": table.best,
             OWN: table.own_mean.round(1),
-            "best other's": table.best_mean.round(1),
+            "best other, avg mAP": table.best_mean.round(1),
             "difference": [
                 f"{row.difference:+.1f}"
                 + (f" [{row.low:+.1f}, {row.high:+.1f}]" if row.low == row.low else "")
@@ -181,12 +179,10 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"{OWN} against the best other model at each share of {benchmark}'s training recordings: mean avg "
-        "mAP (%), difference on "
-        "the same recordings and probability of improvement, with 95 % bootstrap intervals. The best is "
-        "picked after seeing the "
-        "results, which favours it."
+        f"{OWN} against the best other model on {benchmark}, by label fraction (of the training recordings): "
+        "mean avg mAP (%), difference on the same recordings, and probability of improvement, with 95 % "
+        "bootstrap intervals. The best other model is selected on these results, which favours it."
     )
     out.data(table, f"against_the_best_values_{benchmark}")
-    best = tables.Best(high=(OWN, "best other's"), by_row=True)
+    best = tables.Best(high=(OWN, "best other, avg mAP"), by_row=True)
     out.table(shown, f"against_the_best_{benchmark}", caption, best)

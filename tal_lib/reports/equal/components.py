@@ -10,7 +10,7 @@ NAMES = {
     "subset": "subset sample",
     "seed": "training seed",
     "subset_seed": "sample × seed",
-    "rest": "with the person, and rest",
+    "rest": "interactions with the person, and residual",
     "fold": "fold",
 }
 
@@ -54,9 +54,10 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        "Standard deviation (points) of a person's score by its sources: crossed design within folds (subset "
-        "samples × training seeds), random effects, mean squares averaged over folds."
+        "Sources of variance of a person's score: standard deviation (points) from each source. Crossed "
+        "design within folds (subset samples × training seeds), random effects, mean squares averaged over "
+        "folds."
     )
     if len(gaps):
-        caption += f" Incomplete and left out: {', '.join(gaps.model.unique())}."
+        caption += f" Incomplete designs are left out: {', '.join(gaps.model.unique())}."
     out.table(shown, "components_of_variance", caption)

@@ -83,13 +83,13 @@ def sentence(row) -> str:
     """The decomposition in one sentence. row: of the table `SUMMARY`."""
     where = "On average over the tuned benchmarks" if row.benchmark == MEAN else f"On {row.benchmark}"
     text = (
-        f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) is worth "
-        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points over {row.models:g} models; "
-        f"architectures have a standard deviation of {row.plain_sd:.1f} points without it and "
-        f"{row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; noise alone "
-        f"gives {row.plain_noise:.1f} and {row.equal_noise:.1f})"
+        f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
+        f"models. The architectures have a standard deviation of {row.plain_sd:.1f} points without the "
+        f"recipe and {row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; "
+        f"noise alone gives a standard deviation of {row.plain_noise:.1f} and {row.equal_noise:.1f})."
     )
-    return text + (f"; the floor, {FLOOR}, has {row.floor:.1f}." if row.floor == row.floor else ".")
+    return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
 
 
 def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
@@ -104,7 +104,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
             "benchmark": ["mean over benchmarks" if row.benchmark == MEAN else row.benchmark for row in rows],
             "label fraction": [percent(row.fraction) for row in rows],
             "models": summary.models,
-            "recipe": [interval(row.recipe, row.recipe_low, row.recipe_high) for row in rows],
+            "recipe effect": [interval(row.recipe, row.recipe_low, row.recipe_high) for row in rows],
             "architectures, plain": [
                 f"{row.plain_sd:.1f} ({row.plain_range:.1f}; {row.plain_noise:.1f})" for row in rows
             ],
@@ -115,8 +115,9 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        "Points of avg mAP that the recipe (augmentation and tuning) is worth, mean over models with 95 % "
-        "interval; spread of the architectures: standard deviation (range; standard deviation by noise)."
+        "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval. "
+        "Architectures: standard deviation of their means (range; standard deviation from noise alone), with "
+        "the plain and the equal recipe."
     )
     out.table(shown, "factorial", caption)
     for benchmark, group in models.groupby("benchmark", sort=False):
@@ -131,8 +132,8 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
             }
         )
         caption = (
-            f"Plain and equal arm on {benchmark}: avg mAP (%), mean over folds; difference paired by person "
-            "with 95 % nested interval, p adjusted by Holm over models."
+            f"Plain and equal recipe on {benchmark}: avg mAP (%), mean over folds. Differences are paired by "
+            "person, with 95 % nested interval; p-values are Holm-adjusted over models."
         )
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)

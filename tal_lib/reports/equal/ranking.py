@@ -155,15 +155,15 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
         mean_over = "folds and benchmarks" if benchmark == MEAN else f"{rows.folds.max()} folds"
         where = "the tuned benchmarks" if benchmark == MEAN else benchmark
         caption = (
-            f"avg mAP (%) on {where} by label fraction, equal recipe, each model tuned: mean over "
-            f"{mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
-            f"(paired by person, Holm, 0.05). {FLOOR}: the floor."
+            f"avg mAP (%) on {where} by label fraction, with the equal recipe and tuning of each model: mean "
+            f"over {mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
+            f"(paired by person, Holm, 0.05). {FLOOR} is the floor."
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
             caption = (
-                f"avg mAP (%) on {benchmark}: fold 0, whose training part chose the settings, and the mean "
+                f"avg mAP (%) on {benchmark}: on fold 0, whose training part was used for tuning, and mean "
                 "over folds."
             )
             out.table(folds_table(rows), f"equal_folds_{benchmark}", caption, tables.HIGHEST)

@@ -56,8 +56,10 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
         for model, mean, letters in zip(others.model, others["mean"], others.letters)
     )
     if len(level) == 1:
-        text = f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}], told apart from all others"
-        return first.model, text + f"; next {after}" * bool(after)
+        text = (
+            f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}], significantly better than all "
+        )
+        return first.model, f"{text}others" + f"; next {after}" * bool(after)
     shared = set.intersection(*map(_letters, level.letters))  # else some of them differ from each other
     text = (
         f"{_list(level.model, 'and')} cannot be told apart{'' if shared else ' from the best'} "
@@ -88,7 +90,7 @@ def findings(read: Read) -> list[str]:
         use, because = verdict(rows)
         text = because if len(leaders(rows)) > 1 else f"{use} has {because}"
         floor = table[(table.benchmark == benchmark) & (table.fraction == fraction) & (table.model == FLOOR)]
-        end = f"; the floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}." if len(floor) else "."
+        end = f". The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}." if len(floor) else "."
         sentences.append(
             f"Under the equal recipe, {where}, with {percent(fraction)} of the labels: {text}{end}"
         )

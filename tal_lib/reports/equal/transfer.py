@@ -45,7 +45,7 @@ def write(table: pd.DataFrame, out) -> None:
         else (f"{table.models.min()}–{table.models.max()}")
     )
     caption = (
-        f"Agreement between benchmarks by label fraction: Kendall's τ of the means of {models} models under "
-        "the equal arm, with 95 % interval over people and folds. 1: the same order; 0: none."
+        f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
+        "with the equal recipe, with 95 % interval over people and folds. 1: same order; 0: no agreement."
     )
     out.table(shown, "between_benchmarks", caption)

@@ -98,8 +98,8 @@ def write(out) -> None:
     out.data(best, "tuning_expected")
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
-            f"Settings that tuning chose on {benchmark}: validation avg mAP (%) of the equal recipe as it is "
-            "and of the best trial, the same number of trials for every model."
+            f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the equal recipe without "
+            "tuning and of the best trial. Every model has the same number of trials."
         )
         within = tables.Best(high=("equal recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)
@@ -116,7 +116,7 @@ def write(out) -> None:
         out.table(every, f"tuning_trials_{benchmark}", caption)
         here = best[best.benchmark == benchmark]
         caption = (
-            f"Expected best validation avg mAP (%) on {benchmark} after so many trials of the random search."
+            f"Expected best validation avg mAP (%) on {benchmark} by number of trials of the random search."
         )
         out.table(expected_table(here), f"expected_best_{benchmark}", caption, tables.HIGHEST)
     out.figure(figures.expected_best(best)[0], "expected_best")

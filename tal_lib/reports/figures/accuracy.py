@@ -12,7 +12,7 @@ from tal_lib.reports.figures.axes import (
     space_by_what_is_missing,
 )
 from tal_lib.reports.figures.families import MOST, family_panels
-from tal_lib.reports.tables.summaries import split_name
+from tal_lib.reports.tables.summaries import SHOWN_VARIANT, split_name
 from tal_lib.reports.theme import new_axes, style
 
 
@@ -32,7 +32,7 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
             space_by_what_is_missing(ax, summary)
             ax.set_ylabel("")
 
-        return family_panels(lines, prepare, "avg mAP (%), log of the error")
+        return family_panels(lines, prepare, "avg mAP (%), log scale of 100 − avg mAP")
     ax = new_axes(ax, figsize=(5.6, 3.6))
     for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
         colour, marker = style(model)
@@ -100,7 +100,7 @@ def average_recall(table: pd.DataFrame, ax=None):
     ax.set_xscale("log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="proposals a recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
+    ax.set(xlabel="proposals per recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
     legend_beside(ax, table.groupby("model").ar.max())
     return ax
 
@@ -149,7 +149,7 @@ def variants(summary: pd.DataFrame, ax=None):
             for model in variant_rows.model
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
-        draw_points(ax, variant_rows, y, colour, marker, kind)
+        draw_points(ax, variant_rows, y, colour, marker, SHOWN_VARIANT.get(kind, kind))
     ax.set(
         yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
     )

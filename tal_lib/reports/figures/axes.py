@@ -35,7 +35,7 @@ def space_by_what_is_missing(ax, table):
         ):
             ticks.append(tick)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set(ylabel="avg mAP (%), log of the error")
+    ax.set(ylabel="avg mAP (%), log scale of 100 − avg mAP")
     ax.minorticks_off()
 
 
@@ -54,7 +54,7 @@ def fraction_axis(ax, table, apart: float = 1.0):
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="training recordings used (%)")
+    ax.set(xlabel="label fraction (% of training recordings)")
 
 
 def coloured_matrix(ax, table, texts, label, dark, **colours):

@@ -89,7 +89,7 @@ def inference_length(table: pd.DataFrame, ax=None):
         linestyle="none",
         label="whole recording",
     )
-    ax.set(xlabel="seconds for an hour of recording", ylabel="avg mAP (%)", xscale="log")
+    ax.set(xlabel="seconds per hour of recording", ylabel="avg mAP (%)", xscale="log")
     plain_log(ax.xaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
@@ -135,7 +135,7 @@ def speed_and_loss(table: pd.DataFrame, ax=None):
         )
     ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set(xscale="log", xlabel="times as fast as float32", ylabel="avg mAP lost (points)")
+    ax.set(xscale="log", xlabel="speed-up over float32", ylabel="avg mAP lost (points)")
     plain_log(ax.xaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
@@ -162,7 +162,7 @@ def where_time_goes(table: pd.DataFrame, ax=None):
     ax.plot(hours.total_s, at, linestyle="none", marker="D", markersize=4, color="#000000", label="whole way")
     ax.axvline(3600, color="#999999", linewidth=0.8, zorder=0)
     ax.set_yticks(at, hours.index)
-    ax.set(xlabel="seconds of work for an hour of video", xlim=(0, None))
+    ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
     ax.grid(axis="y", visible=False)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize="small", columnspacing=1.0)
     return ax

@@ -42,7 +42,9 @@ def error_profile(profile: pd.DataFrame, ax=None):
     for kind, colour in ERRORS.items():
         ax.bar(table.index, table[kind], bottom=bottom, color=colour, label=kind, width=0.75)
         bottom += table[kind].to_numpy()
-    ax.set(xlabel="best detections, in groups of the G annotated segments", ylabel="share (%)", ylim=(0, 100))
+    ax.set(
+        xlabel="best detections, in groups of G (annotated segments)", ylabel="detections (%)", ylim=(0, 100)
+    )
     ax.grid(axis="x", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", reverse=True)
     return ax
@@ -76,7 +78,7 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
     for analysis, colour in (("map_n", "#0072B2"), ("missed", "#D55E00")):
         ax.axhline(whole[analysis], color=colour, linestyle="--", linewidth=0.7)
     ax.set_xticks(ticks, labels)
-    ax.set(ylabel="%", ylim=(0, 102))
+    ax.set(ylabel="mAP, or missed segments (%)", ylim=(0, 102))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 
@@ -91,7 +93,7 @@ def errors_by_fraction(table: pd.DataFrame, ax=None):
         rows = table[table.error == kind].sort_values("fraction")
         ax.plot(rows.fraction, rows.value, color=colour, marker="o", markersize=4, label=kind)
     fraction_axis(ax, table)
-    ax.set(ylabel="share of the G best detections (%)", ylim=(0, None))
+    ax.set(ylabel="fraction of the G best detections (%)", ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax
 
@@ -110,7 +112,7 @@ def error_impact(table: pd.DataFrame, ax=None):
     for kind in wide:
         ax.barh(wide.index, wide[kind], left=left, color=ERRORS[kind], label=kind)
         left += wide[kind].to_numpy()
-    ax.set(xlabel="avg mAP won without these errors (points)")
+    ax.set(xlabel="gain of avg mAP without these errors (points)")
     ax.grid(axis="y", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return ax

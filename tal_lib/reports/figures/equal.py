@@ -32,7 +32,9 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         rows = rows.sort_values("equal")
         places = range(len(rows))
         ax.hlines(places, rows.plain, rows.equal, color="#bbbbbb", linewidth=1.6, zorder=1)
-        ax.scatter(rows.plain, places, s=22, color="white", edgecolor=PLAIN, linewidth=1.4, label="plain")
+        ax.scatter(
+            rows.plain, places, s=22, color="white", edgecolor=PLAIN, linewidth=1.4, label="plain recipe"
+        )
         ax.scatter(rows.equal, places, s=22, color=EQUAL, label="equal recipe, tuned")
         if (floor := floors.get(key, float("nan"))) == floor:
             ax.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="floor (timeline_prior)")
@@ -54,7 +56,7 @@ def expected_best(table: pd.DataFrame):
         for place, (model, line) in enumerate(rows.groupby("model", sort=False)):
             colour, marker = style(str(model), place)
             ax.plot(line.trials, line.expected, color=colour, marker=marker, markersize=3.5, label=model)
-        ax.set(xlabel="trials", ylabel="expected best avg mAP (%)", title=_title(*key))
+        ax.set(xlabel="number of trials", ylabel="expected best avg mAP (%)", title=_title(*key))
         ax.set_xticks(sorted(rows.trials.unique()))
     last = table[table.trials == table.trials.max()].groupby("model").expected.mean()
     fullest = max(axes[:, -1], key=lambda ax: len(ax.get_legend_handles_labels()[0]))

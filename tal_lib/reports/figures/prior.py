@@ -21,7 +21,7 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
             marker=marker,
             markersize=3.5,
             linewidth=1.3,
-            label=f"{model}, here",
+            label=f"{model}, this study",
         )
         theirs = rows.dropna(subset=[quantity])
         ax.plot(
@@ -57,7 +57,7 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
             marker=marker,
             markersize=4,
             linewidth=1.3,
-            label=f"{model}, {benchmark}, here",
+            label=f"{model}, {benchmark}, this study",
         )
         ax.plot(
             rows.fraction,

@@ -69,5 +69,5 @@ def gap_lengths(gaps: pd.Series, ax=None):
     ax = new_axes(ax, figsize=(5.6, 2.2))
     ax.hist(gaps[gaps <= gaps.quantile(0.99)], bins=40, color="#88CCEE")
     ax.axvline(0, color="#555555", linewidth=0.8)
-    ax.set(xlabel="gap to the next segment (s); below 0: they overlap", ylabel="pairs")
+    ax.set(xlabel="gap to the next segment (s); below 0: they overlap", ylabel="pairs of segments")
     return ax

@@ -19,12 +19,12 @@ OWN_RECIPES = "own recipes"
 KEYS = ["arm", "benchmark", "fraction", "model"]
 COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
 ABOUT = {
-    MAIN: "The same recipe for every model, and the same effort of tuning; cross-validation by person. "
+    MAIN: "The same recipe and the same number of tuning trials for every model; cross-validation by person. "
     "Intervals: 95 %, nested over people and folds.",
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation by person. "
     "Intervals: 95 %, nested over people and folds.",
-    OWN_RECIPES: "Unequal: every model with its own recipe. On HAPT local_global alone had augmentation, and "
-    "it was another design. Official split. Intervals: 95 % bootstrap over seeds.",
+    OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
+    "former design. Official split. Intervals: 95 % bootstrap over seeds.",
 }
 SWEEP = "Runs of the sweep {}. Intervals: 95 % bootstrap over runs; a single run has none."
 READERS = {  # arm or sweep → topic and name of its table for readers

@@ -5,6 +5,8 @@ import pandas as pd
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports.tables.names import with_shown_names
 
+SHOWN_VARIANT = {"student taught": "distilled student"}  # variant in the runs → its name for readers
+
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
     """One row per run: its avg mAP in %, and the shown name of its model."""
@@ -175,7 +177,7 @@ def variants_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": rows.model,
-            "variant": rows.variant,
+            "variant": rows.variant.replace(SHOWN_VARIANT),
             "avg mAP": with_interval(rows),
             "runs": rows.runs,
             "params (M)": (rows.params / 1e6).round(3),
