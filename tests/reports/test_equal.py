@@ -136,6 +136,23 @@ def test_a_cell_that_the_sweep_of_variance_ran_first_is_in_the_equal_arm(study):
     pd.testing.assert_frame_equal(runs_of(tidy_tables(records), MAIN), expected)
 
 
+def test_a_model_whose_tuning_chose_the_plain_recipe_is_in_the_equal_arm(study):
+    """Then the plain arm has run its cells, in both arms, and the equal sweep none."""
+    records = study({"tridet": 0, "bilstm": 5}, fractions=(0.1, 1.0))
+    expected = runs_of(tidy_tables(records), MAIN)
+    for record in records:
+        if record["parameters"]["model"] == "tridet" and record["parameters"]["fraction"] == 1.0:
+            record["sweep"] = "plain"
+    data = tidy_tables(records)
+    assert len(runs_of(data, MAIN)) == len(expected) - 5
+    tuned = "model == 'tridet' and fraction == 1.0 and recipe == 'exchange=0.3'"
+    known = data["data_efficiency"].query(tuned).iloc[0]
+    trial = {"benchmark": "hapt", "model": "tridet", "fraction": 1.0, "chosen": True}
+    trial |= {"recipe": ", ".join(reversed(known.recipe.split(", "))), "options": known.options}
+    trials = pd.DataFrame([trial, trial | {"recipe": "learning_rate=9", "chosen": False}])
+    pd.testing.assert_frame_equal(runs_of(data | {"tuning_trials": trials}, MAIN), expected)
+
+
 def test_the_mean_over_benchmarks_weighs_them_equally(study):
     scores, pairs, ranked, missing = ranked_of(study(EFFECTS, ("hapt", "urfall", "elsewhere"), (1.0,)))
     mean = ranked[ranked.benchmark == MEAN].set_index("model")

@@ -20,7 +20,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         data: tidy tables; `data_efficiency` and `people` are read.
         out: a `tal_lib.reports.output.Output`.
     """
-    tuning.write(out)
+    data = data | {"tuning_trials": tuning.write(out)}
     components.write(*components.components_of_variance(data), out)
     scores = scores_of(data, MAIN)
     if not scores:

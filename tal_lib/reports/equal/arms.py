@@ -70,7 +70,7 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
         avg_map=runs.cell.map(means),
         subset_seed=runs.subset_seed.where(runs.subset_seed >= 0, runs.seed),
     )
-    rows = _of_arm(runs, arm)
+    rows = _of_arm(runs, arm, data.get("tuning_trials", pd.DataFrame()))
     newest = rows.sort_values("utc", kind="stable").groupby(["benchmark", "fraction", "model"]).settings
     rows = rows[rows.settings == newest.transform("last").reindex(rows.index)]
     rows = rows.sort_values("utc", kind="stable").drop_duplicates([*CELL, "subset_seed", "seed"], keep="last")
@@ -78,8 +78,11 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     return rows.assign(model=names)[columns].sort_values(columns[:6], ignore_index=True)
 
 
-def _of_arm(runs, arm):
-    """The runs of an arm; those that another sweep ran first are among them."""
+def _of_arm(runs, arm, trials):
+    """The runs of an arm; those that another sweep ran first are among them.
+
+    If tuning chose the plain recipe, all runs of a model may be of another sweep: `trials` tell its settings.
+    """
     runs = runs.assign(all_labels=runs.fraction == 1)
     first = (runs.seed == 0) & (runs.subset_seed == 0)
     if arm == VARIANCE:
@@ -87,10 +90,24 @@ def _of_arm(runs, arm):
         keys, others = ["benchmark", "fraction", "model"], runs[runs.sweep != arm]
     else:  # one search chose the settings of all fractions below 100 %, another those of 100 %
         rows = runs[(runs.sweep == arm) & first]
-        keys, others = ["benchmark", "all_labels", "model"], runs[(runs.sweep != arm) & first]
+        every = [] if arm == PLAIN else ["all_labels"]  # one plain recipe for all fractions
+        keys, others = ["benchmark", *every, "model"], runs[(runs.sweep != arm) & first]
     keys = [*keys, "settings"]
-    shared = pd.MultiIndex.from_frame(others[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
+    wanted = rows[keys]
+    if arm == MAIN and len(trials):
+        chosen = trials[trials.chosen & trials.benchmark.isin(rows.benchmark)]
+        settings = chosen.recipe.fillna("") + "; " + chosen.options.fillna("")
+        wanted = pd.concat([wanted, chosen.assign(all_labels=chosen.fraction == 1, settings=settings)[keys]])
+    sorted_text = lambda frame: frame.assign(settings=frame.settings.map(_in_order))
+    shared = pd.MultiIndex.from_frame(sorted_text(others[keys])).isin(
+        pd.MultiIndex.from_frame(sorted_text(wanted))
+    )
     return pd.concat([rows, others[shared]])
+
+
+def _in_order(settings):
+    """The text of settings with the names in order: sweeps may give them in different orders."""
+    return "; ".join(", ".join(sorted(part.split(", "))) for part in settings.split("; "))
 
 
 def people_of(data: dict[str, pd.DataFrame], runs: pd.DataFrame) -> pd.DataFrame:

@@ -87,12 +87,16 @@ def chosen_table(table: pd.DataFrame) -> pd.DataFrame:
     return shown.round({"equal recipe": 1, "best trial": 1})
 
 
-def write(out) -> None:
-    """Write the trials, the chosen settings and the expected best scores, if there is a search."""
+def write(out) -> pd.DataFrame:
+    """Write the trials, the chosen settings and the expected best scores, if there is a search.
+
+    Returns:
+        the trials.
+    """
     ledger = out.layout.ledger / f"{TUNING}.jsonl"
     table = trials(ledger) if ledger.is_file() else pd.DataFrame()
     if not len(table):
-        return
+        return table
     best = expected(table)
     out.data(table, "tuning_trials")
     out.data(best, "tuning_expected")
@@ -120,6 +124,7 @@ def write(out) -> None:
         )
         out.table(expected_table(here), f"expected_best_{benchmark}", caption, tables.HIGHEST)
     out.figure(figures.expected_best(best)[0], "expected_best")
+    return table
 
 
 def expected_table(best: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def _equal(data, read):
     equal = read("equal_values")
     if len(equal):
         shown = equal.rename(columns={"letters": "group", "folds": "runs"})
-        cells = runs_of(data, MAIN)
+        cells = runs_of(data | {"tuning_trials": read("tuning_trials")}, MAIN)
         yield _with_cells(shown.assign(arm=MAIN), cells)
     rows = []
     for (benchmark, fraction), here in scores_of(data, PLAIN).items():
