@@ -17,6 +17,7 @@ from tal_lib.reports.escape import latex
 PACKAGES = ("array", "booktabs", "graphicx")
 ROWS = 36  # of one table; more do not fit on a page
 LONG_TEXT = 30  # characters; a longer cell is broken into lines
+LONG_WORD = 24  # characters; a longer word does not fit into such a line
 HEADING = 12  # characters; a heading that is longer than this and than its cells is broken into lines
 CHARACTER_PT, GAP_PT = 4.6, 12  # approximate widths in \small: of a digit, and between two columns
 COLUMN_PT, PAGE_PT = 240, 345  # widths of a column of a two-column paper, and of the text of `article`
@@ -169,7 +170,7 @@ def _form(cells, width):
     if all(FIGURES.fullmatch(cell) for cell in cells):
         return "r"
     longest_word = max(len(word) for cell in cells for word in cell.split() or [""])
-    if width <= LONG_TEXT or longest_word > LONG_TEXT / 2:
+    if width <= LONG_TEXT or longest_word > LONG_WORD:
         return "l"
     return f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"
 

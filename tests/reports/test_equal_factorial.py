@@ -29,9 +29,7 @@ def test_the_recipe_and_the_architectures_have_their_known_worth(study):
         assert row.floor == pytest.approx(31, abs=6)
     assert (models.difference - 5).abs().max() < 0.6 and (models.p_adjusted < 0.001).all()
     text = factorial.sentence(next(summary.itertuples()))
-    assert text.startswith(
-        "On hapt with 10 % of the labels, the recipe (augmentation and tuning) is worth +5."
-    )
+    assert text.startswith("On hapt with 10 % of the labels, the recipe (augmentation and tuning) adds +5.")
     assert (
         "over 4 models; architectures have a standard deviation of" in text and "timeline_prior, has" in text
     )

@@ -25,7 +25,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 def _text(row):
     if not row.ok:
-        return f"failed: {row.problem}"[:90]
+        return f"failed: {row.problem}"[:30]
     if row.largest_difference == row.largest_difference and row.largest_difference is not None:
         return f"{row.largest_difference:.0e}"
     return row.problem or "runs"

@@ -65,7 +65,7 @@ def _write_against_length(rows, stem, words, out):
         if column == "peak_memory_bytes":
             caption += f" {spread_of_memory(common)}"
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
-        if common.length_steps.nunique() > 1:
+        if common.length_steps.nunique() > 1 and (common.precision == "float32").all():
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
             axes = figures.cost_against_length(scaled, column, label, interval(common, column))
             out.figure(axes, f"{name}_against_length_{stem}")

@@ -30,7 +30,7 @@ def data_efficiency(summary: pd.DataFrame, ax=None):
         def prepare(ax):
             fraction_axis(ax, summary, apart=1.4)
             space_by_what_is_missing(ax, summary)
-            ax.set_ylabel("")
+            ax.set(xlabel="label fraction (%)", ylabel="")
 
         return family_panels(lines, prepare, "avg mAP (%), log scale of 100 − avg mAP")
     ax = new_axes(ax, figsize=(5.6, 3.6))
