@@ -31,7 +31,8 @@ def test_the_recipe_and_the_architectures_have_their_known_worth(study):
     text = factorial.sentence(next(summary.itertuples()))
     assert text.startswith("On hapt with 10 % of the labels, the recipe (augmentation and tuning) adds +5.")
     assert (
-        "over 4 models; architectures have a standard deviation of" in text and "timeline_prior, has" in text
+        "over 4 models. The architectures have a standard deviation of" in text
+        and "timeline_prior, has" in text
     )
 
 

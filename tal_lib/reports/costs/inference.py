@@ -22,6 +22,9 @@ from tal_lib.reports.costs.shapes import (
     with_energy_per_minute,
 )
 
+NOT_DRAWN = ("peak_reserved_bytes", "gpu_utilisation", "joules_per_minute")  # a table is enough
+OF_THE_CPU = ("macs", "detect_s_median")  # on a GPU a table is enough
+
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write costs against length, their growth and the longest recordings.
@@ -65,7 +68,10 @@ def _write_against_length(rows, stem, words, out):
         if column == "peak_memory_bytes":
             caption += f" {spread_of_memory(common)}"
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
-        if common.length_steps.nunique() > 1 and (common.precision == "float32").all():
+        drawn = (common.precision == "float32").all() and column not in NOT_DRAWN
+        if column in OF_THE_CPU or (common.preset == "paper").all():  # few of them are measured on a GPU
+            drawn = drawn and (common.device == "cpu").all()
+        if drawn and common.length_steps.nunique() > 1:
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
             axes = figures.cost_against_length(scaled, column, label, interval(common, column))
             out.figure(axes, f"{name}_against_length_{stem}")
