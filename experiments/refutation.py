@@ -18,7 +18,7 @@ from tal_lib.files import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
-LEAST = (1, 5, 20)  # detections of a recording, the best ones
+MOST = (1, 5, 20)  # detections of a recording, the best ones
 
 
 def average_precision(detections: pd.DataFrame, truth: pd.DataFrame, tiou: float) -> float:
@@ -57,11 +57,6 @@ def scores(detections: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def truth_of(benchmark: str, fold: int) -> pd.DataFrame:
-    """Annotated segments of a fold's test recordings: recording, start, end, label."""
-    return load_benchmark(benchmark, fold=fold).annotations("test")
-
-
 def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
     """Score every kept run in every variation; one row per arm, variation, fraction, model and fold."""
     rows = []
@@ -69,7 +64,7 @@ def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
         arm, kept = file.parent.name, pd.read_parquet(file)
         kept = kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
         for fold, of_fold in kept.groupby("fold", observed=True):
-            truth = truth_of(benchmark, int(fold))
+            truth = load_benchmark(benchmark, fold=int(fold)).annotations("test")
             for (model, fraction), run in of_fold.groupby(["model", "fraction"], observed=True):
                 about = {"arm": arm, "model": model, "fraction": fraction, "fold": fold}
                 by_class = scores(run, truth)
@@ -80,7 +75,7 @@ def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
                 ]
                 rows.append(about | {"variation": "median class", "map": by_class.mean(axis=1).median()})
                 best_first = run.sort_values("score", ascending=False, kind="stable")
-                for most in LEAST:
+                for most in MOST:
                     few = best_first.groupby("recording", observed=True).head(most)
                     value = scores(few, truth).to_numpy().mean()
                     rows.append(about | {"variation": f"best {most} per recording", "map": value})

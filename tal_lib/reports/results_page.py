@@ -7,7 +7,6 @@ from tal_lib import __version__
 from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import gained, repeats
-from tal_lib.reports.equal.sentences import findings
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.papers import PAPERS
 
@@ -49,10 +48,6 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             return citation.bibtex()
         if what == "models":
             return _models(layout)
-        if what == "findings":
-            return (
-                "\n".join(f"- {escape.markdown(line)}" for line in findings(read)) or "Nothing measured yet."
-            )
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":

@@ -68,13 +68,17 @@ def _write_against_length(rows, stem, words, out):
         if column == "peak_memory_bytes":
             caption += f" {spread_of_memory(common)}"
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
-        drawn = (common.precision == "float32").all() and column not in NOT_DRAWN
-        if column in OF_THE_CPU or (common.preset == "paper").all():  # few of them are measured on a GPU
-            drawn = drawn and (common.device == "cpu").all()
-        if drawn and common.length_steps.nunique() > 1:
+        if common.length_steps.nunique() > 1 and _is_drawn(common, column):
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
             axes = figures.cost_against_length(scaled, column, label, interval(common, column))
             out.figure(axes, f"{name}_against_length_{stem}")
+
+
+def _is_drawn(rows, column):
+    """Whether a cost has a figure beside its table; on a GPU latency and memory of compact models alone."""
+    first = rows.iloc[0]  # the rows are of one condition
+    on_gpu_too = column not in OF_THE_CPU and first.preset == "compact"
+    return first.precision == "float32" and column not in NOT_DRAWN and (first.device == "cpu" or on_gpu_too)
 
 
 def cost_by_length(rows: pd.DataFrame, column: str) -> pd.DataFrame:
