@@ -15,14 +15,14 @@ import pandas as pd
 from tal_lib.reports.escape import latex
 
 PACKAGES = ("array", "booktabs", "graphicx")
-ROWS = 36  # of one table; more do not fit on a page
-LONG_TEXT = 30  # characters; a longer cell is broken into lines
-LONG_WORD = 24  # characters; a longer word does not fit into such a line
+ROWS = 36  # lines of one table; more do not fit on a page
+LONG_TEXT = 30  # characters; a longer cell is broken into lines of this length
+VERY_LONG_TEXT = 48  # characters; the length of the lines of a cell of more than two lines of `LONG_TEXT`
 HEADING = 12  # characters; a heading that is longer than this and than its cells is broken into lines
 CHARACTER_PT, GAP_PT = 4.6, 12  # approximate widths in \small: of a digit, and between two columns
 COLUMN_PT, PAGE_PT = 240, 345  # widths of a column of a two-column paper, and of the text of `article`
 SMALLEST = 0.6  # scale of a table that is wider than the page: \small then has 5.4 pt
-MOST_PARTS = 5  # tables of `ROWS` rows
+MOST_PARTS = 5  # tables of `ROWS` lines
 FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, with or without an interval
 FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
 
@@ -90,18 +90,19 @@ def latex_table(
     marked = (
         best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
     )
-    if len(table) > MOST_PARTS * ROWS:
-        shown = MOST_PARTS * ROWS
+    columns = [_Column.of(str(name), column) for name, column in table.items()]
+    rows = _pages(table, columns)
+    if len(rows) > MOST_PARTS:
+        rows = rows[:MOST_PARTS]
+        shown = rows[-1].stop
         caption += f" First {shown:,} of {len(table):,} rows{f'; {source} has all of them' * bool(source)}."
         table, marked = table.head(shown), marked.head(shown)
-    columns = [_Column.of(str(name), column) for name, column in table.items()]
     width = sum(column.width for column in columns)
     kind = "table" if width <= COLUMN_PT else "table*"
     texts = [
         [_cell(text, bold) for text, bold in zip(table.iloc[:, place], marked.iloc[:, place], strict=True)]
         for place in range(len(columns))
     ]
-    rows = [range(start, min(start + ROWS, len(table))) for start in range(0, len(table), ROWS)] or [range(0)]
     parts = [(places, part) for places in _readable(columns) for part in rows]
     floats = (
         _float(
@@ -121,11 +122,13 @@ def latex_table(
 
 @dataclass(frozen=True)
 class _Column:
-    """A column's alignment, its heading in LaTeX, and its approximate width in points."""
+    """A column's alignment, its heading in LaTeX, its approximate width in points, and the characters that
+    surely fit into a line of it."""
 
     form: str
     heading: str
     width: float
+    line: int
 
     @classmethod
     def of(cls, name, column):
@@ -133,11 +136,28 @@ class _Column:
         longest = max(map(len, cells), default=0)
         lines = textwrap.wrap(name, max(HEADING, min(longest, LONG_TEXT)), break_long_words=False) or [""]
         width = max(longest, *map(len, lines))
-        form = _form(cells, width)
+        line = LONG_TEXT if width <= 2 * LONG_TEXT else VERY_LONG_TEXT
+        form = _form(cells, width, line)
         heading = r" \\ ".join(map(latex, lines))
         if len(lines) > 1:
             heading = f"\\shortstack[{'r' if form == 'r' else 'l'}]{{{heading}}}"
-        return cls(form, heading, min(width, LONG_TEXT) * CHARACTER_PT + GAP_PT)
+        return cls(form, heading, min(width, line) * CHARACTER_PT + GAP_PT, int(0.8 * line))
+
+
+def _pages(table: pd.DataFrame, columns: list[_Column]) -> list[range]:
+    """Groups of rows, each at most `ROWS` lines long; at least one group."""
+    heights = [1] * len(table)
+    for place, column in enumerate(columns):
+        if column.form not in ("l", "r"):
+            lines = (len(textwrap.wrap(str(cell), column.line)) for cell in table.iloc[:, place])
+            heights = list(map(max, heights, lines))
+    groups, start, lines = [], 0, 0
+    for row, height in enumerate(heights):
+        if lines + height > ROWS and row > start:
+            groups.append(range(start, row))
+            start, lines = row, 0
+        lines += height
+    return [*groups, range(start, len(table))]
 
 
 def _readable(columns: list[_Column]) -> list[list[int]]:
@@ -165,14 +185,18 @@ def _cell(text, bold):
     return f"\\textbf{{{latex(text)}}}" if bold else latex(text)
 
 
-def _form(cells, width):
+def _form(cells, width, line):
     """The column type: numbers right, text left, long text in several lines."""
     if all(FIGURES.fullmatch(cell) for cell in cells):
         return "r"
-    longest_word = max(len(word) for cell in cells for word in cell.split() or [""])
-    if width <= LONG_TEXT or longest_word > LONG_WORD:
+    longest_word = max(_printed_length(word) for cell in cells for word in cell.split() or [""])
+    if width <= LONG_TEXT or longest_word > 0.8 * line:
         return "l"
-    return f">{{\\raggedright\\arraybackslash}}p{{{LONG_TEXT / 2:g}em}}"
+    return f">{{\\raggedright\\arraybackslash}}p{{{line / 2:g}em}}"
+
+
+def _printed_length(word):
+    return sum(len("[U+0000]") if "[U+" in latex(letter) else 1 for letter in word)
 
 
 def _float(kind, form, head, lines, caption, label, number, count):

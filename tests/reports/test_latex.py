@@ -81,13 +81,15 @@ MEASURE = (
 
 
 def test_every_table_is_readable_on_the_page(compiled):
-    """Written from the committed tables: none has to be scaled down much, and none loses a cell."""
+    """Written from the committed tables: none has to be scaled down much, and none loses a cell
+    but the lists of all trials, which are cut."""
     sources = []
     for path in sorted((REPOSITORY / "results" / "readers").glob("*/*.md")):
         caption, table = tables.read_table(path)
         source = latex_table(table, caption, "t", source=path.with_suffix(".csv").name)
         check_form(source)
-        assert all(latex(cell) in source for cell in table.to_numpy().ravel()), path
+        cut = not all(latex(cell) in source for cell in table.to_numpy().ravel())
+        assert not cut or (path.stem.startswith("tuning_trials") and "has all of them" in source), path
         if sum(map(len, map(str, table.columns))) + 8 * len(table.columns) > 100:
             sources.append(source)
     widths = re.findall(r"WIDTH (.*)pt", compiled([MEASURE, *sources]))
@@ -118,6 +120,15 @@ def test_more_rows_than_a_page_are_several_tables(compiled):
     )
     assert all(f"\nm{number} & 1 \\\\" in source for number in range(len(table)))
     compiled([source])
+
+
+def test_rows_of_several_lines_fill_a_page_sooner(compiled):
+    settings = "learning_rate=0.000588, weight_decay=0.0174, norm=instance, drop_path=0.1, window=5, state=8"
+    table = pd.DataFrame({"model": [f"m{number}" for number in range(ROWS)], "settings": settings})
+    source = latex_table(table, "Long cells.", "long")
+    assert source.count("\\begin{table*}") == 3
+    assert all(f"\nm{number} & " in source for number in range(ROWS))
+    assert not re.findall(r"Float too large.*|Overfull \\hbox.*", compiled([source]))
 
 
 def test_a_table_of_many_pages_is_cut_and_names_the_file_with_all_rows():
