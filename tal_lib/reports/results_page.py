@@ -7,6 +7,7 @@ from tal_lib import __version__
 from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import gained, repeats
+from tal_lib.reports.equal import page
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.papers import PAPERS
 
@@ -48,6 +49,8 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             return citation.bibtex()
         if what == "models":
             return _models(layout)
+        if what == "equal":
+            return getattr(page, arguments[0])(read("equal_values"))
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":

@@ -8,8 +8,8 @@ import pytest
 
 from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimate, paired_estimate
 from tal_lib.files import REPOSITORY
-from tal_lib.reports.equal import ranking, transfer
-from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, people_of, runs_of, scores_of
+from tal_lib.reports.equal import page, ranking, transfer
+from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, TUNED, people_of, runs_of, scores_of
 from tal_lib.reports.equal.components import components_of_variance
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import report, tidy_tables
@@ -154,26 +154,28 @@ def test_a_model_whose_tuning_chose_the_plain_recipe_is_in_the_equal_arm(study):
 
 
 def test_the_mean_over_benchmarks_weighs_them_equally(study):
-    scores, pairs, ranked, missing = ranked_of(study(EFFECTS, ("hapt", "urfall", "elsewhere"), (1.0,)))
+    scores, pairs, ranked, missing = ranked_of(study(EFFECTS, (*TUNED, "elsewhere"), (1.0,)))
     mean = ranked[ranked.benchmark == MEAN].set_index("model")
     for model in EFFECTS:
-        each = [
-            ranked[(ranked.benchmark == name) & (ranked.model == model)].iloc[0]
-            for name in ("hapt", "urfall")
-        ]
-        assert mean["mean"][model] == pytest.approx(sum(row["mean"] for row in each) / 2)
-        variance = sum(row["between"] + row["within"] for row in each) / 4
+        each = [ranked[(ranked.benchmark == name) & (ranked.model == model)].iloc[0] for name in TUNED]
+        assert mean["mean"][model] == pytest.approx(sum(row["mean"] for row in each) / 4)
+        variance = sum(row["between"] + row["within"] for row in each) / 16
         assert mean.between[model] + mean.within[model] == pytest.approx(variance)
-    assert list(mean.letters) == ["a", "b", "b", "c", ""] and mean.folds.iloc[0] == 10
+    assert list(mean.letters) == ["a", "b", "b", "c", ""] and mean.folds.iloc[0] == 20
     assert missing.empty
     assert len(pairs[pairs.benchmark == MEAN]) == 6
-    assert ranked.benchmark.drop_duplicates().tolist() == ["hapt", "urfall", "elsewhere", MEAN]
+    assert ranked.benchmark.drop_duplicates().tolist() == [*TUNED, "elsewhere", MEAN]
+
+
+def test_there_is_no_mean_over_some_of_the_tuned_benchmarks(study):
+    _, pairs, ranked, missing = ranked_of(study(EFFECTS, TUNED[:3], (1.0,)))
+    assert MEAN not in set(ranked.benchmark) and MEAN not in set(pairs.benchmark) and missing.empty
 
 
 def test_a_model_that_one_benchmark_lacks_has_no_mean_over_benchmarks(study):
     records = [
         record
-        for record in study(EFFECTS, ("hapt", "urfall"), (1.0,))
+        for record in study(EFFECTS, TUNED, (1.0,))
         if (record["parameters"]["benchmark"], record["parameters"]["model"]) != ("urfall", "tridet")
     ]
     *_, ranked, missing = ranked_of(records)
@@ -214,6 +216,27 @@ def test_components_need_a_complete_crossed_design(cell):
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
 
 
+def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
+    ranked = known[2].assign(benchmark="urfall")
+    ranked = pd.concat([known[2], ranked, known[2].assign(benchmark=MEAN)])
+    header, _, *rows = page.ranking(ranked).splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "model", "hapt, 10 %", "hapt, 100 %", "urfall, 10 %", "urfall, 100 %"
+    ]  # fmt: skip
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert cells[0][0] == "temporalmaxer" and cells[-1][0] == "timeline_prior"
+    assert all(cell.startswith("**") for cell in cells[0][1:])
+    assert not any("**" in cell for row in cells[1:] for cell in row)
+    row = ranked[(ranked.model == "tridet") & (ranked.fraction == 0.1)].iloc[0]
+    shown = next(row for row in cells if row[0] == "tridet")[1]
+    assert shown == f"{row['mean']:.1f} b<br>[{row.low:.1f}, {row.high:.1f}]"
+    assert page.finished(ranked) == "2 of the 4 tuned benchmarks: hapt and urfall"
+    assert page.more(ranked).count("\n") == 1 and page.more(ranked).count("equal_pairs_urfall_10.md") == 1
+    nothing = ranked.iloc[:0]
+    assert "not run" in page.ranking(nothing) and page.more(nothing) == ""
+    assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
+
+
 def test_there_may_be_nothing(study):
     assert scores_of({}, MAIN) == {}
     assert comparison({}).empty and ranking.ranking({}, comparison({})).empty
@@ -238,7 +261,7 @@ def test_the_whole_report(study, tmp_path):
     update_ledger(folder / "ledger" / "equal.jsonl", {record["id"]: record for record in records})
     done = report(folder, tmp_path / "figures", tmp_path / "runs", render=False)
     names = {path.stem for path in done.tables if path.parent.name == "equal"}
-    assert names >= {"equal_hapt", "equal_mean", "equal_folds_hapt", "equal_pairs_hapt_10", "factorial"}
+    assert names >= {"equal_hapt", "equal_folds_hapt", "equal_pairs_hapt_10", "factorial"}
     assert (tmp_path / "figures" / "equal" / "factorial.png").is_file()
     dictionary = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
     words = set(re.findall(r"`([^`]+)`", dictionary))

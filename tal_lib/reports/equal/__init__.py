@@ -4,7 +4,7 @@ arms.py        which runs, and the scores of people      pairs.py       every pa
 ranking.py     means, intervals, letters                 factorial.py   architecture × recipe
 tuning.py      trials and chosen settings                transfer.py    one benchmark's ranking and another's
 components.py  person, subset sample, training seed      recompute.py   the headline from detections alone
-sentences.py   the findings in words
+sentences.py   the findings in words                     page.py        the ranking for README and RESULTS
 """
 
 import pandas as pd

@@ -37,8 +37,8 @@ def factorial(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both arms of every model (`MODELS`), and the decomposition per benchmark and fraction (`SUMMARY`).
 
-    Only models that have every fold in both arms count. The mean over the tuned benchmarks is the benchmark
-    `mean`: there, spreads are means over benchmarks.
+    Only models that have every fold in both arms count. The mean over the tuned benchmarks, where all of them
+    are finished, is the benchmark `mean`: there, spreads are means over benchmarks.
     """
     rows, summary, recipes = [], [], {}
     for key in [key for key in equal if key in plain]:
@@ -59,7 +59,7 @@ def factorial(
         recipes[key] = recipe
     table = pd.DataFrame(summary, columns=SUMMARY)
     for fraction, group in table[table.benchmark.isin(TUNED)].groupby("fraction"):
-        if len(group) > 1:
+        if len(group) == len(TUNED):
             known = mean_of([recipes[name, fraction] for name in group.benchmark])
             averaged = group[SUMMARY[6:]].mean(skipna=False)
             values = [group.models.min(), known.mean, known.low, known.high, *averaged]

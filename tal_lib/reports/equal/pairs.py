@@ -63,13 +63,14 @@ def over_benchmarks(
 ) -> dict[float, tuple[list[str], dict[str, Scores]]]:
     """Label fraction → models that all tuned benchmarks have, the best mean first; benchmark → its scores.
 
-    Fractions that fewer than two tuned benchmarks have, or fewer than two models, are absent.
+    Fractions that a tuned benchmark lacks, or that fewer than two models have, are absent: the mean over some
+    of the benchmarks is not what docs/protocol.md asks for.
     """
     fractions = {}
     for fraction in sorted({fraction for _, fraction in scores}):
         here = {name: scores[name, fraction] for name in TUNED if (name, fraction) in scores}
         means = pd.DataFrame({name: each.folds.mean() for name, each in here.items()}).dropna().mean(axis=1)
-        if len(here) > 1 and len(means) > 1:
+        if len(here) == len(TUNED) and len(means) > 1:
             models = list(means.sort_values(ascending=False, kind="stable").index)
             fractions[fraction] = models, here
     return fractions

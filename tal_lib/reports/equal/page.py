@@ -1,0 +1,67 @@
+"""The ranking of the equal arm in Markdown, for `README.md` and `RESULTS.md`.
+
+`ranked` is the tidy table `equal_values` in all functions; it may be empty.
+"""
+
+import pandas as pd
+
+from tal_lib.reports.equal.arms import MEAN, TUNED, percent
+from tal_lib.reports.escape import markdown
+
+READERS = "results/readers/equal"
+
+
+def ranking(ranked: pd.DataFrame) -> str:
+    """A row per model, a column per benchmark and label fraction; the best mean of a column is bold.
+
+    A cell has the mean, the letters, and below them the interval. Models are sorted by their mean over the
+    benchmarks with the most labels; the floor is last.
+    """
+    rows = _benchmarks(ranked)
+    if not len(rows):
+        return "*The equal comparison was not run yet.*"
+    most = rows[rows.fraction == rows.groupby("benchmark").fraction.transform("max")]
+    order = most.assign(floor=most.place.isna()).groupby("model").agg({"floor": "max", "mean": "mean"})
+    names = order.sort_values(["floor", "mean"], ascending=[True, False]).index
+    table = pd.DataFrame({"model": [markdown(name) for name in names]})
+    for (benchmark, fraction), group in rows.groupby(["benchmark", "fraction"], sort=False):
+        means = group["mean"].map("{:.1f}".format)
+        best = means[group["mean"].idxmax()]
+        shown = means.where(means != best, "**" + means + "**") + " " + group.letters.fillna("")
+        bounds = [f"<br>[{low:.1f}, {high:.1f}]" for low, high in zip(group.low, group.high)]
+        cells = dict(zip(group.model, shown.str.strip() + bounds))
+        table[f"{markdown(benchmark)}, {percent(fraction)}"] = [cells.get(name, "–") for name in names]
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def finished(ranked: pd.DataFrame) -> str:
+    """`2 of the 4 tuned benchmarks: a and b`."""
+    names = [name for name in TUNED if (_benchmarks(ranked).benchmark == name).any()]
+    listed = ", ".join(names[:-1]) + " and " * bool(names[:-1]) + "".join(names[-1:])
+    return f"{len(names)} of the {len(TUNED)} tuned benchmarks" + f": {listed}" * bool(names)
+
+
+def more(ranked: pd.DataFrame) -> str:
+    """A list with the links to the further tables of each benchmark."""
+    lines = []
+    for benchmark, rows in _benchmarks(ranked).groupby("benchmark", sort=False):
+        pairs = (
+            (f"pairs at {percent(fraction)}", f"equal_pairs_{benchmark}_{100 * fraction:g}")
+            for fraction in sorted(rows.fraction.unique())
+        )
+        links = [
+            ("ranking", f"equal_{benchmark}"),
+            *pairs,
+            ("fold 0 and all folds", f"equal_folds_{benchmark}"),
+            ("plain and tuned", f"factorial_{benchmark}"),
+            ("chosen settings", f"tuning_{benchmark}"),
+            ("all trials", f"tuning_trials_{benchmark}"),
+        ]
+        shown = ", ".join(f"[{text}]({READERS}/{name}.md)" for text, name in links)
+        lines.append(f"- `{benchmark}`: {shown}.")
+    return "\n".join(lines)
+
+
+def _benchmarks(ranked):
+    """Without the mean over benchmarks."""
+    return ranked[ranked.benchmark != MEAN] if len(ranked) else pd.DataFrame(columns=["benchmark"])
