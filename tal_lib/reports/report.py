@@ -64,6 +64,7 @@ SECTIONS = (
     Section("cost", ("inference_cost",), inference.write),
     Section("cost", ("device_check",), checks.write),
     Section("cost", ("end_to_end",), end_to_end.write),
+    Section("cost", ("end_to_end_live",), end_to_end.write_live),
     Section("training", ("training_step", "training_milestones", "training_curve"), training.write),
     Section("quantization", ("quantization",), quantization.write),
     Section("export", ("export",), deployment.write_export),

@@ -30,7 +30,7 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import build, build_from
 from tal_lib.models.parts.streamed import Streamed, windows_for
-from tal_lib.process.parts import Parts, real_time_factor
+from tal_lib.process.parts import Parts, Timed, real_time_factor, untimed
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
@@ -291,8 +291,8 @@ def live(
     `Stream` counts its real-time factor in the same way: the seconds of its parts per second of video.
 
     Returns:
-        `backbone, model, video_s, decoding_s, features_s, localization_s, drawing_s, real_time_factor,
-            threads`.
+        `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s,
+            real_time_factor, threads`.
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     if backbone_name not in SAMPLINGS:
@@ -303,25 +303,31 @@ def live(
     return isolated(_measure_live, f"{Path(video).name} live with {backbone_name}", threads, **job)
 
 
-def _measure_live(video, backbone_name, spec, seconds, threads):
-    torch.set_num_threads(threads)
+def live_detector(spec: dict, backbone_name: str, timed: Timed = untimed) -> LiveDetector:
+    """The live demo's detector. spec: what `tal_lib.models.build_from` takes, or `{"checkpoint": FILE}`."""
     chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
-    (model, classes), parts = _model(spec), Parts()
+    model, classes = _model(spec)
     features = FeatureSpec(
         stride_s=sampling.stride_s, window_s=sampling.window_s, streams=dict(chosen.streams)
     )
-    detector = LiveDetector(
-        model, classes, features, extractor=chosen, window=sampling.window, timed=parts.timed
-    )
+    return LiveDetector(model, classes, features, extractor=chosen, window=sampling.window, timed=timed)
+
+
+def _measure_live(video, backbone_name, spec, seconds, threads):
+    torch.set_num_threads(threads)
+    parts = Parts()
+    detector = live_detector(spec, backbone_name, parts.timed)
     last = None
-    reader = islice(Reader(video, sampling.fps, chosen.size), ceil(seconds * sampling.fps))
+    fps, size = detector.sampling.fps, detector.extractor.size
+    reader = islice(Reader(video, fps, size), ceil(seconds * fps))
     for picture in decoded(reader, parts.timed):
         answer, _ = answered(detector, picture[None], last)
         last = answer or last
-    video_s = detector.frames / sampling.fps
+    video_s = detector.frames / fps
     return {
         "backbone": backbone_name,
-        "model": model.spec["name"],
+        "height": _picture_size(video)[1],
+        "model": detector.model.spec["name"],
         "video_s": video_s,
         **{f"{part}_s": parts.seconds.get(part, 0.0) for part in LIVE_PARTS},
         "real_time_factor": real_time_factor(parts.total, video_s),

@@ -54,3 +54,13 @@ def test_bars_are_seconds_of_an_hour():
     widths = [patch.get_width() for patch in axes.patches]
     assert widths == pytest.approx([300, 600, 120, 180])
     assert axes.lines[0].get_xdata()[0] == pytest.approx(34 * 30)
+
+
+def test_the_live_demo_is_told_per_minute_of_video():
+    row = {"backbone": "hog-hof", "height": 480, "model": "a", "video_s": 30.06, "decoding_s": 6.0}
+    row |= {"features_s": 3.0, "localization_s": 1.5, "drawing_s": 0.5, "real_time_factor": 11 / 30.06}
+    rows = pd.DataFrame([row, row | {"decoding_s": 60.0}, row])
+    table = end_to_end.by_live(rows)
+    assert table.drop(columns="real-time factor").to_numpy().tolist() == [
+        ["hog-hof, 480p", "30", "a", "12.0", "6.00", "3.00", "1.00"]
+    ]

@@ -41,6 +41,34 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         out.figure(figures.where_time_goes(longest.assign(way=_names(longest))), f"end_to_end{suffix}")
 
 
+def write_live(data: dict[str, pd.DataFrame], out) -> None:
+    """Write the table of the live demo's way."""
+    table = data["end_to_end_live"]
+    main = tables.main_machine(table)
+    for machine, rows in table.groupby("device_name", sort=False):
+        caption = (
+            "The live demo: seconds of work per minute of video. The model runs on its history after every "
+            f"step, and every picture is drawn. {rows.threads_used.iloc[0]:g} CPU threads of {machine}."
+        )
+        out.table(by_live(rows), f"end_to_end_live{tables.machine_suffix(machine, main)}", caption)
+
+
+def by_live(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per backbone, video and model of the live demo, for readers: the median over repeats."""
+    parts = {"decoding_s": "decoding", "features_s": "features", "localization_s": "localization"}
+    parts |= {"drawing_s": "drawing"}
+    rows = rows.assign(video_s=rows.video_s.round())
+    keys = ["backbone", "height", "video_s", "model"]
+    middle = rows.groupby(keys)[[*parts, "real_time_factor"]].median().reset_index()
+    shown = {
+        "backbone": middle.backbone + ", " + middle.height.astype(int).astype(str) + "p",
+        "seconds of video": middle.video_s.map("{:.0f}".format),
+        "model": middle.model,
+    }
+    shown |= {name: (60 * middle[part] / middle.video_s).map(short) for part, name in parts.items()}
+    return pd.DataFrame(shown | {"real-time factor": middle.real_time_factor.map(short)})
+
+
 def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     """One row per video, backbone and model: the median over repeats, parts in seconds per minute."""
     cost = cost.assign(video_s=cost.video_s.round())
