@@ -21,6 +21,10 @@ from tal_lib import plugins
 from tal_lib.cost import meters
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
+from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
+
+with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
+    import nbformat  # noqa: F401
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 

@@ -53,16 +53,7 @@ def run_cell(
     part.mkdir(parents=True)
     started = time.monotonic()
     try:
-        papermill.execute_notebook(
-            notebook,
-            part / NOTEBOOK,
-            parameters=parameters | {"out_dir": str(part)},
-            progress_bar=False,
-            log_output=False,
-            cwd=cwd,
-            engine_name=ENGINE,
-            waiting=kernel,
-        )
+        _execute(notebook, part / NOTEBOOK, parameters | {"out_dir": str(part)}, cwd, kernel)
         measured = json.loads((part / MEASURED).read_text())
     except DeadKernelError:
         status = kernel.poll()
@@ -103,3 +94,22 @@ def run_cell(
     (part / MEASURED).unlink()
     put_in_place(folder, id)
     return None
+
+
+def run_page(notebook: str, target: str, parameters: dict, cwd: str) -> None:
+    """Execute a notebook that is no cell into the file `target`. Call it in a fork, as `run_cell`."""
+    kernel = ForkedKernel()
+    _execute(notebook, target, parameters, cwd, kernel)
+
+
+def _execute(notebook, target, parameters, cwd, kernel):
+    papermill.execute_notebook(
+        notebook,
+        target,
+        parameters=parameters,
+        progress_bar=False,
+        log_output=False,
+        cwd=cwd,
+        engine_name=ENGINE,
+        waiting=kernel,
+    )

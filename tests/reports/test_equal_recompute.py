@@ -96,7 +96,11 @@ def test_the_committed_headline_follows_from_the_committed_detections(path):
         pytest.skip("no detections of the equal arm are in results/detections")
     if path.stem not in BENCHMARKS or not BENCHMARKS[path.stem].is_here(data_root()):
         pytest.skip(f"{path.stem} is not on this machine")
-    data = tidy_tables(read_all(Layout().results))
+    needed = ("data_efficiency", "people")
+    records = read_all(Layout().results)
+    for record in records:
+        record["tables"] = {name: rows for name, rows in record["tables"].items() if name in needed}
+    data = tidy_tables(records)
     fractions = pd.read_parquet(path, columns=["fraction"]).fraction
     only = {"fraction": [fractions.min(), fractions.max()]}
     data |= {"tuning_trials": tuning.trials(Layout().ledger / "tuning.jsonl")}
