@@ -76,6 +76,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut():
+    """Files need not reach the disk: only a power cut would tell, and each wait for the disk takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Folder of the real data, for tests that cannot do without."""

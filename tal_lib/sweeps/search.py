@@ -37,7 +37,7 @@ import numpy as np
 from tal_lib.data.folds import OFFICIAL
 from tal_lib.data.registry import VALIDATION
 from tal_lib.errors import TalError, short
-from tal_lib.files import checked_name
+from tal_lib.files import checked_name, file_state
 from tal_lib.sweeps.ledger import current, read_ledger
 from tal_lib.sweeps.versions import PATH as VERSIONS
 from tal_lib.validation import Checked, Count, Fold, Seed, unknown_name
@@ -154,16 +154,7 @@ def trials_of(ledger: str | Path) -> list[Trial]:
     Of several results of the same cell (older code, older data) the newest counts. The ledger is read again
     only after it has changed: a grid asks for the trials once per cell.
     """
-    return list(_trials(Path(ledger), _state(ledger), _state(VERSIONS)))
-
-
-def _state(path):
-    """What differs after a file was written: inode, size and time. None if there is no file."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return list(_trials(Path(ledger), file_state(ledger), file_state(VERSIONS)))
 
 
 @lru_cache(maxsize=4)

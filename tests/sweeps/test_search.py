@@ -258,6 +258,10 @@ def test_of_a_trial_that_was_made_again_the_newest_counts(tmp_path):
     records.append(record(3, 0.8, 1.0, FAST, stream="acc"))  # another cell: not averaged with the others
     ledger.write_text("".join(json.dumps(each) + "\n" for each in records))
     assert sorted(trial.score for trial in trials_of(ledger)) == pytest.approx([0.2, 0.5, 0.8])
+    ledger.write_text(json.dumps(records[0]) + "\n")  # read again: the file has changed
+    assert [trial.score for trial in trials_of(ledger)] == pytest.approx([0.9])
+    ledger.unlink()
+    assert trials_of(ledger) == []
 
 
 def test_the_validation_part_of_a_fold_can_be_searched_on(tmp_path, monkeypatch):
