@@ -90,13 +90,17 @@ def _without_each(annotations, detections, tious, person_of, people):
     rows = []
     for person in people:
         kept = detected != person
-        counts = Counter(labels[owner != person])
-        ranks = {label: at[kept[at]] for label in counts for at in [of_class.get(label, NONE)]}
+        counts, ranks = Counter(labels[owner != person]), {}
+        for label in counts:
+            at = of_class.get(label, NONE)
+            ranks[label] = at[kept[at]]
         rows += [
             (person, tiou, interpolated_ap(hit[ranks[label]], total))
             for tiou, hit in hits.items()
             for label, total in counts.items()
         ]
+    if not rows:  # nothing is annotated
+        return np.full(len(people), np.nan)
     table = pd.DataFrame(rows, columns=["person", "tiou", "ap"])
     by_tiou = table.groupby(["person", "tiou"], sort=False).ap.mean()
     means = {person: scores.mean() for person, scores in by_tiou.groupby(level="person")}

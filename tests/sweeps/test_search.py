@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tal_lib import TalError, sweeps
 from tal_lib.sweeps import grid as grids
+from tal_lib.sweeps import identity
 from tal_lib.sweeps.search import Search, expected_best, trials_of, tuned
 
 SPACE = Search(
@@ -62,6 +63,7 @@ def test_a_search_over_nothing_is_refused():
 
 def write(tmp_path, monkeypatch, block):
     monkeypatch.setattr(grids, "data_hash", lambda benchmark: "0")
+    monkeypatch.setattr(identity, "_loaders", lambda parameters: ("",))
     monkeypatch.setattr(grids, "work_folder", lambda: tmp_path)
     path = tmp_path / "grid.yaml"
     path.write_text(f"cells:\n  - {json.dumps({'notebook': '02_train_evaluate.ipynb'} | block)}\n")
