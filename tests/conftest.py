@@ -12,6 +12,7 @@ import urllib.request
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,8 @@ from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
 with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
     import nbformat  # noqa: F401
 
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("no clock")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 # where the long tests are, the longest first
