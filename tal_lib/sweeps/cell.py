@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas
 import papermill
 from nbclient.exceptions import DeadKernelError
 
@@ -14,6 +15,8 @@ from tal_lib.sweeps.folders import NOTEBOOK, keep_failed, part_of, put_in_place
 from tal_lib.sweeps.kernels import ENGINE, ForkedKernel
 from tal_lib.sweeps.ledger import RESULT
 from tal_lib.sweeps.recording import MEASURED
+
+COLUMNS = 20  # of a table as text: what pandas shows where a kernel imports it, and no terminal
 
 
 def run_cell(
@@ -98,6 +101,7 @@ def run_cell(
 
 def run_page(notebook: str, target: str, parameters: dict, cwd: str) -> None:
     """Execute a notebook that is no cell into the file `target`. Call it in a fork, as `run_cell`."""
+    pandas.set_option("display.max_columns", COLUMNS)
     kernel = ForkedKernel()
     _execute(notebook, target, parameters, cwd, kernel)
 
