@@ -95,6 +95,15 @@ def atomic_path(path: str | Path, *, state: bool = False):
             temporary.unlink(missing_ok=True)
 
 
+def file_state(path: str | Path) -> tuple[int, int, int] | None:
+    """What differs after a file was written: inode, size and time (ns). None if there is no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def write_text(path: str | Path, text: str, *, state: bool = False) -> Path:
     """Write `text` to `path`; the file is complete or absent. Undecodable bytes of file names are escaped."""
     with atomic_path(path, state=state) as temporary:

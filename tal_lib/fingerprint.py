@@ -10,6 +10,7 @@ equal in every version of Python.
 import ast
 import builtins
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ Resolve = Callable[[str, list[str]], str]
 SHOWN = ("IPython.display", "tal_lib.reports")  # a call of these as a statement only displays something
 DROPPED = ("Import", "ImportFrom", "Pass")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # parts of a statement that hold statements
 
 
 def fingerprint(
@@ -50,17 +52,44 @@ def imports(trees: Iterable[ast.AST]) -> dict[str, tuple[str, str]]:
     """Name in the code -> (module, name in it), or (module, "") if the name is the module itself."""
     names = {}
     for tree in trees:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    names[alias.asname or alias.name.partition(".")[0]] = (
-                        alias.name if alias.asname else alias.name.partition(".")[0],
-                        "",
-                    )
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                for alias in node.names:
-                    names[alias.asname or alias.name] = (node.module, alias.name)
+        names |= _imports_of(tree)
     return names
+
+
+@lru_cache(maxsize=512)
+def _imports_of(tree):
+    names = {}
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                names[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0],
+                    "",
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = (node.module, alias.name)
+    return names
+
+
+def _statements(tree):
+    """The statements of a tree in the order of `ast.walk`, which visits every expression too."""
+    waiting = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for block in BLOCKS:
+            waiting.extend(getattr(node, block, ()))
+
+
+@lru_cache(maxsize=512)
+def attributes(tree: ast.AST) -> frozenset[tuple[str, str]]:
+    """All (name, attribute) of expressions `name.attribute` in the code."""
+    return frozenset(
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    )
 
 
 class _Writer:
@@ -88,7 +117,7 @@ class _Writer:
             if node.value is None:
                 return None
             return "Assign", (self.write(node.target),), self.write(node.value)
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+        if isinstance(node, ast.Assign) and _is_all(node.targets):
             return None
         if isinstance(node, ast.ClassDef):
             return self._class(node)
@@ -185,6 +214,10 @@ class _Writer:
         module, name = self.names[node.id]
         path = [*filter(None, [name]), *parts]
         return self.resolve(module, path) if path else module
+
+
+def _is_all(targets):
+    return len(targets) == 1 and isinstance(targets[0], ast.Name) and targets[0].id == "__all__"
 
 
 def _bound_above(tree):

@@ -12,6 +12,7 @@ import urllib.request
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,13 @@ from tal_lib import plugins
 from tal_lib.cost import meters
 from tal_lib.data import Benchmark, FeatureSpec, synthetic
 from tal_lib.files import data_root
+from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
 
+with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
+    import nbformat  # noqa: F401
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("no clock")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 # where the long tests are, the longest first
@@ -70,6 +77,14 @@ def pytest_collection_modifyitems(items):
         return at, item.get_closest_marker("slow") is None
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut():
+    """Files need not reach the disk: only a power cut would tell, and each wait for the disk takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from tal_lib import sweeps
 from tal_lib.cost import VARIANTS
 from tal_lib.files import REPOSITORY
 from tal_lib.reports.report import report
+from tal_lib.sweeps.identity import about_data
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -198,7 +199,8 @@ def test_sources_are_clean(path):
         assert "  # " in line, line
 
 
-def test_every_committed_grid_plans():
+def test_every_committed_grid_plans(monkeypatch):
+    monkeypatch.setattr(about_data, "cache_clear", lambda: None)  # data are read once for all grids
     for grid in (REPOSITORY / "notebooks" / "sweeps").glob("*.yaml"):
         try:
             assert sweeps.plan(grid)

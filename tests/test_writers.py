@@ -23,7 +23,7 @@ from tal_lib.data import hapt
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import site
-from tal_lib.sweeps.ledger import ledgers
+from tal_lib.sweeps.ledger import read_ledger
 from tal_lib.training import Trained, save_model
 from tal_lib.video import demo
 from tal_lib.video.rendered import render
@@ -234,7 +234,7 @@ def _with_ledger(results):
 def _two_lines():
     records = [
         record
-        for record in ledgers(REPOSITORY / "results")
+        for record in read_ledger(REPOSITORY / "results" / "ledger" / "hapt.jsonl").values()
         if record["notebook"] == "02_train_evaluate.ipynb"
         and record["parameters"]["benchmark"] == "hapt"
         and record["parameters"].get("fold", -1) < 0

@@ -10,13 +10,16 @@ for five folds of 3 to 14 people, with normal and heavy-tailed scores, whichever
 bootstrap over folds and people was tried beside it: it covers 84 % where folds dominate.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from tal_lib.evaluation.average_precision import mean_average_precision
+from tal_lib.evaluation.average_precision import interpolated_ap, matches, mean_average_precision
+
+NONE = np.arange(0)  # ranks of no detection
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,46 @@ def by_person(
     people = sorted(set(person_of.values()))
     if len(people) < 2:
         return pd.DataFrame({"person": [], "segments": [], "without": [], "score": []})
-    owner, detected = annotations.recording.map(person_of), detections.recording.map(person_of)
-    without = np.array(
-        [
-            mean_average_precision(annotations[owner != name], detections[detected != name], tious).mean()  # pyright: ignore[reportArgumentType]
-            for name in people
-        ]
-    )
     whole = float(mean_average_precision(annotations, detections, tious).mean())
+    owner = annotations.recording.map(person_of)
+    without = _without_each(annotations, detections, tious, person_of, people)
     segments = owner.value_counts().reindex(people, fill_value=0).to_numpy()
     return pd.DataFrame(
         {"person": people, "segments": segments, "without": without, "score": pseudo_values(whole, without)}
     )
+
+
+def _without_each(annotations, detections, tious, person_of, people):
+    """avg mAP (P,) without the recordings of each person.
+
+    A detection takes an annotation of its own recording. So all matches are found once: those of the other
+    recordings stay as they are when a person's recordings are left out.
+    """
+    taken = matches(annotations, detections, tious)
+    owner = annotations.recording.map(person_of).to_numpy()
+    labels = annotations.label.to_numpy()
+    best_first = np.lexsort((-np.arange(len(detections)), -detections.score.to_numpy(dtype=float)))
+    detected = detections.recording.map(person_of).to_numpy()[best_first]
+    of_class = pd.Series(best_first).groupby(detections.label.to_numpy()[best_first]).indices
+    hits = {tiou: row[best_first] >= 0 for tiou, row in taken.items()}
+    rows = []
+    for person in people:
+        kept = detected != person
+        counts, ranks = Counter(labels[owner != person]), {}
+        for label in counts:
+            at = of_class.get(label, NONE)
+            ranks[label] = at[kept[at]]
+        rows += [
+            (person, tiou, interpolated_ap(hit[ranks[label]], total))
+            for tiou, hit in hits.items()
+            for label, total in counts.items()
+        ]
+    if not rows:  # nothing is annotated
+        return np.full(len(people), np.nan)
+    table = pd.DataFrame(rows, columns=["person", "tiou", "ap"])
+    by_tiou = table.groupby(["person", "tiou"], sort=False).ap.mean()
+    means = {person: scores.mean() for person, scores in by_tiou.groupby(level="person")}
+    return np.array([means.get(person, np.nan) for person in people])
 
 
 def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float = 0.95) -> Estimate:

@@ -57,12 +57,20 @@ class ForkServer:
             bufsize=0,
         )
 
-    def run(self, function: str, time_limit: float | None = None, imports: tuple[str, ...] = (), **job):
+    def run(
+        self,
+        function: str,
+        time_limit: float | None = None,
+        imports: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        **job,
+    ):
         """Run `function(**job)` in a fork. `function` is "module:name"; arguments and answer pass as JSON.
 
         Args:
             time_limit: seconds; then the fork and all its child processes are killed.
             imports: modules that the fork server should import before it forks.
+            environment: all environment variables of the fork; None: those of the fork server.
 
         Raises:
             Failed: the function raised an error, was killed or took too long, or the fork server has ended.
@@ -73,6 +81,7 @@ class ForkServer:
                 "imports": [function.split(":")[0], *imports],
                 "job": job,
                 "folder": folder,
+                "environment": environment,
             }
             code = self._order(order, time_limit)
             if code == 0:
@@ -141,6 +150,9 @@ def die_with_parent():
 def _answer(order):
     """In the fork: run the function and write its answer. Returns the exit code."""
     folder = Path(order["folder"])
+    if order["environment"] is not None:
+        os.environ.clear()
+        os.environ.update(order["environment"])
     try:
         module, name = order["function"].split(":")
         answer = getattr(importlib.import_module(module), name)(**order["job"])

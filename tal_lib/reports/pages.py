@@ -3,8 +3,6 @@
 import base64
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,8 +10,10 @@ import nbformat
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, work_folder
+from tal_lib.process.fork_server import Failed
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.tables.files import keep
+from tal_lib.sweeps.local import RUN_PAGE, warm_processes
 
 WHERE = ("out_dir", "results", "figures")  # parameters for the place of the output
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # to another file of the repository
@@ -22,22 +22,19 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # an object's address in memory
 
 def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
     """Run a notebook and write its executed copy. No partial copy is left."""
-    given = [part for name, value in parameters.items() for part in ("-r", name, str(value))]
     with tempfile.TemporaryDirectory(prefix="tal-page-") as folder:
         executed = Path(folder) / "page.ipynb"
-        command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
-        done = subprocess.run(
-            [*command, "--cwd", str(work_folder()), *given],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(REPOSITORY)},
-        )
-        if done.returncode:
+        texts = {name: str(value) for name, value in parameters.items()}
+        try:
+            warm_processes(threads=1).execute(
+                notebook, RUN_PAGE, target=str(executed), parameters=texts, cwd=str(work_folder())
+            )
+        except Failed as failed:
             raise TalError(
-                f"the notebook failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]})",
+                f"the notebook failed ({failed})",
                 where=notebook,
                 remedy="Open it in Jupyter and run it cell by cell.",
-            )
+            ) from None
         return write(nbformat.read(executed, as_version=4), target)
 
 

@@ -42,9 +42,12 @@ CSS = CSSSanitizer(allowed_css_properties=["text-align", "max-width", "width"])
 ACTIVE = "script, style, iframe, object, embed, template, noscript, svg, math, form, link, meta, base"
 
 
-def sanitised(body: str) -> BeautifulSoup:
-    """The body of a page without scripts, event handlers, styles, frames, and pictures of other sites."""
-    soup = BeautifulSoup(body, "html.parser")
+def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
+    """The body of a page without scripts, event handlers, styles, frames, and pictures of other sites.
+
+    A tree is changed in place.
+    """
+    soup = BeautifulSoup(body, "html.parser") if isinstance(body, str) else body
     for element in soup.select(ACTIVE):
         element.decompose()
     cleaned = bleach.clean(

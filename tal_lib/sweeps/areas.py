@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from tal_lib.files import digest
-from tal_lib.fingerprint import fingerprint, imports, parse
+from tal_lib.fingerprint import attributes, fingerprint, imports, parse
 
 LIBRARY = Path(__file__).resolve().parent.parent
 PACKAGE = LIBRARY.name
@@ -155,14 +155,10 @@ class Areas:
                 packages[alias] = place
             else:
                 modules.add(place)
-        for tree in trees:  # of a package, only the modules that are used
-            for node in ast.walk(tree):
-                if (
-                    isinstance(node, ast.Attribute)
-                    and isinstance(node.value, ast.Name)
-                    and node.value.id in packages
-                ):
-                    modules.add(self._locate(packages[node.value.id], node.attr)[0])
+        for tree in trees if packages else ():  # of a package, only the modules that are used
+            for alias, name in attributes(tree):
+                if alias in packages:
+                    modules.add(self._locate(packages[alias], name)[0])
         return modules
 
     def _closure(self, module):

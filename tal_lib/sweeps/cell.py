@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas
 import papermill
 from nbclient.exceptions import DeadKernelError
 
@@ -14,6 +15,8 @@ from tal_lib.sweeps.folders import NOTEBOOK, keep_failed, part_of, put_in_place
 from tal_lib.sweeps.kernels import ENGINE, ForkedKernel
 from tal_lib.sweeps.ledger import RESULT
 from tal_lib.sweeps.recording import MEASURED
+
+COLUMNS = 20  # of a table as text: what pandas shows where a kernel imports it, and no terminal
 
 
 def run_cell(
@@ -53,16 +56,7 @@ def run_cell(
     part.mkdir(parents=True)
     started = time.monotonic()
     try:
-        papermill.execute_notebook(
-            notebook,
-            part / NOTEBOOK,
-            parameters=parameters | {"out_dir": str(part)},
-            progress_bar=False,
-            log_output=False,
-            cwd=cwd,
-            engine_name=ENGINE,
-            waiting=kernel,
-        )
+        _execute(notebook, part / NOTEBOOK, parameters | {"out_dir": str(part)}, cwd, kernel)
         measured = json.loads((part / MEASURED).read_text())
     except DeadKernelError:
         status = kernel.poll()
@@ -103,3 +97,23 @@ def run_cell(
     (part / MEASURED).unlink()
     put_in_place(folder, id)
     return None
+
+
+def run_page(notebook: str, target: str, parameters: dict, cwd: str) -> None:
+    """Execute a notebook that is no cell into the file `target`. Call it in a fork, as `run_cell`."""
+    pandas.set_option("display.max_columns", COLUMNS)
+    kernel = ForkedKernel()
+    _execute(notebook, target, parameters, cwd, kernel)
+
+
+def _execute(notebook, target, parameters, cwd, kernel):
+    papermill.execute_notebook(
+        notebook,
+        target,
+        parameters=parameters,
+        progress_bar=False,
+        log_output=False,
+        cwd=cwd,
+        engine_name=ENGINE,
+        waiting=kernel,
+    )

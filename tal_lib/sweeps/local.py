@@ -11,7 +11,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from queue import PriorityQueue
+from typing import Any
 
+from tal_lib import plugins
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.process.environment import child_environment
@@ -23,6 +25,7 @@ from tal_lib.sweeps.identity import current_code, differences
 from tal_lib.sweeps.notebook import code_cells
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
+RUN_PAGE = "tal_lib.sweeps.cell:run_page"
 IMPORTS = ("tal_lib.sweeps.cell", "ipykernel.zmqshell")  # what every cell needs
 # only the kernel imports these, because it chooses how figures are shown
 DRAWING = ("matplotlib", "seaborn", "tal_lib.reports")
@@ -103,17 +106,13 @@ class WarmProcesses:
 
     def run(self, cell: Cell, notebook: Path, generation: int, folder: Path) -> str | ProcessLost | None:
         """Run one cell into `<folder>/<id>`. Returns None, or the reason of the failure."""
-        server = self._warm()
-        self._busy.append(server)
         try:
-            imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
-            return server.run(
+            return self.execute(
+                notebook,
                 RUN_CELL,
                 time_limit=cell.time_limit,
-                imports=imports,
                 id=cell.id,
                 sweep=cell.sweep,
-                notebook=str(notebook),
                 name=cell.notebook.name,
                 parameters=cell.parameters,
                 data_hash=cell.data_hash,
@@ -135,6 +134,19 @@ class WarmProcesses:
                 )
             shutil.rmtree(part_of(folder, cell.id), ignore_errors=True)
             return ProcessLost(str(failed))
+
+    def execute(self, notebook: str | Path, function: str, time_limit: float | None = None, **job) -> Any:
+        """Run `function(notebook=…, **job)` in a fork that has imported what the notebook imports.
+
+        Raises:
+            Failed: as `ForkServer.run`.
+        """
+        server = self._warm()
+        self._busy.append(server)
+        try:
+            imports = imports_of(Path(notebook), os.stat(notebook).st_mtime)
+            environment = self._environment | _settings()
+            return server.run(function, time_limit, imports, environment, notebook=str(notebook), **job)
         finally:
             self._busy.remove(server)
             if server.alive:
@@ -155,6 +167,11 @@ class WarmProcesses:
             server.close()
 
 
+def _settings():
+    """The settings of this library in the environment, as they are now."""
+    return {name: value for name, value in os.environ.items() if name.startswith("TAL_")}
+
+
 @cache
 def _processes(threads, memory_limit, environment):
     return WarmProcesses(threads, memory_limit, dict(environment))
@@ -164,11 +181,13 @@ def warm_processes(
     threads: int, memory_limit: int | None = None, extra: dict[str, str] | None = None
 ) -> WarmProcesses:
     """The fork servers of this process for such cells, in the current environment. They end with this
-    process.
+    process. If only settings of this library change (`TAL_DATA`), they stay: each job is told the settings.
 
     extra: further environment variables, such as the GPU that they see.
     """
     environment = kernel_environment(threads) | (extra or {})
+    for name in _settings().keys() - {plugins.VARIABLE}:
+        environment.pop(name, None)
     return _processes(threads, memory_limit, tuple(sorted(environment.items())))
 
 

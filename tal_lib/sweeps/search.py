@@ -28,6 +28,7 @@ import json
 import math
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ import numpy as np
 from tal_lib.data.folds import OFFICIAL
 from tal_lib.data.registry import VALIDATION
 from tal_lib.errors import TalError, short
-from tal_lib.files import checked_name
+from tal_lib.files import checked_name, file_state
 from tal_lib.sweeps.ledger import current, read_ledger
+from tal_lib.sweeps.versions import PATH as VERSIONS
 from tal_lib.validation import Checked, Count, Fold, Seed, unknown_name
 
 SEEDS = ("seed", "subset_seed")  # parameters whose runs are averaged to one trial
@@ -149,8 +151,14 @@ class Trial:
 def trials_of(ledger: str | Path) -> list[Trial]:
     """The finished trials of a search. Runs that differ in their seeds only are one trial.
 
-    Of several results of the same cell (older code, older data) the newest counts.
+    Of several results of the same cell (older code, older data) the newest counts. The ledger is read again
+    only after it has changed: a grid asks for the trials once per cell.
     """
+    return list(_trials(Path(ledger), file_state(ledger), file_state(VERSIONS)))
+
+
+@lru_cache(maxsize=4)
+def _trials(ledger, *states):
     scores: dict[str, list[float]] = {}
     for record in current(read_ledger(ledger).values()):
         p = record["parameters"]
@@ -158,7 +166,7 @@ def trials_of(ledger: str | Path) -> list[Trial]:
         if rows and "model" in p:
             key = json.dumps({name: value for name, value in p.items() if name not in SEEDS}, sort_keys=True)
             scores.setdefault(key, []).append(float(np.mean([row["map"] for row in rows])))
-    return [_trial(json.loads(key), values) for key, values in scores.items()]
+    return tuple(_trial(json.loads(key), values) for key, values in scores.items())
 
 
 def _trial(parameters, scores):

@@ -74,7 +74,8 @@ def test_profile_measures_in_a_process_of_its_own():
 def test_the_pass_in_the_middle_counts(monkeypatch):
     """Three passes in different orders. Slow points are measured once; points that do not fit, not again."""
     calls = []
-    real = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1, counted=False)
+    once = {"min_seconds": 0.0, "memory_repeats": 1}
+    real = profile("window_cnn", 8, 32, num_classes=3, threads=1, counted=False, **once)
 
     def measured(model, min_seconds, counted):
         number = sum(name == model for name, *_ in calls)
@@ -117,7 +118,7 @@ def test_the_pass_in_the_middle_counts(monkeypatch):
 
 
 def test_table_of_costs_says_what_did_not_fit():
-    row = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1)
+    row = profile("window_cnn", 8, 32, num_classes=3, min_seconds=0.0, threads=1, memory_repeats=1)
     asked = [
         {"model": "stale", "length": 64, "preset": "compact", "input_dim": 8, "num_classes": 3, "threads": 1},
         {"model": "window_cnn", "length": 32},
@@ -144,6 +145,7 @@ def test_bfloat16_is_measured_and_close():
         min_seconds=0.05,
         threads=1,
         counted=False,
+        memory_repeats=1,
     )
     assert row.precision == "bfloat16" and row.weight_bytes == 2 * row.params
     torch.manual_seed(0)
@@ -156,7 +158,8 @@ def test_bfloat16_is_measured_and_close():
 
 
 def test_peak_memory_is_at_least_what_must_be_held():
-    row = profile("temporalmaxer", 32, 8000, num_classes=4, min_seconds=0.0, threads=1, counted=False)
+    once = {"min_seconds": 0.0, "memory_repeats": 1}
+    row = profile("temporalmaxer", 32, 8000, num_classes=4, threads=1, counted=False, **once)
     assert row.peak_memory_bytes > 2 * 8000 * 128 * 4  # two levels of embedded features
 
 
@@ -349,7 +352,8 @@ def test_the_machine_is_described():
 
 def test_a_model_that_reads_names_is_measured_without_their_encoder(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    row = profile("text_pyramid", 8, 64, num_classes=3, text="clip", min_seconds=0.0, threads=1)
+    once = {"min_seconds": 0.0, "memory_repeats": 1}
+    row = profile("text_pyramid", 8, 64, num_classes=3, text="clip", threads=1, **once)
     assert row.detect_s_median > 0 and row.uncounted_ops == ""
 
 

@@ -80,6 +80,17 @@ def test_broken_archives_are_named(tmp_path, changes, message):
     assert "hapt.zip" in str(error.value)
 
 
+def test_an_archive_is_parsed_again_after_a_change_alone(tmp_path):
+    (tmp_path / "hapt").mkdir()
+    archive(tmp_path / "hapt" / "hapt.zip")
+    first = hapt.read(tmp_path)
+    assert hapt.read(tmp_path) is first and not first.signals["exp01_user01"].flags.writeable
+    archive(tmp_path / "hapt" / "hapt.zip", rows=300)
+    again = hapt.read(tmp_path)
+    assert (len(first.signals["exp01_user01"]), len(again.signals["exp01_user01"])) == (200, 300)
+    assert first.hash != again.hash
+
+
 def test_missing_or_truncated_archive(tmp_path, real_data):
     with pytest.raises(TalError, match="tal data fetch hapt"):
         hapt.load(tmp_path)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tal_lib.evaluation.average_precision import mean_average_precision
 from tal_lib.evaluation.nested import (
     by_person,
     chance_above_zero,
@@ -151,6 +152,32 @@ def test_what_a_person_adds():
         {"p": 3 * 0.75 - 4 / 3, "q": 3 * 0.75 - 1, "r": 3 * 0.75 - 2}
     )
     assert by_person(truth, detections, [0.5], {"a": "p", "b": "p", "c": "p"}).empty
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_person_adds_is_what_their_recordings_add(seed):
+    """Bit by bit the mAP of tables without the person's rows: with ties, and classes that one person has."""
+    rng = np.random.default_rng(seed)
+
+    def table(rows, classes):
+        start = rng.integers(0, 20, rows) / 2
+        recording = rng.choice(list("abcdefgh"), rows)
+        known = {"recording": recording, "start": start, "end": start + rng.integers(1, 6, rows) / 2}
+        return pd.DataFrame(known | {"label": rng.choice(classes, rows)})
+
+    truth, detections = table(30, list("xyz")), table(120, list("wxyz"))
+    truth.loc[truth.recording == "a", "label"] = "only a"
+    detections = detections.assign(score=rng.integers(0, 5, 120) / 5)[int(seed == 3) * 120 :]
+    person_of = dict(zip("abcdefg", "ppqqrst"))  # nobody is known of h
+    tious = [0.5, 0.3, 0.7]
+    people = by_person(truth, detections, tious, person_of).set_index("person")
+    for person in people.index:
+        left, found = (
+            rows[rows.recording.map(person_of).to_numpy() != person] for rows in (truth, detections)
+        )
+        assert people["without"][person] == mean_average_precision(left, found, tious).mean(), person
+    alone = by_person(truth[truth.recording == "a"], detections, tious, person_of).set_index("person")
+    assert np.isnan(alone["without"]["p"]) and not np.isnan(alone["without"]["q"])
 
 
 @pytest.mark.parametrize("kinds", [("normal",) * 4, ("heavy tails",) * 4])

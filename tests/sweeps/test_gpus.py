@@ -52,8 +52,8 @@ def test_each_gpu_has_one_cell_at_a_time(project, seen, machine):
 
 def test_cells_that_measure_run_on_the_first(project, seen, machine):
     grid = project.make(numbers=(1, 2), alone=True)
-    assert not sweeps.run(grid, gpus=(3, 1), **project.where).failed
-    assert [row[0]["CUDA_VISIBLE_DEVICES"] for row in seen()] == ["3", "3"]
+    assert not sweeps.run(grid, gpus=(2, 0), **project.where).failed
+    assert [row[0]["CUDA_VISIBLE_DEVICES"] for row in seen()] == ["2", "2"]
 
 
 def test_without_the_option_nothing_is_set(project, seen, machine):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tal_lib import TalError, sweeps
 from tal_lib.sweeps import grid as grids
+from tal_lib.sweeps import identity
 from tal_lib.sweeps.search import Search, expected_best, trials_of, tuned
 
 SPACE = Search(
@@ -62,6 +63,7 @@ def test_a_search_over_nothing_is_refused():
 
 def write(tmp_path, monkeypatch, block):
     monkeypatch.setattr(grids, "data_hash", lambda benchmark: "0")
+    monkeypatch.setattr(identity, "_loaders", lambda parameters: ("",))
     monkeypatch.setattr(grids, "work_folder", lambda: tmp_path)
     path = tmp_path / "grid.yaml"
     path.write_text(f"cells:\n  - {json.dumps({'notebook': '02_train_evaluate.ipynb'} | block)}\n")
@@ -258,6 +260,10 @@ def test_of_a_trial_that_was_made_again_the_newest_counts(tmp_path):
     records.append(record(3, 0.8, 1.0, FAST, stream="acc"))  # another cell: not averaged with the others
     ledger.write_text("".join(json.dumps(each) + "\n" for each in records))
     assert sorted(trial.score for trial in trials_of(ledger)) == pytest.approx([0.2, 0.5, 0.8])
+    ledger.write_text(json.dumps(records[0]) + "\n")  # read again: the file has changed
+    assert [trial.score for trial in trials_of(ledger)] == pytest.approx([0.9])
+    ledger.unlink()
+    assert trials_of(ledger) == []
 
 
 def test_the_validation_part_of_a_fold_can_be_searched_on(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from tal_lib.cost import count_macs
 from tal_lib.files import REPOSITORY
 from tal_lib.reading import read_yaml
 from tal_lib.sweeps import grid as grids
+from tal_lib.sweeps import identity
 from tal_lib.sweeps.grid_file import read_grid
 
 STUDY = REPOSITORY / "notebooks" / "sweeps"
@@ -25,6 +26,7 @@ def planned(monkeypatch):
     """Plans a grid of the study without its data."""
     monkeypatch.setattr(grids, "data_hash", lambda benchmark: "0")
     monkeypatch.setattr(grids, "check_fold_of", lambda *_: None)
+    monkeypatch.setattr(identity, "_loaders", lambda parameters: ("",))
     return lambda name: [cell.parameters for cell in sweeps.plan(STUDY / f"{name}.yaml", here=False)]
 
 

@@ -257,7 +257,7 @@ def test_a_real_training_resumed_is_bit_equal(tmp_path):
     notebooks = REPOSITORY / "notebooks"
     grid.write_text(
         "cells: [{notebook: %s, parameters: "
-        "{benchmark: synthetic, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
+        "{benchmark: synthetic, fraction: 0.1, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
         "grid: {seed: [0, 1]}}]" % (notebooks / "02_train_evaluate.ipynb")
     )
 

@@ -224,6 +224,18 @@ def test_a_new_record_replaces_the_old(tmp_path):
     assert {name: record["value"] for name, record in read_ledger(path).items()} == {"a": 2, "b": 1}
 
 
+def test_a_warm_process_is_told_the_settings_of_now(project, monkeypatch):
+    """One process imports for all three cells; each sees the settings of the time when it began."""
+    seen = project.folder / "seen"
+    project.set_fault(f"""imported_by = Path('/proc', str(os.getppid()), 'stat').read_text().split()[3]
+with open({str(seen)!r}, 'a') as file: file.write(f"{{imported_by}} {{os.environ.get('TAL_WORKERS')}}\\n")""")
+    for number, value in ((1, "1"), (2, "2"), (3, None)):
+        monkeypatch.setenv("TAL_WORKERS", value) if value else monkeypatch.delenv("TAL_WORKERS")
+        assert sweeps.run(project.make((number,)), **project.where).complete
+    processes, values = zip(*(line.split() for line in seen.read_text().splitlines()))
+    assert len(set(processes)) == 1 and values == ("1", "2", "None")
+
+
 def test_other_data_are_another_cell(project, tmp_path):
     """Features made anew, of the same size, under the same names."""
     data, grid = tmp_path / "videos", project.make((1, 2))

@@ -35,7 +35,7 @@ def test_a_twin_of_the_teacher_has_nothing_to_learn_from_it(small):
     "student, teacher", [("gaf", "gaf"), ("local_global", "actionformer"), ("actionformer", "tridet")]
 )
 def test_the_student_learns_the_teacher_does_not(student, teacher, small, tmp_path):
-    teaching = make(small, teacher)
+    teaching = make(small, teacher, width=64, head_width=64)
     before = {name: value.clone() for name, value in teaching.state_dict().items()}
     own = make(small, student, width=32, head_width=32)
     pair = Distilled(own, teaching, Distillation())
@@ -50,12 +50,13 @@ def test_the_student_learns_the_teacher_does_not(student, teacher, small, tmp_pa
 
 
 def test_a_taught_student_answers_like_its_teacher(small):
-    teacher = fit(make(small), small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
+    teacher = make(small, width=64, head_width=64)
+    teacher = fit(teacher, small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
     batch = collate([make_item(small, recording) for recording in small.recordings("test")])
     score = lambda model: model.probabilities(model.run(batch))[model.level_mask(batch.mask)].detach()
     apart = []
     for weight in (0.0, 20.0):
-        pair = Distilled(make(small, width=64, head_width=64), teacher, Distillation(class_weight=weight))
+        pair = Distilled(make(small, width=32, head_width=32), teacher, Distillation(class_weight=weight))
         student = fit(pair, small, small.recordings("train"), Recipe(epochs=10, min_steps=0), 0).model
         apart.append(float((score(student) - score(teacher)).square().mean()))
     assert apart[1] < 0.8 * apart[0]

@@ -43,7 +43,7 @@ class Kept(Scored):
 def recomputed(
     path: str | Path,
     only: Mapping[str, Collection] | None = None,
-    load: Callable[..., Benchmark] = load_benchmark,
+    load: Callable[[str], Benchmark] = load_benchmark,
     arm: str = MAIN,
 ) -> dict[str, pd.DataFrame]:
     """The tables `data_efficiency` and `people` of a sweep, as its ledger has them.
@@ -51,7 +51,7 @@ def recomputed(
     Args:
         path: a file of kept detections, or a folder of several (`tal_lib.sweeps.detections`).
         only: column → the values to read, for example `{"model": ["tridet"], "fraction": [0.1]}`.
-        load: (benchmark's name, fold=number) → the benchmark, with its annotations.
+        load: benchmark's name → the benchmark, with its annotations and folds.
         arm: the sweep of the detections.
 
     Raises:
@@ -59,8 +59,9 @@ def recomputed(
     """
     kept = _kept(Path(path), only or {})
     scores, people = [], []
+    whole = {name: load(name) for name in sorted(kept.benchmark.unique())}
     for (name, fold), rows in kept.groupby(["benchmark", "fold"], observed=True):
-        data = load(name, fold=int(fold))
+        data = whole[name].fold(int(fold))
         for cell, detections in rows.groupby("cell", observed=True):
             about = {column: detections[column].iloc[0] for column in ("benchmark", *RUN)}
             about |= dict.fromkeys(("stream", "options", "recipe", "utc"), "")
@@ -114,6 +115,15 @@ def compared(path: str | Path, data: dict[str, pd.DataFrame], only=None, load=lo
         `benchmark, fraction, model`, and the differences of all numbers. Rows are the models of both.
     """
     keys = ["benchmark", "fraction", "model"]
-    again, known = headline(recomputed(path, only, load)).set_index(keys), headline(data).set_index(keys)
+    tables = recomputed(path, only, load)
+    again, known = headline(tables).set_index(keys), headline(_on_benchmarks_of(tables, data)).set_index(keys)
     both = again.index.intersection(known.index)
     return (again.loc[both] - known.loc[both]).reset_index()
+
+
+def _on_benchmarks_of(tables, data):
+    """The ledger's rows on the benchmarks of recomputed tables: the mean over benchmarks is over the same."""
+    names = tables["data_efficiency"].benchmark.unique()
+    return {
+        name: rows[rows.benchmark.isin(names)] if "benchmark" in rows else rows for name, rows in data.items()
+    }

@@ -56,7 +56,7 @@ def block(markdown: str) -> str:
 
     Directives of MkDocs extensions, such as `:::`, have no effect in it.
     """
-    body = str(webpage.sanitised(str(webpage.of_markdown(markdown)))).strip()
+    body = str(webpage.sanitised(webpage.of_markdown(markdown))).strip()
     return f"<div class='tal-text'>\n{body}\n</div>"
 
 

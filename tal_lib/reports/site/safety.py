@@ -51,7 +51,7 @@ class Safety(BasePlugin):
             soup = webpage.folded(soup)
             _simplify(soup)
             _take_out_pictures(soup, address, site)
-        soup = webpage.sanitised(str(soup))
+        soup = webpage.sanitised(soup)
         for table in soup.select("table"):
             table["class"] = [*(table.get("class") or ()), "tal-table"]
             table.wrap(soup.new_tag("div", attrs={"class": "tal-wide"}))
