@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 EMPTY = "000000_no_results"  # a folder that no study has
 COMMENT = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
 QUANTITY = re.compile(
-    r"from 0|from -?\d|\d, 2|up to 1|\b(steps|seconds|s|GB|pixels|recordings|epochs|frames)\b|seeds|fractions"
+    r"from 0|\d, 2|up to 1|: \d|\b(steps|seconds|s|GB|pixels|recordings|epochs|frames)\b|seeds|fractions"
 )
 
 
