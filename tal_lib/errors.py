@@ -19,6 +19,10 @@ class TalError(ValueError):
         text = one_line(f"{where}: {problem}" if where is not None else problem)
         super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the message alone, because the remedy is not in this library's code."""
+        return [f"TalError: {self}"]
+
     def at(self, where: object) -> "TalError":
         """The same error, with `where` before the place that it already names."""
         place = where if self.where is None else f"{where}: {self.where}"

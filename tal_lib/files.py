@@ -40,6 +40,21 @@ def work_folder() -> Path:
     return REPOSITORY if in_checkout() else Path.cwd()
 
 
+def upwards(folder: str | Path, holds: str = "") -> Path:
+    """A folder of the study that may lie above the working folder: a notebook runs in its own folder.
+
+    A relative path is looked for in the working folder, in each folder above it, then in the study's working
+    folder. If it is nowhere, the path itself.
+
+    Args:
+        holds: a folder that must be in it, such as `tables` in `results`; empty: none.
+    """
+    folder = Path(folder)
+    places = [Path.cwd(), *Path.cwd().parents, work_folder()] if not folder.is_absolute() else []
+    existing = (place / folder for place in places if (place / folder / holds).is_dir())
+    return next(existing, folder)
+
+
 def data_root() -> Path:
     """Folder of the benchmarks' data.
 

@@ -163,7 +163,7 @@ def train_and_score(
     distillation: Distillation | None = None,
     out_dir: str | Path | None = None,
     device: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     on_epoch: Callable[[int, float, Detector], None] | None = None,
 ) -> Run:
     """Build a model, train it, and return it with its detections in the benchmark's test recordings.

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tal_lib.files import REPOSITORY, study_root
+from tal_lib.files import REPOSITORY, study_root, upwards
 
 TOPICS = (
     "equal",
@@ -96,15 +96,8 @@ class Layout:
 
 
 def nearest(results: str | Path = "results") -> Layout:
-    """The layout of a results folder, which may lie in a folder above: a notebook runs in its own folder.
-
-    A relative path is looked for in the working folder, in each folder above it, then in the repository. If
-    it is nowhere, the layout of the path itself.
-    """
-    results = Path(results)
-    places = [Path.cwd(), *Path.cwd().parents, REPOSITORY] if not results.is_absolute() else []
-    existing = (place / results for place in places if (place / results / "tables").is_dir())
-    return Layout(next(existing, results))
+    """The layout of a results folder with tables, which may lie in a folder above (see `files.upwards`)."""
+    return Layout(upwards(results, holds="tables"))
 
 
 def _known(topic):

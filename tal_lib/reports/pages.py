@@ -17,6 +17,7 @@ from tal_lib.sweeps.local import RUN_PAGE, warm_processes
 
 WHERE = ("out_dir", "results", "figures")  # parameters for the place of the output
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # to another file of the repository
+WIDGET = "application/vnd.jupyter.widget-view+json"
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # an object's address in memory
 
 
@@ -46,6 +47,7 @@ def write(notebook: nbformat.NotebookNode, target: str | Path) -> Path:
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove what differs from run to run: times, versions, paths, addresses. Also compress pictures."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     notebook.cells = [cell for cell in notebook.cells if not _empty_parameters(cell)]
     for number, cell in enumerate(notebook.cells):
@@ -55,9 +57,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source = "\n".join(_what_was_run(cell))
             cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
-            cell.outputs = [
-                _clean_output(output) for output in cell.outputs if output.get("name") != "stderr"
-            ]
+            cell.outputs = [_clean_output(output) for output in cell.outputs if not _passing(output)]
     return notebook
 
 
@@ -76,6 +76,11 @@ def _relinked(notebook, target):
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(moved, cell.source)
     return notebook
+
+
+def _passing(output):
+    """Whether an output was for the time of the run alone: warnings, or a progress bar."""
+    return output.get("name") == "stderr" or WIDGET in output.get("data", {})
 
 
 def _clean_output(output):

@@ -16,6 +16,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from tal_lib.process import progress
 from tal_lib.process.fork_server import die_with_parent
 from tal_lib.process.memory import allow_memory
 from tal_lib.provenance import git_commit
@@ -79,7 +80,7 @@ def _become_kernel(waiting, memory_limit):
             order = json.loads(pipe.read() or "null")
         if order:  # empty if no run needs the kernel any more
             os.environ.clear()
-            os.environ.update(order["env"])
+            os.environ.update(order["env"] | progress.OFF)
             os.chdir(order["cwd"] or ".")
             allow_memory(memory_limit)
             IPKernelApp.launch_instance(argv=["-f", order["file"]])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, upwards
 from tal_lib.sweeps.identity import current_code, data_of
 from tal_lib.sweeps.ledger import finished_runs
 
@@ -15,7 +15,7 @@ def trained_in(runs: str | Path, **parameters) -> Path | None:
     Runs on other data or by other code than today's are skipped.
     """
     checkpoints = []
-    for folder in sorted(Path(runs).glob("*")) if Path(runs).is_dir() else []:
+    for folder in sorted(upwards(runs).glob("*")) if upwards(runs).is_dir() else []:
         for name, record in finished_runs(folder).items():
             checkpoint = folder / name / "model.pt"
             if (
@@ -61,7 +61,7 @@ def checkpoint_of(
     Args:
         recipe: fields that differ from the model's default recipe.
         folder: where the checkpoint is written if the model must be trained.
-        runs: folder of the run folders.
+        runs: folder of the run folders; it may lie in a folder above (see `files.upwards`).
         fraction: label fraction.
         fold: cross-validation fold; −1: the official split.
     """

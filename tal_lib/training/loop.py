@@ -23,6 +23,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.detector import in_float32
+from tal_lib.process import progress as bars
 from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, default_device
 from tal_lib.training.checkpoints import Trained, save_model
@@ -181,7 +182,7 @@ def fit(
     *,
     stream: str | None = None,
     device: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     on_epoch=None,
 ) -> TrainResult:
     """Train `model` in place on the given recordings.
@@ -192,6 +193,7 @@ def fit(
             interrupted run (`training.pt`, written at most once a minute), that run is resumed. Model,
             teacher, recipe, data and code must be the same; otherwise training starts anew and prints why.
         stream: train on the columns of one stream only; device: `$TAL_DEVICE`, a CUDA GPU or the CPU if None.
+        progress: show a progress bar; None: in a notebook's kernel alone (see `process.progress`).
         on_epoch: called as `on_epoch(epoch, seconds, model)` after each epoch. The model then has its
             averaged weights. The time of the call is not counted. It must not draw random numbers.
 
@@ -238,9 +240,9 @@ def fit(
     saved = time.monotonic()
     bar = tqdm(
         range(state.epoch, epochs),
-        disable=not progress,
+        disable=not bars.shown(progress),
         unit="epoch",
-        mininterval=5,
+        mininterval=1,
         initial=state.epoch,
         total=epochs,
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from tal_lib.errors import TalError
 from tal_lib.provenance import COLUMNS
 from tal_lib.reports import tables
-from tal_lib.reports.layout import Layout, file_stem
+from tal_lib.reports.layout import Layout, file_stem, nearest
 
 NOTEBOOK = "03_inference_cost.ipynb"
 WHAT = ("shape_of", "preset", "device")  # parameters of the notebook that tell the pages apart
@@ -21,7 +21,7 @@ def measured(
     Raises:
         TalError: the table has no such rows.
     """
-    layout = Layout(results)
+    layout = nearest(results)
     rows = _rows(layout)
     if len(rows):
         alike = (rows.benchmark == shape_of) & (rows.preset == preset) & (rows.device == device)
