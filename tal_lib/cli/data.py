@@ -70,7 +70,7 @@ def _data_fetch(arguments):
         ignored = {"--from": arguments.source, "--root": arguments.root}
         if given := [option for option, value in ignored.items() if value]:
             raise TalError(
-                f"{given[0]}: {arguments.name} is rendered here, from a seed, into the cache folder",
+                f"{given[0]}: {arguments.name} is generated on this machine and kept in the cache folder",
                 remedy=f"Leave {given[0]} out; $TAL_CACHE names another cache folder.",
             )
         backbone = rendered.BACKBONES[arguments.name]

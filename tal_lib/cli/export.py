@@ -32,9 +32,9 @@ def _export(arguments):
     trained = load_model(arguments.checkpoint)
     if trained.model.spec["name"] != arguments.model:
         raise TalError(
-            f"it holds {trained.model.spec['name']}, not {arguments.model}",
+            f"the checkpoint is a {trained.model.spec['name']}, not a {arguments.model}",
             where=arguments.checkpoint,
-            remedy="Name the model that was trained.",
+            remedy="Name the model of the checkpoint.",
         )
     claim(arguments.out, [FORMATS[arguments.format], ABOUT], sources=[arguments.checkpoint])
     folder = export(trained, arguments.out, arguments.format)

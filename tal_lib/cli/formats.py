@@ -113,7 +113,7 @@ def _import(arguments):
         content, spec = data.content, data.spec
     else:
         raise TalError(
-            "several sources, which are not all files of annotation tools",
+            "several sources, and not all of them are files of annotation tools",
             remedy="Import configurations and folders one by one.",
         )
     for remark in content.repairs:
@@ -258,7 +258,9 @@ def _export(arguments):
         wanted = set(arguments.recordings)
         known = set(recordings) | (set(detections.recording) if detections is not None else set())
         if unknown := sorted(wanted - known):
-            raise TalError(f"no recording {unknown[0]}", remedy="Take ids from the exported file.")
+            raise TalError(
+                f"unknown recording {unknown[0]}", remedy="Use ids of the annotations or detections."
+            )
         recordings = [name for name in recordings if name in wanted]
         segments = segments[segments.recording.isin(wanted)] if segments is not None else None
         detections = detections[detections.recording.isin(wanted)] if detections is not None else None
@@ -272,7 +274,7 @@ def _export(arguments):
     )
     if not result.recordings:
         raise TalError(
-            "no recording is left to export",
+            "no detection or annotation is left to export",
             where=arguments.detections or arguments.annotations,
             remedy="Lower --min-score, or give --annotations too.",
         )

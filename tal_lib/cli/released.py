@@ -71,7 +71,7 @@ def _released(arguments):
             raise TalError(
                 f"{count:,} {what}, but {data.name} has {wanted:,}",
                 where=arguments.checkpoint,
-                remedy="Name the benchmark, with the features, that it was trained on.",
+                remedy="Name the benchmark and features that the checkpoint was trained on.",
             )
     classes = _order(data.classes, arguments.annotations)
     checked = ready(data, None, arguments.missing)
@@ -102,7 +102,7 @@ def _order(classes, annotations):
     ids = read_annotations(annotations, repair=True).label_ids
     if sorted(ids) != list(range(len(classes))) or set(ids.values()) != set(classes):
         raise TalError(
-            f"its label_id do not number the {len(classes)} classes of the benchmark from 0",
+            f"its label_id values do not number the {len(classes)} classes of the benchmark from 0",
             where=annotations,
             remedy="Give the annotations that the checkpoint was trained on.",
         )

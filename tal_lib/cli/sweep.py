@@ -131,7 +131,7 @@ def _sweep(arguments):
             f"        notebook with the traceback: {result.runs / (cell + '.failed')}"
         )
     if result.failed:
-        print("The same command tries the failed cells again.")
+        print("Run the same command to try the failed cells again.")
     return 1 if result.failed else 0
 
 
@@ -149,10 +149,8 @@ def _verify(arguments):
     ):
         held.append(verdict.holds)
         print(verdict, flush=True)
-    print(f"{sum(held)} of {len(held)} cells hold")
+    print(f"{sum(held)} of {len(held)} cells have the same numbers")
     _, unknown = sweeps.verify_candidates(arguments.results, arguments.longest, only(arguments))
     if unknown:
-        print(
-            f"{unknown} cells could not be drawn: no ledger says how long the training of their weights takes"
-        )
+        print(f"{unknown} cells could not be sampled: the training time of their weights is unknown")
     return 0 if all(held) else 1

@@ -232,7 +232,7 @@ def _detect_in_features(arguments):
     for option in ("draw", "backbone"):
         if getattr(arguments, option):
             raise TalError(
-                f"--{option} belongs to videos, and {arguments.source} has features",
+                f"--{option} is for videos, but {arguments.source} has features",
                 remedy=f"Leave out --{option}.",
             )
     chosen = ready(arguments.model, trust=arguments.trust)
@@ -286,7 +286,7 @@ def _token(arguments):
     token = read_text(arguments.token_file, what="token file", largest=4096).strip()
     if not token.isprintable():
         raise TalError(
-            "more than one line", where=arguments.token_file, remedy="Write the token alone into it."
+            "more than one line", where=arguments.token_file, remedy="Write only the token into it."
         )
     return token
 
@@ -303,7 +303,7 @@ def _serve(arguments):
 
     source = arguments.source or os.environ.get("TAL_SOURCE")
     if not source:
-        raise TalError("no source", remedy="Give a file, a camera's number or an address, or set TAL_SOURCE.")
+        raise TalError("SOURCE is missing", remedy="Give a file, camera number or URL, or set TAL_SOURCE.")
     check_source(source)
     token = _token(arguments)
     delay = validate(NotNegative, arguments.delay, name="--delay")

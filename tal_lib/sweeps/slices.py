@@ -86,7 +86,7 @@ def run_slices(
         rest = "more is left" if left else "nothing is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
     if left:
-        say("The same command goes on from here.")
+        say("Run the same command to continue.")
     return not (failed or refused or left)
 
 
