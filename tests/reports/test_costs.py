@@ -46,8 +46,8 @@ def test_repeats_are_told_as_they_were_measured():
         and "50 % differ by less than 10 %. The largest difference is 25.0 %." in text
     )
     assert text.endswith(
-        "quiet both times for 1 latencies. 100 % of these differ by less than 10 %. The largest difference is "
-        "2.0 %."
+        "quiet both times for 1 latencies. 100 % of these differ by less than 10 %. The largest difference "
+        "is 2.0 %."
     )
     assert costs.repeats(costs.repeatability(cost[cost.repeat == 0])) == []
 
