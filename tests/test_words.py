@@ -18,10 +18,10 @@ LIBRARY = REPOSITORY / "tal_lib"
 LONGEST_HELP, LONGEST = 25, 35  # words of a sentence
 VALUE = "VALUE"
 DIALECT = re.compile(
-    r"share of the (labels|recordings|training)|foretold|never seen|smaller numbers|taught|whatever the|"
-    r"draw of|turned sensors|so many|so long|so often|one of so|one row a |a recording of its own|"
+    r"share of the (labels|recordings|training)|foretold|never seen|smaller numbers|taught (student|by)|"
+    r"whatever the|draw of|turned sensors|so many|so long|so often|one of so|one row a |a recording of its own|"
     r"there is none|is there twice|stands (for|twice)|of another (kind|shape|form)|goes on|mend\b|"
-    r"somebody|standing",
+    r"somebody|\bstandings?\b",
     re.IGNORECASE,
 )
 
@@ -117,22 +117,23 @@ def errors_of(tree):
                     yield node.lineno, text
 
 
-def found_in(folder, select, longest):
+def faults(folder, select, longest):
     """Problems of the texts that `select` takes from the modules of a folder, with their places."""
     return [
         f"{path.relative_to(REPOSITORY)}:{line}: {problem}"
         for path in sorted(folder.rglob("*.py"))
         for line, text in select(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(r"[.,:;]", text)  # else it is a list of names
         for problem in problems(text, longest)
     ]
 
 
 def test_errors_are_plain_and_short():
-    assert found_in(LIBRARY, errors_of, LONGEST_HELP) == []
+    assert faults(LIBRARY, errors_of, LONGEST_HELP) == []
 
 
 def test_generated_captions_and_sentences_are_short():
-    assert found_in(LIBRARY / "reports", texts_of, LONGEST) == []
+    assert faults(LIBRARY / "reports", texts_of, LONGEST) == []
 
 
 @pytest.mark.parametrize("template", [results_page.TEMPLATE, results_page.README], ids=lambda path: path.name)
