@@ -19,9 +19,9 @@ LONGEST_HELP, LONGEST = 25, 35  # words of a sentence
 VALUE = "VALUE"
 DIALECT = re.compile(
     r"share of the (labels|recordings|training)|foretold|never seen|smaller numbers|taught (student|by)|"
-    r"whatever the|draw of|turned sensors|so many|so long|so often|one of so|one row a |a recording of its own|"
-    r"there is none|is there twice|stands (for|twice)|of another (kind|shape|form)|goes on|mend\b|"
-    r"somebody|\bstandings?\b",
+    r"whatever the|draw of|turned sensors|so many|so long|so often|one of so|one row a |"
+    r"a recording of its own|there is none|is there twice|stands (for|twice)|of another (kind|shape|form)|"
+    r"goes on|mend\b|somebody|\bstandings?\b",
     re.IGNORECASE,
 )
 
