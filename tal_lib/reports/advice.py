@@ -16,7 +16,7 @@ from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
-TIE = 0.05  # of a time; a smaller difference is within what latencies repeat to
+TIE = 0.05  # relative; times that differ by less are equal within their repeatability
 
 
 def headlines(read, benchmarks: Iterable[str] = ("hapt",)) -> list[str]:
@@ -118,7 +118,7 @@ def _by_equal_arm(read, say, benchmark):
         where = "mean over benchmarks" if name == MEAN else name
         labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
         say(f"{labels}, {where}", *sentences.verdict(rows, macs), f"equal_{name}")
-        if best is None or name in (MEAN, benchmark):  # the last of a benchmark is with the most labels
+        if best is None or name in (MEAN, benchmark):  # the last question has the most labels
             best = rows
     if best is None:
         return None

@@ -212,5 +212,5 @@ def _when():
 
 
 def fresh_code() -> Code:
-    """A copy of the current code, to declare versions of. Changes of the copy affect nobody else."""
+    """A copy of the current code, to declare versions of. Changes of the copy do not affect other callers."""
     return Code(versions=current_code().versions.copy())

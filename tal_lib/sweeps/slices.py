@@ -1,10 +1,10 @@
-"""Several sweeps, one after the other, in slices of limited time. `make gpu` runs the GPU's sweeps so.
+"""Several sweeps, one after the other, in slices of limited time. `make gpu` runs the GPU's sweeps.
 
     python -m tal_lib.sweeps.slices --minutes 10 --slices 1 gpu_check inference_cost_gpu
 
-A slice ends in time: no cell begins after it, and a cell that is still running is stopped and stays to do.
-The ledger keeps what is finished, so the same command goes on from there, also on another day. The first
-sweeps named are of the most value: a slice goes on with the first that is not done.
+A slice ends on time: no cell begins after it. A cell that is still running is stopped, and a later slice
+runs it again. The ledger keeps finished cells, so the same command continues the work, also on another day.
+A slice starts with the first sweep that is not done: name the most important sweeps first.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def run_slices(
             for cell, reason in result.failed.items():
                 say(f"{grid}: cell {cell} failed: {reason}")
         spent = (time.monotonic() - began) / 60
-        rest = "more is left" if left else "nothing is left"
+        rest = "cells are left" if left else "no cell is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
     if left:
         say("Run the same command to continue.")

@@ -54,8 +54,8 @@ def prepare(
             progress=progress,
         )
         print(
-            f"trained on {len(run.recordings)} videos; avg mAP on {len(data.recordings('test'))} others "
-            f"{100 * run.scores.mean():.1f} %"
+            f"trained on {len(run.recordings)} videos; avg mAP {100 * run.scores.mean():.1f} % on "
+            f"{len(data.recordings('test'))} test videos"
         )
     return checkpoint
 
@@ -120,7 +120,8 @@ def main(arguments=None) -> int:
             elif not announced.is_set():
                 announced.set()
                 print(
-                    f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right",
+                    f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds are classified "
+                    "correctly",
                     flush=True,
                 )
             if given.rounds and stream.source.rounds >= given.rounds:
