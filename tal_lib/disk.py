@@ -69,7 +69,7 @@ def disk_error(error: Exception, path: str | Path, remedy: str | None = None) ->
         return TalError(
             f"cannot be written ({error.strerror})",
             where=_shortened(path),
-            remedy=remedy or "Name another folder, or change the rights.",
+            remedy=remedy or "Name another folder, or change its permissions.",
         )
     return None
 
@@ -79,7 +79,7 @@ def full_disk(path: str | Path) -> TalError:
     return TalError(
         FULL,
         where=path,
-        remedy="Free some space; what is finished is kept, and the same command goes on from there.",
+        remedy="Free some space. Finished work is kept. Run the same command to continue.",
     )
 
 

@@ -126,7 +126,7 @@ class Exported(Detector):
         model = build_described(described, where)
         if about.decoded != isinstance(model, PyramidDetector):
             raise TalError(
-                f"decoded: {about.decoded} is not so of {described.spec.name}", where=where, remedy=REMEDY
+                f"decoded: {about.decoded} does not fit {described.spec.name}", where=where, remedy=REMEDY
             )
         super().__init__(model.config, model.input_dim, model.num_classes)
         self.model, self.decoded, self.spec = model, about.decoded, model.spec

@@ -48,7 +48,9 @@ def use(path: str | Path) -> None:
     load()
     if module_of(file) in _broken:
         raise TalError(
-            f"the plug-in cannot be loaded: {_broken[module_of(file)]}", where=path, remedy="Mend it."
+            f"the plug-in cannot be loaded: {_broken[module_of(file)]}",
+            where=path,
+            remedy="Correct the plug-in.",
         )
 
 

@@ -91,7 +91,7 @@ def parse_json(text: str, *, where: object):
     """The value of JSON text; `where` names its file in the error."""
     if ("\\ud" in text or "\\uD" in text) and _HALF.search(text):
         raise TalError(
-            "holds half of a character (a lone surrogate, \\ud800 to \\udfff)",
+            "contains an incomplete character (a lone surrogate, \\ud800 to \\udfff)",
             where=where,
             remedy="Write the file again as UTF-8.",
         )
@@ -125,9 +125,9 @@ def parse_yaml(text: str, *, where: object = None):
                 return None
             if _size(node, {}) > MOST_NODES:
                 raise TalError(
-                    f"stands for more than {MOST_NODES:,} values",
+                    f"expands to more than {MOST_NODES:,} values",
                     where=where,
-                    remedy="Write out fewer, without nested aliases.",
+                    remedy="Write fewer values, without nested aliases.",
                 )
             return loader.construct_document(node)
         finally:

@@ -113,7 +113,7 @@ def require_divides(config, whole: str, *parts: str) -> None:
         require(
             total % count == 0,
             f"{part}: {count} does not divide {whole}: {total}",
-            f"Choose {part} so that it does.",
+            f"Choose a {part} that divides {whole}.",
         )
 
 

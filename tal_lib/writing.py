@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LIST = ".tal-files.jsonl"
 HEADER = '{"tal": "the files that this program wrote here"}\n'  # the list's first line
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_OVERWRITE = "Name another folder, or allow it with --overwrite."
+_OVERWRITE = "Name another folder, or use --overwrite."
 
 _overwrite: ContextVar[bool] = ContextVar("overwrite", default=False)
 _lists: dict[str, tuple[int, int, dict[str, dict[str, int]]]] = {}  # folder -> inode, bytes read, entries
@@ -64,7 +64,7 @@ def claim(folder: str | Path, names: Iterable[str] = (), *, sources: Iterable[st
     inside = folder.resolve()
     for path in (folder / name for name in names):
         if not path.parent.resolve().is_relative_to(inside):
-            raise TalError("leads outside of the folder", where=path, remedy="Use plain names.")
+            raise TalError("points outside the folder", where=path, remedy="Use plain names.")
         refuse_source(path, sources)
         check_replaceable(path)
     return folder
@@ -75,7 +75,7 @@ def refuse_source(target: str | Path, sources: Iterable[str | Path]) -> None:
     for source in sources:
         if same_file(target, source):
             raise TalError(
-                "would be replaced by what is made from it",
+                "would be overwritten by the output",
                 where=source,
                 remedy="Name another folder with --out.",
             )
@@ -158,16 +158,16 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
         list_name: the file that lists them; what: which folder may be written anew, for the error.
 
     Raises:
-        TalError: the folder holds something else, or a file would replace one that this program did not
+        TalError: the folder contains other files, or a file would replace one that this program did not
             write.
     """
     folder = Path(folder)
     known = folder / list_name
     if any(folder.iterdir()) and not known.is_file() and not may_overwrite():
         raise TalError(
-            "the folder holds something else",
+            "the folder contains other files",
             where=folder,
-            remedy=f"Name an empty folder, or that of {what}; --overwrite writes into it all the same.",
+            remedy=f"Name an empty folder, or the folder of {what}, or use --overwrite.",
         )
     with disk_errors(folder), tempfile.TemporaryDirectory(prefix=".tal-", dir=folder) as name:
         with disk_errors(folder):  # the temporary folder exists until the end
@@ -236,7 +236,9 @@ def _refuse_foreign_list(path):
         with disk_errors(path), open(os.open(path, os.O_RDONLY | _NO_LINK), "rb") as file:
             start = file.read(len(HEADER))
         if start != HEADER.encode()[: len(start)]:
-            raise TalError("is somebody else's file, by its contents", where=path, remedy="Move it away.")
+            raise TalError(
+                "was not written by this program, judging by its contents", where=path, remedy="Move it away."
+            )
 
 
 def _committed(path):

@@ -13,23 +13,10 @@ from tal_lib.evaluation import write_detections
 from tal_lib.files import REPOSITORY
 
 
-def test_every_command_explains_itself(capsys):
-    for arguments in (
-        [],
-        ["data"],
-        ["data", "list"],
-        ["data", "fetch"],
-        ["data", "check"],
-        ["data", "subset"],
-        ["sweep"],
-        ["report"],
-        ["cost"],
-        ["train"],
-        ["eval"],
-    ):
-        with pytest.raises(SystemExit) as left:
-            main([*arguments, "--help"])
-        assert left.value.code == 0 and "usage: tal" in capsys.readouterr().out
+def test_help_ends_with_code_zero(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--help"])
+    assert left.value.code == 0 and "usage: tal train" in capsys.readouterr().out
 
 
 def test_as_a_module():

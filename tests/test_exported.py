@@ -140,7 +140,7 @@ DAMAGES = [
     (("model",), [], "spec: .* is not a mapping"),
     (("model", "name"), "nonesuch", "spec: .*nonesuch"),
     (("model", "overrides"), {"nonesuch": 1}, "spec: .*nonesuch"),
-    (("decoded",), True, "decoded: True is not so of window_cnn"),
+    (("decoded",), True, "decoded: True does not fit window_cnn"),
     (("decoded",), "yes and no", "decoded: 'yes and no' is not true or false"),
     (("file",), "../model.ts", "file: '../model.ts' is not the name of"),
     (("file",), "/etc/passwd", "file: '/etc/passwd' is not the name of"),

@@ -191,7 +191,7 @@ def test_checkpoints_with_other_contents_are_refused_by_name(tmp_path, changes):
 
 @pytest.mark.parametrize("half", ["\\ud800", "x\\udfff", "\\udc00\\ud800"])
 def test_half_a_character_is_refused_where_it_is_read(half):
-    with pytest.raises(TalError, match="f.json: holds half of a character"):
+    with pytest.raises(TalError, match="f.json: contains an incomplete character"):
         parse_json('{"label": "' + half + '"}', where="f.json")
     with pytest.raises(TalError, match="classes.*written as UTF-8"):
         validate(list[str], [json.loads(f'"{half}"')], name="classes")

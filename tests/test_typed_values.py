@@ -53,4 +53,4 @@ def test_cells_of_a_grid(text, capsys):
 @pytest.mark.parametrize("option", [["--from", "x.zip"], ["--root", "elsewhere"]])
 def test_an_option_that_rendered_does_not_use_is_refused(option, capsys):
     assert main(["data", "fetch", "rendered", *option]) == 2
-    assert f"{option[0]}: rendered is rendered here, from a seed" in capsys.readouterr().err
+    assert f"{option[0]}: rendered is generated on this machine" in capsys.readouterr().err

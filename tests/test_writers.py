@@ -396,7 +396,7 @@ def test_a_teacher_is_not_replaced_by_its_student(spelling, more, run, tmp_path,
     before = tree(teacher.parent)
     name = spellings(teacher, tmp_path)[spelling]
     assert run(Case(command, ()), teacher.parent, "--teacher", str(name), *more) == 2
-    one_line(capsys, "would be replaced by what is made from it")
+    one_line(capsys, "would be overwritten by the output")
     assert tree(teacher.parent) == before
 
 
@@ -409,7 +409,7 @@ def test_a_video_is_not_replaced_by_its_drawing(place, more, run, tmp_path, caps
     before = tree(videos)
     command = ["detect", "test_000.mp4", "--model", "{world}/model.pt", "--draw", "--out", "{place}"]
     assert run(Case(command, ()), place.format(linked=tmp_path / "linked"), *more) == 2
-    one_line(capsys, "test_000.mp4: would be replaced by what is made from it")
+    one_line(capsys, "test_000.mp4: would be overwritten by the output")
     assert tree(videos) == before
 
 
@@ -420,9 +420,9 @@ def test_other_sources_are_not_replaced(run, tmp_path, capsys):
     before = tree(run.world)
     export = "export window_cnn --checkpoint {world}/model.ts --format torchscript --out {place} --overwrite"
     assert run(Case(export.split(), ()), run.world) == 2
-    one_line(capsys, "model.ts: would be replaced")
+    one_line(capsys, "model.ts: would be overwritten by the output")
     assert run(Case("extract {world}/clip.npy --out {place} --overwrite".split(), ()), run.world) == 2
-    one_line(capsys, "clip.npy: would be replaced")
+    one_line(capsys, "clip.npy: would be overwritten by the output")
     for place in (run.world / "videos", run.world / "videos" / "some"):
         assert run(CASES["tal data prepare", "out"], place, "--overwrite") == 2
         one_line(capsys, "lies in the folder that files are taken from")
@@ -448,7 +448,7 @@ def test_features_of_two_kinds_are_not_mixed(run, tmp_path, capsys):
         ["--fps", "8", "--stride", "3", "--again"],
     ):
         assert run(Case([*extract, *more], ()), place) == 2
-        one_line(capsys, "holds features of another kind")
+        one_line(capsys, "contains features with other settings")
     assert tree(place) == before
     assert (
         run(Case([*extract, "--fps", "8"], ()), place) == 0
@@ -480,7 +480,8 @@ def test_a_rendered_folder_holds_one_kind_of_videos(run, tmp_path, capsys):
     before = tree(tmp_path / "r")
     assert run(case, tmp_path / "r", "--seed", "1") == 2 and run(case, tmp_path / "r", "--seconds", "5") == 2
     assert (
-        "holds videos of another seed or length" in capsys.readouterr().err and tree(tmp_path / "r") == before
+        "contains videos of another seed or length" in capsys.readouterr().err
+        and tree(tmp_path / "r") == before
     )
 
 

@@ -148,7 +148,7 @@ def test_a_list_cut_by_a_full_disk_is_read_as_far_as_it_goes(tmp_path, cut):
 def test_a_list_of_somebody_else_is_not_added_to(tmp_path, content):
     (tmp_path / LIST).write_bytes(content)
     for write in (lambda: claim(tmp_path), lambda: write_text(tmp_path / "a", "a")):
-        with pytest.raises(TalError, match="somebody else's file"):
+        with pytest.raises(TalError, match="was not written by this program, judging by its contents"):
             write()
     assert (tmp_path / LIST).read_bytes() == content and not (tmp_path / "a").exists()
 

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _refused(TalError(error.strerror or type(error).__name__, where=error.filename))
     except KeyboardInterrupt:
-        print("tal: interrupted; finished work is kept, the same command goes on from there", file=sys.stderr)
+        print("tal: interrupted. Finished work is kept. Run the same command to continue.", file=sys.stderr)
         return 130
 
 
@@ -50,7 +50,9 @@ def _refused(error):
 
 
 def _parser():
-    parser = Command(prog="tal", description="Efficient temporal action localization: the study's tool.")
+    parser = Command(
+        prog="tal", description="Train, evaluate and measure models of temporal action localization."
+    )
     parser.add_argument("--version", action="version", version=f"tal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (data, models, train, released, evaluate, sweep, versions, report, cost, export, video):

@@ -11,18 +11,18 @@ def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     cost = commands.add_parser(
         "cost",
-        help="parameters, MACs, memory and latency of a model; or of a video, from the file to detections",
-        description="The cost of a model by recording length (`tal cost MODEL --length T --dim D`), or of a "
-        "video from the file to its detections (`tal cost --video FILE --backbone NAME --model MODEL`): "
-        "decoding, features, network, decode and NMS.",
+        help="measure parameters, MACs, memory and latency of a model, or the cost of a whole video pipeline",
+        description="Measure the cost of a model by recording length: `tal cost MODEL --length T --dim D`. "
+        "Or measure the whole pipeline on a video: `tal cost --video FILE --backbone NAME --model MODEL`. "
+        "The pipeline is video decoding, features, network, box decoding and NMS.",
     )
     cost.lists("models", "presets")
-    cost.add_argument("model", nargs="?", help="a model; `tal models NAME` lists its options")
-    cost.add_argument("--video", metavar="FILE", help="measure the whole way of this video")
+    cost.add_argument("model", nargs="?", help="name of the model; `tal models NAME` lists its options")
+    cost.add_argument("--video", metavar="FILE", help="measure the whole pipeline on this video")
     cost.add_argument(
         "--backbone",
         default=None,
-        help="with --video: hog-hof (default), efficientnet-lite0, or by architecture alone resnet50, "
+        help="with --video: hog-hof (default) or efficientnet-lite0; with random weights also resnet50, "
         "clip-vit-b32, inception_resnet_v2",
     )
     cost.add_argument(
@@ -30,14 +30,14 @@ def add_commands(commands) -> None:
         dest="models",
         nargs="+",
         metavar="MODEL",
-        help="with --video: names of models (random weights) or checkpoints (model.pt)",
+        help="with --video: checkpoints (model.pt), or names of models (random weights)",
     )
     cost.add_argument(
         "--window",
         type=typed(Count),
         default=None,
         metavar="T",
-        help="with --video: steps that a model sees at once (default: 2,304)",
+        help="with --video: number of feature steps per window (default: 2,304)",
     )
     cost.add_argument(
         "--length",
@@ -45,20 +45,22 @@ def add_commands(commands) -> None:
         nargs="+",
         default=None,
         metavar="T",
-        help="steps; several for a table",
+        help="recording length in feature steps; several give a table",
     )
-    cost.add_argument("--dim", type=typed(Size), default=None, metavar="D", help="feature columns")
-    cost.add_argument("--classes", type=typed(Size), default=20, metavar="K")
-    cost.add_argument("--preset", default="compact", help="a preset of the model (default: compact)")
+    cost.add_argument("--dim", type=typed(Size), default=None, metavar="D", help="feature dimension")
+    cost.add_argument(
+        "--classes", type=typed(Size), default=20, metavar="K", help="number of classes (default: 20)"
+    )
+    cost.add_argument("--preset", default="compact", help="preset of the model (default: compact)")
     cost.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     cost.add_argument(
         "--precision",
         default="float32",
-        help="float32, bfloat16, compiled, tf32 (CUDA), or auto (bfloat16 where the device has instructions "
-        "for it)",
+        help="float32 (default), bfloat16, compiled, tf32 (CUDA), or auto: bfloat16 if the "
+        "device supports it",
     )
-    cost.add_argument("--threads", type=typed(Threads), default=None)
-    add_options(cost, "an option of the model")
+    cost.add_argument("--threads", type=typed(Threads), default=None, help="CPU threads (default: all cores)")
+    add_options(cost, "option of the model")
     cost.set_defaults(run=_cost)
 
 
@@ -75,12 +77,16 @@ def _cost(arguments):
                 )
         _cost_of_model(arguments)
     else:
-        _refuse(arguments, ("length", "dim"), "does not go with --video: the video has them")
+        _refuse(
+            arguments,
+            ("length", "dim"),
+            "cannot be used with --video, which gives its own length and dimension",
+        )
         if arguments.device != "cpu" or arguments.precision != "float32":
             raise TalError(
                 f"--device {arguments.device} --precision {arguments.precision}",
                 where="tal cost --video",
-                remedy="A video is measured on cpu in float32: leave both out.",
+                remedy="A video is measured on cpu in float32: leave out --device and --precision.",
             )
         _cost_of_video(arguments)
 
@@ -100,9 +106,9 @@ def _options(arguments, model):
     settings = route(model, arguments.preset, pairs(arguments.set), where="--set")
     if settings.recipe:
         raise TalError(
-            f"{next(iter(settings.recipe))} is an option of training",
+            f"{next(iter(settings.recipe))} is an option of the training recipe, not of the model",
             where="--set",
-            remedy="Name options of the model.",
+            remedy=f"`tal models {model}` lists the options of the model.",
         )
     return settings.options
 
@@ -116,7 +122,9 @@ def _cost_of_video(arguments):
     if not models:
         raise TalError("no model", where="tal cost --video", remedy="Give --model MODEL.")
     if arguments.set and len(models) > 1:
-        raise TalError("--set is for one model", where="tal cost --video", remedy="Give one --model.")
+        raise TalError(
+            "--set works with one model only", where="tal cost --video", remedy="Give one --model."
+        )
     rows = end_to_end(
         arguments.video,
         arguments.backbone or "hog-hof",
@@ -157,7 +165,8 @@ def _cost_of_video(arguments):
     for _, row in table.iterrows():
         print("\n" + row.to_string())
     print(
-        "\ntotal: decoding and features overlapped, then network, decode and NMS; the parts are timed alone"
+        "\ntotal: video decoding and features run in parallel, then network, box decoding and NMS.\n"
+        "Each part is also timed alone."
     )
 
 
@@ -203,4 +212,6 @@ def _cost_of_model(arguments):
         ).to_string(index=False)
     )
     if all(row.energy_j is None for row in rows):
-        print("energy: this machine exposes no counter of it (RAPL, NVML)", file=sys.stderr)
+        print(
+            "energy: not measured, because this machine has no energy counter (RAPL, NVML)", file=sys.stderr
+        )

@@ -1,7 +1,7 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets, import and export."""
 
 from tal_lib.cli import formats, video
-from tal_lib.cli.options import add_overwrite, print_table, typed
+from tal_lib.cli.options import add_overwrite, add_root, print_table, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
 
@@ -9,33 +9,40 @@ from tal_lib.validation import Fraction, Seed
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     data = commands.add_parser(
-        "data", help="list, fetch, check, import and export data sets; write data-limited subsets"
+        "data", help="list, download, check, import and export data sets, and write subset samples"
     )
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the benchmarks and whether their files are here")
+    listing = actions.add_parser("list", help="list the benchmarks and show which are installed")
     listing.set_defaults(run=_data_list)
-    fetch = actions.add_parser("fetch", help="download a benchmark, or take it from a file")
-    fetch.add_argument("name", help="a benchmark")
-    fetch.add_argument("--from", dest="source", metavar="FILE", help="the archive, downloaded before")
+    fetch = actions.add_parser("fetch", help="download a benchmark, or install it from a downloaded file")
+    fetch.add_argument("name", help="name of the benchmark")
+    fetch.add_argument("--from", dest="source", metavar="FILE", help="archive that you downloaded yourself")
     add_overwrite(fetch)
     fetch.set_defaults(run=_data_fetch)
-    check = actions.add_parser("check", help="list missing and broken recordings")
-    check.add_argument("name", help="a benchmark's name, or a folder")
-    check.add_argument("--all", action="store_true", help="list every problem (default: ten of each kind)")
-    check.set_defaults(run=_data_check)
-    subset = actions.add_parser("subset", help="write a data-limited annotation file")
-    subset.add_argument("name", help="a benchmark, or a folder")
-    subset.add_argument(
-        "--fraction", type=typed(Fraction), required=True, help="share of the training recordings, 0–1"
+    check = actions.add_parser("check", help="list missing and broken recordings of a benchmark")
+    check.add_argument("name", help="name of a benchmark, or a folder")
+    check.add_argument(
+        "--all", action="store_true", help="list every problem (default: the first ten of each kind)"
     )
-    subset.add_argument("--seed", type=typed(Seed), default=0)
-    subset.add_argument("--out", default=".", help="folder (default: here)")
+    check.set_defaults(run=_data_check)
+    subset = actions.add_parser(
+        "subset", help="write an annotation file with a subset sample of the training recordings"
+    )
+    subset.add_argument("name", help="name of a benchmark, or a folder")
+    subset.add_argument(
+        "--fraction",
+        type=typed(Fraction),
+        required=True,
+        help="label fraction: part of the training recordings, in (0, 1]",
+    )
+    subset.add_argument("--seed", type=typed(Seed), default=0, help="seed of the sample (default: 0)")
+    subset.add_argument("--out", default=".", help="output folder (default: the current folder)")
     add_overwrite(subset)
     subset.set_defaults(run=_data_subset)
     for action in (fetch, check, subset):
         action.lists("benchmarks")
     for action in actions.choices.values():
-        action.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+        add_root(action)
     video.add_data_actions(actions)
     formats.add_data_actions(actions)
 
@@ -63,7 +70,7 @@ def _data_fetch(arguments):
         ignored = {"--from": arguments.source, "--root": arguments.root}
         if given := [option for option, value in ignored.items() if value]:
             raise TalError(
-                f"{given[0]}: {arguments.name} is rendered here, from a seed, into the cache folder",
+                f"{given[0]}: {arguments.name} is generated on this machine and kept in the cache folder",
                 remedy=f"Leave {given[0]} out; $TAL_CACHE names another cache folder.",
             )
         backbone = rendered.BACKBONES[arguments.name]

@@ -1,6 +1,6 @@
 """`tal eval`."""
 
-from tal_lib.cli.options import only, print_scores
+from tal_lib.cli.options import add_only, only, print_scores
 from tal_lib.errors import TalError
 
 
@@ -8,50 +8,57 @@ def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     evaluate = commands.add_parser(
         "eval",
-        help="mAP of a detections file",
-        description="mAP of a detections file. Recordings may have ActivityNet's v_ before their id. Labels "
-        "that the annotations do not have are named. Label indices are read by the annotations' label_id.",
+        help="compute the mAP of a detections file",
+        description="Compute the mAP of a detections file. Recording ids may have the prefix v_ of "
+        "ActivityNet. Numeric labels are looked up in label_id of the annotations. Labels that the "
+        "annotations do not have are reported.",
     )
     evaluate.add_argument(
         "detections",
         metavar="DETECTIONS",
-        help="JSON, or a table (.csv, .parquet) with recording, start, end, label, score",
+        help="JSON file, or table (.csv, .parquet) with recording, start, end, label, score",
     )
-    evaluate.add_argument("annotations", metavar="ANNOTATIONS.json")
     evaluate.add_argument(
-        "--only",
-        action="append",
-        default=[],
+        "annotations", metavar="ANNOTATIONS.json", help="annotations in ActivityNet's JSON form"
+    )
+    add_only(
+        evaluate,
+        "run to score, for a file in results/detections that holds several (model=tridet, fold=0)",
         metavar="NAME=VALUE",
-        help="the run to score, of a sweep's file in results/detections (model=tridet fold=0 …)",
     )
     evaluate.add_argument(
-        "--split", default=None, help="subset to score (default: test, else validation, else all)"
+        "--split", default=None, help="split to score (default: test, else validation, else all)"
     )
     evaluate.add_argument(
         "--class-scores",
         metavar="FILE",
-        help="take the file's segments as proposals without class, and multiply by "
-        "these scores of whole recordings (JSON or pickle)",
+        help="treat the segments as class-agnostic proposals, and multiply their scores by these class "
+        "scores of whole recordings (JSON or pickle)",
     )
     evaluate.add_argument(
-        "--top", type=int, default=2, help="classes per recording, with --class-scores (default: 2)"
+        "--top", type=int, default=2, help="with --class-scores: number of classes per recording (default: 2)"
     )
     evaluate.add_argument(
-        "--recall", action="store_true", help="also print class-agnostic AR@AN and its area"
+        "--recall", action="store_true", help="also print class-agnostic AR@AN and the area under it"
     )
     evaluate.add_argument(
         "--taxonomy",
         metavar="FILE",
-        help="also score at coarser levels of this class taxonomy (JSON, own form or ActivityNet's)",
+        help="also compute mAP at the coarser levels of this class taxonomy (JSON, see "
+        "docs/adding-a-dataset.md)",
     )
     evaluate.add_argument(
         "--distinct",
         action="store_true",
-        help="leave out annotations below 1 ms and those that repeat another within 1 ms, as the code of "
-        "ActionFormer does",
+        help="drop annotations shorter than 1 ms and repeated ones, as ActionFormer's code does",
     )
-    evaluate.add_argument("--tious", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7])
+    evaluate.add_argument(
+        "--tious",
+        type=float,
+        nargs="+",
+        default=[0.3, 0.4, 0.5, 0.6, 0.7],
+        help="tIoU thresholds (default: 0.3 to 0.7 in steps of 0.1)",
+    )
     evaluate.set_defaults(run=_eval)
 
 

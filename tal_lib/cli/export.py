@@ -7,13 +7,17 @@ from tal_lib.errors import TalError
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     out = commands.add_parser(
-        "export", help="write a trained model as ONNX, pt2 or TorchScript, with all that its outputs mean"
+        "export", help="export a trained model as ONNX, pt2 or TorchScript, with a description of its outputs"
     )
     out.lists("models")
-    out.add_argument("model", help="its name, as a check")
-    out.add_argument("--checkpoint", required=True, metavar="model.pt", help="written by `tal train`")
-    out.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript"))
-    out.add_argument("--out", required=True, help="folder")
+    out.add_argument("model", help="name of the trained model; must match the checkpoint")
+    out.add_argument(
+        "--checkpoint", required=True, metavar="model.pt", help="checkpoint written by `tal train`"
+    )
+    out.add_argument(
+        "--format", default="onnx", choices=("onnx", "pt2", "torchscript"), help="file format (default: onnx)"
+    )
+    out.add_argument("--out", required=True, help="output folder")
     add_overwrite(out)
     out.set_defaults(run=_export)
 
@@ -28,9 +32,9 @@ def _export(arguments):
     trained = load_model(arguments.checkpoint)
     if trained.model.spec["name"] != arguments.model:
         raise TalError(
-            f"it holds {trained.model.spec['name']}, not {arguments.model}",
+            f"the checkpoint is a {trained.model.spec['name']}, not a {arguments.model}",
             where=arguments.checkpoint,
-            remedy="Name the model that was trained.",
+            remedy="Name the model of the checkpoint.",
         )
     claim(arguments.out, [FORMATS[arguments.format], ABOUT], sources=[arguments.checkpoint])
     folder = export(trained, arguments.out, arguments.format)

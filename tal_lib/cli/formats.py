@@ -11,57 +11,90 @@ def add_data_actions(data_actions) -> None:
     """Add `import` and `export` to `tal data`."""
     read = data_actions.add_parser(
         "import",
-        help="annotations of ELAN, VIA, BORIS, Label Studio, CVAT; data sets of ActionFormer, OpenTAD",
-        description="Write annotations.json (and features/spec.json for data sets with features) from files "
-        "of annotation tools, from a configuration of ActionFormer (YAML) or OpenTAD (Python, not executed), "
-        "or from a folder of features. docs/adding-a-dataset.md says what to export from each tool.",
+        help="import annotations of ELAN, VIA, BORIS, Label Studio or CVAT, or data sets of ActionFormer or "
+        "OpenTAD",
+        description="Import annotations or a data set. SOURCE is one of: files of annotation tools, a "
+        "configuration of ActionFormer (YAML) or OpenTAD (Python, not executed), or a folder of features. "
+        "The command writes annotations.json, and features/spec.json for a data set with features. "
+        "docs/adding-a-dataset.md explains what to export from each tool.",
     )
     read.add_argument("sources", nargs="+", metavar="SOURCE", help="files, a configuration, or a folder")
-    read.add_argument("--out", required=True, help="folder of the data set")
-    read.add_argument("--as", dest="kind", metavar="FORMAT", help="elan, via, boris, label_studio or cvat")
-    read.add_argument("--fps", type=typed(Rate), help="frame rate of all videos, for times in frames")
-    read.add_argument("--durations", metavar="FILE.csv", help="table recording,duration (seconds)")
-    read.add_argument("--videos", metavar="FOLDER", help="the videos: durations and frame rates")
+    read.add_argument("--out", required=True, help="output folder of the data set")
+    read.add_argument(
+        "--as",
+        dest="kind",
+        metavar="FORMAT",
+        help="elan, via, boris, label_studio or cvat (default: detected from the file)",
+    )
+    read.add_argument(
+        "--fps", type=typed(Rate), help="frame rate of all videos, for annotations whose times are frames"
+    )
+    read.add_argument(
+        "--durations", metavar="FILE.csv", help="table with columns recording and duration (seconds)"
+    )
+    read.add_argument("--videos", metavar="FOLDER", help="videos to read durations and frame rates from")
     read.add_argument(
         "--tier",
         action="append",
         default=[],
         metavar="NAME",
-        help="ELAN: this tier (* and ? allowed); of an export with annotations and detections: this layer",
+        help="tier to import from ELAN, or layer of a file that `tal data export` wrote; may contain * and ?",
     )
     read.add_argument(
-        "--label", choices=("value", "tier"), default="value", help="ELAN: label = value, or name of the tier"
+        "--label",
+        choices=("value", "tier"),
+        default="value",
+        help="for ELAN: take the label from the annotation's value (default) or from the tier's name",
     )
-    read.add_argument("--attribute", metavar="NAME", help="VIA, CVAT: the attribute that holds the label")
+    read.add_argument("--attribute", metavar="NAME", help="for VIA and CVAT: attribute that holds the label")
     read.add_argument(
-        "--split", choices=("train", "validation", "test"), default="train", help="of all recordings"
+        "--split",
+        choices=("train", "validation", "test"),
+        default="train",
+        help="split of all recordings (default: train)",
     )
-    read.add_argument("--test", nargs="+", default=[], metavar="ID", help="recordings of the test split")
+    read.add_argument(
+        "--test", nargs="+", default=[], metavar="ID", help="recordings to put into the test split instead"
+    )
     read.add_argument(
         "--update",
         metavar="FILE.json",
-        help="annotations that were corrected: durations, rates and splits are taken from it, and the "
-        "recordings that are not imported are kept",
+        help="earlier annotations to update: durations, frame rates, splits and all other recordings are "
+        "kept",
     )
-    read.add_argument("--annotations", metavar="FILE", help="of a data set with features")
-    read.add_argument("--features", action="append", default=[], metavar="FOLDER", help="of a data set")
-    add_options(read, "entry of spec.json, for a folder of features: stride_frames=8, resize=192, …")
+    read.add_argument("--annotations", metavar="FILE", help="annotations of a data set with features")
+    read.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="folder of the features; repeat it for several streams",
+    )
+    add_options(read, "entry of spec.json for a folder of features, such as stride_frames=8 or resize=192")
     add_overwrite(read)
     read.set_defaults(run=_import)
     write = data_actions.add_parser(
         "export",
-        help="annotations and detections for correction in ELAN or VIA",
-        description="Write annotations and detections as files of ELAN or VIA. `tal data import` reads the "
-        "corrected files.",
+        help="export annotations and detections to ELAN or VIA",
+        description="Export annotations and detections to ELAN or VIA, where people can correct them. `tal "
+        "data import` reads the corrected files.",
     )
-    write.add_argument("--as", dest="kind", required=True, choices=("elan", "via"), help="the tool")
-    write.add_argument("--out", required=True, help="folder")
-    write.add_argument("--annotations", metavar="FILE.json")
-    write.add_argument("--detections", metavar="FILE", help="JSON, CSV or Parquet, as `tal eval` reads")
-    write.add_argument("--videos", metavar="FOLDER", help="the videos, which the tool then opens")
-    write.add_argument("--min-score", type=typed(Finite), metavar="S", help="leave out detections below")
-    write.add_argument("--top", type=typed(Count), metavar="N", help="best detections of each recording")
-    write.add_argument("--recordings", nargs="+", default=[], metavar="ID", help="only these")
+    write.add_argument("--as", dest="kind", required=True, choices=("elan", "via"), help="file format")
+    write.add_argument("--out", required=True, help="output folder")
+    write.add_argument("--annotations", metavar="FILE.json", help="annotations to export")
+    write.add_argument(
+        "--detections", metavar="FILE", help="detections to export, in a format that `tal eval` reads"
+    )
+    write.add_argument("--videos", metavar="FOLDER", help="folder of the videos that the tool will open")
+    write.add_argument(
+        "--min-score", type=typed(Finite), metavar="S", help="lowest score of exported detections"
+    )
+    write.add_argument(
+        "--top", type=typed(Count), metavar="N", help="number of detections per recording, best first"
+    )
+    write.add_argument(
+        "--recordings", nargs="+", default=[], metavar="ID", help="recordings to export (default: all)"
+    )
     add_overwrite(write)
     write.set_defaults(run=_export)
 
@@ -80,7 +113,7 @@ def _import(arguments):
         content, spec = data.content, data.spec
     else:
         raise TalError(
-            "several sources, which are not all files of annotation tools",
+            "several sources, and not all of them are files of annotation tools",
             remedy="Import configurations and folders one by one.",
         )
     for remark in content.repairs:
@@ -225,7 +258,9 @@ def _export(arguments):
         wanted = set(arguments.recordings)
         known = set(recordings) | (set(detections.recording) if detections is not None else set())
         if unknown := sorted(wanted - known):
-            raise TalError(f"no recording {unknown[0]}", remedy="Take ids from the exported file.")
+            raise TalError(
+                f"unknown recording {unknown[0]}", remedy="Use ids of the annotations or detections."
+            )
         recordings = [name for name in recordings if name in wanted]
         segments = segments[segments.recording.isin(wanted)] if segments is not None else None
         detections = detections[detections.recording.isin(wanted)] if detections is not None else None
@@ -239,7 +274,7 @@ def _export(arguments):
     )
     if not result.recordings:
         raise TalError(
-            "no recording is left to export",
+            "no detection or annotation is left to export",
             where=arguments.detections or arguments.annotations,
             remedy="Lower --min-score, or give --annotations too.",
         )

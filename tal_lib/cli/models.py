@@ -7,16 +7,18 @@ from tal_lib.errors import TalError
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     models = commands.add_parser(
-        "models", help="list the models with paper, parameters and GMACs; or one model's options and presets"
+        "models", help="list the models, or show the paper, options and presets of one model"
     )
-    models.add_argument("name", nargs="?", metavar="NAME", help="a model: its paper, options and presets")
-    models.add_argument("--card", action="store_true", help="print the model card (Markdown) instead")
-    models.lists("models")
+    models.add_argument("name", nargs="?", metavar="NAME", help="name of a model (default: list all)")
+    models.add_argument("--card", action="store_true", help="print the model card of NAME (Markdown)")
+    models.lists("models", "presets")
     models.set_defaults(run=_models)
     cite = commands.add_parser(
-        "cite", help="print how to cite this study (BibTeX); or the card of a model or a benchmark"
+        "cite", help="print the BibTeX entry of this study, or the card of a model or benchmark"
     )
-    cite.add_argument("name", nargs="?", metavar="NAME", help="a model or a benchmark: its card (Markdown)")
+    cite.add_argument(
+        "name", nargs="?", metavar="NAME", help="model or benchmark whose card to print (Markdown)"
+    )
     cite.lists("models", "benchmarks")
     cite.set_defaults(run=_cite)
 
@@ -29,7 +31,7 @@ def _models(arguments):
     from tal_lib.reports.layout import nearest
 
     if arguments.card and not arguments.name:
-        raise TalError("--card is of one model", remedy="Name it: `tal models NAME --card`.")
+        raise TalError("--card needs a model", remedy="Name one: `tal models NAME --card`.")
     if arguments.card:
         print(cards.model_card(arguments.name, nearest()))
         return
@@ -40,7 +42,7 @@ def _models(arguments):
     print_table(table)
     print(
         f"params and GMACs: preset compact, {cards.STEPS} steps of {cards.SHAPE}, from the results tables; "
-        "–: not measured here (`tal cost MODEL`)"
+        "–: not measured yet (`tal cost MODEL` measures it)"
     )
     for module, reason in registry.broken().items():
         print(f"not loaded  {module}: {reason}")

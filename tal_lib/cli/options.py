@@ -9,6 +9,14 @@ from tal_lib.errors import TalError
 from tal_lib.validation import validate
 
 
+class _Subcommands(argparse._SubParsersAction):
+    """Subcommands whose own help begins with the line that the help of their group has for them."""
+
+    def add_parser(self, name, *, help, **options):
+        options.setdefault("description", f"{help[0].upper()}{help[1:]}.")
+        return super().add_parser(name, help=help, **options)
+
+
 class Command(argparse.ArgumentParser):
     """A parser that reports an error in one line. It has the option `--plugin`, as every command does.
 
@@ -17,13 +25,14 @@ class Command(argparse.ArgumentParser):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
+        self.register("action", "parsers", _Subcommands)
         self._listed: tuple[str, ...] = ()
         self.add_argument(
             "--plugin",
             action="append",
             default=argparse.SUPPRESS,
             metavar="FILE.py",
-            help="a file that adds models or benchmarks; may be repeated",
+            help="Python file that adds models or benchmarks; may be repeated",
         )
 
     def lists(self, *kinds: str) -> None:
@@ -79,12 +88,35 @@ def use_plugins(arguments) -> None:
 
 def add_options(parser, help: str) -> None:
     """Add the option `--set KEY=VALUE`."""
+    help = f"{help}; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
+
+
+def add_only(parser, help: str, metavar: str = "KEY=VALUE") -> None:
+    """Add the option `--only KEY=VALUE`."""
+    help = f"{help}; may be repeated"
+    parser.add_argument("--only", action="append", default=[], metavar=metavar, help=help)
+
+
+def add_device(parser) -> None:
+    """Add the option `--device`, whose default is a GPU if there is one."""
+    parser.add_argument(
+        "--device",
+        default=None,
+        help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if available)",
+    )
+
+
+def add_root(parser) -> None:
+    """Add the option `--root`."""
+    parser.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
 
 
 def add_folders(parser) -> None:
     """Add the folders of a sweep and of its report."""
-    parser.add_argument("--results", default="results", help="folder of ledger and tables (default: results)")
+    parser.add_argument(
+        "--results", default="results", help="folder of the ledgers and tables (default: results)"
+    )
     parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
 
 
@@ -93,7 +125,7 @@ def add_overwrite(parser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files of the same names that this program did not write, or that were changed since",
+        help="also replace files that tal did not write, and files that were edited since",
     )
 
 
@@ -103,7 +135,8 @@ def add_missing(parser) -> None:
         "--missing",
         choices=("error", "skip"),
         default="error",
-        help="recordings without features: an error (default), or left out and listed in OUT",
+        help="what to do with recordings without features: stop with an error (default), or skip them and "
+        "list them in OUT",
     )
 
 
@@ -112,12 +145,12 @@ def add_loading(parser) -> None:
     parser.add_argument(
         "--in-memory",
         metavar="auto|true|false",
-        help="keep all features in memory; auto: if they fit well (default: $TAL_IN_MEMORY, else auto)",
+        help="keep all features in memory; auto: only if they fit (default: $TAL_IN_MEMORY, else auto)",
     )
     parser.add_argument(
         "--workers",
         metavar="N",
-        help="threads that read and prepare the next batches; auto: 0 for features in memory, else up to 4 "
+        help="threads that load the next batches; auto: 0 for features in memory, else up to 4 "
         "(default: $TAL_WORKERS, else auto)",
     )
 

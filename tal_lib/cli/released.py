@@ -1,10 +1,12 @@
 """`tal released`: detections of a checkpoint that the authors released."""
 
 from tal_lib.cli.options import (
+    add_device,
     add_loading,
     add_missing,
     add_options,
     add_overwrite,
+    add_root,
     loading_of,
     pairs,
     print_scores,
@@ -16,29 +18,28 @@ def add_commands(commands) -> None:
     """Add the subcommand to `tal`."""
     released = commands.add_parser(
         "released",
-        help="detections and mAP of a released checkpoint of ActionFormer, TriDet or TemporalMaxer",
-        description="Detections of a checkpoint that the authors of ActionFormer, TriDet or TemporalMaxer "
-        "released, in the test recordings of a benchmark, and their mAP. Writes detections.json and "
-        "model.pt, which `tal detect` and `tal export` read.",
+        help="evaluate a checkpoint that the authors of ActionFormer, TriDet or TemporalMaxer released",
+        description="Evaluate a checkpoint that the authors of ActionFormer, TriDet or TemporalMaxer "
+        "released on the test recordings of a benchmark. The command prints mAP and writes detections.json "
+        "and model.pt. `tal detect` and `tal export` read model.pt.",
     )
+    released.lists("presets", "benchmarks")
     released.add_argument("model", help="actionformer, tridet or temporalmaxer")
-    released.add_argument("checkpoint", metavar="FILE.pth.tar", help="the released file")
-    released.add_argument("--benchmark", required=True, help="a benchmark's name, or a folder")
+    released.add_argument("checkpoint", metavar="FILE.pth.tar", help="the authors' checkpoint")
+    released.add_argument("--benchmark", required=True, help="name of a benchmark, or a folder")
     released.add_argument(
         "--annotations",
         metavar="FILE.json",
-        help="the annotations that it was trained on: their label_id gives the order of the classes "
-        "(default: alphabetical, as THUMOS14's)",
+        help="annotations of the training: their label_id gives the order of the classes (default: "
+        "alphabetical, as for THUMOS14)",
     )
-    released.add_argument("--preset", default="paper", help="paper (default), paper_activitynet, …")
-    add_options(released, "an option of the model: padding=none, …")
-    released.add_argument(
-        "--device", help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if there is one)"
-    )
+    released.add_argument("--preset", default="paper", help="preset of the model (default: paper)")
+    add_options(released, "option of the model, such as padding=none")
+    add_device(released)
     add_missing(released)
     add_loading(released)
-    released.add_argument("--root", help="data folder")
-    released.add_argument("--out", required=True, help="folder")
+    add_root(released)
+    released.add_argument("--out", required=True, help="output folder")
     add_overwrite(released)
     released.set_defaults(run=_released)
 
@@ -70,7 +71,7 @@ def _released(arguments):
             raise TalError(
                 f"{count:,} {what}, but {data.name} has {wanted:,}",
                 where=arguments.checkpoint,
-                remedy="Name the benchmark, with the features, that it was trained on.",
+                remedy="Name the benchmark and features that the checkpoint was trained on.",
             )
     classes = _order(data.classes, arguments.annotations)
     checked = ready(data, None, arguments.missing)
@@ -101,7 +102,7 @@ def _order(classes, annotations):
     ids = read_annotations(annotations, repair=True).label_ids
     if sorted(ids) != list(range(len(classes))) or set(ids.values()) != set(classes):
         raise TalError(
-            f"its label_id do not number the {len(classes)} classes of the benchmark from 0",
+            f"its label_id values do not number the {len(classes)} classes of the benchmark from 0",
             where=annotations,
             remedy="Give the annotations that the checkpoint was trained on.",
         )

@@ -6,16 +6,16 @@ from tal_lib.cli.options import add_folders, add_overwrite
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     report = commands.add_parser(
-        "report", help="rebuild tables, figures and rendered notebooks from the ledger"
+        "report", help="rebuild tables, figures and rendered notebooks from the ledgers"
     )
     report.add_argument(
         "--figures", default=None, help="folder of the figures (default: figures, or RESULTS/figures)"
     )
-    report.add_argument("--no-notebooks", action="store_true", help="tables and figures only")
+    report.add_argument("--no-notebooks", action="store_true", help="do not render the notebooks")
     add_overwrite(report)
     report.set_defaults(run=_report)
     site = commands.add_parser(
-        "site", help="build the site, which works offline: explorer, results, notebooks, documentation"
+        "site", help="build the website with explorer, results, notebooks and documentation; it works offline"
     )
     site.add_argument("--out", default="build/site", help="folder of the site (default: build/site)")
     add_overwrite(site)

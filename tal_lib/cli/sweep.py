@@ -2,89 +2,81 @@
 
 from collections import Counter
 
-from tal_lib.cli.options import add_folders, only, typed
+from tal_lib.cli.options import add_folders, add_only, only, typed
 from tal_lib.validation import Count, NotNegative, Positive, Seed, Threads
 
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
-    sweep = commands.add_parser("sweep", help="run the cells of a grid that are not done yet")
+    sweep = commands.add_parser("sweep", help="run the unfinished cells of a grid")
     sweep.lists("models", "presets", "benchmarks")
-    sweep.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
+    sweep.add_argument("grid", metavar="GRID.yaml", help="grid file, or name of a grid in notebooks/sweeps")
     sweep.add_argument(
-        "--jobs", type=typed(Count), default=None, help="cells at a time (default 1, or one per GPU)"
+        "--jobs",
+        type=typed(Count),
+        default=None,
+        help="number of cells to run in parallel (default: 1, or one per GPU)",
     )
     sweep.add_argument(
         "--gpus",
         metavar="0,1",
-        help="spread over these GPUs of this machine, one cell on each at a time (numbers of nvidia-smi)",
+        help="GPUs to use, as numbered by nvidia-smi; each runs one cell at a time",
     )
-    sweep.add_argument("--threads", type=typed(Threads), default=1, help="CPU threads of a cell (default 1)")
+    sweep.add_argument("--threads", type=typed(Threads), default=1, help="CPU threads per cell (default: 1)")
     sweep.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="tls://HOST:PORT or tcp://HOST:PORT of a Dask scheduler, local:N workers, or slurm:CONFIG.yaml",
+        help="where to run: a Dask scheduler (tls://HOST:PORT, tcp://HOST:PORT), local:N workers, or "
+        "slurm:CONFIG.yaml",
     )
     sweep.add_argument(
         "--time-limit",
         type=typed(Positive),
         metavar="MINUTES",
-        help="stop longer cells (default: the grid's, or 12 hours)",
+        help="stop a cell after this time (default: the limit of the grid, or 12 hours)",
     )
     sweep.add_argument(
         "--memory-limit",
         type=typed(Positive),
         metavar="GB",
-        help="memory that a cell may take (default: what there is)",
+        help="stop a cell that uses more memory (default: all available memory)",
     )
-    sweep.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only cells with this parameter value",
-    )
-    sweep.add_argument("--dry-run", action="store_true", help="list the cells and whether they are done")
+    add_only(sweep, "run only cells with this parameter value")
+    sweep.add_argument("--dry-run", action="store_true", help="list the cells with their state, run nothing")
     sweep.add_argument(
         "--again",
         nargs="?",
         const="all",
         choices=("all", "stale"),
-        help="run finished cells again: all (the default), or the stale ones, which other code made",
+        help="run finished cells again: all of them (default), or only those that older code made (stale)",
     )
     sweep.set_defaults(run=_sweep)
     add_folders(sweep)
 
     again = commands.add_parser(
-        "verify", help="run a random sample of the committed cells again: do their numbers hold?"
+        "verify", help="rerun a random sample of finished cells and compare the numbers"
     )
     again.add_argument(
         "results", nargs="?", default="results", help="folder of the ledgers (default: results)"
     )
-    again.add_argument("--sample", type=typed(Count), default=3, help="how many cells (default 3)")
+    again.add_argument("--sample", type=typed(Count), default=3, help="number of cells (default: 3)")
     again.add_argument(
-        "--seed", type=typed(Seed), default=None, help="of the random draw (default: a new one each time)"
+        "--seed", type=typed(Seed), default=None, help="seed of the sample (default: a new one each time)"
     )
     again.add_argument(
         "--tolerance",
         type=typed(NotNegative),
         default=0.02,
-        help="how far means may be off (default 0.02: 2 points of mAP)",
+        help="largest accepted difference of a mean (default: 0.02, which is 2 points of mAP)",
     )
     again.add_argument(
         "--longest",
         type=typed(Positive),
         default=300,
         metavar="SECONDS",
-        help="draw from cells that took at most so long",
+        help="sample only cells that took at most this time (default: 300)",
     )
-    again.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only cells with this parameter value",
-    )
+    add_only(again, "sample only cells with this parameter value")
     again.set_defaults(run=_verify)
 
 
@@ -139,7 +131,7 @@ def _sweep(arguments):
             f"        notebook with the traceback: {result.runs / (cell + '.failed')}"
         )
     if result.failed:
-        print("The same command tries the failed cells again.")
+        print("Run the same command to try the failed cells again.")
     return 1 if result.failed else 0
 
 
@@ -157,10 +149,8 @@ def _verify(arguments):
     ):
         held.append(verdict.holds)
         print(verdict, flush=True)
-    print(f"{sum(held)} of {len(held)} cells hold")
+    print(f"{sum(held)} of {len(held)} cells have the same numbers")
     _, unknown = sweeps.verify_candidates(arguments.results, arguments.longest, only(arguments))
     if unknown:
-        print(
-            f"{unknown} cells could not be drawn: no ledger says how long the training of their weights takes"
-        )
+        print(f"{unknown} cells could not be sampled: the training time of their weights is unknown")
     return 0 if all(held) else 1

@@ -1,10 +1,12 @@
 """`tal train`."""
 
 from tal_lib.cli.options import (
+    add_device,
     add_loading,
     add_missing,
     add_options,
     add_overwrite,
+    add_root,
     loading_of,
     pairs,
     print_scores,
@@ -17,79 +19,89 @@ from tal_lib.validation import Count, Fold, Fraction, Seed
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     train = commands.add_parser(
-        "train", help="train one model; writes model.pt, history.csv, detections.json, proposals.json"
+        "train",
+        help="train and evaluate one model",
+        description="Train one model and evaluate it on the test recordings. The command writes model.pt, "
+        "history.csv, detections.json and proposals.json.",
     )
     train.lists("models", "presets", "benchmarks")
-    train.add_argument("model", help="a model; `tal models NAME` lists its options")
+    train.add_argument("model", help="name of the model; `tal models NAME` lists its options")
     train.add_argument(
-        "--benchmark", default="synthetic", help="a benchmark, or a folder (default: synthetic)"
+        "--benchmark", default="synthetic", help="name of a benchmark, or a folder (default: synthetic)"
     )
-    train.add_argument("--preset", default="compact", help="a preset of the model (default: compact)")
+    train.add_argument("--preset", default="compact", help="preset of the model (default: compact)")
     train.add_argument(
-        "--fraction", type=typed(Fraction), default=1.0, help="fraction of the training recordings"
+        "--fraction",
+        type=typed(Fraction),
+        default=1.0,
+        help="label fraction: part of the training recordings, in (0, 1] (default: 1)",
     )
     train.add_argument(
         "--people",
         type=typed(Fraction),
         default=1.0,
-        help="fraction of the training people, whose recordings --fraction is taken of (default: 1)",
+        help="part of the training people; --fraction samples their recordings (default: 1)",
     )
     train.add_argument(
         "--annotated",
         type=typed(Fraction),
         default=1.0,
-        help="fraction of the segments of each training recording that is annotated, a connected part of its "
-        "timeline; the rest is cut away (default: 1)",
+        help="part of the segments of each training recording that is annotated; the rest of the recording "
+        "is cut away (default: 1)",
     )
     train.add_argument(
         "--fold",
         type=typed(Fold),
         default=None,
-        help="cross-validation fold of the benchmark, from 0 (default: the official split)",
+        help="number of the cross-validation fold, from 0 (default: the official split)",
     )
-    train.add_argument("--seed", type=typed(Seed), default=0)
-    train.add_argument("--stream", default=None)
     train.add_argument(
-        "--device",
-        default=None,
-        help="cpu, cuda or cuda:N (default: $TAL_DEVICE, else a GPU if there is one)",
+        "--seed", type=typed(Seed), default=0, help="seed of the subset sample and the training (default: 0)"
     )
-    add_options(train, "an option of the model or the recipe")
     train.add_argument(
-        "--proposals", metavar="MODEL", help="for tcanet: the model whose proposals it refines (default: bmn)"
+        "--stream", default=None, help="train on this feature stream only (default: all streams)"
+    )
+    add_device(train)
+    add_options(train, "option of the model or the training recipe")
+    train.add_argument(
+        "--proposals", metavar="MODEL", help="only for tcanet: model that makes the proposals (default: bmn)"
     )
     train.add_argument(
         "--fusion",
         choices=("early", "late"),
         default="early",
-        help="of several streams: early joins their columns; late trains one model per stream and averages "
-        "the scores (OUT then has one folder per stream)",
+        help="with several streams: early concatenates the features (default); late trains one model per "
+        "stream and averages the scores",
     )
     train.add_argument(
-        "--weights", nargs="+", default=[], metavar="STREAM=WEIGHT", help="of late fusion (default: equal)"
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="STREAM=WEIGHT",
+        help="weights of the streams in late fusion (default: equal)",
     )
     train.add_argument(
         "--teacher",
         metavar="MODEL.pt",
-        help="for a pyramid detector: a trained model to distil from, in addition to the annotations",
+        help="trained teacher for distillation; teacher and student must be pyramid detectors",
     )
     train.add_argument(
-        "--skip", type=typed(Count), default=1, help="use one of so many feature steps (default: every step)"
+        "--skip", type=typed(Count), default=1, help="use every N-th feature step (default: 1)", metavar="N"
     )
     add_missing(train)
     train.add_argument(
         "--class-agnostic",
         action="store_true",
-        help="train with one class, `action`; `tal eval --class-scores` gives the detections their classes",
+        help="train with one class, `action`; `tal eval --class-scores` adds the classes",
     )
     train.add_argument(
         "--distinct",
         action="store_true",
-        help="leave out annotations below 1 ms and those that repeat another within 1 ms",
+        help="drop annotations shorter than 1 ms and repeated ones",
     )
     add_loading(train)
-    train.add_argument("--root", help="data folder")
-    train.add_argument("--out", required=True, help="folder")
+    add_root(train)
+    train.add_argument("--out", required=True, help="output folder")
     add_overwrite(train)
     train.set_defaults(run=_train)
 
@@ -117,11 +129,11 @@ def _train(arguments):
 
     if arguments.fusion == "late" and (arguments.stream or arguments.teacher):
         raise TalError(
-            "--fusion late trains on every stream, without a teacher",
+            "--fusion late uses every stream and no teacher",
             remedy="Leave out --stream and --teacher.",
         )
     if arguments.weights and arguments.fusion != "late":
-        raise TalError("--weights are those of late fusion", remedy="Add --fusion late.")
+        raise TalError("--weights needs --fusion late", remedy="Add --fusion late, or leave out --weights.")
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()

@@ -1,50 +1,50 @@
 """`tal versions`."""
 
-from tal_lib.cli.options import only
+from tal_lib.cli.options import add_only, only
 
 
 def add_commands(commands) -> None:
     """Add the subcommand to `tal`."""
     versions = commands.add_parser(
-        "versions", help="the declared versions of the code that makes numbers: list, raise, stamp, move"
+        "versions", help="list or declare the versions of the code that computes results"
     )
     versions.set_defaults(run=_list)
     actions = versions.add_subparsers(metavar="ACTION")
     raised = actions.add_parser(
-        "raise", help="declare that code gives other numbers now: its cells become stale"
+        "raise", help="declare that changed code computes other numbers; its cells become stale"
     )
-    raised.add_argument("areas", nargs="+", metavar="AREA", help="an area, or a folder for its changed areas")
-    raised.add_argument("--why", required=True, metavar="TEXT", help="what changed")
+    raised.add_argument(
+        "areas", nargs="+", metavar="AREA", help="code area, or a folder for all changed areas in it"
+    )
+    raised.add_argument("--why", required=True, metavar="TEXT", help="reason: what changed")
     raised.set_defaults(run=_raise)
     stamp = actions.add_parser(
-        "stamp", help="declare that code gives the same numbers, after a sample of its cells came out equal"
+        "stamp",
+        help="declare that changed code computes the same numbers, after rerunning a sample of its cells",
     )
     stamp.add_argument(
-        "areas", nargs="*", metavar="AREA", help="an area, or a folder for its changed areas (default: all)"
+        "areas",
+        nargs="*",
+        metavar="AREA",
+        help="code area, or a folder for all changed areas in it (default: all)",
     )
-    stamp.add_argument("--sample", type=int, default=3, help="cells to run again, at least (default 3)")
+    stamp.add_argument("--sample", type=int, default=3, help="least number of cells to rerun (default: 3)")
     stamp.add_argument(
-        "--seed", type=int, default=None, help="of the random draw (default: a new one each time)"
+        "--seed", type=int, default=None, help="seed of the sample (default: a new one each time)"
     )
     stamp.add_argument(
         "--longest",
         type=float,
         default=300,
         metavar="SECONDS",
-        help="draw from cells that take at most so long",
+        help="sample only cells that take at most this time (default: 300)",
     )
-    stamp.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="draw from cells with this parameter value",
-    )
+    add_only(stamp, "sample only cells with this parameter value")
     stamp.add_argument("--results", default="results", help="folder of the ledgers (default: results)")
     stamp.set_defaults(run=_stamp)
-    move = actions.add_parser("move", help="declare that an area's file was moved")
-    move.add_argument("old", metavar="OLD")
-    move.add_argument("new", metavar="NEW")
+    move = actions.add_parser("move", help="declare that the file of a code area was renamed or moved")
+    move.add_argument("old", metavar="OLD", help="declared name of the area")
+    move.add_argument("new", metavar="NEW", help="new name of the area")
     move.set_defaults(run=_move)
 
 

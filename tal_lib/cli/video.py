@@ -8,149 +8,163 @@ from tal_lib.validation import Count, NotNegative, Port, Positive, Probability, 
 def add_data_actions(data_actions) -> None:
     """Add the actions that prepare videos to `tal data`."""
     prepare = data_actions.add_parser(
-        "prepare", help="get a seeded subset of a dataset's files: Kaggle, Hugging Face hub or a folder"
+        "prepare",
+        help="copy a random sample of the files of a data set from Kaggle, Hugging Face or a folder",
     )
     prepare.add_argument("origin", metavar="ORIGIN", help="kaggle:OWNER/NAME, hf:OWNER/NAME, or a folder")
-    prepare.add_argument("--out", required=True, help="folder")
+    prepare.add_argument("--out", required=True, help="output folder")
     prepare.add_argument(
-        "--count", type=typed(Count), default=None, metavar="N", help="how many (default: all)"
+        "--count", type=typed(Count), default=None, metavar="N", help="number of files (default: all)"
     )
-    prepare.add_argument("--seed", type=typed(Seed), default=0, help="of the random draw")
+    prepare.add_argument("--seed", type=typed(Seed), default=0, help="seed of the sample (default: 0)")
     prepare.add_argument(
         "--kind",
         nargs="+",
         default=None,
         metavar=".SUFFIX",
-        help="of the files (default: videos; .npy for features)",
+        help="kind of files to copy, such as .npy for features (default: videos)",
     )
     add_overwrite(prepare)
     prepare.set_defaults(run=_prepare)
-    render = data_actions.add_parser(
-        "render", help="draw and encode videos of simple actions, with annotations"
+    render = data_actions.add_parser("render", help="render videos of simple actions, with annotations")
+    render.add_argument("--out", required=True, help="output folder")
+    render.add_argument(
+        "--train", type=typed(Whole), default=40, help="number of training videos (default: 40)"
     )
-    render.add_argument("--out", required=True, help="folder")
-    render.add_argument("--train", type=typed(Whole), default=40)
-    render.add_argument("--test", type=typed(Whole), default=8)
-    render.add_argument("--seconds", type=typed(Positive), default=40.0, help="of each video")
-    render.add_argument("--seed", type=typed(Seed), default=0)
+    render.add_argument("--test", type=typed(Whole), default=8, help="number of test videos (default: 8)")
+    render.add_argument(
+        "--seconds", type=typed(Positive), default=40.0, help="duration of each video (default: 40)"
+    )
+    render.add_argument("--seed", type=typed(Seed), default=0, help="random seed (default: 0)")
     add_overwrite(render)
     render.set_defaults(run=_render)
 
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
-    extract = commands.add_parser("extract", help="features of a video, or of all videos of a folder")
-    extract.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER")
+    extract = commands.add_parser("extract", help="extract the features of videos")
+    extract.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER", help="video, or folder of videos")
     extract.add_argument(
         "--backbone",
         default="hog-hof",
-        help="hog-hof (no weights), efficientnet-lite0 (weights from a package), resnet50, clip-vit-b32, "
-        "inception_resnet_v2, dinov2-small, or transformers:WHERE, clip:WHERE",
+        help="hog-hof (default, no weights), efficientnet-lite0 (weights from a package), resnet50, "
+        "clip-vit-b32, inception_resnet_v2, dinov2-small, transformers:WHERE or clip:WHERE",
     )
     extract.add_argument(
-        "--fps", type=typed(Positive), default=16.0, help="frames a second that are looked at (default: 16)"
+        "--fps", type=typed(Positive), default=16.0, help="frames per second that are sampled (default: 16)"
     )
     extract.add_argument(
-        "--window", type=typed(Count), default=16, help="frames that a step sees (default: 16)"
+        "--window", type=typed(Count), default=16, help="frames per feature step (default: 16)"
     )
-    extract.add_argument("--stride", type=typed(Count), default=8, help="frames between steps (default: 8)")
+    extract.add_argument(
+        "--stride", type=typed(Count), default=8, help="frames between feature steps (default: 8)"
+    )
     extract.add_argument(
         "--skip",
         type=typed(Count),
         default=1,
-        help="describe one of so many frames (default: 1, every frame)",
+        metavar="N",
+        help="use every N-th sampled frame (default: 1)",
     )
     extract.add_argument(
         "--max-frames",
         type=typed(Count),
         default=0,
-        help="describe at most so many frames, from the start of each video (default: all)",
+        metavar="N",
+        help="use only the first N frames of each video (default: all)",
     )
-    extract.add_argument("--workers", type=typed(Threads), default=1, help="videos at once")
-    extract.add_argument("--again", action="store_true", help="compute existing features again")
-    extract.add_argument("--out", required=True, help="folder of the .npy files and their spec.json")
+    extract.add_argument(
+        "--workers",
+        type=typed(Threads),
+        default=1,
+        help="number of videos to process in parallel (default: 1)",
+    )
+    extract.add_argument("--again", action="store_true", help="extract existing features again")
+    extract.add_argument("--out", required=True, help="output folder for the .npy files and spec.json")
     add_overwrite(extract)
     extract.set_defaults(run=_extract)
 
     detect = commands.add_parser(
         "detect",
-        help="the actions of one video (table, JSON, timeline, the video with them drawn in) or of features",
-        description="The actions of one video: table, JSON, timeline, the video with them drawn in. Or of "
-        "a feature file (T, D) or a folder of them, as the model was trained on: table, detections.json, in "
-        "the model's time axis.",
+        help="detect the actions in a video or in feature files",
+        description="Detect the actions in a video or in feature files. For a video, the command writes a "
+        "table, JSON, a timeline and, with --draw, the video with its detections. For feature files of shape "
+        "(T, D) it writes a table and detections.json. The features must be those of the training.",
     )
     detect.add_argument(
         "source",
         metavar="SOURCE",
-        help="a video, a feature file (.npy, .npz, .pt, .h5, .csv), or a folder of them",
+        help="video, feature file (.npy, .npz, .pt, .h5, .csv), or folder of feature files",
     )
-    detect.add_argument("--draw", action="store_true", help="write the video with its detections too")
-    detect.add_argument("--out", default="detections", help="folder (default: detections)")
+    detect.add_argument("--draw", action="store_true", help="also write the video with its detections")
+    detect.add_argument("--out", default="detections", help="output folder (default: detections)")
     add_overwrite(detect)
     detect.set_defaults(run=_detect)
 
     serve = commands.add_parser(
-        "serve", help="a page that shows a camera, a file or a stream with its current action"
+        "serve", help="serve a live web page that shows a camera, file or stream with its current action"
     )
     serve.add_argument(
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="a file, a camera (0, /dev/video0) or a URL (rtsp://…); default: $TAL_SOURCE, "
-        "which `ps` does not show",
+        help="file, camera (0, /dev/video0) or URL (rtsp://…); default: $TAL_SOURCE, which hides the URL "
+        "from the process list",
     )
     serve.add_argument(
-        "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, reachable from this machine only)",
     )
     serve.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name of this machine that viewers use",
+        help="additional host name that viewers may use; may be repeated",
     )
-    serve.add_argument("--port", type=typed(Port), default=8000)
+    serve.add_argument("--port", type=typed(Port), default=8000, help="port (default: 8000; 0: any free one)")
     tokens = serve.add_mutually_exclusive_group()
     tokens.add_argument(
         "--token",
         default=None,
-        help="secret that viewers must give; needed if other machines can reach the page. `ps` shows it: "
-        "on a machine with other users, set $TAL_TOKEN or use --token-file",
+        help="secret that viewers must enter; required if other machines can reach the page. The process "
+        "list shows it: on a shared machine, use $TAL_TOKEN or --token-file",
     )
-    tokens.add_argument(
-        "--token-file", default=None, metavar="FILE", help="file whose contents are the token"
-    )
+    tokens.add_argument("--token-file", default=None, metavar="FILE", help="file that contains the token")
     serve.add_argument(
         "--delay",
         type=typed(NotNegative),
         default=1.5,
-        help="seconds between what happens and its answer (default: 1.5)",
+        help="seconds between an event and its detection (default: 1.5)",
     )
-    serve.add_argument("--once", action="store_true", help="play a file once instead of over and over")
+    serve.add_argument("--once", action="store_true", help="play a file once (default: in a loop)")
     serve.set_defaults(run=_serve)
     for command in (detect, serve):
         command.add_argument(
             "--model",
             required=True,
             metavar="model.pt",
-            help="a checkpoint, or the folder of an exported model",
+            help="checkpoint, or folder of an exported model",
         )
         command.add_argument(
             "--trust",
             action="store_true",
-            help="load an exported pt2 or TorchScript model: unlike other models, it can run any code",
+            help="allow exported pt2 and TorchScript models: they can run arbitrary code",
         )
         command.add_argument(
-            "--backbone", default=None, help="of the model's features (default: from their streams)"
+            "--backbone",
+            default=None,
+            help="backbone of the features (default: chosen by the model's streams)",
         )
         command.add_argument(
-            "--window", type=typed(Count), default=16, help="frames that a step of them sees (default: 16)"
+            "--window", type=typed(Count), default=16, help="frames per feature step (default: 16)"
         )
         command.add_argument(
             "--threshold",
             type=typed(Probability),
             default=0.25,
-            help="score from which an action is shown (default: 0.25)",
+            help="lowest score of a shown action (default: 0.25)",
         )
 
 
@@ -218,7 +232,7 @@ def _detect_in_features(arguments):
     for option in ("draw", "backbone"):
         if getattr(arguments, option):
             raise TalError(
-                f"--{option} belongs to videos, and {arguments.source} has features",
+                f"--{option} is for videos, but {arguments.source} has features",
                 remedy=f"Leave out --{option}.",
             )
     chosen = ready(arguments.model, trust=arguments.trust)
@@ -272,7 +286,7 @@ def _token(arguments):
     token = read_text(arguments.token_file, what="token file", largest=4096).strip()
     if not token.isprintable():
         raise TalError(
-            "more than one line", where=arguments.token_file, remedy="Write the token alone into it."
+            "more than one line", where=arguments.token_file, remedy="Write only the token into it."
         )
     return token
 
@@ -289,7 +303,7 @@ def _serve(arguments):
 
     source = arguments.source or os.environ.get("TAL_SOURCE")
     if not source:
-        raise TalError("no source", remedy="Give a file, a camera's number or an address, or set TAL_SOURCE.")
+        raise TalError("SOURCE is missing", remedy="Give a file, camera number or URL, or set TAL_SOURCE.")
     check_source(source)
     token = _token(arguments)
     delay = validate(NotNegative, arguments.delay, name="--delay")

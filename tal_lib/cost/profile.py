@@ -204,7 +204,7 @@ def _spec(model, input_dim, num_classes, preset, overrides):
     if spec["input_dim"] != input_dim:
         raise TalError(
             f"the model takes {spec['input_dim']} columns, not {input_dim}",
-            remedy="Pass its own input_dim.",
+            remedy=f"Pass input_dim={spec['input_dim']}.",
         )
     return spec
 

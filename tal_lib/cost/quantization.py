@@ -28,6 +28,7 @@ from tal_lib.models import Detector
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.process.memory import keep_freed
 from tal_lib.training import Trained, load_model
+from tal_lib.validation import unknown_name
 
 VARIANTS = {
     "float32": "as trained",
@@ -103,7 +104,7 @@ def quantize(
         TalError: an unknown variant, or a graph that is missing.
     """
     if variant not in VARIANTS:
-        raise TalError(f"no variant {variant!r}", remedy=f"Choose from {', '.join(VARIANTS)}.")
+        raise unknown_name(variant, VARIANTS, name="variant")
     network = trained.model
     size = layer_sizes(network)
     total = sum(size.values())

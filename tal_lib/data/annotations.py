@@ -162,13 +162,13 @@ def _from_json(text, path):
     content = parse_json(text, where=path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
-        raise TalError("JSON of another shape: no 'database' in it", where=path, remedy=SHAPE)
+        raise TalError("unexpected JSON structure: no 'database' in it", where=path, remedy=SHAPE)
     recordings, segments, ids = [], [], []
     for recording, raw in database.items():
         where = f"{path}, recording {recording}"
         if not isinstance(raw, dict):
             raise TalError(
-                f"JSON of another shape ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
+                f"unexpected JSON structure ({type(raw).__name__}, not an object)", where=where, remedy=SHAPE
             )
         fps = raw.get("fps") or None  # some files write 0 for unknown
         entry = validate(Entry, raw | {"fps": fps}, where=where, remedy=SHAPE)

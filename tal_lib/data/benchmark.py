@@ -112,7 +112,7 @@ class Benchmark:
             raise TalError(
                 f"recording {duplicates.iloc[0]} is listed twice",
                 where=where,
-                remedy="Keep one row a recording.",
+                remedy="Keep one row per recording.",
             )
         bad = recordings[~(recordings.duration > 0) | ~np.isfinite(recordings.duration)]
         if len(bad):
@@ -338,8 +338,8 @@ class Benchmark:
         if (ours is None) != (theirs is None):
             name = self.name if ours is not None else other.name
             raise TalError(
-                f"of {self.name} and {other.name}, the features of {name} alone are standardised",
-                remedy="Use benchmarks whose features were made in the same way.",
+                f"the features of {name} are standardised, those of the other benchmark are not",
+                remedy=f"Treat the features of {self.name} and {other.name} in the same way.",
             )
         if ours is None or theirs is None:
             return self

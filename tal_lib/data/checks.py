@@ -126,7 +126,7 @@ def _time_axes(off, count, where):
     """One remark on the recordings whose time axis is off; refused if most of them are."""
     if 2 * len(off) > count:
         raise TalError(
-            f"the features of {len(off):,} of {count:,} recordings do not last as long as the recordings "
+            f"the features of {len(off):,} of {count:,} recordings differ in duration from the recordings "
             f"(first {off[0].recording}: {off[0].text})",
             where=where,
             remedy="Check stride and frame rate in features/spec.json, and that durations are in seconds.",

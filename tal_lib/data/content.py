@@ -53,7 +53,11 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
         settled = {}
         for path, name in new:
             if _mark(path) != marks[path]:
-                raise TalError("changed while it was read", where=path, remedy="Wait until it is written.")
+                raise TalError(
+                    "changed while it was read",
+                    where=path,
+                    remedy="Wait until the other program has written it.",
+                )
             if now - max(marks[path][2:4]) > _SETTLED:
                 settled[name] = [*marks[path], fresh[path]]
         if settled:
@@ -82,7 +86,9 @@ def _sha256(path):
 
 
 def _unreadable(path, error):
-    return TalError(f"cannot be read ({error.strerror})", where=path, remedy="Check the file and its rights.")
+    return TalError(
+        f"cannot be read ({error.strerror})", where=path, remedy="Check the file and its permissions."
+    )
 
 
 def _read(cache):

@@ -69,7 +69,7 @@ def fetch(source: Source, root: Path, given: str | Path | None = None) -> Path:
                 shutil.copyfile(given, temporary)
             except PermissionError as error:
                 raise TalError(
-                    f"cannot be read ({error.strerror})", where=given, remedy="Change its rights."
+                    f"cannot be read ({error.strerror})", where=given, remedy="Change its permissions."
                 ) from None
         elif len(source.urls) == 1:
             with open(temporary, "wb") as out:

@@ -40,7 +40,7 @@ def check_size(size: int, path: str | Path, what: str = "the file", *, name: obj
     on_disk = os.path.getsize(path)
     if size > max(largest_unpacked(), on_disk):
         raise TalError(
-            f"{what} stands for {size / 2**30:,.1f} GiB in a file of {on_disk / 2**20:,.1f} MiB",
+            f"{what} would need {size / 2**30:,.1f} GiB, although the file has {on_disk / 2**20:,.1f} MiB",
             where=name or path,
             remedy=f"Check that it is the right file; {VARIABLE}={-(-size // 2**30)} would allow it.",
         )

@@ -14,6 +14,7 @@ from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import open_set_split, published_open_set_split
 from tal_lib.data.views import relabelled, view, whole
 from tal_lib.errors import TalError
+from tal_lib.validation import unknown_name
 
 PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
 SHORTEST_S = 5.0  # minimum length of a training clip
@@ -53,12 +54,12 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
     odd = set(seen) & set(unseen) | set(benchmark.classes) ^ (set(seen) | set(unseen))
     if odd:
         raise TalError(
-            f"class {sorted(odd)[0]!r} must be either seen or unseen",
+            f"class {sorted(odd)[0]!r} must be in exactly one of the two lists, seen and unseen",
             where=benchmark.name,
             remedy="Take both lists from class_split.",
         )
     if keep not in ("recordings", "stretches"):
-        raise TalError(f"keep={keep!r}", remedy="Choose recordings or stretches.")
+        raise unknown_name(keep, ("recordings", "stretches"), name="value of keep")
     train, test = benchmark.annotations("train"), benchmark.annotations("test")
     if keep == "recordings":
         touched = set(train.recording[train.label.isin(unseen)])
@@ -84,7 +85,7 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
         )
     unseen_segments = test[test.label.isin(unseen)]
     if not len(unseen_segments):
-        raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Draw another split.")
+        raise TalError("no unseen segment to test on", where=benchmark.name, remedy="Choose another split.")
     return OpenSet(
         seen,
         unseen,

@@ -296,5 +296,5 @@ def _parts(items, name, path):
     for item in items:
         parts = item.get(name) if isinstance(item, dict) else None
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise TalError(f"JSON of another shape: no list {name!r}", where=path, remedy=AGAIN)
+            raise TalError(f"unexpected JSON structure: no list {name!r}", where=path, remedy=AGAIN)
         yield from parts

@@ -36,7 +36,9 @@ def load(root: Path, name: str = "rendered") -> Benchmark:
     place = features_of(name).parent
     if not features_of(name).is_file():
         raise TalError(
-            f"{name} is not made yet", where=place, remedy=f"Run: tal data fetch {name} (some minutes)."
+            f"{name} has not been generated yet",
+            where=place,
+            remedy=f"Run: tal data fetch {name} (some minutes).",
         )
     benchmark = videos.load_folder(place)
     benchmark.name = name

@@ -232,7 +232,7 @@ def at_15_hz(features: np.ndarray, frames: int, where: str) -> np.ndarray:
     raise TalError(
         f"{len(features):,} rows for {frames:,} frame labels",
         where=where,
-        remedy="Expected one per frame or two.",
+        remedy="Expected one row per frame, or one per two frames.",
     )
 
 

@@ -56,7 +56,11 @@ def _classes_early(names, present, seed):
 def check_share(benchmark: Benchmark, name: str, share: float) -> None:
     """Raise `TalError` unless a label fraction is in (0, 1], and 1 for data that allows nothing else."""
     if not 0 < share <= 1:
-        raise TalError(f"{name} {share}", where=benchmark.name, remedy="Give a share in (0, 1].")
+        raise TalError(
+            f"{name}: {share} is not in (0, 1]",
+            where=benchmark.name,
+            remedy="Give a fraction above 0 and at most 1.",
+        )
     reasons = [remark.text for remark in benchmark.notes if remark.kind == FULL_LABELS]
     if reasons and share < 1:
         raise TalError(
@@ -144,9 +148,9 @@ def open_set_split(benchmark: Benchmark, seen: float, seed: int) -> tuple[list[s
     class."""
     if not 0 < seen < 1 or len(benchmark.classes) < 2:
         raise TalError(
-            f"a share of {seen} of {len(benchmark.classes)} classes",
+            f"seen: {seen} of {len(benchmark.classes)} classes",
             where=benchmark.name,
-            remedy="Give a share in (0, 1) and at least two classes.",
+            remedy="Give a fraction in (0, 1), and a benchmark with at least two classes.",
         )
     count = min(max(1, round(seen * len(benchmark.classes))), len(benchmark.classes) - 1)
     chosen = set(np.random.default_rng([seed, 75]).permutation(len(benchmark.classes))[:count].tolist())
@@ -195,7 +199,7 @@ def _only_known(names, known, where):
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise TalError(
-            f"names {unknown[0]!r}, which the benchmark does not have",
+            f"lists {unknown[0]!r}, which is not in the benchmark",
             where=where,
             remedy="Use the list with the annotations it was made for.",
         )

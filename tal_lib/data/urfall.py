@@ -88,7 +88,7 @@ def _load_file(path, name=None) -> Benchmark:
     for recording, rows in frames.groupby("recording", sort=True):
         if rows.frame.duplicated().any():
             twice = rows.frame[rows.frame.duplicated()].iloc[0]
-            raise archive.error(f"recording {recording}: frame {twice:g} is there twice")
+            raise archive.error(f"recording {recording}: frame {twice:g} appears twice")
         every = _filled(rows)
         if len(every) > len(rows):
             notes.append(Remark(recording, "repaired", f"{len(every) - len(rows)} skipped frames are filled"))  # pyright: ignore[reportArgumentType]

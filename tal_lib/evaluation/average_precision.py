@@ -120,7 +120,10 @@ def check_tious(tious) -> list[float]:
     """tIoU thresholds as a list. `TalError` unless they are distinct and in (0, 1]."""
     tious = [float(tiou) for tiou in np.atleast_1d(tious)]
     if not tious or not all(0 < tiou <= 1 for tiou in tious) or len(set(tious)) < len(tious):
-        raise TalError(f"tIoU thresholds {tious}", remedy="Give distinct values in (0, 1].")
+        raise TalError(
+            f"tIoU thresholds {tious} are not distinct values in (0, 1]",
+            remedy="Give thresholds such as 0.3 0.5 0.7.",
+        )
     return tious
 
 

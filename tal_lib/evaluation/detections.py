@@ -67,7 +67,7 @@ def _from_json(path):
     content = read_json(path, what=WHAT, remedy="Give the path of a results JSON, CSV or Parquet file.")
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
-        raise TalError("JSON of another shape: no 'results' in it", where=path, remedy=SHAPE)
+        raise TalError("unexpected JSON structure: no 'results' in it", where=path, remedy=SHAPE)
     rows = []
     for recording, items in results.items():
         where = f"{path}, recording {recording}"
@@ -159,7 +159,7 @@ def _with_numbers(table, path):
         raise TalError(f"columns missing: {', '.join(missing)}", where=path, remedy=TABLE)
     if table.columns.duplicated().any():
         raise TalError(
-            f"column {table.columns[table.columns.duplicated()][0]} stands twice", where=path, remedy=TABLE
+            f"column {table.columns[table.columns.duplicated()][0]} appears twice", where=path, remedy=TABLE
         )
     columns = {}
     for name in DETECTION_COLUMNS:

@@ -83,7 +83,7 @@ def load_checkpoint(name: str, path: str | Path, preset: str = "paper", **overri
     """
     if name not in RELEASED:
         raise TalError(
-            f"no released checkpoints are known for {name!r}", remedy=f"Choose from {', '.join(RELEASED)}."
+            f"no released checkpoint of {name!r} can be loaded", remedy=f"Choose from {', '.join(RELEASED)}."
         )
     released = _released_tensors(path)
     try:

@@ -90,7 +90,7 @@ class ForkServer:
                 except (OSError, json.JSONDecodeError):
                     raise Failed("its answer is missing or cut: is the disk full?", code) from None
             if code is None:
-                raise Failed("the process it was to be forked from is gone")
+                raise Failed("its parent process has ended")
             try:
                 message = (Path(folder) / "error").read_text().strip().splitlines()[-1]
             except (OSError, IndexError):

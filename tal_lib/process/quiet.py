@@ -32,8 +32,8 @@ def check_quiet(load: float | None = None, cores: int | None = None) -> str:
     if load > SHARE * cores:
         raise TalError(
             f"this machine is busy (load average {load:.1f} on {cores} cores, at most {SHARE * cores:g}), so "
-            "times measured now would be wrong",
-            remedy="Stop other programs and wait a minute, or measure in spite of it: make costs BUSY=1",
+            "measured times would be wrong",
+            remedy="Stop other programs and wait a minute, or measure anyway: make costs BUSY=1",
         )
     return f"This machine is quiet (load average {load:.1f} on {cores} cores)."
 

@@ -4,6 +4,8 @@ Each answer comes from the results tables. It is left out if the tables lack the
 arm (`reports.equal`), accuracy is compared in it alone.
 """
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from tal_lib.reports import tables
@@ -14,35 +16,40 @@ from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
-TIE = 0.05  # of a time; a smaller difference is within what latencies repeat to
+TIE = 0.05  # relative; times that differ by less are equal within their repeatability
 
 
-def headlines(read, benchmark: str = "hapt") -> list[str]:
-    """The study's findings on a benchmark, as sentences in Markdown. read: see `advice`.
+def headlines(read, benchmarks: Iterable[str] = ("hapt",)) -> list[str]:
+    """The study's findings, as paragraphs in Markdown. read: see `advice`.
 
-    Where there is an equal arm, they are its findings.
+    Where there is an equal arm, they are its findings. Else they are those of each benchmark, by own recipes.
     """
     if lines := sentences.findings(read):
         return [markdown(line) for line in lines]
-    lines = []
-    standing, best, needed = (
-        read(f"{name}_values_{benchmark}") for name in ("standings", "against_the_best", "annotation")
+    return [line for benchmark in benchmarks for line in _of_own_recipes(read, benchmark)]
+
+
+def _of_own_recipes(read, benchmark):
+    """The findings on a benchmark where each model has its own recipe."""
+    lines, where = [], f"On {markdown(benchmark)},"
+    ranking, best, needed = (
+        read(f"{name}_values_{benchmark}") for name in ("aggregate_ranking", "against_the_best", "annotation")
     )
-    if len(standing):
-        first = standing.iloc[0]
-        close = standing[(standing.low <= first.iqm) & (standing.high >= first.iqm)].model.iloc[1:]
+    if len(ranking):
+        first = ranking.iloc[0]
+        close = ranking[(ranking.low <= first.iqm) & (ranking.high >= first.iqm)].model.iloc[1:]
         lines.append(
-            f"Over all label fractions, **{markdown(first.model)}** ranks first (interquartile mean "
-            f"{first.iqm:.1f} avg mAP, [{first.low:.1f}, {first.high:.1f}]), followed by "
-            f"{', '.join(map(markdown, standing.model.iloc[1:4]))}."
+            f"{where} **{markdown(first.model)}** ranks first over all label fractions (interquartile mean "
+            f"{first.iqm:.1f} avg mAP, [{first.low:.1f}, {first.high:.1f}]). Next are "
+            f"{', '.join(map(markdown, ranking.model.iloc[1:4]))}."
         )
         if len(close):
             lines[-1] += f" The intervals of {', '.join(map(markdown, close))} contain this mean too."
     if len(best):
         ahead = best[best.difference > 0]
         lines.append(
-            f"**{OWN}**, this study's own model, is ahead of the best other model at {len(ahead)} of "
-            f"{len(best)} label fractions, each model with its own recipe. The differences range from "
+            f"{where} **{OWN}**, this study's model, is ahead of the best other model at {len(ahead)} of "
+            f"{len(best)} label fractions. Each model has its own recipe. The differences range from "
             f"{best.difference.min():+.1f} to {best.difference.max():+.1f} points."
         )
     recipes = read(f"recipes_values_{benchmark}")
@@ -56,18 +63,19 @@ def headlines(read, benchmark: str = "hapt") -> list[str]:
         own_mean = best[best.fraction == fraction].own_mean
         if len(own_mean):
             lines.append(
-                f"With the recipe of {OWN}, the best of {rows.model.nunique()} other models at "
-                f"{100 * fraction:g} % of the recordings is {markdown(top.model)} with {top.changed:.1f} avg "
-                f"mAP ({top.difference:+.1f} from the recipe). {OWN} has {own_mean.iloc[0]:.1f}."
+                f"{where} {rows.model.nunique()} other models were trained with the recipe of {OWN}. The "
+                f"best at {100 * fraction:g} % of the labels is {markdown(top.model)} with "
+                f"{top.changed:.1f} avg mAP ({top.difference:+.1f} from the recipe). {OWN} has "
+                f"{own_mean.iloc[0]:.1f}."
             )
     if len(needed):
         few, reach_90 = needed.iloc[0], int((needed.needs_90 < float("inf")).sum())
         bound = "at most " * bool(few.needs_80 <= few.get("fewest", 0))
         least = (
-            f"{markdown(few.model)} needs the fewest annotated segments for 80 avg mAP: {bound}"
+            f"{where} {markdown(few.model)} needs the fewest annotated segments for 80 avg mAP: {bound}"
             f"{few.needs_80:.0f}."
             if few.needs_80 < float("inf")
-            else "No model reaches 80 avg mAP with all annotated segments."
+            else f"{where} no model reaches 80 avg mAP with all annotated segments."
         )
         lines.append(f"{least} {reach_90} of {len(needed)} models reach 90 with all of them.")
     return lines
@@ -110,7 +118,7 @@ def _by_equal_arm(read, say, benchmark):
         where = "mean over benchmarks" if name == MEAN else name
         labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
         say(f"{labels}, {where}", *sentences.verdict(rows, macs), f"equal_{name}")
-        if best is None or name in (MEAN, benchmark):  # the last of a benchmark is with the most labels
+        if best is None or name in (MEAN, benchmark):  # the last question has the most labels
             best = rows
     if best is None:
         return None
@@ -134,11 +142,11 @@ def _by_own_recipes(read, say, benchmark):
         summary[summary.fraction == pick].set_index("model")["mean"]
         for pick in (summary.fraction.min(), summary.fraction.max())
     )
-    share = f"{100 * summary.fraction.min():g} %"
-    for situation, means in ((f"few labels ({share} of the recordings)", few), ("all labels", most)):
+    smallest = percent(summary.fraction.min())
+    for situation, means in ((f"few labels ({smallest} of the recordings)", few), ("all labels", most)):
         ranked = means.sort_values(ascending=False)
         then = ", ".join(f"{name} {value:.1f}" for name, value in ranked.iloc[1:3].items())
-        because = f"{ranked.iloc[0]:.1f} avg mAP; next {then}"
+        because = f"{ranked.iloc[0]:.1f} avg mAP. Next: {then}."
         say(situation, ranked.index[0], because, f"data_efficiency_{benchmark}")
     near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
     return set(most[most >= most.max() - CLOSE].index), near, most
@@ -160,7 +168,7 @@ def _unseen_classes(read, say):
         say(
             f"zero-shot classes, known only by name ({where})",
             best.model,
-            f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen",
+            f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen.",
             f"open_set_{where}",
         )
 
@@ -206,12 +214,14 @@ def _tie(read):
 
 
 def _fastest(times, tie):
-    """(models, text) of the smallest time and of those that tie with it. times: model → seconds."""
+    """(models, sentences) of the smallest time and of those that tie with it. times: model → seconds."""
     level = times[times <= times.min() * (1 + tie)].sort_values()
     others = times.drop(level.index).sort_values()
-    text = f"; they tie (within {100 * tie:.0f} %, the repeatability of latencies)" if len(level) > 1 else ""
+    text = ""
+    if len(level) > 1:
+        text = f" They tie within {100 * tie:.0f} %, the repeatability of latencies."
     if len(others):
-        text += f"; next {others.index[0]} at {others.iloc[0] / level.iloc[0]:.2f} times the time"
+        text += f" Next: {others.index[0]}, {others.iloc[0] / level.iloc[0]:.2f} times as long."
     return " or ".join(level.index), text
 
 
@@ -224,8 +234,8 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
         use, text = _fastest(times, tie)
         unknown = sorted(set(close) - set(times.index))
         because = (
-            f"{times.min():.2f} s per hour of recording, trained: network, decoding and NMS; the fastest "
-            f"{near}{text}" + f"; not measured: {', '.join(unknown)}" * bool(unknown)
+            f"{times.min():.2f} s per hour of recording, trained: network, decoding and NMS. The fastest "
+            f"{near}.{text}" + f" Not measured: {', '.join(unknown)}." * bool(unknown)
         )
         say("a CPU only, one thread", use, because, f"inference_length_time_{benchmark}")
     if len(cost):
@@ -238,15 +248,15 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 use, text = _fastest(at.detect_s_median, tie)
                 because = (
                     f"{1e3 * at.detect_s_median.min():.1f} ms for {steps:,} steps, untrained: network, "
-                    f"decoding and NMS; the fastest {near}{text}"
+                    f"decoding and NMS. The fastest {near}.{text}"
                 )
                 say("a CPU only, one thread", use, because, f"detect_{benchmark}_cpu")
             small = at.macs.idxmin()
             say(
                 "little computation",
                 small,
-                f"{at.macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP, the "
-                f"fewest {near}",
+                f"{at.macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP. The "
+                f"fewest {near}.",
                 f"macs_{benchmark}_cpu",
             )
         far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)]
@@ -261,8 +271,8 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 f"long recordings ({steps:,} steps)",
                 use,
                 f"{at.detect_s_median.min():.2f} s with decoding and NMS, untrained, so every point is a "
-                f"candidate; the fastest {near}{text}; least memory: {lean}, "
-                f"{short(at.peak_memory_bytes[lean] / 1e6, digits=2)} MB",
+                f"candidate. The fastest {near}.{text} Least memory: {lean}, "
+                f"{short(at.peak_memory_bytes[lean] / 1e6, digits=2)} MB.",
                 f"detect_{long_shape}_cpu",
             )
     milestones = tables.on_main_machine(read("training_milestones"))
@@ -273,7 +283,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             say(
                 "little time to train",
                 reached.idxmin(),
-                f"{reached.min():.0f} s to 95 % of its final mAP on one thread, the shortest {near}",
+                f"{reached.min():.0f} s to 95 % of its final mAP on one thread. The shortest {near}.",
                 f"training_{benchmark}",
             )
     numbers = tables.on_main_machine(read("quantization"))
@@ -290,8 +300,8 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             say(
                 "smallest latency with lower precision",
                 f"{best.model}, {best.variant}",
-                f"{1e3 * best.latency_s_median:.1f} ms at "
-                f"{best.length_steps:,.0f} steps, the network alone ({best.speedup:.2f} times float32), "
-                f"{abs(best.map_lost):.2f} points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'}",
+                f"{1e3 * best.latency_s_median:.1f} ms at {best.length_steps:,.0f} steps for the network "
+                f"alone, {best.speedup:.2f} times as fast as float32. {abs(best.map_lost):.2f} points of "
+                f"avg mAP {'lost' if best.map_lost >= 0 else 'gained'}.",
                 f"quantization_{benchmark}",
             )

@@ -66,7 +66,7 @@ def source_of(model: str) -> tuple[str, str, str]:
 
 
 def model_table(layout: Layout) -> pd.DataFrame:
-    """One row a model: name, family, paper, venue, year, parameters, GMACs, and the module it comes from."""
+    """One row per model: name, family, paper, venue, year, parameters, GMACs, and its module."""
     known, rows = sizes(layout), []
     for name in registry.every_name():
         paper, venue, year = source_of(name)
@@ -126,7 +126,7 @@ def model_card(name: str, layout: Layout) -> str:
             "Training data": [
                 f"Trained and tested in this study on {trained}."
                 if trained
-                else "This study has no results of it.",
+                else "This study has no results of this model.",
                 "Weights are random until `tal train`. It trains only on the recordings that you name.",
             ],
             "Limits": limits,

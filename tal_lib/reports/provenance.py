@@ -21,10 +21,9 @@ class Origin:
 
     def sentence(self) -> str:
         """The counts as a sentence, for pages and the command line."""
-        text = f"{self.uncommitted:,} of {self.cells:,} cells were made by code with uncommitted changes"
-        return text + (
-            f"; {self.stale:,} by other code than today's (results/tables/stale.csv)." if self.stale else "."
-        )
+        text = f"{self.uncommitted:,} of {self.cells:,} cells were computed by code with uncommitted changes"
+        older = f" {self.stale:,} were computed by older code (results/tables/stale.csv)."
+        return f"{text}.{older * bool(self.stale)}"
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:

@@ -54,13 +54,13 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":
-            return " ".join(repeats(read("repeatability"))) or "How far they repeat was not measured yet."
+            return " ".join(repeats(read("repeatability"))) or "Their repeatability was not measured yet."
         if what == "quantization":
             rows = tables.on_main_machine(read("quantization"))
             text = gained(rows[rows.benchmark == benchmark]) if len(rows) else ""
             return escape.markdown(text) or "Lower precision was not measured yet."
         if what == "headlines":
-            return "\n".join(f"- {line}" for line in headlines(read, benchmark)) or "Nothing measured yet."
+            return "\n".join(f"- {line}" for line in headlines(read, [benchmark])) or "Nothing measured yet."
         answers = advice(read, benchmark)
         return (
             answers.map(escape.markdown).to_markdown(index=False) if len(answers) else "Nothing measured yet."

@@ -102,4 +102,6 @@ def _is_private(key):
     if os.name == "posix" and os.stat(key).st_mode & 0o077:
         raise TalError("other users may read this key", where=key, remedy=f"chmod 600 {key}")
     if "ENCRYPTED" in Path(key).read_text(encoding="utf-8", errors="replace"):
-        raise TalError("this key asks for a password", where=key, remedy=f"Make one without: {MAKE}")
+        raise TalError(
+            "this key is protected by a password", where=key, remedy=f"Make one without a password: {MAKE}"
+        )

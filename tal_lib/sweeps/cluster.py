@@ -160,9 +160,9 @@ class Cluster:
             except CancelledError:
                 pass
             raise TalError(
-                "the scheduler is gone",
+                "the connection to the scheduler was lost",
                 where=self.address,
-                remedy="Start it again; what is finished is kept, and the same command goes on from there.",
+                remedy="Start the scheduler again. Finished work is kept. Run the same command to continue.",
             )
 
     def _receive(self, cell, future):

@@ -127,8 +127,8 @@ def stamp_versions(
         tell(verdict)
         if verdict.verdict != EQUAL:
             raise TalError(
-                f"cell {verdict.cell} of {verdict.notebook} is not equal ({verdict.verdict})",
-                remedy="Where numbers change, raise the version: `tal versions raise`.",
+                f"cell {verdict.cell} of {verdict.notebook} has other numbers ({verdict.verdict})",
+                remedy="Declare the change: `tal versions raise`.",
             )
     for area in areas:
         if area in removed:
@@ -149,7 +149,8 @@ def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path:
     now, versions = all_areas(code, notebooks), code.versions
     if old not in versions.areas or old in now or new not in now:
         raise TalError(
-            f"{old} was not moved to {new}", remedy="Give a declared area that is gone, and one that is new."
+            f"cannot declare that {old} was moved to {new}",
+            remedy="Give a declared area whose file no longer exists, and a new area.",
         )
     versions.areas[new] = versions.areas.pop(old)
     versions.moved[new] = versions.moved.pop(old, old)
@@ -160,7 +161,7 @@ def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path:
 def _refuse_removed(areas, now):
     if removed := [area for area in areas if area not in now]:
         raise TalError(
-            f"{removed[0]} is gone",
+            f"the file of {removed[0]} no longer exists",
             remedy=f"Say where its code is now: `tal versions move {removed[0]} NEW`.",
         )
 
@@ -194,9 +195,9 @@ def _cells_for(areas, code, results, sample, seed, longest, only, notebooks):
             covered |= needed
     if missing := sorted(set().union(*(needed for _, needed in depending)) - covered):
         raise TalError(
-            f"no cell that depends on {missing[0]} was made on such a machine as this "
-            f"and takes at most {longest:g} s" + (f", with {only}" if only else ""),
-            remedy="Allow more with --longest, run such a cell with the code before, or raise the version.",
+            f"{missing[0]}: no cell of this kind of machine depends on it and takes at most {longest:g} s"
+            + (f", with {only}" if only else ""),
+            remedy="Raise --longest, run such a cell with the previous code, or raise the version.",
         )
     return chosen
 
@@ -211,5 +212,5 @@ def _when():
 
 
 def fresh_code() -> Code:
-    """A copy of the current code, to declare versions of. Changes of the copy affect nobody else."""
+    """A copy of the current code, to declare versions of. Changes of the copy do not affect other callers."""
     return Code(versions=current_code().versions.copy())

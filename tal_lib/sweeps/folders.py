@@ -19,7 +19,7 @@ def check_runs(runs: Path, ids: set[str]) -> None:
         id = folder.name.strip(".").split(".")[0]
         if id in ids and not (folder.is_dir() and (not any(folder.iterdir()) or _is_run(folder))):
             raise TalError(
-                "was not written by a sweep", where=folder, remedy="Name other folders with --runs."
+                "was not written by `tal sweep`", where=folder, remedy="Name other folders with --runs."
             )
 
 

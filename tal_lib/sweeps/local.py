@@ -235,7 +235,7 @@ class Local:
             raise TalError(
                 f"{', '.join(area for area, _, _ in changes)}: changed while its sweep ran",
                 where=cell.notebook,
-                remedy="What is finished is kept; the same command goes on with the code as it is now.",
+                remedy="Finished work is kept. Run the same command to continue with the current code.",
             )
         if self._stopped:
             return ProcessLost("the sweep has ended")

@@ -98,12 +98,16 @@ def run(
             disk, a lost scheduler.
     """
     if (jobs is not None and jobs < 1) or threads < 1:
-        raise TalError(f"jobs={jobs}, threads={threads}", remedy="Give at least 1.")
+        raise TalError(
+            f"jobs={jobs}, threads={threads}: not at least 1", remedy="Give whole numbers from 1 on."
+        )
     on_gpus = [] if gpus is None else gpu_environments(gpus, jobs=jobs, cluster=cluster)
     cells = plan(grid_yaml, only, here=cluster is None)
     if not cells:
         raise TalError(
-            "the grid has no such cell", where=grid_yaml, remedy="Check --only and the grid's lists."
+            "the grid has no cell with these values",
+            where=grid_yaml,
+            remedy="Check --only and the lists of the grid.",
         )
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep

@@ -1,10 +1,10 @@
-"""Several sweeps, one after the other, in slices of limited time. `make gpu` runs the GPU's sweeps so.
+"""Several sweeps, one after the other, in slices of limited time. `make gpu` runs the GPU's sweeps.
 
     python -m tal_lib.sweeps.slices --minutes 10 --slices 1 gpu_check inference_cost_gpu
 
-A slice ends in time: no cell begins after it, and a cell that is still running is stopped and stays to do.
-The ledger keeps what is finished, so the same command goes on from there, also on another day. The first
-sweeps named are of the most value: a slice goes on with the first that is not done.
+A slice ends on time: no cell begins after it. A cell that is still running is stopped, and a later slice
+runs it again. The ledger keeps finished cells, so the same command continues the work, also on another day.
+A slice starts with the first sweep that is not done: name the most important sweeps first.
 """
 
 import argparse
@@ -83,10 +83,10 @@ def run_slices(
             for cell, reason in result.failed.items():
                 say(f"{grid}: cell {cell} failed: {reason}")
         spent = (time.monotonic() - began) / 60
-        rest = "more is left" if left else "nothing is left"
+        rest = "cells are left" if left else "no cell is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
     if left:
-        say("The same command goes on from here.")
+        say("Run the same command to continue.")
     return not (failed or refused or left)
 
 
@@ -94,24 +94,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run the GPU's sweeps, or those named; returns the exit code: 0 all done, 1 not yet or some failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tal_lib.sweeps.slices",
-        description="Run sweeps in slices of limited time; the same command goes on (docs/gpu.md).",
+        description="Run sweeps in slices of limited time. Run the same command to continue (docs/gpu.md).",
     )
-    parser.add_argument("grids", nargs="*", default=list(GPU), metavar="GRID")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of a slice at most (default 10)")
+    parser.add_argument("grids", nargs="*", default=list(GPU), metavar="GRID", help="default: the GPU grids")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of a slice (default: 10)")
     parser.add_argument(
-        "--slices", type=int, default=None, help="at most so many (default: until all is done)"
+        "--slices", type=int, default=None, help="number of slices (default: until all cells are done)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=None, help="cells at a time that measure no time (default: all cores)"
+        "--jobs",
+        type=int,
+        default=None,
+        help="number of cells in parallel, unless they measure time (default: all cores)",
     )
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--results", default="results", help="folder of the ledgers (default: results)")
+    parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
     arguments = parser.parse_args(argv)
     try:
         if set(arguments.grids) & set(GPU):
             print(device_name(checked_device("cuda")), flush=True)
             if not energy_source("cuda"):
-                print("NVML counts no energy here. Is nvidia-ml-py missing? pip install 'efficient-tal[gpu]'")
+                print("NVML reports no energy. If nvidia-ml-py is missing: pip install 'efficient-tal[gpu]'")
         done = run_slices(
             arguments.grids,
             minutes=arguments.minutes,
@@ -124,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         print("tal:", error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, the same command goes on from there", file=sys.stderr)
+        print("interrupted. Finished cells are kept. Run the same command to continue.", file=sys.stderr)
         return 130
     return 0 if done else 1
 

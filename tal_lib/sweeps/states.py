@@ -1,4 +1,4 @@
-"""The state of a cell: it has a result, it has a result of other code, or it has none."""
+"""The state of a cell: it has a result, only a result of older code, or no result."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -47,6 +47,6 @@ def state_lines(stale: Iterable[Iterable[tuple[str, str, str]]]) -> list[str]:
     counts = Counter(change for changes in stale for change in changes)
     remedy = "`--again stale` runs them"
     return [
-        f"{count} cells were made by other code of {area} (version {before}, now {after}); {remedy}"
+        f"{count} cells were computed by other code of {area} (version {before}, now {after}); {remedy}"
         for (area, before, after), count in counts.most_common()
     ]

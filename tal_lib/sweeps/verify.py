@@ -90,10 +90,10 @@ def verify(
     records, unknown = candidates(results, longest, only)
     if not records:
         raise TalError(
-            "no such cell in any ledger",
+            "no ledger has a cell with these values",
             where=Path(results) / "ledger",
             remedy="Check the folder, --only and --longest."
-            + (f" Of {unknown} cells the time to train their weights is not known." if unknown else ""),
+            + (f" The training time of the weights of {unknown} cells is unknown." if unknown else ""),
         )
     for record in random.Random(seed).sample(records, min(sample, len(records))):
         yield run_again(record, Path(notebooks), tolerance)

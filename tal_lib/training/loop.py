@@ -154,7 +154,7 @@ def training_step(
             f"the loss became {float(losses['total'])}",
             where=f"recordings {', '.join(batch.recordings)}",
             remedy="Lower the learning rate, or check these recordings' features."
-            + (" float16 ends at 65,504: bfloat16 may do." if recipe.precision == "float16" else ""),
+            + (" float16 overflows at 65,504: try bfloat16." if recipe.precision == "float16" else ""),
         )
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(losses["total"]).backward()

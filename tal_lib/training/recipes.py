@@ -73,7 +73,7 @@ class Recipe(Checked):
 
     def check(self):
         low, high = self.shrink
-        require(low <= high, f"shrink: {low:g} is above {high:g}", "Give the smaller share first.")
+        require(low <= high, f"shrink: {low:g} is above {high:g}", "Give the smaller factor first.")
         lowest = self.min_learning_rate
         require(
             lowest <= self.learning_rate,
@@ -270,7 +270,7 @@ def recipe_for(name: str, preset: str = "compact", **overrides) -> Recipe:
     for option in _WHOLE if name == "timeline_prior" else ():
         require(
             getattr(recipe, option) == getattr(_REMEMBER, option),
-            f"{option}: timeline_prior remembers whole recordings as they are",
+            f"{option}: timeline_prior stores whole training recordings",
             f"Leave {option} out for it.",
         )
     return recipe

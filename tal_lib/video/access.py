@@ -106,7 +106,10 @@ class Access:
         for host in hosts:
             name = host_of(f"[{host}]" if ":" in host and _is_address(host) else host)
             if name is None:
-                raise TalError(f"{host!r} is no host", remedy="Give a name or an address, without a scheme.")
+                raise TalError(
+                    f"{host!r} is not a host name or address",
+                    remedy="Give a name or an address, without a scheme.",
+                )
             self.hosts.add(name)
 
     def refusal(self, request: Request, session) -> tuple[int, str, dict] | None:

@@ -20,6 +20,7 @@ from tal_lib.data import shipped
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.provenance import usable_cores
+from tal_lib.validation import unknown_name
 from tal_lib.video import hog_hof
 
 WINDOW = 16  # frames
@@ -97,7 +98,7 @@ def backbone(name: str, *, trained: bool = True) -> Backbone:
         network, dim = _load(name, kind, where)
         return _of_network(name, kind, network, dim, 224, CLIP if kind == "clip" else IMAGENET)
     if name not in NETWORKS:
-        raise TalError(f"no backbone {name!r}", remedy=f"Choose from {', '.join(backbones())}.")
+        raise unknown_name(name, backbones(), name="backbone")
     kind, where, dim, pixels, scale = NETWORKS[name]
     network = _load(name, kind, where)[0] if trained or kind == "lite" else _untrained(name, kind, where)
     return _of_network(name, kind, network, dim, pixels, scale)
@@ -113,7 +114,9 @@ def backbone_for(spec: FeatureSpec) -> Backbone:
     for name, dimensions in streams.items():
         if dict(spec.streams) == dimensions:
             return backbone(name)
-    raise TalError(f"no backbone gives the streams {dict(spec.streams)}", remedy="Name it with --backbone.")
+    raise TalError(
+        f"no backbone has the streams {dict(spec.streams)} of the model", remedy="Name it with --backbone."
+    )
 
 
 def _hog_hof(pictures, before):

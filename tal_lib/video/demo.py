@@ -54,8 +54,8 @@ def prepare(
             progress=progress,
         )
         print(
-            f"trained on {len(run.recordings)} videos; avg mAP on {len(data.recordings('test'))} others "
-            f"{100 * run.scores.mean():.1f} %"
+            f"trained on {len(run.recordings)} videos; avg mAP {100 * run.scores.mean():.1f} % on "
+            f"{len(data.recordings('test'))} test videos"
         )
     return checkpoint
 
@@ -92,18 +92,19 @@ class Score:
 def main(arguments=None) -> int:
     """Prepare, serve, and print the score of the first round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", default="runs/demo", type=Path)
-    parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument("--folder", default="runs/demo", type=Path, help="folder (default: runs/demo)")
+    parser.add_argument("--port", default=8000, type=int, help="port of the page (default: 8000)")
     parser.add_argument(
         "--rounds",
         default=0,
         type=int,
-        help="end after the video was played so often (default: go on until Ctrl-C)",
+        help="stop after the video was played N times (default: 0, run until Ctrl-C)",
+        metavar="N",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files of the same names that this program did not write",
+        help="also replace files that tal did not write, and files that were edited since",
     )
     given = parser.parse_args(arguments)
     try:
@@ -119,7 +120,8 @@ def main(arguments=None) -> int:
             elif not announced.is_set():
                 announced.set()
                 print(
-                    f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds named right",
+                    f"first round: {100 * score.share:.0f} % of {UNSEEN_SECONDS:.0f} seconds are classified "
+                    "correctly",
                     flush=True,
                 )
             if given.rounds and stream.source.rounds >= given.rounds:

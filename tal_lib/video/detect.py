@@ -56,7 +56,7 @@ def require_all_streams(chosen: Ready, where: str | Path) -> None:
         raise TalError(
             f"it was trained on stream {chosen.stream} alone",
             where=where,
-            remedy="Use one trained on all streams.",
+            remedy="Use a model that was trained on all streams.",
         )
 
 

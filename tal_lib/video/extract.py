@@ -191,13 +191,15 @@ def _same_kind(out, spec, new):
     known = out / "spec.json"
     if os.path.lexists(known):
         if read_json(known, what="feature spec") != spec:
-            raise TalError("holds features of another kind", where=known, remedy="Choose another folder.")
+            raise TalError(
+                "contains features with other settings", where=known, remedy="Choose another folder."
+            )
         return
     others = (path for path in sorted(out.iterdir()) if path.name not in new)
     unknown = next(filter(_holds_features, others), None)
     if unknown:
         raise TalError(
-            f"holds features ({unknown.name}) but no spec.json that says of which kind",
+            f"holds features ({unknown.name}) but no spec.json that describes them",
             where=out,
             remedy="Choose another folder.",
         )

@@ -67,7 +67,7 @@ class Reader:
         if not pictures:
             kind = "only sound" if container.streams.audio else "only a cover"
             raise TalError(
-                f"has no pictures, {kind}"
+                f"has no video frames, {kind}"
                 if container.streams.audio or container.streams.video
                 else "has no video stream",
                 where=self.shown,
@@ -76,7 +76,7 @@ class Reader:
         stream = pictures[0]
         if (width := stream.width) * (height := stream.height) > MOST_PIXELS:
             raise TalError(
-                f"pictures of {width} x {height} are too large (at most {MOST_PIXELS:,} pixels)",
+                f"frames of {width} x {height} are too large (at most {MOST_PIXELS:,} pixels)",
                 where=self.shown,
                 remedy="Convert it to a smaller size, or leave it out.",
             )
@@ -188,7 +188,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Pat
             ):
                 container.mux(packet)
         if stream is None:
-            raise TalError("no pictures to write", where=path, remedy="Give at least one.")
+            raise TalError("no frames to write", where=path, remedy="Give at least one.")
         for packet in stream.encode():
             container.mux(packet)
     return Path(path)

@@ -64,7 +64,7 @@ class LiveDetector:
         if history < 1 or delay_s < 0:
             raise TalError(
                 f"history={history}, delay_s={delay_s}",
-                remedy="Give at least one step, and no negative delay.",
+                remedy="Give a history of at least 1 step and a delay of at least 0 s.",
             )
         self.model, self.classes, self.spec = model.eval(), tuple(classes), spec
         self.extractor = extractor or backbone_for(spec)

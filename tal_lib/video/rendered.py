@@ -111,13 +111,15 @@ def render(
     length.
 
     Raises:
-        TalError: the folder holds videos of another seed or length.
+        TalError: the folder contains videos of another seed or length.
     """
     folder, database = Path(folder), {}
     drawn = {"seed": seed, "seconds": seconds}
     known = folder / RENDERED
     if listed(known) and read_json(known) != drawn:
-        raise TalError("holds videos of another seed or length", where=known, remedy="Choose another folder.")
+        raise TalError(
+            "contains videos of another seed or length", where=known, remedy="Choose another folder."
+        )
     names = [f"train_{number:03d}" for number in range(train)] + [
         f"test_{number:03d}" for number in range(test)
     ]

@@ -130,7 +130,9 @@ def make_server(
     """
     port = validate(Port, port, name="port")
     if not is_loopback(host) and not token:
-        raise TalError(f"{host} is open to others", remedy="Give a --token, or bind to 127.0.0.1.")
+        raise TalError(
+            f"{host} can be reached from other machines", remedy="Give a --token, or use --host 127.0.0.1."
+        )
     app = make_app(stream, token=token, hosts=(host, *hosts), most_viewers=most_viewers)
     try:
         listener = listen(host, port)

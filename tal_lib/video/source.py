@@ -120,7 +120,7 @@ class Source:
             where, format=form, options=options, timeout=(10.0, 10.0), metadata_errors="replace"
         ) as container:
             if not (streams := picture_streams(container)):
-                raise TalError("has no pictures", where=self.where)
+                raise TalError("has no video frames", where=self.where)
             streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             due = time.monotonic()
             for frame in container.decode(streams[0]):

@@ -106,7 +106,7 @@ def test_variants_take_turns(kept, artefact, tmp_path):
 
 
 def test_unknown_variant(kept):
-    with pytest.raises(TalError, match="no variant 'int2'.*bfloat16"):
+    with pytest.raises(TalError, match="unknown variant 'int2'.*bfloat16"):
         quantize(kept, "int2")
 
 

@@ -218,9 +218,12 @@ REMARK = Remark("all recordings", FULL_LABELS, "Made by a classifier that saw al
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda data: limited_subset(data, 1.0, 0, people=0.0), "made: people 0.0. Give a share in"),
-        (lambda data: limited_subset(data, 1.0, 0, people=1.5), "made: people 1.5. Give a share in"),
-        (lambda data: partly_annotated(data, ["r0"], float("nan"), 0), "made: annotated nan. Give a share"),
+        (lambda data: limited_subset(data, 1.0, 0, people=0.0), r"made: people: 0.0 is not in \(0, 1\]"),
+        (lambda data: limited_subset(data, 1.0, 0, people=1.5), r"made: people: 1.5 is not in \(0, 1\]"),
+        (
+            lambda data: partly_annotated(data, ["r0"], float("nan"), 0),
+            r"made: annotated: nan is not in \(0, 1\]",
+        ),
         (lambda data: partly_annotated(data, ["r0"], 0.5, 0), "annotated 0.5: Made by.*Give annotated 1"),
         (lambda data: limited_subset(data, 1.0, 0, people=0.5), "people 0.5: Made by.*Give people 1"),
     ],

@@ -231,8 +231,14 @@ BAD_PYTHON = [
     ([("feature_stride=4", "feature_stride=-4")], "feature_stride: -4.* is not at least"),
     ([("feature_stride=4", "feature_stride=2 ** 9")], "feature_stride: the code 2 .. 9 is not a number"),
     ([("offset_frames=8", "offset_frames=-8")], "dataset.train.offset_frames: -8 is not at least 0"),
-    ([("thumos14.json", "none.json")], "ann_file data/thumos/annotations/none.json is in no folder above"),
-    ([("i3d_features/", "gone/")], "data_path data/thumos/gone/ is in no folder above it.*--features"),
+    (
+        [("thumos14.json", "none.json")],
+        "ann_file data/thumos/annotations/none.json was not found in any parent folder",
+    ),
+    (
+        [("i3d_features/", "gone/")],
+        "data_path data/thumos/gone/ was not found in any parent folder.*--features",
+    ),
     ([('subset_name="test"', 'subset_name="tests"')], "unknown subset 'tests'.*Did you mean test"),
     ([('subset_name="test"', 'subset_name="validation"')], "is for training and for testing"),
     ([("0.3, 0.4", "0.4, 0.3")], "tiou_thresholds: .* is not thresholds in increasing order"),
@@ -265,7 +271,7 @@ BAD_YAML = [
     ({"dim": "[6, 2]"}, "dataset.input_dim: 2 numbers of columns for 1 folders"),
     ({"fps": -25}, "dataset.default_fps: -25 is not"),
     ({"every": 0}, "dataset.downsample_rate: 0 is not at least 1"),
-    ({"folder": "./data/gone"}, "feat_folder ./data/gone is in no folder above it.*--features"),
+    ({"folder": "./data/gone"}, "feat_folder ./data/gone was not found in any parent folder.*--features"),
     ({"folder": "[1, 2]"}, "dataset.feat_folder.1: 1 is not text"),
     ({"prefix": "a/b"}, "dataset.file_prefix: 'a/b' is not a part of a file's name"),
     ({"prefix": "v_,\n  json_file: x"}, "'json_file' is listed twice"),
@@ -286,7 +292,7 @@ def test_pickled_features_are_refused(code):
     with pytest.raises(TalError, match="thumos.yaml: its features are pickle files, which can run code"):
         actionformer.read(path)
     path.write_text("a: 1")
-    with pytest.raises(TalError, match="thumos.yaml: YAML of another shape: no 'dataset'"):
+    with pytest.raises(TalError, match="thumos.yaml: unexpected YAML structure: no 'dataset'"):
         actionformer.read(path)
 
 
@@ -318,7 +324,7 @@ def test_the_command(code, tmp_path, capsys):
     ]
     capsys.readouterr()
     assert main(folder) == 2
-    assert "how its features relate to time is not known" in capsys.readouterr().err
+    assert "the time axis of its features is not specified" in capsys.readouterr().err
     entries = ["stride_frames=4", "window_frames=16", "prefix=v_"]
     assert main([*folder, *(part for entry in entries for part in ("--set", entry))]) == 0
     benchmark = load_benchmark(str(tmp_path / "two"))

@@ -199,7 +199,9 @@ def test_file_names():
         "..": "recording.eaf",
         "é" * 300: "é" * 100 + ".eaf",
     }
-    with pytest.raises(TalError, match="recording a_b would have the file of another one, a_b.eaf"):
+    with pytest.raises(
+        TalError, match="recording a_b would be written to the same file as another one, a_b.eaf"
+    ):
         file_names(["a/b", "a_b"], ".eaf")
 
 
@@ -275,7 +277,7 @@ def test_videos_and_single_recordings(data, capsys):
     medium = ElementTree.parse(data / "r.eaf").getroot().find("HEADER/MEDIA_DESCRIPTOR")
     assert medium.get("MEDIA_URL") == f"file://{videos / 'r.mp4'}" and not (data / "s.eaf").exists()
     assert main([*command, "--recordings", "t"]) == 2
-    assert "no recording t" in capsys.readouterr().err
+    assert "unknown recording t" in capsys.readouterr().err
     assert main(["data", "export", "--as", "via", "--out", str(data)]) == 2
     assert "nothing to export" in capsys.readouterr().err
 
@@ -284,4 +286,6 @@ def test_an_export_of_nothing_is_refused(data, capsys):
     for kind in ("elan", "via"):
         command = ["data", "export", "--as", kind, "--detections", str(data / "found.json")]
         assert main([*command, "--out", str(data / "none"), "--min-score", "2"]) == 2
-        assert "no recording is left" in capsys.readouterr().err and not (data / "none").exists()
+        assert (
+            "no detection or annotation is left" in capsys.readouterr().err and not (data / "none").exists()
+        )

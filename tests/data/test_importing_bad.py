@@ -7,7 +7,7 @@ from tal_lib.data.importing import FORMATS, import_files
 
 TWICE = 'ANNOTATION_ID="a1"'
 BAD = {
-    "not elan": ("lab.eaf", [("ANNOTATION_DOCUMENT", "DOCUMENT")], "its root is DOCUMENT"),
+    "not elan": ("lab.eaf", [("ANNOTATION_DOCUMENT", "DOCUMENT")], "the root element is DOCUMENT"),
     "half of it": ("lab.eaf", [("</ANNOTATION_DOCUMENT>", "")], "not valid XML"),
     "other units": (
         "lab.eaf",
@@ -21,9 +21,9 @@ BAD = {
     "end before start": ("lab.eaf", [('"2340"', '"700"')], "annotation a1: 0.78–0.7 s ends before"),
     "slot without time": ("lab.eaf", [(' TIME_VALUE="780"', "")], "a1: time slot 'ts1' has no time"),
     "unknown slot": ("lab.eaf", [('REF1="ts1"', 'REF1="ts77"')], "time slot 'ts77' is not in the file"),
-    "same annotation id": ("lab.eaf", [('ANNOTATION_ID="a2"', TWICE)], "annotation 'a1' is there twice"),
-    "same slot": ("lab.eaf", [('SLOT_ID="ts2"', 'SLOT_ID="ts1"')], "time slot 'ts1' is there twice"),
-    "same tier": ("lab.eaf", [('"right hand"', '"left hand"')], "tier 'left hand' is there twice"),
+    "same annotation id": ("lab.eaf", [('ANNOTATION_ID="a2"', TWICE)], "annotation 'a1' appears twice"),
+    "same slot": ("lab.eaf", [('SLOT_ID="ts2"', 'SLOT_ID="ts1"')], "time slot 'ts1' appears twice"),
+    "same tier": ("lab.eaf", [('"right hand"', '"left hand"')], "tier 'left hand' appears twice"),
     "no value": ("lab.eaf", [("wave &amp; clap", " ")], "annotation a1 has no value.*--label tier"),
     "two lines": ("lab.eaf", [("wave &amp; clap", "wave\nclap")], "'wave.nclap' is not one line"),
     "beyond": ("lab.eaf", [('"6500"', '"65000"')], "'reach' at 4.005–65 s is beyond its duration of 10 s"),
@@ -33,8 +33,12 @@ BAD = {
         [('"fid_list": [\n    2\n   ]', '"fid_list": [1, 2]')],
         "view '2' does not show",
     ),
-    "negative z": ("via.json", [("6.5", "-6.5")], "metadata '-glfwaaX', z 2: -6.5 is before the beginning"),
-    "swapped z": ("via.json", [("6.5", "0.5")], "2–0.5 s ends before it has begun"),
+    "negative z": (
+        "via.json",
+        [("6.5", "-6.5")],
+        "metadata '-glfwaaX', z 2: -6.5 is before the start of the recording",
+    ),
+    "swapped z": ("via.json", [("6.5", "0.5")], "2–0.5 s ends before it starts"),
     "text z": ("via.json", [("6.5", '"x"')], "'x' is not a number"),
     "no label in via": ("via.json", [('"1": "1"', '"3": "1"')], "metadata '-glfwaaX' has no label"),
     "no view of it": ("via.json", [('"vid": "1"', '"vid": "9"')], "belongs to view '9'"),
@@ -80,13 +84,13 @@ BAD = {
     "track twice": (
         "cvat.xml",
         [('id="1" label="person"', 'id="0" label="person"')],
-        "track '0' is there twice",
+        "track '0' appears twice",
     ),
     "shape twice": ("cvat.xml", [('frame="10"', 'frame="1"')], "track 0: two shapes in frame 1"),
     "negative frame": ("cvat.xml", [('frame="60"', 'frame="-60"')], "track 0, frame: '-60' is not a frame"),
     "frame is text": ("cvat.xml", [('frame="60"', 'frame="six"')], "'six' is not a whole number"),
     "outside": ("cvat.xml", [('outside="1"', 'outside="yes"')], "track 0: outside is 'yes'"),
-    "image twice": ("cvat_tags.xml", [('id="4"', 'id="3"')], "image 3 is there twice"),
+    "image twice": ("cvat_tags.xml", [('id="4"', 'id="3"')], "image 3 appears twice"),
     "no task": ("cvat.xml", [("<task>", "<tusk>"), ("</task>", "</tusk>")], "no meta/task in it"),
     "project": ("cvat.xml", [("<task>", "<project></project><task>")], "is the export of a project"),
 }

@@ -77,11 +77,11 @@ BOMBS = {
     "g.npy": (lambda path: npy_that_claims(path, (-1, DIM)), "cannot be read"),
     "f.npz": (
         npz_bomb,
-        r"the archive stands for 4\.0 GiB in a file of .* MiB.*TAL_LARGEST_GIB=4 would allow",
+        r"the archive would need 4\.0 GiB, although the file has .* MiB.*TAL_LARGEST_GIB=4 would allow",
     ),
     "g.npz": (npz_false_header, "its header declares an array of"),
-    "f.h5": (h5_bomb, r"its array stands for 4\.0 GiB"),
-    "f.pt": (pt_bomb, r"its tensor stands for 4\.0 GiB"),
+    "f.h5": (h5_bomb, r"its array would need 4\.0 GiB"),
+    "f.pt": (pt_bomb, r"its tensor would need 4\.0 GiB"),
     "g.pt": (pt_zip_bomb, "the archive stands for|cannot be read"),
 }
 
@@ -155,7 +155,7 @@ def test_hdf5_does_not_lead_to_other_files(tmp_path):
             read_feature_file(tmp_path / name, 8)
     with h5py.File(tmp_path / "group.h5", "w") as file:
         file.create_group("features")
-    with pytest.raises(TalError, match="group.h5: features is a group"):
+    with pytest.raises(TalError, match="group.h5: features is an HDF5 group"):
         read_feature_file(tmp_path / "group.h5", 8)
 
 
@@ -190,8 +190,8 @@ def unknown_method(path):
 
 
 ARCHIVES = {
-    "bomb": (hapt_bomb, "the archive stands for 4.0 GiB"),
-    "outer": (outer_bomb, "the archive stands for 4.0 GiB"),
+    "bomb": (hapt_bomb, "the archive would need 4.0 GiB"),
+    "outer": (outer_bomb, "the archive would need 4.0 GiB"),
     "encrypted": (encrypted, "RawData/labels.txt cannot be read"),
     "method": (unknown_method, "RawData/labels.txt cannot be read"),
     "text": (lambda path: path.write_text("hello"), "not a zip archive"),

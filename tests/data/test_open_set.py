@@ -110,13 +110,13 @@ def test_training_asks_for_no_other_recording():
 
 def test_impossible_splits_are_refused():
     data = benchmark([("r0", 5, 15, "a")])
-    with pytest.raises(TalError, match="class 'd' must be either seen or unseen"):
+    with pytest.raises(TalError, match="class 'd' must be in exactly one of the two lists, seen and unseen"):
         open_set(data, ["a", "b"], ["c"])
     with pytest.raises(TalError, match="class 'b' must"):
         open_set(data, ["a", "b"], ["b", "c", "d"])
     with pytest.raises(TalError, match="no seen segment is left to train on"):
         open_set(data, ["b", "c", "d"], ["a"])
-    with pytest.raises(TalError, match="recordings or stretches"):
+    with pytest.raises(TalError, match="unknown value of keep .all.*recordings, stretches"):
         open_set(data, ["a", "b"], ["c", "d"], keep="all")
 
 

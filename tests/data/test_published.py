@@ -207,7 +207,7 @@ def test_ego4d_as_published(tmp_path):
     with pytest.raises(TalError, match="moments_val.json, clip c1: video_end_time: 'x' is not a number"):
         load_benchmark("ego4d_mq", tmp_path)
     (place / "moments_val.json").write_text('{"videos": [{"clips": 3}]}')
-    with pytest.raises(TalError, match="moments_val.json: JSON of another shape: no list 'clips'"):
+    with pytest.raises(TalError, match="moments_val.json: unexpected JSON structure: no list 'clips'"):
         load_benchmark("ego4d_mq", tmp_path)
 
 

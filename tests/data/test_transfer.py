@@ -94,7 +94,7 @@ OTHERS = {
     ),
     "features as they are": (
         made("other", "o", standardised=False),
-        "the features of made alone are standard",
+        "the features of made are standardised, those of the other",
     ),
 }
 

@@ -230,7 +230,7 @@ ARCHIVES = {
         urfall_archive,
         urfall,
         {"falls": 2 * "fall-01,1,0,1,2,3,4,5,6,7,8\n"},
-        "frame 1 is there twice",
+        "frame 1 appears twice",
     ),
 }
 

@@ -128,7 +128,9 @@ def test_the_floor_takes_the_capacity_that_it_needs(monkeypatch):
     "option", [{"max_steps": 50}, {"shrink": [0.9, 1.0]}, {"ema": 0.9}, {"drop_last": True}]
 )
 def test_a_recipe_that_would_cut_timelines_is_refused(option):
-    with pytest.raises(TalError, match=f"{next(iter(option))}: timeline_prior remembers whole recordings"):
+    with pytest.raises(
+        TalError, match=f"{next(iter(option))}: timeline_prior stores whole training recordings"
+    ):
         train_and_score(scripted(), "timeline_prior", recipe=option)
 
 

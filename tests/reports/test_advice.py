@@ -62,16 +62,16 @@ def test_each_answer_follows_from_the_tables():
     assert answers.use["a CPU only, one thread"] == "local_global"  # ssn is faster, but not nearly as good
     assert "12.0 ms for 720 steps, untrained" in answers.because["a CPU only, one thread"]
     assert answers.use["long recordings (36,864 steps)"] == "local_global"
-    assert "next gaf at 2.50 times" in answers.because["long recordings (36,864 steps)"]
+    assert "Next: gaf, 2.50 times as long." in answers.because["long recordings (36,864 steps)"]
     assert "little time to train" not in answers.index  # no table says
 
 
 @pytest.mark.parametrize(
     ("gaf", "repeats", "use", "words"),
     [
-        (0.26, [], "local_global", "next gaf at 1.30 times the time"),
-        (0.201, [], "local_global or gaf", "they tie (within 5 %"),
-        (0.22, [0.12, -0.12], "local_global or gaf", "they tie (within 12 %"),
+        (0.26, [], "local_global", "Next: gaf, 1.30 times as long."),
+        (0.201, [], "local_global or gaf", "They tie within 5 %,"),
+        (0.22, [0.12, -0.12], "local_global or gaf", "They tie within 12 %,"),
     ],
 )
 def test_times_of_trained_models_decide_and_may_tie(gaf, repeats, use, words):
@@ -91,7 +91,7 @@ def test_times_of_trained_models_decide_and_may_tie(gaf, repeats, use, words):
 
 def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
     given = {
-        "standings_values_hapt": pd.DataFrame(
+        "aggregate_ranking_values_hapt": pd.DataFrame(
             [("local_global", 94, 93, 95), ("gaf", 90, 89, 91)], columns=["model", "iqm", "low", "high"]
         ),
         "against_the_best_values_hapt": pd.DataFrame(
@@ -102,10 +102,11 @@ def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
             columns=["recipe", "model", "fraction", "changed", "difference"],
         ),
     }
-    said = headlines(lambda name: given.get(name, pd.DataFrame()))
-    assert len(said) == 3 and "**local_global** ranks first (interquartile mean 94.0" in said[0]
-    assert "at 1 of 2 label fractions" in said[1] and "from -0.5 to +11.0" in said[1]
-    assert "gaf with 88.0 avg mAP (+8.0 from the recipe). local_global has 91.0" in said[2]
+    lines = headlines(lambda name: given.get(name, pd.DataFrame()))
+    first = "On hapt, **local_global** ranks first over all label fractions (interquartile mean 94.0"
+    assert len(lines) == 3 and lines[0].startswith(first)
+    assert "at 1 of 2 label fractions" in lines[1] and "from -0.5 to +11.0" in lines[1]
+    assert "gaf with 88.0 avg mAP (+8.0 from the recipe). local_global has 91.0" in lines[2]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_headlines_say_who_leads_and_what_the_recipe_does_for_others():
     [
         (120.0, "gaf needs the fewest annotated segments for 80 avg mAP: 120."),
         (60.0, "80 avg mAP: at most 60."),
-        (float("inf"), "No model reaches 80 avg mAP with all annotated segments."),
+        (float("inf"), "On hapt, no model reaches 80 avg mAP with all annotated segments."),
     ],
 )
 def test_the_annotation_that_a_target_needs_is_a_number_or_said_to_be_out_of_reach(needs_80, words):

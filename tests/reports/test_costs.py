@@ -40,14 +40,14 @@ def test_repeats_are_told_as_they_were_measured():
     table = costs.repeatability(cost)
     assert table.model.tolist() == ["a", "b"] and table.quiet.tolist() == [True, False]
     assert table.change.tolist() == pytest.approx([0.02, -0.25])
-    (said,) = costs.repeats(table)
+    (text,) = costs.repeats(table)
     assert (
-        said.startswith("2 latencies were measured twice on a processor")
-        and "50 % differ by less than 10 %; the largest difference is 25.0 %." in said
+        text.startswith("2 latencies were measured twice on a processor")
+        and "50 % differ by less than 10 %. The largest difference is 25.0 %." in text
     )
-    assert said.endswith(
-        "both times (1 latencies, judged by the reference convolution), 100 % differ by less than 10 %; the "
-        "largest difference is 2.0 %."
+    assert text.endswith(
+        "quiet both times for 1 latencies. 100 % of these differ by less than 10 %. The largest difference "
+        "is 2.0 %."
     )
     assert costs.repeats(costs.repeatability(cost[cost.repeat == 0])) == []
 
@@ -188,12 +188,12 @@ def quantized():
 def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
     text = costs.gained(quantized())
     assert text.startswith(
-        "The largest speed-up over float32 on 1 thread is 2.89 times, with static int8 of "
-        "window_cnn (ONNX Runtime), which lost 1.84 points of avg mAP."
+        "On 1 thread, the largest speed-up over float32 is 2.89 times: static int8 of window_cnn (ONNX "
+        "Runtime). It lost 1.84 points of avg mAP."
     )
     assert (
-        "With at most 1 point lost, the largest speed-up is 2.16 times, with bfloat16 of window_cnn, which "
-        "gained 0.19 points" in text
+        "With at most 1 point lost, the largest speed-up is 2.16 times: bfloat16 of window_cnn. It gained "
+        "0.19 points" in text
     )
     assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
     assert costs.gained(quantized().iloc[:0]) == ""

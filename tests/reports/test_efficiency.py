@@ -48,8 +48,8 @@ def test_shares_that_few_models_have_are_not_compared():
     assert set(efficiency.compared(other)[lambda rows: rows.benchmark == "alone"].fraction) == {0.5}
 
 
-def test_standings_and_comparison_of_models_that_differ_by_five_points():
-    table = efficiency.standings(runs())
+def test_aggregate_ranking_and_comparison_of_models_that_differ_by_five_points():
+    table = efficiency.aggregate_ranking(runs())
     assert list(table.model) == ["local_global", "bilstm"] and list(table["rank"]) == [1, 2]
     assert table.iqm[0] - table.iqm[1] == pytest.approx(5)
     pair = efficiency.comparison(runs()).set_index(["model", "other"])

@@ -81,7 +81,7 @@ def test_a_part_of_the_runs_and_what_is_not_there(published, tmp_path):
     assert set(tables["people"].model) == {"tridet"} and set(tables["people"].fold) == {0, 1}
     with pytest.raises(TalError, match="no detections"):
         recompute.recomputed(file, only={"model": ["gaf"]})
-    with pytest.raises(TalError, match="no kept detections"):
+    with pytest.raises(TalError, match="no detections were kept"):
         recompute.recomputed(tmp_path / "equal.parquet")
 
 

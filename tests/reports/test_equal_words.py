@@ -60,8 +60,8 @@ def test_no_winner_is_named_where_there_is_none(study):
     answers = advice(read).set_index("situation")
     use, because = answers.use["all labels, hapt"], answers.because["all labels, hapt"]
     assert all(model in use for model in ("temporalmaxer", "tridet", "actionformer")) and " or " in use
-    assert " and " in because and "cannot be told apart (" in because
-    assert "cheapest of them: actionformer, 0.10 GMACs" in because and "next bilstm" in because
+    assert because.startswith("3 models cannot be told apart (")
+    assert "The cheapest is actionformer: 0.10 GMACs." in because and "Next: bilstm" in because
     assert answers.use["a CPU only, one thread"] == "actionformer"
     assert "of the 3 that cannot be told apart" in answers.because["a CPU only, one thread"]
     assert "first" not in " ".join(headlines(read)) and "best other" not in " ".join(headlines(read))
@@ -73,18 +73,18 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
     assert lines == [line for line in lines if "recipe" in line]  # the arm is said in every line
     assert lines[0].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
     assert len(lines) == 4
-    assert "averaged over hapt and rendered, with 10 % of the labels: temporalmaxer has" in " ".join(lines)
+    assert "10 % of the labels, averaged over hapt and rendered, temporalmaxer has" in " ".join(lines)
     assert all("timeline" in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("letters", "level", "words"),
     [
-        (("a", "b", "c"), ["x"], "significantly better than all others; next y 2.0 (b), z 1.0 (c)"),
-        (("a", "a", "b"), ["x", "y"], "x and y cannot be told apart (2.0 to 3.0 avg mAP); next z 1.0 (b)"),
-        (("ab", "a", "b"), ["x", "y", "z"], "x, y and z cannot be told apart from the best"),
-        (("a", "b", "a"), ["x", "z"], "x and z cannot be told apart (1.0 to 3.0 avg mAP); next y 2.0 (b)"),
-        (("[27]", "[28]", "[27]"), ["x", "z"], "x and z cannot be told apart"),
+        (("a", "b", "c"), ["x"], "significantly better than all others. Next: y 2.0 (b), z 1.0 (c)."),
+        (("a", "a", "b"), ["x", "y"], "2 models cannot be told apart (2.0 to 3.0 avg mAP). Next: z 1.0 (b)."),
+        (("ab", "a", "b"), ["x", "y", "z"], "3 models cannot be told apart from the best"),
+        (("a", "b", "a"), ["x", "z"], "2 models cannot be told apart (1.0 to 3.0 avg mAP). Next: y 2.0 (b)."),
+        (("[27]", "[28]", "[27]"), ["x", "z"], "2 models cannot be told apart ("),
     ],
 )
 def test_leaders_share_a_letter_with_the_best(letters, level, words):

@@ -172,7 +172,9 @@ def test_the_scheduler_is_killed(project, processes):
     wait_for(lambda: project.finished())
     processes.kill(scheduler)
     error = sweep.result()
-    assert isinstance(error, TalError) and "the scheduler is gone. Start it again" in str(error)
+    assert isinstance(
+        error, TalError
+    ) and "the connection to the scheduler was lost. Start the scheduler again" in str(error)
     processes.kill(worker)
     done = project.finished()
     assert 1 <= len(done) < len(NUMBERS)
@@ -379,7 +381,7 @@ def test_a_scheduler_without_certificates_is_told_from_one_with(
         ("missing", "key.pem: certificate file not found.*openssl"),
         ("readable", "other users may read this key. chmod 600"),
         ("damaged", "certificates cannot be used"),
-        ("locked", "asks for a password"),
+        ("locked", "is protected by a password"),
     ],
 )
 def test_certificates_that_cannot_be_used(project, certificates, tmp_path, monkeypatch, fault, message):

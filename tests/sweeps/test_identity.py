@@ -347,7 +347,7 @@ def test_stale_cells_are_told_and_run_when_asked(project, capsys):
     out = capsys.readouterr().out
     assert "3 cells, 1 to do, 2 stale, 0 done" in out
     assert re.search(
-        r"2 cells were made by other code of notebooks/work \(version 0\+\w{8}, now 0\+\w{8}\)", out
+        r"2 cells were computed by other code of notebooks/work \(version 0\+\w{8}, now 0\+\w{8}\)", out
     )
     assert main(["sweep", str(grid), *where]) == 0 and project.log() == [1, 2, 3]
     assert "`--again stale` runs them" in capsys.readouterr().out

@@ -116,11 +116,11 @@ def test_slices_follow_the_order_of_value_and_end_in_time(pretend, clock):
     assert not run_slices(["a", "b"], slices=1, say=lines.append)
     assert log == ["a0", "a1", "a2"] and clock.now - began <= 600
     assert lines == [
-        "slice 1: 3 cells done in 9.7 minutes; more is left",
-        "The same command goes on from here.",
+        "slice 1: 3 cells done in 9.7 minutes; cells are left",
+        "Run the same command to continue.",
     ]
     assert run_slices(["a", "b"], say=lines.append)
-    assert log == ["a0", "a1", "a2", "b0", "b1"] and lines[-1].endswith("nothing is left")
+    assert log == ["a0", "a1", "a2", "b0", "b1"] and lines[-1].endswith("no cell is left")
 
 
 def test_a_cell_that_fails_holds_nothing_up(pretend):

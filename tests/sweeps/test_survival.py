@@ -127,7 +127,7 @@ def test_a_full_disk_stops_the_sweep_and_it_goes_on(project, small_disk):
     where = project.where | {"runs": str(disk)}
     grid = project.make(NUMBERS)
     project.set_fault("if number == 2: open(os.path.join(out_dir, 'large'), 'wb').write(bytes(8_000_000))")
-    with pytest.raises(TalError, match=r"the disk is full\. Free some space; what is finished is kept"):
+    with pytest.raises(TalError, match=r"the disk is full\. Free some space\. Finished work is kept"):
         sweeps.run(grid, **where)
     assert project.squares() == [(1, 1)] and project.log() == [1, 2]
     assert (

@@ -49,7 +49,7 @@ def test_a_cell_that_fails_now_is_not_run(project):
 
 
 def test_nothing_to_verify(tmp_path):
-    with pytest.raises(TalError, match="no such cell in any ledger"):
+    with pytest.raises(TalError, match="no ledger has a cell with these values"):
         next(sweeps.verify(tmp_path))
 
 
@@ -117,7 +117,7 @@ def test_the_time_of_borrowed_weights_counts(tmp_path):
     chosen, unknown = candidates(tmp_path, longest=405.0)
     assert [line["id"] for line in chosen] == ["a", "b", "borrows a", "trained"] and unknown == 1
     assert seconds_of_all(tmp_path)["borrows both"] == 505.0
-    with pytest.raises(TalError, match="Of 1 cells the time to train their weights is not known"):
+    with pytest.raises(TalError, match="The training time of the weights of 1 cells is unknown"):
         next(sweeps.verify(tmp_path, longest=1.0))
 
 

@@ -78,7 +78,7 @@ def test_gradients_that_are_never_finite_end_the_training(small):
 def test_a_loss_that_is_not_finite_names_the_range_of_float16(small):
     model, _, step = start(small)
     next(model.parameters()).data.fill_(torch.inf)
-    with pytest.raises(TalError, match="the loss became .*float16 ends at 65,504"):
+    with pytest.raises(TalError, match="the loss became .*float16 overflows at 65,504"):
         step()
 
 

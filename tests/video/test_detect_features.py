@@ -148,8 +148,8 @@ def test_a_folder_without_a_usable_file_leaves_nothing(files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["features", "--draw"], "--draw belongs to videos"),
-        (["features", "--backbone", "hog-hof"], "--backbone belongs to videos"),
+        (["features", "--draw"], "--draw is for videos"),
+        (["features", "--backbone", "hog-hof"], "--backbone is for videos"),
         (["none.npy"], "none.npy: feature file not found"),
         (["nothing"], "nothing: no feature files in it"),
     ],

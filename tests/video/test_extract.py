@@ -174,7 +174,7 @@ def test_a_folder_of_videos_becomes_a_benchmark(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*.npy")}
     assert not extract(tmp_path / "videos", tmp_path / "features", progress=False).new.any()
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*.npy")}
-    with pytest.raises(TalError, match="features of another kind"):
+    with pytest.raises(TalError, match="features with other settings"):
         extract(tmp_path / "videos", tmp_path / "features", sampling=Sampling(stride=4), progress=False)
     (tmp_path / "features" / "spec.json").unlink()
     with pytest.raises(TalError, match="spec.json"):
@@ -252,7 +252,7 @@ def test_transformers_backbones(tmp_path):
 
 def test_weights_that_cannot_be_had_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(TalError, match="no backbone 'vgg'.*hog-hof"):
+    with pytest.raises(TalError, match="unknown backbone 'vgg'.*hog-hof"):
         backbone("vgg")
     with pytest.raises(TalError, match="neither cached nor reachable.*hog-hof"):
         backbone(f"transformers:{tmp_path / 'nothing'}")
@@ -270,6 +270,6 @@ def test_what_was_asked_for_must_make_sense(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(TalError, match="two videos are called x"):
         extract([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"], tmp_path / "out", progress=False)
-    with pytest.raises(TalError, match="no pictures to write"):
+    with pytest.raises(TalError, match="no frames to write"):
         write_video(tmp_path / "none.mp4", [], 5)
     assert not (tmp_path / "none.mp4").exists()

@@ -199,8 +199,8 @@ def test_one_line_each_and_the_rest_goes_on(video, tmp_path, capsys):
     for name, message in {
         "empty": "the file is empty",
         "pipe": "file not found",
-        "sound": "has no pictures, only sound",
-        "cover": "has no pictures, only sound",
+        "sound": "has no video frames, only sound",
+        "cover": "has no video frames, only sound",
         "huge": "are too large",
         "text": "cannot be opened",
         "cut": "cannot be opened",

@@ -66,7 +66,7 @@ def test_a_seed_becomes_a_benchmark(tmp_path, monkeypatch):
     monkeypatch.setattr(crowded, "DURATION_S", (12.0, 14.0))
     monkeypatch.setattr(crowded, "PAUSE_S", (1.0, 2.0))
     monkeypatch.setattr(crowded, "ACTION_S", (1.5, 3.0))
-    with pytest.raises(TalError, match="not made yet.*tal data fetch rendered"):
+    with pytest.raises(TalError, match="not been generated yet.*tal data fetch rendered"):
         rendered.load(tmp_path)
     place = rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)[0]
     data = rendered.load(tmp_path)

@@ -209,7 +209,7 @@ def test_hosts_are_read(given, host):
 
 def test_hosts_that_are_none(stream):
     for host in ("http://lab7", "lab7/x", "a b"):
-        with pytest.raises(TalError, match="is no host"):
+        with pytest.raises(TalError, match="is not a host name or address"):
             Access(None, (host,))
 
 
@@ -438,10 +438,10 @@ def test_the_token_need_not_be_an_argument(tmp_path, way, monkeypatch):
         (["--port", "-1"], "port: '-1' is not at least 0"),
         (["--delay", "nan"], "--delay"),
         (["--threshold", "2"], "--threshold: '2' is not at most 1"),
-        (["--host", "0.0.0.0"], "is open to others"),
-        (["--host", "http://x", "--token", "secret"], "is no host"),
+        (["--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--host", "http://x", "--token", "secret"], "is not a host name or address"),
         (["--host", "no.such.host.invalid", "--token", "secret"], "cannot listen at"),
-        (["--allow-host", "a/b"], "is no host"),
+        (["--allow-host", "a/b"], "is not a host name or address"),
     ],
 )
 def test_nonsense_is_one_line(stream, tmp_path, options, message, capsys, monkeypatch, video):  # noqa: F811
@@ -465,4 +465,4 @@ def test_a_source_of_the_environment(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "ftp://…@cam/1: unknown scheme 'ftp'" in error and "geheim" not in error
     monkeypatch.delenv("TAL_SOURCE")
-    assert main(["serve", "--model", "m.pt"]) == 2 and "no source" in capsys.readouterr().err
+    assert main(["serve", "--model", "m.pt"]) == 2 and "SOURCE is missing" in capsys.readouterr().err

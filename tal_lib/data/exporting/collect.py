@@ -95,7 +95,7 @@ def file_names(recordings: Iterable[str], suffix: str) -> dict[str, str]:
         name = (plain or "recording") + suffix
         if name.lower() in (other.lower() for other in names.values()):
             raise TalError(
-                f"recording {recording} would have the file of another one, {name}",
+                f"recording {recording} would be written to the same file as another one, {name}",
                 remedy="Export them into two folders, or rename one.",
             )
         names[recording] = name

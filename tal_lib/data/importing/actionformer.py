@@ -85,12 +85,12 @@ def read(path: Path, *, annotations: Path | None = None, features: Sequence[Path
         annotations, features: where these lie, if not where the configuration says.
 
     Raises:
-        TalError: YAML of another shape, a value that does not fit, files that are not there, or features that
-            have no time axis or need pickle.
+        TalError: unexpected YAML structure, a value that does not fit, missing files, or features that need
+            pickle or have no time axis.
     """
     config = read_yaml(path, what="configuration", remedy=SHAPE)
     if not isinstance(config, dict) or not isinstance(config.get("dataset"), dict):
-        raise TalError("YAML of another shape: no 'dataset' in it", where=path, remedy=SHAPE)
+        raise TalError("unexpected YAML structure: no 'dataset' in it", where=path, remedy=SHAPE)
     described = validate(Described, config["dataset"], where=path, name="dataset", remedy=SHAPE)
     if described.file_ext.lower() in (".pkl", ".pickle"):
         raise TalError(
@@ -153,7 +153,7 @@ def _streams(described, places, name, recordings, path):
         raise TalError(
             f"dataset.input_dim: {len(widths)} numbers of columns for {len(places)} folders of features",
             where=path,
-            remedy="Give input_dim as a list, one number a folder.",
+            remedy="Give input_dim as a list, one number per folder.",
         )
     return dict(zip(stream_names(places), widths))
 

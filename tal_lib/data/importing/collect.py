@@ -97,7 +97,7 @@ def as_time(value: object, *, where: object, name: str, scale: float = 1.0) -> f
     if not 0 <= seconds <= LATEST:  # also NaN
         raise TalError(
             f"{name}: {short(value)} is "
-            + ("before the beginning" if seconds < 0 else "not a time within a recording"),
+            + ("before the start of the recording" if seconds < 0 else "not a time within a recording"),
             where=where,
             remedy="Correct it in the tool: times start at 0.",
         )
@@ -127,11 +127,11 @@ def as_frame(value: object, *, where: object, name: str, least: int = 0) -> int:
 
 
 def checked(segment: tuple[float, float, str], *, where: object, name: str) -> tuple[float, float, str]:
-    """The segment. `TalError` if it ends before it has begun."""
+    """The segment. `TalError` if it ends before it starts."""
     start, end, _ = segment
     if not end > start:
         raise TalError(
-            f"{name}: {start:g}–{end:g} s ends before it has begun",
+            f"{name}: {start:g}–{end:g} s ends before it starts",
             where=where,
             remedy="Correct or remove it in the tool.",
         )

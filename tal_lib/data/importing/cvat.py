@@ -50,7 +50,7 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
     """
     root = parse_xml(_xml(path), where=path)
     if root.tag != "annotations":
-        raise TalError(f"its root is {root.tag}", where=path, remedy=SHAPE)
+        raise TalError(f"the root element is {root.tag}", where=path, remedy=SHAPE)
     task = _task(root, path)
     tracks, images = root.findall("track"), root.findall("image")
     if tracks and images:
@@ -60,7 +60,7 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
     for number, track in enumerate(tracks, 1):
         name = track.get("id") or str(number)
         if name in seen:
-            raise TalError(f"track {short(name)} is there twice", where=path, remedy="Export it again.")
+            raise TalError(f"track {short(name)} appears twice", where=path, remedy="Export it again.")
         seen.add(name)
         runs += _track_runs(track, f"track {name}", task, options.attribute, path)
     if options.attribute is not None and tracks and not runs:
@@ -188,7 +188,7 @@ def _tag_runs(images, task, path):
     for image in images:
         frame = as_frame(image.get("id"), where=path, name="image id")
         if frame in seen:
-            raise TalError(f"image {frame} is there twice", where=path, remedy="Export it again.")
+            raise TalError(f"image {frame} appears twice", where=path, remedy="Export it again.")
         seen.add(frame)
         for tag in image.iterfind("tag"):
             label = as_label(tag.get("label"), where=path, name=f"image {frame}, tag")

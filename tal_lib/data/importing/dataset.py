@@ -50,7 +50,9 @@ def locate(text: str, config: Path, *, what: str, option: str) -> Path:
     for place in (*above, Path.cwd()):
         if (place / text).exists():
             return (place / text).resolve()
-    raise TalError(f"{what} {text} is in no folder above it", where=config, remedy=f"Name it with {option}.")
+    raise TalError(
+        f"{what} {text} was not found in any parent folder", where=config, remedy=f"Name it with {option}."
+    )
 
 
 def split_content(

@@ -47,7 +47,9 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
     """
     root = read_xml(path, what="ELAN file")
     if root.tag != "ANNOTATION_DOCUMENT":
-        raise TalError(f"its root is {root.tag}", where=path, remedy="Give a file saved by ELAN (.eaf).")
+        raise TalError(
+            f"the root element is {root.tag}", where=path, remedy="Give a file saved by ELAN (.eaf)."
+        )
     header = root.find("HEADER")
     units = header.get("TIME_UNITS", "milliseconds") if header is not None else "milliseconds"
     if units != "milliseconds":
@@ -158,7 +160,7 @@ def _refuse_twice(names, what, path):
     for name in names:
         if name in seen:
             raise TalError(
-                f"{what} {short(name)} is there twice", where=path, remedy="Give every id once; rename one."
+                f"{what} {short(name)} appears twice", where=path, remedy="Give every id once; rename one."
             )
         seen.add(name)
 

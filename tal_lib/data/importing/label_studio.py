@@ -42,12 +42,12 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
     """The recordings of an export, one a task.
 
     Raises:
-        TalError: JSON of another shape, a task with several annotations or without a video, frames without a
-            frame rate, or a region without label or with wrong times.
+        TalError: unexpected JSON structure, a task with several annotations or without a video, frames
+            without a frame rate, or a region without label or with wrong times.
     """
     tasks = read_json(path, what="Label Studio export", remedy=SHAPE)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise TalError("JSON of another shape: not a list of tasks", where=path, remedy=SHAPE)
+        raise TalError("unexpected JSON structure: not a list of tasks", where=path, remedy=SHAPE)
     for number, task in enumerate(tasks, 1):
         called = f"task {task.get('id', number)}"
         full = "data" in task

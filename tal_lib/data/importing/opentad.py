@@ -173,7 +173,7 @@ def read_features(folder: Path, annotations: Path, entries: dict[str, Any]) -> D
     spec = validate(FolderSpec, entries, where="--set", name="spec entry")
     if len(spec.timing) != 1:
         raise TalError(
-            "how its features relate to time is not known"
+            "the time axis of its features is not specified"
             if not spec.timing
             else f"gives {' and '.join(spec.timing)}",
             where=folder,

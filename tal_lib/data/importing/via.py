@@ -50,8 +50,8 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
     """The recordings of a project file, one a view.
 
     Raises:
-        TalError: JSON of another shape, a view of several files, an unknown attribute, or a segment without
-            label or with wrong times.
+        TalError: unexpected JSON structure, a view of several files, an unknown attribute, or a segment
+            without label or with wrong times.
     """
     project = read_json(path, what="VIA project", remedy=SHAPE)
     parts = [_object(project.get(name) if isinstance(project, dict) else None, name, path) for name in PARTS]
@@ -93,7 +93,7 @@ def read(path: Path, options: Options) -> Iterator[Annotated]:
 def _object(value, name, path):
     if not isinstance(value, dict):
         problem = f"no {name!r} in it" if value is None else f"{name}: {short(value)} is not an object"
-        raise TalError(f"JSON of another shape: {problem}", where=path, remedy=SHAPE)
+        raise TalError(f"unexpected JSON structure: {problem}", where=path, remedy=SHAPE)
     return value
 
 
@@ -104,7 +104,7 @@ def _recording(view, entry, files, path):
         raise TalError(
             f"view {short(view)} does not show exactly one file",
             where=path,
-            remedy="Annotate one video a view.",
+            remedy="Annotate one video per view.",
         )
     file = _object(files.get(str(shown[0])), f"file {shown[0]}", path)
     for value in (file.get("fname"), file.get("src")):

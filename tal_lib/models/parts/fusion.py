@@ -35,7 +35,7 @@ class LateFusion(Detector):
         weights = checked_weights(weights, members)
         if len({type(member) for member in members.values()}) > 1:
             raise TalError(
-                "late fusion takes models of one kind", remedy="Train the same model on every stream."
+                "late fusion needs models of the same kind", remedy="Train the same model on every stream."
             )
         self.members = nn.ModuleDict(members)
         self.columns, self.weights = columns, weights
@@ -51,7 +51,7 @@ class LateFusion(Detector):
         return tuple(output for outputs in every for output in outputs)
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        raise TalError("late fusion has nothing to learn", remedy="Train its members, each on its stream.")
+        raise TalError("a late fusion cannot be trained", remedy="Train each member on its stream.")
 
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         each, shares = self._apart(outputs)

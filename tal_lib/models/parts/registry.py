@@ -124,7 +124,7 @@ def _entry(name):
         if stem == name or stem.startswith(f"tal_plugin_{name}_"):
             raise TalError(
                 f"model {name} cannot be loaded: {why}",
-                remedy=f"Mend it; the others work: {', '.join(names())}.",
+                remedy=f"Correct its file. The other models work: {', '.join(names())}.",
             )
     error = unknown_name(name, every_name(), name="model")
     if broken():

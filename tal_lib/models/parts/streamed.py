@@ -220,7 +220,7 @@ class Streamed:
             levels.append(tuple(output[:, inner].clone() for output in outputs))
             at += count
         if any(output.shape[1] != at for output in outputs):
-            raise TalError(f"the outputs of {type(self.model).__name__} are not one row a point")
+            raise TalError(f"the outputs of {type(self.model).__name__} do not have one row per point")
         return levels
 
     def _joined(self):

@@ -9,10 +9,10 @@ GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "mem
 LIMITS_GB = (0.5, 2, 8)
 GROWTH_CAPTION = (
     "Growth of cost with the recording length: exponents e of cost ∝ lengthᵉ from 1,152 steps on, with 95 % "
-    "intervals. Longest recording (steps) whose pass fits into a given memory, weights excluded: peak memory "
-    "is a straight line a + b · length, between the two neighbouring measured lengths or, beyond them (≈), "
-    "through the longest three. >: longer, but the measurements do not show by how much; <: decoding did not "
-    "fit at this length."
+    "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
+    "weights. Peak memory is interpolated linearly between two measured lengths. ≈: extrapolated from the "
+    "longest three. >: longer, but the measurements do not show by how much. <: decoding did not fit at this "
+    "length."
 )
 
 

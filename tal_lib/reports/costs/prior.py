@@ -12,6 +12,7 @@ WORDS = {  # columns of `beside_prior` for readers
     "gmacs": "GMACs, prior study",
     "memory_mib": "memory (MiB), prior study",
     "time_ms": "time (ms), prior study",
+    "time_ms_std": "std of time (ms), prior study",
     "our_gmacs": "GMACs, this study",
     "our_memory_mib": "memory (MiB), this study",
     "our_time_ms": "time (ms), this study",

@@ -71,14 +71,14 @@ def gained(quantization: pd.DataFrame) -> str:
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
     gain = kept[kept.speedup >= GAIN]
     sentences = [
-        f"The largest speed-up over float32 on {_threads(top.threads_used)} is {top.speedup:.2f} times, with "
-        f"{_name(top)}, which {_lost(top.map_lost)}."
+        f"On {_threads(top.threads_used)}, the largest speed-up over float32 is {top.speedup:.2f} times: "
+        f"{_name(top)}. It {_lost(top.map_lost)}."
     ]
     if len(kept) and kept.speedup.idxmax() != top.name:
         best = kept.loc[kept.speedup.idxmax()]
         sentences.append(
-            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup:.2f} times, with "
-            f"{_name(best)}, which {_lost(best.map_lost)}."
+            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup:.2f} times: "
+            f"{_name(best)}. It {_lost(best.map_lost)}."
         )
     sentences.append(
         f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "

@@ -42,14 +42,14 @@ def repeats(table: pd.DataFrame) -> list[str]:
             f"{len(rows)} latencies were measured twice on {machine}, in another order and in another "
             f"process. Half of the medians differ by less than {change.median():.1f} %, nine of ten by less "
             f"than {change.quantile(0.9):.1f} %. {100 * (change < 10).mean():.0f} % differ by less than "
-            f"10 %; the largest difference is {change.max():.1f} %."
+            f"10 %. The largest difference is {change.max():.1f} %."
         )
         if 0 < rows.quiet.sum() < len(rows):
             quiet = change[rows.quiet]
             sentences[-1] += (
-                f" Where the machine was quiet both times ({len(quiet)} latencies, judged by the reference "
-                f"convolution), {100 * (quiet < 10).mean():.0f} % differ by less than 10 %; the largest "
-                f"difference is {quiet.max():.1f} %."
+                f" The reference convolution shows that the machine was quiet both times for {len(quiet)} "
+                f"latencies. {100 * (quiet < 10).mean():.0f} % of these differ by less than 10 %. The "
+                f"largest difference is {quiet.max():.1f} %."
             )
     return sentences
 

@@ -12,11 +12,11 @@ from tal_lib.reports.efficiency.annotation import HELD_BACK, WANTED, annotation,
 from tal_lib.reports.efficiency.arms import recipe_gains, write_arms
 from tal_lib.reports.efficiency.comparison import (
     against_the_best,
+    aggregate_ranking,
     comparison,
-    standings,
     write_against_the_best,
+    write_aggregate_ranking,
     write_comparison,
-    write_standings,
 )
 from tal_lib.reports.efficiency.prior import PRIOR, beside_prior, write_prior
 from tal_lib.reports.efficiency.runs import OWN, compared, complete, main_arm, span, strata
@@ -34,7 +34,7 @@ __all__ = [
     "complete",
     "main_arm",
     "recipe_gains",
-    "standings",
+    "aggregate_ranking",
     "strata",
     "write",
 ]
@@ -55,7 +55,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         _write_curves(all_runs, rows, benchmark, out)
         runs = compared(tables.average_map(main_arm(all_runs)))
         if runs.model.nunique() > 1:
-            write_standings(runs, benchmark, out)
+            write_aggregate_ranking(runs, benchmark, out)
             write_comparison(runs, benchmark, out)
             write_against_the_best(runs, benchmark, out)
             write_annotation(runs, benchmark, out)

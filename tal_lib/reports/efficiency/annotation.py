@@ -15,10 +15,10 @@ HELD_BACK = 0.6  # learning curves are fitted up to this fraction of the recordi
 def annotation(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per model: the annotated segments for each target mAP, and the prediction of a power law.
 
-    `model, fewest, needs_80, needs_90, scale, exponent, floor, foretold, measured, error, last`. `fewest` is
-    the number of segments at the smallest fraction. The power law is fitted up to `HELD_BACK`. `foretold` is
-    its prediction at all recordings, and `error` is foretold − measured. `last` is the error of predicting no
-    further gain.
+    `model, fewest, needs_80, needs_90, scale, exponent, floor, predicted, measured, error, no_gain`. `fewest`
+    is the number of segments at the smallest fraction. The power law is fitted up to `HELD_BACK`. `predicted`
+    is its value at all recordings, and `error` is predicted − measured. `no_gain` is the error of predicting
+    no further gain.
     """
     rows = []
     for model, model_runs in complete(runs).groupby("model", sort=False):
@@ -38,10 +38,10 @@ def annotation(runs: pd.DataFrame) -> pd.DataFrame:
                 "scale": law.scale,
                 "exponent": law.exponent,
                 "floor": law.floor,
-                "foretold": float(law(whole.segments)),
+                "predicted": float(law(whole.segments)),
                 "measured": whole.score,
                 "error": float(law(whole.segments)) - whole.score,
-                "last": before.score - whole.score,
+                "no_gain": before.score - whole.score,
             }
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -62,16 +62,16 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"Annotated segments needed for a target avg mAP on {benchmark}: linear interpolation over log "
+        f"Annotated segments needed for a target avg mAP on {benchmark}. Linear interpolation over log "
         "segments between the measured label fractions."
     )
     if "error" in table:
         shown = shown.assign(
             exponent=table.exponent.round(2),
-            predicted=table.foretold.round(1),
+            predicted=table.predicted.round(1),
             measured=table.measured.round(1),
             error=table.error.map("{:+.1f}".format),
-            **{"no gain": table["last"].map("{:+.1f}".format)},
+            **{"no gain": table.no_gain.map("{:+.1f}".format)},
         )
         up_to = f"{100 * HELD_BACK:g} %"
         caption += (

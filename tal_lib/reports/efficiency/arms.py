@@ -120,9 +120,9 @@ def _variance(runs, benchmark, out):
         }
     )
     caption = (
-        f"Sources of variance on {benchmark}: standard deviation of avg mAP (points) from the subset sample, "
-        "from the training seed, and from their interaction with the residual. Crossed design (subset "
-        "samples × training seeds), two-way random effects."
+        f"Sources of variance on {benchmark}: standard deviation of avg mAP (points). Sources: the subset "
+        "sample, the training seed, and their interaction with the residual. Crossed design (subset samples "
+        "× training seeds), two-way random effects."
     )
     out.data(table, f"variance_values_{benchmark}")
     out.table(shown, f"variance_{benchmark}", caption)

@@ -7,7 +7,7 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import OWN, complete, span, strata
 
 
-def standings(runs: pd.DataFrame) -> pd.DataFrame:
+def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
     """The aggregate ranking: `model, iqm, low, high, rank, area`; best first.
 
     `iqm` is the interquartile mean over fractions and seeds, `rank` the mean rank, and `area` the mean over
@@ -34,9 +34,9 @@ def standings(runs: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("iqm", ascending=False, ignore_index=True)
 
 
-def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
+def write_aggregate_ranking(runs: pd.DataFrame, benchmark: str, out) -> None:
     """Write the aggregate ranking, as a tidy table and for readers."""
-    table = standings(runs)
+    table = aggregate_ranking(runs)
     shown = pd.DataFrame(
         {
             "model": table.model,
@@ -53,9 +53,9 @@ def write_standings(runs: pd.DataFrame, benchmark: str, out) -> None:
         f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by "
         "label fraction). Mean rank: 1 is best. Area: mean avg mAP along the curve over log recordings."
     )
-    out.data(table, f"standings_values_{benchmark}")
+    out.data(table, f"aggregate_ranking_values_{benchmark}")
     best = tables.Best(high=("IQM", "area"), low=("mean rank",))
-    out.table(shown, f"standings_{benchmark}", caption, best)
+    out.table(shown, f"aggregate_ranking_{benchmark}", caption, best)
 
 
 def comparison(runs: pd.DataFrame) -> pd.DataFrame:
@@ -100,13 +100,13 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     table = comparison(runs)
     if table.empty:
         return
-    order = list(standings(runs).model)
+    order = list(aggregate_ranking(runs).model)
     matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
     out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
     caption = (
-        f"Probability on {benchmark} that a run of the row's model has a higher avg mAP than a run of the "
-        "column's model, mean over label fractions."
+        f"Probability of improvement on {benchmark}, mean over label fractions: a run of the row's model has "
+        "a higher avg mAP than a run of the column's model."
     )
     out.data(table, f"comparison_{benchmark}")
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
@@ -164,7 +164,7 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         return
     shown = pd.DataFrame(
         {
-            "recordings": [f"{100 * fraction:g} %" for fraction in table.fraction],
+            "label fraction": [f"{100 * fraction:g} %" for fraction in table.fraction],
             "best other": table.best,
             OWN: table.own_mean.round(1),
             "best other, avg mAP": table.best_mean.round(1),
@@ -179,9 +179,9 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"{OWN} against the best other model on {benchmark}, by label fraction (of the training recordings): "
-        "mean avg mAP (%), difference on the same recordings, and probability of improvement, with 95 % "
-        "bootstrap intervals. The best other model is selected on these results, which favours it."
+        f"{OWN} against the best other model on {benchmark}, by label fraction: mean avg mAP (%), difference "
+        "on the same recordings, and probability of improvement. Intervals are 95 % bootstrap intervals. The "
+        "best other model is selected on these results, which favours it."
     )
     out.data(table, f"against_the_best_values_{benchmark}")
     best = tables.Best(high=(OWN, "best other, avg mAP"), by_row=True)

@@ -33,15 +33,14 @@ def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
     table = pd.DataFrame(
         lines,
         columns=[
-            "recordings",
+            "label fraction",
             "order on THUMOS14, prior study",
             f"order on {benchmark}, this study",
             "Kendall's τ",
         ],
     )
     caption = (
-        "Order of the models that both studies have, by label fraction (of the training recordings): the "
-        "prior study (Warchocki et al., 2023; THUMOS14, I3D features, published sizes) and this study "
-        f"({benchmark}, compact sizes)."
+        "Order of the models that both studies have, by label fraction. Prior study: Warchocki et al., 2023 "
+        f"(THUMOS14, I3D features, published sizes). This study: {benchmark}, compact sizes."
     )
     out.table(table, f"prior_data_efficiency_{benchmark}", caption)

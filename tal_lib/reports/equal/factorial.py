@@ -80,14 +80,15 @@ def spread(scores: Scores, models: list[str]) -> tuple[float, float, float]:
 
 
 def sentence(row) -> str:
-    """The decomposition in one sentence. row: of the table `SUMMARY`."""
+    """The decomposition in words. row: of the table `SUMMARY`."""
     where = "On average over the tuned benchmarks" if row.benchmark == MEAN else f"On {row.benchmark}"
     text = (
         f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
         f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
-        f"models. The architectures have a standard deviation of {row.plain_sd:.1f} points without the "
-        f"recipe and {row.equal_sd:.1f} with it (range {row.plain_range:.1f} and {row.equal_range:.1f}; "
-        f"noise alone gives a standard deviation of {row.plain_noise:.1f} and {row.equal_noise:.1f})."
+        f"models. The standard deviation between architectures is {row.plain_sd:.1f} points without the "
+        f"recipe and {row.equal_sd:.1f} with it. Their range is {row.plain_range:.1f} and "
+        f"{row.equal_range:.1f} points. Noise alone would give a standard deviation of "
+        f"{row.plain_noise:.1f} and {row.equal_noise:.1f}."
     )
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
 

@@ -78,7 +78,9 @@ def _kept(path, only):
     """The kept detections that are asked for, with times in seconds."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise TalError("no kept detections", where=path, remedy="Run the sweep, or take the file from git.")
+        raise TalError(
+            "no detections were kept", where=path, remedy="Run the sweep, or take the file from git."
+        )
     parts = []
     for file in files:
         table = read_parquet(file)
@@ -88,7 +90,7 @@ def _kept(path, only):
         parts.append(table)
     kept = pd.concat(parts, ignore_index=True)
     if not len(kept):
-        raise TalError(f"no detections of {dict(only)}", where=path, remedy="Ask for other runs.")
+        raise TalError(f"no detections of {dict(only)}", where=path, remedy="Select other runs.")
     return kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
 
 

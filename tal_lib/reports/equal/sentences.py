@@ -43,32 +43,38 @@ def leaders(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str]:
-    """(what to use, because) of ranked models. Without a winner all leaders are named, and the cheapest.
+    """(what to use, because) of ranked models. Without a winner, `use` names all leaders.
 
     Args:
         rows: from `ranked`.
         macs: model → MACs; models without are never the cheapest.
     """
-    first, level = rows.iloc[0], leaders(rows)
-    others = rows[~rows.model.isin(level.model)].head(3)
-    after = ", ".join(
-        f"{model} {mean:.1f} ({letters})"
-        for model, mean, letters in zip(others.model, others["mean"], others.letters)
+    level = leaders(rows)
+    known = (
+        macs.reindex(level.model).dropna() if macs is not None and len(level) > 1 else pd.Series(dtype=float)
     )
+    cheapest = [f"The cheapest is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."] if len(known) else []
+    return _list(level.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
+
+
+def _lead(rows):
+    """What the models that lead have: a score that is significantly better, or a common one."""
+    first, level = rows.iloc[0], leaders(rows)
     if len(level) == 1:
-        text = (
-            f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}], significantly better than all "
-        )
-        return first.model, f"{text}others" + f"; next {after}" * bool(after)
+        scored = f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}]"
+        return f"{scored}, significantly better than all others"
     shared = set.intersection(*map(_letters, level.letters))  # else some of them differ from each other
-    text = (
-        f"{_list(level.model, 'and')} cannot be told apart{'' if shared else ' from the best'} "
+    return (
+        f"{len(level)} models cannot be told apart{'' if shared else ' from the best'} "
         f"({level['mean'].min():.1f} to {level['mean'].max():.1f} avg mAP)"
     )
-    known = macs.reindex(level.model).dropna() if macs is not None else pd.Series(dtype=float)
-    if len(known):
-        text += f"; cheapest of them: {known.idxmin()}, {known.min() / 1e9:.2f} GMACs"
-    return _list(level.model, "or"), text + f"; next {after}" * bool(after)
+
+
+def _next(rows):
+    """A sentence on the three best models behind the leaders; no sentence if there are none."""
+    others = rows[~rows.model.isin(leaders(rows).model)].head(3)
+    parts = [f"{row.model} {row.mean:.1f} ({row.letters})" for row in others.itertuples()]
+    return [f"Next: {', '.join(parts)}."] if parts else []
 
 
 def _list(names, word):
@@ -77,7 +83,7 @@ def _list(names, word):
 
 
 def findings(read: Read) -> list[str]:
-    """Sentences in plain text: the factorial with the floor, then who leads; empty without an equal arm."""
+    """Paragraphs in plain text: the factorial with the floor, then who leads; empty without an equal arm."""
     summary, table = read("factorial_summary"), read(RANKED)
     if len(summary) and (summary.benchmark == MEAN).any():
         summary = summary[summary.benchmark == MEAN]
@@ -87,13 +93,16 @@ def findings(read: Read) -> list[str]:
         here = table[(table.fraction == fraction) & table.place.notna()].benchmark
         names = [name for name in TUNED if (here == name).any()] if benchmark == MEAN else [benchmark]
         where = f"{'averaged over' if benchmark == MEAN else 'on'} {_list(names, 'and')}"
-        use, because = verdict(rows)
-        text = because if len(leaders(rows)) > 1 else f"{use} has {because}"
+        level = list(leaders(rows).model)
         floor = table[(table.benchmark == benchmark) & (table.fraction == fraction) & (table.model == FLOOR)]
-        end = f". The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}." if len(floor) else "."
-        sentences.append(
-            f"Under the equal recipe, {where}, with {percent(fraction)} of the labels: {text}{end}"
-        )
+        parts = [
+            f"With the equal recipe and {percent(fraction)} of the labels, {where}, "
+            f"{f'{level[0]} has ' * (len(level) == 1)}{_lead(rows)}.",
+            *([f"They are {_list(level, 'and')}."] if len(level) > 1 else []),
+            *_next(rows),
+            *([f"The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}."] if len(floor) else []),
+        ]
+        sentences.append(" ".join(parts))
     return sentences
 
 

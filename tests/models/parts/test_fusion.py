@@ -76,5 +76,5 @@ def test_what_cannot_be_fused_is_refused(small):
     made = members("bilstm", small)
     with pytest.raises(TalError, match="a weight of at least 0"):
         LateFusion(made, columns(small), {"rgb": 1.0})
-    with pytest.raises(TalError, match="models of one kind"):
+    with pytest.raises(TalError, match="models of the same kind"):
         LateFusion({"rgb": made["rgb"], "flow": members("window_cnn", small)["flow"]}, columns(small))

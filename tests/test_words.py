@@ -1,0 +1,155 @@
+"""Texts for readers: plain words of the field, short sentences, and help for every option.
+
+Docstrings and comments are not looked at. A value in an f-string counts as one word.
+"""
+
+import argparse
+import ast
+import re
+
+import pytest
+
+from tal_lib.cli import _parser
+from tal_lib.files import REPOSITORY
+from tal_lib.reports import results_page
+from tal_lib.reports.layout import Layout
+
+LIBRARY = REPOSITORY / "tal_lib"
+LONGEST_HELP, LONGEST = 25, 35  # words of a sentence
+VALUE = "VALUE"
+DIALECT = re.compile(
+    r"share of the (labels|recordings|training)|foretold|never seen|smaller numbers|taught (student|by)|"
+    r"whatever the|draw of|turned sensors|so many|so long|so often|one of so|one row a |"
+    r"a recording of its own|there is none|is there twice|stands (for|twice)|of another (kind|shape|form)|"
+    r"goes on|mend\b|somebody|\bstandings?\b",
+    re.IGNORECASE,
+)
+
+
+def sentences(text):
+    """The sentences of a text in Markdown, without links' targets and code blocks."""
+    text = re.sub(r"(?s)```.*?```|<!--.*?-->|!?\[[^\]]*\]\([^)]*\.png\)", "\n\n", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    blocks = re.split(r"\n\s*\n|\n(?=\s*[-*#|] ?)|\|", text)
+    return [part for block in blocks for part in re.split(r"(?<=[.?!])[*`)”]*\s+", " ".join(block.split()))]
+
+
+def words(sentence):
+    return [word for word in sentence.split() if re.search(r"\w", word)]
+
+
+def problems(text, longest):
+    """What is wrong with a text: dialect, and sentences that are too long."""
+    dialect = [match[0] for match in DIALECT.finditer(text)]
+    return dialect + [
+        f"{len(words(part))} words: {part}" for part in sentences(text) if len(words(part)) > longest
+    ]
+
+
+# --help
+
+
+def parsers(parser=None):
+    """Every command with its subcommands."""
+    parser = parser or _parser()
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers(command)
+
+
+@pytest.mark.parametrize("parser", parsers(), ids=lambda parser: parser.prog)
+def test_help_explains_every_command_and_option_in_plain_words(parser):
+    assert parser.description
+    texts = [parser.description]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert len(action._choices_actions) == len(action.choices)
+            texts += [command.help for command in action._choices_actions]
+        else:
+            assert action.help, f"{parser.prog}: {action.option_strings or action.dest} has no help"
+            texts.append(action.help)
+    assert not [problem for text in texts for problem in problems(text, LONGEST_HELP)]
+
+
+# errors and generated sentences, in the source
+
+
+def folded(node):
+    """The text that an expression makes, with `VALUE` for what is not constant; None if it is no text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(folded(part) or VALUE for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = folded(node.left), folded(node.right)
+        return None if left is None and right is None else (left or VALUE) + (right or VALUE)
+    return None
+
+
+def texts_of(tree):
+    """(line, text) of the outermost texts of a module. Docstrings are left out."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        text = folded(node) if isinstance(node, ast.expr) and id(node) not in docstrings else None
+        if text is not None:
+            yield node.lineno, text
+        elif id(node) not in docstrings:
+            todo += ast.iter_child_nodes(node)
+
+
+def errors_of(tree):
+    """(line, text) of the arguments of every error that is raised for a person."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("TalError", "require"):
+            for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                text = folded(part)
+                if text is not None:
+                    yield node.lineno, text
+
+
+def faults(folder, select, longest):
+    """Problems of the texts that `select` takes from the modules of a folder, with their places."""
+    return [
+        f"{path.relative_to(REPOSITORY)}:{line}: {problem}"
+        for path in sorted(folder.rglob("*.py"))
+        for line, text in select(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(r"[.,:;]", text)  # else it is a list of names
+        for problem in problems(text, longest)
+    ]
+
+
+def test_errors_are_plain_and_short():
+    assert faults(LIBRARY, errors_of, LONGEST_HELP) == []
+
+
+def test_generated_captions_and_sentences_are_short():
+    assert faults(LIBRARY / "reports", texts_of, LONGEST) == []
+
+
+@pytest.mark.parametrize("template", [results_page.TEMPLATE, results_page.README], ids=lambda path: path.name)
+def test_the_pages_have_short_sentences(template, tmp_path):
+    text = results_page.write(Layout(), tmp_path / "page.md", template).read_text(encoding="utf-8")
+    assert problems(text, LONGEST) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ('TalError(f"{a}: foretold", remedy="Mend it.")', ["foretold", "Mend"]),
+        (f'TalError("{"word " * 26}.")', [f"26 words: {'word ' * 25}word ."]),
+        ('TalError("It is short." + f" {b}", remedy="Choose one.")', []),
+    ],
+)
+def test_the_checks_can_fail(source, text):
+    """Dialect and a long sentence are seen, also in f-strings and sums."""
+    assert [p for _, given in errors_of(ast.parse(source)) for p in problems(given, LONGEST_HELP)] == text
