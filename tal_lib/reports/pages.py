@@ -12,6 +12,7 @@ import nbformat
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, work_folder
+from tal_lib.reports.figures import described
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.tables.files import keep
 
@@ -59,7 +60,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
             cell.outputs = [
-                _clean_output(output) for output in cell.outputs if output.get("name") != "stderr"
+                _clean_output(output, described(cell.source))
+                for output in cell.outputs
+                if output.get("name") != "stderr"
             ]
     return notebook
 
@@ -81,9 +84,11 @@ def _relinked(notebook, target):
     return notebook
 
 
-def _clean_output(output):
+def _clean_output(output, description):
     data = output.get("data", {})
     if "image/png" in data:
+        if description:  # pages show it to those who do not see the picture
+            output.metadata["image/png"] = dict(output.metadata.get("image/png", {}), alt=description)
         small = small_png(base64.b64decode(data["image/png"]))
         data["image/png"] = base64.b64encode(small).decode()
     if "text/plain" in data:
