@@ -115,10 +115,9 @@ def window_accuracy(table: pd.DataFrame):
     def prepare(ax):
         ax.set_xticks(range(len(place)), [*(f"{window:g}" for window in windows), "whole"])
 
-    xlabel = "window (steps), neighbours overlap by half; whole: the whole recording"
-    return model_panels(
-        lines_of(summary, "place"), prepare, xlabel, "avg mAP (%)", runs_note(summary, runs="runs")
-    )
+    about = f"Neighbouring windows overlap by half. {runs_note(summary, runs='runs')}"
+    xlabel = "window (steps; whole: no windows)"
+    return model_panels(lines_of(summary, "place"), prepare, xlabel, "avg mAP (%)", about)
 
 
 def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
@@ -165,11 +164,12 @@ def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
         plain_log(ax.xaxis)
         ax.legend(title=runtime, alignment="left", loc="lower left", bbox_to_anchor=(-0.05, 1))
     axes[0].set_yticks(range(len(order)), order)
-    bars = " Bars: tenth to ninetieth percentile of the latency." if "latency_s_p90" in table else ""
+    known = "latency_s_p90" in table
+    bars = "Bars: tenth to ninetieth percentile of the latency." if known else "No intervals were measured."
     note(
         axes[0],
         "Speed-up: latency of the network in float32, divided by that of the variant; 1 is equal. Open: it "
-        f"loses more than {lost:g} point of avg mAP.{bars} One trained network per model.",
+        f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model.",
     )
     return axes[0]
 
