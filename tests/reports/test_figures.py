@@ -142,6 +142,15 @@ CASES = {
         values("avg_map", grid(window=[0, 64, 128])).assign(overlap=lambda table: table.window / 2)
     ),
 }
+
+
+def test_panels_with_one_axis_show_the_larger_values_of_the_second():
+    first = figures.beside_prior(PRIOR.assign(gmacs=9.0, our_gmacs=1.0), "gmacs", "GMACs", True)
+    assert [ax.get_ylim()[0] for ax in first.figure.axes] == [0, 0]
+    assert min(ax.get_ylim()[1] for ax in first.figure.axes) >= 9
+    plt.close(first.figure)
+
+
 OF_ONE = ("ap_by_class", "gap_lengths", "loss_curve", "segment_lengths", "timeline")  # one run or data alone
 
 

@@ -59,9 +59,9 @@ def _two_panels(ours, theirs, titles, prepare, sharey):
     axes, looks = stacked(2, 1.7, sharey=sharey), looks_of([*ours, *theirs])
     for ax, lines, title in zip(axes, (ours, theirs), titles, strict=True):
         draw_lines(ax, lines, {model: looks[model] for model in lines})
-        prepare(ax)
         ax.set_title(title, loc="left")
-    for ax, lines in zip(axes, (ours, theirs), strict=True):
+    for ax, lines in zip(axes, (ours, theirs), strict=True):  # both are drawn: shared axes fit both
+        prepare(ax)
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
         name_at_right(ax, ends, {model: looks[model][0] for model in lines})
     return axes
