@@ -97,7 +97,7 @@ def average_recall(table: pd.DataFrame):
         ax.minorticks_off()
 
     xlabel = "proposals per recording (AN, log scale)"
-    about = f"{runs_note(summary)} Mean over tIoU 0.5 to 0.95, whatever the class."
+    about = f"{runs_note(summary)} Class-agnostic; mean over tIoU 0.5 to 0.95."
     return model_panels(lines_of(summary, "an"), prepare, xlabel, "average recall (%)", about)
 
 

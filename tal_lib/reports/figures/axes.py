@@ -110,10 +110,12 @@ def draw_points(ax, rows, y, colour, marker, label):
 
 
 def plain_log(axis):
-    """Ticks 1, 2, 5, 10, … written as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Ticks 1, 2, 5, 10, … written as plain numbers; only 1, 10, … where more would be crowded."""
+    axis.axes.autoscale_view()
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
 def legend_above(ax, columns: int) -> None:

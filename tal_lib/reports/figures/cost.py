@@ -39,7 +39,10 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=()
         .set_axis(names, axis=1)
         for model, rows in table.sort_values("length_steps").groupby("model", sort=False)
     }
-    ticks = spread_ticks(table.length_steps.unique(), 1.9)  # closer labels would overlap
+    lengths = table.length_steps
+    ticks = spread_ticks(
+        lengths.unique(), max(1.9, (lengths.max() / lengths.min()) ** (1 / 6))
+    )  # six labels fit
 
     def prepare(ax):
         ax.set(xscale="log", yscale="log")

@@ -141,7 +141,8 @@ def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mappin
             arrowprops={
                 "arrowstyle": "-",
                 "color": colours[name],
-                "linewidth": 0.7,
+                "linewidth": 0.8,
+                "linestyle": (0, (1, 1.5)),  # unlike lines and intervals
                 "shrinkA": 0,
                 "shrinkB": 0,
                 "relpos": (0, 0.5),
