@@ -43,7 +43,7 @@ def data_efficiency(summary: pd.DataFrame):
         fraction_axis(ax, summary, apart=1.2)
         space_by_what_is_missing(ax, summary)
 
-    about = f"{runs_note(summary)} Grey: the models of the other panels. {classified}"
+    about = f"{runs_note(summary)} {classified}"
     xlabel = "label fraction (% of the training recordings, log scale)"
     return model_panels(lines_of(summary, "fraction"), prepare, xlabel, GAP_AXIS, about)
 

@@ -269,7 +269,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str):
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
         f"{runs_note(table, '95 % bootstrap interval' + across)} Line and bold names: Pareto front; no other "
-        f"model is both cheaper and better. Grey: the models of the other panels. {classified}"
+        f"model is both cheaper and better. {classified}"
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)

@@ -82,7 +82,7 @@ def model_panels(
     for ax, members in zip(axes, groups.values(), strict=True):  # when all limits are known
         ends = {model: (lines[model].x.iloc[-1], lines[model].y.iloc[-1]) for model in members}
         name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold)
-    finish(axes, xlabel, ylabel, about)
+    finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
     return axes[0]
 
 
