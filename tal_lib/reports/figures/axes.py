@@ -153,7 +153,7 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % bootstrap interval", runs: 
 def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The table with the models' short names, and a sentence on what the long ones tell, for the note.
 
-    Table `+ classifier` is said once below the figure, not at every name.
+    `+ classifier` is said once below the figure, not at every name.
     """
     classified = sorted({str(name) for name in table.model if CLASSIFIED in str(name)})
     table = table.assign(model=[str(name).replace(CLASSIFIED, "") for name in table.model])

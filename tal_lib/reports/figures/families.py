@@ -31,7 +31,7 @@ def groups_of(models: list[str], most: int = MOST) -> dict[str, list[str]]:
         groups[TOGETHER.get(kind, OTHERS)].append(model)
     panels: dict[str, list[str]] = {}
     for title, names in groups.items():
-        parts = [list(part) for part in np.array_split(names, -(-len(names) // most))] if names else []
+        parts = [part.tolist() for part in np.array_split(names, -(-len(names) // most))] if names else []
         for place, part in enumerate(parts, 1):
             panels[f"{title} ({place} of {len(parts)})" if len(parts) > 1 else title] = part
     return panels
@@ -123,8 +123,7 @@ def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mappin
     ax.autoscale_view()
     to_share = (ax.transData + ax.transAxes.inverted()).transform
     places = sorted(((*map(float, to_share(point)), name) for name, point in points.items()), key=_height)
-    rows = len(ax.figure.axes) if len({other.get_position().x0 for other in ax.figure.axes}) == 1 else 1
-    gap = LINE / (0.72 * ax.figure.get_figheight() / rows)
+    gap = LINE / (0.72 * ax.figure.get_figheight() / ax.get_gridspec().nrows)  # the rest is around panels
     heights = spread_out([y for _, y, _ in places], gap)
     for height, (x, y, name) in zip(heights, places, strict=True):
         ax.annotate(
