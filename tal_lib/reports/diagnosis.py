@@ -36,7 +36,7 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
                 f"AP (%) of every class on {benchmark} with {100 * fraction:g} % of the training recordings: "
                 "mean over tIoUs and seeds. The most difficult class is first, the best model is at the left."
             )
-            out.figure(figures.class_matrix(table), stem)
+            out.figure(figures.class_matrix(table), stem, caption)
             shown = table.round(1).reset_index().rename(columns={"label": "class"})
             out.table(shown, stem, caption, tables.Best(high=tuple(table.columns), by_row=True))
 
@@ -58,22 +58,26 @@ def _errors(rows, benchmark, out):
     )
     if (rows.model == OWN).any():
         profile = rows[(rows.model == OWN) & (rows.analysis == "profile")]
-        profile = (
-            profile[profile.fraction == profile.fraction.max()]
-            .groupby(["bucket", "error"])
-            .value.mean()
-            .reset_index()
+        profile = profile[profile.fraction == profile.fraction.max()]
+        stem = f"error_profile_{OWN}_{benchmark}"
+        pictured = (
+            f"Types of errors of {OWN} on {benchmark} with {100 * profile.fraction.max():g} % of the labels: "
+            "composition of the G best detections, of the next G, and so on; G is the number of annotated "
+            "segments."
         )
-        out.figure(figures.error_profile(profile), f"error_profile_{OWN}_{benchmark}")
+        out.figure(figures.error_profile(profile[["bucket", "error", "value"]]), stem, pictured)
     if table.index.get_level_values("fraction").nunique() > 1:
         whole = table.dropna().groupby("model").size()
         # the mean over models is comparable only for the same models at every fraction
         whole = whole[whole == whole.max()].index
-        long = table[table.index.get_level_values("model").isin(whole)].stack().rename("value").reset_index()
-        out.figure(
-            figures.errors_by_fraction(long.groupby(["fraction", "error"]).value.mean().reset_index()),
-            f"errors_by_fraction_{benchmark}",
+        first = rows[(rows.analysis == "profile") & (rows.bucket == "1G") & rows.model.isin(whole)]
+        by_seed = first.groupby(["fraction", "error", "seed"]).value.mean().reset_index()
+        pictured = (
+            f"Types of errors among the G best detections on {benchmark} by label fraction: mean over "
+            f"{len(whole)} models, with 95 % bootstrap intervals over seeds."
         )
+        axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)))
+        out.figure(axes, f"errors_by_fraction_{benchmark}", pictured)
     best = tables.Best(high=(HIT,), within=("label fraction",))
     out.table(shown.rename(columns={"fraction": "label fraction"}), f"errors_{benchmark}", caption, best)
 
@@ -124,7 +128,8 @@ def _impact(rows, benchmark, out):
             f"{100 * fraction:g} % of the training recordings; mean over seeds."
         )
         out.table(wide.round(2).reset_index(), stem, caption, tables.Best(low=tuple(wide.columns)))
-        out.figure(figures.error_impact(at_fraction), stem)
+        runs = rows[(rows.analysis == "impact") & (rows.fraction == fraction)]
+        out.figure(figures.error_impact(runs[["model", "error", "value"]]), stem, caption)
 
 
 def _sensitivity(rows, benchmark, out):
@@ -154,9 +159,11 @@ def _sensitivity(rows, benchmark, out):
         best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST
         out.table(wide.reset_index(), f"sensitivity_{analysis}_{benchmark}", caption, best)
     if (means.model == OWN).any():
-        our_means = means[means.model == OWN]
+        our_means, runs = means[means.model == OWN], values[values.model == OWN]
         whole = our_means[our_means.characteristic == "all"].set_index("analysis").value
-        out.figure(
-            figures.sensitivity(our_means[our_means.characteristic != "all"], whole),
-            f"sensitivity_{OWN}_{benchmark}",
+        axes = figures.sensitivity(runs[runs.characteristic != "all"], whole)
+        pictured = (
+            f"Sensitivity of {OWN} on {benchmark}: normalized mAP and missed segments by fifths of the "
+            "segments, sorted by coverage, by length, and by number of instances of the class."
         )
+        out.figure(axes, f"sensitivity_{OWN}_{benchmark}", pictured)

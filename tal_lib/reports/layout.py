@@ -7,7 +7,7 @@ results/experiments/      what the scripts of `experiments/` measured; `tal repo
 results/notebooks/        rendered notebooks
 results/subsets/          the recordings of every subset sample
 results/prior/            figures that others published
-figures/<topic>/          one picture a figure (PNG)
+figures/<topic>/          one picture a figure (PNG); `NAME@dark.png` is its dark form, if a page needs one
 """
 
 import re
@@ -29,6 +29,7 @@ TOPICS = (
     "streams",
     "prior",
 )
+DARK = "@dark"  # at the end of a dark form's name; no other name has the mark
 PARQUET = ("class_ap",)  # one row per cell, class and tIoU; CSV would be 40 times as large
 
 
@@ -83,16 +84,19 @@ class Layout:
         """The path of a figure."""
         return self.figures / _known(topic) / f"{file_stem(name)}.png"
 
+    def dark_figure(self, topic: str, name: str) -> Path:
+        """The path of a figure's dark form, beside it. No name of a figure can hold `@`."""
+        return self.figure(topic, name).with_name(f"{file_stem(name)}{DARK}.png")
+
     def reader_tables(self, pattern: str = "*") -> list[Path]:
         """The Markdown files of all tables for readers whose name matches a pattern, sorted by name."""
         return sorted(self.readers.glob(f"*/{pattern}.md"), key=lambda path: path.stem)
 
     def all_figures(self, pattern: str = "*") -> list[Path]:
-        """All figures whose name matches a pattern, sorted by topic and name."""
+        """All figures whose name matches a pattern, sorted by topic and name; without the dark forms."""
         order = lambda path: (TOPICS.index(path.parent.name), path.stem)
-        return sorted(
-            (path for path in self.figures.glob(f"*/{pattern}.png") if path.parent.name in TOPICS), key=order
-        )
+        shown = (path for path in self.figures.glob(f"*/{pattern}.png") if not path.stem.endswith(DARK))
+        return sorted((path for path in shown if path.parent.name in TOPICS), key=order)
 
 
 def nearest(results: str | Path = "results") -> Layout:

@@ -39,10 +39,15 @@ class Output:
         path = self.layout.reader(self.topic, name)
         self.tables.append(tables.write_table(table, path, caption, best))
 
-    def figure(self, axes, name: str) -> None:
-        """Write the figure of these axes, and close it."""
-        path = self.layout.figure(self.topic, name)
-        self.figures.append(theme.save(axes.figure, path))
+    def figure(self, axes, name: str, caption: str, dark: bool = False) -> None:
+        """Write the figure of these axes, and close it.
+
+        Args:
+            caption: what it shows: the text for those who do not see it, and under it on the site.
+            dark: write a dark form too, for a page that chooses by the reader's screen.
+        """
+        path, night = (place(self.topic, name) for place in (self.layout.figure, self.layout.dark_figure))
+        self.figures.append(theme.save(axes.figure, path, caption, night if dark else None))
         plt.close(axes.figure)
 
     def subset(self, recordings: list[str], name: str) -> None:

@@ -11,6 +11,7 @@ import nbformat
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, work_folder
 from tal_lib.process.fork_server import Failed
+from tal_lib.reports.figures import described
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.tables.files import keep
 from tal_lib.sweeps.local import RUN_PAGE, warm_processes
@@ -57,7 +58,10 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source = "\n".join(_what_was_run(cell))
             cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
-            cell.outputs = [_clean_output(output) for output in cell.outputs if not _passing(output)]
+            description = described(cell.source)
+            cell.outputs = [
+                _clean_output(output, description) for output in cell.outputs if not _passing(output)
+            ]
     return notebook
 
 
@@ -83,9 +87,11 @@ def _passing(output):
     return output.get("name") == "stderr" or WIDGET in output.get("data", {})
 
 
-def _clean_output(output):
+def _clean_output(output, description):
     data = output.get("data", {})
     if "image/png" in data:
+        if description:  # pages show it to those who do not see the picture
+            output.metadata["image/png"] = dict(output.metadata.get("image/png", {}), alt=description)
         small = small_png(base64.b64decode(data["image/png"]))
         data["image/png"] = base64.b64encode(small).decode()
     if "text/plain" in data:

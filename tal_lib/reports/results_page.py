@@ -10,6 +10,7 @@ from tal_lib.reports.costs import gained, repeats
 from tal_lib.reports.equal import page
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.papers import PAPERS
+from tal_lib.reports.pictures import embedded
 
 TEMPLATE = Path(__file__).with_name("RESULTS.template.md")
 README = Path(__file__).with_name("README.template.md")
@@ -41,6 +42,9 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
         what, *arguments = match[1].split(":")
         if what == "table":
             return table(*arguments)
+        if what == "figure":
+            light, dark = (place(*arguments) for place in (layout.figure, layout.dark_figure))
+            return embedded(light, dark, layout.figures.parent) if light.is_file() else "*Not drawn yet.*"
         if what == "mean":
             return mean(*arguments)
         if what == "version":

@@ -7,10 +7,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from tal_lib.reports.pictures import small_png
+from tal_lib.reports.pictures import dark_png, small_png
 from tal_lib.reports.tables.files import keep
 
-WIDTH = 5.6  # inches; readable at column width
+WIDTH = 4.2  # inches of every figure: a column of a page, or a telephone of 390 pixels
+SMALL = 7  # points, the least size of letters: 9 pixels where `WIDTH` is 390 pixels
 
 # Okabe–Ito, then Tol's muted set: colour-blind readers can distinguish them; markers are a second cue
 _COLOURS = [
@@ -68,9 +69,16 @@ def apply() -> None:
         context="paper",
         style="ticks",
         rc={
-            "figure.figsize": (WIDTH, 3.4),
-            "figure.dpi": 110,
-            "savefig.dpi": 200,
+            "figure.figsize": (WIDTH, 2.6),
+            "figure.dpi": 150,
+            "savefig.dpi": 150,  # a small file; 1.6 pixels for each of a telephone's
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 8,
+            "xtick.labelsize": 7.5,
+            "ytick.labelsize": 7.5,
+            "legend.fontsize": 7.5,
+            "legend.title_fontsize": 7.5,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -88,13 +96,21 @@ def new_axes(ax=None, **figure):
     return ax if ax is not None else plt.subplots(**figure)[1]
 
 
-def save(figure: mpl.figure.Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, without date and versions. A file with the same picture stays unchanged."""
+def save(figure: mpl.figure.Figure, path: str | Path, caption: str = "", dark: Path | None = None) -> Path:
+    """Write a figure as PNG, without date and versions. A file with the same picture stays unchanged.
+
+    Args:
+        caption: what the figure shows; the file keeps it as its description.
+        dark: where to write the dark form; nowhere by default.
+    """
     content = io.BytesIO()
     figure.savefig(
         content, format="png", bbox_inches="tight", metadata={"Software": None}
     )  # long labels are not cut
-    return keep(path, small_png(content.getvalue()))
+    small = small_png(content.getvalue(), caption)
+    if dark:
+        keep(dark, dark_png(small))
+    return keep(path, small)
 
 
 def show(axes) -> None:

@@ -5,11 +5,12 @@ import pandas as pd
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import main_arm
 
+SIZES = "; GMACs at 720 steps"  # a column of the tables, not in the figures
 CAPTIONS = {
     "streams": "each stream alone, both streams joined before the network (early fusion), and the averaged "
     "scores of one model per stream (late fusion)",
-    "distillation": "a teacher, its student trained alone, and the distilled student; GMACs at 720 steps",
-    "ablation": "the model without some of its parts; GMACs at 720 steps",
+    "distillation": f"a teacher, its student trained alone, and the distilled student{SIZES}",
+    "ablation": f"the model without some of its parts{SIZES}",
 }
 
 TRAINED_ON = {"stretches": "clips"}  # in words, where it differs from the parameter `keep`
@@ -24,7 +25,8 @@ def write_subsets(data: dict[str, pd.DataFrame], out) -> None:
 
 def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
     """Write the average recall of class-agnostic proposals at the largest fraction."""
-    summary = tables.proposal_summary(main_arm(data["proposals"]))
+    runs_of = main_arm(data["proposals"])
+    summary = tables.proposal_summary(runs_of)
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
         caption = (
@@ -34,7 +36,13 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
         )
         table = tables.proposal_table(summary, benchmark)
         out.table(table, f"proposals_{benchmark}", caption, tables.HIGHEST)
-        out.figure(figures.average_recall(most), f"average_recall_{benchmark}")
+        shown = (
+            f"Average recall of class-agnostic proposals on {benchmark} by number of proposals per "
+            f"recording: {most.model.nunique()} models with 95 % bootstrap intervals over seeds."
+        )
+        runs = tables.with_shown_names(runs_of[runs_of.benchmark == benchmark])
+        runs = runs[runs.fraction == rows.fraction.max()].assign(ar=lambda table: 100 * table.ar)
+        out.figure(figures.average_recall(runs), f"average_recall_{benchmark}", shown)
 
 
 def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
@@ -53,7 +61,7 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))
         out.table(table, f"open_set_{benchmark}", caption, best)
         most = rows[rows.fraction == rows.fraction.max()]
-        out.figure(figures.open_set(most), f"open_set_{benchmark}")
+        out.figure(figures.open_set(most), f"open_set_{benchmark}", caption)
 
 
 def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
@@ -71,4 +79,4 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
         columns = [column for column in table if column not in ("model", "variant", "runs")]
         best = tables.Best(high=tuple(columns) if name == "streams" else ("avg mAP",))
         out.table(table, stem, caption, best)
-        out.figure(figures.variants(rows), stem)
+        out.figure(figures.variants(rows), stem, caption.replace(SIZES, ""))

@@ -118,7 +118,8 @@ def write_all(
     write_detections(out / f"{name}.json", table)
     write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
     axes = figures.timeline(table.iloc[:0], table, reader.seconds, min_score=threshold)
-    written = [out / f"{name}.json", out / f"{name}.csv", theme.save(axes.figure, out / f"{name}.png")]
+    picture = theme.save(axes.figure, out / f"{name}.png", f"Detected actions in {name}, by class and time.")
+    written = [out / f"{name}.json", out / f"{name}.csv", picture]
     if draw:
         fps = round(reader.native_fps or reader.fps)
         strong = table[table.score >= threshold].sort_values("score", ascending=False)

@@ -21,7 +21,7 @@ class Written:
     def data(self, table, name):
         self.tidy[name] = table
 
-    def figure(self, axes, name):
+    def figure(self, axes, name, caption, dark=False):
         pass
 
     def about(self, topic):

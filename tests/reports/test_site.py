@@ -1,5 +1,6 @@
 """The site: every link leads somewhere, what users bring does not act, and pages stay light."""
 
+import base64
 import json
 from functools import cache
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from bs4 import BeautifulSoup
 
 from tal_lib import TalError
 from tal_lib.reports import site, tables
+from tal_lib.reports.pictures import small_png
 from tal_lib.reports.site.explorer import OWN_RECIPES
 from tal_lib.reports.webpage import folded
 
@@ -26,7 +28,7 @@ def notebook(title, *outputs):
     page = nbformat.v4.new_notebook()
     page.cells = [
         nbformat.v4.new_markdown_cell(f"# {title}\n\nFirst sentence. Second, [there](../../RESULTS.md)."),
-        nbformat.v4.new_code_cell("1 + 1", outputs=list(outputs)),
+        nbformat.v4.new_code_cell("figures.loss_curve(history);", outputs=list(outputs)),
     ]
     return page
 
@@ -84,8 +86,8 @@ def made(tmp_path_factory, hostile_names):
     table = pd.DataFrame({name: [name] for name in hostile_names})
     tables.write_table(table, readers / "it's <b>.md", f"Caption {ATTACK}")
     (drawn := folder / "figures" / "accuracy").mkdir(parents=True)
-    for name in ("curve.png", "x' onerror='alert(1).png"):
-        (drawn / name).write_bytes(b"png")
+    (drawn / "x' onerror='alert(1).png").write_bytes(b"png")
+    (drawn / "curve.png").write_bytes(small_png(base64.b64decode(PIXEL), f"Learning curves {ATTACK}"))
     links = {
         "the table": "results/readers/accuracy/data_efficiency_hapt.md",
         "the picture": "figures/accuracy/curve.png",
@@ -211,6 +213,21 @@ def test_tables_have_their_files_beside_them_and_pictures_are_kept_once(made):
     assert len(list((folder / "site" / "pictures").glob("*.png"))) == 1
     assert "(hapt)" in soup_of(folder, f"{NOTEBOOKS}/02_train_evaluate_hapt.html").title.get_text()
     assert "<li>One leads.</li>" in (folder / "site" / "index.html").read_text()
+
+
+def test_every_picture_has_words_for_those_who_do_not_see_it(made):
+    """A figure says what its file says of itself, a notebook's picture what its function says."""
+    folder, pages = made
+    shown = {
+        page.name: BeautifulSoup(page.read_text(), "html.parser").article.select("img") for page in pages
+    }
+    texts = {name: [image.get("alt", "") for image in images] for name, images in shown.items()}
+    assert sorted(texts["figures.html"]) == [
+        "Figure of accuracy: x' onerror='alert(1)",
+        f"Learning curves {ATTACK}",
+    ]
+    assert texts["00_findings.html"] == ["Training loss by epoch."]
+    assert all(len(text.split()) >= 4 for name in texts for text in texts[name])
 
 
 def test_the_reference_is_made_from_the_docstrings(made):

@@ -41,4 +41,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
             table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))
             axes = figures.accuracy_against_cost(table, value, f"{label}, {steps:,} steps")
-            out.figure(axes, f"accuracy_{name}_{benchmark}")
+            shown = (
+                f"avg mAP on {benchmark} with {100 * both.fraction.max():g} % of the labels against {label}, "
+                f"at {steps:,} steps: {both.model.nunique()} models with intervals, and their Pareto front."
+            )
+            out.figure(axes, f"accuracy_{name}_{benchmark}", shown)

@@ -73,4 +73,8 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
             out.table(shown.reset_index(), f"inference_length_{name}_{stem}", caption, best)
         windowed = rows[rows.model.isin(rows.model[rows.window > 0])]  # the others see whole recordings
         if len(windowed):
-            out.figure(figures.window_accuracy(windowed), f"inference_length_{stem}")
+            shown = (
+                f"avg mAP on {benchmark} by inference window in steps, with half-overlapping windows, and on "
+                f"whole recordings: {windowed.model.nunique()} models."
+            )
+            out.figure(figures.window_accuracy(windowed), f"inference_length_{stem}", shown)

@@ -38,7 +38,12 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             "recording."
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
-        out.figure(figures.where_time_goes(longest.assign(way=_names(longest))), f"end_to_end{suffix}")
+        axes = figures.where_time_goes(longest.assign(way=_names(longest)))
+        shown = (
+            f"Where an hour of video goes on {machine}: seconds of work for decoding, features, network, and "
+            "NMS, a bar per backbone and height of the pictures."
+        )
+        out.figure(axes, f"end_to_end{suffix}", shown)
 
 
 def write_live(data: dict[str, pd.DataFrame], out) -> None:

@@ -23,6 +23,11 @@ from tal_lib.reports.costs.shapes import (
 )
 
 NOT_DRAWN = ("peak_reserved_bytes", "gpu_utilisation", "joules_per_minute")  # a table is enough
+WITHOUT_INTERVAL = {  # what a figure says of values without one
+    "macs": "Counted, not measured: there is no interval.",
+    "detect_s_median": "Median of the passes of one process; no interval was measured.",
+    "peak_memory_bytes": "One process per pass, so there is no interval.",
+}
 OF_THE_CPU = ("macs", "detect_s_median")  # on a GPU a table is enough
 
 
@@ -70,8 +75,12 @@ def _write_against_length(rows, stem, words, out):
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
         if common.length_steps.nunique() > 1 and _is_drawn(common, column):
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
-            axes = figures.cost_against_length(scaled, column, label, interval(common, column))
-            out.figure(axes, f"{name}_against_length_{stem}")
+            axes = figures.cost_against_length(
+                scaled, column, label, interval(common, column), WITHOUT_INTERVAL.get(column, "")
+            )
+            models = f"{common.model.nunique()} models, a panel per family"
+            shown = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}. {models}."
+            out.figure(axes, f"{name}_against_length_{stem}", shown)
 
 
 def _is_drawn(rows, column):

@@ -50,12 +50,23 @@ def write_prior(cost: pd.DataFrame, out) -> None:
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return
-    out.figure(figures.beside_prior(both, "gmacs", "GMACs"), "prior_macs")
-    out.figure(
-        figures.beside_prior(both, "memory_mib", "peak memory (MiB); prior study: GPU, weights included"),
-        "prior_memory",
-    )
-    out.figure(figures.beside_prior(both, "time_ms", "time with NMS (ms); prior study: GPU"), "prior_time")
+    where = "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis."
+    for column, name, label, about in (
+        ("gmacs", "macs", "GMACs", "Counted by both studies, so there are no intervals."),
+        (
+            "memory_mib",
+            "memory",
+            "peak memory (MiB)",
+            where.format(", weights included", ", without weights"),
+        ),
+        ("time_ms", "time", "time with NMS (ms)", where.format("", "")),
+    ):
+        axes = figures.beside_prior(both, column, label, name == "macs", about)
+        shown = (
+            f"{label[0].upper()}{label[1:]} of {both.model.nunique()} models of published size by recording "
+            "length in steps, in this study and in the prior study: a panel each."
+        )
+        out.figure(axes, f"prior_{name}", shown)
     caption = (
         "Cost of the published sizes in the prior study (Warchocki et al., 2023) and in this study, at "
         "THUMOS14's feature width and number of classes. MACs are comparable; memory and time are not. Prior "

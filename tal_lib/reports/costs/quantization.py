@@ -30,8 +30,12 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         best = tables.Best(high=(*fast, "avg mAP"), low=("file (MB)", *slow), within=("model",))
         out.table(shown, stem + suffix, caption, best)
         for threads, some in rows.groupby("threads_used"):
-            axes = figures.speed_and_loss(some[some.variant != PLAIN])
-            out.figure(axes, f"{stem}_{_threads(threads).replace(' ', '')}{suffix}")
+            axes = figures.speed_and_loss(some[some.variant != PLAIN], LOST)
+            pictured = (
+                f"Speed-up over float32 by quantization and lower precision on {benchmark}, {steps:g} steps, "
+                f"{_threads(threads)} of {machine}: a row per model, a panel per runtime."
+            )
+            out.figure(axes, f"{stem}_{_threads(threads).replace(' ', '')}{suffix}", pictured)
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -57,6 +57,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         )
         out.table(table.reset_index(), f"training_{stem}", caption, best)
         lines = here(curve)
-        out.figure(
-            figures.accuracy_over_time(lines.assign(map=100 * lines["map"])), f"accuracy_over_time_{stem}"
+        axes = figures.accuracy_over_time(lines.assign(map=100 * lines["map"]))
+        shown = (
+            f"avg mAP of the test recordings by training time in seconds on {benchmark}, "
+            f"{', '.join(filter(None, where))}; a panel per family."
         )
+        out.figure(axes, f"accuracy_over_time_{stem}", shown)

@@ -71,9 +71,18 @@ def _write_curves(runs, rows, benchmark, out):
         f"{span(rows.runs)} runs (seeds) with 95 % bootstrap interval."
     )
     if rows.fraction.nunique() > 1:
-        out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}")
+        shown = (
+            f"Learning curves on {benchmark}: avg mAP of {rows.model.nunique()} models by label fraction, "
+            "with 95 % bootstrap intervals over seeds; a panel per family."
+        )
+        out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}", shown)
     most = main_arm(runs)
     most = tables.with_shown_names(most[most.fraction == rows.fraction.max()])
-    out.figure(figures.map_by_tiou(most.assign(map=100 * most["map"])), f"map_by_tiou_{benchmark}")
+    shown = (
+        f"mAP by tIoU on {benchmark} with {100 * rows.fraction.max():g} % of the labels: "
+        f"{most.model.nunique()} models, with 95 % bootstrap intervals over seeds; a panel per family."
+    )
+    axes = figures.map_by_tiou(most.assign(map=100 * most["map"]))
+    out.figure(axes, f"map_by_tiou_{benchmark}", shown)
     table = tables.efficiency_table(rows, benchmark)
     out.table(table, f"data_efficiency_{benchmark}", caption, tables.HIGHEST)

@@ -102,12 +102,12 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
         return
     order = list(aggregate_ranking(runs).model)
     matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
-    out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}")
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
     caption = (
         f"Probability of improvement on {benchmark}, mean over label fractions: a run of the row's model has "
         "a higher avg mAP than a run of the column's model."
     )
+    out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}", caption)
     out.data(table, f"comparison_{benchmark}")
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
 

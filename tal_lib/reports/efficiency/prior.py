@@ -10,11 +10,11 @@ PRIOR = Layout().prior / "data_efficiency.csv"
 
 
 def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
-    """`model, fraction, map, ours, rank, our_rank` of models and label fractions that both studies have."""
+    """`model, fraction, map, ours, low, high, rank, our_rank` of models and label fractions that both studies
+    have; `low, high` is the interval of ours."""
     prior = pd.read_csv(PRIOR).dropna(subset=["map"])
-    both = prior.merge(
-        summary[["model", "fraction", "mean"]].rename(columns={"mean": "ours"}), on=["model", "fraction"]
-    )
+    ours = [name for name in ("model", "fraction", "mean", "low", "high") if name in summary]
+    both = prior.merge(summary[ours].rename(columns={"mean": "ours"}), on=["model", "fraction"])
     ranks = both.groupby("fraction")[["map", "ours"]].rank(ascending=False).astype(int)
     return both.assign(rank=ranks["map"], our_rank=ranks.ours)
 
@@ -24,7 +24,12 @@ def write_prior(rows: pd.DataFrame, benchmark: str, out) -> None:
     both = beside_prior(rows)
     if both.model.nunique() < 2:
         return
-    out.figure(figures.curves_beside_prior(both, benchmark), f"prior_data_efficiency_{benchmark}")
+    shown = (
+        f"Learning curves of {both.model.nunique()} models in this study ({benchmark}, compact sizes) and in "
+        "the prior study (THUMOS14, published sizes): avg mAP by label fraction, a panel per study."
+    )
+    axes = figures.curves_beside_prior(both, benchmark)
+    out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
     lines = []
     for fraction, models in both.groupby("fraction"):
         order = lambda column: " > ".join(models.sort_values(column).model)  # noqa: B023

@@ -139,4 +139,10 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)
     floors = summary.set_index(["benchmark", "fraction"]).floor.to_dict()
-    out.figure(figures.factorial(models, floors)[0], "factorial")
+    where = ", ".join(dict.fromkeys(models.benchmark))
+    shown = (
+        f"Architecture and recipe: avg mAP of {models.model.nunique()} models with the plain recipe (open "
+        f"circles) and with the tuned equal recipe (dots) on {where}, by label fraction. The dashed line is "
+        f"{FLOOR}, which reads no features."
+    )
+    out.figure(figures.factorial(models, floors)[0], "factorial", shown, dark=True)

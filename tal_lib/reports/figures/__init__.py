@@ -1,5 +1,8 @@
 """The figures: tidy table in, axes out; one small function each, by topic."""
 
+import inspect
+import re
+
 from tal_lib.reports.figures.accuracy import (
     average_recall,
     data_efficiency,
@@ -29,6 +32,18 @@ from tal_lib.reports.figures.equal import expected_best, factorial
 from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
 from tal_lib.reports.figures.recordings import ap_by_class, gap_lengths, loss_curve, segment_lengths, timeline
 
+
+def described(source: str) -> str:
+    """What the figures show that some code draws: the first lines of their functions' docstrings.
+
+    source: Python code, such as a notebook's cell; functions are known by `figures.NAME(`.
+    """
+    names = dict.fromkeys(re.findall(r"\bfigures\.(\w+)\(", source))
+    drawn = [globals()[name] for name in names if name in __all__]
+    texts = [" ".join((inspect.getdoc(function) or "").split("\n\n")[0].split()) for function in drawn]
+    return " ".join(texts).replace("`", "")
+
+
 __all__ = [
     "accuracy_against_cost",
     "accuracy_over_time",
@@ -39,6 +54,7 @@ __all__ = [
     "cost_against_length",
     "curves_beside_prior",
     "data_efficiency",
+    "described",
     "error_impact",
     "error_profile",
     "errors_by_fraction",

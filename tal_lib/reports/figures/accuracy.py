@@ -1,65 +1,65 @@
-"""Accuracy figures: learning curves, comparisons, recall, unseen classes, variants."""
+"""Accuracy figures: learning curves, comparisons, recall, zero-shot classes, variants."""
 
 import numpy as np
 import pandas as pd
 
+from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports.figures.axes import (
+    GAP_AXIS,
     VARIANTS,
     coloured_matrix,
     draw_points,
     fraction_axis,
-    legend_beside,
+    legend_above,
+    note,
+    runs_note,
+    short_names,
     space_by_what_is_missing,
 )
-from tal_lib.reports.figures.families import MOST, family_panels
-from tal_lib.reports.tables.summaries import SHOWN_VARIANT, split_name
-from tal_lib.reports.theme import new_axes, style
+from tal_lib.reports.figures.families import model_panels
+from tal_lib.reports.tables.summaries import SHOWN_VARIANT
+from tal_lib.reports.theme import WIDTH, new_axes
+
+ROW = 0.19  # inches of a row with a name
+FUSIONS = {"early": "early fusion", "late": "late fusion"}  # of streams, for readers
 
 
-def data_efficiency(summary: pd.DataFrame, ax=None):
-    """avg mAP against the fraction of training recordings, with 95 % intervals; many models have a panel per
-    family.
+def lines_of(summary: pd.DataFrame, x: str) -> dict[str, pd.DataFrame]:
+    """model → `x, y, low, high`, sorted by x. summary: `model, mean, low, high` and the column `x`."""
+    ordered = summary.rename(columns={x: "x", "mean": "y"}).sort_values("x")
+    return {
+        str(model): rows[["x", "y", "low", "high"]] for model, rows in ordered.groupby("model", sort=False)
+    }
 
-    summary: `model, fraction, mean, low, high` (in %), one benchmark.
+
+def data_efficiency(summary: pd.DataFrame):
+    """Learning curves: avg mAP of each model by label fraction, with 95 % intervals; a panel per family.
+
+    summary: `model, fraction, mean, low, high` (in %) and `runs`, one benchmark.
     """
-    if ax is None and summary.model.nunique() > MOST:
-        names = {"fraction": "x", "mean": "y"}
-        ordered = summary.sort_values("fraction")[["model", *names, "low", "high"]].rename(columns=names)
-        lines = {str(model): rows for model, rows in ordered.groupby("model", sort=False)}
+    summary, classified = short_names(summary)
 
-        def prepare(ax):
-            fraction_axis(ax, summary, apart=1.4)
-            space_by_what_is_missing(ax, summary)
-            ax.set(xlabel="label fraction (%)", ylabel="")
+    def prepare(ax):
+        fraction_axis(ax, summary, apart=1.2)
+        space_by_what_is_missing(ax, summary)
 
-        return family_panels(lines, prepare, "avg mAP (%), log scale of 100 − avg mAP")
-    ax = new_axes(ax, figsize=(5.6, 3.6))
-    for model, rows in summary.sort_values("fraction").groupby("model", sort=False):
-        colour, marker = style(model)
-        ax.plot(
-            rows.fraction, rows["mean"], marker=marker, color=colour, label=model, markersize=4, linewidth=1.3
-        )
-        ax.fill_between(rows.fraction, rows.low, rows.high, color=colour, alpha=0.15, linewidth=0)
-    fraction_axis(ax, summary)
-    space_by_what_is_missing(ax, summary)
-    legend_beside(ax, summary.groupby("model")["mean"].last())
-    return ax
+    about = f"{runs_note(summary)} {classified}"
+    xlabel = "label fraction (% of the training recordings, log scale)"
+    return model_panels(lines_of(summary, "fraction"), prepare, xlabel, GAP_AXIS, about)
 
 
-def probability_matrix(matrix: pd.DataFrame, ax=None):
-    """Probability that a run of the row's model beats a run of the column's.
+def probability_matrix(matrix: pd.DataFrame):
+    """Probability that a run of the row's model has a higher avg mAP than a run of the column's model.
 
     matrix: models × models, best first, NaN on the diagonal.
     """
-    ax = new_axes(ax, figsize=(6.4, 5.6))
-    texts = matrix.map(
-        lambda value: "" if value != value else f"{value:.2f}".lstrip("0") if value < 1 else "1"
-    )
+    names, classified = short_names(pd.DataFrame({"model": matrix.index}))
+    matrix = matrix.set_axis(names.model, axis=0).set_axis(names.model, axis=1)
     return coloured_matrix(
-        ax,
         matrix,
-        texts,
-        "P(row better than column)",
+        matrix.map(lambda value: "" if value != value else f"{100 * value:.0f}"),
+        "probability (%) that the model of the row is better than that of the column",
+        f"Better: a run has a higher avg mAP; mean over label fractions. {classified}",
         matrix.map(lambda value: abs(value - 0.5) > 0.35),
         cmap="RdBu",
         vmin=0,
@@ -67,91 +67,144 @@ def probability_matrix(matrix: pd.DataFrame, ax=None):
     )
 
 
-def map_by_tiou(table: pd.DataFrame, ax=None):
-    """mAP at each tIoU. table: `model, tiou, map` (in %), averaged over runs."""
-    ax = new_axes(ax, figsize=(5.6, 3.2))
-    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
-        colour, marker = style(model, place)
-        rows = rows.groupby("tiou")["map"].mean()
-        ax.plot(rows.index, rows, marker=marker, color=colour, label=model, markersize=4)
-    ax.set(xlabel="tIoU", ylabel="mAP (%)", ylim=(0, 100), xticks=sorted(table.tiou.unique()))
-    legend_beside(ax, table.groupby("model")["map"].mean())
-    return ax
+def map_by_tiou(table: pd.DataFrame):
+    """mAP of each model at each tIoU, with 95 % intervals; a panel per family.
 
-
-def average_recall(table: pd.DataFrame, ax=None):
-    """Average recall against the number of proposals per recording.
-
-    table: `model, an, ar` (in %), averaged over runs.
+    table: `model, tiou, map` (in %), one row per run.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.4))
-    for model, rows in table.groupby("model", sort=False):
-        colour, marker = style(model)
-        rows = rows.groupby("an").ar.mean()
-        ax.plot(
-            rows.index,
-            rows,
-            marker=marker if len(rows) < 20 else None,
-            color=colour,
-            label=model,
-            markersize=4,
-        )
+    table, classified = short_names(table)
+    summary = summarise(table, ["model", "tiou"], "map")
+    ticks = sorted(table.tiou.unique())
+    prepare = lambda ax: ax.set(ylim=(0, 100), xticks=ticks)
+    about = f"{runs_note(summary)} {classified}"
+    return model_panels(
+        lines_of(summary, "tiou"), prepare, "least tIoU of a correct detection", "mAP (%)", about
+    )
+
+
+def average_recall(table: pd.DataFrame):
+    """Average recall of class-agnostic proposals by number of proposals per recording; a panel per family.
+
+    table: `model, an, ar` (in %), one row per run.
+    """
+    table = short_names(table)[0]  # no classifier has a part in it
+    summary = summarise(table, ["model", "an"], "ar")
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick in set(table.an)]
-    ax.set_xscale("log")
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.minorticks_off()
-    ax.set(xlabel="proposals per recording (AN)", ylabel="average recall (%)", ylim=(0, 100))
-    legend_beside(ax, table.groupby("model").ar.max())
-    return ax
+
+    def prepare(ax):
+        ax.set(ylim=(0, 100), xscale="log")
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
+
+    xlabel = "proposals per recording (AN, log scale)"
+    about = f"{runs_note(summary)} Class-agnostic; mean over tIoU 0.5 to 0.95."
+    return model_panels(lines_of(summary, "an"), prepare, xlabel, "average recall (%)", about)
 
 
-def open_set(summary: pd.DataFrame, ax=None):
-    """mAP of zero-shot classes, compared with wrong names and with the seen classes; 95 % intervals over
-    splits.
+PARTS = {
+    "unseen": ("zero-shot classes, their names alone", "#D55E00", "o"),
+    "unseen, all names": ("zero-shot classes among all names", "#E69F00", "D"),
+    "unseen, wrong names": ("zero-shot classes, wrong names", "#777777", "x"),
+    "unseen, trained with wrong names": ("zero-shot classes, trained with wrong names", "#000000", "+"),
+    "seen, all names": ("trained classes among all names", "#56B4E9", "s"),
+}
 
-    summary: `seen, model, part, mean, low, high` (in %), one benchmark and fraction.
+
+def open_set(summary: pd.DataFrame):
+    """avg mAP of zero-shot classes, compared with wrong names and with the trained classes; 95 % intervals
+    over splits. A panel per share of trained classes, a row per model.
+
+    summary: `seen, model, part, mean, low, high` (in %) and `runs`, one benchmark and fraction.
     """
-    rows = summary.sort_values(["seen", "model"], ascending=[True, False])
-    rows = rows.assign(row=[f"{model}, {split_name(seen)}" for seen, model in zip(rows.seen, rows.model)])
-    names = list(dict.fromkeys(rows.row))
-    ax = new_axes(ax, figsize=(5.6, 0.5 * len(names) + 1.0))
-    looks = {
-        "unseen": ("#D55E00", "o"),
-        "unseen, all names": ("#E69F00", "D"),
-        "unseen, wrong names": ("#777777", "x"),
-        "unseen, trained with wrong names": ("#000000", "+"),
-        "seen, all names": ("#56B4E9", "s"),
-    }
-    for offset, (part, (colour, marker)) in zip(np.linspace(0.24, -0.24, len(looks)), looks.items()):
-        part_rows = rows[rows.part == part]
-        if len(part_rows):  # the legend lacks arms that were not run
-            draw_points(
-                ax, part_rows, [names.index(row) + offset for row in part_rows.row], colour, marker, part
-            )
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="avg mAP (%)", xlim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    rows = summary.assign(row=_with_runs(summary)).sort_values(["seen", "row"], ascending=[True, False])
+    shares = sorted(rows.seen.unique(), reverse=True)
+    names = {seen: list(dict.fromkeys(rows[rows.seen == seen].row)) for seen in shares}
+    heights = [len(names[seen]) + 1.0 for seen in shares]
+    axes = new_axes(
+        nrows=len(shares),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+        figsize=(WIDTH, 0.3 * sum(heights) + 1.2),
+    ).flat
+    for ax, seen in zip(axes, shares, strict=True):
+        place = {row: number for number, row in enumerate(names[seen])}
+        for offset, (part, (label, colour, marker)) in zip(
+            np.linspace(0.28, -0.28, len(PARTS)), PARTS.items()
+        ):
+            part_rows = rows[(rows.seen == seen) & (rows.part == part)]
+            if len(part_rows):  # the legend lacks arms that were not run
+                y = [place[row] + offset for row in part_rows.row]
+                draw_points(ax, part_rows, y, colour, marker, label)
+        ax.set(yticks=range(len(place)), ylim=(-0.6, len(place) - 0.4), xlim=(0, None))
+        ax.set_yticklabels(list(place))
+        title = f"{100 * seen:g} % of the classes trained, {100 - 100 * seen:g} % zero-shot"
+        ax.set_title(title, loc="left")
+    axes[-1].set_xlabel("avg mAP (%)")
+    handles = {}
+    for ax in axes:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels())))
+    axes[0].figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1)
+    note(
+        axes[0],
+        "n: splits of the classes, of which a point is the mean. Bars: 95 % bootstrap interval; fewer than "
+        "five splits have none.",
+    )
+    return axes[0]
 
 
-def variants(summary: pd.DataFrame, ax=None):
-    """Variants of each model side by side: avg mAP with its interval.
+def _with_runs(summary):
+    """The models' names with their options in short and, where it is known, the least number of runs."""
+    names = [
+        name.replace(" (text=", ", ").replace(" (", ", ").rstrip(")") if "(" in name else name
+        for name in summary.model.astype(str)
+    ]
+    if "runs" not in summary:
+        return names
+    keys = [name for name in ("seen", "model") if name in summary]
+    least = summary.groupby(keys).runs.transform("min")
+    return [f"{name} (n = {count:g})" for name, count in zip(names, least, strict=True)]
 
-    summary: `model, variant, mean, low, high` (in %).
+
+def variants(summary: pd.DataFrame):
+    """Variants of each model side by side: avg mAP with its interval. One model has a row per variant.
+
+    summary: `model, variant, mean, low, high` (in %) and `runs`.
     """
-    order = summary.groupby("model")["mean"].max().sort_values()
+    summary, classified = short_names(summary)
+    few = "runs" in summary and summary.runs.min() < summary.runs.max()
+    summary = summary.assign(
+        variant=summary.variant.replace(SHOWN_VARIANT | FUSIONS),
+        row=_with_runs(summary) if few else summary.model.astype(str),
+    )
     kinds = list(dict.fromkeys(summary.variant))
-    ax = new_axes(ax, figsize=(5.6, (0.32 if len(order) > 1 else 0.9) * len(order) + 1.0))
+    about = f"{runs_note(summary)} {'n: their number. ' if few else ''}{classified}"
+    if summary.model.nunique() == 1:
+        return _variants_of_one(summary, f"{summary.model.iloc[0]}. {about}")
+    order = summary.groupby("row")["mean"].max().sort_values()
+    ax = new_axes(figsize=(WIDTH, 0.24 * len(order) + 1.1))
     for index, kind in enumerate(kinds):
-        variant_rows = summary[summary.variant == kind]
-        spread = 0.18 if len(order) > 1 else 0.3
+        kind_rows = summary[summary.variant == kind]
         y = [
-            order.index.get_loc(model) + spread * (1 - 2 * index / max(1, len(kinds) - 1))
-            for model in variant_rows.model
+            order.index.get_loc(row) + 0.24 * (1 - 2 * index / max(1, len(kinds) - 1))
+            for row in kind_rows.row
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
-        draw_points(ax, variant_rows, y, colour, marker, SHOWN_VARIANT.get(kind, kind))
-    ax.set(
-        yticks=range(len(order)), yticklabels=order.index, xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4)
-    )
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        draw_points(ax, kind_rows, y, colour, marker, kind)
+    ax.set(yticks=range(len(order)), xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.set_yticklabels(order.index)
+    legend_above(ax, len(kinds) if sum(map(len, kinds)) < 45 else 3)
+    note(ax, about)
+    return ax
+
+
+def _variants_of_one(summary, about):
+    ax = new_axes(figsize=(WIDTH, ROW * len(summary) + 0.9))
+    places = range(len(summary))[::-1]
+    for place, (index, row) in zip(places, summary.reset_index(drop=True).iterrows()):
+        colour, marker = VARIANTS[index % len(VARIANTS)]
+        draw_points(ax, row.to_frame().T, [place], colour, marker, None)
+    ax.set(yticks=places, xlabel="avg mAP (%)", ylim=(-0.6, len(summary) - 0.4))
+    ax.set_yticklabels(summary.variant)
+    note(ax, about)
     return ax

@@ -1,8 +1,15 @@
 """Axes, legends and marks that several figures share."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from tal_lib.reports.tables.names import CLASSIFIED
+from tal_lib.reports.theme import SMALL, WIDTH, new_axes
+
+GAP_AXIS = "avg mAP (%), log scale of 100 − avg mAP"
 
 VARIANTS = [
     ("#0072B2", "o"),
@@ -17,7 +24,9 @@ VARIANTS = [
 def space_by_what_is_missing(ax, table):
     """Scale a y axis of avg mAP so that halving the gap to 100 always has the same height.
 
-    This separates the best models. table: `mean, low, high`; the intervals may be NaN.
+    This separates the best models; the axis is called `GAP_AXIS`.
+
+    table: `mean, low, high`; the intervals may be NaN.
     """
     beyond = 101.0  # so that 100 has a finite place
     low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
@@ -35,7 +44,6 @@ def space_by_what_is_missing(ax, table):
         ):
             ticks.append(tick)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set(ylabel="avg mAP (%), log scale of 100 − avg mAP")
     ax.minorticks_off()
 
 
@@ -54,12 +62,17 @@ def fraction_axis(ax, table, apart: float = 1.0):
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="label fraction (% of training recordings)")
 
 
-def coloured_matrix(ax, table, texts, label, dark, **colours):
-    """Draw a table as coloured squares with their values. `dark`: the cells with white text."""
-    picture = ax.imshow(table.to_numpy(), aspect="auto", **colours)
+def coloured_matrix(table, texts, label, about, dark, **colours):
+    """Draw a table as coloured squares with their values, and what they are above them.
+
+    Args:
+        texts: the values as text, short enough for a square; dark: the cells with white text.
+        label: what the values are; about: the words below.
+    """
+    ax = new_axes(figsize=(WIDTH, 0.165 * len(table) + 1.4))
+    ax.imshow(table.to_numpy(), aspect="auto", **colours)
     for (row, column), text in np.ndenumerate(texts.to_numpy()):
         ax.text(
             column,
@@ -67,13 +80,16 @@ def coloured_matrix(ax, table, texts, label, dark, **colours):
             text,
             ha="center",
             va="center",
-            fontsize=6,
+            fontsize=SMALL,
             color="white" if dark.iat[row, column] else "black",
         )
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=7)
-    ax.set_yticks(range(len(table)), table.index, fontsize=7)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=SMALL)
+    ax.set_yticks(range(len(table)), table.index, fontsize=SMALL)
+    ax.tick_params(length=0, pad=2)
+    ax.spines[:].set_visible(False)
     ax.grid(visible=False)
-    ax.figure.colorbar(picture, ax=ax, shrink=0.6, label=label)
+    ax.figure.suptitle(label, x=0.01, ha="left", fontsize=8)
+    note(ax, about)
     return ax
 
 
@@ -94,20 +110,52 @@ def draw_points(ax, rows, y, colour, marker, label):
 
 
 def plain_log(axis):
-    """Ticks 1, 2, 5, 10, … written as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Ticks 1, 2, 5, 10, … written as plain numbers; only 1, 10, … where more would be crowded."""
+    axis.axes.autoscale_view()
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
-def legend_beside(ax, final: pd.Series):
-    """Put a legend next to the axes, in the order in which the lines end."""
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: -float(final.get(labels[i], 0)))
-    ax.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        fontsize="small",
+def legend_above(ax, columns: int) -> None:
+    """Put a legend above the figure, at the left."""
+    ax.figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=columns,
+        columnspacing=1.0,
+        handletextpad=0.4,
     )
+
+
+def note(ax, text: str) -> None:
+    """Write words below a figure: on runs, intervals, and what else the axes cannot say."""
+    lines = textwrap.wrap(text, 80, break_on_hyphens=False)
+    ax.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
+
+
+def runs_note(table: pd.DataFrame, bars: str = "95 % bootstrap interval", runs: str = "seeds") -> str:
+    """What a point is the mean of, and what its bars are.
+
+    table: `low, high` and, if known, `runs`; NaN where there is no interval.
+    """
+    counts = table.runs if "runs" in table else pd.Series([], dtype=int)
+    known = "low" in table and table.low.notna().any()
+    if not known:
+        return "One run each, so there is no interval." if counts.max() == 1 else "No intervals are known."
+    least, most = (counts.min(), counts.max()) if len(counts) else (0, 0)
+    number = f"{least:g} to {most:g} {runs}" if least != most else f"{most:g} {runs}"
+    text = f"Mean of {number}; bars: {bars}." if most else f"Bars: {bars}."
+    return text + (" A single run has none." if table.low.isna().any() else "")
+
+
+def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The table with the models' short names, and a sentence on what the long ones tell, for the note.
+
+    `+ classifier` is said once below the figure, not at every name.
+    """
+    classified = sorted({str(name) for name in table.model if CLASSIFIED in str(name)})
+    table = table.assign(model=[str(name).replace(CLASSIFIED, "") for name in table.model])
+    names = ", ".join(name.replace(CLASSIFIED, "") for name in classified)
+    return table, f"{names}: with the study's classifier." if names else ""

@@ -4,58 +4,64 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
+from tal_lib.evaluation.statistics import summarise
+from tal_lib.reports.figures.accuracy import lines_of
 from tal_lib.reports.figures.axes import (
+    GAP_AXIS,
     VARIANTS,
-    legend_beside,
+    legend_above,
+    note,
     plain_log,
+    runs_note,
+    short_names,
     space_by_what_is_missing,
     spread_ticks,
 )
-from tal_lib.reports.figures.families import MOST, family_panels
-from tal_lib.reports.theme import new_axes, style
+from tal_lib.reports.figures.families import GREY, model_panels
+from tal_lib.reports.theme import SMALL, WIDTH, new_axes
+
+PERCENTILES = "tenth to ninetieth percentile"
 
 
-def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), ax=None):
-    """A cost against the recording length, both axes logarithmic; many models have a panel per family.
+def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), about: str = ""):
+    """A cost of each model by recording length, both axes logarithmic; a panel per family.
 
     table: `model, length_steps, <value>`.
     interval: the columns of the ends of the value's interval, drawn as bars; empty: none.
+    about: what the values are if there is no interval.
     """
-    table = table.dropna(subset=[value])
+    table = short_names(table.dropna(subset=[value]))[0]
+    names = ["x", "y", *(("low", "high") if len(interval) else ())]
     lines = {
-        str(model): rows.groupby("length_steps")[[value, *interval]].median().reset_index()
+        str(model): rows.groupby("length_steps")[[value, *interval]]
+        .median()
+        .reset_index()
+        .set_axis(names, axis=1)
         for model, rows in table.sort_values("length_steps").groupby("model", sort=False)
     }
-    panels = ax is None and len(lines) > MOST
-    ticks = spread_ticks(table.length_steps.unique(), 2.5 if panels else 1.3)  # closer labels would overlap
+    lengths = table.length_steps
+    ticks = spread_ticks(
+        lengths.unique(), max(1.9, (lengths.max() / lengths.min()) ** (1 / 6))
+    )  # six labels fit
 
     def prepare(ax):
-        ax.set(xscale="log", yscale="log", xlabel="recording length (steps)")
-        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if panels or len(ticks) > 6 else 0)
+        ax.set(xscale="log", yscale="log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
         plain_log(ax.yaxis)
 
-    if panels:
-        names = ["x", "y", *(("low", "high") if len(interval) else ())]
-        return family_panels({m: line.set_axis(names, axis=1) for m, line in lines.items()}, prepare, label)
-    ax = new_axes(ax, figsize=(5.6, 3.4))
-    for model, line in lines.items():
-        colour, marker = style(model)
-        ax.plot(line.length_steps, line[value], marker=marker, color=colour, label=model, markersize=4)
-        if len(interval):
-            ax.vlines(line.length_steps, *(line[name] for name in interval), color=colour, linewidth=1)
-    prepare(ax)
-    ax.set_ylabel(label)
-    legend_beside(ax, table.sort_values("length_steps").groupby("model")[value].last())
-    return ax
+    drawn = len(interval) and table[interval[0]].notna().any()
+    text = f"Median of several measurements; bars: {PERCENTILES}." if drawn else about
+    xlabel = "recording length (steps, log scale)"
+    return model_panels(lines, prepare, xlabel, f"{label}, log scale", text)
 
 
-def inference_length(table: pd.DataFrame, ax=None):
-    """avg mAP against the time for an hour of recording: one marker per window size, one line per overlap.
+def inference_length(table: pd.DataFrame):
+    """avg mAP against the time for an hour of recording: a marker per window size, a line per overlap.
 
     table: `window, overlap` (steps; window 0 is the whole recording), `avg_map` (%), `seconds_per_hour`.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.2))
+    ax = new_axes(figsize=(WIDTH, 2.8))
     windows = table[table.window > 0]
     shares = (windows.overlap / windows.window).round(2)
     for index, (share, rows) in enumerate(windows.groupby(shares)):
@@ -68,7 +74,7 @@ def inference_length(table: pd.DataFrame, ax=None):
             color=colour,
             markersize=4.5,
             linewidth=0.9,
-            label=f"windows, {100 * share:g} % overlap",
+            label=f"{100 * share:g} % overlap",
         )
         for row in rows.itertuples():
             ax.annotate(
@@ -76,7 +82,7 @@ def inference_length(table: pd.DataFrame, ax=None):
                 (row.seconds_per_hour, row.avg_map),
                 xytext=(4, -9),
                 textcoords="offset points",
-                fontsize=7,
+                fontsize=SMALL,
                 color=colour,
             )
     whole = table[table.window == 0]
@@ -85,63 +91,99 @@ def inference_length(table: pd.DataFrame, ax=None):
         whole.avg_map,
         marker="*",
         color="#000000",
-        markersize=10,
+        markersize=9,
         linestyle="none",
         label="whole recording",
     )
-    ax.set(xlabel="seconds per hour of recording", ylabel="avg mAP (%)", xscale="log")
+    xlabel = "processing time (s) per hour of recording, log scale"
+    ax.set(xlabel=xlabel, ylabel="avg mAP (%)", xscale="log")
     plain_log(ax.xaxis)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    legend_above(ax, 3)
+    note(ax, "Numbers: steps of the windows. One run, so there is no interval.")
     return ax
 
 
-def window_accuracy(table: pd.DataFrame, ax=None):
-    """avg mAP by inference window, with half-overlapping windows; the whole recording is at the right.
+def window_accuracy(table: pd.DataFrame):
+    """avg mAP of each model by inference window, with half-overlapping windows; a panel per family.
 
-    table: `model, window, overlap, avg_map` (%); window 0 is the whole recording.
+    table: `model, window, overlap, avg_map` (%); window 0 is the whole recording, at the right.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.4))
+    table = short_names(table)[0]
+    half = (table.overlap / table.window.clip(lower=1)).round(2) == 0.5
     windows = sorted(set(table.window) - {0})
-    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
-        colour, marker = style(model, place)
-        rows = rows[(rows.window == 0) | ((rows.overlap / rows.window.clip(lower=1)).round(2) == 0.5)]
-        rows = rows.groupby("window").avg_map.mean()
-        order = [*(window for window in windows if window in rows.index), 0]
-        at = [len(windows) if window == 0 else windows.index(window) for window in order]
-        ax.plot(at, rows.loc[order], marker=marker, color=colour, label=model, markersize=4, linewidth=1.2)
-    ax.set_xticks(range(len(windows) + 1), [*(f"{window:g}" for window in windows), "whole"])
-    ax.set(xlabel="window (steps), neighbours overlap by half", ylabel="avg mAP (%)")
-    legend_beside(ax, table[table.window == 0].groupby("model").avg_map.mean())
-    return ax
+    place = {window: number for number, window in enumerate([*windows, 0])}
+    shown = table[(table.window == 0) | half]
+    summary = summarise(shown.assign(place=shown.window.map(place)), ["model", "place"], "avg_map")
+
+    def prepare(ax):
+        ax.set_xticks(range(len(place)), [*(f"{window:g}" for window in windows), "whole"])
+
+    about = f"Neighbouring windows overlap by half. {runs_note(summary, runs='runs')}"
+    xlabel = "window (steps; whole: no windows)"
+    return model_panels(lines_of(summary, "place"), prepare, xlabel, "avg mAP (%)", about)
 
 
-def speed_and_loss(table: pd.DataFrame, ax=None):
-    """mAP lost against the speed-up over float32, one marker per variant and model.
+def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
+    """Speed-up of each model's variants over float32: a row per model, a panel per runtime.
 
-    table: `variant, speedup, map_lost` and optionally `model`.
+    Open markers lose more than `lost` points of avg mAP.
+
+    table: `variant, speedup, map_lost` and optionally `model, latency_s_median, latency_s_p10,
+    latency_s_p90`.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.0))
-    for index, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
-        colour, marker = VARIANTS[index % len(VARIANTS)]
-        ax.plot(
-            rows.speedup,
-            rows.map_lost,
-            marker=marker,
-            color=colour,
-            linestyle="none",
-            markersize=5,
-            label=variant,
-            markerfacecolor="none" if index >= len(VARIANTS) else colour,
-        )
-    ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
-    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set(xscale="log", xlabel="speed-up over float32", ylabel="avg mAP lost (points)")
-    plain_log(ax.xaxis)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    table = short_names(table.assign(model=table.model if "model" in table else "model"))[0]
+    table = table.dropna(subset=["speedup"])
+    runtimes = {
+        "torch": ~table.variant.str.startswith("onnx"),
+        "ONNX Runtime": table.variant.str.startswith("onnx"),
+    }
+    runtimes = {name: chosen for name, chosen in runtimes.items() if chosen.any()}
+    order = table.groupby("model").speedup.max().sort_values().index
+    size = (WIDTH, 0.19 * len(order) + 1.9)
+    axes = new_axes(ncols=len(runtimes), sharex=True, sharey=True, squeeze=False, figsize=size).flat
+    for ax, (runtime, chosen) in zip(axes, runtimes.items(), strict=True):
+        kinds = list(dict.fromkeys(table[chosen].variant))
+        for index, kind in enumerate(kinds):
+            colour, marker = VARIANTS[index % len(VARIANTS)]
+            rows = table[table.variant == kind]
+            y = order.get_indexer(rows.model) + 0.26 * (1 - 2 * index / max(1, len(kinds) - 1))
+            if {"latency_s_p10", "latency_s_p90", "latency_s_median"} <= set(rows):
+                ends = [rows.speedup * rows.latency_s_median / rows[f"latency_s_p{end}"] for end in (90, 10)]
+                ax.hlines(y, *ends, color=colour, linewidth=0.7)
+            ax.plot([], [], marker=marker, color=colour, linestyle="none", markersize=3.5, label=_shown(kind))
+            for keeps, face in ((True, colour), (False, "white")):
+                these = ((rows.map_lost <= lost) == keeps).to_numpy()
+                ax.plot(
+                    rows.speedup[these],
+                    y[these],
+                    marker=marker,
+                    color=colour,
+                    markerfacecolor=face,
+                    linestyle="none",
+                    markersize=3.5,
+                )
+        ax.axvline(1, color="#999999", linewidth=0.8, zorder=0)
+        ax.set(xscale="log", xlabel="speed-up (log scale)", ylim=(-0.6, len(order) - 0.4))
+        plain_log(ax.xaxis)
+        ax.legend(title=runtime, alignment="left", loc="lower left", bbox_to_anchor=(-0.05, 1))
+    axes[0].set_yticks(range(len(order)), order)
+    known = "latency_s_p90" in table
+    bars = "Bars: tenth to ninetieth percentile of the latency." if known else "No intervals were measured."
+    note(
+        axes[0],
+        "Speed-up: latency of the network in float32, divided by that of the variant; 1 is equal. Open: it "
+        f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model.",
+    )
+    return axes[0]
 
 
-def where_time_goes(table: pd.DataFrame, ax=None):
+def _shown(variant):
+    """`onnx int8 static` → `int8, static`; `int8` → `int8`, of all layers."""
+    words = variant.removeprefix("onnx").split()
+    return ", ".join([words[0], " ".join(words[1:])] if len(words) > 1 else words) or "float32"
+
+
+def where_time_goes(table: pd.DataFrame):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
     table: `way` (name of the bar), `decoding_s, features_s, network_s, decode_nms_s` and `total_s` (of any
@@ -153,7 +195,7 @@ def where_time_goes(table: pd.DataFrame, ax=None):
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
     hours = hours.groupby("way", sort=False).median()
-    ax = new_axes(ax, figsize=(5.6, 1.2 + 0.32 * len(hours)))
+    ax = new_axes(figsize=(WIDTH, 1.5 + 0.3 * len(hours)))
     at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
     colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
     for colour, (column, label) in zip(colours, parts.items()):
@@ -164,58 +206,74 @@ def where_time_goes(table: pd.DataFrame, ax=None):
     ax.set_yticks(at, hours.index)
     ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize="small", columnspacing=1.0)
+    legend_above(ax, 3)
+    note(ax, "Whole way: decoding and features overlap. Grey line: an hour. Median of the measurements.")
     return ax
 
 
-def accuracy_over_time(curve: pd.DataFrame, ax=None):
-    """avg mAP against the training time in seconds: one line per model, the mean over its seeds.
+def accuracy_over_time(curve: pd.DataFrame):
+    """avg mAP of each model by training time: the mean over its seeds; a panel per family.
 
     curve: `model, epoch, seconds, map` (in %).
     """
-    ax = new_axes(ax, figsize=(5.6, 3.6))
-    for place, (model, rows) in enumerate(curve.groupby("model", sort=False)):
-        colour, marker = style(model, place)
-        rows = rows.groupby("epoch")[["seconds", "map"]].mean()
-        ax.plot(
-            rows.seconds, rows["map"], marker=marker, color=colour, label=model, markersize=3.5, linewidth=1.2
-        )
-    ax.set(xlabel="training time (s)", ylabel="avg mAP (%)", ylim=(0, 100), xscale="log")
-    plain_log(ax.xaxis)
-    legend_beside(ax, curve.groupby("model")["map"].last())
-    return ax
+    curve = short_names(curve)[0]
+    keys = ["model", "epoch"]
+    summary = summarise(curve, keys, "map").merge(curve.groupby(keys).seconds.mean().reset_index(), on=keys)
+
+    def prepare(ax):
+        ax.set(ylim=(0, 100), xscale="log")
+        plain_log(ax.xaxis)
+
+    about = f"{runs_note(summary)} A marker is an evaluation of the test recordings; it selects nothing."
+    lines = lines_of(summary, "seconds")
+    return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about)
 
 
-def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, ax=None):
-    """avg mAP with its interval against a cost. The Pareto front of the models is a line.
+def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str):
+    """avg mAP of each model with its interval against a cost; a panel per family. The line is the Pareto
+    front of all models; the names of its models are bold.
 
     table: `model, mean, low, high` (in %), the cost column, and optionally its interval `cost_low,
     cost_high`.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.6))
-    for row in table.itertuples():
-        colour, marker = style(row.model)
-        x, y = getattr(row, cost), row.mean
-        across = [[x - row.cost_low], [row.cost_high - x]] if "cost_low" in table else None
-        ax.errorbar(
-            x,
-            y,
-            yerr=[[y - row.low], [row.high - y]],
-            xerr=across,
-            color=colour,
-            marker=marker,
-            capsize=2,
-            linestyle="none",
-            label=row.model,
-        )
-    front = pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())
-    line = table[front].sort_values(cost)
-    ax.plot(line[cost], line["mean"], color="#999999", linewidth=0.8, zorder=0)
-    ax.set(xscale="log", xlabel=label)
-    space_by_what_is_missing(ax, table)
-    plain_log(ax.xaxis)
-    legend_beside(ax, table.set_index("model")["mean"])
-    return ax
+    table, classified = short_names(table)
+    front = table[pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())].sort_values(cost)
+    points = table.set_index("model").rename(columns={cost: "x", "mean": "y"})
+
+    def draw(ax, lines, looks):
+        ax.plot(front[cost], front["mean"], color="#999999", linewidth=0.8, zorder=0)
+        others = points.drop(index=list(looks))
+        ax.plot(others.x, others.y, color=GREY, marker="o", markersize=3, linestyle="none", zorder=1)
+        for model, (colour, marker) in looks.items():
+            row = points.loc[model]
+            across = [[row.x - row.cost_low], [row.cost_high - row.x]] if "cost_low" in row else None
+            down = [[row.y - row.low], [row.high - row.y]]
+            ax.errorbar(
+                row.x,
+                row.y,
+                yerr=np.nan_to_num(down),
+                xerr=across,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                linewidth=1,
+                linestyle="none",
+                label=model,
+            )
+
+    def prepare(ax):
+        ax.set(xscale="log")
+        space_by_what_is_missing(ax, table)
+        plain_log(ax.xaxis)
+
+    across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
+    about = (
+        f"{runs_note(table, '95 % bootstrap interval' + across)} Line and bold names: Pareto front; no other "
+        f"model is both cheaper and better. {classified}"
+    )
+    lines = {str(model): points.loc[[model]] for model in points.index}
+    bold = set(front.model)
+    return model_panels(lines, prepare, f"{label}, log scale", GAP_AXIS, about, draw=draw, bold=bold)
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:

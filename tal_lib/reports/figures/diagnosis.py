@@ -3,27 +3,51 @@
 import numpy as np
 import pandas as pd
 
-from tal_lib.reports.figures.axes import coloured_matrix, fraction_axis
-from tal_lib.reports.theme import new_axes
+from tal_lib.evaluation.statistics import summarise
+from tal_lib.reports.figures.axes import (
+    coloured_matrix,
+    draw_points,
+    fraction_axis,
+    legend_above,
+    note,
+    runs_note,
+    short_names,
+)
+from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
+from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
-ERRORS = {
-    "true positive": "#009E73",
-    "double detection": "#56B4E9",
-    "wrong label": "#D55E00",
-    "localization": "#E69F00",
-    "confusion": "#CC79A7",
-    "background": "#999999",
+ERRORS = {  # as in the tables: (as a reader finds it in figures, colour)
+    "true positive": ("correct", "#009E73"),
+    "double detection": ("second detection", "#56B4E9"),
+    "wrong label": ("wrong class", "#D55E00"),
+    "localization": ("wrong boundaries", "#E69F00"),
+    "confusion": ("both wrong", "#CC79A7"),
+    "background": ("no action there", "#999999"),
 }
+ANALYSES = {
+    "map_n": ("normalized\nmAP (%)", "#0072B2", "o"),
+    "missed": ("missed\nsegments (%)", "#D55E00", "s"),
+}
+SORTED_BY = {  # characteristic → in words
+    "coverage": "share of the recording",
+    "length": "length (s)",
+    "instances": "instances per recording",
+}
+FEW = 30  # segments
 
 
-def class_matrix(table: pd.DataFrame, ax=None):
-    """AP of every class (rows) by every model (columns). table: classes × models, in %."""
-    ax = new_axes(ax, figsize=(6.4, 0.26 * len(table) + 1.6))
+def class_matrix(table: pd.DataFrame):
+    """AP of every class (rows) by every model (columns).
+
+    table: classes × models, in %.
+    """
+    names, classified = short_names(pd.DataFrame({"model": table.columns}))
+    table = table.set_axis(names.model, axis=1)
     return coloured_matrix(
-        ax,
         table,
         table.map("{:.0f}".format),
-        "AP, mean over tIoUs (%)",
+        "AP (%) of every class (row) by every model (column)",
+        f"Mean over tIoUs and seeds. {classified}",
         table > 65,
         cmap="YlGnBu",
         vmin=0,
@@ -31,88 +55,127 @@ def class_matrix(table: pd.DataFrame, ax=None):
     )
 
 
-def error_profile(profile: pd.DataFrame, ax=None):
-    """Error kinds of the best detections: one stacked bar per group of G detections.
+def error_profile(profile: pd.DataFrame):
+    """Types of errors of the best detections: one stacked bar per group of G detections; G is the number of
+    annotated segments.
 
     profile: `bucket, error, value` (%).
     """
-    table = profile.pivot(index="bucket", columns="error", values="value")[list(ERRORS)]
-    ax = new_axes(ax, figsize=(5.6, 2.8))
+    table = profile.pivot_table(index="bucket", columns="error", values="value")[list(ERRORS)]
+    ax = new_axes(figsize=(WIDTH, 3.0))
     bottom = np.zeros(len(table))
-    for kind, colour in ERRORS.items():
-        ax.bar(table.index, table[kind], bottom=bottom, color=colour, label=kind, width=0.75)
+    for kind, (label, colour) in ERRORS.items():
+        ax.bar(table.index, table[kind], bottom=bottom, color=colour, label=label, width=0.75)
         bottom += table[kind].to_numpy()
-    ax.set(
-        xlabel="best detections, in groups of G (annotated segments)", ylabel="detections (%)", ylim=(0, 100)
-    )
+    ax.set(xlabel="rank of the detections by score", ylabel="detections (%)", ylim=(0, 100))
+    ax.set_xticks(range(len(table)), [_ranks(bucket) for bucket in table.index])
     ax.grid(axis="x", visible=False)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", reverse=True)
+    legend_above(ax, 3)
+    note(
+        ax,
+        "G: the number of annotated segments; 1 to G are the G best detections. A detector without errors "
+        f"has only correct ones there. {_means(profile)}",
+    )
     return ax
 
 
-def sensitivity(buckets: pd.DataFrame, whole: pd.Series, ax=None):
+def _ranks(bucket):
+    """`1G` → `1 to G`; `2G` → `G to 2G`."""
+    last = int(str(bucket).removesuffix("G"))
+    return "1 to G" if last == 1 else f"{'' if last == 2 else last - 1}G to {last}G"
+
+
+def _means(table):
+    """How many runs the values are means of, as a sentence. table: one row per run and value."""
+    keys = [name for name in ("model", "fraction", "bucket", "error") if name in table]
+    runs = table.groupby(keys).size()
+    most, least = runs.max(), runs.min()
+    if most == 1:
+        return "One run each, so there is no interval."
+    number = f"{least:g} to {most:g}" if least < most else f"{most:g}"
+    return f"Mean of {number} seeds; parts of a bar have no interval."
+
+
+def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
     """Normalized mAP and missed segments by bucket of each characteristic; dashed: all segments.
 
-    buckets: `analysis, characteristic, bucket, value` (%); whole: value by analysis.
+    buckets: `analysis, characteristic, bucket, value` (%) and, if known, `span` (the bucket's range) and
+    `segments` (their number), one row per run; whole: value by analysis.
     """
-    ax = new_axes(ax, figsize=(6.4, 2.8))
-    ticks, labels, place = [], [], 0
-    for name, rows in buckets.groupby("characteristic", sort=False):
-        values = rows.pivot(index="bucket", columns="analysis", values="value").loc[
-            list(dict.fromkeys(rows.bucket))
-        ]
-        x = place + np.arange(len(values))
-        ax.plot(
-            x,
-            values.map_n,
-            color="#0072B2",
-            marker="o",
-            markersize=4,
-            label=None if place else "normalized mAP",
-        )
-        ax.plot(
-            x, values.missed, color="#D55E00", marker="s", markersize=4, label=None if place else "missed"
-        )
-        ax.text(x.mean(), 1.02, name, transform=ax.get_xaxis_transform(), ha="center", fontsize="small")
-        ticks, labels, place = [*ticks, *x], [*labels, *values.index], x[-1] + 2
-    for analysis, colour in (("map_n", "#0072B2"), ("missed", "#D55E00")):
-        ax.axhline(whole[analysis], color=colour, linestyle="--", linewidth=0.7)
-    ax.set_xticks(ticks, labels)
-    ax.set(ylabel="mAP, or missed segments (%)", ylim=(0, 102))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    for name, unknown in (("span", ""), ("segments", FEW)):
+        buckets = buckets.assign(**{name: buckets[name].fillna(unknown) if name in buckets else unknown})
+    buckets = buckets.assign(row=list(zip(buckets.characteristic, buckets.bucket)))
+    ranges = buckets.groupby("row", sort=False).agg(span=("span", "first"), segments=("segments", "max"))
+    place, ticks = {}, {}  # from the top, with a line for the name of a characteristic
+    for (name, bucket), (span, count) in zip(ranges.index, ranges.itertuples(index=False)):
+        if (name, "") not in place:
+            place[name, ""] = -len(place)
+            ticks[place[name, ""]] = SORTED_BY.get(name, name)
+        place[name, bucket] = -len(place)
+        few = f" (n = {count:g})" if count < FEW else ""
+        ticks[place[name, bucket]] = f"{bucket}: {span}{few}" if span else f"{bucket}{few}"
+    size = (WIDTH, 0.17 * len(place) + 1.0)
+    axes = new_axes(ncols=2, sharey=True, squeeze=False, figsize=size).flat
+    summary = summarise(buckets, ["analysis", "row"], "value")
+    for ax, (analysis, (label, colour, marker)) in zip(axes, ANALYSES.items(), strict=True):
+        points = summary[summary.analysis == analysis]
+        draw_points(ax, points, [place[row] for row in points.row], colour, marker, label)
+        ax.axvline(whole[analysis], color=colour, linestyle="--", linewidth=0.8)
+        ax.set(xlabel=label, xlim=(0, None if analysis == "missed" else 104), ylim=(-len(place), 1))
+    axes[0].set_yticks(list(ticks), list(ticks.values()), fontsize=SMALL)
+    for text in axes[0].get_yticklabels():
+        text.set_fontweight("bold" if text.get_text() in SORTED_BY.values() else "normal")
+    few = " n: number of segments, where few." if (ranges.segments < FEW).any() else ""
+    note(axes[0], f"XS to XL: fifths of the segments. Dashed: all segments. {runs_note(summary)}{few}")
+    return axes[0]
 
 
-def errors_by_fraction(table: pd.DataFrame, ax=None):
-    """Errors among the G best detections by fraction of the training recordings, mean over models.
+def errors_by_fraction(table: pd.DataFrame):
+    """Errors among the G best detections by label fraction, mean over models, with intervals over seeds.
 
-    table: `fraction, error, value` (%).
+    table: `fraction, error, value` (%), one row per seed; optionally `models`, their number.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.0))
-    for kind, colour in list(ERRORS.items())[1:]:
-        rows = table[table.error == kind].sort_values("fraction")
-        ax.plot(rows.fraction, rows.value, color=colour, marker="o", markersize=4, label=kind)
-    fraction_axis(ax, table)
-    ax.set(ylabel="fraction of the G best detections (%)", ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    summary = summarise(table, ["error", "fraction"], "value").rename(columns={"fraction": "x", "mean": "y"})
+    shown = {label: (colour, "o") for label, colour in list(ERRORS.values())[1:]}
+    lines = {
+        ERRORS[kind][0]: rows.sort_values("x") for kind, rows in summary.groupby("error") if kind in ERRORS
+    }
+    looks = {label: look for label, look in shown.items() if label in lines}
+    axes = stacked(1, 2.5)
+    draw_lines(axes[0], {label: lines[label] for label in looks}, looks)
+    fraction_axis(axes[0], table)
+    axes[0].set_ylim(0, None)
+    ends = {label: (lines[label].x.iloc[-1], lines[label].y.iloc[-1]) for label in looks}
+    name_at_right(axes[0], ends, {label: colour for label, (colour, _) in looks.items()})
+    models = f"Mean over {table.models.max():g} models. " if "models" in table else "Mean over models. "
+    finish(
+        axes,
+        "label fraction (% of the training recordings, log scale)",
+        "errors (%)",
+        f"{models}Errors among the G best detections; G: number of annotated segments. {runs_note(summary)}",
+    )
+    return axes[0]
 
 
-def error_impact(table: pd.DataFrame, ax=None):
-    """Points of avg mAP gained without each kind of error: one stacked bar per model, largest at the bottom.
+def error_impact(table: pd.DataFrame):
+    """Points of avg mAP gained without each type of error: one stacked bar per model, the largest at the
+    bottom.
 
-    table: `model, error, value`.
+    table: `model, error, value`, one row per run.
     """
-    wide = table.pivot(index="model", columns="error", values="value").clip(lower=0)
+    table, classified = short_names(table)
+    wide = table.pivot_table(index="model", columns="error", values="value").clip(lower=0)
     wide = wide.loc[
         wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in ERRORS if kind in wide]
     ]
-    ax = new_axes(ax, figsize=(5.6, 0.24 * len(wide) + 0.9))
+    ax = new_axes(figsize=(WIDTH, 0.19 * len(wide) + 1.3))
     left = np.zeros(len(wide))
     for kind in wide:
-        ax.barh(wide.index, wide[kind], left=left, color=ERRORS[kind], label=kind)
+        label, colour = ERRORS[kind]
+        ax.barh(wide.index, wide[kind], left=left, color=colour, label=label)
         left += wide[kind].to_numpy()
     ax.set(xlabel="gain of avg mAP without these errors (points)")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    legend_above(ax, 3)
+    note(ax, f"Errors by DETAD. {_means(table)} {classified}")
     return ax

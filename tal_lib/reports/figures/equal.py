@@ -2,66 +2,94 @@
 
 import pandas as pd
 
-from tal_lib.reports.figures.axes import legend_beside
-from tal_lib.reports.theme import WIDTH, new_axes, style
+from tal_lib.reports.figures.axes import note, short_names
+from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 PLAIN, EQUAL, FLOOR = "#E69F00", "#0072B2", "#777777"
+BEST = 5  # models in colour, where all share a panel
 
 
 def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
-    """Each model with the plain and the equal recipe: a panel per benchmark and label fraction.
+    """Architecture and recipe: avg mAP of each model with the plain and with the tuned equal recipe.
 
-    Models are sorted by the equal arm, the best on top. The vertical line is the floor.
+    A row of panels per benchmark, a panel per label fraction. Models are sorted by the equal arm, mean over
+    the fractions, the best on top. The vertical line is the floor.
 
     Args:
-        table: `benchmark, fraction, model, plain, equal` (avg mAP, %).
+        table: `benchmark, fraction, model, plain, equal` (avg mAP, %), and `low, high`, the interval of
+            equal − plain, if it is known.
         floors: (benchmark, fraction) → avg mAP (%) of the floor; NaN: not known.
 
     Returns:
         the axes, a flat list.
     """
+    table, classified = short_names(table)
     panels, shape = _panels(table)
-    most = table.groupby(["benchmark", "fraction"]).model.nunique().max()
+    heights = [table[table.benchmark == row[0][0]].model.nunique() + 4 for row in panels]
     axes = new_axes(
         nrows=shape[0],
         ncols=shape[1],
         squeeze=False,
-        figsize=(3.6 * shape[1], (0.17 * most + 0.6) * shape[0]),
+        sharey="row",
+        height_ratios=heights,
+        figsize=(WIDTH, 0.145 * sum(heights) + 0.6),
     )
+    orders = table.groupby(["benchmark", "model"]).equal.mean().sort_values()
     for ax, key, rows in _each(axes, panels, table):
-        rows = rows.sort_values("equal")
-        places = range(len(rows))
+        order = orders[key[0]].index
+        places = order.get_indexer(rows.model)
         ax.hlines(places, rows.plain, rows.equal, color="#bbbbbb", linewidth=1.6, zorder=1)
         ax.scatter(
-            rows.plain, places, s=22, color="white", edgecolor=PLAIN, linewidth=1.4, label="plain recipe"
+            rows.plain, places, s=14, color="white", edgecolor=PLAIN, linewidth=1.2, label="plain recipe"
         )
-        ax.scatter(rows.equal, places, s=22, color=EQUAL, label="equal recipe, tuned")
+        ax.scatter(rows.equal, places, s=14, color=EQUAL, label="equal recipe, tuned")
+        if "low" in rows:
+            ax.hlines(places, rows.plain + rows.low, rows.plain + rows.high, color=EQUAL, linewidth=0.8)
         if (floor := floors.get(key, float("nan"))) == floor:
             ax.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="floor (timeline_prior)")
-        ax.set_yticks(places, rows.model, fontsize=7)
-        ax.set(ylim=(-0.7, len(rows) - 0.3), xlabel="avg mAP (%)", title=_title(*key))
+        ax.set_yticks(range(len(order)), order, fontsize=SMALL)
+        ax.set(ylim=(-0.7, len(order) - 0.3))
+        ax.set_title(_title(*key, "\n"), fontsize=SMALL)
         ax.grid(axis="y", visible=False)
+    for ax in axes[-1]:
+        ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
+    bars = "Bars: 95 % interval of the gain, from differences of the same people. " if "low" in table else ""
+    note(axes.flat[0], f"{bars}Sorted by the equal recipe. {classified}")
     return list(axes.flat)
 
 
 def expected_best(table: pd.DataFrame):
-    """Expected best validation score against the number of trials: a panel per benchmark and fraction.
+    """Expected best validation score by number of tuning trials: a panel per benchmark and fraction.
 
-    table: `benchmark, fraction, model, trials, expected` (%). Returns the axes, a flat list.
+    In each, the best models are in colour.
+
+    Args:
+        table: `benchmark, fraction, model, trials, expected` (%).
+
+    Returns:
+        the axes, a flat list.
     """
-    panels, shape = _panels(table)
-    axes = new_axes(nrows=shape[0], ncols=shape[1], squeeze=False, figsize=(WIDTH + 1.6, 2.6 * shape[0]))
-    for ax, key, rows in _each(axes, panels, table):
-        for place, (model, line) in enumerate(rows.groupby("model", sort=False)):
-            colour, marker = style(str(model), place)
-            ax.plot(line.trials, line.expected, color=colour, marker=marker, markersize=3.5, label=model)
-        ax.set(xlabel="number of trials", ylabel="expected best avg mAP (%)", title=_title(*key))
-        ax.set_xticks(sorted(rows.trials.unique()))
-    last = table[table.trials == table.trials.max()].groupby("model").expected.mean()
-    fullest = max(axes[:, -1], key=lambda ax: len(ax.get_legend_handles_labels()[0]))
-    legend_beside(fullest, last)
-    return list(axes.flat)
+    table, classified = short_names(table)
+    table = table.rename(columns={"trials": "x", "expected": "y"})
+    keys = list(dict.fromkeys(zip(table.benchmark, table.fraction)))
+    axes, looks = stacked(len(keys), 1.7, sharey=False), looks_of(table.model)
+    for ax, (benchmark, fraction) in zip(axes, keys, strict=True):
+        rows = table[(table.benchmark == benchmark) & (table.fraction == fraction)]
+        lines = {str(model): line for model, line in rows.sort_values("x").groupby("model", sort=False)}
+        best = sorted(lines, key=lambda model: -lines[model].y.iloc[-1])[:BEST]
+        draw_lines(ax, lines, {model: looks[model] for model in best})
+        ax.set_title(_title(benchmark, fraction), loc="left")
+        ax.set_xticks(sorted(table.x.unique()))
+        ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
+        name_at_right(ax, ends, {model: looks[model][0] if model in best else GREY for model in lines})
+    about = (
+        f"The {BEST} best are in colour. Expected best: mean over all choices of so many trials. There was "
+        f"one search per model, so there is no interval. {classified}"
+    )
+    finish(axes, "number of trials", "expected best avg mAP on the validation recordings (%)", about)
+    return axes
 
 
 def _panels(table):
@@ -84,8 +112,8 @@ def _each(axes, panels, table):
                 ax.set_visible(False)
 
 
-def _title(benchmark, fraction):
-    return f"{benchmark}, {100 * fraction:g} % of the labels"
+def _title(benchmark, fraction, between=", "):
+    return f"{benchmark}{between}{100 * fraction:g} % of the labels"
 
 
 def _one_legend(axes):
@@ -94,5 +122,5 @@ def _one_legend(axes):
     for ax in axes.flat:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels())))
     axes.flat[0].figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), fontsize="small"
+        handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), columnspacing=1.0
     )

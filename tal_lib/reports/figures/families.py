@@ -1,6 +1,6 @@
-"""Lines of many models: one panel per family, with the other families in grey."""
+"""Lines and points of many models: one panel per family, with the other families in grey."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,62 +8,152 @@ from scipy.optimize import isotonic_regression
 
 from tal_lib.models import every_name
 from tal_lib.models.parts.registry import family
-from tal_lib.reports.theme import new_axes, style
+from tal_lib.reports.figures.axes import note
+from tal_lib.reports.theme import SMALL, WIDTH, new_axes, style
 
-MOST = 6  # models in one panel without families
+MOST = 6  # models in colour in one panel
 TOGETHER = {"one_stage": "one stage", "proposals": "proposals"}  # families with a panel of their own
 OTHERS = "other families"
-GREY = "#cccccc"
-GAP = 0.062  # least distance of two labels, as a share of the panel's height
+GREY, DIM, INK = "#cccccc", "#777777", "#222222"
+PANEL = 1.5  # inches, the height of one of several panels
+LINE = 0.125  # inches between two names
+
+Looks = Mapping[str, tuple[str, str]]  # name → colour, marker
 
 
-def groups_of(models: list[str]) -> dict[str, list[str]]:
-    """Title of a panel → its models. Small families, and models that are not registered, share one."""
+def groups_of(models: list[str], most: int = MOST) -> dict[str, list[str]]:
+    """Title of a panel → its models, at most `most`. Small families, and models that are not registered,
+    share one; a larger group has several panels, filled in the given order."""
     groups: dict[str, list[str]] = {title: [] for title in (*TOGETHER.values(), OTHERS)}
     for model in models:
-        name = model.split(" + ")[0].split(",")[0]
+        name = model.split(" + ")[0].split(",")[0].split(" (")[0]
         kind = family(name) if name in every_name() else ""
         groups[TOGETHER.get(kind, OTHERS)].append(model)
-    return {title: names for title, names in groups.items() if names}
+    panels: dict[str, list[str]] = {}
+    for title, names in groups.items():
+        parts = [part.tolist() for part in np.array_split(names, -(-len(names) // most))] if names else []
+        for place, part in enumerate(parts, 1):
+            panels[f"{title} ({place} of {len(parts)})" if len(parts) > 1 else title] = part
+    return panels
 
 
-def family_panels(lines: Mapping[str, pd.DataFrame], prepare: Callable, ylabel: str):
-    """Draw each model's line in the panel of its family, named at its end.
+def looks_of(models) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each model; those without their own get different ones."""
+    return {model: style(model, place) for place, model in enumerate(dict.fromkeys(models))}
+
+
+def stacked(count: int, height: float = PANEL, sharey=True):
+    """Panels (count,) below each other with one x axis; inches of height for each."""
+    size = (WIDTH, height * count + 0.5)
+    axes = new_axes(nrows=count, squeeze=False, sharex=True, sharey=sharey, figsize=size)
+    return list(axes.flat)
+
+
+def model_panels(
+    lines: Mapping[str, pd.DataFrame],
+    prepare: Callable,
+    xlabel: str,
+    ylabel: str,
+    about: str,
+    draw: Callable | None = None,
+    bold: Collection[str] = (),
+):
+    """Draw each model in the panel of its family, named at its end; few models share one panel.
 
     Args:
         lines: model → `x, y` and, where intervals are known, `low, high`, sorted by x.
-        prepare: called with each panel; it sets scales, ticks and the label of the x axis.
-        ylabel: of the first panel; all panels have the same y axis.
+        prepare: called with each panel; it sets scales and ticks.
+        xlabel, ylabel: of all panels, which have the same axes.
+        about: the words below, on runs and intervals.
+        draw: draws the models of a panel, instead of `draw_lines`; it has the same arguments.
+        bold: models whose names stand out.
 
     Returns:
         the first panel.
     """
-    groups = groups_of(list(lines))
-    axes = new_axes(ncols=len(groups), squeeze=False, sharey=True, figsize=(2.7 * len(groups) + 0.6, 3.2))
-    for ax, (title, members) in zip(axes.flat, groups.items()):
-        for model, line in lines.items():
-            if model not in members:
-                ax.plot(line.x, line.y, color=GREY, linewidth=0.8, zorder=1)
-        for model in members:
-            line, (colour, marker) = lines[model], style(model)
-            ax.plot(line.x, line.y, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=model)
-            if "low" in line:
-                ax.vlines(line.x, line.low, line.high, color=colour, linewidth=0.9)
+    by_end = sorted(lines, key=lambda model: -lines[model].y.iloc[-1])
+    few = len(lines) <= MOST
+    groups = {"": by_end} if few else groups_of(by_end)
+    axes, looks = stacked(len(groups), 2.3 if few else PANEL), looks_of(lines)
+    for ax, (title, members) in zip(axes, groups.items(), strict=True):
+        (draw or draw_lines)(ax, lines, {model: looks[model] for model in members})
         prepare(ax)
-        ax.set_title(title, fontsize="medium")
-    axes.flat[0].set_ylabel(ylabel)
-    for ax, members in zip(axes.flat, groups.values()):
-        _name_at_ends(ax, {model: lines[model].y.iloc[-1] for model in members})
-    return axes.flat[0]
+        ax.set_title(title, loc="left")
+    for ax, members in zip(axes, groups.values(), strict=True):  # when all limits are known
+        ends = {model: (lines[model].x.iloc[-1], lines[model].y.iloc[-1]) for model in members}
+        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold)
+    finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
+    return axes[0]
 
 
-def _name_at_ends(ax, ends):
-    """Write the models' names right of the panel, as near to their lines' ends as their height allows."""
+def finish(axes, xlabel: str, ylabel: str, about: str) -> None:
+    """Label the lowest x axis and all y axes together, and write the words below the panels."""
+    axes[-1].set_xlabel(xlabel)
+    if len(axes) == 1:
+        axes[0].set_ylabel(ylabel)
+    else:
+        axes[0].figure.supylabel(ylabel, fontsize=8)
+    note(axes[0], about)
+
+
+def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
+    """Draw the lines that have a look, with their intervals as bars; all other lines are grey."""
+    for model, line in lines.items():
+        if model not in looks:
+            ax.plot(line.x, line.y, color=GREY, linewidth=0.7, zorder=1)
+    for model, (colour, marker) in looks.items():
+        line = lines[model]
+        ax.plot(
+            line.x,
+            line.y,
+            color=colour,
+            marker=marker,
+            markersize=3.2,
+            linewidth=1.1,
+            label=model,
+            markevery=max(1, len(line) // 12),
+        )
+        if "low" in line:
+            ax.vlines(line.x, line.low, line.high, color=colour, linewidth=0.9)
+
+
+def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold=()) -> None:
+    """Write names right of the panel, as near to the heights of their points as they fit, each with a thin
+    line from its point. points: name → x, y in the units of the axes; bold: names that stand out."""
+    ax.autoscale_view()
     to_share = (ax.transData + ax.transAxes.inverted()).transform
-    x = ax.get_xlim()[1]
-    by_height = sorted((float(to_share((x, value))[1]), model) for model, value in ends.items())
-    apart = GAP * np.arange(len(by_height))
-    nearest = isotonic_regression([height for height, _ in by_height] - apart).x + apart
-    for height, (_, model) in zip(nearest, by_height):
-        colour = style(model)[0]
-        ax.text(1.03, height, model, transform=ax.transAxes, color=colour, fontsize=7, va="center")
+    places = sorted(((*map(float, to_share(point)), name) for name, point in points.items()), key=_height)
+    gap = LINE / (0.72 * ax.figure.get_figheight() / ax.get_gridspec().nrows)  # the rest is around panels
+    heights = spread_out([y for _, y, _ in places], gap)
+    for height, (x, y, name) in zip(heights, places, strict=True):
+        ax.annotate(
+            name,
+            (x, y),
+            (1.06, height),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            fontsize=SMALL,
+            color=INK if colours[name] != GREY else DIM,
+            fontweight="bold" if name in bold else "normal",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[name],
+                "linewidth": 0.8,
+                "linestyle": (0, (1, 1.5)),  # unlike lines and intervals
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _height(place):
+    return place[1], place[2]
+
+
+def spread_out(values: list[float], gap: float) -> np.ndarray:
+    """Sorted values, moved as little as possible (least squares) so that neighbours are `gap` apart."""
+    apart = gap * np.arange(len(values))
+    return isotonic_regression(np.asarray(values) - apart).x + apart

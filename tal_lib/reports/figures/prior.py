@@ -3,74 +3,65 @@
 import pandas as pd
 
 from tal_lib.reports.figures.axes import fraction_axis
-from tal_lib.reports.theme import new_axes, style
+from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
 
 
-def beside_prior(table: pd.DataFrame, quantity: str, label: str, ax=None):
-    """A cost from this study (lines) and from the prior study (open markers, dashed).
+def beside_prior(table: pd.DataFrame, quantity: str, label: str, comparable: bool = False, about: str = ""):
+    """A cost by recording length: a panel of this study, and one of the prior study.
 
     table: `model, length_steps, <quantity>, our_<quantity>`.
+    comparable: both panels have the same y axis.
+    about: how each study has measured.
     """
-    ax = new_axes(ax, figsize=(5.6, 3.4))
-    for model, rows in table.sort_values("length_steps").groupby("model", sort=False):
-        colour, marker = style(model)
-        ax.plot(
-            rows.length_steps,
-            rows[f"our_{quantity}"],
-            color=colour,
-            marker=marker,
-            markersize=3.5,
-            linewidth=1.3,
-            label=f"{model}, this study",
-        )
-        theirs = rows.dropna(subset=[quantity])
-        ax.plot(
-            theirs.length_steps,
-            theirs[quantity],
-            color=colour,
-            marker=marker,
-            markerfacecolor="none",
-            markersize=5,
-            linestyle="--",
-            linewidth=0.8,
-            label=f"{model}, prior study",
-        )
-    ax.set(xlabel="recording length (steps)", ylabel=label, ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    ours, theirs = (
+        _lines(table, "length_steps", f"{prefix}{quantity}", sort=["length_steps"]) for prefix in ("our_", "")
+    )
+    axes = _two_panels(
+        ours, theirs, ("this study", "prior study"), lambda ax: ax.set(ylim=(0, None)), comparable
+    )
+    finish(axes, "recording length (steps)", label, about)
+    return axes[0]
 
 
-def curves_beside_prior(table: pd.DataFrame, benchmark: str, ax=None):
-    """avg mAP against the fraction of training recordings, in both studies.
+def curves_beside_prior(table: pd.DataFrame, benchmark: str):
+    """Learning curves (avg mAP by label fraction) of the models that both studies have: a panel each.
 
-    This study is filled with lines, the prior study (THUMOS14) open and dashed.
-
-    table: `model, fraction, map, ours` (in %).
+    table: `model, fraction, map, ours` (in %), and `low, high` of ours if intervals are known.
     """
-    ax = new_axes(ax, figsize=(6.8, 3.4))
-    for model, rows in table.sort_values("fraction").groupby("model", sort=False):
-        colour, marker = style(model)
-        ax.plot(
-            rows.fraction,
-            rows.ours,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1.3,
-            label=f"{model}, {benchmark}, this study",
-        )
-        ax.plot(
-            rows.fraction,
-            rows["map"],
-            color=colour,
-            marker=marker,
-            markerfacecolor="none",
-            markersize=5,
-            linestyle="--",
-            linewidth=0.8,
-            label=f"{model}, THUMOS14, prior study",
-        )
-    fraction_axis(ax, table)
-    ax.set(ylabel="avg mAP (%)", ylim=(0, 100))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return ax
+    ours, theirs = (_lines(table, "fraction", name, sort=["fraction"]) for name in ("ours", "map"))
+    if {"low", "high"} <= set(table):
+        ordered = table.sort_values("fraction")
+        for model, rows in ordered.groupby("model", sort=False):
+            rows = rows.dropna(subset=["ours"])
+            ours[str(model)] = ours[str(model)].assign(low=rows.low.to_numpy(), high=rows.high.to_numpy())
+
+    def prepare(ax):
+        fraction_axis(ax, table)
+        ax.set(ylim=(0, 100))
+
+    titles = (f"this study: {benchmark}", "prior study: THUMOS14")
+    axes = _two_panels(ours, theirs, titles, prepare, True)
+    about = "Bars: 95 % bootstrap interval over seeds. " if "low" in table else ""
+    about += "The prior study has published means alone."
+    finish(axes, "label fraction (% of the training recordings, log scale)", "avg mAP (%)", about)
+    return axes[0]
+
+
+def _lines(table, x, y, sort):
+    rows = table.sort_values(sort).dropna(subset=[y])
+    return {
+        str(model): group[[x, y]].set_axis(["x", "y"], axis=1)
+        for model, group in rows.groupby("model", sort=False)
+    }
+
+
+def _two_panels(ours, theirs, titles, prepare, sharey):
+    axes, looks = stacked(2, 1.7, sharey=sharey), looks_of([*ours, *theirs])
+    for ax, lines, title in zip(axes, (ours, theirs), titles, strict=True):
+        draw_lines(ax, lines, {model: looks[model] for model in lines})
+        ax.set_title(title, loc="left")
+    for ax, lines in zip(axes, (ours, theirs), strict=True):  # both are drawn: shared axes fit both
+        prepare(ax)
+        ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
+        name_at_right(ax, ends, {model: looks[model][0] for model in lines})
+    return axes

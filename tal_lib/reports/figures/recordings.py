@@ -4,21 +4,27 @@ import pandas as pd
 import seaborn as sns
 
 from tal_lib.reports.figures.axes import plain_log
-from tal_lib.reports.theme import new_axes
+from tal_lib.reports.theme import WIDTH, new_axes
 
 
 def loss_curve(history: pd.DataFrame, ax=None):
-    """Training loss by epoch. history: `epoch, total`."""
-    ax = new_axes(ax, figsize=(5.6, 2.4))
+    """Training loss by epoch.
+
+    history: `epoch, total`.
+    """
+    ax = new_axes(ax, figsize=(WIDTH, 2.4))
     ax.plot(history.epoch, history.total, color="#0072B2")
     ax.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     return ax
 
 
 def ap_by_class(table: pd.DataFrame, ax=None):
-    """Mean AP over the tIoUs of each class, worst at the bottom. table: `label, tiou, ap`."""
+    """Mean AP over the tIoUs of each class, worst at the bottom.
+
+    table: `label, tiou, ap`.
+    """
     means = 100 * table.groupby("label").ap.mean().sort_values()
-    ax = new_axes(ax, figsize=(5.6, 0.22 * len(means) + 0.8))
+    ax = new_axes(ax, figsize=(WIDTH, 0.22 * len(means) + 0.8))
     ax.barh(means.index, means, color="#56B4E9")
     ax.set(xlabel="average precision, mean over tIoUs (%)", xlim=(0, 100))
     ax.grid(axis="y", visible=False)
@@ -34,7 +40,7 @@ def timeline(
         set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True
     )
     row = {label: i for i, label in enumerate(labels)}
-    ax = new_axes(ax, figsize=(5.6, 0.25 * max(2, len(labels)) + 0.8))
+    ax = new_axes(ax, figsize=(WIDTH, 0.25 * max(2, len(labels)) + 0.8))
     for item in annotations.itertuples():
         ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
     for item in detections[detections.score >= min_score].itertuples():
@@ -55,7 +61,7 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
     """Durations of the annotated segments by class."""
     table = annotations.assign(seconds=annotations.end - annotations.start)
     order = table.groupby("label").seconds.median().sort_values().index
-    ax = new_axes(ax, figsize=(5.6, 0.22 * len(order) + 0.8))
+    ax = new_axes(ax, figsize=(WIDTH, 0.22 * len(order) + 0.8))
     sns.boxplot(
         table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8
     )
@@ -66,7 +72,7 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
 
 def gap_lengths(gaps: pd.Series, ax=None):
     """Histogram of the gaps (s) between neighbouring segments, up to the 99th percentile."""
-    ax = new_axes(ax, figsize=(5.6, 2.2))
+    ax = new_axes(ax, figsize=(WIDTH, 2.2))
     ax.hist(gaps[gaps <= gaps.quantile(0.99)], bins=40, color="#88CCEE")
     ax.axvline(0, color="#555555", linewidth=0.8)
     ax.set(xlabel="gap to the next segment (s); below 0: they overlap", ylabel="pairs of segments")

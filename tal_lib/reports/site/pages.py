@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tal_lib.reports import webpage
 from tal_lib.reports.layout import TOPICS, file_stem
+from tal_lib.reports.pictures import description_of
 
 HEADING = re.compile(r"^(#{1,4}) +(.+)$")
 NOTEBOOKS = (  # the stems of the study's notebooks without their numbers
@@ -128,7 +129,8 @@ def figures_page(shown: list[Path]) -> str:
             continue
         parts.append(f"## {words(topic)}\n\n<div class='tal-figures'>")
         for path in of_topic:
-            address, text = html.escape(picture(path)), html.escape(words(path.stem))
+            about = description_of(path) or f"Figure of {words(topic)}: {words(path.stem)}"
+            address, text = html.escape(picture(path)), html.escape(about)
             parts.append(
                 f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"
                 f"<figcaption>{text}</figcaption></figure>"

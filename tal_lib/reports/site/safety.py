@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from mkdocs.plugins import BasePlugin
 
 from tal_lib.reports import webpage
+from tal_lib.reports.figures import described
 from tal_lib.reports.site.pages import plain
 from tal_lib.reports.site.sources import Sources
 
@@ -92,7 +93,17 @@ def _take_out_pictures(soup, address, site):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_bytes(raw)
         image["src"] = posixpath.relpath(name, posixpath.dirname(address) or ".")
-        image["loading"], image["alt"] = "lazy", "figure"
+        image["loading"], image["alt"] = "lazy", _description(image)
+
+
+def _description(image):
+    """What the function that drew a notebook's figure says of it; else the section it stands in."""
+    cell = image.find_parent(class_="jp-CodeCell")
+    text = described(cell.get_text()) if cell else ""
+    heading = image.find_previous(["h1", "h2", "h3", "h4"])
+    return text or (
+        f"Figure of the section: {plain(heading.get_text().rstrip('¶'))}" if heading else "figure"
+    )
 
 
 def _simplify(soup):

@@ -1,0 +1,321 @@
+"""Every figure is legible in a column and on a telephone, and says what its points and bars are."""
+
+import colorsys
+import html
+import inspect
+import io
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from tal_lib.reports import figures, pictures, results_page, theme
+from tal_lib.reports.figures.axes import runs_note, short_names
+from tal_lib.reports.figures.families import MOST, groups_of, spread_out
+from tal_lib.reports.layout import Layout
+from tal_lib.writing import REPOSITORY
+
+MODELS = ["local_global", "actionformer", "tridet", "temporalmaxer", "action_mamba", "afsd", "gaf"]
+MODELS += ["bmn + classifier", "bsn + classifier", "ssn", "tadtr", "bilstm", "stale"]
+PHONE = 390  # pixels
+LEAST = 8.9  # pixels, the least size of letters there
+
+
+def grid(models=MODELS, runs=1, **columns):
+    """A row for every model and combination of the columns' values; `runs` rows each."""
+    rows = pd.MultiIndex.from_product([models, *columns.values()], names=["model", *columns]).to_frame(
+        index=False
+    )
+    return pd.concat([rows] * runs, ignore_index=True)
+
+
+def scores(table, runs=5):
+    """The table with made-up scores and intervals, different in every row."""
+    mean = 50 + 40 * np.random.default_rng(0).random(len(table))
+    return table.assign(mean=mean, low=mean - 2, high=mean + 2, runs=runs)
+
+
+def values(name, table, top=90.0):
+    return table.assign(**{name: np.linspace(1, top, len(table))})
+
+
+def costs():
+    table = values("v", grid(length_steps=[288, 576, 1152]))
+    return table.assign(v_p10=table.v * 0.9, v_p90=table.v * 1.1)
+
+
+def errors(*columns):
+    kinds = ["true positive", "double detection", "wrong label", "localization", "confusion", "background"]
+    return values("value", pd.MultiIndex.from_product([*columns, kinds]).to_frame(index=False), 20)
+
+
+def buckets():
+    table = pd.MultiIndex.from_product(
+        [["map_n", "missed"], ["coverage", "length", "instances"], ["XS", "S", "M"], range(3)],
+        names=["analysis", "characteristic", "bucket", "seed"],
+    ).to_frame(index=False)
+    return values("value", table).assign(span="0.1–0.2", segments=12)
+
+
+SEGMENTS = pd.DataFrame({"start": [0.0, 3], "end": [2.0, 5], "label": ["walk", "sit"], "recording": "r"})
+WAY = ["decoding_s", "features_s", "network_s", "decode_nms_s", "total_s", "real_time_factor"]
+PRIOR = grid(["actionformer", "tridet", "tadtr"], length_steps=[200, 400], fraction=[0.1, 1.0])
+CASES = {
+    "accuracy_against_cost": lambda: figures.accuracy_against_cost(
+        values("ms", scores(grid())).assign(cost_low=1.0, cost_high=99.0), "ms", "latency (ms)"
+    ),
+    "accuracy_over_time": lambda: figures.accuracy_over_time(
+        values("map", grid(epoch=[1, 2, 3])).assign(seconds=lambda table: 10.0 * table.epoch)
+    ),
+    "ap_by_class": lambda: figures.ap_by_class(
+        pd.DataFrame({"label": ["a", "b"], "tiou": 0.5, "ap": [0.1, 0.2]})
+    ),
+    "average_recall": lambda: figures.average_recall(values("ar", grid(runs=3, an=[1, 10, 100]))),
+    "beside_prior": lambda: figures.beside_prior(
+        PRIOR.assign(gmacs=2.0, our_gmacs=1.0), "gmacs", "GMACs", True, "No intervals are known."
+    ),
+    "class_matrix": lambda: figures.class_matrix(
+        values("ap", grid(label=["walking_downstairs", "sit"])).pivot(
+            index="label", columns="model", values="ap"
+        )
+    ),
+    "cost_against_length": lambda: figures.cost_against_length(
+        costs(), "v", "latency (ms)", ("v_p10", "v_p90")
+    ),
+    "curves_beside_prior": lambda: figures.curves_beside_prior(
+        PRIOR.assign(map=60.0, ours=80.0, low=70.0, high=90.0), "hapt"
+    ),
+    "data_efficiency": lambda: figures.data_efficiency(scores(grid(fraction=[0.1, 0.2, 1.0]))),
+    "error_impact": lambda: figures.error_impact(
+        errors(MODELS).set_axis(["model", "error", "value"], axis=1)
+    ),
+    "error_profile": lambda: figures.error_profile(
+        errors(["1G", "2G"]).set_axis(["bucket", "error", "value"], axis=1)
+    ),
+    "errors_by_fraction": lambda: figures.errors_by_fraction(
+        errors([0.1, 1.0], [0, 1]).set_axis(["fraction", "seed", "error", "value"], axis=1)
+    ),
+    "expected_best": lambda: figures.expected_best(
+        values("expected", grid(benchmark=["hapt", "50salads"], fraction=[0.1, 1.0], trials=[1, 2, 3]))
+    )[0],
+    "factorial": lambda: figures.factorial(
+        grid(benchmark=["hapt", "50salads"], fraction=[0.1, 0.2, 1.0]).assign(
+            plain=50.0, equal=60.0, low=8.0, high=12.0
+        ),
+        {("hapt", 0.1): 5.0},
+    )[0],
+    "gap_lengths": lambda: figures.gap_lengths(pd.Series([0.1, 0.5, 2.0])),
+    "inference_length": lambda: figures.inference_length(
+        values("avg_map", grid(["a"], window=[64, 128, 0], overlap=[0, 32])).assign(
+            seconds_per_hour=[1, 2, 3, 4, 5, 6]
+        )
+    ),
+    "loss_curve": lambda: figures.loss_curve(pd.DataFrame({"epoch": [1, 2], "total": [2.0, 1.0]})),
+    "map_by_tiou": lambda: figures.map_by_tiou(values("map", grid(runs=3, tiou=[0.3, 0.5, 0.7]))),
+    "open_set": lambda: figures.open_set(
+        scores(
+            grid(["stale", "text_pyramid (text=minilm)"], seen=[0.5, 0.75], part=list(figures.accuracy.PARTS))
+        )
+    ),
+    "probability_matrix": lambda: figures.probability_matrix(
+        values("p", grid(other=MODELS), 1.0).pivot(index="model", columns="other", values="p")
+    ),
+    "segment_lengths": lambda: figures.segment_lengths(SEGMENTS),
+    "sensitivity": lambda: figures.sensitivity(buckets(), pd.Series({"map_n": 50.0, "missed": 10.0})),
+    "speed_and_loss": lambda: figures.speed_and_loss(
+        values("speedup", grid(variant=["int8", "bfloat16", "onnx", "onnx int8 static"]), 3).assign(
+            map_lost=0.5
+        )
+    ),
+    "timeline": lambda: figures.timeline(SEGMENTS, SEGMENTS.assign(score=0.9), 6.0),
+    "variants": lambda: figures.variants(scores(grid(variant=["acc", "gyro", "early", "late"]))),
+    "where_time_goes": lambda: figures.where_time_goes(
+        pd.DataFrame({"way": ["hog-hof, 480p", "resnet50, 480p"]} | dict.fromkeys(WAY, 2.0))
+    ),
+    "window_accuracy": lambda: figures.window_accuracy(
+        values("avg_map", grid(window=[0, 64, 128])).assign(overlap=lambda table: table.window / 2)
+    ),
+}
+
+
+def test_panels_with_one_axis_show_the_larger_values_of_the_second():
+    first = figures.beside_prior(PRIOR.assign(gmacs=9.0, our_gmacs=1.0), "gmacs", "GMACs", True)
+    assert [ax.get_ylim()[0] for ax in first.figure.axes] == [0, 0]
+    assert min(ax.get_ylim()[1] for ax in first.figure.axes) >= 9
+    plt.close(first.figure)
+
+
+OF_ONE = ("ap_by_class", "gap_lengths", "loss_curve", "segment_lengths", "timeline")  # one run or data alone
+
+
+def test_every_figure_has_a_case():
+    assert set(CASES) == set(figures.__all__) - {"described", "pareto_front"}
+
+
+def is_coloured(line):
+    return len(line.get_xdata()) and np.ptp(to_rgb(line.get_color())) > 0.05
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_figure_is_legible_on_a_telephone_and_says_what_its_points_are(name):
+    figure = CASES[name]().figure
+    scale = PHONE / figure.get_figwidth() / 72
+    shown = [text for text in figure.findobj(plt.Text) if text.get_text().strip() and text.get_visible()]
+    small = {
+        text.get_text(): text.get_fontsize() * scale for text in shown if text.get_fontsize() * scale < LEAST
+    }
+    assert not small
+    assert max(sum(map(is_coloured, ax.lines)) for ax in figure.axes) <= MOST or name == "timeline"
+    words = " ".join(" ".join(text.get_text() for text in shown).split())
+    if name not in OF_ONE:
+        assert re.search("interval|[Bb]ars:|Median|Mean|Better: a run", figure.get_supxlabel()), name
+        assert "+ classifier" not in words
+        assert ("the study's classifier" in words) == (name in WITH_CLASSIFIER)
+    # nothing, names at the right included, is outside the picture by more than a letter
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()
+    assert box.width <= theme.WIDTH + 0.2, (name, box.width)
+    plt.close(figure)
+
+
+WITH_CLASSIFIER = {  # the others do not use it, or show no model of proposals
+    "accuracy_against_cost",
+    "class_matrix",
+    "data_efficiency",
+    "error_impact",
+    "expected_best",
+    "factorial",
+    "map_by_tiou",
+    "probability_matrix",
+    "variants",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_figure_is_described_where_a_notebook_draws_it(name):
+    text = figures.described(f"from x import figures\nshow(figures.{name}(table)[0])")
+    assert len(text.split()) >= 4 and "`" not in text and text.endswith(".")
+    assert text.split()[0] in inspect.getdoc(getattr(figures, name))
+    assert figures.described("figures.unknown(1); figure.savefig()") == ""
+
+
+def test_a_large_family_has_several_panels():
+    panels = groups_of(MODELS)
+    assert list(panels) == ["one stage (1 of 2)", "one stage (2 of 2)", "proposals", "other families"]
+    assert sum(panels.values(), []) == MODELS and max(map(len, panels.values())) <= MOST
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted), st.floats(0.01, 0.3))
+def test_names_are_apart_and_near_their_lines(heights, gap):
+    moved = spread_out(heights, gap)
+    assert (np.diff(moved) >= gap - 1e-9).all()
+    assert moved.sum() == pytest.approx(sum(heights), abs=1e-6)  # no drift up or down
+    if (np.diff(heights) >= gap).all():
+        assert moved == pytest.approx(heights)
+
+
+@pytest.mark.parametrize(
+    ("runs", "known", "text"),
+    [
+        ([5, 5], [True, True], "Mean of 5 seeds; bars: 95 % bootstrap interval."),
+        (
+            [1, 5],
+            [False, True],
+            "Mean of 1 to 5 seeds; bars: 95 % bootstrap interval. A single run has none.",
+        ),
+        ([1, 1], [False, False], "One run each, so there is no interval."),
+        (None, [False, False], "No intervals are known."),
+    ],
+)
+def test_the_note_says_how_many_runs_there_are(runs, known, text):
+    table = pd.DataFrame({"low": np.where(known, 1.0, np.nan)}).assign(**({"runs": runs} if runs else {}))
+    assert runs_note(table) == text
+
+
+def test_short_names_say_what_they_leave_out():
+    table, text = short_names(
+        pd.DataFrame({"model": ["bmn + classifier", "ssn", "bsn + classifier (width=9)"]})
+    )
+    assert table.model.tolist() == ["bmn", "ssn", "bsn (width=9)"]
+    assert text == "bmn, bsn (width=9): with the study's classifier."
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_the_dark_form_keeps_the_hue_and_inverts_the_lightness(colour):
+    dark = pictures.dark_colours(np.array(colour, np.uint8))
+    (hue, light, _), (other, lightness, _) = (
+        colorsys.rgb_to_hls(*(np.array(each) / 255)) for each in (colour, dark)
+    )
+    if np.ptp(colour) > 60:  # the background has a slight tint of its own
+        assert min(abs(hue - other), 1 - abs(hue - other)) < 0.06
+    assert lightness == pytest.approx(0.07 + 0.87 * (1 - light), abs=0.02)
+
+
+def png(picture):
+    content = io.BytesIO()
+    picture.save(content, "PNG", dpi=(200, 200))
+    return content.getvalue()
+
+
+def test_a_picture_and_its_dark_form_describe_themselves(tmp_path):
+    light, dark = tmp_path / "figures" / "a.png", tmp_path / "figures" / "a@dark.png"
+    light.parent.mkdir()
+    white = Image.new("RGBA", (8, 8), "white")
+    white.putpixel((1, 2), (0, 0, 0, 255))
+    small = pictures.small_png(png(white), 'mAP ≥ 5 % of "a" <b>')
+    light.write_bytes(small)
+    alone = pictures.embedded(light, dark, tmp_path)
+    dark.write_bytes(pictures.dark_png(small))
+    assert pictures.description_of(light) == pictures.description_of(dark) == 'mAP ≥ 5 % of "a" <b>'
+    assert alone == '<img alt="mAP ≥ 5 % of &quot;a&quot; &lt;b&gt;" src="figures/a.png">'
+    both = pictures.embedded(light, dark, tmp_path)
+    assert alone in both and 'srcset="figures/a@dark.png"' in both and "prefers-color-scheme: dark" in both
+    with Image.open(dark) as picture:
+        assert picture.mode == "P" and picture.convert("RGB").getpixel((0, 0)) == pictures.NIGHT
+        assert picture.convert("RGB").getpixel((1, 2)) == (240, 240, 240)
+    (tmp_path / "no.png").write_bytes(b"png")
+    assert (
+        pictures.description_of(tmp_path / "no.png") == pictures.description_of(tmp_path / "none.png") == ""
+    )
+
+
+def test_pages_take_the_words_of_a_picture_from_the_picture(tmp_path):
+    layout = Layout(tmp_path / "results", tmp_path / "figures")
+    template = tmp_path / "page.template.md"
+    template.write_text("# Page\n\n{{figure:equal:factorial}}\n")
+    page = results_page.write(layout, tmp_path / "README.md", template)
+    assert "*Not drawn yet.*" in page.read_text()
+    axes = CASES["factorial"]()
+    paths = layout.figure("equal", "factorial"), layout.dark_figure("equal", "factorial")
+    theme.save(axes.figure, paths[0], "Both recipes of every model.", paths[1])
+    plt.close(axes.figure)
+    text = results_page.write(layout, tmp_path / "README.md", template).read_text()
+    assert '<img alt="Both recipes of every model." src="figures/equal/factorial.png">' in text
+    assert 'srcset="figures/equal/factorial@dark.png"' in text
+    assert layout.all_figures() == [paths[0]]  # other pages have one form
+
+
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)|<img alt=\"([^\"]*)\" src=\"([^\"]+)\"")
+
+
+@pytest.mark.parametrize("template", [results_page.README, results_page.TEMPLATE], ids=lambda path: path.name)
+def test_pictures_of_the_pages_are_filled_in_with_their_descriptions(template):
+    shown = [match for match in PICTURE.findall(template.read_text()) if "figures/" in match[1] + match[3]]
+    assert not shown and "{{figure:" in template.read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_the_words_of_a_picture_are_its_description(page):
+    for *_, text, address in PICTURE.findall((REPOSITORY / page).read_text(encoding="utf-8")):
+        if address:
+            assert len(text.split()) >= 6 and html.unescape(text) == pictures.description_of(
+                REPOSITORY / address
+            )
