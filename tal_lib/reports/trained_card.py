@@ -173,12 +173,9 @@ def _weights(source, stored, weight_bytes):
         "(root mean square on the test recordings).",
         f"Licence of the weights: {source.licence}. Name the source of the data and this study.",
     ]
-    return (
-        lines
-        + ["It proposes segments; the study's classifier, which is part of the weights, names them."][
-            : bool(separate)
-        ]
-    )
+    if model.separate_classifier:
+        lines.append("It proposes segments. The study's classifier, part of the weights, gives the classes.")
+    return lines
 
 
 def _post(source):

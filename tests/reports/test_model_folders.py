@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
@@ -118,13 +117,15 @@ def test_statistics_are_those_of_the_benchmark(tmp_path):
     assert np.array_equal(Statistics(known.mean, known.std).standardised(raw["b"]), known.load("b"))
 
 
+NO = b'"standardise": null'
+ONE_1, ONE_0 = (b'"standardise": {"dtype": "float32", "mean": [1], "std": [%d]}' % std for std in (1, 0))
 DAMAGES = [
     (CONFIG, lambda old: old[:50], "not valid JSON"),
     (CONFIG, lambda old: b'{"model_type": "bert"}', "format is missing"),
     (CONFIG, lambda old: old.replace(b'"window_s": ', b'"window_s": -'), "feature_spec.window_s"),
     (CONFIG, lambda old: old.replace(b'"float16"', b'"int8"'), "weights.dtype: 'int8'"),
-    (CONFIG, lambda old: old.replace(b'"standardise": null', b'"standardise": {"dtype": "float32", "mean": [1], "std": [1]}'), "mean: 1 values for"),
-    (CONFIG, lambda old: old.replace(b'"standardise": null', b'"standardise": {"dtype": "float32", "mean": [1], "std": [0]}'), "standardise.std.1: 0 is not above 0"),
+    (CONFIG, lambda old: old.replace(NO, ONE_1), "mean: 1 values for"),
+    (CONFIG, lambda old: old.replace(NO, ONE_0), "standardise.std.1: 0 is not above 0"),
     (CONFIG, None, "description of the model not found"),
     (WEIGHTS, lambda old: old[:-1], "not the weights that config.json describes"),
     (WEIGHTS, None, "weights not found"),
