@@ -30,7 +30,8 @@ cells:
     parameters: {benchmark: synthetic}
     grid: {model: [temporalmaxer, window_cnn]}
 """
-SMALL = {"temporalmaxer": {"width": 16, "head_width": 16}, "window_cnn": {}}
+FEW = {"nms": "none", "max_candidates": 50, "max_detections": 20}  # of untrained models, which would give many
+SMALL = {"temporalmaxer": {"width": 16, "head_width": 16, **FEW}, "window_cnn": FEW}
 
 
 def trained_on(data, model, dtype=np.float32):
