@@ -46,7 +46,7 @@ def add_commands(commands) -> None:
 
 
 def _collect(arguments):
-    from tal_lib.reports.model_folders import collect
+    from tal_lib.reports.model_folders import bytes_below, collect
 
     chosen = only(arguments)
     for folder, stored in collect(
@@ -56,8 +56,7 @@ def _collect(arguments):
             f"{folder}  {stored.dtype}, avg mAP {100 * stored.avg_map:.2f}, "
             f"outputs differ by {100 * stored.difference:.2g} %"
         )
-    size = sum(path.stat().st_size for path in folder.parents[1].rglob("*") if path.is_file())
-    print(f"{size / 1e6:.2f} MB in all")
+    print(f"{bytes_below(arguments.out) / 1e6:.2f} MB in all")
 
 
 def _publish(arguments):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tal_lib.data import Benchmark, limited_subset, load_benchmark, partly_annotated
+from tal_lib.data import Benchmark, limited_subset, partly_annotated
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.errors import TalError
@@ -187,6 +187,8 @@ def _source(cell, folder, record, loaded):
 
 def _data(given):
     """(data, training recordings) of a cell's parameters, as its notebook takes them."""
+    from tal_lib.data import load_benchmark
+
     data = load_benchmark(given["benchmark"], fold=given["fold"]).every(given["skip"])
     sample = given["seed"] if given["subset_seed"] < 0 else given["subset_seed"]
     recordings = limited_subset(data, given["fraction"], sample, given["people"])
@@ -248,9 +250,18 @@ def _difference(source, again):
     return (squares / whole) ** 0.5 if whole else 0.0
 
 
+def bytes_below(out: str | Path) -> int:
+    """Bytes of all model folders below a folder."""
+    return sum(_sizes(Path(out)).values())
+
+
+def _sizes(out):
+    return {path: path.stat().st_size for path in out.glob("*/*/*") if path.name in FOLDER and path.is_file()}
+
+
 def _check_size(out, made, dtype, most_bytes):
     """Raise `TalError` if all model folders together would be too large."""
-    sizes = {path: path.stat().st_size for path in out.rglob("*") if path.is_file() and path.name in FOLDER}
+    sizes = _sizes(out)
     sizes |= {folder / name: len(content) for folder, files, _ in made for name, content in files.items()}
     if (total := sum(sizes.values())) > most_bytes:
         smaller = " or --dtype float16" if dtype == "float32" else ""

@@ -28,8 +28,8 @@ LIMITS = {
     "hapt": [
         "Volunteers followed a script: most recordings have the same sequence of activities. Scores in "
         "another order are lower.",
-        "The phone was worn at the waist in one orientation, and the weights were trained without random "
-        "rotation. Other positions, phones and sampling rates were not tested.",
+        "The phone was worn at the waist in one orientation. Other orientations, positions, phones and "
+        "sampling rates were not tested.",
         "Not for medical use, and not for anything that must not miss a fall.",
     ]
 }
@@ -133,14 +133,15 @@ def _training(source):
     given, entry = source.cell.parameters, BENCHMARKS[source.cell.parameters["benchmark"]]
     people = {source.data.group(name) for name in source.recordings} if source.data.people else set()
     split = "the official split" if given["fold"] < 0 else f"cross-validation fold {given['fold']}"
-    recipe = ", ".join(f"{name}={value}" for name, value in given["recipe"].items()) or "that of the model"
+    changed = [f"{name}={value}" for name, value in (given["options"] | given["recipe"]).items()]
     about = cards.about_of(cards.module_of(given["benchmark"])).split("Source: ")
     lines = [
         f"{given['benchmark']}: {entry.about}. Licence of the data: {entry.licence}.",
         f"Training part of {split}: {len(source.recordings)} recordings"
         + (f" of {len(people)} people" if people else "")
         + f", label fraction {100 * given['fraction']:g} %.",
-        f"Recipe: {recipe}. Without tuning. Seed {given['seed']}.",
+        f"Settings that differ from the defaults of model and recipe: {', '.join(changed) or 'none'}. "
+        f"Seed {given['seed']}.",
     ]
     return lines + [f"Source of the data: {' '.join(about[1].split())}" for _ in [0] if len(about) > 1]
 

@@ -33,7 +33,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FOLDER = (WEIGHTS, CONFIG, CARD)  # the files of a model folder
 STANDARDISE = "standardise.json"  # beside an exported graph: the statistics of the features that it takes
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_STORED = "model folder: copy it again, or write it with `tal collect`"
+_AGAIN = "Copy the model folder again, or write it with `tal collect`."
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,11 +204,11 @@ def read_statistics(path: str | Path, width: int) -> Statistics:
 
 def _config(folder):
     path = folder / CONFIG
-    content = read_json(path, what="description of the model", remedy=f"This is not a complete {_STORED}.")
+    content = read_json(path, what="description of the model", remedy=_AGAIN)
     if isinstance(content, dict):
         known = [field.name for field in fields(_Config)]
         content = {name: content[name] for name in known if name in content}
-    return validate(_Config, content, where=path, name=CONFIG, remedy=f"Not a {_STORED}.")
+    return validate(_Config, content, where=path, name=CONFIG, remedy=_AGAIN)
 
 
 def _load_folder(folder):
@@ -216,14 +216,14 @@ def _load_folder(folder):
     from safetensors.torch import load
 
     config, path = _config(folder), folder / WEIGHTS
-    raw = read_bytes(path, what="weights", remedy=f"This is not a complete {_STORED}.")
+    raw = read_bytes(path, what="weights", remedy=_AGAIN)
     if hashlib.sha256(raw).hexdigest() != config.weights.sha256:
-        raise TalError(f"not the weights that {CONFIG} describes", where=path, remedy=f"Damaged {_STORED}.")
+        raise TalError(f"not the weights that {CONFIG} describes", where=path, remedy=_AGAIN)
     try:
         state = load(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = f"not readable weights ({(str(error).strip() or '?').splitlines()[0]})"
-        raise TalError(problem, where=path, remedy=f"Damaged {_STORED}.") from None
+        raise TalError(problem, where=path, remedy=_AGAIN) from None
     trained = _built(vars(config), state, folder / CONFIG, path)
     if config.standardise is None:
         return trained
