@@ -73,6 +73,20 @@ def read_features(path, spec, stream):
     return features
 
 
+def standardised(path, features):
+    """Features by the mean and standard deviation that `tal export` put beside the graph, if it did."""
+    if not path.is_file():
+        return features
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        mean, std = (np.asarray(values[name], values["dtype"]) for name in ("mean", "std"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        stop(f"{path}: not the statistics of features ({type(error).__name__}: {error}).")
+    if mean.shape != features.shape[1:] or std.shape != mean.shape or not (std > 0).all():
+        stop(f"{path}: statistics of {mean.shape[0] if mean.ndim else 0} columns, or a deviation of zero.")
+    return ((features - mean) / std).astype(np.float32)
+
+
 def run_graph(path, features, count):
     """Segments (P, K, 2) in steps and scores (P, K) of a recording; K is the number of classes."""
     try:
@@ -95,6 +109,7 @@ def main():
     about, names = read_about(Path(sys.argv[1]))
     post, spec = about["post"], about["feature_spec"]
     features = read_features(sys.argv[2], spec, about["stream"])
+    features = standardised(Path(sys.argv[1]) / "standardise.json", features)
     segments, scores = run_graph(Path(sys.argv[1]) / "model.onnx", features, len(names))
 
     point, label = np.nonzero(scores > max(post["score_threshold"], SHOWN))

@@ -23,6 +23,8 @@ from tal_lib.data import hapt
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import site
+from tal_lib.study import Scored
+from tal_lib.sweeps import plan
 from tal_lib.sweeps.ledger import read_ledger
 from tal_lib.training import Trained, save_model
 from tal_lib.video import demo
@@ -39,6 +41,8 @@ READ_ONLY = {  # options of that kind that only say where something is read
     ("tal report", "runs"),
     ("tal verify", "results"),
     ("tal versions stamp", "results"),
+    ("tal collect", "runs"),
+    ("tal publish", "folder"),
 }
 
 
@@ -98,6 +102,11 @@ CASES = {
     ),
     ("tal data fetch", "root"): Case(
         "data fetch hapt --from {world}/archive.bin --root {place}".split(), ("hapt/hapt.zip",)
+    ),
+    ("tal collect", "out"): Case(
+        "collect {world}/models.yaml --runs {world}/trained --out {place}".split(),
+        ("synthetic/window_cnn/model.safetensors", "synthetic/window_cnn/README.md"),
+        room=4096,
     ),
     ("tal released", "out"): Case(
         "released temporalmaxer {world}/released.pth.tar --benchmark clips --set width=32 "
@@ -186,7 +195,28 @@ def inputs(tmp_path_factory, small, released_weights):
     nbformat.write(work, world / "sweeps" / "work.ipynb")
     block = {"notebook": str(world / "sweeps" / "work.ipynb"), "parameters": {"number": 3}}
     (world / "sweeps" / "grid.yaml").write_text(json.dumps({"cells": [block]}))
+    _add_run(world, small)
     return world
+
+
+def _add_run(world, small):
+    """A grid of one training, and its run folder, which `tal collect` reads."""
+    block = {"notebook": "02_train_evaluate.ipynb", "parameters": {"benchmark": "synthetic"}}
+    block["grid"] = {"model": ["window_cnn"]}
+    (world / "models.yaml").write_text(json.dumps({"cells": [block]}))
+    cell = plan(world / "models.yaml")[0]
+    folder = world / "trained" / "models" / cell.id
+    folder.mkdir(parents=True)
+    few = {"nms": "none", "max_candidates": 50, "max_detections": 20}
+    model = models.build(
+        "window_cnn", input_dim=small.feature_spec.dim, num_classes=len(small.classes), **few
+    )
+    save_model(folder / "model.pt", Trained(model.eval(), small.classes, small.feature_spec, None))
+    scores = Scored(benchmark=small, model=model).scores
+    record = {"id": cell.id, "notebook": cell.notebook.name, "parameters": cell.parameters}
+    record["tables"] = {"data_efficiency": [{"tiou": tiou, "map": value} for tiou, value in scores.items()]}
+    record["provenance"] = {"data_hash": "", "git_commit": "", "utc": ""}
+    (folder / "cell.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -367,8 +397,6 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_file(case, run, small_disk, ca
 
 def _named(name, world):
     """A file's name, with the id of the sweep's cell."""
-    from tal_lib.sweeps import plan
-
     return name.format(cell=plan(world / "sweeps" / "grid.yaml")[0].id) if "{cell}" in name else name
 
 

@@ -7,7 +7,20 @@ import os
 import sys
 
 from tal_lib import __version__
-from tal_lib.cli import cost, data, evaluate, export, models, released, report, sweep, train, versions, video
+from tal_lib.cli import (
+    cost,
+    data,
+    evaluate,
+    export,
+    models,
+    released,
+    report,
+    share,
+    sweep,
+    train,
+    versions,
+    video,
+)
 from tal_lib.cli.options import Command, use_plugins
 from tal_lib.disk import FULL_CODES, full_disk
 from tal_lib.errors import TalError
@@ -55,6 +68,19 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"tal {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, models, train, released, evaluate, sweep, versions, report, cost, export, video):
+    for group in (
+        data,
+        models,
+        train,
+        released,
+        evaluate,
+        sweep,
+        versions,
+        report,
+        cost,
+        export,
+        share,
+        video,
+    ):
         group.add_commands(commands)
     return parser

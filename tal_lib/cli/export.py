@@ -12,7 +12,10 @@ def add_commands(commands) -> None:
     out.lists("models")
     out.add_argument("model", help="name of the trained model; must match the checkpoint")
     out.add_argument(
-        "--checkpoint", required=True, metavar="model.pt", help="checkpoint written by `tal train`"
+        "--checkpoint",
+        required=True,
+        metavar="model.pt",
+        help="checkpoint written by `tal train`, or a model folder, or its short name (hapt/tridet)",
     )
     out.add_argument(
         "--format", default="onnx", choices=("onnx", "pt2", "torchscript"), help="file format (default: onnx)"
@@ -24,11 +27,16 @@ def add_commands(commands) -> None:
 
 def _export(arguments):
     import json
+    from pathlib import Path
 
     from tal_lib.export import ABOUT, FORMATS, export
+    from tal_lib.files import write_json
+    from tal_lib.reports.layout import model_place
     from tal_lib.training import load_model
-    from tal_lib.writing import claim
+    from tal_lib.training.checkpoints import STANDARDISE
+    from tal_lib.writing import claim, remove_replaceable
 
+    arguments.checkpoint = model_place(arguments.checkpoint)
     trained = load_model(arguments.checkpoint)
     if trained.model.spec["name"] != arguments.model:
         raise TalError(
@@ -36,8 +44,12 @@ def _export(arguments):
             where=arguments.checkpoint,
             remedy="Name the model of the checkpoint.",
         )
-    claim(arguments.out, [FORMATS[arguments.format], ABOUT], sources=[arguments.checkpoint])
+    names, beside = [FORMATS[arguments.format], ABOUT, STANDARDISE], Path(arguments.out) / STANDARDISE
+    claim(arguments.out, names, sources=[arguments.checkpoint])
+    remove_replaceable(beside)  # of a model that was exported into this folder before
     folder = export(trained, arguments.out, arguments.format)
+    if trained.statistics is not None:
+        print(write_json(beside, trained.statistics.plain(), indent=None))
     about = json.loads((folder / ABOUT).read_text())
     print(
         f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; "

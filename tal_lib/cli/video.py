@@ -144,8 +144,9 @@ def add_commands(commands) -> None:
         command.add_argument(
             "--model",
             required=True,
-            metavar="model.pt",
-            help="checkpoint, or folder of an exported model",
+            metavar="MODEL",
+            help="checkpoint (model.pt), model folder or its short name (hapt/tridet), or the folder of an "
+            "exported model",
         )
         command.add_argument(
             "--trust",
@@ -219,8 +220,10 @@ def _ready(arguments):
 
 
 def _detect(arguments):
+    from tal_lib.reports.layout import model_place
     from tal_lib.video.detect_features import is_features
 
+    arguments.model = model_place(arguments.model)
     return (_detect_in_features if is_features(arguments.source) else _detect_in_video)(arguments)
 
 
@@ -294,6 +297,7 @@ def _token(arguments):
 def _serve(arguments):
     import os
 
+    from tal_lib.reports.layout import model_place
     from tal_lib.validation import NotNegative, Probability, validate
     from tal_lib.video.addresses import check_source
     from tal_lib.video.detect import require_all_streams
@@ -305,6 +309,7 @@ def _serve(arguments):
     if not source:
         raise TalError("SOURCE is missing", remedy="Give a file, camera number or URL, or set TAL_SOURCE.")
     check_source(source)
+    arguments.model = model_place(arguments.model)
     token = _token(arguments)
     delay = validate(NotNegative, arguments.delay, name="--delay")
     threshold = validate(Probability, arguments.threshold, name="--threshold")
@@ -318,6 +323,7 @@ def _serve(arguments):
         window=arguments.window,
         delay_s=delay,
         threshold=threshold,
+        prepared=chosen.prepared,
     )
     stream = Stream(source, detector, loop=not arguments.once)
     server = make_server(

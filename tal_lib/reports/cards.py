@@ -119,7 +119,7 @@ def model_card(name: str, layout: Layout) -> str:
     trained = _trained_on(name, layout)
     return _card(
         name,
-        _about(sys.modules.get(cls.__module__)),
+        about_of(sys.modules.get(cls.__module__)),
         {
             "Facts": facts,
             "Intended use": [USES.get(family, "As its author states.")],
@@ -170,7 +170,7 @@ def data_card(name: str, layout: Layout) -> str:
     limits.append("Results hold for these recordings and features. Other people or sensors were not tested.")
     return _card(
         name,
-        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{_about(_module_of(name))}".rstrip(),
+        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{about_of(module_of(name))}".rstrip(),
         {
             "Facts": facts,
             "Intended use": [
@@ -182,7 +182,7 @@ def data_card(name: str, layout: Layout) -> str:
     )
 
 
-def _module_of(benchmark):
+def module_of(benchmark):
     """The module that reads a benchmark: the one with its name, else that of its loader."""
     short = benchmark.removesuffix(PRIOR).removesuffix(VALIDATION)
     try:
@@ -192,7 +192,8 @@ def _module_of(benchmark):
         return inspect.getmodule(getattr(load, "func", load))
 
 
-def _about(module):
+def about_of(module) -> str:
+    """The docstring of a module; empty if there is none."""
     return inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
 
 

@@ -7,6 +7,7 @@ results/experiments/      what the scripts of `experiments/` measured; `tal repo
 results/notebooks/        rendered notebooks
 results/subsets/          the recordings of every subset sample
 results/prior/            figures that others published
+results/models/           trained models, one folder per benchmark and model (`tal collect`)
 figures/<topic>/          one picture a figure (PNG); `NAME@dark.png` is its dark form, if a page needs one
 """
 
@@ -14,7 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tal_lib.files import REPOSITORY, study_root, upwards
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY, in_checkout, study_root, upwards
 
 TOPICS = (
     "equal",
@@ -30,6 +32,7 @@ TOPICS = (
     "prior",
 )
 DARK = "@dark"  # at the end of a dark form's name; no other name has the mark
+SHORT_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*")  # of a trained model: benchmark/model
 PARQUET = ("class_ap",)  # one row per cell, class and tIoU; CSV would be 40 times as large
 
 
@@ -69,6 +72,10 @@ class Layout:
         return self.results / "subsets"
 
     @property
+    def models(self) -> Path:
+        return self.results / "models"
+
+    @property
     def prior(self) -> Path:
         return study_root() / "results" / "prior"
 
@@ -102,6 +109,31 @@ class Layout:
 def nearest(results: str | Path = "results") -> Layout:
     """The layout of a results folder with tables, which may lie in a folder above (see `files.upwards`)."""
     return Layout(upwards(results, holds="tables"))
+
+
+def model_place(given: str | Path) -> Path:
+    """The path of a model: the given one, or the folder in `results/models/` that `BENCHMARK/MODEL` names.
+
+    Raises:
+        TalError: there is no such path and no such model.
+    """
+    path, text = Path(given), str(given)
+    if path.exists() or not SHORT_NAME.fullmatch(text):
+        return path  # what reads it says what is wrong with it
+    models = nearest().models
+    if (models / text).is_dir():
+        return models / text
+    known = sorted(f"{folder.parent.name}/{folder.name}" for folder in models.glob("*/*") if folder.is_dir())
+    if known:
+        remedy = f"Give a path, or one of {', '.join(known)}."
+    elif in_checkout():
+        remedy = "Give a path, or make the trained models: `tal sweep released_models`, `tal collect`."
+    else:
+        remedy = (
+            "Trained models are in the repository, not in the installed package: clone it, and give "
+            f"--model CLONE/results/models/{text}."
+        )
+    raise TalError("no such path, and no trained model of this name", where=text, remedy=remedy)
 
 
 def _known(topic):

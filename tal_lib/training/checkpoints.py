@@ -1,16 +1,57 @@
-"""A trained model in one file: weights, build options, class names and feature spec."""
+"""A trained model in one file, or in a folder that can be shared.
 
-from dataclasses import asdict, dataclass
+    model.pt                one file, which `tal train` writes: weights, options, classes, feature spec
+    model.safetensors       of a model folder: the weights alone, float32 or float16
+    config.json             of a model folder: everything else
+    README.md               of a model folder: the model card
+
+`tal collect` writes model folders. They hold no pickle, and reading one executes nothing. A model folder may
+also hold the statistics that standardise raw features; a `model.pt` takes features that are standardised.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
 
 from tal_lib import models
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_torch
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
-from tal_lib.training.saved import build_trained, describe
+from tal_lib.reading import read_bytes, read_json
+from tal_lib.training.saved import REMEDY, build_trained, describe
+from tal_lib.validation import Finite, Positive, validate
 
 FORMAT = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FOLDER = (WEIGHTS, CONFIG, CARD)  # the files of a model folder
+STANDARDISE = "standardise.json"  # beside an exported graph: the statistics of the features that it takes
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_AGAIN = "Copy the model folder again, or write it with `tal collect`."
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and standard deviation (D,) of the columns that a model reads, over its training recordings."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def standardised(self, features: np.ndarray) -> np.ndarray:
+        """Raw features (T, D) as the model was trained on them, float32."""
+        return np.ascontiguousarray((features - self.mean) / self.std, dtype=np.float32)
+
+    def plain(self) -> dict[str, Any]:
+        """Their values for a JSON file, in as few digits as give the same numbers again."""
+        return {"dtype": str(self.mean.dtype)} | {
+            name: [float(str(value)) for value in getattr(self, name)] for name in ("mean", "std")
+        }
 
 
 @dataclass(frozen=True)
@@ -21,28 +62,34 @@ class Trained:
     classes: tuple[str, ...]
     feature_spec: FeatureSpec
     stream: str | None
+    statistics: Statistics | None = None  # of raw features; None: features are used as they are
 
 
 def save_model(path: str | Path, trained: Trained) -> Path:
-    """Write a trained model; the file is complete or absent."""
-    spec = {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)}
-    content = {
-        "format": FORMAT,
-        "spec": models.complete_spec(trained.model),
-        "state_dict": trained.model.state_dict(),
-        "classes": list(trained.classes),
-        "feature_spec": spec,
-        "stream": trained.stream,
-    }
+    """Write a trained model; the file is complete or absent. Its statistics are not written."""
+    content = {"format": FORMAT, **_described(trained), "state_dict": trained.model.state_dict()}
     return write_torch(path, content)
 
 
+def _described(trained):
+    """What `describe` reads, as plain values."""
+    return {
+        "spec": models.complete_spec(trained.model),
+        "classes": list(trained.classes),
+        "feature_spec": {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)},
+        "stream": trained.stream,
+    }
+
+
 def load_model(path: str | Path) -> Trained:
-    """Read what `save_model` wrote; the model is in evaluation mode.
+    """Read what `save_model` wrote, or a model folder; the model is in evaluation mode.
 
     Raises:
         TalError: not a checkpoint, a field of a wrong type or value, or weights that do not fit.
     """
+    path = Path(path)
+    if path.is_dir() or path.name == WEIGHTS:
+        return _load_folder(path if path.is_dir() else path.parent)
     content = read_checkpoint(path)
     missing = {"spec", "state_dict", "classes", "feature_spec", "stream"} - set(content)
     if missing:
@@ -57,7 +104,141 @@ def load_model(path: str | Path) -> Trained:
             where=path,
             remedy="It was written by another version: use that one, or train again.",
         )
-    fields = {name: content[name] for name in ("spec", "classes", "feature_spec", "stream")}
-    description = describe(**fields, where=path)
-    model = build_trained(description, content["state_dict"], path)
+    return _built(content, content["state_dict"], path, path)
+
+
+def _built(content, state, where, weights):
+    description = describe(
+        **{name: content[name] for name in ("spec", "classes", "feature_spec", "stream")}, where=where
+    )
+    model = build_trained(description, state, weights)
     return Trained(model, description.classes, description.feature_spec, description.stream)
+
+
+# Model folders
+
+
+Columns = Annotated[list[Finite], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """`Statistics` in a file."""
+
+    dtype: Literal["float32", "float64"]
+    mean: Columns
+    std: Annotated[list[Positive], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """What `model.safetensors` holds."""
+
+    dtype: Literal["float32", "float16"]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """The contents of `config.json`."""
+
+    format: Literal[1]
+    spec: Any  # `describe` checks this field and the next three
+    classes: Any
+    feature_spec: Any
+    stream: Any
+    standardise: _Values | None
+    weights: _Weights
+    training: dict[str, Any]  # where the weights come from
+
+
+def folder_files(trained: Trained, dtype: str, training: dict[str, Any]) -> dict[str, bytes]:
+    """File name → contents of `model.safetensors` and `config.json` of a model folder.
+
+    Args:
+        dtype: of the stored weights, `float32` or `float16`; whole numbers stay as they are.
+        training: where the weights come from (benchmark, fold, licence of the data, …).
+    """
+    from safetensors.torch import save
+
+    kind = DTYPES[dtype]
+    tensors = {
+        name: (value.to(kind) if value.is_floating_point() else value).detach().cpu().clone().contiguous()
+        for name, value in trained.model.state_dict().items()
+    }
+    weights = save(tensors, {"format": "pt"})
+    config = {
+        "format": FORMAT,
+        **_described(trained),
+        "standardise": trained.statistics.plain() if trained.statistics else None,
+        "weights": {"dtype": dtype, "sha256": hashlib.sha256(weights).hexdigest()},
+        "training": training,
+    }
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in config.items())
+    return {WEIGHTS: weights, CONFIG: f"{{\n{lines}\n}}\n".encode()}
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """`config.json` of a model folder, as plain values.
+
+    Raises:
+        TalError: missing or damaged, or a field of a wrong type.
+    """
+    return asdict(_config(Path(folder)))
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether a folder holds the weights or the description of a model folder."""
+    return any((Path(path) / name).is_file() for name in (WEIGHTS, CONFIG))
+
+
+def read_statistics(path: str | Path, width: int) -> Statistics:
+    """Statistics of `width` columns, from a file with the values of `Statistics.plain`.
+
+    Raises:
+        TalError: missing or damaged, or of another number of columns.
+    """
+    values = validate(_Values, read_json(path), where=path, remedy=REMEDY)
+    return _statistics(values, width, path)
+
+
+def _config(folder):
+    path = folder / CONFIG
+    content = read_json(path, what="description of the model", remedy=_AGAIN)
+    if isinstance(content, dict):
+        known = [field.name for field in fields(_Config)]
+        content = {name: content[name] for name in known if name in content}
+    return validate(_Config, content, where=path, name=CONFIG, remedy=_AGAIN)
+
+
+def _load_folder(folder):
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    config, path = _config(folder), folder / WEIGHTS
+    raw = read_bytes(path, what="weights", remedy=_AGAIN)
+    if hashlib.sha256(raw).hexdigest() != config.weights.sha256:
+        raise TalError(f"not the weights that {CONFIG} describes", where=path, remedy=_AGAIN)
+    try:
+        state = load(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        problem = f"not readable weights ({(str(error).strip() or '?').splitlines()[0]})"
+        raise TalError(problem, where=path, remedy=_AGAIN) from None
+    trained = _built(vars(config), state, folder / CONFIG, path)
+    if config.standardise is None:
+        return trained
+    return replace(
+        trained, statistics=_statistics(config.standardise, trained.model.input_dim, folder / CONFIG)
+    )
+
+
+def _statistics(values, width, where):
+    for name in ("mean", "std"):
+        if len(getattr(values, name)) != width:
+            raise TalError(
+                f"{name}: {len(getattr(values, name))} values for {width} feature columns",
+                where=where,
+                remedy=REMEDY,
+            )
+    dtype = np.dtype(values.dtype)
+    return Statistics(np.asarray(values.mean, dtype), np.asarray(values.std, dtype))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -14,6 +15,7 @@ from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.training import load_model
+from tal_lib.training.checkpoints import STANDARDISE, Statistics, is_model_folder, read_statistics
 from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
 from tal_lib.video.extract import features_of
 from tal_lib.video.frames import Reader, write_video
@@ -30,20 +32,26 @@ class Ready:
     classes: tuple[str, ...]
     spec: FeatureSpec
     stream: str | None = None  # the model's only stream; None for all streams
+    statistics: Statistics | None = None  # that standardise the features; None: they are used as they are
+
+    def prepared(self, features: np.ndarray) -> np.ndarray:
+        """Features (T, D) as the model takes them: standardised if it has statistics."""
+        return features if self.statistics is None else self.statistics.standardised(features)
 
 
 def ready(path: str | Path, *, trust: bool = False) -> Ready:
-    """A model from a checkpoint (`model.pt`) or from the folder of an exported model.
+    """A model from a checkpoint (`model.pt`), from a model folder, or from the folder of an exported model.
 
     Args:
         trust: also load an exported graph that is a program (pt2, TorchScript).
     """
     path = Path(path)
-    if path.is_dir():
-        model = Exported(path, trust=trust)
-        return Ready(model, model.class_names, model.feature_spec, model.stream)
+    if path.is_dir() and not is_model_folder(path):
+        model, place = Exported(path, trust=trust), path / STANDARDISE
+        statistics = read_statistics(place, model.input_dim) if place.is_file() else None
+        return Ready(model, model.class_names, model.feature_spec, model.stream, statistics)
     trained = load_model(path)
-    return Ready(trained.model, trained.classes, trained.feature_spec, trained.stream)
+    return Ready(trained.model, trained.classes, trained.feature_spec, trained.stream, trained.statistics)
 
 
 def require_all_streams(chosen: Ready, where: str | Path) -> None:
@@ -79,7 +87,7 @@ def detect(
         )
     item = unannotated(
         Path(video).stem,
-        torch.from_numpy(features).T.contiguous(),
+        torch.from_numpy(chosen.prepared(features)).T.contiguous(),
         reader.seconds,
         chosen.spec.stride_s,
         chosen.spec.window_s,

@@ -64,7 +64,7 @@ def _detect(recording, features, chosen):
     spec = chosen.spec
     item = unannotated(
         recording,
-        torch.from_numpy(features).T.contiguous(),
+        torch.from_numpy(chosen.prepared(features)).T.contiguous(),
         (len(features) - 1) * spec.stride_s + spec.window_s,
         spec.stride_s,
         spec.window_s,

@@ -5,6 +5,7 @@ It combines the feature extractor, a rolling history of feature steps, and the m
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,7 @@ class LiveDetector:
         delay_s: the answer is about the time `delay_s` seconds ago, so that the model also sees what follows.
         threshold: of the score.
         timed: context manager that times `features` and `localization`.
+        prepared: features (T, D) → as the model takes them (`Ready.prepared`); None: as they are.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class LiveDetector:
         delay_s: float = 1.5,
         threshold: float = 0.25,
         timed: Timed = untimed,
+        prepared: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         if history < 1 or delay_s < 0:
             raise TalError(
@@ -77,7 +80,7 @@ class LiveDetector:
         self.sampling = sampling_of(spec, window)
         self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
-        self.timed = timed
+        self.timed, self.prepared = timed, prepared or (lambda features: features)
 
     def forget(self) -> None:
         """Forget the history, as for a new source."""
@@ -102,7 +105,7 @@ class LiveDetector:
         now_s = self.frames / self.sampling.fps
         about_s = max(0.0, now_s - self.delay_s)
         first = self.count - len(self.recent)  # index of the first step in the history
-        features = torch.from_numpy(np.stack(self.recent).astype(np.float32)).T
+        features = torch.from_numpy(self.prepared(np.stack(self.recent).astype(np.float32))).T
         length_s = (features.shape[1] - 1) * self.spec.stride_s + self.spec.window_s
         item = unannotated("live", features, length_s, self.spec.stride_s, self.spec.window_s, self.classes)
         table = self.model.detect(collate([item]))[0]
