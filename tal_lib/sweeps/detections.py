@@ -8,7 +8,7 @@ one table. A run that was tested on several benchmarks (`also`) is in the file o
 
 A file also records how many detections of a recording each cell keeps. If the grid's number is raised, cells
 are read again from their run folders. A cell without its run folder keeps the old number; `kept_less` names
-these cells.
+these cells. Cells whose model detected nothing at all have no row; the file names them (`without_any`).
 """
 
 import json
@@ -27,6 +27,7 @@ WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
 WRITTEN_TOO = "detections_{}.json"  # on another benchmark
 ABOUT = ("benchmark", "model", "fraction", "fold", "seed", "subset_seed")  # what tells the runs apart
 KEPT = "kept"  # entry of a file's metadata: JSON, cell → detections of a recording that it keeps
+EMPTY = "without_any"  # entry of a file's metadata: JSON, the cells without any detection and their `ABOUT`
 COLUMNS = ("cell", *ABOUT, "recording", "start_cs", "end_cs", "label", "score")
 
 
@@ -71,13 +72,18 @@ def _update(target, runs, cells, best):
     written = target.stat().st_mtime_ns if there else 0
     numbers = _numbers(known)
     have, again, parts = {cell for cell in cells if numbers.get(cell, 0) >= best}, set(), []
+    empty = {row["cell"]: row for row in without_any(known) if row["cell"] in cells}
     for name, (path, parameters) in runs.items():
         if name not in have or path.stat().st_mtime_ns > written:  # new, run again since, or fewer kept
             again.add(name)
-            parts.append(_rows(name, parameters, read_detections(path), best))
+            rows = _rows(name, parameters, read_detections(path), best)
+            parts.append(rows)
+            empty.pop(name, None)
+            if not len(rows):
+                empty[name] = {"cell": name, **_about(parameters)}
     kept = known[known.cell.isin(cells - again)]
     parts = [part for part in (kept, *parts) if len(part)]
-    new = {name for part in parts for name in part.cell.unique()}
+    new = {name for part in parts for name in part.cell.unique()} | set(empty)
     if not again and len(kept) == len(known):
         return new
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
@@ -87,10 +93,21 @@ def _update(target, runs, cells, best):
         table[column] = table[column].astype(str).astype("category")
     numbers = {name: number for name, number in numbers.items() if name in cells}
     table.attrs[KEPT] = json.dumps(numbers | dict.fromkeys(again, best), sort_keys=True)
+    table.attrs[EMPTY] = json.dumps([empty[name] for name in sorted(empty)], sort_keys=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
     return new
+
+
+def without_any(known: pd.DataFrame) -> list[dict]:
+    """The runs of a file whose model detected nothing: `cell, benchmark, model, fraction, fold, seed,
+    subset_seed` of each. known: the file as `pandas.read_parquet` reads it."""
+    return json.loads(known.attrs.get(EMPTY, "[]"))
+
+
+def _about(parameters):
+    return {name: parameters.get(name, -1) for name in ABOUT}
 
 
 def _numbers(known):
@@ -137,10 +154,9 @@ def _rows(cell, parameters, detections, best):
     """The best detections of each recording, in the file's form, best first."""
     ranked = detections.sort_values("score", ascending=False, kind="stable")
     ranked = ranked.groupby("recording", sort=False).head(best)
-    about = {name: parameters.get(name, -1) for name in ABOUT}
     return pd.DataFrame(
         {"cell": cell}
-        | about
+        | _about(parameters)
         | {
             "recording": ranked.recording.to_numpy(),
             "start_cs": np.round(100 * ranked.start.to_numpy()).astype(np.int32),

@@ -1,5 +1,7 @@
 """The headline from detections alone: on a small study, and on the committed files where they are."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,7 +57,10 @@ def published(tmp_path_factory, cell):
             parts.append(rows.assign(benchmark="synthetic"))
     file = folder / "detections" / MAIN / "synthetic.parquet"
     file.parent.mkdir(parents=True)
-    pd.concat(parts, ignore_index=True).to_parquet(file, index=False)
+    table = pd.concat(parts, ignore_index=True)
+    empty = {"cell": "c", "benchmark": "synthetic", "model": "stale", "fraction": 1.0, "fold": 1}
+    table.attrs[kept.EMPTY] = json.dumps([empty | {"seed": 0, "subset_seed": 0}])
+    table.to_parquet(file, index=False)
     return file, tidy_tables(records)
 
 
@@ -79,6 +84,8 @@ def test_a_part_of_the_runs_and_what_is_not_there(published, tmp_path):
     file, _ = published
     tables = recompute.recomputed(file.parent, only={"model": ["tridet"], "fold": [0, 1]})
     assert set(tables["people"].model) == {"tridet"} and set(tables["people"].fold) == {0, 1}
+    nothing = recompute.recomputed(file, only={"model": ["stale"]})["data_efficiency"]
+    assert (nothing["map"] == 0).all() and set(nothing.fold) == {1} and len(nothing) == 5
     with pytest.raises(TalError, match="no detections"):
         recompute.recomputed(file, only={"model": ["gaf"]})
     with pytest.raises(TalError, match="no detections were kept"):

@@ -172,13 +172,18 @@ def test_a_raised_number_is_read_again_where_the_run_still_is(also):
     assert len(kept.kept_lines([3, 3, 0], 5)) == 2
 
 
-def test_a_run_without_detections_is_written_once(runs):
+def test_a_run_without_detections_is_written_once_and_named(runs):
     folder = kept.file_of(runs / "results", "main")
     evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(0).iloc[:0])
     kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5)
     before = kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns
-    assert kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5) == 1
+    assert kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5) == 2
     assert kept.file_of(runs / "results", "main", "hapt").stat().st_mtime_ns == before
+    empty = lambda: kept.without_any(pd.read_parquet(kept.file_of(runs / "results", "main", "hapt")))
+    assert [(row["cell"], row["model"], row["fold"]) for row in empty()] == [("cell0", "tridet", 0)]
+    evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(0))
+    kept.collect(runs / "runs", folder, {"cell0", "cell1"}, best=5)
+    assert empty() == []
 
 
 def test_a_file_that_does_not_record_its_number(runs):

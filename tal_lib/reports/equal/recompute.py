@@ -22,6 +22,7 @@ from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.equal.ranking import ranking
 from tal_lib.reports.tables import read_parquet
 from tal_lib.study import Scored
+from tal_lib.sweeps.detections import without_any
 
 CLOSE = 0.2  # points of avg mAP, of a mean over folds
 # of one fold, or the end of an interval: one segment of a rare class is worth half a point at a tIoU
@@ -59,23 +60,26 @@ def recomputed(
     """
     kept = _kept(Path(path), only or {})
     scores, people = [], []
-    whole = {name: load(name) for name in sorted(kept.benchmark.unique())}
-    for (name, fold), rows in kept.groupby(["benchmark", "fold"], observed=True):
-        data = whole[name].fold(int(fold))
-        for cell, detections in rows.groupby("cell", observed=True):
-            about = {column: detections[column].iloc[0] for column in ("benchmark", *RUN)}
-            about |= dict.fromkeys(("stream", "options", "recipe", "utc"), "")
-            about |= {"preset": "compact", "sweep": arm, "cell": f"{cell}:{name}"}
-            columns = ["recording", "start", "end", "label", "score"]
-            plain = detections[columns].astype({"recording": str, "label": str}).reset_index(drop=True)
-            run = Kept(benchmark=data, model=None, rows=plain)  # pyright: ignore[reportArgumentType]
-            scores.append(run.scores.rename("map").rename_axis("tiou").reset_index().assign(**about))
-            people.append(run.by_person.assign(**about))
+    runs = kept.drop_duplicates(["benchmark", "cell"])[["benchmark", "cell", *RUN]].astype({"cell": str})
+    whole = {name: load(name) for name in sorted(runs.benchmark.unique())}
+    folds = {key: whole[key[0]].fold(key[1]) for key in set(zip(runs.benchmark, runs.fold.map(int)))}
+    columns = ["recording", "start", "end", "label", "score"]
+    of_run = dict(list(kept[kept.recording.notna()].groupby(["benchmark", "cell"], observed=True)[columns]))
+    for row in runs.itertuples(index=False):
+        detections = of_run.get((row.benchmark, row.cell), kept.loc[[], columns])
+        about = row._asdict() | dict.fromkeys(("stream", "options", "recipe", "utc"), "")
+        about |= {"preset": "compact", "sweep": arm, "cell": f"{row.cell}:{row.benchmark}"}
+        plain = detections.astype({"recording": str, "label": str}).reset_index(drop=True)
+        data = folds[row.benchmark, int(row.fold)]
+        run = Kept(benchmark=data, model=None, rows=plain)  # pyright: ignore[reportArgumentType]
+        scores.append(run.scores.rename("map").rename_axis("tiou").reset_index().assign(**about))
+        people.append(run.by_person.assign(**about))
     return {"data_efficiency": pd.concat(scores, ignore_index=True), "people": pd.concat(people)}
 
 
 def _kept(path, only):
-    """The kept detections that are asked for, with times in seconds."""
+    """The kept detections that are asked for, with times in seconds. A run without any has one row without
+    a recording."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise TalError(
@@ -84,7 +88,8 @@ def _kept(path, only):
     parts = []
     for file in files:
         table = read_parquet(file)
-        table["benchmark"] = table.benchmark.astype(str)
+        empty = pd.DataFrame(without_any(table), columns=["cell", "benchmark", *RUN])
+        table = pd.concat([table.astype({"cell": str, "benchmark": str, "model": str}), empty])
         for name, values in only.items():
             table = table[table[name].isin(list(values))]
         parts.append(table)
