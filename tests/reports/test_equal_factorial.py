@@ -63,6 +63,20 @@ def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
     assert "On average over the tuned benchmarks" in factorial.sentence(mean)
 
 
+def test_several_benchmarks_are_told_in_two_sentences(study):
+    _, summary = both_arms(study(EFFECTS, ("hapt", "sfinge3d"), (1.0,)))
+    recipe, architectures = factorial.overview(summary)
+    for row in summary.itertuples():
+        assert (
+            f"{row.recipe:+.1f} [{row.recipe_low:+.1f}, {row.recipe_high:+.1f}] ({row.benchmark}, 100 %)"
+            in recipe
+        )
+        assert f"{row.equal_sd:.1f} and {row.equal_noise:.1f} ({row.benchmark}, 100 %)" in architectures
+    assert recipe.endswith("Told apart from zero: hapt, 100 %; sfinge3d, 100 %.")
+    nothing = summary.assign(recipe_low=-1.0, recipe_high=1.0)
+    assert factorial.overview(nothing)[0].endswith("None of them can be told apart from zero.")
+
+
 def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
     models, summary = both_arms(study(EFFECTS, ("hapt", "sfinge3d")))
     axes = figures.factorial(models, summary.set_index(["benchmark", "fraction"]).floor.to_dict())

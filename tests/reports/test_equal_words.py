@@ -5,7 +5,7 @@ import pytest
 
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.equal import factorial, ranking, sentences
-from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of
+from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of, TUNED
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import tidy_tables
 
@@ -68,12 +68,15 @@ def test_no_winner_is_named_where_there_is_none(study):
 
 
 def test_findings_open_with_the_factorial_and_give_the_floor(study):
-    read = tables_of(study({"temporalmaxer": 10, "tridet": 0, "bilstm": -8}, ("hapt", "rendered")))
+    read = tables_of(study({"temporalmaxer": 10, "tridet": 0, "bilstm": -8}, TUNED))
     lines = headlines(read)
     assert lines == [line for line in lines if "recipe" in line]  # the arm is said in every line
     assert lines[0].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
     assert len(lines) == 4
-    assert "10 % of the labels, averaged over hapt and rendered, temporalmaxer has" in " ".join(lines)
+    assert (
+        "10 % of the labels, averaged over hapt, sfinge3d, rendered and urfall, temporalmaxer has"
+        in " ".join(lines)
+    )
     assert all("timeline" in line for line in lines)
 
 

@@ -93,6 +93,28 @@ def sentence(row) -> str:
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
 
 
+def overview(summary: pd.DataFrame) -> list[str]:
+    """The decompositions of several benchmarks in two sentences: the recipe's, then the architectures'.
+
+    summary: the table `SUMMARY`, without the mean over benchmarks.
+    """
+    rows = [(f"{row.benchmark}, {percent(row.fraction)}", row) for row in summary.itertuples()]
+    gains = "; ".join(
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} ({where})" for where, row in rows
+    )
+    told = [where for where, row in rows if row.recipe_low > 0 or row.recipe_high < 0]
+    verdict = (
+        f"Told apart from zero: {'; '.join(told)}." if told else "None of them can be told apart from zero."
+    )
+    spreads = "; ".join(f"{row.equal_sd:.1f} and {row.equal_noise:.1f} ({where})" for where, row in rows)
+    return [
+        "The recipe (augmentation and tuning) adds these points of avg mAP, averaged over the models: "
+        f"{gains}. {verdict}",
+        "The standard deviation between architectures with the equal recipe, and the one that noise alone "
+        f"would give: {spreads}.",
+    ]
+
+
 def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     """Write both tables, tidy and for readers, and the figure."""
     if not len(summary):

@@ -87,7 +87,10 @@ def findings(read: Read) -> list[str]:
     summary, table = read("factorial_summary"), read(RANKED)
     if len(summary) and (summary.benchmark == MEAN).any():
         summary = summary[summary.benchmark == MEAN]
-    sentences = [factorial.sentence(row) for row in summary.itertuples()]
+    if len(summary) and summary.benchmark.nunique() > 1:
+        sentences = factorial.overview(summary)
+    else:
+        sentences = [factorial.sentence(row) for row in summary.itertuples()]
     for benchmark, fraction in questions(read):
         rows = ranked(read, benchmark, fraction)
         here = table[(table.fraction == fraction) & table.place.notna()].benchmark
