@@ -185,6 +185,8 @@ def test_the_study_leaves_tables_figures_and_pages(study):
             and str(folder) not in text
         )
         assert len(text) < 1_000_000
+    executed = [path.read_text() for path in (folder / "runs").rglob("notebook.ipynb")]
+    assert executed and not any("s/epoch" in text or "epoch/s" in text for text in executed)  # no bars
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
