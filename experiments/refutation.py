@@ -1,6 +1,6 @@
 """The equal comparison attacked from its detections and the annotations alone.
 
-    python experiments/refutation.py --benchmark sfinge3d
+    python experiments/refutation.py [--benchmarks sfinge3d urfall]
 
 It reads no ledger and no table. It computes avg mAP with an evaluator of its own (below), and asks how the
 ranking changes: without fold 0, which chose the settings; at single tIoUs; class by class; with fewer
@@ -8,6 +8,7 @@ detections. It writes `results/experiments/refutation.csv`, which docs/refutatio
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ from tal_lib.files import REPOSITORY
 RESULTS = REPOSITORY / "results"
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MOST = (1, 5, 20)  # detections of a recording, the best ones
+SINGLE = (0.3, 0.5, 0.7)  # tIoUs asked for alone
+VARIATIONS = (
+    "all",
+    *(f"tIoU {tiou}" for tiou in SINGLE),
+    "median class",
+    *(f"best {most} per recording" for most in MOST),
+)
 
 
 def average_precision(detections: pd.DataFrame, truth: pd.DataFrame, tiou: float) -> float:
@@ -57,21 +65,34 @@ def scores(detections: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
-    """Score every kept run in every variation; one row per arm, variation, fraction, model and fold."""
+def main(benchmarks: list[str], folder: Path, out: Path) -> pd.DataFrame:
+    """Score every kept run in every variation; one row per benchmark, arm, variation, fraction, model, fold.
+
+    A run that detected nothing has no rows in the file, whose metadata names it; its scores are 0.
+    """
     rows = []
-    for file in sorted(folder.glob(f"*/{benchmark}.parquet")):
-        arm, kept = file.parent.name, pd.read_parquet(file)
+    files = [file for name in benchmarks for file in sorted(folder.glob(f"*/{name}.parquet"))]
+    for file in files:
+        benchmark, arm, kept = file.stem, file.parent.name, pd.read_parquet(file)
+        for empty in json.loads(kept.attrs.get("without_any", "[]")):
+            about = {name: empty[name] for name in ("model", "fraction", "fold")}
+            about |= {"benchmark": benchmark, "arm": arm, "map": 0.0}
+            rows += [about | {"variation": name} for name in VARIATIONS]
         kept = kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
         for fold, of_fold in kept.groupby("fold", observed=True):
             truth = load_benchmark(benchmark, fold=int(fold)).annotations("test")
             for (model, fraction), run in of_fold.groupby(["model", "fraction"], observed=True):
-                about = {"arm": arm, "model": model, "fraction": fraction, "fold": fold}
+                about = {
+                    "benchmark": benchmark,
+                    "arm": arm,
+                    "model": model,
+                    "fraction": fraction,
+                    "fold": fold,
+                }
                 by_class = scores(run, truth)
                 rows.append(about | {"variation": "all", "map": by_class.to_numpy().mean()})
                 rows += [
-                    about | {"variation": f"tIoU {tiou}", "map": by_class[tiou].mean()}
-                    for tiou in (0.3, 0.5, 0.7)
+                    about | {"variation": f"tIoU {tiou}", "map": by_class[tiou].mean()} for tiou in SINGLE
                 ]
                 rows.append(about | {"variation": "median class", "map": by_class.mean(axis=1).median()})
                 best_first = run.sort_values("score", ascending=False, kind="stable")
@@ -79,7 +100,7 @@ def main(benchmark: str, folder: Path, out: Path) -> pd.DataFrame:
                     few = best_first.groupby("recording", observed=True).head(most)
                     value = scores(few, truth).to_numpy().mean()
                     rows.append(about | {"variation": f"best {most} per recording", "map": value})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows)[["benchmark", "arm", "model", "fraction", "fold", "variation", "map"]]
     table.to_csv(out, index=False, float_format="%.3f")
     return table
 
@@ -88,10 +109,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--benchmark", default="sfinge3d")
+    parser.add_argument("--benchmarks", nargs="+", default=["sfinge3d", "urfall"])
     parser.add_argument("--detections", type=Path, default=RESULTS / "detections")
     parser.add_argument("--out", type=Path, default=RESULTS / "experiments" / "refutation.csv")
     arguments = parser.parse_args()
-    table = main(arguments.benchmark, arguments.detections, arguments.out)
-    means = table.groupby(["arm", "variation", "fraction", "model"]).map.mean().unstack("model").round(1)
+    table = main(arguments.benchmarks, arguments.detections, arguments.out)
+    means = (
+        table.groupby(["benchmark", "arm", "variation", "fraction", "model"])
+        .map.mean()
+        .unstack("model")
+        .round(1)
+    )
     print(means.to_string())

@@ -4,8 +4,10 @@ It remembers the annotated segments of the training recordings as fractions of t
 recording it proposes all of them, stretched to that recording's duration. The score of a segment is its
 agreement with the training recordings: the mean, over these, of the largest tIoU with a segment of its class.
 Then soft-NMS, as for every detector. Features are never read. Stretching does not change tIoU, so the scores
-are the same for every test recording. A recording is remembered once, however often it is shown. The order of
-recordings and of annotations does not count.
+would be the same for every test recording, and the order of the recordings' names would decide which of them
+come first. Therefore each score is lowered by a random part of at most `NOISE`, drawn from the hash of the
+recording's id. A recording is remembered once, however often it is shown. The order of recordings and of
+annotations does not count.
 
 Where recordings follow a script, this reaches much: a detector must be compared with it before its mAP says
 anything about the features.
@@ -27,6 +29,8 @@ from tal_lib.models.parts.detector import Detector, DetectorConfig
 from tal_lib.models.parts.registry import FLOOR, register
 from tal_lib.segments import interval_iou
 
+NOISE = 1e-3  # of a score; more than what rounding takes away, less than what differs between segments
+
 Capacity = Annotated[int, Field(ge=1, le=2**24)]
 
 
@@ -44,7 +48,8 @@ SIMPLE = TimelinePriorConfig(post=PostProcess(voting_tiou=0.0))  # soft-NMS alon
 class TimelinePrior(Detector):
     """Training stores the timelines: whole recordings, no gradient.
 
-    forward: features (B, D, T) → durations (B,) and offsets (B,), in steps. Those of a batch come from `run`.
+    forward: features (B, D, T) → durations (B,) and offsets (B,), in steps, and numbers of the recordings
+    (B,). Those of a batch come from `run`.
     """
 
     config: TimelinePriorConfig
@@ -61,15 +66,17 @@ class TimelinePrior(Detector):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         batch, _, steps = features.shape
         durations = features.new_full((batch,), steps) if mask is None else mask.sum(1).to(features.dtype)
-        return durations, durations.new_full((batch,), 0.5)
+        numbers = torch.ones(batch, dtype=torch.float64, device=durations.device)
+        return durations, durations.new_full((batch,), 0.5), numbers
 
     def run(self, batch: Batch) -> tuple[Tensor, ...]:
         """Durations (B,) and positions of the recordings' starts before the first step's centre (B,), both in
-        steps."""
+        steps, and the recordings' numbers (B,)."""
         self.name_classes(batch.classes)
         device = self.timelines.device
         stride = batch.stride_s.to(device)
-        return batch.durations.to(device) / stride, batch.window_s.to(device) / (2 * stride)
+        numbers = torch.tensor(list(map(number_of, batch.recordings)), dtype=torch.float64, device=device)
+        return batch.durations.to(device) / stride, batch.window_s.to(device) / (2 * stride), numbers
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
         """Remember the batch's timelines that are new. The loss is zero.
@@ -77,7 +84,7 @@ class TimelinePrior(Detector):
         Raises:
             TalError: more segments than `capacity`.
         """
-        durations, offsets = outputs
+        durations, offsets, _ = outputs
         about = zip(batch.recordings, batch.segments, batch.labels, durations, offsets)
         for recording, segments, labels, duration, offset in about:
             number, used = number_of(recording), int((self.timelines[:, 3] > 0).sum())
@@ -97,8 +104,12 @@ class TimelinePrior(Detector):
     def candidates(self, outputs: tuple[Tensor, ...], mask: Tensor) -> list[Candidates]:
         fractions, scores, labels = self._best()
         return [
-            Candidates((fractions * duration - offset).to(duration), scores.to(duration), labels)
-            for duration, offset in zip(*outputs)
+            Candidates(
+                (fractions * duration - offset).to(duration),
+                (scores * (1 - NOISE * uniform(number, len(scores)))).to(duration),
+                labels,
+            )
+            for duration, offset, number in zip(*outputs)
         ]
 
     def _best(self):
@@ -120,6 +131,12 @@ def number_of(recording: str) -> int:
     It is exact in float64. A training that is resumed knows by it which recordings were remembered.
     """
     return int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8], "big") // 2**12 + 1
+
+
+def uniform(number: Tensor, count: int) -> Tensor:
+    """Random values (count,) in [0, 1) that a recording's number determines."""
+    values = torch.rand(count, generator=torch.Generator().manual_seed(int(number)), dtype=torch.float64)
+    return values.to(number.device)
 
 
 def in_order(timelines: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from tal_lib import TalError, models
 from tal_lib.data import Benchmark, FeatureSpec, load_benchmark
-from tal_lib.models.timeline_prior import agreement, number_of
+from tal_lib.models.timeline_prior import NOISE, agreement, number_of
 from tal_lib.segments import tiou
 from tal_lib.study import Scored, floor, train_and_score
 from tal_lib.sweeps.grid_file import expand_models
@@ -51,7 +51,18 @@ def test_a_script_is_found_at_any_length(length):
     found = run.detections.head(2).sort_values("start")
     expected = np.array([[10, 20], [50, 80]]) * length / 100
     np.testing.assert_allclose(found[["start", "end"]], expected, rtol=1e-4)
-    assert found.label.to_list() == ["x", "y"] and found.score.to_list() == [1.0, 1.0]
+    assert found.label.to_list() == ["x", "y"] and (found.score > 1 - NOISE).all()
+
+
+def test_names_of_recordings_do_not_decide_which_come_first():
+    """A hundred test recordings, of which every second one follows the script: AP does not depend on whether
+    these are first or last in the order of the names."""
+    scripts = [SCRIPT if number % 2 else [] for number in range(100)]
+    values = []
+    for order in (sorted(scripts, key=len), sorted(scripts, key=len, reverse=True)):
+        benchmark = made([SCRIPT, SCRIPT, *order], 102 * [100.0], ["train", "train", *100 * ["test"]])
+        values.append(train_and_score(benchmark, "timeline_prior").scores.mean())
+    assert values == pytest.approx([0.5, 0.5], abs=0.1)
 
 
 def test_it_sees_nothing():
@@ -185,8 +196,8 @@ def test_the_floor_needs_no_published_lists():
 
 
 def test_the_floor_of_hapt(real_data):
-    """With all training recordings about 36 avg mAP, from the script alone; almost nothing without it."""
+    """With all training recordings about 35 avg mAP, from the script alone; almost nothing without it."""
     real_data("hapt/hapt.zip")
     floors = [100 * train_and_score(load_benchmark(name), "timeline_prior").scores.mean()
               for name in ("hapt", "hapt_recomposed")]  # fmt: skip
-    assert 35 < floors[0] < 37.5 and floors[1] < 5
+    assert 33.5 < floors[0] < 36 and floors[1] < 5

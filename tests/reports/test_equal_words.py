@@ -5,7 +5,7 @@ import pytest
 
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.equal import factorial, ranking, sentences
-from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of, TUNED
+from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNED, scores_of
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import tidy_tables
 
