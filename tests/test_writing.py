@@ -71,7 +71,8 @@ def test_a_file_is_ours_until_somebody_changes_it(tmp_path):
 
 def test_a_file_of_somebody_else_is_not_replaced(foreign):
     with pytest.raises(
-        TalError, match=r"theirs.txt: was not written by this program\. Name another folder, or allow"
+        TalError,
+        match=r"theirs.txt: was not written by this program\. Name another folder, or use --overwrite",
     ):
         write_text(foreign, "new")
     write_text(foreign, "precious")  # the same is no loss, and does not make it the program's own
