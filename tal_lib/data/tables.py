@@ -87,7 +87,7 @@ def check_annotations(
         table,
         table.start >= table.end,
         where,
-        "segment {start}–{end} s ends before it starts",
+        "segment {start}–{end} s ends before it has begun",
         "Remove or correct that segment.",
     )
     if durations is not None:
