@@ -72,7 +72,7 @@ def test_every_option_of_every_model_refuses_nonsense(name):
         ("bmn", {"overlap": 128}, "overlap=128"),
         ("bmn", {"window": 60000, "max_duration": 60000}, "3,600,000,000 proposals"),
         ("bsn", {"curves": ["middle"]}, "not one of start, end or action"),
-        ("bsn", {"curves": []}, "curves: there is none"),
+        ("bsn", {"curves": []}, "curves: the list is empty"),
         ("prn", {"relation_heads": 5}, "relation_heads: 5 does not divide relation_width: 48"),
         ("tcanet", {"generator": "tcanet"}, "would refine itself"),
         ("tcanet", {"generator": "tadrt"}, "unknown model 'tadrt'.*Did you mean tadtr?"),

@@ -20,7 +20,7 @@ VALUE = "VALUE"
 DIALECT = re.compile(
     r"share of the (labels|recordings|training)|foretold|never seen|smaller numbers|taught (student|by)|"
     r"whatever the|draw of|turned sensors|so many|so long|so often|one of so|one row a |"
-    r"a recording of its own|is there twice|stands (for|twice)|of another kind|"
+    r"a recording of its own|there is none|is there twice|stands (for|twice)|of another (kind|shape|form)|"
     r"goes on|mend\b|somebody|\bstandings?\b",
     re.IGNORECASE,
 )

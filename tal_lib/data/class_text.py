@@ -85,11 +85,11 @@ def class_vectors(names, encoder: str = "words", prompts: tuple[str, ...] = PROM
             two classes have the same text, or `glove` knows no word of a name.
     """
     names = tuple(names)
-    require(bool(names), "no class names", "Give one class at least.")
+    require(bool(names), "no class names", "Give at least one class.")
     require(
         bool(prompts) and all("{}" in prompt for prompt in prompts),
         f"prompts: {short(list(prompts))}",
-        "Give one sentence at least, each with {} for the name.",
+        "Give at least one sentence, each with {} for the class name.",
     )
     if encoder == "words":
         vectors = np.stack([_words_vector(name) for name in names])
@@ -146,7 +146,7 @@ def _glove_vector(name):
     rows = [numbers[word] for word in words_of(name) if word in numbers]
     if not rows:
         raise TalError(
-            f"the text encoder glove knows no word of class {name!r}",
+            f"the text encoder glove has no vector for any word of class {name!r}",
             remedy="Rename the class in English words, or choose another encoder.",
         )
     return _unit(vectors[rows].astype(np.float64).mean(0))

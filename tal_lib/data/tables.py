@@ -87,7 +87,7 @@ def check_annotations(
         table,
         table.start >= table.end,
         where,
-        "segment {start}–{end} s ends before it has begun",
+        "segment {start}–{end} s ends before it starts",
         "Remove or correct that segment.",
     )
     if durations is not None:

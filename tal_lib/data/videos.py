@@ -175,7 +175,7 @@ def _no_spec(path, recordings):
         )
     example, guess = example_spec(shapes, recordings.set_index("recording").duration)
     return TalError(
-        "file not found: how features relate to time is not known",
+        "file not found: the time axis of the features is not specified",
         where=path,
         remedy=f"Write there, for example, {example} ({guess}).",
     )

@@ -52,7 +52,7 @@ def read_class_scores(
         else (None, None)
     )
     if not isinstance(content, dict) or not content or not isinstance(names, list | np.ndarray):
-        raise TalError("class scores of another shape", where=path, remedy=SHAPE)
+        raise TalError("unexpected structure of class scores", where=path, remedy=SHAPE)
     label_ids = label_ids or {}
     names = [str(name) for name in names]
     matches = _match_classes(names, classes, label_ids, path)
@@ -173,7 +173,7 @@ def _as_number(score):
 
 
 def _other_shape(problem, where):
-    return TalError(f"class scores of another shape ({problem})", where=where, remedy=SHAPE)
+    return TalError(f"unexpected structure of class scores ({problem})", where=where, remedy=SHAPE)
 
 
 class _Dtype:
@@ -232,7 +232,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}")
+            raise pickle.UnpicklingError(f"it loads {module}.{name}")
         return self.ALLOWED[module, name]
 
 

@@ -78,11 +78,11 @@ def read_taxonomy(path: str | Path, classes) -> Taxonomy:
 
     Raises:
         TalError: missing, unreadable or of another form; a class that it lacks or that is an inner node; two
-            nodes of one name, a parent that is no node, or nodes in a circle.
+            nodes of one name, a parent that is not a node, or nodes in a circle.
     """
     content = read_json(path, what=WHAT)
     if not isinstance(content, dict) or not ({"levels", "classes"} <= set(content) or "taxonomy" in content):
-        raise TalError("a class taxonomy of another form", where=path, remedy=REMEDY)
+        raise TalError("unexpected structure of a class taxonomy", where=path, remedy=REMEDY)
     inner = set()
     try:
         if "taxonomy" in content:
@@ -91,7 +91,7 @@ def read_taxonomy(path: str | Path, classes) -> Taxonomy:
         else:
             taxonomy = _listed(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        text = f"a class taxonomy of another form ({type(error).__name__}: {error})"
+        text = f"unexpected structure of a class taxonomy ({type(error).__name__}: {error})"
         raise TalError(text, where=path, remedy=REMEDY) from None
     missing = [name for name in classes if name not in taxonomy.ancestors]
     if missing and missing[0] in inner:
@@ -130,7 +130,7 @@ def _parents(nodes):
     """Node → its parent's name, None for a root, of ActivityNet's list of nodes.
 
     Raises:
-        ValueError: two different nodes of one name, a parent that is no node, or nodes in a circle.
+        ValueError: two different nodes of one name, a parent that is not a node, or nodes in a circle.
     """
     parents: dict[str, str | None] = {}
     for node in nodes:
@@ -140,7 +140,7 @@ def _parents(nodes):
             raise ValueError(f"two nodes are called {name!r}, below {parents[name]!r} and {parent!r}")
     for name, parent in parents.items():
         if parent is not None and parent not in parents:
-            raise ValueError(f"the parent {parent!r} of {name!r} is no node")
+            raise ValueError(f"the parent {parent!r} of {name!r} is not a node")
         path = {name}
         while parent is not None:
             if parent in path:

@@ -50,7 +50,7 @@ class ActionMambaConfig(PyramidConfig):
         require(
             scanned >= 1 and scanned == int(scanned),
             f"expand={self.expand:g}, width={self.width}: {scanned:g} channels scan each way",
-            "Choose them so that their product is a whole number.",
+            "Choose expand and width so that their product is a whole number.",
         )
 
 

@@ -73,7 +73,7 @@ class BSNConfig(ProposalConfig):
     def check(self):
         super().check()
         check_share(self.least_share)
-        require(len(self.curves) > 0, "curves: there is none", "Give one or more of start, end, action.")
+        require(len(self.curves) > 0, "curves: the list is empty", "Give at least one of start, end, action.")
 
 
 CURVES = ("start", "end", "action")

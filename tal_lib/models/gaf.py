@@ -54,7 +54,9 @@ class GAFConfig(AFSDConfig):
         super().check()
         require_divides(self, "width", "heads")
         require(
-            self.width >= 4, f"width: {self.width}", "Choose at least 4: a gate looks at a quarter of it."
+            self.width >= 4,
+            f"width: {self.width}",
+            "Choose at least 4: the gates use a quarter of the width.",
         )
 
 

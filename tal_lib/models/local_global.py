@@ -55,14 +55,16 @@ class LocalGlobalConfig(PyramidConfig):
     def check(self):
         super().check()
         require(
-            self.width % 2 == 0, f"width: {self.width} is odd", "Choose an even width: half of it is local."
+            self.width % 2 == 0,
+            f"width: {self.width} is odd",
+            "Choose an even width: half of the channels are local.",
         )
-        require(len(self.kernels) > 0, "kernels: there is none", "Give at least one odd kernel.")
+        require(len(self.kernels) > 0, "kernels: the list is empty", "Give at least one odd kernel.")
         half = self.width // 2
         require(
             not self.latents or half % self.heads == 0,
             f"heads: {self.heads} does not divide {half}, half of the width",
-            "Choose heads so that it does.",
+            "Choose a number of heads that divides half of the width.",
         )
 
 

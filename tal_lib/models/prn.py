@@ -44,8 +44,8 @@ class PRNConfig(BMNConfig):
         require_divides(self, "width", "heads")
         require(
             self.map_axis == "duration",
-            f"map_axis: {self.map_axis} has no durations to relate",
-            "Give duration.",
+            f"map_axis: {self.map_axis} has no duration axis, which PRN needs",
+            "Choose duration.",
         )
         require_divides(self, "relation_width", "relation_heads")
 

@@ -58,7 +58,7 @@ class SSNConfig(DetectorConfig):
 
     def check(self):
         super().check()
-        require(len(self.levels) > 0, "levels: there is none", "Give at least one.")
+        require(len(self.levels) > 0, "levels: the list is empty", "Give at least one.")
 
 
 def actionness_groups(curve: np.ndarray, levels) -> np.ndarray:

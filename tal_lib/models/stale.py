@@ -113,7 +113,7 @@ class StaleConfig(DetectorConfig, LanguageConfig):
             "The released form has absolute masks and a width that 4 divides; form=soft has the others.",
         )
         for name in ("class_thresholds", "mask_thresholds"):
-            require(len(getattr(self, name)) > 0, f"{name}: there is none", "Give at least one.")
+            require(len(getattr(self, name)) > 0, f"{name}: the list is empty", "Give at least one.")
 
 
 # their soft-NMS has the weight exp(−10 · tIoU²); dividing it by 0.6, as they do, would raise scores

@@ -99,9 +99,9 @@ class TCANetConfig(ProposalConfig):
         require(
             self.width >= 4 and self.width // 4 % self.groups == 0,
             f"groups: {self.groups} does not divide {self.width // 4}, a quarter of the width",
-            "Choose width and groups so that it does.",
+            "Choose a number of groups that divides a quarter of the width.",
         )
-        require(len(self.thresholds) > 0, "thresholds: there is none", "Give at least one.")
+        require(len(self.thresholds) > 0, "thresholds: the list is empty", "Give at least one.")
 
     def check_models(self):
         require(

@@ -136,7 +136,7 @@ def test_glove_is_the_mean_of_the_known_words(glove):
     assert np.allclose(lift_ball, (glove[0] + glove[1]) / np.linalg.norm(glove[0] + glove[1]))
     assert np.allclose(ball, np.eye(50)[1]) and np.allclose(strange, np.eye(50)[2])
     assert text_dim("glove") == 50
-    with pytest.raises(TalError, match="knows no word of class 'xyzzy'"):
+    with pytest.raises(TalError, match="has no vector for any word of class 'xyzzy'"):
         class_vectors(["xyzzy"], "glove")
     with pytest.raises(TalError, match="'lift ball' and 'ball lift' have the same text.*order of words"):
         class_vectors(["lift ball", "ball lift"], "glove")
@@ -157,8 +157,8 @@ def test_letters_outside_ascii_belong_to_words():
 
 @pytest.mark.parametrize("encoder", ["words", "glove", "minilm"])
 def test_no_name_and_no_prompt_are_refused(encoder):
-    with pytest.raises(TalError, match="no class names. Give one class"):
+    with pytest.raises(TalError, match="no class names. Give at least one class"):
         class_vectors([], encoder)
     for prompts in ((), ("a video",)):
-        with pytest.raises(TalError, match="prompts: .* Give one sentence at least"):
+        with pytest.raises(TalError, match="prompts: .* Give at least one sentence"):
             class_vectors(["jump"], encoder, prompts)

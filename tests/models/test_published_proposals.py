@@ -312,7 +312,7 @@ def test_sampled_overlaps_by_hand(seed, count):
         ("bmn", {"least_share": 0.5}, "least_share: 0.5 is not below 0.5"),
         ("bsn", {"least_share": 0.7}, "least_share: 0.7 is not below 0.5"),
         ("bmn", {"map_axis": "width"}, "map_axis"),
-        ("prn", {"map_axis": "end"}, "map_axis: end has no durations to relate"),
+        ("prn", {"map_axis": "end"}, "map_axis: end has no duration axis"),
         ("bmn", {"nms_span": 0}, "nms_span"),
     ],
 )

@@ -25,7 +25,7 @@ class DenseConfig(DetectorConfig):
 
     def check(self):
         super().check()
-        require(len(self.thresholds) > 0, "thresholds: there is none", "Give at least one.")
+        require(len(self.thresholds) > 0, "thresholds: the list is empty", "Give at least one.")
 
 
 def cell_instances(centres: Tensor, segments: Tensor) -> Tensor:

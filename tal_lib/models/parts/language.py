@@ -23,7 +23,7 @@ class LanguageConfig(Checked):
         check_encoder(self.text)
         require(
             len(self.prompts) > 0,
-            "prompts: there is none",
+            "prompts: the list is empty",
             "Give at least one sentence with {} for the name.",
         )
         for prompt in self.prompts:

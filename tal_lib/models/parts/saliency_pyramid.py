@@ -61,7 +61,7 @@ class SaliencyConfig(ClipConfig):
         require(
             self.width % 2 == 0,
             f"width: {self.width} is odd",
-            "Choose an even width: half of it looks for starts.",
+            "Choose an even width: half of the channels predict starts.",
         )
 
 
