@@ -70,7 +70,7 @@ COST = ("cost", "bilstm", "--length", "8", "--dim", "4")
         ((*TRAIN, "--device", "cuda:0"), "--device: device cuda:0: there is no CUDA GPU here"),
         ((*COST, "--device", "tpu"), "unknown device 'tpu'"),
         ((*COST, "--device", "cuda"), "there is no CUDA GPU here"),
-        ((*COST, "--set", "epochs=3"), "--set: epochs is an option of training"),
+        ((*COST, "--set", "epochs=3"), "--set: epochs is an option of the training recipe"),
         ((*COST, "--set", "context=-1"), "context: -1 is not at least 0"),
         ((*COST, "--threads", "0"), "argument --threads: '0' is not at least 1"),
         ((*COST, "--precision", "float16"), "unknown precision 'float16'"),

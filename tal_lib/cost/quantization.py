@@ -28,7 +28,6 @@ from tal_lib.models import Detector
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.process.memory import keep_freed
 from tal_lib.training import Trained, load_model
-from tal_lib.validation import unknown_name
 
 VARIANTS = {
     "float32": "as trained",
@@ -104,7 +103,7 @@ def quantize(
         TalError: an unknown variant, or a graph that is missing.
     """
     if variant not in VARIANTS:
-        raise unknown_name(variant, VARIANTS, name="variant")
+        raise TalError(f"unknown variant {variant!r}", remedy=f"Choose from {', '.join(VARIANTS)}.")
     network = trained.model
     size = layer_sizes(network)
     total = sum(size.values())

@@ -14,7 +14,6 @@ from tal_lib.data.benchmark import Benchmark
 from tal_lib.data.subsets import open_set_split, published_open_set_split
 from tal_lib.data.views import relabelled, view, whole
 from tal_lib.errors import TalError
-from tal_lib.validation import unknown_name
 
 PUBLISHED = ("thumos14", "activitynet")  # the literature has ten splits of each
 SHORTEST_S = 5.0  # minimum length of a training clip
@@ -59,7 +58,7 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
             remedy="Take both lists from class_split.",
         )
     if keep not in ("recordings", "stretches"):
-        raise unknown_name(keep, ("recordings", "stretches"), name="value of keep")
+        raise TalError(f"unknown value of keep {keep!r}", remedy="Choose from recordings, stretches.")
     train, test = benchmark.annotations("train"), benchmark.annotations("test")
     if keep == "recordings":
         touched = set(train.recording[train.label.isin(unseen)])

@@ -20,7 +20,6 @@ from tal_lib.data import shipped
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.provenance import usable_cores
-from tal_lib.validation import unknown_name
 from tal_lib.video import hog_hof
 
 WINDOW = 16  # frames
@@ -98,7 +97,7 @@ def backbone(name: str, *, trained: bool = True) -> Backbone:
         network, dim = _load(name, kind, where)
         return _of_network(name, kind, network, dim, 224, CLIP if kind == "clip" else IMAGENET)
     if name not in NETWORKS:
-        raise unknown_name(name, backbones(), name="backbone")
+        raise TalError(f"unknown backbone {name!r}", remedy=f"Choose from {', '.join(backbones())}.")
     kind, where, dim, pixels, scale = NETWORKS[name]
     network = _load(name, kind, where)[0] if trained or kind == "lite" else _untrained(name, kind, where)
     return _of_network(name, kind, network, dim, pixels, scale)

@@ -122,7 +122,7 @@ def test_every_benchmark_has_a_card(name):
     ("arguments", "message"),
     [
         (["models", "tridetx"], "tridet"),
-        (["models", "--card"], "Name it"),
+        (["models", "--card"], "Name one"),
         (["cite", "nonesuch"], "model or benchmark"),
     ],
 )

@@ -54,7 +54,7 @@ def entry(**changes):
     ("text", "message"),
     [
         ('{"database": {"r1": {', "not valid JSON"),
-        ("[1, 2]", "another shape"),
+        ("[1, 2]", "unexpected JSON structure"),
         ('{"results": {}}', "no 'database'"),
         (json.dumps({"database": {"r1": {"subset": "test"}}}), "recording r1.*duration"),
         (json.dumps({"database": {"r1": entry(subset="holdout")}}), "recording r1.*unknown subset"),

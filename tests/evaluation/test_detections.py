@@ -20,8 +20,8 @@ def test_round_trip(tmp_path):
     ("text", "message"),
     [
         ('{"results": {"a": [{"label": "x", "sco', "not valid JSON"),
-        ("[]", "another shape"),
-        ('{"database": {}}', "another shape"),
+        ("[]", "unexpected JSON structure"),
+        ('{"database": {}}', "unexpected JSON structure"),
         (json.dumps({"results": {"rec7": [{"label": "x", "segment": [1, 2]}]}}), "recording rec7.*score"),
         (
             json.dumps({"results": {"rec7": [{"label": "x", "score": 1, "segment": [3, 2]}]}}),

@@ -31,7 +31,7 @@ def test_the_recipe_and_the_architectures_have_their_known_worth(study):
     text = factorial.sentence(next(summary.itertuples()))
     assert text.startswith("On hapt with 10 % of the labels, the recipe (augmentation and tuning) adds +5.")
     assert (
-        "over 4 models. The architectures have a standard deviation of" in text
+        "over 4 models. The standard deviation between architectures is" in text
         and "timeline_prior, has" in text
     )
 

@@ -210,7 +210,9 @@ def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
     done = report(folder / "results", folder / "figures", folder / "runs", render=False)
     assert done.origin == provenance.Origin(cells=8, uncommitted=3, stale=1)
     assert provenance.read(Layout(folder / "results")) == done.origin
-    assert "3 of 8 cells" in done.origin.sentence() and "1 by other code" in done.origin.sentence()
+    assert (
+        "3 of 8 cells" in done.origin.sentence() and "1 were computed by older code" in done.origin.sentence()
+    )
     assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
 
 

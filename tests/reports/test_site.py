@@ -260,7 +260,7 @@ def test_another_folder_is_not_overwritten(made, tmp_path):
     folder, _ = made
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "mine.txt").write_text("mine")
-    with pytest.raises(TalError, match="something else"):
+    with pytest.raises(TalError, match="contains other files"):
         site.build(tmp_path / "site", folder / "results", folder / "figures")
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["mine.txt"]
     with pytest.raises(TalError, match="tal report"):

@@ -139,7 +139,7 @@ def test_numbers_of_another_machine_earn_no_stamp(declared):
     for line in lines:
         line["provenance"]["device_name"] = "another"
     declared.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(TalError, match="no cell that depends on notebooks/work was made on such a machine"):
+    with pytest.raises(TalError, match="notebooks/work: no cell of this kind of machine depends on it"):
         declared.stamp()
 
 

@@ -53,7 +53,10 @@ def test_the_live_way_counts_the_parts_of_the_live_demo(video):
         (["--video", "none.mp4"], "no model"),
         (["--video", "none.mp4", "--model", "nonesuch"], "nonesuch"),
         (["--video", "none.mp4", "--model", "bilstm", "--backbone", "resnet"], "unknown backbone 'resnet'"),
-        (["--video", "none.mp4", "--model", "bilstm", "--length", "8"], "--length does not go with --video"),
+        (
+            ["--video", "none.mp4", "--model", "bilstm", "--length", "8"],
+            "--length cannot be used with --video",
+        ),
         (["--video", "none.mp4", "--model", "bilstm", "--device", "cuda"], "--device cuda"),
         (["bilstm", "--length", "8"], "--dim is missing"),
         (["bilstm", "--length", "8", "--dim", "4", "--backbone", "hog-hof"], "--backbone needs --video"),
