@@ -204,7 +204,9 @@ def _add_run(world, small):
     block = {"notebook": "02_train_evaluate.ipynb", "parameters": {"benchmark": "synthetic"}}
     block["grid"] = {"model": ["window_cnn"]}
     (world / "models.yaml").write_text(json.dumps({"cells": [block]}))
-    cell = plan(world / "models.yaml")[0]
+    with pytest.MonkeyPatch.context() as patch:  # as `run` does: the data is a part of the cell's id
+        patch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: small)
+        cell = plan(world / "models.yaml")[0]
     folder = world / "trained" / "models" / cell.id
     folder.mkdir(parents=True)
     few = {"nms": "none", "max_candidates": 50, "max_detections": 20}

@@ -79,14 +79,14 @@ def _front_matter(source):
 
 
 def _section(title, lines):
-    return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n\n" * (not lines)
+    return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def _uses(source):
     family = registry.family(source.cell.parameters["model"])
     return [
         cards.USES.get(family, "Localize actions of known classes."),
-        "Try the command line without training, compare with another model, or start a training from it.",
+        "Try the command line without training, or compare with another model.",
         f"Classes: {', '.join(source.trained.classes)}.",
     ]
 

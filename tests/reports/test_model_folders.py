@@ -1,5 +1,6 @@
 """Model folders: `tal collect` writes them from runs, `tal detect` uses them, `tal publish` uploads them."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from tal_lib.cli import main
 from tal_lib.data import load_benchmark
 from tal_lib.evaluation import read_detections
 from tal_lib.exported import Exported
+from tal_lib.files import REPOSITORY
 from tal_lib.reports import layout, model_folders, publish
 from tal_lib.sweeps import plan
 from tal_lib.training import Trained, load_model, save_model
@@ -315,6 +317,22 @@ def test_an_export_keeps_the_statistics(collected, tmp_path):
     assert np.array_equal(chosen.prepared(np.full((3, width), 9.0)), np.full((3, width), 2.0))
 
 
+def test_the_example_applies_them(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("run_onnx", REPOSITORY / "examples" / "run_onnx.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    statistics = Statistics(np.float32([0.1, 3]), np.float32([0.7, 2]))
+    features, path = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32), tmp_path / "s.json"
+    assert example.standardised(path, features) is features
+    path.write_text(json.dumps(statistics.plain()))
+    assert np.array_equal(example.standardised(path, features), statistics.standardised(features))
+    for text, message in (("{", "not the statistics"), (json.dumps(statistics.plain()), "statistics of 2")):
+        path.write_text(text)
+        with pytest.raises(SystemExit):
+            example.standardised(path, features[:, :1])
+        assert message in capsys.readouterr().err
+
+
 # tal publish
 
 
@@ -414,13 +432,3 @@ def test_publish_on_the_command_line(folder, hub, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert main(command) == 2 and "pip install -e '.[data]'" in capsys.readouterr().err
     assert main([*command, "--dry-run"]) == 0  # needs no client
-
-
-def test_the_grid_of_the_released_models_is_a_part_of_the_equal_arm(monkeypatch):
-    from tal_lib.sweeps import grid as grids
-
-    monkeypatch.setattr(grids, "data_hash", lambda benchmark: "0")
-    monkeypatch.setattr(grids, "check_fold_of", lambda *_: None)
-    ids = {cell.id for cell in plan("released_models", here=False)}
-    assert len(ids) == len(models.names()) - 1
-    assert ids <= {cell.id for cell in plan("equal", {"benchmark": "hapt", "fold": "-1"}, here=False)}

@@ -117,6 +117,16 @@ def test_the_search_is_that_of_the_protocol(planned):
     assert min(rates) >= 3e-4 and max(rates) <= 3e-3
 
 
+def test_the_released_models_are_cells_of_the_equal_arm(planned):
+    """The official split, all labels, the plain recipe: one training serves both."""
+    cells = planned("released_models")
+    assert [p["model"] for p in cells] == [name for name in models.names() if name != "text_pyramid"]
+    shared = {"benchmark": "hapt", "fold": -1, "fraction": 1.0, "recipe": PLAIN, "seed": 0, "options": {}}
+    assert all(shared.items() <= p.items() for p in cells)
+    official = [block for block in read_grid(STUDY / "equal.yaml").blocks if "fold" not in block.grid]
+    assert {"benchmark": "hapt", "recipe": PLAIN} in [block.parameters for block in official]
+
+
 @pytest.mark.parametrize("model", models.names())
 def test_no_trial_costs_more_than_a_tenth_more(model):
     block, _ = read_grid(STUDY / "tuning.yaml").blocks
