@@ -245,7 +245,7 @@ def _difference(source, again):
             if ours.shape != theirs.shape:
                 return float("inf")
             keep = torch.isfinite(ours) & torch.isfinite(theirs)  # masked logits are infinite in both
-            squares += float(((ours - theirs)[keep].double() ** 2).sum())
+            squares += float(((ours.double() - theirs.double())[keep] ** 2).sum())
             whole += float((ours[keep].double() ** 2).sum())
     return (squares / whole) ** 0.5 if whole else 0.0
 
