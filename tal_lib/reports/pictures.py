@@ -36,7 +36,8 @@ def small_png(png: bytes, description: str = "") -> bytes:
 def _png(picture, description, resolution):
     about, content = PngImagePlugin.PngInfo(), io.BytesIO()
     if description:
-        about.add_itxt(DESCRIPTION, description)
+        text = description.encode("utf-8", "backslashreplace").decode()  # file names may contain any bytes
+        about.add_itxt(DESCRIPTION, text)
     options = {"dpi": resolution} if resolution else {}
     picture.save(content, "PNG", optimize=True, pnginfo=about, **options)
     return content.getvalue()

@@ -68,7 +68,7 @@ def test_indices_are_read_by_label_id(tmp_path):
         ("[1]", "unexpected structure"),
         ('{"a": [0.1', "not valid JSON"),
         ('{"results": {"a": [1, 2]}, "class": ["run", "rest"]}', "no scores for class 'jump'"),
-        ("{}", "shape"),
+        ("{}", "structure"),
         ('{"a": {"run": 1, "jump": 0}}', "recording a: no scores for class 'rest'"),
         ('{"a": {"run": 1, "jump": 0, "Rest": 1}}', "no scores for class 'rest'.*such as 'Rest'"),
         (

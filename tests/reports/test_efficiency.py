@@ -69,7 +69,7 @@ def test_the_best_other_model_is_found_at_each_fraction():
 
 def test_a_power_law_foretells_what_follows_it():
     table = efficiency.annotation(runs()).set_index("model")
-    assert table.error.abs().max() < 0.5 and (table["last"] < -1).all()
+    assert table.error.abs().max() < 0.5 and (table["no_gain"] < -1).all()
     assert table.needs_80["local_global"] < table.needs_80["bilstm"] < np.inf
     assert np.isinf(table.needs_90["bilstm"])
 

@@ -120,4 +120,5 @@ def test_the_committed_headline_follows_from_the_committed_detections(path, comm
     )
     assert differences.index.get_level_values("model").nunique() == 9
     assert differences["mean"].max() < recompute.CLOSE
-    assert differences.max(axis=None) < recompute.CLOSE_FOLD
+    small = len(load_benchmark(path.stem).annotations()) < recompute.SMALL
+    assert differences.max(axis=None) < (recompute.CLOSE_SMALL if small else recompute.CLOSE_FOLD)

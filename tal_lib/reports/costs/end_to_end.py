@@ -40,7 +40,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
         axes = figures.where_time_goes(longest.assign(way=_names(longest)))
         shown = (
-            f"Where an hour of video goes on {machine}: seconds of work for decoding, features, network, and "
+            f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
             "NMS, a bar per backbone and height of the pictures."
         )
         out.figure(axes, f"end_to_end{suffix}", shown)

@@ -106,12 +106,13 @@ def overview(summary: pd.DataFrame) -> list[str]:
     verdict = (
         f"Told apart from zero: {'; '.join(told)}." if told else "None of them can be told apart from zero."
     )
-    spreads = "; ".join(f"{row.equal_sd:.1f} and {row.equal_noise:.1f} ({where})" for where, row in rows)
+    spreads = "; ".join(f"{row.equal_sd:.1f} ({where})" for where, row in rows)
+    noises = "; ".join(f"{row.equal_noise:.1f}" for _, row in rows)
     return [
         "The recipe (augmentation and tuning) adds these points of avg mAP, averaged over the models: "
         f"{gains}. {verdict}",
-        "The standard deviation between architectures with the equal recipe, and the one that noise alone "
-        f"would give: {spreads}.",
+        f"With the equal recipe, the standard deviation between architectures is {spreads}. Noise alone would "
+        f"give {noises} in the same order.",
     ]
 
 
