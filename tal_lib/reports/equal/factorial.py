@@ -111,8 +111,8 @@ def overview(summary: pd.DataFrame) -> list[str]:
     return [
         "The recipe (augmentation and tuning) adds these points of avg mAP, averaged over the models: "
         f"{gains}. {verdict}",
-        f"With the equal recipe, the standard deviation between architectures is {spreads}. Noise alone would "
-        f"give {noises} in the same order.",
+        f"With the equal recipe, the standard deviation between architectures is {spreads}. Noise alone "
+        f"would give {noises} in the same order.",
     ]
 
 
