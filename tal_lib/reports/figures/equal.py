@@ -85,8 +85,8 @@ def expected_best(table: pd.DataFrame):
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
         name_at_right(ax, ends, {model: looks[model][0] if model in best else GREY for model in lines})
     about = (
-        f"The {BEST} best are in colour. Expected best: mean over all choices of this number of trials. There "
-        f"was one search per model, so there is no interval. {classified}"
+        f"The {BEST} best are in colour. Expected best: mean over all choices of this number of trials. "
+        f"There was one search per model, so there is no interval. {classified}"
     )
     finish(axes, "number of trials", "expected best avg mAP on the validation recordings (%)", about)
     return axes
