@@ -69,5 +69,6 @@ def _publish(arguments):
         print(f"{path.stat().st_size:>12,}  {path.name}")
     print(f"{sum(path.stat().st_size for path in upload.files):>12,}  bytes to {upload.repo}, {upload.title}")
     if arguments.dry_run:
+        print("Nothing was sent (--dry-run).")
         return
     print(publish.publish(upload, private=arguments.private, overwrite=arguments.overwrite))

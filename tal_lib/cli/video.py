@@ -253,7 +253,10 @@ def _detect_in_features(arguments):
 
 def _print_table(table, *more):
     columns = [*more, "start", "end", "label", "score"]
-    print(table[columns].round(2).to_string(index=False) if len(table) else "no action found")
+    if len(table):
+        print(table[columns].round(2).to_string(index=False))
+    else:
+        print("No action scores as high as --threshold. The files hold all detections.")
 
 
 def _detect_in_video(arguments):

@@ -47,7 +47,7 @@ def test_every_trial_is_there_and_the_best_is_chosen(results):
     assert table.recipe.str.contains("min_steps=400").all() and not table.settings.str.contains("min").any()
     chosen = tuning.chosen_table(table).set_index(["label fraction", "model"])
     assert chosen.loc[("20 %", "tridet")].tolist() == [3, 70, 75, "learning_rate=0.0003, drop_path=0.1"]
-    assert chosen.loc[("100 %", "bilstm"), "settings"] == "equal recipe"
+    assert chosen.loc[("100 %", "bilstm"), "settings"] == "plain recipe"
 
 
 def test_expected_best_is_the_mean_over_all_choices_of_trials(results):

@@ -85,15 +85,15 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
     [
         (("a", "b", "c"), ["x"], "significantly better than all others. Next: y 2.0 (b), z 1.0 (c)."),
         (("a", "a", "b"), ["x", "y"], "2 models cannot be told apart (2.0 to 3.0 avg mAP). Next: z 1.0 (b)."),
-        (("ab", "a", "b"), ["x", "y", "z"], "3 models cannot be told apart from the best"),
+        (("ab", "a", "b"), ["x", "y", "z"], "x has the highest mean (3.0 avg mAP)."),
+        (("ab", "a", "b", "c"), ["x", "y", "z"], "Only v (0.5) can be told apart from it."),
         (("a", "b", "a"), ["x", "z"], "2 models cannot be told apart (1.0 to 3.0 avg mAP). Next: y 2.0 (b)."),
         (("[27]", "[28]", "[27]"), ["x", "z"], "2 models cannot be told apart ("),
     ],
 )
 def test_leaders_share_a_letter_with_the_best(letters, level, words):
-    rows = pd.DataFrame(
-        {"model": list("xyz"), "mean": [3.0, 2.0, 1.0], "low": 0.0, "high": 9.0, "letters": letters}
-    )
+    rows = pd.DataFrame({"model": list("xyzv"), "mean": [3.0, 2.0, 1.0, 0.5], "low": 0.0, "high": 9.0})
+    rows = rows.head(len(letters)).assign(letters=letters)
     assert sentences.leaders(rows).model.tolist() == level
     assert words in sentences.verdict(rows)[1]
 

@@ -42,8 +42,14 @@ def leaders(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[bool(split[0] & letters) for letters in split]]
 
 
+def all_alike(level: pd.DataFrame) -> bool:
+    """Whether the leaders share a letter, so that none of them differs from another."""
+    return bool(set.intersection(*map(_letters, level.letters)))
+
+
 def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str]:
-    """(what to use, because) of ranked models. Without a winner, `use` names all leaders.
+    """(what to use, because) of ranked models. Without a winner, `use` names all leaders if none of them
+    differs from another, else the one with the highest mean.
 
     Args:
         rows: from `ranked`.
@@ -54,7 +60,8 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
         macs.reindex(level.model).dropna() if macs is not None and len(level) > 1 else pd.Series(dtype=float)
     )
     cheapest = [f"The cheapest is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."] if len(known) else []
-    return _list(level.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
+    use = _list(level.model, "or") if all_alike(level) else level.model.iloc[0]
+    return use, " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
 
 
 def _lead(rows):
@@ -63,17 +70,22 @@ def _lead(rows):
     if len(level) == 1:
         scored = f"{first['mean']:.1f} avg mAP [{first.low:.1f}, {first.high:.1f}]"
         return f"{scored}, significantly better than all others"
-    shared = set.intersection(*map(_letters, level.letters))  # else some of them differ from each other
+    if not all_alike(level):
+        return f"{first.model} has the highest mean ({first['mean']:.1f} avg mAP)"
     return (
-        f"{len(level)} models cannot be told apart{'' if shared else ' from the best'} "
+        f"{len(level)} models cannot be told apart "
         f"({level['mean'].min():.1f} to {level['mean'].max():.1f} avg mAP)"
     )
 
 
 def _next(rows):
-    """A sentence on the three best models behind the leaders; no sentence if there are none."""
-    others = rows[~rows.model.isin(leaders(rows).model)].head(3)
-    parts = [f"{row.model} {row.mean:.1f} ({row.letters})" for row in others.itertuples()]
+    """A sentence on the models that differ from the best: all, or the three best behind the leaders."""
+    level = leaders(rows)
+    others = rows[~rows.model.isin(level.model)]
+    if not all_alike(level):
+        parts = [f"{row.model} ({row.mean:.1f})" for row in others.itertuples()]
+        return [f"Only {_list(parts, 'and')} can be told apart from it."] if parts else []
+    parts = [f"{row.model} {row.mean:.1f} ({row.letters})" for row in others.head(3).itertuples()]
     return [f"Next: {', '.join(parts)}."] if parts else []
 
 
@@ -101,7 +113,7 @@ def findings(read: Read) -> list[str]:
         parts = [
             f"With the equal recipe and {percent(fraction)} of the labels, {where}, "
             f"{f'{level[0]} has ' * (len(level) == 1)}{_lead(rows)}.",
-            *([f"They are {_list(level, 'and')}."] if len(level) > 1 else []),
+            *([f"They are {_list(level, 'and')}."] if len(level) > 1 and all_alike(leaders(rows)) else []),
             *_next(rows),
             *([f"The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}."] if len(floor) else []),
         ]

@@ -76,15 +76,15 @@ def chosen_table(table: pd.DataFrame) -> pd.DataFrame:
                     "label fraction": percent(fraction),
                     "model": model,
                     "trials": len(group),
-                    "equal recipe": default.avg_map.iloc[0] if len(default) else float("nan"),
+                    "plain recipe": default.avg_map.iloc[0] if len(default) else float("nan"),
                     "best trial": best.avg_map.iloc[0],
-                    "settings": best.settings.iloc[0] or "equal recipe",
+                    "settings": best.settings.iloc[0] or "plain recipe",
                 }
             )
     shown = pd.DataFrame(
-        rows, columns=["label fraction", "model", "trials", "equal recipe", "best trial", "settings"]
+        rows, columns=["label fraction", "model", "trials", "plain recipe", "best trial", "settings"]
     )
-    return shown.round({"equal recipe": 1, "best trial": 1})
+    return shown.round({"plain recipe": 1, "best trial": 1})
 
 
 def write(out) -> pd.DataFrame:
@@ -102,16 +102,16 @@ def write(out) -> pd.DataFrame:
     out.data(best, "tuning_expected")
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
-            f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the equal recipe without "
-            "tuning and of the best trial. Every model has the same number of trials."
+            f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the plain recipe (no "
+            "tuning) and of the best trial. Every model has the same number of trials."
         )
-        within = tables.Best(high=("equal recipe", "best trial"), within=("label fraction",))
+        within = tables.Best(high=("plain recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)
         every = pd.DataFrame(
             {
                 "label fraction": list(map(percent, rows.fraction)),
                 "model": rows.model,
-                "settings": rows.settings.replace("", "equal recipe"),
+                "settings": rows.settings.replace("", "plain recipe"),
                 "avg mAP": rows.avg_map.round(1),
                 "chosen": rows.chosen.map({True: "yes", False: ""}),
             }
