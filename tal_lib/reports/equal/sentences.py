@@ -59,7 +59,11 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
     known = (
         macs.reindex(level.model).dropna() if macs is not None and len(level) > 1 else pd.Series(dtype=float)
     )
-    cheapest = [f"The cheapest measured one is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."] if len(known) else []
+    cheapest = (
+        [f"The cheapest measured one is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."]
+        if len(known)
+        else []
+    )
     use = _list(level.model, "or") if all_alike(level) else level.model.iloc[0]
     return use, " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
 
