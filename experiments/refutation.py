@@ -8,7 +8,6 @@ detections. It writes `results/experiments/refutation.csv`, which docs/refutatio
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,13 @@ import pandas as pd
 
 from tal_lib.data import load_benchmark
 from tal_lib.files import REPOSITORY
+from tal_lib.sweeps.detections import without_any
 
 RESULTS = REPOSITORY / "results"
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+RUN = ("fold", "model", "fraction")  # what tells the runs of a file apart
 MOST = (1, 5, 20)  # detections of a recording, the best ones
 SINGLE = (0.3, 0.5, 0.7)  # tIoUs asked for alone
-VARIATIONS = (
-    "all",
-    *(f"tIoU {tiou}" for tiou in SINGLE),
-    "median class",
-    *(f"best {most} per recording" for most in MOST),
-)
 
 
 def average_precision(detections: pd.DataFrame, truth: pd.DataFrame, tiou: float) -> float:
@@ -65,41 +60,37 @@ def scores(detections: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def main(benchmarks: list[str], folder: Path, out: Path) -> pd.DataFrame:
-    """Score every kept run in every variation; one row per benchmark, arm, variation, fraction, model, fold.
+def variations(run: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
+    """avg mAP of a run's detections (recording, start, end, label, score) in every variation."""
+    by_class = scores(run, truth)
+    values = {"all": by_class.to_numpy().mean()}
+    values |= {f"tIoU {tiou}": by_class[tiou].mean() for tiou in SINGLE}
+    values["median class"] = by_class.mean(axis=1).median()
+    best_first = run.sort_values("score", ascending=False, kind="stable")
+    for most in MOST:
+        few = best_first.groupby("recording", observed=True).head(most)
+        values[f"best {most} per recording"] = scores(few, truth).to_numpy().mean()
+    return values
 
-    A run that detected nothing has no rows in the file, whose metadata names it; its scores are 0.
+
+def main(benchmarks: list[str], folder: Path, out: Path) -> pd.DataFrame:
+    """Score every kept run in every variation; one row per benchmark, arm, model, fraction, fold, variation.
+
+    A run that detected nothing has no rows in the file, whose metadata names it.
     """
     rows = []
-    files = [file for name in benchmarks for file in sorted(folder.glob(f"*/{name}.parquet"))]
-    for file in files:
-        benchmark, arm, kept = file.stem, file.parent.name, pd.read_parquet(file)
-        for empty in json.loads(kept.attrs.get("without_any", "[]")):
-            about = {name: empty[name] for name in ("model", "fraction", "fold")}
-            about |= {"benchmark": benchmark, "arm": arm, "map": 0.0}
-            rows += [about | {"variation": name} for name in VARIATIONS]
+    for file in (file for name in benchmarks for file in sorted(folder.glob(f"*/{name}.parquet"))):
+        kept = pd.read_parquet(file)
         kept = kept.assign(start=kept.start_cs / 100, end=kept.end_cs / 100)
-        for fold, of_fold in kept.groupby("fold", observed=True):
-            truth = load_benchmark(benchmark, fold=int(fold)).annotations("test")
-            for (model, fraction), run in of_fold.groupby(["model", "fraction"], observed=True):
-                about = {
-                    "benchmark": benchmark,
-                    "arm": arm,
-                    "model": model,
-                    "fraction": fraction,
-                    "fold": fold,
-                }
-                by_class = scores(run, truth)
-                rows.append(about | {"variation": "all", "map": by_class.to_numpy().mean()})
-                rows += [
-                    about | {"variation": f"tIoU {tiou}", "map": by_class[tiou].mean()} for tiou in SINGLE
-                ]
-                rows.append(about | {"variation": "median class", "map": by_class.mean(axis=1).median()})
-                best_first = run.sort_values("score", ascending=False, kind="stable")
-                for most in MOST:
-                    few = best_first.groupby("recording", observed=True).head(most)
-                    value = scores(few, truth).to_numpy().mean()
-                    rows.append(about | {"variation": f"best {most} per recording", "map": value})
+        runs = list(kept.groupby(list(RUN), observed=True))
+        runs += [(tuple(run[name] for name in RUN), kept.iloc[:0]) for run in without_any(kept)]
+        truths = {fold: load_benchmark(file.stem, fold=fold).annotations("test") for (fold, *_), _ in runs}
+        for key, run in runs:
+            about = {"benchmark": file.stem, "arm": file.parent.name, **dict(zip(RUN, key))}
+            rows += [
+                about | {"variation": variation, "map": value}
+                for variation, value in variations(run, truths[key[0]]).items()
+            ]
     table = pd.DataFrame(rows)[["benchmark", "arm", "model", "fraction", "fold", "variation", "map"]]
     table.to_csv(out, index=False, float_format="%.3f")
     return table

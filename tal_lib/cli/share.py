@@ -1,6 +1,6 @@
 """`tal collect` and `tal publish`: trained models to give away."""
 
-from tal_lib.cli.options import add_overwrite, only
+from tal_lib.cli.options import add_only, add_overwrite, only
 
 
 def add_commands(commands) -> None:
@@ -15,13 +15,7 @@ def add_commands(commands) -> None:
     collect.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
     collect.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
     collect.add_argument("--out", default="results/models", help="folder (default: results/models)")
-    collect.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only cells with this parameter value",
-    )
+    add_only(collect, "only cells with this parameter value")
     collect.add_argument(
         "--dtype",
         choices=("float32", "float16"),

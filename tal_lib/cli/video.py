@@ -256,7 +256,7 @@ def _print_table(table, *more):
     if len(table):
         print(table[columns].round(2).to_string(index=False))
     else:
-        print("No action scores as high as --threshold. The files hold all detections.")
+        print("No action scores as high as --threshold.")
 
 
 def _detect_in_video(arguments):

@@ -90,13 +90,13 @@ def latex_table(
     marked = (
         best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
     )
+    whole, table = len(table), table.head(MOST_PARTS * ROWS)  # more cannot be shown
     columns = [_Column.of(str(name), column) for name, column in table.items()]
-    rows = _pages(table, columns)
-    if len(rows) > MOST_PARTS:
-        rows = rows[:MOST_PARTS]
-        shown = rows[-1].stop
-        caption += f" First {shown:,} of {len(table):,} rows{f'; {source} has all of them' * bool(source)}."
-        table, marked = table.head(shown), marked.head(shown)
+    rows = _pages(table, columns)[:MOST_PARTS]
+    shown = rows[-1].stop
+    if shown < whole:
+        caption += f" First {shown:,} of {whole:,} rows{f'; {source} has all of them' * bool(source)}."
+    table, marked = table.head(shown), marked.head(shown)
     width = sum(column.width for column in columns)
     kind = "table" if width <= COLUMN_PT else "table*"
     texts = [

@@ -172,10 +172,8 @@ def test_what_a_person_adds_is_what_their_recordings_add(seed):
     tious = [0.5, 0.3, 0.7]
     people = by_person(truth, detections, tious, person_of).set_index("person")
     for person in people.index:
-        left, found = (
-            rows[rows.recording.map(person_of).to_numpy() != person] for rows in (truth, detections)
-        )
-        assert people["without"][person] == mean_average_precision(left, found, tious).mean(), person
+        others = (rows[rows.recording.map(person_of).to_numpy() != person] for rows in (truth, detections))
+        assert people["without"][person] == mean_average_precision(*others, tious).mean(), person
     alone = by_person(truth[truth.recording == "a"], detections, tious, person_of).set_index("person")
     assert np.isnan(alone["without"]["p"]) and not np.isnan(alone["without"]["q"])
 

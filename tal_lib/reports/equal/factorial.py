@@ -109,8 +109,8 @@ def overview(summary: pd.DataFrame) -> list[str]:
     spreads = "; ".join(f"{row.equal_sd:.1f} ({where})" for where, row in rows)
     noises = "; ".join(f"{row.equal_noise:.1f}" for _, row in rows)
     return [
-        "The recipe (augmentation and tuning) adds these points of avg mAP, averaged over the models: "
-        f"{gains}. {verdict}",
+        "The gains by the recipe (augmentation and tuning) are points of avg mAP, averaged over the models. "
+        f"They are {gains}. {verdict}",
         f"With the equal recipe, the standard deviation between architectures is {spreads}. Noise alone "
         f"would give {noises} in the same order.",
     ]

@@ -112,12 +112,12 @@ def findings(read: Read) -> list[str]:
         here = table[(table.fraction == fraction) & table.place.notna()].benchmark
         names = [name for name in TUNED if (here == name).any()] if benchmark == MEAN else [benchmark]
         where = f"{'averaged over' if benchmark == MEAN else 'on'} {_list(names, 'and')}"
-        level = list(leaders(rows).model)
+        level = leaders(rows)
         floor = table[(table.benchmark == benchmark) & (table.fraction == fraction) & (table.model == FLOOR)]
         parts = [
             f"With the equal recipe and {percent(fraction)} of the labels, {where}, "
-            f"{f'{level[0]} has ' * (len(level) == 1)}{_lead(rows)}.",
-            *([f"They are {_list(level, 'and')}."] if len(level) > 1 and all_alike(leaders(rows)) else []),
+            f"{f'{rows.model.iloc[0]} has ' * (len(level) == 1)}{_lead(rows)}.",
+            *([f"They are {_list(level.model, 'and')}."] if len(level) > 1 and all_alike(level) else []),
             *_next(rows),
             *([f"The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}."] if len(floor) else []),
         ]
