@@ -124,7 +124,7 @@ def test_the_study_leaves_tables_figures_and_pages(study):
     cost = pd.read_csv(folder / "results" / "tables" / "inference_cost.csv", keep_default_na=False)
     assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
     open_set = pd.read_csv(folder / "results" / "readers" / "open_set" / "open_set_synthetic.csv")
-    assert set(open_set.model) == {"stale"} and set(open_set.splits) == {2}
+    assert set(open_set.model) == {"stale (text=words)"} and set(open_set.splits) == {2}
     assert set(open_set.columns) >= {
         "unseen",
         "unseen, wrong names",

@@ -160,15 +160,18 @@ def _unseen_classes(read, say):
     named = tables.open_set_summary(
         open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
     )
-    unseen = named[
-        (named.part == "unseen") & (named.fraction == named.fraction.max()) & (named.seen == named.seen.max())
-    ]
-    for where, rows in unseen.groupby("benchmark", sort=False):
-        best = rows.loc[rows["mean"].idxmax()]
+    most = named[(named.fraction == named.fraction.max()) & (named.seen == named.seen.max())]
+    for where, rows in most.groupby("benchmark", sort=False):
+        scores = rows.pivot(index="model", columns="part", values="mean")
+        if "unseen" not in scores:  # only models trained with wrong names
+            continue
+        best = scores.loc[scores["unseen"].idxmax()]
+        seen = tables.split_name(rows.seen.iloc[0])
         say(
             f"zero-shot classes, known only by name ({where})",
-            best.model,
-            f"{best['mean']:.1f} avg mAP on unseen classes, {tables.split_name(best.seen)} seen/unseen.",
+            best.name,
+            f"{best['unseen']:.1f} avg mAP on unseen classes, {seen} seen/unseen. "
+            f"Under wrong names {best['unseen, wrong names']:.1f}.",
             f"open_set_{where}",
         )
 

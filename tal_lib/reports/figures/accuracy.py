@@ -101,11 +101,12 @@ def average_recall(table: pd.DataFrame):
     return model_panels(lines_of(summary, "an"), prepare, xlabel, "average recall (%)", about)
 
 
+MISNAMED = "unseen, trained with wrong names"  # an arm with fewer splits, which n leaves out
 PARTS = {
     "unseen": ("zero-shot classes, their names alone", "#D55E00", "o"),
     "unseen, all names": ("zero-shot classes among all names", "#E69F00", "D"),
     "unseen, wrong names": ("zero-shot classes, wrong names", "#777777", "x"),
-    "unseen, trained with wrong names": ("zero-shot classes, trained with wrong names", "#000000", "+"),
+    MISNAMED: ("zero-shot classes, trained with wrong names", "#000000", "+"),
     "seen, all names": ("trained classes among all names", "#56B4E9", "s"),
 }
 
@@ -145,11 +146,11 @@ def open_set(summary: pd.DataFrame):
     for ax in axes:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels())))
     axes[0].figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1)
-    note(
-        axes[0],
-        "n: splits of the classes, of which a point is the mean. Bars: 95 % bootstrap interval; fewer than "
-        "five splits have none.",
-    )
+    about = "n: splits of the classes, of which a point is the mean."
+    misnamed = rows[rows.part == MISNAMED]
+    if len(misnamed) and "runs" in misnamed:
+        about += f" Trained with wrong names: n = {misnamed.runs.min():g}."
+    note(axes[0], f"{about} Bars: 95 % bootstrap interval; fewer than five splits have none.")
     return axes[0]
 
 
@@ -162,7 +163,8 @@ def _with_runs(summary):
     if "runs" not in summary:
         return names
     keys = [name for name in ("seen", "model") if name in summary]
-    least = summary.groupby(keys).runs.transform("min")
+    arms = summary.runs.where(summary.part != MISNAMED) if "part" in summary else summary.runs
+    least = arms.groupby([summary[key] for key in keys]).transform("min")
     return [f"{name} (n = {count:g})" for name, count in zip(names, least, strict=True)]
 
 

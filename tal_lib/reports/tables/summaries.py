@@ -3,6 +3,7 @@
 import pandas as pd
 
 from tal_lib.evaluation.statistics import summarise
+from tal_lib.models.parts.language import LanguageConfig
 from tal_lib.reports.tables.names import with_shown_names
 
 SHOWN_VARIANT = {"student taught": "distilled student"}  # variant in the runs → its name for readers
@@ -70,7 +71,10 @@ OPEN_SET_PARTS = (
 
 def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
-    over splits of the classes. With fewer than `FEWEST` splits there is no interval."""
+    over splits of the classes. With fewer than `FEWEST` splits there is no interval.
+
+    The text encoder is always named. Of cells with the same settings the latest counts.
+    """
     keys = [
         "benchmark",
         "model",
@@ -84,20 +88,30 @@ def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
         "fraction",
         "seed",
         "part",
-        "cell",
     ]
     runs = (
-        open_set.groupby(keys, sort=False, dropna=False)["map"]
+        open_set.assign(options=[_with_text(options) for options in open_set.options])
+        .groupby([*keys, "utc", "cell"], sort=False, dropna=False)["map"]
         .mean()
         .mul(100)
         .rename("avg_map")
         .reset_index()
+        .sort_values("utc", kind="stable")
+        .drop_duplicates(keys, keep="last")
+        .sort_index()
     )
     runs = with_shown_names(runs[~runs.misnamed | (runs.part == "unseen")])
     runs.loc[runs.misnamed, "part"] = "unseen, trained with wrong names"
     summary = summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
     summary.loc[summary.runs < FEWEST, ["low", "high"]] = float("nan")
     return summary
+
+
+def _with_text(options: str) -> str:
+    """Options of a model that reads names, with the default encoder where none is named."""
+    if "text=" in options:
+        return options
+    return ", ".join(filter(None, (options, f"text={LanguageConfig.text}")))
 
 
 def split_name(seen: float) -> str:
