@@ -153,7 +153,7 @@ def test_training_in_a_notebook_shows_epochs(open_notebook, request, capsys):
 
 
 def test_a_rendered_page_holds_no_bar():
-    cell = nbformat.v4.new_code_cell("fit()")
+    cell = nbformat.v4.new_code_cell("fit()", id="fit")  # a random id may hold a 30
     bar = {pages.WIDGET: {"model_id": "1"}, "text/plain": "  0%|          | 0/30"}
     cell.outputs = [
         nbformat.v4.new_output("display_data", bar),
@@ -162,5 +162,4 @@ def test_a_rendered_page_holds_no_bar():
     ]
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {"1": {}}}})
     text = json.dumps(pages.clean(notebook))
-    # the whole texts: a cell's random id may hold any two digits
-    assert '"42"' in text and "/30" not in text and "widget" not in text
+    assert "42" in text and "30" not in text and "widget" not in text
