@@ -17,7 +17,7 @@ from tal_lib.reports.figures.axes import (
     space_by_what_is_missing,
 )
 from tal_lib.reports.figures.families import model_panels
-from tal_lib.reports.tables.summaries import SHOWN_VARIANT
+from tal_lib.reports.tables.summaries import MISNAMED, SHOWN_VARIANT
 from tal_lib.reports.theme import WIDTH, new_axes
 
 ROW = 0.19  # inches of a row with a name
@@ -101,7 +101,6 @@ def average_recall(table: pd.DataFrame):
     return model_panels(lines_of(summary, "an"), prepare, xlabel, "average recall (%)", about)
 
 
-MISNAMED = "unseen, trained with wrong names"  # an arm with fewer splits, which n leaves out
 PARTS = {
     "unseen": ("zero-shot classes, their names alone", "#D55E00", "o"),
     "unseen, all names": ("zero-shot classes among all names", "#E69F00", "D"),
@@ -155,7 +154,8 @@ def open_set(summary: pd.DataFrame):
 
 
 def _with_runs(summary):
-    """The models' names with their options in short and, where it is known, the least number of runs."""
+    """The models' names with their options in short and, where it is known, the least number of runs,
+    without the arm that was trained with wrong names."""
     names = [
         name.replace(" (text=", ", ").replace(" (", ", ").rstrip(")") if "(" in name else name
         for name in summary.model.astype(str)
