@@ -66,16 +66,19 @@ def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
 def test_several_benchmarks_are_told_in_two_sentences(study):
     _, summary = both_arms(study(EFFECTS, ("hapt", "sfinge3d"), (1.0,)))
     recipe, architectures = factorial.overview(summary)
-    for row in summary.itertuples():
-        assert (
-            f"{row.recipe:+.1f} [{row.recipe_low:+.1f}, {row.recipe_high:+.1f}] ({row.benchmark}, 100 %)"
-            in recipe
-        )
-        assert f"{row.equal_sd:.1f} ({row.benchmark}, 100 %)" in architectures
-    assert architectures.endswith(f"{row.equal_noise:.1f} in the same order.")
-    assert recipe.endswith("Told apart from zero: hapt, 100 %; sfinge3d, 100 %.")
+    low, high = sorted(summary.recipe)
+    assert f"gains {low:+.1f} to {high:+.1f} points of avg mAP" in recipe
+    told = [
+        f"{row.recipe:+.1f} [{row.recipe_low:+.1f}, {row.recipe_high:+.1f}] ({row.benchmark}, 100 %)"
+        for row in summary.itertuples()
+    ]
+    assert recipe.endswith(f"Told apart from zero: {'; '.join(told)}.")
+    low, high = sorted(summary.equal_sd)
+    assert f"is {low:.1f} to {high:.1f} points" in architectures
+    low, high = sorted(summary.equal_noise)
+    assert architectures.endswith(f"Noise alone would give {low:.1f} to {high:.1f}.")
     nothing = summary.assign(recipe_low=-1.0, recipe_high=1.0)
-    assert factorial.overview(nothing)[0].endswith("None of them can be told apart from zero.")
+    assert factorial.overview(nothing)[0].endswith("No gain can be told apart from zero.")
 
 
 def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):

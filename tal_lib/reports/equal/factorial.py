@@ -94,25 +94,23 @@ def sentence(row) -> str:
 
 
 def overview(summary: pd.DataFrame) -> list[str]:
-    """The decompositions of several benchmarks in two sentences: the recipe's, then the architectures'.
+    """The decompositions of several benchmarks in two paragraphs: the recipe's, then the architectures'.
 
     summary: the table `SUMMARY`, without the mean over benchmarks.
     """
-    rows = [(f"{row.benchmark}, {percent(row.fraction)}", row) for row in summary.itertuples()]
-    gains = "; ".join(
-        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} ({where})" for where, row in rows
-    )
-    told = [where for where, row in rows if row.recipe_low > 0 or row.recipe_high < 0]
-    verdict = (
-        f"Told apart from zero: {'; '.join(told)}." if told else "None of them can be told apart from zero."
-    )
-    spreads = "; ".join(f"{row.equal_sd:.1f} ({where})" for where, row in rows)
-    noises = "; ".join(f"{row.equal_noise:.1f}" for _, row in rows)
+    told = [
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} ({row.benchmark}, {percent(row.fraction)})"
+        for row in summary.itertuples()
+        if row.recipe_low > 0 or row.recipe_high < 0
+    ]
+    verdict = f"Told apart from zero: {'; '.join(told)}." if told else "No gain can be told apart from zero."
     return [
-        "The gains by the recipe (augmentation and tuning) are points of avg mAP, averaged over the models. "
-        f"They are {gains}. {verdict}",
-        f"With the equal recipe, the standard deviation between architectures is {spreads}. Noise alone "
-        f"would give {noises} in the same order.",
+        "The recipe (augmentation and tuning) gains "
+        f"{summary.recipe.min():+.1f} to {summary.recipe.max():+.1f} points of avg mAP, averaged over the "
+        f"models of each benchmark and label fraction. {verdict}",
+        "With the equal recipe, the standard deviation between architectures is "
+        f"{summary.equal_sd.min():.1f} to {summary.equal_sd.max():.1f} points. Noise alone would give "
+        f"{summary.equal_noise.min():.1f} to {summary.equal_noise.max():.1f}.",
     ]
 
 

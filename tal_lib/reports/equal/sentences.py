@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 
 import pandas as pd
 
@@ -99,30 +101,41 @@ def _list(names, word):
 
 
 def findings(read: Read) -> list[str]:
-    """Paragraphs in plain text: the factorial with the floor, then who leads; empty without an equal arm."""
-    summary, table = read("factorial_summary"), read(RANKED)
+    """Paragraphs in plain text: the factorial, then who leads where; empty without an equal arm."""
+    summary = read("factorial_summary")
     if len(summary) and (summary.benchmark == MEAN).any():
         summary = summary[summary.benchmark == MEAN]
     if len(summary) and summary.benchmark.nunique() > 1:
         sentences = factorial.overview(summary)
     else:
         sentences = [factorial.sentence(row) for row in summary.itertuples()]
-    for benchmark, fraction in questions(read):
-        rows = ranked(read, benchmark, fraction)
-        here = table[(table.fraction == fraction) & table.place.notna()].benchmark
-        names = [name for name in TUNED if (here == name).any()] if benchmark == MEAN else [benchmark]
-        where = f"{'averaged over' if benchmark == MEAN else 'on'} {_list(names, 'and')}"
-        level = leaders(rows)
-        floor = table[(table.benchmark == benchmark) & (table.fraction == fraction) & (table.model == FLOOR)]
-        parts = [
-            f"With the equal recipe and {percent(fraction)} of the labels, {where}, "
-            f"{f'{rows.model.iloc[0]} has ' * (len(level) == 1)}{_lead(rows)}.",
-            *([f"They are {_list(level.model, 'and')}."] if len(level) > 1 and all_alike(level) else []),
-            *_next(rows),
-            *([f"The floor, {FLOOR}, has {floor['mean'].iloc[0]:.1f}."] if len(floor) else []),
-        ]
-        sentences.append(" ".join(parts))
-    return sentences
+    asked = groupby(questions(read), key=itemgetter(0))
+    return sentences + [_of_benchmark(read, name, [pair[1] for pair in pairs]) for name, pairs in asked]
+
+
+def _of_benchmark(read, benchmark, fractions):
+    """Who leads on a benchmark (or averaged over the tuned ones), and what the floor has."""
+    table = read(RANKED)
+    names = [name for name in TUNED if (table.benchmark == name).any()]
+    where = f"Averaged over {_list(names, 'and')}" if benchmark == MEAN else f"On {benchmark}"
+    parts = [f"{where}, with the equal recipe and {percent(fractions[0])} of the labels,"]
+    for fraction in fractions:
+        if fraction != fractions[0]:
+            parts.append(f"With {percent(fraction)} of the labels,")
+        parts.append(_finding(ranked(read, benchmark, fraction)))
+    floor = table[(table.benchmark == benchmark) & (table.model == FLOOR)].set_index("fraction")["mean"]
+    values = [f"{value:.1f}" for value in floor.reindex(fractions).dropna()]
+    return " ".join(parts + [f"The floor, {FLOOR}, has {_list(values, 'and')}."] * bool(values))
+
+
+def _finding(rows):
+    """Who leads: one model, models that cannot be told apart, or the highest mean and what differs."""
+    level = leaders(rows)
+    if len(level) == 1:
+        return f"{rows.model.iloc[0]} has {_lead(rows)}."
+    if all_alike(level):
+        return f"{_lead(rows)}: {_list(level.model, 'and')}."
+    return " ".join([f"{_lead(rows)}.", *_next(rows)])
 
 
 def _letters(text):
