@@ -198,12 +198,13 @@ def about_of(module) -> str:
 
 
 def _card(name, about, sections, references=""):
-    parts = [f"# {name}", *([about] if about else [])]
+    parts = [f"# {name}"]
+    if references:
+        parts.append(f"## Citation\n\n```bibtex\n{references}\n```\n\n## About")
+    parts += [about] if about else []
     parts += [
         f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in sections.items()
     ]
-    if references:
-        parts.append(f"## Citation\n\n```bibtex\n{references}\n```")
     return "\n\n".join(parts)
 
 

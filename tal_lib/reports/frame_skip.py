@@ -80,8 +80,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     out.data(table, SWEEP)
     caption = (
         "Frame skip: avg mAP (%) with every feature step, and its change (points) if training and testing "
-        f"use only 1 of N steps. All labels, plain recipe, {_folds(table)}; paired by person, 95 % nested "
-        "interval."
+        f"use only 1 of N steps. All labels, plain recipe, {_folds(table)}; paired by person or "
+        "recording, 95 % nested interval."
     )
     out.table(effect_table(table), SWEEP, caption)
 

@@ -93,6 +93,7 @@ def test_one_model(capsys):
 def test_cards(capsys):
     card = printed(capsys, "models", "bmn", "--card")
     assert card == printed(capsys, "cite", "bmn")
+    assert card.startswith("# bmn\n\n## Citation\n\n```bibtex\n@inproceedings{lin2019bmn")
     for part in (
         "## Intended use",
         "## Training data",

@@ -207,6 +207,7 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         1.84,
     )
     assert len(table) == 5
+    assert static["converted layers"] == "–" and set(table["converted layers"]) == {"–", "1 of 2"}
 
 
 def test_costs_of_a_former_design_are_left_out():

@@ -21,7 +21,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
             "latency of the network. Speed-up: over float32 in torch; the variants take turns. An ONNX graph "
-            "may store the weight of a layer once for each of its uses. "
+            "may store the weight of a layer once for each of its uses, so its layers are not counted. "
             f"{gained(rows)}"
         )
         shown = table(rows)
@@ -49,7 +49,10 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         columns[f"speed-up, {_threads(threads)}"] = at.speedup.round(2)
     columns |= {
         "file (MB)": (each.file_bytes / 1e6).round(2),
-        "converted layers": [f"{row.converted:g} of {row.layers:g}" for row in each.itertuples()],
+        "converted layers": [
+            "–" if variant.startswith("onnx") else f"{row.converted:g} of {row.layers:g}"
+            for (_, variant), row in zip(each.index, each.itertuples())
+        ],
         "converted weights (%)": (100 * each.weight_share).round(),
         "converted MACs (%)": (100 * each.mac_share).round(),
     }

@@ -155,7 +155,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         )
         caption = (
             f"Plain and equal recipe on {benchmark}: avg mAP (%), mean over folds. Differences are paired by "
-            "person, with 95 % nested interval; p-values are Holm-adjusted over models."
+            "person or recording, with 95 % nested interval; p-values are Holm-adjusted over models."
         )
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)

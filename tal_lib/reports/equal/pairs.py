@@ -124,10 +124,11 @@ def write(table: pd.DataFrame, out) -> None:
         where = "the mean over benchmarks" if benchmark == MEAN else benchmark
         caption = (
             f"Pairs of models on {where} with {percent(fraction)} of the labels: difference of avg mAP "
-            "(points), paired by person, with 95 % nested interval. p-values: Holm-adjusted over all pairs."
+            "(points), paired by person or recording, with 95 % nested interval. p-values: Holm-adjusted "
+            "over all pairs."
         )
         if benchmark != MEAN:
-            caption += " P(improvement): probability that a new person's score is higher."
+            caption += " P(improvement): probability that the score of a new person or recording is higher."
         out.table(shown, f"equal_pairs_{benchmark}_{100 * fraction:g}", caption)
 
 

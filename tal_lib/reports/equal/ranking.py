@@ -157,7 +157,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
         caption = (
             f"avg mAP (%) on {where} by label fraction, with the equal recipe and tuning of each model: mean "
             f"over {mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
-            f"(paired by person, Holm, 0.05). {FLOOR} is the floor."
+            f"(paired by person or recording, Holm, 0.05). {FLOOR} is the floor."
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
