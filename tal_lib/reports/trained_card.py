@@ -158,8 +158,8 @@ def _scores(source, stored):
         + (f" of {len(people)} people" if people else "")
         + f". One run (cell `{source.cell.id}` of the study's ledger); it says little about the difference "
         "between two models. The study's tables are means over several runs or folds, some with another "
-        f"recipe, so they show other values. With the weights as they are stored: {100 * stored.avg_map:.2f} avg mAP "
-        f"(run: {100 * scores.mean():.2f})."
+        f"recipe, so they show other values. With the weights as they are stored: {100 * stored.avg_map:.2f} "
+        f"avg mAP (run: {100 * scores.mean():.2f})."
     )
 
 
