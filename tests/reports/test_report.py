@@ -200,19 +200,22 @@ def test_a_label_with_dollars_is_not_mathematics():
     plt.close(axes.figure)
 
 
-def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
+@pytest.mark.parametrize(
+    ("sweep", "equal", "words"), [("hapt", 0, "none of them"), ("equal", 1, "1 of them")]
+)
+def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch, sweep, equal, words):
     folder, records = ledger
     for one in records[:3]:
         one["provenance"] = one["provenance"] | {"git_commit": "abc+"}
     update_ledger(folder / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
-    stale = pd.DataFrame([{"cell": "c", "notebook": "n", "areas": "a", "made_by": "1", "now": "2"}])
+    stale = pd.DataFrame([[sweep, "c", "n", "a", "1", "2"]], columns=provenance.STALE)
     monkeypatch.setattr(sweeps, "stale_records", lambda results: stale, raising=False)
     done = report(folder / "results", folder / "figures", folder / "runs", render=False)
-    assert done.origin == provenance.Origin(cells=8, uncommitted=3, stale=1)
+    assert done.origin == provenance.Origin(cells=8, uncommitted=3, stale=1, stale_equal=equal)
     assert provenance.read(Layout(folder / "results")) == done.origin
-    assert (
-        "3 of 8 cells" in done.origin.sentence() and "1 were computed by older code" in done.origin.sentence()
-    )
+    text = done.origin.sentence()
+    assert "3 of 8 cells" in text and "1 were computed by older code" in text
+    assert text.endswith(f", {words} them in the equal comparison.")
     assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
 
 
