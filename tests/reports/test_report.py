@@ -215,7 +215,7 @@ def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch, sweep, equal,
     assert provenance.read(Layout(folder / "results")) == done.origin
     text = done.origin.sentence()
     assert "3 of 8 cells" in text and "1 were computed by older code" in text
-    assert text.endswith(f", {words} them in the equal comparison.")
+    assert text.endswith(f", {words} in the equal comparison.")
     assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
 
 
