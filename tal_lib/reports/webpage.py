@@ -83,7 +83,7 @@ def of_markdown(source: str) -> BeautifulSoup:
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
     """The page with folded code, without the marks next to headings, and with readable tables."""
-    for cell in soup.select("td"):
+    for cell in soup.select("td, tbody th"):
         if len(cell.get_text()) > LONG_TEXT:
             cell["class"] = ["long"]
     for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas adds a style to every table

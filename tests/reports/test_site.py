@@ -330,6 +330,40 @@ def test_the_explorer_in_a_browser(made, open_tab, width):
     assert tab.problems == []
 
 
+SIZES = """(() => {
+    const lines = cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+    };
+    const cells = [...document.querySelectorAll('table.tal-table tr > :is(td, th):not(.long):not(:first-child)')];
+    return {
+        scheme: document.body.dataset.mdColorScheme,
+        width: document.documentElement.scrollWidth,
+        broken: cells.filter(cell => cell.tagName === 'TD' && lines(cell) > 1).map(cell => cell.textContent),
+    };
+})()"""
+
+
+def test_every_page_fits_a_telephone_and_no_cell_is_broken_into_lines(made, open_tab):
+    """A wide table scrolls; its names and numbers stay whole. Only long texts have several lines."""
+    folder, pages = made
+    tab = open_tab(width=390)
+    tab.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    tab.ask("Emulation.setEmulatedMedia", features=dark)
+    for page in pages:
+        tab.ask("Page.navigate", url=page.as_uri())
+        tab.wait(
+            lambda: (
+                tab.value("location.href") == page.as_uri() and tab.value("document.readyState") == "complete"
+            )
+        )
+        sizes = tab.value(SIZES)
+        assert sizes == {"scheme": "slate", "width": 390, "broken": []}, page.name
+    assert tab.problems == []
+
+
 def test_the_search_works_in_a_folder(made, open_tab):
     folder, _ = made
     tab = open_tab()

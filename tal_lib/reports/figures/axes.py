@@ -73,6 +73,9 @@ def coloured_matrix(table, texts, label, about, dark, **colours):
     """
     ax = new_axes(figsize=(WIDTH, 0.165 * len(table) + 1.4))
     ax.imshow(table.to_numpy(), aspect="auto", **colours)
+    for count, line in zip(table.shape, (ax.axhline, ax.axvline)):
+        for place in range(1, count):  # between the squares, so that numbers do not run together
+            line(place - 0.5, color="white", linewidth=0.8)
     for (row, column), text in np.ndenumerate(texts.to_numpy()):
         ax.text(
             column,

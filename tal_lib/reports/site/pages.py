@@ -32,6 +32,24 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
+TITLES = {  # of the topics whose folder's name does not tell a reader what it is
+    "equal": "equal comparison",
+    "cost": "cost of inference",
+    "length": "inference on windows",
+    "training": "cost of training",
+    "quantization": "lower precision",
+    "export": "exported models",
+    "open_set": "zero-shot classes",
+    "streams": "streams and distillation",
+    "prior": "comparison with the prior study",
+}
+
+
+def title(topic: str) -> str:
+    """A topic of tables and figures in words."""
+    return TITLES.get(topic, words(topic))
+
+
 def words(name: str) -> str:
     """A file's stem as words: `open_set` → `open set`."""
     return name.replace("_", " ")
@@ -107,7 +125,7 @@ def start(data: dict | None, about: Path) -> str:
 
 def tables_page(topic: str, paths: list[Path]) -> str:
     """All tables of a topic, each with its caption and links to its CSV and LaTeX files."""
-    parts = [f"# Tables: {words(topic)}\n"]
+    parts = [f"# Tables: {title(topic)}\n"]
     for path in paths:
         links = " · ".join(
             f"<a href='{topic}/{file_stem(path.stem)}{suffix}'>{name}</a>"
@@ -127,9 +145,9 @@ def figures_page(shown: list[Path]) -> str:
         of_topic = [path for path in shown if path.parent.name == topic]
         if not of_topic:
             continue
-        parts.append(f"## {words(topic)}\n\n<div class='tal-figures'>")
+        parts.append(f"## {title(topic)}\n\n<div class='tal-figures'>")
         for path in of_topic:
-            about = description_of(path) or f"Figure of {words(topic)}: {words(path.stem)}"
+            about = description_of(path) or f"Figure of {title(topic)}: {words(path.stem)}"
             address, text = html.escape(picture(path)), html.escape(about)
             parts.append(
                 f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"

@@ -117,7 +117,7 @@ def _tables(sources, layout):
             sources.addresses[f"results/readers/{topic}/{path.name}"] = address
         if paths:
             name = f"results/readers/{topic}.md"
-            made.append({pages.words(topic): sources.page(name, pages.tables_page(topic, paths))})
+            made.append({pages.title(topic): sources.page(name, pages.tables_page(topic, paths))})
     return [{"Tables": made}] if made else []
 
 
