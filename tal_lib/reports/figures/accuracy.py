@@ -159,9 +159,9 @@ def open_set(summary: pd.DataFrame):
 
 
 def _with_runs(summary):
-    """The models' names with their options in short, and the number of runs if it is the same for all, else 0.
+    """The models' names with their options in short, and the number of runs if all have the same, else 0.
 
-    Where it is not, each name has its least number. The arm that was trained with wrong names does not count.
+    Else each name has its least number. The arm that was trained with wrong names does not count.
     """
     names = [
         name.replace(" (text=", ", ").replace(" (", ", ").rstrip(")") if "(" in name else name

@@ -189,9 +189,9 @@ def where_time_goes(table: pd.DataFrame):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
     table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
-    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way give their
-    median, and the range of the whole way. The diamond is the whole way, in which decoding and features
-    overlap.
+    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way give
+    their median, and the range of the whole way. The diamond is the whole way, in which decoding and
+    features overlap.
     """
     parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
