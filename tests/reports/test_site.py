@@ -219,14 +219,17 @@ def test_every_picture_has_words_for_those_who_do_not_see_it(made):
     """A figure says what its file says of itself, a notebook's picture what its function says."""
     folder, pages = made
     shown = {
-        page.name: BeautifulSoup(page.read_text(), "html.parser").article.select("img") for page in pages
+        page.relative_to(folder / "site").as_posix(): BeautifulSoup(
+            page.read_text(), "html.parser"
+        ).article.select("img")
+        for page in pages
     }
     texts = {name: [image.get("alt", "") for image in images] for name, images in shown.items()}
-    assert sorted(texts["figures.html"]) == [
+    assert sorted(texts["figures/accuracy.html"]) == [
         "Figure of accuracy: x' onerror='alert(1)",
         f"Learning curves {ATTACK}",
     ]
-    assert texts["00_findings.html"] == ["Training loss by epoch."]
+    assert texts[f"{NOTEBOOKS}/00_findings.html"] == ["Training loss by epoch."]
     assert all(len(text.split()) >= 4 for name in texts for text in texts[name])
 
 

@@ -2,11 +2,12 @@
 
 import html
 import importlib
+import posixpath
 import re
 from pathlib import Path
 
 from tal_lib.reports import webpage
-from tal_lib.reports.layout import TOPICS, file_stem
+from tal_lib.reports.layout import file_stem
 from tal_lib.reports.pictures import description_of
 
 HEADING = re.compile(r"^(#{1,4}) +(.+)$")
@@ -138,23 +139,17 @@ def tables_page(topic: str, paths: list[Path]) -> str:
     return "\n".join(parts)
 
 
-def figures_page(shown: list[Path]) -> str:
-    """All figures by topic."""
-    parts = ["# Figures\n"]
-    for topic in TOPICS:
-        of_topic = [path for path in shown if path.parent.name == topic]
-        if not of_topic:
-            continue
-        parts.append(f"## {title(topic)}\n\n<div class='tal-figures'>")
-        for path in of_topic:
-            about = description_of(path) or f"Figure of {title(topic)}: {words(path.stem)}"
-            address, text = html.escape(picture(path)), html.escape(about)
-            parts.append(
-                f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"
-                f"<figcaption>{text}</figcaption></figure>"
-            )
-        parts.append("</div>\n")
-    return "\n".join(parts)
+def figures_page(topic: str, paths: list[Path]) -> str:
+    """All figures of a topic, each with its caption. A page with all topics would pass the budget of a page."""
+    parts = [f"# Figures: {title(topic)}\n\n<div class='tal-figures'>"]
+    for path in paths:
+        about = description_of(path) or f"Figure of {title(topic)}: {words(path.stem)}"
+        address, text = html.escape(posixpath.relpath(picture(path), "figures")), html.escape(about)
+        parts.append(
+            f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    return "\n".join([*parts, "</div>\n"])
 
 
 def reference(name: str) -> str:
