@@ -140,7 +140,7 @@ def tables_page(topic: str, paths: list[Path]) -> str:
 
 
 def figures_page(topic: str, paths: list[Path]) -> str:
-    """All figures of a topic, each with its caption. A page with all topics would pass the budget of a page."""
+    """All figures of a topic, each with its caption. All topics in one page would be too many bytes."""
     parts = [f"# Figures: {title(topic)}\n\n<div class='tal-figures'>"]
     for path in paths:
         about = description_of(path) or f"Figure of {title(topic)}: {words(path.stem)}"
