@@ -83,13 +83,14 @@ def of_markdown(source: str) -> BeautifulSoup:
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
     """The page with folded code, without the marks next to headings, and with readable tables."""
-    for cell in soup.select("td"):
+    for cell in soup.select("td, tbody th"):
         if len(cell.get_text()) > LONG_TEXT:
             cell["class"] = ["long"]
     for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas adds a style to every table
         mark.decompose()
-    for table in soup.select("table.dataframe"):
-        _one_row(table.select_one("thead"))
+    for table in soup.select("table"):
+        if "dataframe" in (table.get("class") or ()):
+            _one_row(table.select_one("thead"))
         _words_from_the_left(table)
     for code in soup.select("div.cell div.input, div.jp-CodeCell div.jp-Cell-inputWrapper"):
         details = soup.new_tag("details")
@@ -121,6 +122,8 @@ def _words_from_the_left(table):
     """Align columns of words, and their headings, at the left."""
     rows = [row.select("td") for row in table.select("tbody tr")]
     headings = table.select("thead tr:last-child th")
+    if not rows or len(headings) < len(rows[0]):
+        return
     for place, column in enumerate(zip(*rows)):
         texts = [cell.get_text(strip=True) for cell in column]
         if all(

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -219,14 +219,17 @@ def test_every_picture_has_words_for_those_who_do_not_see_it(made):
     """A figure says what its file says of itself, a notebook's picture what its function says."""
     folder, pages = made
     shown = {
-        page.name: BeautifulSoup(page.read_text(), "html.parser").article.select("img") for page in pages
+        page.relative_to(folder / "site").as_posix(): BeautifulSoup(
+            page.read_text(), "html.parser"
+        ).article.select("img")
+        for page in pages
     }
     texts = {name: [image.get("alt", "") for image in images] for name, images in shown.items()}
-    assert sorted(texts["figures.html"]) == [
+    assert sorted(texts["figures/accuracy.html"]) == [
         "Figure of accuracy: x' onerror='alert(1)",
         f"Learning curves {ATTACK}",
     ]
-    assert texts["00_findings.html"] == ["Training loss by epoch."]
+    assert texts[f"{NOTEBOOKS}/00_findings.html"] == ["Training loss by epoch."]
     assert all(len(text.split()) >= 4 for name in texts for text in texts[name])
 
 
@@ -327,6 +330,37 @@ def test_the_explorer_in_a_browser(made, open_tab, width):
     tab.ask("Page.reload")
     tab.wait(lambda: tab.value(ROWS) and tab.value("document.readyState") == "complete")
     assert [row[0] for row in tab.value(ROWS)] == ["tridet"] and tab.value("location.hash") == state
+    assert tab.problems == []
+
+
+SIZES = """(() => {
+    const lines = cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+    };
+    const cells = [...document.querySelectorAll('table.tal-table td:not(.long):not(:first-child)')];
+    return {
+        scheme: document.body.dataset.mdColorScheme,
+        width: document.documentElement.scrollWidth,
+        broken: cells.filter(cell => lines(cell) > 1).map(cell => cell.textContent),
+    };
+})()"""
+
+
+def test_every_page_fits_a_telephone_and_no_cell_is_broken_into_lines(made, open_tab):
+    """A wide table scrolls; its names and numbers stay whole. Only long texts have several lines."""
+    folder, pages = made
+    tab = open_tab(width=390)
+    tab.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    tab.ask("Emulation.setEmulatedMedia", features=dark)
+    for page in pages:
+        tab.ask("Page.navigate", url=page.as_uri())
+        here = f"location.href === '{page.as_uri()}' && document.readyState === 'complete'"
+        tab.wait(partial(tab.value, here))
+        sizes = tab.value(SIZES)
+        assert sizes == {"scheme": "slate", "width": 390, "broken": []}, page.name
     assert tab.problems == []
 
 

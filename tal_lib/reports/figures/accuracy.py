@@ -74,12 +74,14 @@ def map_by_tiou(table: pd.DataFrame):
     """
     table, classified = short_names(table)
     summary = summarise(table, ["model", "tiou"], "map")
-    ticks = sorted(table.tiou.unique())
-    prepare = lambda ax: ax.set(ylim=(0, 100), xticks=ticks)
+
+    def prepare(ax):
+        space_by_what_is_missing(ax, summary)
+        ax.set_xticks(sorted(table.tiou.unique()))
+
     about = f"{runs_note(summary)} {classified}"
-    return model_panels(
-        lines_of(summary, "tiou"), prepare, "least tIoU of a correct detection", "mAP (%)", about
-    )
+    xlabel, ylabel = "least tIoU of a correct detection", GAP_AXIS.replace("avg mAP", "mAP")
+    return model_panels(lines_of(summary, "tiou"), prepare, xlabel, ylabel, about)
 
 
 def average_recall(table: pd.DataFrame):
@@ -116,7 +118,8 @@ def open_set(summary: pd.DataFrame):
 
     summary: `seen, model, part, mean, low, high` (in %) and `runs`, one benchmark and fraction.
     """
-    rows = summary.assign(row=_with_runs(summary)).sort_values(["seen", "row"], ascending=[True, False])
+    names_of_rows, splits = _with_runs(summary)
+    rows = summary.assign(row=names_of_rows).sort_values(["seen", "row"], ascending=[True, False])
     shares = sorted(rows.seen.unique(), reverse=True)
     names = {seen: list(dict.fromkeys(rows[rows.seen == seen].row)) for seen in shares}
     heights = [len(names[seen]) + 1.0 for seen in shares]
@@ -145,7 +148,9 @@ def open_set(summary: pd.DataFrame):
     for ax in axes:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels())))
     axes[0].figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1)
-    about = "n: splits of the classes, of which a point is the mean."
+    about = (
+        f"Mean of {splits:g} splits of the classes." if splits else "n: splits of the classes; their mean."
+    )
     misnamed = rows[rows.part == MISNAMED]
     if len(misnamed) and "runs" in misnamed:
         about += f" Trained with wrong names: n = {misnamed.runs.min():g}."
@@ -154,18 +159,22 @@ def open_set(summary: pd.DataFrame):
 
 
 def _with_runs(summary):
-    """The models' names with their options in short and, where it is known, the least number of runs,
-    without the arm that was trained with wrong names."""
+    """The models' names with their options in short, and the number of runs if all have the same, else 0.
+
+    Else each name has its least number. The arm that was trained with wrong names does not count.
+    """
     names = [
         name.replace(" (text=", ", ").replace(" (", ", ").rstrip(")") if "(" in name else name
         for name in summary.model.astype(str)
     ]
     if "runs" not in summary:
-        return names
+        return names, 0
     keys = [name for name in ("seen", "model") if name in summary]
     arms = summary.runs.where(summary.part != MISNAMED) if "part" in summary else summary.runs
     least = arms.groupby([summary[key] for key in keys]).transform("min")
-    return [f"{name} (n = {count:g})" for name, count in zip(names, least, strict=True)]
+    if least.nunique() == 1:
+        return names, least.iloc[0]
+    return [f"{name} (n = {count:g})" for name, count in zip(names, least, strict=True)], 0
 
 
 def variants(summary: pd.DataFrame):
@@ -174,10 +183,11 @@ def variants(summary: pd.DataFrame):
     summary: `model, variant, mean, low, high` (in %) and `runs`.
     """
     summary, classified = short_names(summary)
-    few = "runs" in summary and summary.runs.min() < summary.runs.max()
+    names, same = _with_runs(summary)
+    few = "runs" in summary and not same
     summary = summary.assign(
         variant=summary.variant.replace(SHOWN_VARIANT | FUSIONS),
-        row=_with_runs(summary) if few else summary.model.astype(str),
+        row=names if few else summary.model.astype(str),
     )
     kinds = list(dict.fromkeys(summary.variant))
     about = f"{runs_note(summary)} {'n: their number. ' if few else ''}{classified}"

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tal_lib.reports.tables.names import CLASSIFIED
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
+FITTING = 14  # columns of a matrix with three figures each
 GAP_AXIS = "avg mAP (%), log scale of 100 − avg mAP"
 
 VARIANTS = [
@@ -73,6 +74,12 @@ def coloured_matrix(table, texts, label, about, dark, **colours):
     """
     ax = new_axes(figsize=(WIDTH, 0.165 * len(table) + 1.4))
     ax.imshow(table.to_numpy(), aspect="auto", **colours)
+    for count, line in zip(table.shape, (ax.axhline, ax.axvline)):
+        for place in range(1, count):
+            line(place - 0.5, color="white", linewidth=0.8)
+    full = texts == "100"
+    if table.shape[1] > FITTING and full.any(axis=None):  # else they run together
+        texts, about = texts.mask(full, ""), f"{about} Dark blue without a number: 100."
     for (row, column), text in np.ndenumerate(texts.to_numpy()):
         ax.text(
             column,

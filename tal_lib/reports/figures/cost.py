@@ -51,7 +51,9 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=()
         plain_log(ax.yaxis)
 
     drawn = len(interval) and table[interval[0]].notna().any()
-    text = f"Median of several measurements; bars: {PERCENTILES}." if drawn else about
+    text = (
+        f"Median of several measurements; bars: {PERCENTILES}." if drawn else about or "No interval is drawn."
+    )
     xlabel = "recording length (steps, log scale)"
     return model_panels(lines, prepare, xlabel, f"{label}, log scale", text)
 
@@ -186,28 +188,38 @@ def _shown(variant):
 def where_time_goes(table: pd.DataFrame):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
-    table: `way` (name of the bar), `decoding_s, features_s, network_s, decode_nms_s` and `total_s` (of any
-    stretch of video), `real_time_factor`. Several rows of a way give their median. The diamond is the whole
-    way, in which decoding and features overlap.
+    table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
+    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way give
+    their median, and the range of the whole way. The diamond is the whole way, in which decoding and
+    features overlap.
     """
     parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
-    hours = hours.groupby("way", sort=False).median()
+    by_way = hours.groupby("way", sort=False)
+    hours, counts, ends = by_way.median(), by_way.size(), by_way.total_s.agg(["min", "max"])
     ax = new_axes(figsize=(WIDTH, 1.5 + 0.3 * len(hours)))
     at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
     colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
     for colour, (column, label) in zip(colours, parts.items()):
         ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=label, linewidth=0)
         left = left + hours[column].to_numpy()
+    ax.hlines(at, ends["min"], ends["max"], color="#000000", linewidth=1)
     ax.plot(hours.total_s, at, linestyle="none", marker="D", markersize=4, color="#000000", label="whole way")
     ax.axvline(3600, color="#999999", linewidth=0.8, zorder=0)
     ax.set_yticks(at, hours.index)
     ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    note(ax, "Whole way: decoding and features overlap. Grey line: an hour. Median of the measurements.")
+    least, most = counts.min(), counts.max()
+    number = f"{least} to {most}" if least < most else f"{most}"
+    text = "One run each, so there is no interval."
+    text = f"Median of {number} measurements; black line: lowest to highest." if most > 1 else text
+    star = (
+        " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
+    )
+    note(ax, f"Whole way: decoding and features overlap. Grey line: an hour. {text}{star}")
     return ax
 
 

@@ -29,7 +29,7 @@ ANALYSES = {
     "missed": ("missed\nsegments (%)", "#D55E00", "s"),
 }
 SORTED_BY = {  # characteristic → in words
-    "coverage": "share of the recording",
+    "coverage": "share of the recording (%)",
     "length": "length (s)",
     "instances": "instances per recording",
 }
@@ -113,6 +113,7 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
             ticks[place[name, ""]] = SORTED_BY.get(name, name)
         place[name, bucket] = -len(place)
         few = f" (n = {count:g})" if count < FEW else ""
+        span = _percent(span) if name == "coverage" else span
         ticks[place[name, bucket]] = f"{bucket}: {span}{few}" if span else f"{bucket}{few}"
     size = (WIDTH, 0.17 * len(place) + 1.0)
     axes = new_axes(ncols=2, sharey=True, squeeze=False, figsize=size).flat
@@ -128,6 +129,11 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
     few = " n: number of segments, where few." if (ranges.segments < FEW).any() else ""
     note(axes[0], f"XS to XL: fifths of the segments. Dashed: all segments. {runs_note(summary)}{few}")
     return axes[0]
+
+
+def _percent(span):
+    """A range of shares in %: `0.00526–0.0116` → `0.53–1.2`."""
+    return "–".join(f"{100 * float(end):.2g}" for end in span.split("–")) if span else span
 
 
 def errors_by_fraction(table: pd.DataFrame):

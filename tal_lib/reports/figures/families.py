@@ -1,5 +1,6 @@
 """Lines and points of many models: one panel per family, with the other families in grey."""
 
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -17,6 +18,7 @@ OTHERS = "other families"
 GREY, DIM, INK = "#cccccc", "#777777", "#222222"
 PANEL = 1.5  # inches, the height of one of several panels
 LINE = 0.125  # inches between two names
+LONGEST = 58  # letters of a line below the panels, which leave place for names at the right
 
 Looks = Mapping[str, tuple[str, str]]  # name → colour, marker
 
@@ -88,7 +90,7 @@ def model_panels(
 
 def finish(axes, xlabel: str, ylabel: str, about: str) -> None:
     """Label the lowest x axis and all y axes together, and write the words below the panels."""
-    axes[-1].set_xlabel(xlabel)
+    axes[-1].set_xlabel("\n".join(textwrap.wrap(xlabel, LONGEST)))
     if len(axes) == 1:
         axes[0].set_ylabel(ylabel)
     else:
@@ -119,7 +121,9 @@ def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
 
 def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold=()) -> None:
     """Write names right of the panel, as near to the heights of their points as they fit, each with a thin
-    line from its point. points: name → x, y in the units of the axes; bold: names that stand out."""
+    line from its point. They stay within the height of the panel, whose title and neighbours are near.
+
+    points: name → x, y in the units of the axes; bold: names that stand out."""
     ax.autoscale_view()
     to_share = (ax.transData + ax.transAxes.inverted()).transform
     places = sorted(((*map(float, to_share(point)), name) for name, point in points.items()), key=_height)
@@ -154,6 +158,12 @@ def _height(place):
 
 
 def spread_out(values: list[float], gap: float) -> np.ndarray:
-    """Sorted values, moved as little as possible (least squares) so that neighbours are `gap` apart."""
+    """Sorted values, moved as little as possible (least squares) so that neighbours are `gap` apart.
+
+    All are between 0 and 1, if so many fit there.
+    """
     apart = gap * np.arange(len(values))
-    return isotonic_regression(np.asarray(values) - apart).x + apart
+    moved = isotonic_regression(np.asarray(values) - apart).x
+    if apart[-1] <= 1:  # with constant bounds, the cut solution is the best one
+        moved = moved.clip(0, 1 - apart[-1])
+    return moved + apart

@@ -2,11 +2,12 @@
 
 import html
 import importlib
+import posixpath
 import re
 from pathlib import Path
 
 from tal_lib.reports import webpage
-from tal_lib.reports.layout import TOPICS, file_stem
+from tal_lib.reports.layout import file_stem
 from tal_lib.reports.pictures import description_of
 
 HEADING = re.compile(r"^(#{1,4}) +(.+)$")
@@ -30,6 +31,24 @@ def plain(text: str) -> str:
     """Text that no part of MkDocs can take for HTML: titles go through several templates unescaped."""
     text = text.replace("<", "‹").replace(">", "›").replace("&", "＆").replace('"', "”")
     return " ".join(text.split())
+
+
+TITLES = {  # of the topics whose folder's name does not tell a reader what it is
+    "equal": "equal comparison",
+    "cost": "cost of inference",
+    "length": "inference on windows",
+    "training": "cost of training",
+    "quantization": "lower precision",
+    "export": "exported models",
+    "open_set": "zero-shot classes",
+    "streams": "streams and distillation",
+    "prior": "comparison with the prior study",
+}
+
+
+def title(topic: str) -> str:
+    """A topic of tables and figures in words."""
+    return TITLES.get(topic, words(topic))
 
 
 def words(name: str) -> str:
@@ -107,7 +126,7 @@ def start(data: dict | None, about: Path) -> str:
 
 def tables_page(topic: str, paths: list[Path]) -> str:
     """All tables of a topic, each with its caption and links to its CSV and LaTeX files."""
-    parts = [f"# Tables: {words(topic)}\n"]
+    parts = [f"# Tables: {title(topic)}\n"]
     for path in paths:
         links = " · ".join(
             f"<a href='{topic}/{file_stem(path.stem)}{suffix}'>{name}</a>"
@@ -120,23 +139,17 @@ def tables_page(topic: str, paths: list[Path]) -> str:
     return "\n".join(parts)
 
 
-def figures_page(shown: list[Path]) -> str:
-    """All figures by topic."""
-    parts = ["# Figures\n"]
-    for topic in TOPICS:
-        of_topic = [path for path in shown if path.parent.name == topic]
-        if not of_topic:
-            continue
-        parts.append(f"## {words(topic)}\n\n<div class='tal-figures'>")
-        for path in of_topic:
-            about = description_of(path) or f"Figure of {words(topic)}: {words(path.stem)}"
-            address, text = html.escape(picture(path)), html.escape(about)
-            parts.append(
-                f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"
-                f"<figcaption>{text}</figcaption></figure>"
-            )
-        parts.append("</div>\n")
-    return "\n".join(parts)
+def figures_page(topic: str, paths: list[Path]) -> str:
+    """All figures of a topic, each with its caption. All topics in one page would be too many bytes."""
+    parts = [f"# Figures: {title(topic)}\n\n<div class='tal-figures'>"]
+    for path in paths:
+        about = description_of(path) or f"Figure of {title(topic)}: {words(path.stem)}"
+        address, text = html.escape(posixpath.relpath(picture(path), "figures")), html.escape(about)
+        parts.append(
+            f"<figure><a href='{address}'><img loading='lazy' src='{address}' alt='{text}'></a>"
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    return "\n".join([*parts, "</div>\n"])
 
 
 def reference(name: str) -> str:

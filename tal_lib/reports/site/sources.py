@@ -117,15 +117,21 @@ def _tables(sources, layout):
             sources.addresses[f"results/readers/{topic}/{path.name}"] = address
         if paths:
             name = f"results/readers/{topic}.md"
-            made.append({pages.words(topic): sources.page(name, pages.tables_page(topic, paths))})
+            made.append({pages.title(topic): sources.page(name, pages.tables_page(topic, paths))})
     return [{"Tables": made}] if made else []
 
 
 def _figures(sources, layout):
-    shown = layout.all_figures()
-    for path in shown:
-        sources.copy(path, pages.picture(path))
-    return [{"Figures": sources.page("figures.md", pages.figures_page(shown))}] if shown else []
+    """A page per topic with all figures."""
+    made = []
+    for topic in TOPICS:
+        paths = [path for path in layout.all_figures() if path.parent.name == topic]
+        for path in paths:
+            sources.copy(path, pages.picture(path))
+        if paths:
+            page = sources.page(f"figures/{topic}.md", pages.figures_page(topic, paths))
+            made.append({pages.title(topic): page})
+    return [{"Figures": made}] if made else []
 
 
 def _columns(sources, layout):

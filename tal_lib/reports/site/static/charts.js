@@ -56,6 +56,28 @@ window.TAL_CHARTS = (() => {
     return labels;
   };
 
+  const around = (x, y, radius) => ({ x0: x - radius, x1: x + radius, y0: y - radius, y1: y + radius });
+  const meet = (a, b) => a.x0 < b.x1 && a.x1 > b.x0 && a.y0 < b.y1 && a.y1 > b.y0;
+  const STEPS = [-9, 18, -24, 33, -39, 48, -54, 63, 78, 93]; // pixels below a point, the nearest first
+
+  /* A place for each name beside its point: the nearest that covers no point and no other name. */
+  const beside = (labels, dots, area) => {
+    const taken = [...dots];
+    return labels.map(({ text, at }) => {
+      const width = 6.7 * text.length;
+      const places = STEPS.flatMap((step) => [1, -1].map((side) => {
+        const x = at[0] + 8 * side;
+        const box = { x0: side > 0 ? x : x - width, x1: side > 0 ? x + width : x, y0: at[1] + step - 11, y1: at[1] + step + 3 };
+        return { text, at, x, y: at[1] + step, anchor: side > 0 ? "start" : "end", far: Math.abs(step) > 18, box };
+      }));
+      const inside = places.filter(({ box }) => box.x0 >= area.left && box.x1 <= area.width && box.y0 >= 0 && box.y1 <= area.bottom);
+      const covered = ({ box }) => taken.filter((other) => meet(box, other)).length;
+      const best = (inside.length ? inside : places).reduce((first, second) => (covered(second) < covered(first) ? second : first));
+      taken.push(best.box);
+      return best;
+    });
+  };
+
   const frame = (holder, words, margin) => {
     const width = Math.max(280, holder.clientWidth);
     const area = { left: margin.left, right: width - margin.right, top: 14, bottom: HEIGHT - 44, width };
@@ -113,10 +135,10 @@ window.TAL_CHARTS = (() => {
       return touchable(mark, point, tip);
     });
     svg.append(...marks);
-    const labels = front.map((point) => ({ text: point.model, x: x(point.x), y: y(point.y) - 9 }));
-    for (const label of apart(labels, 14, area.top + 8, area.bottom)) {
-      const end = label.x > area.width * 0.6;
-      svg.append(element("text", { x: label.x + (end ? -8 : 8), y: label.y, class: "tal-label", "text-anchor": end ? "end" : "start" }, label.text));
+    const dots = points.map((point) => around(x(point.x), y(point.y), 6));
+    for (const label of beside(front.map((point) => ({ text: point.model, at: [x(point.x), y(point.y)] })), dots, area)) {
+      if (label.far) svg.append(element("line", { x1: label.at[0], y1: label.at[1], x2: label.x, y2: label.y - 4, class: "tal-leader", stroke: "currentColor" }));
+      svg.append(element("text", { x: label.x, y: label.y, class: "tal-label", "text-anchor": label.anchor }, label.text));
     }
     holder.replaceChildren(svg);
   };
