@@ -1,7 +1,7 @@
 """Inception-ResNet-v2: pictures → 1536 features each.
 
-Source: Szegedy, Ioffe, Vanhoucke, Alemi, Inception-v4, Inception-ResNet and the Impact of Residual Connections
-on Learning (arXiv:1602.07261, AAAI 2017), sections 3.2 and 3.3.
+Source: Szegedy, Ioffe, Vanhoucke, Alemi, Inception-v4, Inception-ResNet and the Impact of Residual
+Connections on Learning (arXiv:1602.07261, AAAI 2017), sections 3.2 and 3.3.
 
 The authors released a network that differs from the figures of the paper, and everybody uses that one: the
 first layers of Inception-v3, then 10, 20 and 10 residual blocks instead of 5, 10 and 5, and other widths.
