@@ -23,7 +23,7 @@ def add_commands(commands) -> None:
         "--backbone",
         default=None,
         help="with --video: hog-hof (default) or efficientnet-lite0; with random weights also resnet50, "
-        "clip-vit-b32, inception_resnet_v2",
+        "clip-vit-b32 or inception_resnet_v2",
     )
     cost.add_argument(
         "--model",

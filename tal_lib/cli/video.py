@@ -48,7 +48,7 @@ def add_commands(commands) -> None:
         "--backbone",
         default="hog-hof",
         help="hog-hof (default, no weights), efficientnet-lite0 (weights from a package), resnet50, "
-        "clip-vit-b32, inception_resnet_v2, dinov2-small, transformers:WHERE or clip:WHERE",
+        "clip-vit-b32, inception_resnet_v2 (needs timm), dinov2-small, transformers:WHERE or clip:WHERE",
     )
     extract.add_argument(
         "--fps", type=typed(Positive), default=16.0, help="frames per second that are sampled (default: 16)"

@@ -1,8 +1,8 @@
-"""Time of the parts of a way, such as decoding and the network, and the real-time factor of the whole way."""
+"""Time of the parts of a way, such as decoding and the network, and the real-time factor of the way."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 Timed = Callable[[str], AbstractContextManager]  # the name of a part -> times the block
@@ -31,11 +31,10 @@ class Parts:
             with self._lock:
                 self.seconds[part] = self.seconds.get(part, 0.0) + spent
 
-    @property
-    def total(self) -> float:
-        """Seconds of all parts."""
+    def total(self, names: Iterable[str]) -> float:
+        """Seconds of these parts together; a part that never ran has none."""
         with self._lock:
-            return sum(self.seconds.values())
+            return sum(self.seconds.get(name, 0.0) for name in names)
 
 
 def real_time_factor(work_s: float, video_s: float) -> float | None:

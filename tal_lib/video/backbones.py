@@ -2,7 +2,7 @@
 
 A backbone describes every frame. `pool` turns the descriptions of a window of frames into one feature step.
 Weights come from the Hugging Face hub and stay in its cache. `hog-hof` needs no weights; those of
-`efficientnet-lite0` come from a package.
+`efficientnet-lite0` come from a package. Random weights need no download: they serve to measure the cost.
 """
 
 from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def backbone(name: str, *, trained: bool = True) -> Backbone:
     if name not in NETWORKS:
         raise TalError(f"unknown backbone {name!r}", remedy=f"Choose from {', '.join(backbones())}.")
     kind, where, dim, pixels, scale = NETWORKS[name]
-    network = _load(name, kind, where)[0] if trained or kind == "lite" else _untrained(name, kind, where)
+    network = _load(name, kind, where)[0] if trained or kind == "lite" else _untrained(name, kind)
     return _of_network(name, kind, network, dim, pixels, scale)
 
 
@@ -166,13 +166,13 @@ def _load(name, kind, where):
         ) from None
 
 
-def _untrained(name, kind, where):
+def _untrained(name, kind):
     """A network of the same architecture with random weights."""
-    try:
-        if kind == "timm":
-            import timm
+    if name == "inception_resnet_v2":
+        from tal_lib.video.inception_resnet import InceptionResNetV2
 
-            return timm.create_model(where, pretrained=False, num_classes=0).eval()
+        return InceptionResNetV2().eval()
+    try:
         import transformers
 
         kind, config = {

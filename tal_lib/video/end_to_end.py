@@ -39,10 +39,10 @@ from tal_lib.video.detect import ready
 from tal_lib.video.extract import Sampling, feature_steps
 from tal_lib.video.frames import Reader, decoded
 from tal_lib.video.live import LiveDetector, sampling_of
-from tal_lib.video.stream import answered
+from tal_lib.video.stream import WORK, drawn
 
 PARTS = ("decoding", "features", "network", "decode and NMS")
-LIVE_PARTS = ("decoding", "features", "localization", "drawing")
+LIVE_PARTS = (*WORK, "drawing")
 # Frames that TAL work describes. At 30 frames per second: every 6th (Ullah et al., IEEE Access 2018), every
 # 5th (the snippets of BSN and BMN on THUMOS14), every 16th (theirs on ActivityNet). The first two are those
 # of this project's benchmarks from video.
@@ -289,11 +289,12 @@ def live(
 ) -> dict:
     """The cost of the live demo's way on the first `seconds` of a video: picture by picture, without waiting.
 
-    `Stream` counts its real-time factor in the same way: the seconds of its parts per second of video.
+    `Stream` counts its real-time factor in the same way: the seconds of decoding, features and localization
+    per second of video. Drawing is not part of it: it happens only for viewers.
 
     Returns:
-        `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s,
-            real_time_factor, threads`.
+        `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s` (of every
+            picture, as for a viewer), `real_time_factor, threads`.
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     if backbone_name not in SAMPLINGS:
@@ -328,10 +329,11 @@ def _measure_live(video, backbone_name, spec, seconds, threads):
     detector = live_detector(spec, backbone_name, parts.timed)
     last = None
     fps, size = detector.sampling.fps, detector.extractor.size
-    reader = islice(Reader(video, fps, size), ceil(seconds * fps))
-    for picture in decoded(reader, parts.timed):
-        answer, _ = answered(detector, picture[None], last)
-        last = answer or last
+    pictures = decoded(islice(Reader(video, fps, size), ceil(seconds * fps)), parts.timed)
+    while burst := [*islice(pictures, detector.burst)]:
+        for picture in burst:
+            last = detector.push(picture[None]) or last
+            drawn(detector, picture, last)
     video_s = detector.frames / fps
     return {
         "backbone": backbone_name,
@@ -339,7 +341,7 @@ def _measure_live(video, backbone_name, spec, seconds, threads):
         "model": detector.model.spec["name"],
         "video_s": video_s,
         **{f"{part}_s": parts.seconds.get(part, 0.0) for part in LIVE_PARTS},
-        "real_time_factor": real_time_factor(parts.total, video_s),
+        "real_time_factor": real_time_factor(parts.total(WORK), video_s),
         "threads": threads,
     }
 

@@ -85,6 +85,12 @@ class Steps:
         self.before = pictures[-1]
         return completed
 
+    @property
+    def missing(self) -> int:
+        """Pictures until the next step is complete."""
+        window, stride = self.sampling.window, self.sampling.stride
+        return window - self.count if self.count < window else stride - (self.count - window) % stride
+
     def rest(self) -> list[np.ndarray]:
         """The one step of a video that is shorter than a window."""
         return [self.model.pool(np.stack(self.described))] if 0 < self.count < self.sampling.window else []

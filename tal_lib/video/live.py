@@ -16,7 +16,7 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import Detector
 from tal_lib.process.parts import Timed, untimed
-from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
+from tal_lib.video.backbones import CHUNK, WINDOW, Backbone, backbone_for
 from tal_lib.video.extract import Sampling, Steps
 
 
@@ -79,12 +79,23 @@ class LiveDetector:
             )
         self.sampling = sampling_of(spec, window)
         self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
+        self._waiting: list[np.ndarray] = []  # prepared pictures that are not described yet
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
         self.timed, self.prepared = timed, prepared or (lambda features: features)
+
+    @property
+    def burst(self) -> int:
+        """Pictures that are decoded, and described, one right after the other.
+
+        It saves a part of the work, and most of the waking of threads. No answer comes later, except by the
+        time to describe the pictures of one burst. So a network, which takes long, gets single pictures.
+        """
+        return min(CHUNK, self.sampling.stride) if self.extractor.network is None else 1
 
     def forget(self) -> None:
         """Forget the history, as for a new source."""
         self.steps, self.frames = Steps(self.extractor, self.sampling), 0
+        self._waiting.clear()
         self.recent.clear()
         self.count = 0
 
@@ -93,7 +104,11 @@ class LiveDetector:
         began = time.perf_counter()
         self.frames += len(pictures)
         with self.timed("features"):
-            completed = self.steps.push(pictures)
+            self._waiting += map(self.extractor.prepare, pictures)
+            completed = []
+            if len(self._waiting) >= min(self.burst, self.steps.missing):
+                completed = self.steps.push(np.stack(self._waiting))
+                self._waiting.clear()
         if not completed:
             return None
         self.recent.extend(completed)
@@ -110,9 +125,10 @@ class LiveDetector:
         item = unannotated("live", features, length_s, self.spec.stride_s, self.spec.window_s, self.classes)
         table = self.model.detect(collate([item]))[0]
         at = about_s - first * self.spec.stride_s
-        covering = table[(table.start <= at) & (at < table.end)]
-        best = covering.groupby("label").score.max()
-        scores = {label: float(best.get(label, 0.0)) for label in self.classes}
+        scores = dict.fromkeys(self.classes, 0.0)
+        for start, end, label, score in zip(table.start, table.end, table.label, table.score):
+            if start <= at < end:
+                scores[label] = max(scores[label], float(score))
         label = max(scores, key=scores.get)
         return Answer(
             about_s,

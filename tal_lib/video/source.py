@@ -3,10 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from itertools import chain, islice, repeat, takewhile
 
 import av
 import numpy as np
 
+from tal_lib.data.loading import prefetched
 from tal_lib.errors import TalError, one_line
 from tal_lib.process.parts import Timed, untimed
 from tal_lib.video.addresses import is_live, without_credentials
@@ -23,6 +26,8 @@ class Source:
         where: a path, a camera's number or device, or a URL (rtsp://, http://).
         fps: frames per second that are passed on.
         loop: play a file again when it ends.
+        burst: pictures of a file that are decoded one right after the other. The next burst is decoded
+            while the last one plays, so at most three bursts are in memory.
         restarted: called before a file starts again, and when a source is lost.
         timed: context manager that times `decoding`, without the time that frames are waited for.
 
@@ -40,12 +45,13 @@ class Source:
         *,
         size: tuple[int, int] | None = None,
         loop: bool = True,
+        burst: int = 1,
         restarted: Callable[[], None] = lambda: None,
         timed: Timed = untimed,
     ):
         self._address, self.where = str(where), without_credentials(where)
         self.fps, self.take, self.size, self.loop, self.restarted = fps, take, size, loop, restarted
-        self.timed = timed
+        self.burst, self.timed = burst, timed
         self.live, self.state, self.problem, self.rounds = is_live(self._address), "starting", "", 0
         self._stop, self._thread = (
             threading.Event(),
@@ -101,13 +107,15 @@ class Source:
             return
         began = time.monotonic()
         pictures = decoded(Reader(self._address, self.fps, self.size), self.timed)
-        for index, picture in enumerate(pictures):
-            wait = began + index / self.fps - time.monotonic()
-            if wait > 0:
-                self._stop.wait(wait)
-            elif wait < -1:  # the machine was suspended: do not hurry to catch up
-                began -= wait
-            yield picture
+        bursts = prefetched(repeat(pictures), lambda rest: [*islice(rest, self.burst)], 1)
+        with closing(bursts):
+            for index, picture in enumerate(chain.from_iterable(takewhile(len, bursts))):
+                wait = began + index / self.fps - time.monotonic()
+                if wait > 0:
+                    self._stop.wait(wait)
+                elif wait < -1:  # the machine was suspended: do not hurry to catch up
+                    began -= wait
+                yield picture
 
     def _captured(self):
         """Frames of a camera or stream, reduced to `fps` frames per second."""

@@ -18,24 +18,20 @@ from tal_lib.video.source import Source
 
 BUFFER = 16  # frames that wait for the model; the oldest are dropped
 TIMELINE = 240  # answers that are kept
+WORK = ("decoding", "features", "localization")  # parts of the real-time factor; drawing serves viewers only
 
 
-def answered(
-    detector: LiveDetector, pictures: np.ndarray, last: Answer | None
-) -> tuple[Answer | None, bytes]:
-    """(answer, JPEG of the last picture with the newest answer) for frames (n, H, W, 3).
-
-    The answer is None if the frames complete no step. last: the answer before.
-    """
-    answer = detector.push(pictures)
-    shown = answer or last
+def drawn(detector: LiveDetector, picture: np.ndarray, answer: Answer | None) -> bytes:
+    """JPEG of a picture (H, W, 3) with an answer."""
     with detector.timed("drawing"):
-        label, score = (shown.label, shown.score) if shown else (None, 0.0)
-        return answer, to_jpeg(draw_action(pictures[-1], label, score, detector.classes))
+        label, score = (answer.label, answer.score) if answer else (None, 0.0)
+        return to_jpeg(draw_action(picture, label, score, detector.classes))
 
 
 class Stream:
     """Source → buffer → model → newest picture and statistics.
+
+    A picture is drawn when the first viewer asks for it, once for all viewers.
 
     Args:
         where: see `Source`.
@@ -59,11 +55,14 @@ class Stream:
             self._take,
             size=size,
             loop=loop,
+            burst=detector.burst,
             restarted=self._restart,
             timed=self.parts.timed,
         )
         self._waiting, self._arrived = deque(), threading.Condition()
-        self._picture, self._number, self._newer = b"", 0, threading.Condition()
+        self._newest: tuple[np.ndarray, Answer | None] | None = None  # picture and answer
+        self._number, self._newer = 0, threading.Condition()
+        self._drawn, self._drawing = (0, b""), threading.Lock()  # number and JPEG of the last drawn picture
         self._lock = threading.Lock()  # protects the statistics below
         self._fresh = False  # whether the detector must forget its history before the next frame
         self.frames = self.dropped = self.viewers = self.failures = 0
@@ -125,14 +124,14 @@ class Stream:
             if not batch:
                 continue
             try:
-                answer, drawn = answered(self.detector, np.stack([picture for picture, _ in batch]), last)
+                answer = self.detector.push(np.stack([picture for picture, _ in batch]))
             except Exception:  # one bad frame must not end the stream
                 with self._lock:
                     self.failures += 1
                 self.detector.forget()
                 continue
             last = answer or last
-            self._publish(drawn)
+            self._publish(batch[-1][0], last)
             with self._lock:
                 self.frames += len(batch)
                 self._paces.append((time.monotonic(), len(batch)))
@@ -149,16 +148,28 @@ class Stream:
         self.timeline.append(answer)
         self._latencies.append(latency_s)
 
-    def _real_time_factor(self):
-        """Seconds of work per second of video, of decoding, features, localization and drawing."""
+    def _seconds_per_second(self, parts):
+        """Seconds of work in these parts per second of video."""
         video_s = (self.frames + self.dropped) / self.detector.sampling.fps
-        factor = real_time_factor(self.parts.total, video_s)
+        factor = real_time_factor(self.parts.total(parts), video_s)
         return None if factor is None else round(factor, 4)
 
-    def _publish(self, picture):
+    def _publish(self, picture, answer):
         with self._newer:
-            self._picture, self._number = picture, self._number + 1
+            self._newest, self._number = (picture, answer), self._number + 1
             self._newer.notify_all()
+
+    def _jpeg(self, number, picture, answer):
+        """(number, JPEG) of this picture, or of a newer one that is drawn already."""
+        with self._drawing:
+            if self._drawn[0] < number:
+                try:
+                    self._drawn = number, drawn(self.detector, picture, answer)
+                except Exception:  # one bad frame must not end the stream: viewers keep the picture before
+                    self._drawn = number, self._drawn[1]
+                    with self._lock:
+                        self.failures += 1
+            return self._drawn
 
     # output, for viewers
 
@@ -188,9 +199,10 @@ class Stream:
         while not self._stop.is_set() and not disconnected():
             with self._newer:
                 self._newer.wait_for(lambda: self._number != seen or self._stop.is_set(), keep_alive_s)  # noqa: B023
-                picture, seen = self._picture, self._number
-            if picture:
-                yield picture
+                newest, number = self._newest, self._number
+            seen, jpeg = self._jpeg(number, *newest) if newest else (number, b"")
+            if jpeg:
+                yield jpeg
 
     def analytics(self) -> dict:
         """The statistics, as values that JSON can hold."""
@@ -221,7 +233,8 @@ class Stream:
                 "frames": self.frames,
                 "frames_per_s": round(sum(count for _, count in recent) / max(span, 1e-9), 2),
                 "dropped_frames": self.dropped,
-                "real_time_factor": self._real_time_factor(),
+                "real_time_factor": self._seconds_per_second(WORK),
+                "drawing_factor": self._seconds_per_second(("drawing",)),
                 "failures": self.failures,
                 "viewers": self.viewers,
                 "memory_mb": memory_mb(),

@@ -150,9 +150,9 @@ def test_the_file_is_played_at_its_pace_over_and_over(stream):
         and numbers["failures"] == 0
     )
     assert numbers["seconds_by_class"]["dark"] > 0.5 and numbers["seconds_by_class"]["bright"] > 0.5
-    # the model's work and the decoding, per second of video
-    assert set(stream.parts.seconds) == {"decoding", "features", "localization", "drawing"}
-    assert 0 < numbers["real_time_factor"] < 1
+    # the model's work and the decoding, per second of video; nobody looks, so nothing is drawn
+    assert set(stream.parts.seconds) == {"decoding", "features", "localization"}
+    assert 0 < numbers["real_time_factor"] < 1 and numbers["drawing_factor"] == 0
     assert numbers["latency_ms"]["p50"] < 1000 and numbers["state"] == "playing" and json.dumps(numbers)
 
 

@@ -76,7 +76,8 @@ function show(data) {
   drawLegend(data.classes); drawTimeline(data); drawSeconds(data);
   const latency = data.latency_ms;
   at("numbers").textContent = `${data.frames_per_s.toFixed(1)} frames/s · ${data.dropped_frames} dropped`
-    + (data.real_time_factor === null ? "" : ` · real-time factor ${data.real_time_factor.toFixed(2)}`)
+    + (data.real_time_factor === null ? "" : ` · real-time factor ${data.real_time_factor.toFixed(2)}`
+      + ` (drawing ${data.drawing_factor.toFixed(2)})`)
     + (latency ? ` · latency ${latency.p50.toFixed(0)} ms (p95 ${latency.p95.toFixed(0)})` : "")
     + ` · ${data.viewers} viewer${data.viewers === 1 ? "" : "s"} · up ${Math.round(data.uptime_s)} s`;
 }
