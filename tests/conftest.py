@@ -1,4 +1,5 @@
 import base64
+import gc
 import json
 import os
 import re
@@ -8,6 +9,8 @@ import sys
 import time
 import types
 import urllib.request
+
+gc.disable()  # until all is imported: almost nothing of that is garbage, and to look for it takes seconds
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -77,6 +80,13 @@ def pytest_collection_modifyitems(items):
         return at, item.get_closest_marker("slow") is None
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """What was imported and collected stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
