@@ -10,10 +10,11 @@ import time
 import types
 import urllib.request
 
-gc.disable()  # until all is imported: almost nothing of that is garbage, and to look for it takes seconds
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # until all tests are collected: hardly anything of imported modules is garbage, and to look for it takes
+    # a third of the time
+    gc.disable()
 
 import hypothesis
 import numpy as np
