@@ -4,6 +4,7 @@ BIN := .venv/bin
 CODE := tal_lib tests experiments examples setup.py .ci
 QUICK := -m "not slow" tests/data tests/evaluation tests/models/parts tests/reports/test_advice.py tests/reports/test_efficiency.py \
   tests/test_architecture.py tests/test_packaging.py tests/test_project.py tests/test_segments.py tests/training/test_checkpoints.py
+TEST := $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal
 STUDY := --results results/quick --runs runs/quick_study
 
 .PHONY: help study quick-test test coverage hapt costs gpu rehearsal demo report site lint format types lock lowest clean
@@ -24,13 +25,13 @@ study: .venv/.installed  ## the quick study on generated recordings
 	@$(BIN)/tal report $(STUDY)
 
 quick-test: .venv/.installed  ## what is tested fast: under a minute on two cores
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(QUICK)
+	@$(TEST) $(QUICK)
 
-test: .venv/.installed  ## everything that is tested
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test: .venv/.installed  ## everything that is tested, by WORKERS (2) processes
+	@$(TEST)
 
 coverage: .venv/.installed  ## everything that is tested, and which lines were never run: build/coverage/index.html
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html:build/coverage
+	@$(TEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
 	@$(BIN)/tal data fetch hapt

@@ -1,4 +1,5 @@
 import base64
+import gc
 import json
 import os
 import re
@@ -11,6 +12,9 @@ import urllib.request
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # until all tests are collected: hardly anything of imported modules is garbage, and to look for it takes
+    # a third of the time
+    gc.disable()
 
 import hypothesis
 import numpy as np
@@ -77,6 +81,13 @@ def pytest_collection_modifyitems(items):
         return at, item.get_closest_marker("slow") is None
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """What was imported and collected stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ time limit is reached, and when the client process has ended.
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -205,7 +206,12 @@ def hidden(module: str):
 
 
 def _serve(imports):
-    """Fork for every order, and report the exit code of each fork."""
+    """Fork for every order, and report the exit code of each fork.
+
+    The modules stay, so garbage is not looked for among them: not while they are imported, which takes a
+    third less time so, and not by the forks, which would copy the memory of every module.
+    """
+    gc.disable()
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the output of a job is not a reply
     with hidden(IRI_GRAMMAR):
@@ -217,10 +223,12 @@ def _serve(imports):
         for name in order["imports"]:
             with suppress(Exception):  # the job will raise the same error
                 importlib.import_module(name)
+        gc.freeze()
         child = os.fork()
         if not child:
             code = 1
             try:
+                gc.enable()
                 os.setpgid(0, 0)
                 die_with_parent()
                 signal.signal(signal.SIGINT, signal.default_int_handler)
