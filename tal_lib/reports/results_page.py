@@ -55,6 +55,8 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             return _models(layout)
         if what == "equal":
             return getattr(page, arguments[0])(read("equal_values"))
+        if what == "tuned":
+            return page.tuned(read("factorial"))
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":

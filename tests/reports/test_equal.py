@@ -235,6 +235,17 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     nothing = ranked.iloc[:0]
     assert "not run" in page.ranking(nothing) and page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
+    assert page.own(ranked) == "It has the highest mean in none of the 4 columns of this table."
+    ours = ranked.replace({"model": {"temporalmaxer": "local_global"}})
+    assert page.own(ours).count("hapt") == page.own(ours).count("urfall") == 2
+    assert page.folds(ranked).count("](results/readers/equal/equal_folds_") == 2 and page.folds(nothing) == ""
+
+
+def test_what_tuning_moved_is_counted():
+    rows = [("urfall", 1.0, change) for change in (2.0, 0.1, 0.0, -1.0)] + [("urfall", 0.1, -3.0)]
+    table = pd.DataFrame(rows, columns=["benchmark", "fraction", "difference"])
+    assert page.tuned(table) == "Models that moved: `urfall` 0 up and 1 down (10 %), 2 up and 1 down (100 %)."
+    assert page.tuned(table.iloc[:0]) == ""
 
 
 def test_there_may_be_nothing(study):

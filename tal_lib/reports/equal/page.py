@@ -9,6 +9,7 @@ from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 from tal_lib.reports.escape import markdown
 
 READERS = "results/readers/equal"
+OWN = "local_global"  # this study's own model
 
 
 def ranking(ranked: pd.DataFrame) -> str:
@@ -39,6 +40,39 @@ def finished(ranked: pd.DataFrame) -> str:
     names = [name for name in TUNED if (_benchmarks(ranked).benchmark == name).any()]
     listed = ", ".join(names[:-1]) + " and " * bool(names[:-1]) + "".join(names[-1:])
     return f"{len(names)} of the {len(TUNED)} tuned benchmarks" + f": {listed}" * bool(names)
+
+
+def own(ranked: pd.DataFrame) -> str:
+    """Where this study's own model has the highest mean, as a sentence."""
+    rows = _benchmarks(ranked)
+    rows = rows[rows.place.notna()] if len(rows) else rows
+    columns = list(rows.groupby(["benchmark", "fraction"], sort=False)) if len(rows) else []
+    first = [
+        f"{name} ({percent(fraction)})"
+        for (name, fraction), group in columns
+        if group.model[group["mean"].idxmax()] == OWN
+    ]
+    where = f"of {', '.join(first)}" if first else f"in none of the {len(columns)} columns of this table"
+    return f"It has the highest mean {where}."
+
+
+def tuned(factorial: pd.DataFrame) -> str:
+    """How many models tuning raised and lowered, as a sentence. factorial: the tidy table of that name."""
+    parts = []
+    for benchmark, rows in factorial.groupby("benchmark", sort=False) if len(factorial) else []:
+        counts = [
+            f"{int((some.difference > 0).sum())} up and {int((some.difference < 0).sum())} down "
+            f"({percent(fraction)})"
+            for fraction, some in rows.groupby("fraction")
+        ]
+        parts.append(f"`{benchmark}` {', '.join(counts)}")
+    return f"Models that moved: {'; '.join(parts)}." if parts else ""
+
+
+def folds(ranked: pd.DataFrame) -> str:
+    """Links to the tables of fold 0 against all folds."""
+    names = dict.fromkeys(_benchmarks(ranked).benchmark)
+    return ", ".join(f"[{name}]({READERS}/equal_folds_{name}.md)" for name in names)
 
 
 def more(ranked: pd.DataFrame) -> str:
