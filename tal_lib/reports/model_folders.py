@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -26,7 +27,7 @@ from tal_lib.sweeps import plan
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import finished_runs
 from tal_lib.training import Trained, load_model
-from tal_lib.training.checkpoints import CARD, FOLDER, folder_files, statistics_of
+from tal_lib.training.checkpoints import CARD, FOLDER, Statistics, folder_files
 from tal_lib.writing import claim
 
 MOST_BYTES = 20_000_000  # of all model folders together
@@ -176,8 +177,11 @@ def _source(cell, folder, record, loaded):
         loaded.clear()
         loaded[key] = _data(given)
     data, recordings = loaded[key]
-    trained = load_model(folder / "model.pt")  # an older one does not hold the statistics
-    trained = replace(trained, statistics=statistics_of(data, trained.stream))
+    trained = load_model(folder / "model.pt")
+    if data.standardised is not None:
+        columns = trained.feature_spec.columns(trained.stream)
+        mean, std = data.standardised.mean[columns], data.standardised.std[columns]
+        trained = replace(trained, statistics=Statistics(np.asarray(mean), np.asarray(std)))
     return Source(cell=cell, record=record, trained=trained, data=data, recordings=recordings)
 
 

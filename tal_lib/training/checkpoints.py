@@ -1,13 +1,12 @@
 """A trained model in one file, or in a folder that can be shared.
 
-    model.pt                one file, which `tal train` writes: weights and everything else
+    model.pt                one file, which `tal train` writes: weights, options, classes, feature spec
     model.safetensors       of a model folder: the weights alone, float32 or float16
     config.json             of a model folder: everything else
     README.md               of a model folder: the model card
 
-Everything else is: options, classes, feature spec, and the statistics that standardise raw features, where
-the benchmark standardises them. `tal collect` writes model folders. They hold no pickle, and reading one
-executes nothing.
+`tal collect` writes model folders. They hold no pickle, and reading one executes nothing. A model folder may
+also hold the statistics that standardise raw features; a `model.pt` takes features that are standardised.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ import torch
 from pydantic import Field
 
 from tal_lib import models
-from tal_lib.data.benchmark import Benchmark, FeatureSpec
+from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_torch
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
@@ -64,35 +63,21 @@ class Trained:
     feature_spec: FeatureSpec
     stream: str | None
     statistics: Statistics | None = None  # of raw features; None: features are used as they are
-    older: bool = False  # a file that does not say whether its features were standardised
-
-
-def statistics_of(benchmark: Benchmark, stream: str | None = None) -> Statistics | None:
-    """The statistics that standardise a benchmark's features now, of the columns of a stream (None: all).
-
-    None if its features are used as they are in the files.
-    """
-    if benchmark.standardised is None:
-        return None
-    columns = benchmark.feature_spec.columns(stream)
-    mean, std = benchmark.standardised.mean[columns], benchmark.standardised.std[columns]
-    return Statistics(np.asarray(mean), np.asarray(std))
 
 
 def save_model(path: str | Path, trained: Trained) -> Path:
-    """Write a trained model; the file is complete or absent."""
+    """Write a trained model; the file is complete or absent. Its statistics are not written."""
     content = {"format": FORMAT, **_described(trained), "state_dict": trained.model.state_dict()}
     return write_torch(path, content)
 
 
 def _described(trained):
-    """All but the weights, as plain values."""
+    """What `describe` reads, as plain values."""
     return {
         "spec": models.complete_spec(trained.model),
         "classes": list(trained.classes),
         "feature_spec": {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)},
         "stream": trained.stream,
-        "standardise": trained.statistics.plain() if trained.statistics else None,
     }
 
 
@@ -119,23 +104,15 @@ def load_model(path: str | Path) -> Trained:
             where=path,
             remedy="It was written by another version: use that one, or train again.",
         )
-    if content.get("standardise") is not None:
-        values = validate(_Values, content["standardise"], where=path, name="standardise", remedy=REMEDY)
-        content["standardise"] = values
-    trained = _built(content, content["state_dict"], path, path)
-    return replace(trained, older="standardise" not in content)
+    return _built(content, content["state_dict"], path, path)
 
 
 def _built(content, state, where, weights):
-    """A model with its statistics. content: by name, `standardise` as `_Values` or None."""
     description = describe(
         **{name: content[name] for name in ("spec", "classes", "feature_spec", "stream")}, where=where
     )
     model = build_trained(description, state, weights)
-    trained = Trained(model, description.classes, description.feature_spec, description.stream)
-    if (values := content.get("standardise")) is None:
-        return trained
-    return replace(trained, statistics=_statistics(values, model.input_dim, where))
+    return Trained(model, description.classes, description.feature_spec, description.stream)
 
 
 # Model folders
@@ -193,6 +170,7 @@ def folder_files(trained: Trained, dtype: str, training: dict[str, Any]) -> dict
     config = {
         "format": FORMAT,
         **_described(trained),
+        "standardise": trained.statistics.plain() if trained.statistics else None,
         "weights": {"dtype": dtype, "sha256": hashlib.sha256(weights).hexdigest()},
         "training": training,
     }
@@ -246,7 +224,12 @@ def _load_folder(folder):
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = f"not readable weights ({(str(error).strip() or '?').splitlines()[0]})"
         raise TalError(problem, where=path, remedy=_AGAIN) from None
-    return _built(vars(config), state, folder / CONFIG, path)
+    trained = _built(vars(config), state, folder / CONFIG, path)
+    if config.standardise is None:
+        return trained
+    return replace(
+        trained, statistics=_statistics(config.standardise, trained.model.input_dim, folder / CONFIG)
+    )
 
 
 def _statistics(values, width, where):

@@ -26,7 +26,7 @@ from tal_lib.models.parts.detector import in_float32
 from tal_lib.process import progress as bars
 from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, default_device
-from tal_lib.training.checkpoints import Trained, save_model, statistics_of
+from tal_lib.training.checkpoints import Trained, save_model
 from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
 from tal_lib.validation import unknown_name
@@ -275,13 +275,7 @@ def fit(
     if out_dir:
         checkpoint = save_model(
             Path(out_dir) / "model.pt",
-            Trained(
-                model.deployed,
-                benchmark.classes,
-                benchmark.feature_spec,
-                stream,
-                statistics_of(benchmark, stream),
-            ),
+            Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
         remove_replaceable(path)  # pyright: ignore[reportArgumentType]

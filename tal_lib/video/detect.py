@@ -1,6 +1,5 @@
 """One video file → its detections: table, JSON, timeline, and optionally the annotated video."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +51,6 @@ def ready(path: str | Path, *, trust: bool = False) -> Ready:
         statistics = read_statistics(place, model.input_dim) if place.is_file() else None
         return Ready(model, model.class_names, model.feature_spec, model.stream, statistics)
     trained = load_model(path)
-    if trained.older:
-        print(
-            f"{path}: an older file, which does not say whether its features were standardised. Features are "
-            "used as they are. To be sure, train the model again.",
-            file=sys.stderr,
-        )
     return Ready(trained.model, trained.classes, trained.feature_spec, trained.stream, trained.statistics)
 
 

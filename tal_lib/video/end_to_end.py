@@ -35,7 +35,6 @@ from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
-from tal_lib.video.detect import ready
 from tal_lib.video.extract import Sampling, feature_steps
 from tal_lib.video.frames import Reader, decoded
 from tal_lib.video.live import LiveDetector, sampling_of
@@ -175,15 +174,15 @@ def _spec(model, dim, preset, num_classes, options):
 
 
 def _model(spec):
-    """(model, classes, features (T, D) → as the model takes them)"""
+    """(model, classes)"""
     if "checkpoint" in spec:
-        chosen = ready(spec["checkpoint"])
-        return chosen.model, chosen.classes, chosen.prepared
+        trained = load_model(spec["checkpoint"])
+        return trained.model.eval(), trained.classes
     torch.manual_seed(0)
     model = build_from(spec).eval()
     classes = tuple(map(str, range(spec["num_classes"])))
     model.class_names = classes  # no cost depends on class names, so the text encoder is not called
-    return model, classes, lambda features: features
+    return model, classes
 
 
 def _measure(video, backbone_name, sampling, specs, window, threads):
@@ -236,7 +235,7 @@ def _measure(video, backbone_name, sampling, specs, window, threads):
 
 def _localized(spec, store, common, uncounted, sampling, window):
     """What localization adds to a row."""
-    model, classes, prepared = _model(spec)
+    model, classes = _model(spec)
     windows = windows_for(model, window) if window else windows_for(model)
     dim, parts = common["input_dim"], Parts()
     sizes = []
@@ -245,7 +244,7 @@ def _localized(spec, store, common, uncounted, sampling, window):
         store.seek(0)
         streamed = Streamed(model, classes, windows, timed=timed)
         for step in iter(partial(store.read, 4 * dim), b""):
-            streamed.push(prepared(np.frombuffer(step, np.float32).copy()[None])[0])
+            streamed.push(np.frombuffer(step, np.float32).copy())
             if most and streamed.steps == most:
                 break
         streamed.finish("video", common["video_s"], common["stride_s"], sampling.window_s)
@@ -308,19 +307,11 @@ def live(
 def live_detector(spec: dict, backbone_name: str, timed: Timed = untimed) -> LiveDetector:
     """The live demo's detector. spec: what `tal_lib.models.build_from` takes, or `{"checkpoint": FILE}`."""
     chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
-    model, classes, prepared = _model(spec)
+    model, classes = _model(spec)
     features = FeatureSpec(
         stride_s=sampling.stride_s, window_s=sampling.window_s, streams=dict(chosen.streams)
     )
-    return LiveDetector(
-        model,
-        classes,
-        features,
-        extractor=chosen,
-        window=sampling.window,
-        timed=timed,
-        prepared=prepared,
-    )
+    return LiveDetector(model, classes, features, extractor=chosen, window=sampling.window, timed=timed)
 
 
 def _measure_live(video, backbone_name, spec, seconds, threads):

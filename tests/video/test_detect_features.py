@@ -1,7 +1,6 @@
 """`tal detect` in feature files: the same detections as by hand, and every unusable file by name."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,9 @@ from tal_lib import models
 from tal_lib.cli import main
 from tal_lib.data import collate
 from tal_lib.data.batches import unannotated
-from tal_lib.data.benchmark import Benchmark, FeatureSpec
-from tal_lib.data.standardise import standardise
+from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.evaluation import read_detections
 from tal_lib.export import export
-from tal_lib.study import train_and_score
 from tal_lib.training import Trained, save_model
 
 SPEC = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3, "flow": 2})
@@ -183,59 +180,3 @@ def test_another_time_axis_is_refused(files, capsys, spec, message):
         assert detect(files, source) == (2 if message else 0)
         error = capsys.readouterr().err
         assert message is None or (message in error and "spec.json" in error)
-
-
-@pytest.fixture(params=[None, "flow"])
-def standardised(request, tmp_path):
-    """A training on a benchmark that standardises: (run, folder of `model.pt` and of the raw features)."""
-    rng = np.random.default_rng(0)
-    raw = {f"r{number}": rng.normal(7, 3, (40, 5)).astype(np.float32) for number in range(4)}
-    (tmp_path / "raw").mkdir()
-    for name, features in raw.items():
-        np.save(tmp_path / "raw" / f"{name}.npy", features)
-    rows = [(name, start, start + 4, label) for name in raw for start, label in ((2, "x"), (11, "y"))]
-    splits = dict(zip(raw, ["train", "train", "train", "test"]))
-    data = Benchmark(
-        name="raw",
-        classes=("x", "y"),
-        tious=(0.5,),
-        feature_spec=SPEC,
-        recordings=pd.DataFrame([(*pair, 39 * 0.5 + 1.0) for pair in splits.items()]).set_axis(
-            ["recording", "split", "duration"], axis=1
-        ),
-        annotations=pd.DataFrame(rows, columns=["recording", "start", "end", "label"]),
-        load_features=raw.__getitem__,
-        source_hash="0",
-        standardise=partial(standardise, raw),
-    )
-    recipe = {"epochs": 1, "min_steps": 2, "max_steps": 64}
-    run = train_and_score(
-        data, "window_cnn", fraction=0.5, recipe=recipe, stream=request.param, out_dir=tmp_path
-    )
-    return run, tmp_path
-
-
-def test_a_trained_model_standardises_raw_features_as_its_training_did(standardised, capsys):
-    run, folder = standardised
-    assert detect(folder, "raw") == 0 and "older" not in capsys.readouterr().err
-    table = read_detections(folder / "out" / "detections.json")
-    assert len(run.detections) > 5
-    same(table[table.recording == "r3"][COLUMNS], run.detections[COLUMNS])
-
-
-def test_an_older_model_says_that_it_does_not_know_its_statistics(standardised, capsys):
-    _, folder = standardised
-    content = torch.load(folder / "model.pt", weights_only=True)
-    del content["standardise"]
-    torch.save(content, folder / "model.pt")
-    assert detect(folder, "raw") == 0
-    assert "does not say whether its features were standardised" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("values", [{"mean": [0.0]}, {"dtype": "float32", "mean": [0.0], "std": [1.0]}, 3])
-def test_statistics_of_another_form_are_refused(standardised, values, capsys):
-    _, folder = standardised
-    content = torch.load(folder / "model.pt", weights_only=True)
-    torch.save(content | {"standardise": values}, folder / "model.pt")
-    assert detect(folder, "raw") == 2
-    assert "model.pt" in (error := capsys.readouterr().err) and error.count("\n") == 1
