@@ -73,9 +73,17 @@ def read_features(path, spec, stream):
     return features
 
 
-def standardised(path, features):
-    """Features by the mean and standard deviation that `tal export` put beside the graph, if it did."""
+def standardised(path, features, stated=None):
+    """Features by the mean and standard deviation that `tal export` put beside the graph, if it did.
+
+    `stated` is what model.json says: True, False, or None for the export of an earlier version.
+    """
     if not path.is_file():
+        if stated:
+            stop(f"{path}: file not found, but the model takes standardised features. Copy the whole folder.")
+        if stated is None:
+            print(f"{path.parent}: does not say whether the model takes standardised features. Features are "
+                  "used as they are. Export the model again.", file=sys.stderr)
         return features
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -109,7 +117,7 @@ def main():
     about, names = read_about(Path(sys.argv[1]))
     post, spec = about["post"], about["feature_spec"]
     features = read_features(sys.argv[2], spec, about["stream"])
-    features = standardised(Path(sys.argv[1]) / "standardise.json", features)
+    features = standardised(Path(sys.argv[1]) / "standardise.json", features, about.get("standardised"))
     segments, scores = run_graph(Path(sys.argv[1]) / "model.onnx", features, len(names))
 
     point, label = np.nonzero(scores > max(post["score_threshold"], SHOWN))

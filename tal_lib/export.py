@@ -2,6 +2,7 @@
 
     model.onnx | model.pt2 | model.ts   the graph; time and batch are of any length
     model.json                          classes, feature spec, post-processing, inputs and outputs
+    standardise.json                    the statistics that standardise raw features, if the model has them
 
 Inputs: `features` (B, D, T) float32 and `mask` (B, T), true at valid steps. The graph of a pyramid detector
 includes decoding. Its outputs are `segments` (B, P, 1 or K, 2) in steps and `scores` (B, P, K). Suppression
@@ -29,8 +30,8 @@ from tal_lib.exported import Exported as Exported
 from tal_lib.files import atomic_path, write_json
 from tal_lib.models.parts.conv import for_any_length
 from tal_lib.models.parts.pyramid import PyramidDetector
-from tal_lib.training.checkpoints import Trained
-from tal_lib.writing import claim
+from tal_lib.training.checkpoints import STANDARDISE, Trained
+from tal_lib.writing import claim, remove_replaceable
 
 EXAMPLE = (
     2,
@@ -66,7 +67,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             f"{name} cannot be exported: {trained.model.not_exportable}",
             remedy="Use `tal train` and `tal_lib` to run it.",
         )
-    path = claim(folder, [FORMATS[form], ABOUT]) / FORMATS[form]
+    path = claim(folder, [FORMATS[form], ABOUT, STANDARDISE]) / FORMATS[form]
     folder, deployed = path.parent, Deployed(trained.model.cpu().eval())
     with atomic_path(path) as temporary:
         worst = _write_checked(deployed, form, temporary)
@@ -77,6 +78,10 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
     )
     weights = _weights_hash(trained)
     spec = asdict(trained.feature_spec) | {"streams": dict(trained.feature_spec.streams)}
+    if trained.statistics is not None:
+        write_json(folder / STANDARDISE, trained.statistics.plain(), indent=None)
+    else:
+        remove_replaceable(folder / STANDARDISE)  # of a model that was exported into this folder before
     write_json(
         path.parent / ABOUT,
         {
@@ -88,6 +93,7 @@ def export(trained: Trained, folder: str | Path, form: str = "onnx") -> Path:
             "classes": list(trained.classes),
             "feature_spec": spec,
             "stream": trained.stream,
+            "standardised": trained.statistics is not None if trained.statistics_stated else None,
             "post": asdict(trained.model.config.post),
             "inputs": ["features", "mask"],
             "outputs": names,

@@ -66,6 +66,7 @@ class About:
     largest_difference: Finite  # from the model
     weights: str | None = None  # hash of the model's weights
     files: list[GraphName] | None = None  # all graphs of these weights
+    standardised: bool | None = None  # whether it takes standardised features; None: not known
 
 
 _FIELDS = tuple(field.name for field in fields(About))
@@ -132,6 +133,7 @@ class Exported(Detector):
         self.model, self.decoded, self.spec = model, about.decoded, model.spec
         self.class_names = described.classes
         self.feature_spec, self.stream = described.feature_spec, described.stream
+        self.standardised = about.standardised
         self.path = folder / file if file else _preferred(folder, about)
         self.graph = load_graph(self.path, threads, trust=trust)
 

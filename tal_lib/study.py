@@ -185,9 +185,9 @@ def train_and_score(
         TalError: what `build`, `limited_subset`, `recipe_for` and `fit` refuse.
     """
     sample = seed if subset_seed is None else subset_seed
-    if recordings is None:
-        recordings = limited_subset(benchmark, fraction, sample, people)
-    benchmark = partly_annotated(benchmark, recordings, annotated, sample).learning_from(recordings)
+    benchmark, recordings = labelled_part(
+        benchmark, fraction, sample, people=people, annotated=annotated, recordings=recordings
+    )
     plan = recipe if isinstance(recipe, Recipe) else recipe_for(model, preset, **(recipe or {}))
     detector = build_model(benchmark, model, preset=preset, options=options, stream=stream, seed=seed)
     if teacher is not None:  # after the model: both use the random generator
@@ -215,6 +215,28 @@ def train_and_score(
         recipe=plan,
         results=(result,),
     )
+
+
+def labelled_part(
+    benchmark: Benchmark,
+    fraction: float,
+    sample: int,
+    *,
+    people: float = 1.0,
+    annotated: float = 1.0,
+    recordings: list[str] | None = None,
+) -> tuple[Benchmark, list[str]]:
+    """(the benchmark as a model that learns from a part of its labels sees it, the training recordings).
+
+    Args:
+        sample: seed of the subset sample. The other arguments are those of `train_and_score`.
+
+    Raises:
+        TalError: what `limited_subset` and `partly_annotated` refuse.
+    """
+    if recordings is None:
+        recordings = limited_subset(benchmark, fraction, sample, people)
+    return partly_annotated(benchmark, recordings, annotated, sample).learning_from(recordings), recordings
 
 
 def build_model(

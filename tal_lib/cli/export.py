@@ -30,11 +30,10 @@ def _export(arguments):
     from pathlib import Path
 
     from tal_lib.export import ABOUT, FORMATS, export
-    from tal_lib.files import write_json
     from tal_lib.reports.layout import model_place
     from tal_lib.training import load_model
-    from tal_lib.training.checkpoints import STANDARDISE
-    from tal_lib.writing import claim, remove_replaceable
+    from tal_lib.training.checkpoints import STANDARDISE, warn_if_not_stated
+    from tal_lib.writing import claim
 
     arguments.checkpoint = model_place(arguments.checkpoint)
     trained = load_model(arguments.checkpoint)
@@ -44,12 +43,11 @@ def _export(arguments):
             where=arguments.checkpoint,
             remedy="Name the model of the checkpoint.",
         )
-    names, beside = [FORMATS[arguments.format], ABOUT, STANDARDISE], Path(arguments.out) / STANDARDISE
-    claim(arguments.out, names, sources=[arguments.checkpoint])
-    remove_replaceable(beside)  # of a model that was exported into this folder before
+    warn_if_not_stated(trained.statistics_stated, arguments.checkpoint)
+    claim(arguments.out, [FORMATS[arguments.format], ABOUT, STANDARDISE], sources=[arguments.checkpoint])
     folder = export(trained, arguments.out, arguments.format)
     if trained.statistics is not None:
-        print(write_json(beside, trained.statistics.plain(), indent=None))
+        print(Path(folder) / STANDARDISE)
     about = json.loads((folder / ABOUT).read_text())
     print(
         f"{arguments.model}, {len(about['classes'])} classes; outputs {', '.join(about['outputs'])}; "

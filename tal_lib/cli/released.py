@@ -53,7 +53,7 @@ def _released(arguments):
     from tal_lib.models import load_checkpoint
     from tal_lib.provenance import checked_device, default_device
     from tal_lib.study import Scored
-    from tal_lib.training.checkpoints import Trained, save_model
+    from tal_lib.training.checkpoints import Statistics, Trained, save_model
     from tal_lib.writing import claim
 
     out, files = Path(arguments.out), ["detections.json", "model.pt", MISSING_LIST]
@@ -82,7 +82,8 @@ def _released(arguments):
     names = dict(zip(data.classes, classes))  # the model's k-th class has the benchmark's k-th name
     table = run.detections.assign(label=run.detections.label.map(names))
     print(evaluation.write_detections(out / "detections.json", table))
-    print(save_model(out / "model.pt", Trained(model, classes, data.feature_spec, None)))
+    trained = Trained(model, classes, data.feature_spec, None, Statistics.of(data))
+    print(save_model(out / "model.pt", trained))
     write_missing(out, checked)
     print_scores(evaluation.mean_average_precision(run.truth, table, data.tious))
 

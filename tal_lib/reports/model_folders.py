@@ -12,17 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from tal_lib.data import Benchmark, limited_subset, partly_annotated
+from tal_lib.data import Benchmark
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
 from tal_lib.reports import trained_card
-from tal_lib.study import Scored
+from tal_lib.study import Scored, labelled_part
 from tal_lib.sweeps import plan
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import finished_runs
@@ -178,10 +177,8 @@ def _source(cell, folder, record, loaded):
         loaded[key] = _data(given)
     data, recordings = loaded[key]
     trained = load_model(folder / "model.pt")
-    if data.standardised is not None:
-        columns = trained.feature_spec.columns(trained.stream)
-        mean, std = data.standardised.mean[columns], data.standardised.std[columns]
-        trained = replace(trained, statistics=Statistics(np.asarray(mean), np.asarray(std)))
+    if not trained.statistics_stated:  # by an earlier version
+        trained = replace(trained, statistics=Statistics.of(data, trained.stream), statistics_stated=True)
     return Source(cell=cell, record=record, trained=trained, data=data, recordings=recordings)
 
 
@@ -191,9 +188,9 @@ def _data(given):
 
     data = load_benchmark(given["benchmark"], fold=given["fold"]).every(given["skip"])
     sample = given["seed"] if given["subset_seed"] < 0 else given["subset_seed"]
-    recordings = limited_subset(data, given["fraction"], sample, given["people"])
-    data = partly_annotated(data, recordings, given["annotated"], sample).learning_from(recordings)
-    return data, recordings
+    return labelled_part(
+        data, given["fraction"], sample, people=given["people"], annotated=given["annotated"]
+    )
 
 
 def _stored(source, dtype):

@@ -1,16 +1,18 @@
 """A trained model in one file, or in a folder that can be shared.
 
-    model.pt                one file, which `tal train` writes: weights, options, classes, feature spec
+    model.pt                one file, which `tal train` writes: weights, and everything that config.json holds
     model.safetensors       of a model folder: the weights alone, float32 or float16
     config.json             of a model folder: everything else
     README.md               of a model folder: the model card
 
-`tal collect` writes model folders. They hold no pickle, and reading one executes nothing. A model folder may
-also hold the statistics that standardise raw features; a `model.pt` takes features that are standardised.
+`tal collect` writes model folders. They hold no pickle, and reading one executes nothing. Both forms hold the
+statistics that standardise raw features, or say that features are used as they are. A `model.pt` of an
+earlier version says neither; `warn_if_not_stated` then warns.
 """
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +22,7 @@ import torch
 from pydantic import Field
 
 from tal_lib import models
-from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.data.benchmark import Benchmark, FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.files import write_torch
 from tal_lib.models.parts.checkpoint_file import read_checkpoint
@@ -43,12 +45,20 @@ class Statistics:
     mean: np.ndarray
     std: np.ndarray
 
+    @classmethod
+    def of(cls, benchmark: Benchmark, stream: str | None = None) -> "Statistics | None":
+        """The statistics by which a benchmark standardises (a stream of) its features; None: it does not."""
+        if (known := benchmark.standardised) is None:
+            return None
+        columns = benchmark.feature_spec.columns(stream)
+        return cls(np.asarray(known.mean)[columns], np.asarray(known.std)[columns])
+
     def standardised(self, features: np.ndarray) -> np.ndarray:
         """Raw features (T, D) as the model was trained on them, float32."""
         return np.ascontiguousarray((features - self.mean) / self.std, dtype=np.float32)
 
     def plain(self) -> dict[str, Any]:
-        """Their values for a JSON file, in as few digits as give the same numbers again."""
+        """Their values for a file, in as few digits as give the same numbers again."""
         return {"dtype": str(self.mean.dtype)} | {
             name: [float(str(value)) for value in getattr(self, name)] for name in ("mean", "std")
         }
@@ -63,26 +73,42 @@ class Trained:
     feature_spec: FeatureSpec
     stream: str | None
     statistics: Statistics | None = None  # of raw features; None: features are used as they are
+    statistics_stated: bool = True  # False: the file does not say whether features were standardised
 
 
 def save_model(path: str | Path, trained: Trained) -> Path:
-    """Write a trained model; the file is complete or absent. Its statistics are not written."""
+    """Write a trained model; the file is complete or absent."""
     content = {"format": FORMAT, **_described(trained), "state_dict": trained.model.state_dict()}
     return write_torch(path, content)
 
 
 def _described(trained):
     """What `describe` reads, as plain values."""
+    standardise = trained.statistics.plain() if trained.statistics else None
     return {
         "spec": models.complete_spec(trained.model),
         "classes": list(trained.classes),
         "feature_spec": {**asdict(trained.feature_spec), "streams": dict(trained.feature_spec.streams)},
         "stream": trained.stream,
+        **({"standardise": standardise} if trained.statistics_stated else {}),
     }
+
+
+def warn_if_not_stated(stated: bool, path: str | Path) -> None:
+    """Print a warning if a model's file does not say whether its training standardised features."""
+    if not stated:
+        print(
+            f"tal: {path}: written by an earlier version, which did not store whether the features were "
+            "standardised. Features are used as they are: detections in raw features are wrong if the "
+            "benchmark standardises them, as hapt does. Train (or export) the model again.",
+            file=sys.stderr,
+        )
 
 
 def load_model(path: str | Path) -> Trained:
     """Read what `save_model` wrote, or a model folder; the model is in evaluation mode.
+
+    In a file of an earlier version, `statistics_stated` is False.
 
     Raises:
         TalError: not a checkpoint, a field of a wrong type or value, or weights that do not fit.
@@ -104,7 +130,13 @@ def load_model(path: str | Path) -> Trained:
             where=path,
             remedy="It was written by another version: use that one, or train again.",
         )
-    return _built(content, content["state_dict"], path, path)
+    trained = _built(content, content["state_dict"], path, path)
+    if "standardise" not in content:
+        return replace(trained, statistics_stated=False)
+    values = content["standardise"]
+    if values is not None:
+        values = validate(_Values, values, where=path, name="standardise", remedy=REMEDY)
+    return _with_statistics(trained, values, path)
 
 
 def _built(content, state, where, weights):
@@ -161,6 +193,8 @@ def folder_files(trained: Trained, dtype: str, training: dict[str, Any]) -> dict
     """
     from safetensors.torch import save
 
+    assert trained.statistics_stated, "a model folder states its statistics"
+
     kind = DTYPES[dtype]
     tensors = {
         name: (value.to(kind) if value.is_floating_point() else value).detach().cpu().clone().contiguous()
@@ -170,7 +204,6 @@ def folder_files(trained: Trained, dtype: str, training: dict[str, Any]) -> dict
     config = {
         "format": FORMAT,
         **_described(trained),
-        "standardise": trained.statistics.plain() if trained.statistics else None,
         "weights": {"dtype": dtype, "sha256": hashlib.sha256(weights).hexdigest()},
         "training": training,
     }
@@ -225,11 +258,14 @@ def _load_folder(folder):
         problem = f"not readable weights ({(str(error).strip() or '?').splitlines()[0]})"
         raise TalError(problem, where=path, remedy=_AGAIN) from None
     trained = _built(vars(config), state, folder / CONFIG, path)
-    if config.standardise is None:
+    return _with_statistics(trained, config.standardise, folder / CONFIG)
+
+
+def _with_statistics(trained, values, where):
+    """A model with the statistics of its file (`_Values`); None: features are used as they are."""
+    if values is None:
         return trained
-    return replace(
-        trained, statistics=_statistics(config.standardise, trained.model.input_dim, folder / CONFIG)
-    )
+    return replace(trained, statistics=_statistics(values, trained.model.input_dim, where))
 
 
 def _statistics(values, width, where):

@@ -26,7 +26,7 @@ from tal_lib.models.parts.detector import in_float32
 from tal_lib.process import progress as bars
 from tal_lib.process.precision import chosen_precision
 from tal_lib.provenance import checked_device, default_device
-from tal_lib.training.checkpoints import Trained, save_model
+from tal_lib.training.checkpoints import Statistics, Trained, save_model
 from tal_lib.training.recipes import Recipe
 from tal_lib.training.state import Average, TrainingCode, TrainingState, weights_digest
 from tal_lib.validation import unknown_name
@@ -214,8 +214,10 @@ def fit(
             where=benchmark.name,
             remedy="Raise the fraction, or check the annotations.",
         )
+    statistics = None
     if out_dir:
         claim(out_dir, WRITTEN)
+        statistics = Statistics.of(benchmark, stream)
     path = Path(out_dir) / "training.pt" if out_dir else None
     identity = _identity(model, benchmark, recordings, recipe, seed, stream) if path else {}
     code = TrainingCode(_files_outside(model)) if path else None
@@ -275,7 +277,7 @@ def fit(
     if out_dir:
         checkpoint = save_model(
             Path(out_dir) / "model.pt",
-            Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream),
+            Trained(model.deployed, benchmark.classes, benchmark.feature_spec, stream, statistics),
         )
         write_text(Path(out_dir) / "history.csv", table.to_csv(index=False))
         remove_replaceable(path)  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,7 @@ import numpy as np
 from tal_lib.data import load_benchmark
 from tal_lib.errors import TalError
 from tal_lib.study import train_and_score
-from tal_lib.training import load_model
+from tal_lib.video.detect import ready
 from tal_lib.video.extract import Sampling, extract
 from tal_lib.video.frames import write_video
 from tal_lib.video.live import Answer, LiveDetector
@@ -109,10 +109,10 @@ def main(arguments=None) -> int:
     given = parser.parse_args(arguments)
     try:
         with overwriting(given.overwrite):
-            trained = load_model(prepare(given.folder))
+            chosen = ready(prepare(given.folder))
             video, plan = unseen(given.folder)
         score, announced = Score(plan.actions), threading.Event()
-        detector = LiveDetector(trained.model, trained.classes, trained.feature_spec)
+        detector = LiveDetector(chosen.model, chosen.classes, chosen.spec, prepared=chosen.prepared)
 
         def listen(answer):
             if stream.source.rounds == 0:

@@ -14,8 +14,14 @@ from tal_lib.evaluation import write_detections
 from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
-from tal_lib.training import load_model
-from tal_lib.training.checkpoints import STANDARDISE, Statistics, is_model_folder, read_statistics
+from tal_lib.training import Trained, load_model
+from tal_lib.training.checkpoints import (
+    STANDARDISE,
+    Statistics,
+    is_model_folder,
+    read_statistics,
+    warn_if_not_stated,
+)
 from tal_lib.video.backbones import WINDOW, Backbone, backbone_for
 from tal_lib.video.extract import features_of
 from tal_lib.video.frames import Reader, write_video
@@ -34,6 +40,11 @@ class Ready:
     stream: str | None = None  # the model's only stream; None for all streams
     statistics: Statistics | None = None  # that standardise the features; None: they are used as they are
 
+    @classmethod
+    def of(cls, trained: Trained) -> "Ready":
+        """A model as it was loaded."""
+        return cls(trained.model, trained.classes, trained.feature_spec, trained.stream, trained.statistics)
+
     def prepared(self, features: np.ndarray) -> np.ndarray:
         """Features (T, D) as the model takes them: standardised if it has statistics."""
         return features if self.statistics is None else self.statistics.standardised(features)
@@ -42,16 +53,24 @@ class Ready:
 def ready(path: str | Path, *, trust: bool = False) -> Ready:
     """A model from a checkpoint (`model.pt`), from a model folder, or from the folder of an exported model.
 
+    Prints a warning if the model does not say whether features were standardised.
+
     Args:
         trust: also load an exported graph that is a program (pt2, TorchScript).
+
+    Raises:
+        TalError: missing or damaged, or an exported model without the statistics that belong to it.
     """
     path = Path(path)
     if path.is_dir() and not is_model_folder(path):
         model, place = Exported(path, trust=trust), path / STANDARDISE
-        statistics = read_statistics(place, model.input_dim) if place.is_file() else None
+        given = place.is_file() or bool(model.standardised)
+        statistics = read_statistics(place, model.input_dim) if given else None
+        warn_if_not_stated(given or model.standardised is not None, path)
         return Ready(model, model.class_names, model.feature_spec, model.stream, statistics)
     trained = load_model(path)
-    return Ready(trained.model, trained.classes, trained.feature_spec, trained.stream, trained.statistics)
+    warn_if_not_stated(trained.statistics_stated, path)
+    return Ready.of(trained)
 
 
 def require_all_streams(chosen: Ready, where: str | Path) -> None:

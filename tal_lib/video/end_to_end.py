@@ -33,8 +33,10 @@ from tal_lib.models.parts.streamed import Streamed, windows_for
 from tal_lib.process.parts import Parts, Timed, real_time_factor, untimed
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
+from tal_lib.training.checkpoints import warn_if_not_stated
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
+from tal_lib.video.detect import Ready
 from tal_lib.video.extract import Sampling, feature_steps
 from tal_lib.video.frames import Reader, decoded
 from tal_lib.video.live import LiveDetector, sampling_of
@@ -161,6 +163,7 @@ def _spec(model, dim, preset, num_classes, options):
     """(what the measuring process builds, the sampling that a checkpoint asks for or None)."""
     if Path(model).suffix == ".pt":
         trained = load_model(model)
+        warn_if_not_stated(trained.statistics_stated, model)
         if trained.stream or trained.feature_spec.dim != dim:
             raise TalError(
                 f"takes {trained.feature_spec.dim} columns, the backbone gives {dim}",
@@ -174,15 +177,15 @@ def _spec(model, dim, preset, num_classes, options):
 
 
 def _model(spec):
-    """(model, classes)"""
+    """The model, its classes and the preparation of its features."""
     if "checkpoint" in spec:
-        trained = load_model(spec["checkpoint"])
-        return trained.model.eval(), trained.classes
+        chosen = Ready.of(load_model(spec["checkpoint"]))
+        return chosen.model, chosen.classes, chosen.prepared
     torch.manual_seed(0)
     model = build_from(spec).eval()
     classes = tuple(map(str, range(spec["num_classes"])))
     model.class_names = classes  # no cost depends on class names, so the text encoder is not called
-    return model, classes
+    return model, classes, lambda features: features
 
 
 def _measure(video, backbone_name, sampling, specs, window, threads):
@@ -235,7 +238,7 @@ def _measure(video, backbone_name, sampling, specs, window, threads):
 
 def _localized(spec, store, common, uncounted, sampling, window):
     """What localization adds to a row."""
-    model, classes = _model(spec)
+    model, classes, prepared = _model(spec)
     windows = windows_for(model, window) if window else windows_for(model)
     dim, parts = common["input_dim"], Parts()
     sizes = []
@@ -244,7 +247,7 @@ def _localized(spec, store, common, uncounted, sampling, window):
         store.seek(0)
         streamed = Streamed(model, classes, windows, timed=timed)
         for step in iter(partial(store.read, 4 * dim), b""):
-            streamed.push(np.frombuffer(step, np.float32).copy())
+            streamed.push(prepared(np.frombuffer(step, np.float32).copy()))
             if most and streamed.steps == most:
                 break
         streamed.finish("video", common["video_s"], common["stride_s"], sampling.window_s)
@@ -307,11 +310,19 @@ def live(
 def live_detector(spec: dict, backbone_name: str, timed: Timed = untimed) -> LiveDetector:
     """The live demo's detector. spec: what `tal_lib.models.build_from` takes, or `{"checkpoint": FILE}`."""
     chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
-    model, classes = _model(spec)
+    model, classes, prepared = _model(spec)
     features = FeatureSpec(
         stride_s=sampling.stride_s, window_s=sampling.window_s, streams=dict(chosen.streams)
     )
-    return LiveDetector(model, classes, features, extractor=chosen, window=sampling.window, timed=timed)
+    return LiveDetector(
+        model,
+        classes,
+        features,
+        extractor=chosen,
+        window=sampling.window,
+        timed=timed,
+        prepared=prepared,
+    )
 
 
 def _measure_live(video, backbone_name, spec, seconds, threads):
