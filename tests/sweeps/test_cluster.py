@@ -189,7 +189,7 @@ def test_the_scheduler_is_killed(project, processes):
 
 
 def test_no_scheduler_there(project, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)  # which passes in full
     with pytest.raises(TalError, match="tcp://127.0.0.1:9: no scheduler answers"):
         sweeps.run(project.make(), cluster="tcp://127.0.0.1:9", **project.where)
     for address in ("nowhere", "local:none", "local:0", "slurm:none.yaml"):
@@ -347,7 +347,7 @@ def test_the_recipe_with_certificates(project, encrypted, certificates):
 def test_without_the_right_certificates_there_is_one_line(
     project, encrypted, certificates, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)  # which passes in full
     grid, tcp = project.make(), encrypted.address.replace("tls", "tcp")
     (tmp_path / "tls").mkdir()
     subprocess.run(certificates_module.MAKE, shell=True, cwd=tmp_path, check=True, capture_output=True)
@@ -369,7 +369,7 @@ def test_without_the_right_certificates_there_is_one_line(
 def test_a_scheduler_without_certificates_is_told_from_one_with(
     project, scheduler, certificates, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)  # which passes in full
     monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
     with pytest.raises(TalError, match="this scheduler has no certificates"):
         sweeps.run(project.make(), cluster=f"tls://127.0.0.1:{scheduler.port}", **project.where)

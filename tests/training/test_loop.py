@@ -15,8 +15,6 @@ from tal_lib.training.loop import learning_rate_factor, make_optimizer, paramete
 from tal_lib.training.state import Average, TrainingCode, random_states, restore_random_states
 
 QUICK = Recipe(epochs=3, min_steps=0)
-# three levels: half the work of a step, and all kinds of parts are in it
-NARROW = {"width": 32, "head_width": 32, "ranges": ((0, 4), (4, 8), (8, 10_000))}
 
 
 def train(data, recordings, recipe=QUICK, out=None, seed=0, **more):
@@ -25,7 +23,8 @@ def train(data, recordings, recipe=QUICK, out=None, seed=0, **more):
         "local_global",
         input_dim=data.feature_spec.dim,
         num_classes=len(data.classes),
-        **NARROW,
+        width=32,
+        head_width=32,
     )
     return fit(model, data, recordings, recipe, seed, out, **more)
 
@@ -131,7 +130,7 @@ def test_a_training_of_anything_else_is_not_taken_up(small, tmp_path, interrupte
     def run(recipe=QUICK, seed=0, recordings=slice(None), weights=None, width=32, out=tmp_path, **more):
         seed_everything(0)
         shape = {"input_dim": small.feature_spec.dim, "num_classes": len(small.classes)}
-        model = models.build("local_global", **shape, **NARROW | {"width": width})
+        model = models.build("local_global", **shape, width=width, head_width=32)
         if weights:
             next(model.parameters()).data += weights
         return fit(model, small, small.recordings("train")[recordings], recipe, seed, out, **more)
