@@ -3,9 +3,9 @@
     python experiments/live_factor.py [--seconds 60] [--height 480] [--models local_global window_cnn]
 
 A rendered video plays once through `Stream`, which serves the page, at the pace of the video. Then the same
-pictures go through the same parts without waiting, as in the notebook. Both count the seconds of work per
-second of video. The models have random weights. Writes results/experiments/live_factor.csv. Needs a machine
-that does nothing else.
+pictures go through the same parts without waiting, as in the notebook. Both count the seconds of decoding,
+features and localization per second of video, without drawing. The models have random weights. Writes
+results/experiments/live_factor.csv. Needs a machine that does nothing else.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from tal_lib.files import write_text
 from tal_lib.provenance import device_name, git_commit
 from tal_lib.reports.layout import Layout
 from tal_lib.video import end_to_end, long_videos
-from tal_lib.video.stream import Stream
+from tal_lib.video.stream import WORK, Stream
 
 BACKBONE = "hog-hof"
 CLASSES = 20
 
 
 def served(video: str, spec: dict, threads: int) -> dict:
-    """`real_time_factor` and `dropped_frames` of the page after the video has played once."""
+    """`served_factor` and `dropped` frames of the page after the video has played once; seconds of parts."""
     torch.set_num_threads(threads)
     stream = Stream(video, end_to_end.live_detector(spec, BACKBONE), loop=False).start()
     while stream.source.state not in ("ended", "lost"):
@@ -34,7 +34,8 @@ def served(video: str, spec: dict, threads: int) -> dict:
     time.sleep(1)  # the model may still work on the last pictures
     stream.stop()
     shown = stream.analytics()
-    return {name: shown[name] for name in ("real_time_factor", "dropped_frames")}
+    parts = {f"served_{part}_s": stream.parts.total([part]) for part in WORK}
+    return {"served_factor": shown["real_time_factor"], "dropped": shown["dropped_frames"]} | parts
 
 
 def main():
@@ -49,8 +50,7 @@ def main():
         row = end_to_end.live(video, BACKBONE, name, num_classes=CLASSES, seconds=chosen.seconds)
         spec = {"name": name, "preset": "compact", "num_classes": CLASSES, "overrides": {}}
         spec |= {"input_dim": sum(end_to_end.backbone(BACKBONE).streams.values())}
-        shown = served(str(video), spec, row["threads"])
-        rows.append(row | {"served_factor": shown["real_time_factor"], "dropped": shown["dropped_frames"]})
+        rows.append(row | served(str(video), spec, row["threads"]))
     table = pd.DataFrame(rows).rename(columns={"threads": "threads_used"})
     table["difference"] = table.served_factor / table.real_time_factor - 1
     print(

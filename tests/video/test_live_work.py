@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib.process.parts import Parts
-from tal_lib.video import Reader, backbone
+from tal_lib.video import Reader, backbone, write_video
 from tal_lib.video import end_to_end as whole_way
 from tal_lib.video import stream as streams
 from tal_lib.video.extract import Sampling, Steps
@@ -88,7 +88,9 @@ def test_scores_are_the_best_of_the_detections_that_cover_the_time(rows):
     assert answer.scores == {label: float(best.get(label, 0.0)) for label in ("dark", "bright")}
 
 
-def test_a_file_is_decoded_in_bursts_and_not_far_ahead(video):  # noqa: F811
+def test_a_file_is_decoded_in_bursts_and_not_far_ahead(tmp_path):
+    shades = np.arange(0, 240, 8, dtype=np.uint8)
+    path = write_video(tmp_path / "second.mp4", [np.full((24, 32, 3), shade) for shade in shades], 30)
     parts, taken, ahead = Parts(), [], []
     decoding = parts.timed
 
@@ -99,11 +101,11 @@ def test_a_file_is_decoded_in_bursts_and_not_far_ahead(video):  # noqa: F811
     def take(picture, index):
         taken.append(picture)
 
-    source = Source(str(video), 40, take, loop=False, burst=4, timed=timed).start()
+    source = Source(str(path), 30, take, loop=False, burst=4, timed=timed).start()
     wait_for(lambda: source.state == "ended")
     source.stop()
-    expected = [*Reader(video, 40)]
-    assert len(taken) == len(expected) and all(map(np.array_equal, taken, expected))
+    expected = [*Reader(path, 30)]
+    assert len(taken) == len(expected) == 30 and all(map(np.array_equal, taken, expected))
     assert max(number - shown for number, shown in enumerate(ahead)) <= 3 * 4
     assert set(parts.seconds) == {"decoding"}
 
