@@ -239,6 +239,20 @@ def test_a_figure_is_described_where_a_notebook_draws_it(name):
     assert figures.described("figures.unknown(1); figure.savefig()") == ""
 
 
+def test_the_notes_explain_marks_that_are_absent_or_starred():
+    table = grid(["tridet", "stale"], benchmark=["hapt"], fraction=[0.1]).assign(plain=50.0, equal=50.0)
+    ways = pd.DataFrame({"way": ["resnet50*", "resnet50*"]} | dict.fromkeys(WAY, [1.0, 3.0]))
+    drawn = [
+        figures.factorial(table.assign(low=0.0, high=0.0), {})[0],
+        figures.where_time_goes(ways),
+    ]
+    notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
+    assert "Without a bar: tuning kept the plain recipe." in notes[0]
+    assert "Median of 2 measurements; black line: lowest to highest." in notes[1] and "*: random" in notes[1]
+    for ax in drawn:
+        plt.close(ax.figure)
+
+
 def test_a_large_family_has_several_panels():
     panels = groups_of(MODELS)
     assert list(panels) == ["one stage (1 of 2)", "one stage (2 of 2)", "proposals", "other families"]

@@ -339,7 +339,7 @@ SIZES = """(() => {
         range.selectNodeContents(cell);
         return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
     };
-    const cells = [...document.querySelectorAll('table.tal-table td:not(.long):not(:first-child)')];
+    const cells = [...document.querySelectorAll('table.tal-table:not(:has(.long)) td:not(:first-child)')];
     return {
         scheme: document.body.dataset.mdColorScheme,
         width: document.documentElement.scrollWidth,

@@ -56,6 +56,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
     bars = "Bars: 95 % interval of the gain, from differences of the same people. " if "low" in table else ""
+    if "low" in table and ((table.low == 0) & (table.high == 0)).any():
+        bars += "Without a bar: tuning kept the plain recipe. "
     note(axes.flat[0], f"{bars}Sorted by the equal recipe. {classified}")
     return list(axes.flat)
 
