@@ -161,6 +161,7 @@ VALUES = st.recursive(
                 "feature_spec.streams",
                 "state_dict.out.bias",
                 "format",
+                "standardise",
             ]
         ),
         VALUES,
