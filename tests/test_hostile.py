@@ -167,6 +167,7 @@ VALUES = st.recursive(
                 "feature_spec.streams",
                 "state_dict.out.bias",
                 "format",
+                "standardise",
             ]
         ),
         VALUES,
