@@ -21,6 +21,7 @@ from tal_lib.training import fit, recipe_for
 from tal_lib.video.backbones import backbones
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+CELL_COLUMNS = 99  # of a code cell that shows without a scroll bar
 EMPTY = "000000_no_results"  # a folder that no study has
 COMMENT = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
 QUANTITY = re.compile(
@@ -59,6 +60,18 @@ def test_a_comment_says_what_a_parameter_accepts(path):
             }, place
         if name == "backbone":
             assert set(re.findall(r"[a-z]\w+-[\w-]+|\w+_\w+_v2", comment)) <= set(backbones()), place
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_parameter_and_its_comment_fit_in_a_cell(path):
+    """A cell of JupyterLab in a window of 1280 pixels, with the list of files open, cuts longer lines."""
+    (source,) = (source for source, tags in code_cells(path) if "parameters" in tags)
+    assert [line for line in source.splitlines() if len(line) > CELL_COLUMNS] == []
+
+
+def test_a_page_says_how_to_open_the_notebooks():
+    text = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
+    assert "'.[notebooks]'" in text and "jupyter lab notebooks" in text and "Run All Cells" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
