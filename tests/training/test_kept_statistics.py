@@ -18,7 +18,7 @@ from tal_lib.training.checkpoints import STANDARDISE, Statistics
 from tal_lib.video.detect import ready
 
 NAMES = [f"r{number}" for number in range(6)]
-SPREAD, OFFSET = np.float32([1, 9, 0.1, 3, 40]), np.float32([5, -70, 1, 0, 300])
+SPREAD, OFFSET = np.float32([1, 2, 0.5, 1, 2]), np.float32([0.5, -1, 1, 0, 1])
 RAW = {
     name: np.random.default_rng(number).normal(size=(40, 5)).astype(np.float32) * SPREAD + OFFSET
     for number, name in enumerate(NAMES)
