@@ -14,10 +14,10 @@ def add_commands(commands) -> None:
     models.lists("models", "presets")
     models.set_defaults(run=_models)
     cite = commands.add_parser(
-        "cite", help="print the BibTeX entry of this study, or the card of a model or benchmark"
+        "cite", help="print how to cite this study, a model or a benchmark (BibTeX), then its card"
     )
     cite.add_argument(
-        "name", nargs="?", metavar="NAME", help="model or benchmark whose card to print (Markdown)"
+        "name", nargs="?", metavar="NAME", help="model or benchmark: its citation, then its card (Markdown)"
     )
     cite.lists("models", "benchmarks")
     cite.set_defaults(run=_cite)
@@ -59,8 +59,8 @@ def _cite(arguments):
     if name is None:
         print(citation.bibtex())
     elif name in registry.every_name():
-        print(cards.model_card(name, nearest()))
+        print(cards.citation_of(name), cards.model_card(name, nearest(), cited=False), sep="\n\n")
     elif name in BENCHMARKS:
-        print(cards.data_card(name, nearest()))
+        print(cards.citation_of(name), cards.data_card(name, nearest()), sep="\n\n")
     else:
         raise unknown_name(name, [*registry.every_name(), *BENCHMARKS], name="model or benchmark")

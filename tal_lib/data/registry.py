@@ -44,6 +44,7 @@ class Entry:
     licence: str = "as its owners state"  # of the data
     fetch: Callable[[Path, str | Path | None], Path] | None = None  # (data root, given file) → where it lies
     counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
+    people: bool = False  # whether the person of a recording is known; then folds are by person
 
     def is_here(self, root: Path) -> bool:
         """Whether its files are present."""
@@ -78,6 +79,7 @@ BENCHMARKS = {
         "CC BY 4.0",
         hapt.fetch,
         counts=(61, 12, 1214),
+        people=True,
     ),
     "hapt_validation": Entry(
         partial(hapt.load, validation=True),
@@ -86,6 +88,7 @@ BENCHMARKS = {
         "hapt/hapt.zip",
         "CC BY 4.0",
         counts=(42, 12, 849),
+        people=True,
     ),
     "sfinge3d": Entry(
         sfinge3d.load,
@@ -112,6 +115,7 @@ BENCHMARKS = {
         f"{CC_BY_NC_SA}; scores MIT",
         salads.fetch,
         counts=(50, 17, 940),
+        people=True,
     ),
     "50salads_i3d": Entry(
         salads.load_i3d,
@@ -119,6 +123,7 @@ BENCHMARKS = {
         "your copy of the release, unpacked",
         "50salads/groundTruth",
         CC_BY_NC_SA,
+        people=True,
     ),
     "urfall": Entry(
         urfall.load,
@@ -136,6 +141,7 @@ BENCHMARKS = {
         "hapt/hapt.zip",
         "CC BY 4.0",
         counts=(61, 12, 1214),
+        people=True,
     ),
     "hapt_recomposed_test": Entry(
         partial(hapt_recomposed.load, name="hapt_recomposed_test", recomposed=("test",)),
@@ -144,6 +150,7 @@ BENCHMARKS = {
         "hapt/hapt.zip",
         "CC BY 4.0",
         counts=(61, 12, 1214),
+        people=True,
     ),
     "rendered": Entry(
         partial(rendered.load, name="rendered"),
@@ -206,13 +213,20 @@ BENCHMARKS |= {
 
 
 def register_benchmark(
-    name: str, load, *, about: str = "", origin: str = "a plug-in", file: str | None = None
+    name: str,
+    load,
+    *,
+    about: str = "",
+    origin: str = "a plug-in",
+    file: str | None = None,
+    people: bool = False,
 ) -> None:
     """Make a benchmark loadable as `name`, also in sweeps. A plug-in calls this when it is imported.
 
     Args:
         load: data folder → Benchmark; about, origin: for the list of benchmarks.
         file: the file that it needs below the data folder.
+        people: whether the person of a recording is known.
 
     Raises:
         TalError: the name is in use, or cannot be part of a file's name.
@@ -220,7 +234,18 @@ def register_benchmark(
     checked_name(name, what="benchmark")
     if name in BENCHMARKS and getattr(BENCHMARKS[name].load, "__module__", None) != load.__module__:
         raise TalError(f"two benchmarks are called {name!r}", remedy="Rename one of them.")
-    BENCHMARKS[name] = Entry(load, about, origin, file)
+    BENCHMARKS[name] = Entry(load, about, origin, file, people=people)
+
+
+def group_name(*names: str) -> str:
+    """What a test group of these benchmarks is: `person`, `recording`, or `person or recording`.
+
+    The validation part of a benchmark has its groups. A folder does not say who its people are.
+    """
+    entries = [BENCHMARKS.get(name.removesuffix(VALIDATION)) for name in names]
+    known = {entry is not None and entry.people for entry in entries}
+    words = {True: "person", False: "recording"}
+    return " or ".join(words[each] for each in sorted(known, reverse=True))
 
 
 def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: int | None = None) -> Benchmark:

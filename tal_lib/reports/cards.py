@@ -16,7 +16,7 @@ from tal_lib.data.registry import BENCHMARKS, VALIDATION
 from tal_lib.data.subsets import PRIOR
 from tal_lib.models import build
 from tal_lib.models.parts import registry
-from tal_lib.reports import tables
+from tal_lib.reports import citation, tables
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.options import differences, options_of
 from tal_lib.reports.papers import PAPERS
@@ -46,15 +46,16 @@ def sizes(layout: Layout) -> dict[str, tuple[float, float]]:
     known = {row.model: (row.params / 1e6, row.macs / 1e9) for row in rows.itertuples()}
     for name in registry.names() if len(rows) else ():
         if name not in known and registry.class_of(name).__module__.startswith("tal_lib."):
-            known[name] = _counted(name, int(rows.input_dim.iloc[0]), int(rows.num_classes.iloc[0]))
+            known[name] = counted(name, int(rows.input_dim.iloc[0]), int(rows.num_classes.iloc[0]))
     return known
 
 
 @cache
-def _counted(name, input_dim, num_classes):
+def counted(name: str, input_dim: int, num_classes: int, steps: int = STEPS) -> tuple[float, float]:
+    """(parameters in millions, GMACs) of a compact model as it is built today."""
     model = build(name, input_dim=input_dim, num_classes=num_classes)
     params = sum(parameter.numel() for parameter in model.parameters())
-    return params / 1e6, count_macs(model, input_dim, STEPS)[0] / 1e9
+    return params / 1e6, count_macs(model, input_dim, steps)[0] / 1e9
 
 
 def source_of(model: str) -> tuple[str, str, str]:
@@ -86,8 +87,17 @@ def model_table(layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def model_card(name: str, layout: Layout) -> str:
+def citation_of(name: str) -> str:
+    """BibTeX of this study; for a model with a paper, the paper's entry follows."""
+    paper = PAPERS.get(name)
+    return "\n\n".join([citation.bibtex(), *([paper.bibtex()] if paper else [])])
+
+
+def model_card(name: str, layout: Layout, *, cited: bool = True) -> str:
     """The card of a model, in Markdown.
+
+    Args:
+        cited: end with the paper's BibTeX entry.
 
     Raises:
         TalError: no such model.
@@ -131,7 +141,7 @@ def model_card(name: str, layout: Layout) -> str:
             ],
             "Limits": limits,
         },
-        paper.bibtex() if paper else "",
+        paper.bibtex() if paper and cited else "",
     )
 
 
@@ -161,9 +171,11 @@ def data_card(name: str, layout: Layout) -> str:
     for row in measured[measured.benchmark == name].itertuples() if len(measured) else []:
         people = f"{row.people:.0f} people, " if row.people == row.people else ""
         facts.insert(1, f"{people}{row.hours:.2f} hours, {row.folds} cross-validation folds.")
+        tested = "the official split, or fold 0 where there is none"
         limits.append(
             f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
-            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP."
+            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on {tested}. "
+            "RESULTS.md has means over folds."
         )
         if row.empty_recordings:
             limits.append(f"{row.empty_recordings} recordings have no annotated segment.")
@@ -198,13 +210,12 @@ def about_of(module) -> str:
 
 
 def _card(name, about, sections, references=""):
-    parts = [f"# {name}"]
-    if references:
-        parts.append(f"## Citation\n\n```bibtex\n{references}\n```\n\n## About")
-    parts += [about] if about else []
+    parts = [f"# {name}", *([about] if about else [])]
     parts += [
         f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in sections.items()
     ]
+    if references:
+        parts.append(f"## Citation\n\n```bibtex\n{references}\n```")
     return "\n\n".join(parts)
 
 

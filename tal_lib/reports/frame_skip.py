@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import with_settings_of
@@ -33,7 +34,7 @@ def skipped_runs(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def effect(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """`COLUMNS`: avg mAP (%) by steps skipped, and its difference from every step, paired by person.
+    """`COLUMNS`: avg mAP (%) by steps skipped, and its difference from every step, paired by test group.
 
     Only folds that a model has at every skip count. The interval is the 95 % nested one over people and
     folds; with one fold it is empty.
@@ -80,8 +81,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     out.data(table, SWEEP)
     caption = (
         "Frame skip: avg mAP (%) with every feature step, and its change (points) if training and testing "
-        f"use only 1 of N steps. All labels, plain recipe, {_folds(table)}; paired by person or "
-        "recording, 95 % nested interval."
+        f"use only 1 of N steps. All labels, plain recipe, {_folds(table)}; paired by "
+        f"{group_name(*table.benchmark.unique())}, 95 % nested interval."
     )
     out.table(effect_table(table), SWEEP, caption)
 

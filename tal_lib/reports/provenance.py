@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tal_lib import sweeps
-from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNING
+from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNING, runs_of
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
+from tal_lib.reports.tables.files import read_csv
 
 STALE = ["sweep", "cell", "notebook", "area", "made_by", "now"]
 
@@ -19,19 +20,23 @@ class Origin:
     cells: int
     uncommitted: int  # made by code with uncommitted changes
     stale: int  # made by another version of the code
-    stale_equal: int = 0  # of these, in the equal comparison
+    stale_equal: int | None = None  # of them in the arms of the equal comparison; None: there is none
 
     def sentence(self) -> str:
         """The counts as a sentence, for pages and the command line."""
         text = f"{self.uncommitted:,} of {self.cells:,} cells were computed by code with uncommitted changes"
-        here = f"{self.stale_equal or 'none'} of them in the equal comparison"
-        older = f" {self.stale:,} were computed by older code (results/tables/stale.csv), {here}."
+        which = (
+            ""
+            if self.stale_equal is None
+            else f", {self.stale_equal or 'none'} of them in the equal comparison"
+        )
+        older = f" {self.stale:,} were computed by older code{which} (results/tables/stale.csv)."
         return f"{text}.{older * bool(self.stale)}"
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:
-    """Cells whose code has changed since: `STALE`. Empty if versions are not
-    recorded."""
+    """Cells whose code has changed since: `sweep, cell, notebook, area, made_by, now`. Empty if versions are
+    not recorded."""
     find = getattr(sweeps, "stale_records", None)
     return find(layout.results) if find else pd.DataFrame(columns=STALE)
 
@@ -40,25 +45,39 @@ def write(data: dict[str, pd.DataFrame], layout: Layout, out: Output) -> Origin:
     """Write `tables/stale.csv`. Returns the counts."""
     stale = stale_cells(layout)
     out.data(stale, "stale")
-    return origin(data.values(), stale)
+    return origin(data.values(), stale.cell.nunique(), stale_in_equal(data, stale))
 
 
 def read(layout: Layout) -> Origin:
     """The counts, read from the written tables."""
     wanted = lambda name: name in ("cell", "git_commit")
     tables = (pd.read_csv(path, usecols=wanted) for path in sorted(layout.tables.glob("*.csv")))
-    path = layout.table("stale")
-    return origin(tables, pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["sweep", "cell"]))
+    stale = read_csv(layout.table("stale"))
+    named = {name: read_csv(layout.table(name)) for name in ("data_efficiency", "tuning_trials")}
+    count = stale.cell.nunique() if len(stale) else 0
+    return origin(tables, count, stale_in_equal(named, stale))
 
 
-def origin(tables, stale: pd.DataFrame) -> Origin:
-    """Counts over tidy tables with `cell` and `git_commit`. stale: cells of older code: sweep, cell."""
+def stale_in_equal(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> int | None:
+    """How many cells of older code are in the arms of the equal comparison: tuned, plain, trials of tuning.
+
+    Cells that an arm shares with another sweep count too. None if the equal arm has no cells.
+    """
+    equal = runs_of(data, MAIN).cell
+    if not len(equal):
+        return None
+    if not len(stale):
+        return 0
+    cells = {cell.partition(":")[0] for cell in [*equal, *runs_of(data, PLAIN).cell]}
+    return stale[stale.cell.isin(cells) | (stale.sweep == TUNING)].cell.nunique()
+
+
+def origin(tables, stale: int, stale_equal: int | None = None) -> Origin:
+    """Counts over tidy tables with `cell` and `git_commit`; the other two counts are passed on."""
     columns = [table[["cell", "git_commit"]] for table in tables if {"cell", "git_commit"} <= set(table)]
     cells = (
         pd.concat(columns).drop_duplicates("cell")
         if columns
         else pd.DataFrame({"cell": [], "git_commit": []})
     )
-    uncommitted = int(cells.git_commit.astype(str).str.endswith("+").sum())
-    equal = stale[stale.sweep.isin([MAIN, PLAIN, TUNING])] if len(stale) else stale
-    return Origin(len(cells), uncommitted, stale.cell.nunique(), equal.cell.nunique())
+    return Origin(len(cells), int(cells.git_commit.astype(str).str.endswith("+").sum()), stale, stale_equal)

@@ -7,7 +7,7 @@ import yaml
 
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.models.parts import registry
-from tal_lib.reports import cards, citation
+from tal_lib.reports import cards
 from tal_lib.reports.papers import PAPERS
 
 if TYPE_CHECKING:  # for annotations only
@@ -62,7 +62,7 @@ def card(source: "Source", stored: "Stored", weight_bytes: int) -> str:
         _section("Weights", _weights(source, stored, weight_bytes)),
         _section("Post-processing", _post(source)),
         _section("Limits", _limits(source)),
-        _section("Citation", []) + _citations(paper),
+        _section("Citation", []) + f"```bibtex\n{cards.citation_of(model)}\n```",
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -114,8 +114,8 @@ def _input(source):
     if source.data.inertial is not None:
         samples = source.data.inertial.samples
         lines.append(
-            f"A row holds, for each axis of each sensor, the {samples} samples of its window "
-            f"({samples / spec.window_s:g} per second)."
+            f"Within a stream, columns are in blocks of {samples}, a block for each axis (x, y, z): the "
+            f"samples of its window in the order of time ({samples / spec.window_s:g} per second)."
         )
     if trained.statistics is not None:
         lines.append(
@@ -132,18 +132,21 @@ def _code_for(benchmark):
 def _training(source):
     given, entry = source.cell.parameters, BENCHMARKS[source.cell.parameters["benchmark"]]
     people = {source.data.group(name) for name in source.recordings} if source.data.people else set()
-    split = "the official split" if given["fold"] < 0 else f"cross-validation fold {given['fold']}"
     changed = [f"{name}={value}" for name, value in (given["options"] | given["recipe"]).items()]
     about = cards.about_of(cards.module_of(given["benchmark"])).split("Source: ")
     lines = [
         f"{given['benchmark']}: {entry.about}. Licence of the data: {entry.licence}.",
-        f"Training part of {split}: {len(source.recordings)} recordings"
+        f"Training part of {_split(given)}: {len(source.recordings)} recordings"
         + (f" of {len(people)} people" if people else "")
         + f", label fraction {100 * given['fraction']:g} %.",
         f"Settings that differ from the defaults of model and recipe: {', '.join(changed) or 'none'}. "
         f"Seed {given['seed']}.",
     ]
     return lines + [f"Source of the data: {' '.join(about[1].split())}" for _ in [0] if len(about) > 1]
+
+
+def _split(given):
+    return "the official split" if given["fold"] < 0 else f"cross-validation fold {given['fold']}"
 
 
 def _scores(source, stored):
@@ -156,10 +159,20 @@ def _scores(source, stored):
         f"{head}\n|{' ---: |' * len(values)}\n| {' | '.join(values)} |\n\n"
         f"Per cent, on the {len(tested)} test recordings"
         + (f" of {len(people)} people" if people else "")
-        + f". One run (cell `{source.cell.id}` of the study's ledger); it says little about the difference "
-        "between two models. The study's tables are means over several runs or folds, some with another "
-        f"recipe, so they show other values. With the weights as they are stored: {100 * stored.avg_map:.2f} "
-        f"avg mAP (run: {100 * scores.mean():.2f})."
+        + f". {_condition(source)} One run (cell `{source.cell.id}` of the study's ledger), no mean over "
+        "folds or seeds. It says little about the difference between two models. RESULTS.md has means over "
+        "several runs, with other settings, so its values differ. With the weights as they are stored: "
+        f"{100 * stored.avg_map:.2f} avg mAP (run: {100 * scores.mean():.2f})."
+    )
+
+
+def _condition(source):
+    """Which split, label fraction and seed the scores of a card are of."""
+    given = source.cell.parameters
+    split = _split(given)
+    return (
+        f"{split[0].upper()}{split[1:]}, {100 * given['fraction']:g} % of the labels, seed "
+        + f"{given['seed']}."
     )
 
 
@@ -193,8 +206,3 @@ def _limits(source):
     if source.trained.model.not_exportable:
         lines.append(f"It cannot be exported: {source.trained.model.not_exportable}.")
     return lines + LIMITS.get(source.cell.parameters["benchmark"], [])
-
-
-def _citations(paper):
-    entries = [citation.bibtex(), *([paper.bibtex()] if paper else [])]
-    return "```bibtex\n" + "\n\n".join(entries) + "\n```"

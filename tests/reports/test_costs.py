@@ -207,7 +207,10 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         1.84,
     )
     assert len(table) == 5
-    assert static["converted layers"] == "–" and set(table["converted layers"]) == {"–", "1 of 2"}
+    assert static["converted"] == "1 graph weight" and set(table.converted) == {
+        "1 graph weight",
+        "1 of 2 layers",
+    }
 
 
 def test_costs_of_a_former_design_are_left_out():

@@ -20,8 +20,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         suffix = tables.machine_suffix(machine, main)
         caption = (
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
-            "latency of the network. Speed-up: over float32 in torch; the variants take turns. An ONNX graph "
-            "may store the weight of a layer once for each of its uses, so its layers are not counted. "
+            "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
+            "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
             f"{gained(rows)}"
         )
         shown = table(rows)
@@ -49,14 +49,18 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         columns[f"speed-up, {_threads(threads)}"] = at.speedup.round(2)
     columns |= {
         "file (MB)": (each.file_bytes / 1e6).round(2),
-        "converted layers": [
-            "–" if variant.startswith("onnx") else f"{row.converted:g} of {row.layers:g}"
-            for (_, variant), row in zip(each.index, each.itertuples())
-        ],
+        "converted": [_converted(variant, row) for (_, variant), row in zip(each.index, each.itertuples())],
         "converted weights (%)": (100 * each.weight_share).round(),
         "converted MACs (%)": (100 * each.mac_share).round(),
     }
     return pd.DataFrame(columns, index=each.index).reset_index()
+
+
+def _converted(variant, row):
+    """`8 of 8 layers`. A graph has no layers, only stored weights: one or several for each of them."""
+    if variant.startswith("onnx"):
+        return f"{row.converted:g} graph weight{'s' * (row.converted != 1)}"
+    return f"{row.converted:g} of {row.layers:g} layers"
 
 
 def _threads(count):

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.components import PARTS, components
 from tal_lib.reports.equal.arms import VARIANCE, people_of, percent, place, runs_of
 
@@ -54,9 +55,9 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        "Sources of variance of a person's score: standard deviation (points) from each source. Crossed "
-        "design within folds (subset samples × training seeds), random effects, mean squares averaged over "
-        "folds."
+        f"Sources of variance of the score of a {group_name(*table.benchmark)}: standard deviation (points) "
+        "from each source. Crossed design within folds (subset samples × training seeds), random effects, "
+        "mean squares averaged over folds."
     )
     if len(gaps):
         caption += f" Incomplete designs are left out: {', '.join(gaps.model.unique())}."

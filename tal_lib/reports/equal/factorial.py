@@ -11,6 +11,7 @@ would show, from the variances of all paired differences.
 import numpy as np
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import estimate, holm, mean_of, nested_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import FLOOR
@@ -155,7 +156,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         )
         caption = (
             f"Plain and equal recipe on {benchmark}: avg mAP (%), mean over folds. Differences are paired by "
-            "person or recording, with 95 % nested interval; p-values are Holm-adjusted over models."
+            f"{group_name(benchmark)}, with 95 % nested interval; p-values are Holm-adjusted over models."
         )
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)

@@ -1,7 +1,9 @@
-"""Every pair of models: difference paired by person, Holm-adjusted p-value, probability of improvement."""
+"""Every pair of models: difference paired by person or recording, Holm-adjusted p-value, probability of
+improvement."""
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import Estimate, chance_above_zero, estimate, holm, mean_of
 from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
 
@@ -25,7 +27,7 @@ Pairs = dict[tuple[str, str], Estimate]
 
 
 def differences(scores: Scores, models: list[str] | None = None) -> Pairs:
-    """(model, other) → model minus other, paired by person. Every pair once, in the order of the models."""
+    """(model, other) → model minus other, paired by test group. Every pair once, in the models' order."""
     models = scores.models if models is None else models
     return {
         (model, other): estimate(scores.by_fold(scores.people[model] - scores.people[other]))
@@ -122,13 +124,13 @@ def write(table: pd.DataFrame, out) -> None:
                 for row in rows.itertuples()
             ]
         where = "the mean over benchmarks" if benchmark == MEAN else benchmark
+        unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
         caption = (
             f"Pairs of models on {where} with {percent(fraction)} of the labels: difference of avg mAP "
-            "(points), paired by person or recording, with 95 % nested interval. p-values: Holm-adjusted "
-            "over all pairs."
+            f"(points), paired by {unit}, with 95 % nested interval. p-values: Holm-adjusted over all pairs."
         )
         if benchmark != MEAN:
-            caption += " P(improvement): probability that the score of a new person or recording is higher."
+            caption += f" P(improvement): probability that the score of a new {unit} is higher."
         out.table(shown, f"equal_pairs_{benchmark}_{100 * fraction:g}", caption)
 
 

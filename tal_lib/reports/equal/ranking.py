@@ -3,10 +3,11 @@ apart."""
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, Scores, percent
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 COLUMNS = [
@@ -154,10 +155,11 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
         fractions = tuple(map(percent, sorted(rows.fraction.unique())))
         mean_over = "folds and benchmarks" if benchmark == MEAN else f"{rows.folds.max()} folds"
         where = "the tuned benchmarks" if benchmark == MEAN else benchmark
+        unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
         caption = (
             f"avg mAP (%) on {where} by label fraction, with the equal recipe and tuning of each model: mean "
             f"over {mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
-            f"(paired by person or recording, Holm, 0.05). {FLOOR} is the floor."
+            f"(paired by {unit}, Holm, 0.05). {FLOOR} is the floor."
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))

@@ -62,7 +62,7 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
         macs.reindex(level.model).dropna() if macs is not None and len(level) > 1 else pd.Series(dtype=float)
     )
     cheapest = (
-        [f"The cheapest measured one is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."]
+        [f"The one with the fewest MACs is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."]
         if len(known)
         else []
     )

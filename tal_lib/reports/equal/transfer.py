@@ -4,6 +4,7 @@ import itertools
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.evaluation.agreement import agreement
 from tal_lib.reports.equal.arms import Scores, percent
 from tal_lib.reports.equal.pairs import interval
@@ -39,6 +40,7 @@ def write(table: pd.DataFrame, out) -> None:
     shown = pd.DataFrame({"benchmarks": [f"{first} – {second}" for first, second in pairs]})
     for fraction in sorted(table.fraction.unique()):
         shown[percent(fraction)] = [text.get((fraction, *pair), "–") for pair in pairs]
+    unit = group_name(*table["first"], *table["second"])
     models = (
         f"{table.models.min()}"
         if table.models.nunique() == 1
@@ -46,6 +48,7 @@ def write(table: pd.DataFrame, out) -> None:
     )
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
-        "with the equal recipe, with 95 % interval over people and folds. 1: same order; 0: no agreement."
+        f"with the equal recipe, with 95 % interval over folds and test groups ({unit}). 1: same order; "
+        "0: no agreement."
     )
     out.table(shown, "between_benchmarks", caption)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tal_lib.data.registry import group_name
 from tal_lib.reports.figures.axes import note, short_names
 from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
@@ -55,9 +56,10 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    bars = "Bars: 95 % interval of the gain, from differences of the same people. " if "low" in table else ""
-    if "low" in table and ((table.low == 0) & (table.high == 0)).any():
-        bars += "Without a bar: tuning kept the plain recipe. "
+    unit = group_name(*table.benchmark).replace(" or ", "s or ")
+    bars = (
+        f"Bars: 95 % interval of the gain, from differences of the same {unit}s. " if "low" in table else ""
+    )
     note(axes.flat[0], f"{bars}Sorted by the equal recipe. {classified}")
     return list(axes.flat)
 

@@ -19,10 +19,10 @@ OWN_RECIPES = "own recipes"
 KEYS = ["arm", "benchmark", "fraction", "model"]
 COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
 ABOUT = {
-    MAIN: "The same recipe and the same number of tuning trials for every model; cross-validation by person "
-    "or recording. Intervals: 95 %, nested over these and folds.",
-    PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation by person "
-    "or recording. Intervals: 95 %, nested over these and folds.",
+    MAIN: "The same recipe and the same number of tuning trials for every model; cross-validation. "
+    "Intervals: 95 %, nested over folds and test groups (people, or recordings where people are unknown).",
+    PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
+    "Intervals: 95 %, nested over folds and test groups (people, or recordings where people are unknown).",
     OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
     "former design. Official split. Intervals: 95 % bootstrap over seeds.",
 }
