@@ -59,7 +59,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 def _converted(variant, row):
     """`8 of 8 layers`. A graph has no layers, only stored weights: one or several for each of them."""
     if variant.startswith("onnx"):
-        return f"{row.converted:g} graph weight{'s' * (row.converted != 1)}"
+        return f"{row.converted:g} graph weight{'' if row.converted == 1 else 's'}"
     return f"{row.converted:g} of {row.layers:g} layers"
 
 
