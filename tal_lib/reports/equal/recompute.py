@@ -3,7 +3,7 @@
     tables = recomputed("results/detections/equal/hapt.parquet", only={"fraction": [0.1, 1.0]})
     scores_of(tables, MAIN)      # means over folds and intervals, as from the ledger
 
-The kept detections are the best 100 of each recording, with times in hundredths of a second. So the scores
+The kept detections are the best 200 of each recording, with times in hundredths of a second. So the scores
 differ a little from those of the ledger: means by less than `CLOSE` points, single folds and
 ends of intervals by less than `CLOSE_FOLD`. On a small benchmark a hundredth of a second decides more:
 `CLOSE_SMALL`.

@@ -198,7 +198,8 @@ def where_time_goes(table: pd.DataFrame):
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
     by_way = hours.groupby("way", sort=False)
-    hours, counts, ends = by_way.median(), by_way.size(), by_way.total_s.agg(["min", "max"])
+    hours, counts = by_way.median().sort_values("total_s"), by_way.size()
+    ends = by_way.total_s.agg(["min", "max"]).reindex(hours.index)
     ax = new_axes(figsize=(WIDTH, 1.5 + 0.3 * len(hours)))
     at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
     colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
