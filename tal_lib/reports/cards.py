@@ -174,7 +174,8 @@ def data_card(name: str, layout: Layout) -> str:
         tested = "the official split, or fold 0 where there is none"
         limits.append(
             f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
-            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on {tested}. RESULTS.md has means over folds."
+            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on {tested}. "
+            "RESULTS.md has means over folds."
         )
         if row.empty_recordings:
             limits.append(f"{row.empty_recordings} recordings have no annotated segment.")

@@ -35,8 +35,8 @@ class Origin:
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:
-    """Cells whose code has changed since: `sweep, cell, notebook, area, made_by, now`. Empty if versions are not
-    recorded."""
+    """Cells whose code has changed since: `sweep, cell, notebook, area, made_by, now`. Empty if versions are
+    not recorded."""
     find = getattr(sweeps, "stale_records", None)
     return find(layout.results) if find else pd.DataFrame(columns=STALE)
 

@@ -114,8 +114,8 @@ def _input(source):
     if source.data.inertial is not None:
         samples = source.data.inertial.samples
         lines.append(
-            f"Within a stream, columns are in blocks of {samples}, a block for each axis (x, y, z): the samples "
-            f"of its window in the order of time ({samples / spec.window_s:g} per second)."
+            f"Within a stream, columns are in blocks of {samples}, a block for each axis (x, y, z): the "
+            f"samples of its window in the order of time ({samples / spec.window_s:g} per second)."
         )
     if trained.statistics is not None:
         lines.append(
@@ -159,9 +159,9 @@ def _scores(source, stored):
         f"{head}\n|{' ---: |' * len(values)}\n| {' | '.join(values)} |\n\n"
         f"Per cent, on the {len(tested)} test recordings"
         + (f" of {len(people)} people" if people else "")
-        + f". {_condition(source)} One run (cell `{source.cell.id}` of the study's ledger), no mean over folds "
-        "or seeds. It says little about the difference between two models. RESULTS.md has means over several "
-        "runs, with other settings, so its values differ. With the weights as they are stored: "
+        + f". {_condition(source)} One run (cell `{source.cell.id}` of the study's ledger), no mean over "
+        "folds or seeds. It says little about the difference between two models. RESULTS.md has means over "
+        "several runs, with other settings, so its values differ. With the weights as they are stored: "
         f"{100 * stored.avg_map:.2f} avg mAP (run: {100 * scores.mean():.2f})."
     )
 
@@ -171,7 +171,8 @@ def _condition(source):
     given = source.cell.parameters
     split = _split(given)
     return (
-        f"{split[0].upper()}{split[1:]}, {100 * given['fraction']:g} % of the labels, seed {given['seed']}."
+        f"{split[0].upper()}{split[1:]}, {100 * given['fraction']:g} % of the labels, seed "
+        + f"{given['seed']}."
     )
 
 

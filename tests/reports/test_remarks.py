@@ -1,4 +1,4 @@
-"""Words of tables and cards that must follow from the data: groups of folds, counts, and what scores are of."""
+"""Words of tables and cards that follow from the data: groups of folds, counts, what scores are of."""
 
 import numpy as np
 import pandas as pd

@@ -20,8 +20,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         suffix = tables.machine_suffix(machine, main)
         caption = (
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
-            "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: the "
-            "network's layers; of an ONNX graph its int8 weights, which it may store several times for a layer. "
+            "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
+            "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
             f"{gained(rows)}"
         )
         shown = table(rows)
@@ -59,7 +59,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 def _converted(variant, row):
     """`8 of 8 layers`. A graph has no layers, only stored weights: one or several for each of them."""
     if variant.startswith("onnx"):
-        return f"{row.converted:g} graph weight{'s' * (row.converted != 1)}"
+        return f"{row.converted:g} graph weight{'' if row.converted == 1 else 's'}"
     return f"{row.converted:g} of {row.layers:g} layers"
 
 

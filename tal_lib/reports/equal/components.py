@@ -55,10 +55,9 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        f"Sources of variance of the score of a {group_name(*table.benchmark)}: standard deviation (points) from "
-        "each source. Crossed "
-        "design within folds (subset samples × training seeds), random effects, mean squares averaged over "
-        "folds."
+        f"Sources of variance of the score of a {group_name(*table.benchmark)}: standard deviation (points) "
+        "from each source. Crossed design within folds (subset samples × training seeds), random effects, "
+        "mean squares averaged over folds."
     )
     if len(gaps):
         caption += f" Incomplete designs are left out: {', '.join(gaps.model.unique())}."

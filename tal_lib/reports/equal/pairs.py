@@ -1,4 +1,5 @@
-"""Every pair of models: difference paired by person (or recording), Holm-adjusted p-value, probability of improvement."""
+"""Every pair of models: difference paired by person or recording, Holm-adjusted p-value, probability of
+improvement."""
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ Pairs = dict[tuple[str, str], Estimate]
 
 
 def differences(scores: Scores, models: list[str] | None = None) -> Pairs:
-    """(model, other) → model minus other, paired by test group. Every pair once, in the order of the models."""
+    """(model, other) → model minus other, paired by test group. Every pair once, in the models' order."""
     models = scores.models if models is None else models
     return {
         (model, other): estimate(scores.by_fold(scores.people[model] - scores.people[other]))

@@ -48,6 +48,7 @@ def write(table: pd.DataFrame, out) -> None:
     )
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
-        f"with the equal recipe, with 95 % interval over folds and test groups ({unit}). 1: same order; 0: no agreement."
+        f"with the equal recipe, with 95 % interval over folds and test groups ({unit}). 1: same order; "
+        "0: no agreement."
     )
     out.table(shown, "between_benchmarks", caption)
