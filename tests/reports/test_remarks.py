@@ -10,6 +10,7 @@ from tal_lib.reports import tables
 from tal_lib.reports.advice import _macs
 from tal_lib.reports.cards import counted
 from tal_lib.reports.costs import quantization
+from tal_lib.reports.equal import page
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.provenance import Origin, stale_in_equal
 
@@ -48,6 +49,17 @@ def test_converted_parts_name_their_unit():
     row = pd.Series({"converted": 9.0, "layers": 8.0})
     assert quantization._converted("onnx int8 static", row) == "9 graph weights"
     assert quantization._converted("int8", row.replace(9.0, 8.0)) == "8 of 8 layers"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(50, "in none of the 2 comparisons."), (70, "in 1 of the 2 comparisons: b, 10 %.")]
+)
+def test_the_sentence_on_the_own_model_follows_the_means(value, words):
+    rows = [("b", 0.1, "bilstm", 60), ("b", 0.1, "local_global", value), ("c", 1.0, "bilstm", 60)]
+    assert page.own_model(pd.DataFrame(rows, columns=["benchmark", "fraction", "model", "mean"])).endswith(
+        words
+    )
+    assert page.own_model(pd.DataFrame()) == "It was not compared yet."
 
 
 def test_macs_of_a_model_without_rows_are_counted():

@@ -20,8 +20,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         suffix = tables.machine_suffix(machine, main)
         caption = (
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
-            "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
-            "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
+            "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted "
+            "layers are counted. An ONNX graph has no layers, so its int8 weights are counted: one or more a "
+            "layer. "
             f"{gained(rows)}"
         )
         shown = table(rows)

@@ -5,6 +5,7 @@
 
 import pandas as pd
 
+from tal_lib.reports.efficiency.runs import OWN
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 from tal_lib.reports.escape import markdown
 
@@ -39,6 +40,17 @@ def finished(ranked: pd.DataFrame) -> str:
     names = [name for name in TUNED if (_benchmarks(ranked).benchmark == name).any()]
     listed = ", ".join(names[:-1]) + " and " * bool(names[:-1]) + "".join(names[-1:])
     return f"{len(names)} of the {len(TUNED)} tuned benchmarks" + f": {listed}" * bool(names)
+
+
+def own_model(ranked: pd.DataFrame) -> str:
+    """Where this study's own model has the highest mean, as a sentence."""
+    rows = _benchmarks(ranked)
+    if not len(rows):
+        return "It was not compared yet."
+    best = rows.loc[rows.groupby(["benchmark", "fraction"], sort=False)["mean"].idxmax()]
+    ours = [f"{row.benchmark}, {percent(row.fraction)}" for row in best[best.model == OWN].itertuples()]
+    where = f": {'; '.join(ours)}" * bool(ours)
+    return f"It has the highest mean in {len(ours) or 'none'} of the {len(best)} comparisons{where}."
 
 
 def more(ranked: pd.DataFrame) -> str:
