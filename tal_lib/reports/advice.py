@@ -113,8 +113,9 @@ def _by_equal_arm(read, say, benchmark):
         the models close to the best with all labels, that in words, and the accuracy of each model; None
         without an equal arm.
     """
-    macs, best = _macs(read, benchmark), None
-    for name, fraction in sentences.questions(read):
+    questions, best = sentences.questions(read), None
+    macs = _macs(read, benchmark, set(read(sentences.RANKED).model)) if questions else None
+    for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
         where = "mean over benchmarks" if name == MEAN else name
         labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
@@ -193,8 +194,8 @@ def _at_usual_length(rows):
     return steps, rows[rows.length_steps == steps]
 
 
-def _macs(read, benchmark):
-    """Shown name → MACs at about 720 steps; None if none are measured.
+def _macs(read, benchmark, wanted):
+    """Shown name → MACs at about 720 steps of the wanted models; None if none are measured.
 
     What the table lacks, because the model has changed since, is counted here: MACs need no machine.
     """
@@ -206,10 +207,10 @@ def _macs(read, benchmark):
     known = rows.groupby("model").macs.median().dropna().to_dict()
     for name in registry.names() if {"input_dim", "num_classes"} <= set(rows) else ():
         shown = tables.shown_name(name, "compact")
-        if shown not in known and registry.origin(name).startswith("tal_lib."):
+        if shown in wanted and shown not in known and registry.origin(name).startswith("tal_lib."):
             shape = int(rows.input_dim.iloc[0]), int(rows.num_classes.iloc[0])
             known[shown] = 1e9 * cards.counted(name, *shape, int(steps))[1]
-    return pd.Series(known, name="macs")
+    return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
 def _end_to_end(read, benchmark):
@@ -267,8 +268,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                     f"decoding and NMS. The fastest {near}.{text}"
                 )
                 say("a CPU only, one thread", use, because, f"detect_{benchmark}_cpu")
-            macs = _macs(read, benchmark)
-            macs = macs[macs.index.isin(close)]
+            macs = _macs(read, benchmark, close)
             small = macs.idxmin()
             say(
                 "little computation",

@@ -171,7 +171,7 @@ def data_card(name: str, layout: Layout) -> str:
     for row in measured[measured.benchmark == name].itertuples() if len(measured) else []:
         people = f"{row.people:.0f} people, " if row.people == row.people else ""
         facts.insert(1, f"{people}{row.hours:.2f} hours, {row.folds} cross-validation folds.")
-        tested = "the official split, or fold 0 where there is none"
+        tested = "the official split, or on fold 0 without such a split"
         limits.append(
             f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
             f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on {tested}. "

@@ -60,7 +60,8 @@ def test_macs_of_a_model_without_rows_are_counted():
         "macs": 5.0,
     }
     cost = pd.DataFrame([row | {"input_dim": 12, "num_classes": 3}])
-    macs = _macs(lambda name: cost, "b")
+    macs = _macs(lambda name: cost, "b", {"bilstm", "local_global"})
+    assert len(macs) == 2
     assert macs["bilstm"] == 5.0 and macs["local_global"] == 1e9 * counted("local_global", 12, 3, 720)[1] > 0
 
 

@@ -5,11 +5,11 @@
 
 import pandas as pd
 
+from tal_lib.reports.efficiency.runs import OWN
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 from tal_lib.reports.escape import markdown
 
 READERS = "results/readers/equal"
-OWN = "local_global"  # this study's own model
 
 
 def ranking(ranked: pd.DataFrame) -> str:
