@@ -67,6 +67,16 @@ def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[order].map(lambda value: "" if value != value else f"{value:.1f}").reset_index()
 
 
+def folds_of(means: pd.DataFrame) -> str:
+    """Of which folds the columns of `benchmark_table` are the mean, as a sentence."""
+    by_folds: dict[str, list[str]] = {}
+    for benchmark, rows in of_shared_folds(means).groupby("benchmark", sort=True):
+        folds = ", ".join(f"{number:g}" for number in sorted(rows.fold.unique()))
+        by_folds.setdefault(folds, []).append(str(benchmark))
+    parts = [f"{folds} on {', '.join(names)}" for folds, names in by_folds.items()]
+    return f"Cross-validation folds: {'; '.join(parts)}."
+
+
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write the means of all folds, and a table per benchmark and label fraction."""
     means = fold_means(data.get("data_efficiency", pd.DataFrame()))
@@ -82,11 +92,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         out.table(fold_table(rows), name, caption, tables.HIGHEST)
     whole = means[means.fraction == 1]
     if whole.benchmark.nunique() > 1:
-        folds = sorted(of_shared_folds(whole).fold.unique())
-        folds = f"fold{'s' * (len(folds) > 1)} {', '.join(f'{number:g}' for number in folds)}"
         caption = (
-            f"avg mAP (%) on each benchmark, all labels, cross-validation {folds}; untuned, one "
-            "training seed. timeline_prior reads no features. The features of 50salads are class scores "
+            f"avg mAP (%) on each benchmark, all labels; untuned, one training seed. {folds_of(whole)} "
+            "timeline_prior reads no features. The features of 50salads are class scores "
             "of a supervised frame classifier, so that column says nothing about few labels."
         )
         out.table(benchmark_table(whole), "folds_by_benchmark", caption, tables.HIGHEST)

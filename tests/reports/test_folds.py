@@ -74,3 +74,11 @@ def test_one_table_of_all_benchmarks_over_the_folds_that_all_models_have():
     table = folds.benchmark_table(means).set_index("model")
     assert table.loc["bilstm"].tolist() == ["40.0", "20.0"]  # fold 1 is left out
     assert table.loc["window_cnn"].tolist() == ["20.0", "10.0"]
+
+
+def test_the_caption_names_the_folds_of_every_benchmark():
+    columns = ["benchmark", "model", "fold"]
+    rows = [("b", "x", 0), ("b", "x", 1), ("a", "x", 0), ("a", "y", 0), ("a", "y", 1), ("c", "x", 0)]
+    assert folds.folds_of(pd.DataFrame(rows, columns=columns)) == (
+        "Cross-validation folds: 0 on a, c; 0, 1 on b."
+    )
