@@ -244,7 +244,7 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
 def test_what_tuning_moved_is_counted():
     rows = [("urfall", 1.0, change) for change in (2.0, 0.1, 0.0, -1.0)] + [("urfall", 0.1, -3.0)]
     table = pd.DataFrame(rows, columns=["benchmark", "fraction", "difference"])
-    assert page.tuned(table) == "Models that moved: `urfall` 0 up and 1 down (10 %), 2 up and 1 down (100 %)."
+    assert page.tuned(table) == "Models moved on `urfall`: 0 up and 1 down (10 %), 2 up and 1 down (100 %)."
     assert page.tuned(table.iloc[:0]) == ""
 
 

@@ -154,7 +154,7 @@ def test_plain_variance_and_annotation(planned):
 def test_the_main_arm_is_tuned_and_ordered():
     """Its cells are planned once the tuning has run; here its blocks are read."""
     content = read_yaml(STUDY / "equal.yaml", what="grid", remedy="")
-    assert content["detections"] == 100
+    assert content["detections"] == 200
     blocks = [
         block["parameters"] | block["grid"] | {"tuned": block.get("tuned")} for block in content["cells"]
     ]

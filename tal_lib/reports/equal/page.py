@@ -57,7 +57,7 @@ def own(ranked: pd.DataFrame) -> str:
 
 
 def tuned(factorial: pd.DataFrame) -> str:
-    """How many models tuning raised and lowered, as a sentence. factorial: the tidy table of that name."""
+    """How many models tuning raised and lowered, in sentences. factorial: the tidy table of that name."""
     parts = []
     for benchmark, rows in factorial.groupby("benchmark", sort=False) if len(factorial) else []:
         counts = [
@@ -65,8 +65,8 @@ def tuned(factorial: pd.DataFrame) -> str:
             f"({percent(fraction)})"
             for fraction, some in rows.groupby("fraction")
         ]
-        parts.append(f"`{benchmark}` {', '.join(counts)}")
-    return f"Models that moved: {'; '.join(parts)}." if parts else ""
+        parts.append(f"Models moved on `{benchmark}`: {', '.join(counts)}.")
+    return " ".join(parts)
 
 
 def folds(ranked: pd.DataFrame) -> str:

@@ -56,10 +56,11 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    unit = group_name(*table.benchmark).replace(" or ", "s or ")
-    bars = (
-        f"Bars: 95 % interval of the gain, from differences of the same {unit}s. " if "low" in table else ""
-    )
+    units = {"person": "people", "recording": "recordings", "person or recording": "people or recordings"}
+    unit = units[group_name(*table.benchmark)]
+    bars = f"Bars: 95 % interval of the gain, from differences of the same {unit}. " if "low" in table else ""
+    if "low" in table and ((table.low == 0) & (table.high == 0)).any():
+        bars += "Without a bar: tuning kept the plain recipe. "
     note(axes.flat[0], f"{bars}Sorted by the equal recipe. {classified}")
     return list(axes.flat)
 
