@@ -82,8 +82,11 @@ def standardised(path, features, stated=None):
         if stated:
             stop(f"{path}: file not found, but the model takes standardised features. Copy the whole folder.")
         if stated is None:
-            print(f"{path.parent}: does not say whether the model takes standardised features. Features are "
-                  "used as they are. Export the model again.", file=sys.stderr)
+            print(
+                f"{path.parent}: does not say whether the model takes standardised features. Features are "
+                "used as they are. Export the model again.",
+                file=sys.stderr,
+            )
         return features
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
