@@ -20,6 +20,7 @@ import pandas as pd
 from tal_lib.evaluation.average_precision import interpolated_ap, matches, mean_average_precision
 
 NONE = np.arange(0)  # ranks of no detection
+LEVEL = 0.05  # adjusted p-value below which a difference is told apart from none (docs/protocol.md)
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def holm(p_values) -> np.ndarray:
 
 
 def groups(
-    means: Mapping[str, float], differences: Mapping[tuple[str, str], float], level: float = 0.05
+    means: Mapping[str, float], differences: Mapping[tuple[str, str], float], level: float = LEVEL
 ) -> dict[str, str]:
     """Letters: two models share one if they cannot be told apart (Piepho, JCGS 2004: insert and absorb).
 

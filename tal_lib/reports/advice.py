@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from tal_lib.models.parts import registry
-from tal_lib.reports import cards, tables
+from tal_lib.reports import cards, tables, unseen
 from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.efficiency.runs import OWN, main_arm
 from tal_lib.reports.equal import sentences
@@ -17,7 +17,7 @@ from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
 
 CLOSE = 2.0  # points of avg mAP; a smaller difference counts as close
-TIE = 0.05  # relative; times that differ by less are equal within their repeatability
+TIE = 0.05  # relative; measured costs that differ by less are equal within their repeatability
 
 
 def headlines(read, benchmarks: Iterable[str] = ("hapt",)) -> list[str]:
@@ -86,7 +86,8 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
     """The model to use in each situation: `situation, use, because, from`.
 
     Where there is an equal arm, accuracy is from it: a winner is named only if it is told apart from all
-    others, and costs are compared among the models that cannot be told apart from the best.
+    others, and costs are compared among the models that no benchmark tells apart from its best. Costs of an
+    older network are left out.
 
     Args:
         read: `read(name)` → the results table of that name, empty if there is none.
@@ -102,7 +103,8 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
     if judged is None:
         return pd.DataFrame(columns=["situation", "use", "because", "from"])
     _costs(read, say, benchmark, long_shape, *judged)
-    _unseen_classes(read, say)
+    for answer in unseen.answers(read("open_set")):
+        say(*answer)
     return pd.DataFrame(answers)
 
 
@@ -110,27 +112,25 @@ def _by_equal_arm(read, say, benchmark):
     """Add the answers on accuracy of the equal arm.
 
     Returns:
-        the models close to the best with all labels, that in words, and the accuracy of each model; None
+        the models that no benchmark tells apart from its best with the most labels, and that in words; None
         without an equal arm.
     """
-    questions, best = sentences.questions(read), None
+    questions = sentences.questions(read)
     macs = _macs(read, benchmark, set(read(sentences.RANKED).model)) if questions else None
+    level: dict[str, pd.DataFrame] = {}
     for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
         where = "mean over benchmarks" if name == MEAN else name
         labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
         say(f"{labels}, {where}", *sentences.verdict(rows, macs), f"equal_{name}")
-        if best is None or name in (MEAN, benchmark):  # the last question has the most labels
-            best = rows
-    if best is None:
+        level[where] = sentences.leaders(rows)  # the last question of a benchmark has the most labels
+    if not level:
         return None
-    level, first = sentences.leaders(best), best.iloc[0]
-    near = (
-        f"of the {len(level)} that cannot be told apart from the best ({first.model}, {first['mean']:.1f})"
-        if len(level) > 1
-        else "of the best models (only one)"
-    )
-    return set(level.model), near, best.set_index("model")["mean"]
+    close = set.intersection(*(set(rows.model) for rows in level.values()))
+    at = f"with the most labels on {sentences.listed(level, 'and')}"
+    if len(close) == 1:
+        return close, f"of the best models {at} (only {min(close)})"
+    return close, f"of the {len(close)} that cannot be told apart from the best {at}"
 
 
 def _by_own_recipes(read, say, benchmark):
@@ -151,31 +151,7 @@ def _by_own_recipes(read, say, benchmark):
         because = f"{ranked.iloc[0]:.1f} avg mAP. Next: {then}."
         say(situation, ranked.index[0], because, f"data_efficiency_{benchmark}")
     near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
-    return set(most[most >= most.max() - CLOSE].index), near, most
-
-
-def _unseen_classes(read, say):
-    """Add the best model for zero-shot classes."""
-    open_set = read("open_set")
-    if not len(open_set):
-        return
-    named = tables.open_set_summary(
-        open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
-    )
-    most = named[(named.fraction == named.fraction.max()) & (named.seen == named.seen.max())]
-    for where, rows in most.groupby("benchmark", sort=False):
-        scores = rows.pivot(index="model", columns="part", values="mean")
-        if "unseen" not in scores:  # only models trained with wrong names
-            continue
-        best = scores.loc[scores["unseen"].idxmax()]
-        seen = tables.split_name(rows.seen.iloc[0])
-        say(
-            f"zero-shot classes, known only by name ({where})",
-            best.name,
-            f"{best['unseen']:.1f} avg mAP on unseen classes, {seen} seen/unseen. "
-            f"Under wrong names {best['unseen, wrong names']:.1f}.",
-            f"open_set_{where}",
-        )
+    return set(most[most >= most.max() - CLOSE].index), near
 
 
 def _cpu_costs(read):
@@ -213,10 +189,19 @@ def _macs(read, benchmark, wanted):
     return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
+def _measured(read, name):
+    """A table of costs on the main machine, without those of models whose code has changed since."""
+    rows, stale = tables.on_main_machine(read(name)), read("stale")
+    if not len(rows) or not len(stale):
+        return rows
+    older = set(zip(stale.cell, stale.area))
+    return rows[[(row.cell, f"models/{row.model}") not in older for row in rows.itertuples()]]
+
+
 def _end_to_end(read, benchmark):
     """Shown name → seconds for an hour of recording of a trained model: network, decoding and NMS, one
     thread."""
-    rows = tables.on_main_machine(read("inference_length"))
+    rows = _measured(read, "inference_length")
     if rows.empty:
         return pd.Series(dtype=float)
     rows = rows[(rows.benchmark == benchmark) & (rows.window == 0) & (rows.threads_used == 1)]
@@ -242,7 +227,7 @@ def _fastest(times, tie):
     return " or ".join(level.index), text
 
 
-def _costs(read, say, benchmark, long_shape, close, near, most):
+def _costs(read, say, benchmark, long_shape, close, near):
     """Add answers that weigh accuracy against a cost, among the models close to the best."""
     cost, tie = _cpu_costs(read), _tie(read)
     times = _end_to_end(read, benchmark)
@@ -273,8 +258,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             say(
                 "little computation",
                 small,
-                f"{macs[small] / 1e9:.2f} GMACs for {steps:,} steps at {most[small]:.1f} avg mAP. The "
-                f"fewest {near}.",
+                f"{macs[small] / 1e9:.2f} GMACs for {steps:,} steps. The fewest {near}.",
                 f"macs_{benchmark}_cpu",
             )
         far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)]
@@ -284,16 +268,17 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
             at = far[far.length_steps == steps].groupby("model")[["detect_s_median", "peak_memory_bytes"]]
             at = at.median()
             use, text = _fastest(at.detect_s_median, tie)
-            lean = at.peak_memory_bytes.idxmin()
+            least = at.peak_memory_bytes.min()
+            lean = at.index[at.peak_memory_bytes <= least * (1 + TIE)]
             say(
                 f"long recordings ({steps:,} steps)",
                 use,
                 f"{at.detect_s_median.min():.2f} s with decoding and NMS, untrained, so every point is a "
-                f"candidate. The fastest {near}.{text} Least memory: {lean}, "
-                f"{short(at.peak_memory_bytes[lean] / 1e6, digits=2)} MB.",
+                f"candidate. The fastest {near}.{text} Least memory: "
+                f"{sentences.listed(lean, 'or')}, {short(least / 1e6, digits=2)} MB.",
                 f"detect_{long_shape}_cpu",
             )
-    milestones = tables.on_main_machine(read("training_milestones"))
+    milestones = _measured(read, "training_milestones")
     if len(milestones):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
@@ -304,7 +289,7 @@ def _costs(read, say, benchmark, long_shape, close, near, most):
                 f"{reached.min():.0f} s to 95 % of its final mAP on one thread. The shortest {near}.",
                 f"training_{benchmark}",
             )
-    numbers = tables.on_main_machine(read("quantization"))
+    numbers = _measured(read, "quantization")
     if len(numbers):
         rows = numbers[
             (numbers.benchmark == benchmark)

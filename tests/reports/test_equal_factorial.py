@@ -77,8 +77,21 @@ def test_several_benchmarks_are_told_in_two_sentences(study):
     assert f"is {low:.1f} to {high:.1f} points" in architectures
     low, high = sorted(summary.equal_noise)
     assert architectures.endswith(f"Noise alone would give {low:.1f} to {high:.1f}.")
-    nothing = summary.assign(recipe_low=-1.0, recipe_high=1.0)
+    nothing = summary.assign(recipe_p_adjusted=0.06)  # the intervals alone do not decide
     assert factorial.overview(nothing)[0].endswith("No gain can be told apart from zero.")
+
+
+def test_gains_of_the_recipe_are_adjusted_over_all_benchmarks_and_fractions(study):
+    """Holm by hand: the smallest p-value times their number, the next times one less, never falling."""
+    _, summary = both_arms(study(EFFECTS, TUNED))
+    each, means = summary[summary.benchmark != MEAN], summary[summary.benchmark == MEAN]
+    assert len(each) == 2 * len(TUNED) and len(means) == 2
+    for group in (each, means):
+        ordered, least = group.sort_values("recipe_p"), 0.0
+        for place, row in enumerate(ordered.itertuples()):
+            least = max(least, min(1.0, (len(group) - place) * row.recipe_p))
+            assert row.recipe_p_adjusted == pytest.approx(least)
+    assert (each.recipe_p_adjusted > each.recipe_p).any()
 
 
 def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):

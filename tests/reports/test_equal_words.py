@@ -65,8 +65,37 @@ def test_no_winner_is_named_where_there_is_none(study):
         "The one with the fewest MACs is actionformer: 0.10 GMACs." in because and "Next: bilstm" in because
     )
     assert answers.use["a CPU only, one thread"] == "actionformer"
-    assert "of the 3 that cannot be told apart" in answers.because["a CPU only, one thread"]
+    close = "of the 3 that cannot be told apart from the best with the most labels on hapt"
+    assert close in answers.because["a CPU only, one thread"]
     assert "first" not in " ".join(headlines(read)) and "best other" not in " ".join(headlines(read))
+
+
+def test_costs_are_compared_among_the_models_that_no_benchmark_tells_apart_from_its_best(study):
+    """On hapt temporalmaxer and tridet lead, on urfall tridet and actionformer: tridet is in both groups."""
+    hapt = {"temporalmaxer": 0, "tridet": 0, "actionformer": -20, "bilstm": -30}
+    urfall = {"temporalmaxer": -20, "tridet": 0, "actionformer": 0, "bilstm": -30}
+    read = tables_of(study(hapt) + study(urfall, ["urfall"]))
+    answers = advice(read).set_index("situation")
+    assert answers.use["little computation"] == answers.use["a CPU only, one thread"] == "tridet"
+    because = answers.because["little computation"]
+    assert "of the best models with the most labels on hapt and urfall (only tridet)" in because
+    nothing = tables_of(study({"tridet": 20, "bilstm": 0}) + study({"tridet": 0, "bilstm": 20}, ["urfall"]))
+    assert not advice(nothing).situation.str.contains("computation|CPU").any()
+
+
+def test_costs_of_an_older_network_are_left_out(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    shared = {"benchmark": "hapt", "window": 0, "threads_used": 1, "device_name": "c"}
+    times = {"temporalmaxer": 0.3, "tridet": 0.2, "actionformer": 0.1}
+    length = pd.DataFrame([shared | {"model": m, "seconds_per_hour": s, "cell": m} for m, s in times.items()])
+    stale = pd.DataFrame(
+        [("actionformer", "models/actionformer"), ("tridet", "recipes/tridet"), ("tridet", "models/bmn")],
+        columns=["cell", "area"],
+    )
+    given = {"inference_length": length, "stale": stale}
+    answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
+    assert answers.use["a CPU only, one thread"] == "tridet"
+    assert answers.because["a CPU only, one thread"].endswith("Not measured: actionformer.")
 
 
 def test_findings_open_with_the_factorial_and_give_the_floor(study):
@@ -110,6 +139,14 @@ def test_leaders_share_a_letter_with_the_best(letters, level, words):
     rows = rows.head(len(letters)).assign(letters=letters)
     assert sentences.leaders(rows).model.tolist() == level
     assert words in sentences.verdict(rows)[1]
+
+
+def test_all_models_that_share_a_letter_with_the_best_are_advised():
+    rows = pd.DataFrame({"model": list("xyz"), "mean": [3.0, 2.0, 1.0], "low": 0.0, "high": 9.0})
+    assert sentences.verdict(rows.assign(letters=["ab", "a", "b"]))[0] == "x, y or z"
+    assert sentences.verdict(rows.assign(letters=["ab", "a", "b"]))[1].endswith(
+        "No model can be told apart from it."
+    )
 
 
 def test_without_an_equal_arm_the_old_answers_stay(study):

@@ -1,9 +1,12 @@
 """Tables of zero-shot classes: which runs count, and under which names."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from tal_lib.reports import advice, tables
+from tal_lib.evaluation.nested import holm
+from tal_lib.reports import tables, unseen
 from tal_lib.reports.figures import accuracy
 
 
@@ -57,8 +60,39 @@ def test_the_figure_counts_splits_without_the_arm_that_was_trained_with_wrong_na
 
 
 def test_the_advice_shows_what_wrong_names_give(runs):
-    rows = []
-    advice._unseen_classes(lambda name: runs, lambda *row: rows.append(row))
-    assert [(row[1], row[2]) for row in rows] == [
-        ("stale (text=glove)", "50.0 avg mAP on unseen classes, 75/25 seen/unseen. Under wrong names 25.0."),
+    ((_, use, because, table),) = unseen.answers(runs)
+    assert use == "stale (text=glove) or stale (text=words)"  # one common split tells nothing
+    assert because == (
+        "2 of 2 cannot be told apart (30.0 to 50.0 avg mAP on unseen classes), 75/25 seen/unseen. "
+        "Under wrong names 15.0 to 25.0."
+    )
+    assert table == "open_set_hapt"
+    assert unseen.answers(runs[runs.misnamed]) == [] == unseen.answers(runs.iloc[:0])
+
+
+def test_models_are_compared_on_the_splits_that_both_have():
+    """A hard split lowers both models: paired, a small difference is told apart; its size alone is not."""
+    easy = np.linspace(10, 60, 10)
+    jitter = np.where(np.arange(10) % 2, 0.5, -0.5)
+    scores = pd.DataFrame({"b": easy + 2 + jitter, "a": easy, "c": easy[::-1], "d": easy - 20 + jitter})
+    compared = unseen.against_the_best(scores)
+    assert list(compared.index) == ["b", "a", "c", "d"] and np.isnan(compared.p_adjusted["b"])
+    assert compared.p_adjusted["a"] < 0.001 < 0.5 < compared.p_adjusted["c"]
+    pairs = [stats.ttest_rel(scores.b, scores[name]).pvalue for name in "acd"]
+    assert compared.p_adjusted[["a", "c", "d"]].to_numpy() == pytest.approx(holm(pairs))
+    few = scores.assign(a=scores.a.where(scores.index < 2))
+    assert unseen.against_the_best(few).p_adjusted["a"] == 1.0
+    same = unseen.against_the_best(pd.DataFrame({"a": easy, "b": easy, "c": easy - 1}))
+    assert same.p_adjusted["b"] == 1.0 and same.p_adjusted["c"] == 0.0
+
+
+def test_a_model_that_is_told_apart_is_no_answer(runs):
+    rows = [
+        row
+        for split in range(5)
+        for text, score in (("glove", 0.5), ("words", 0.2 + split / 100), ("minilm", 0.49 + split / 100))
+        for row in _rows(score, options=f"text={text}", split=split)
     ]
+    ((_, use, because, _),) = unseen.answers(pd.DataFrame(rows))
+    assert use == "stale (text=minilm) or stale (text=glove)"
+    assert because.endswith("Next: stale (text=words) 22.0.")

@@ -61,7 +61,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             write_annotation(runs, benchmark, out)
         write_arms(tables.average_map(all_runs), benchmark, out)
         if PRIOR.is_file():
-            write_prior(rows, benchmark, out.about("prior"))
+            write_prior(rows, runs, benchmark, out.about("prior"))
 
 
 def _write_curves(runs, rows, benchmark, out):

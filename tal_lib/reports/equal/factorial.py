@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.data.registry import group_name
-from tal_lib.evaluation.nested import estimate, holm, mean_of, nested_estimate
+from tal_lib.evaluation.nested import LEVEL, estimate, holm, mean_of, nested_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
@@ -20,6 +20,7 @@ from tal_lib.reports.equal.pairs import differences, interval, p_text
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
 SPREADS = ["sd", "range", "noise"]
+SPREAD_COLUMNS = [*(f"plain_{name}" for name in SPREADS), *(f"equal_{name}" for name in SPREADS), "floor"]
 SUMMARY = [
     "benchmark",
     "fraction",
@@ -27,9 +28,9 @@ SUMMARY = [
     "recipe",
     "recipe_low",
     "recipe_high",
-    *(f"plain_{name}" for name in SPREADS),
-    *(f"equal_{name}" for name in SPREADS),
-    "floor",
+    "recipe_p",
+    "recipe_p_adjusted",
+    *SPREAD_COLUMNS,
 ]
 
 
@@ -39,7 +40,8 @@ def factorial(
     """Both arms of every model (`MODELS`), and the decomposition per benchmark and fraction (`SUMMARY`).
 
     Only models that have every fold in both arms count. The mean over the tuned benchmarks, where all of them
-    are finished, is the benchmark `mean`: there, spreads are means over benchmarks.
+    are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the recipe
+    are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
     """
     rows, summary, recipes = [], [], {}
     for key in [key for key in equal if key in plain]:
@@ -56,16 +58,22 @@ def factorial(
         recipe = estimate(both[0].by_fold(gains.mean(axis=1)))
         floor = nested_estimate(both[0].floor).mean if len(both[0].floor) else float("nan")
         spreads = [*spread(both[1], models), *spread(both[0], models)]
-        summary.append((*key, len(models), recipe.mean, recipe.low, recipe.high, *spreads, floor))
+        values = recipe.mean, recipe.low, recipe.high, recipe.p, float("nan")
+        summary.append((*key, len(models), *values, *spreads, floor))
         recipes[key] = recipe
     table = pd.DataFrame(summary, columns=SUMMARY)
+    table["recipe_p_adjusted"] = holm(table.recipe_p)
+    means = []
     for fraction, group in table[table.benchmark.isin(TUNED)].groupby("fraction"):
         if len(group) == len(TUNED):
             known = mean_of([recipes[name, fraction] for name in group.benchmark])
-            averaged = group[SUMMARY[6:]].mean(skipna=False)
-            values = [group.models.min(), known.mean, known.low, known.high, *averaged]
-            table.loc[len(table)] = [MEAN, fraction, *values]
-    return pd.DataFrame(rows, columns=MODELS), table
+            averaged = group[SPREAD_COLUMNS].mean(skipna=False)
+            values = group.models.min(), known.mean, known.low, known.high, known.p, float("nan")
+            means.append((MEAN, fraction, *values, *averaged))
+    if means:
+        averages = pd.DataFrame(means, columns=SUMMARY)
+        table = pd.concat([table, averages.assign(recipe_p_adjusted=holm(averages.recipe_p))])
+    return pd.DataFrame(rows, columns=MODELS), table.reset_index(drop=True)
 
 
 def _aligned(equal, plain):
@@ -102,7 +110,7 @@ def overview(summary: pd.DataFrame) -> list[str]:
     told = [
         f"{interval(row.recipe, row.recipe_low, row.recipe_high)} ({row.benchmark}, {percent(row.fraction)})"
         for row in summary.itertuples()
-        if row.recipe_low > 0 or row.recipe_high < 0
+        if row.recipe_p_adjusted < LEVEL
     ]
     verdict = f"Told apart from zero: {'; '.join(told)}." if told else "No gain can be told apart from zero."
     return [
@@ -128,6 +136,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
             "label fraction": [percent(row.fraction) for row in rows],
             "models": summary.models,
             "recipe effect": [interval(row.recipe, row.recipe_low, row.recipe_high) for row in rows],
+            "adjusted p": list(map(p_text, summary.recipe_p_adjusted)),
             "architectures, plain": [
                 f"{row.plain_sd:.1f} ({row.plain_range:.1f}; {row.plain_noise:.1f})" for row in rows
             ],
@@ -138,7 +147,8 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval. "
+        "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval; "
+        "p-values are Holm-adjusted over benchmarks and label fractions. "
         "Architectures: standard deviation of their means (range; standard deviation from noise alone), with "
         "the plain and the equal recipe."
     )

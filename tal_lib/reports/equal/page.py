@@ -5,8 +5,10 @@
 
 import pandas as pd
 
+from tal_lib.evaluation.nested import LEVEL
 from tal_lib.reports.efficiency.runs import OWN
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
+from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.escape import markdown
 
 READERS = "results/readers/equal"
@@ -38,8 +40,8 @@ def ranking(ranked: pd.DataFrame) -> str:
 def finished(ranked: pd.DataFrame) -> str:
     """`2 of the 4 tuned benchmarks: a and b`."""
     names = [name for name in TUNED if (_benchmarks(ranked).benchmark == name).any()]
-    listed = ", ".join(names[:-1]) + " and " * bool(names[:-1]) + "".join(names[-1:])
-    return f"{len(names)} of the {len(TUNED)} tuned benchmarks" + f": {listed}" * bool(names)
+    which = f": {listed(names, 'and')}" if names else ""
+    return f"{len(names)} of the {len(TUNED)} tuned benchmarks{which}"
 
 
 def own(ranked: pd.DataFrame) -> str:
@@ -57,16 +59,27 @@ def own(ranked: pd.DataFrame) -> str:
 
 
 def tuned(factorial: pd.DataFrame) -> str:
-    """How many models tuning raised and lowered, in sentences. factorial: the tidy table of that name."""
-    parts = []
-    for benchmark, rows in factorial.groupby("benchmark", sort=False) if len(factorial) else []:
-        counts = [
-            f"{int((some.difference > 0).sum())} up and {int((some.difference < 0).sum())} down "
-            f"({percent(fraction)})"
-            for fraction, some in rows.groupby("fraction")
-        ]
-        parts.append(f"Models moved on `{benchmark}`: {', '.join(counts)}.")
-    return " ".join(parts)
+    """What tuning changed, and which changes can be told apart from none, in sentences.
+
+    factorial: the tidy table of that name, a row per benchmark, label fraction and model.
+    """
+    changed = factorial[factorial.difference != 0] if len(factorial) else factorial
+    if not len(changed):
+        return ""
+    apart = changed[changed.p_adjusted < LEVEL]
+    up, down = _up_and_down(changed)
+    told = [
+        "{} up and {} down on `{}` at {}".format(*_up_and_down(rows), name, percent(fraction))
+        for (name, fraction), rows in apart.groupby(["benchmark", "fraction"], sort=False)
+    ]
+    return (
+        f"Tuning changed {len(changed)} of {len(factorial)} means: {up} up and {down} down. "
+        f"Told apart from the plain recipe: {'; '.join(told) or 'none'}."
+    )
+
+
+def _up_and_down(rows):
+    return int((rows.difference > 0).sum()), int((rows.difference < 0).sum())
 
 
 def folds(ranked: pd.DataFrame) -> str:

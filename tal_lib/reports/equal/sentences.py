@@ -1,7 +1,7 @@
 """The findings of the equal arm in words, from its tidy tables. A winner is named only where there is one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from operator import itemgetter
 
@@ -50,8 +50,8 @@ def all_alike(level: pd.DataFrame) -> bool:
 
 
 def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str]:
-    """(what to use, because) of ranked models. Without a winner, `use` names all leaders if none of them
-    differs from another, else the one with the highest mean.
+    """(what to use, because) of ranked models. Without a winner, `use` names all models that cannot be told
+    apart from the one with the highest mean.
 
     Args:
         rows: from `ranked`.
@@ -66,8 +66,7 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
         if len(known)
         else []
     )
-    use = _list(level.model, "or") if all_alike(level) else level.model.iloc[0]
-    return use, " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
+    return listed(level.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
 
 
 def _lead(rows):
@@ -90,12 +89,13 @@ def _next(rows):
     others = rows[~rows.model.isin(level.model)]
     if not all_alike(level):
         parts = [f"{row.model} ({row.mean:.1f})" for row in others.itertuples()]
-        return [f"Only {_list(parts, 'and')} can be told apart from it."] if parts else []
+        return [f"{'Only ' + listed(parts, 'and') if parts else 'No model'} can be told apart from it."]
     parts = [f"{row.model} {row.mean:.1f} ({row.letters})" for row in others.head(3).itertuples()]
     return [f"Next: {', '.join(parts)}."] if parts else []
 
 
-def _list(names, word):
+def listed(names: Iterable[str], word: str) -> str:
+    """`a, b and c`, with the word before the last name."""
     names = list(names)
     return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
 
@@ -117,7 +117,7 @@ def _of_benchmark(read, benchmark, fractions):
     """Who leads on a benchmark (or averaged over the tuned ones), and what the floor has."""
     table = read(RANKED)
     names = [name for name in TUNED if (table.benchmark == name).any()]
-    where = f"Averaged over {_list(names, 'and')}" if benchmark == MEAN else f"On {benchmark}"
+    where = f"Averaged over {listed(names, 'and')}" if benchmark == MEAN else f"On {benchmark}"
     parts = [f"{where}, with the equal recipe and {percent(fractions[0])} of the labels,"]
     for fraction in fractions:
         if fraction != fractions[0]:
@@ -125,7 +125,7 @@ def _of_benchmark(read, benchmark, fractions):
         parts.append(_finding(ranked(read, benchmark, fraction)))
     floor = table[(table.benchmark == benchmark) & (table.model == FLOOR)].set_index("fraction")["mean"]
     values = [f"{value:.1f}" for value in floor.reindex(fractions).dropna()]
-    return " ".join(parts + [f"The floor, {FLOOR}, has {_list(values, 'and')}."] * bool(values))
+    return " ".join(parts + [f"The floor, {FLOOR}, has {listed(values, 'and')}."] * bool(values))
 
 
 def _finding(rows):
@@ -134,7 +134,7 @@ def _finding(rows):
     if len(level) == 1:
         return f"{rows.model.iloc[0]} has {_lead(rows)}."
     if all_alike(level):
-        return f"{_lead(rows)}: {_list(level.model, 'and')}."
+        return f"{_lead(rows)}: {listed(level.model, 'and')}."
     return " ".join([f"{_lead(rows)}.", *_next(rows)])
 
 

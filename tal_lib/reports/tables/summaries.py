@@ -70,11 +70,11 @@ OPEN_SET_PARTS = (
 )
 
 
-def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
-    """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
-    over splits of the classes. With fewer than `FEWEST` splits there is no interval.
+def open_set_runs(open_set: pd.DataFrame) -> pd.DataFrame:
+    """One row per run and part: the settings, the shown name of its model, and `avg_map` (%).
 
-    The text encoder is always named. Of cells with the same settings the latest counts.
+    The text encoder is always named. Of cells with the same settings the latest counts. Models that were
+    trained with wrong names have the part `MISNAMED` alone.
     """
     keys = [
         "benchmark",
@@ -103,7 +103,14 @@ def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     )
     runs = with_shown_names(runs[~runs.misnamed | (runs.part == "unseen")])
     runs.loc[runs.misnamed, "part"] = MISNAMED
-    summary = summarise(runs, ["benchmark", "keep", "seen", "model", "fraction", "part"], "avg_map")
+    return runs
+
+
+def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
+    over splits of the classes. With fewer than `FEWEST` splits there is no interval."""
+    keys = ["benchmark", "keep", "seen", "model", "fraction", "part"]
+    summary = summarise(open_set_runs(open_set), keys, "avg_map")
     summary.loc[summary.runs < FEWEST, ["low", "high"]] = float("nan")
     return summary
 
