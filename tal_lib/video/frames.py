@@ -174,13 +174,16 @@ def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.nda
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
     """Write pictures (H, W, 3), RGB, uint8, of even width and height as an H.264 file. No partial file is
-    left."""
+    left.
+
+    One thread encodes: what x264 writes depends on the number of threads, and that on the number of cores.
+    """
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = None
         for picture in frames:
             if stream is None:
                 stream = container.add_stream(
-                    "libx264", rate=fps, options={"preset": "veryfast", "crf": "23"}
+                    "libx264", rate=fps, options={"preset": "veryfast", "crf": "23", "threads": "1"}
                 )
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
             for packet in stream.encode(
