@@ -1,6 +1,9 @@
 """The benchmark `rendered`: timelines, pictures, and the way from a seed to features."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from tal_lib.cli import main
 from tal_lib.data import list_benchmarks, rendered, videos
 from tal_lib.errors import TalError
+from tal_lib.files import write_json
+from tal_lib.provenance import usable_cores
 from tal_lib.video import crowded, rendered_benchmark
 
 
@@ -83,6 +88,63 @@ def test_a_seed_becomes_a_benchmark(tmp_path, monkeypatch):
     rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)
     assert written == {path: path.stat().st_mtime_ns for path in place.parent.rglob("*.mp4")}
     assert videos.load_folder(place).data_hash == data.data_hash
+
+
+def test_the_last_digit_of_a_machine_does_not_change_the_identity_of_the_data(tmp_path, monkeypatch):
+    """The identity is the version if each recording's statistics agree, else the contents of the files."""
+    monkeypatch.setenv("TAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rendered, "STATISTICS", tmp_path / "statistics.json")
+    place, names = rendered.features_of("rendered").parent, ["test_000", "train_000", "train_001"]
+    segment = [{"segment": [1, 3], "label": "pulse"}]
+    database = {
+        name: {"subset": name.split("_")[0] + "ing", "duration": 20.5, "annotations": segment}
+        for name in names
+    }
+    write_json(place / "annotations.json", {"database": database})
+    spec = {"streams": {"hog": 3, "hof": 2}, "stride_s": 0.5, "window_s": 1.0}
+    write_json(place / "features" / "spec.json", spec)
+    (place / "features.sha256").write_text("of the files\n")
+    rng = np.random.default_rng(0)
+    first = {name: rng.random((40, 5)).astype(np.float32) for name in names}
+
+    def identity(features):
+        for name, array in features.items():
+            np.save(place / "features" / f"{name}.npy", array)
+        rendered._known.cache_clear()
+        return rendered.load(tmp_path).data_hash
+
+    known = {name: rendered.statistics(array, spec["streams"]) for name, array in first.items()}
+    hog, hof = first["test_000"][:, :3], first["test_000"][:, 3:]
+    assert known["test_000"] == pytest.approx([hog.mean(), hog.std(), hof.mean(), hof.std()], abs=1e-6)
+    write_json(rendered.STATISTICS, {"hog-hof": known})
+    same = identity(first)
+    assert identity({name: array + np.float32(1e-6) for name, array in first.items()}) == same
+    other = identity(first | {"train_001": first["train_001"] + np.float32(1e-3)})
+    assert other != same and identity(first) == same
+    write_json(rendered.STATISTICS, {"hog-hof": known | {"train_002": known["train_001"]}})
+    assert identity(first) not in (same, other)  # other recordings: identified by contents
+    rendered._known.cache_clear()
+
+
+def test_the_committed_statistics_are_of_every_recording():
+    known = rendered._known()["hog-hof"]
+    counts = [sum(name.startswith(split) for name in known) for split in ("train_", "test_")]
+    assert counts == [rendered.TRAIN, rendered.TEST] and {len(row) for row in known.values()} == {4}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or usable_cores() < 2, reason="needs two cores")
+def test_a_video_does_not_depend_on_the_number_of_cores(tmp_path):
+    code = (
+        "import os, sys, numpy as np;"
+        "os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[:int(sys.argv[2])]));"
+        "from tal_lib.video import crowded, write_video; rng = np.random.default_rng(0);"
+        "pictures = zip(range(60), crowded.draw(crowded.play(rng), rng));"
+        "write_video(sys.argv[1], (picture for _, picture in pictures), crowded.FPS)"
+    )
+    paths = [tmp_path / f"{count}.mp4" for count in (1, 2)]
+    for count, path in enumerate(paths, 1):
+        subprocess.run([sys.executable, "-c", code, path, str(count)], check=True)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_tal_data_fetch_makes_it(tmp_path, monkeypatch, capsys):
