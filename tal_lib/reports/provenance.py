@@ -30,7 +30,7 @@ class Origin:
             if self.stale_equal is None
             else f", {self.stale_equal or 'none'} of them in the equal comparison"
         )
-        older = f" {self.stale:,} were computed by older code{which} (results/tables/stale.csv)."
+        older = f" {self.stale:,} were computed by older code or from older data{which} (results/tables/stale.csv)."
         return f"{text}.{older * bool(self.stale)}"
 
 
