@@ -235,9 +235,9 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     nothing = ranked.iloc[:0]
     assert "not run" in page.ranking(nothing) and page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
-    assert page.own(ranked) == "It has the highest mean in none of the 4 columns of this table."
+    assert page.our_model(ranked) == "It has the highest mean in none of the 4 columns of this table."
     ours = ranked.replace({"model": {"temporalmaxer": "local_global"}})
-    assert page.own(ours).count("hapt") == page.own(ours).count("urfall") == 2
+    assert page.our_model(ours).count("hapt") == page.our_model(ours).count("urfall") == 2
     assert page.folds(ranked).count("](results/readers/equal/equal_folds_") == 2 and page.folds(nothing) == ""
 
 
