@@ -149,7 +149,8 @@ def test_a_graph_that_answers_otherwise_is_noticed(small):
 
     def wrong(features, mask):
         segments, scores = (
-            one.detach().numpy().copy() for one in model(torch.from_numpy(features), torch.from_numpy(mask))
+            output.detach().numpy().copy()
+            for output in model(torch.from_numpy(features), torch.from_numpy(mask))
         )
         scores[0, -1, 0] += 0.01
         return segments, scores

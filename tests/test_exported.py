@@ -105,7 +105,9 @@ def test_trusted_torchscript_detects_as_its_model(tmp_path):
     trained = model_of(stride=1)
     folder = export(trained, tmp_path, "torchscript")
     item = unannotated("a", torch.randn(5, 40), 21.0, 0.5, 1.0, ("x", "y"))
-    ours, theirs = (one.detect(collate([item]))[0] for one in (trained.model, Exported(folder, trust=True)))
+    ours, theirs = (
+        detector.detect(collate([item]))[0] for detector in (trained.model, Exported(folder, trust=True))
+    )
     assert len(ours) and np.allclose(ours.score, theirs.score, atol=1e-5)
 
 

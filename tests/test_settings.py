@@ -114,8 +114,8 @@ def test_no_two_settings_share_a_name():
     assert not post & recipe and not arguments & (post | recipe)
     for name in models.names():
         config = models.config(name)
-        own = {f.name for f in fields(config)}
-        assert not own & (post | recipe | arguments), name
+        field_names = {f.name for f in fields(config)}
+        assert not field_names & (post | recipe | arguments), name
         assert len(option_names(config)) == len(set(option_names(config)))
 
 

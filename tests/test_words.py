@@ -1,4 +1,4 @@
-"""Texts for readers: plain words of the field, short sentences, and help for every option.
+"""Texts for readers: plain words of the field, short sentences, and help for every option. Names in code.
 
 Docstrings and comments are not looked at. A value in an f-string counts as one word.
 """
@@ -15,6 +15,7 @@ from tal_lib.reports import results_page
 from tal_lib.reports.layout import Layout
 
 LIBRARY = REPOSITORY / "tal_lib"
+CODE = ("tal_lib", "tests", "experiments", "examples")
 LONGEST_HELP, LONGEST = 25, 35  # words of a sentence
 VALUE = "VALUE"
 DIALECT = re.compile(
@@ -24,6 +25,13 @@ DIALECT = re.compile(
     r"goes on|mend\b|somebody|\bstandings?\b",
     re.IGNORECASE,
 )
+
+# names that do not say what they hold: `detections`, `row`, `message` do
+VAGUE = {"found", "one", "mine", "own", "its", "said", "foretold", "standing", "nursery", "kin"}
+KEPT = {
+    ("tal_lib/sweeps/search.py", "own"),  # a key of grid files
+    ("tests/cli/test_models.py", "said"),
+}
 
 
 def sentences(text):
@@ -153,3 +161,70 @@ def test_the_pages_have_short_sentences(template, tmp_path):
 def test_the_checks_can_fail(source, text):
     """Dialect and a long sentence are seen, also in f-strings and sums."""
     assert [p for _, given in errors_of(ast.parse(source)) for p in problems(given, LONGEST_HELP)] == text
+
+
+# names in code
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NAMED = (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+
+
+def names_of(tree):
+    """(line, name) of the variables, fields, arguments, functions, classes and aliases of a module."""
+    for node in ast.walk(tree):
+        name = None
+        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, ast.alias):
+            name = node.asname
+        elif isinstance(node, NAMED):
+            name = node.name
+        if name:
+            yield node.lineno, name
+
+
+def vague_names(tree):
+    return [(line, name) for line, name in names_of(tree) if name.strip("_").lower() in VAGUE]
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_names_say_what_they_hold(folder):
+    modules = {
+        path.relative_to(REPOSITORY).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+    }
+    assert modules
+    assert [
+        f"{module}:{line}: {name}"
+        for module, tree in modules.items()
+        for line, name in vague_names(tree)
+        if (module, name) not in KEPT
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{} = 1",
+        "FIRST, (_, *{}) = 1, (2, 3)",
+        "self.{} = 1",
+        "[{} for {} in rows]",
+        "with open(path) as {}: pass",
+        "print(({} := 1))",
+        "def {}(): pass",
+        "def _{}(): pass",
+        "class {}: pass",
+        "def f(*, {}): pass",
+        "lambda *{}: 0",
+        "import numpy as {}",
+        "try: pass\nexcept OSError as {}: pass",
+        "match row:\n case [*{}]: pass",
+        "match row:\n case {}: pass",
+    ],
+)
+def test_every_way_to_give_a_vague_name_is_seen(source):
+    assert [name.strip("_") for _, name in vague_names(ast.parse(source.replace("{}", "found")))] == ["found"]
+    assert [name for _, name in vague_names(ast.parse(source.replace("{}", "FOUND")))]
+    assert not vague_names(ast.parse(source.replace("{}", "found_rows")))

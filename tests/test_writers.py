@@ -296,7 +296,7 @@ def one_line(capsys, *texts):
 
 
 def test_every_option_that_names_a_place_is_tested():
-    found = set()
+    options = set()
 
     def walk(parser, name):
         for action in parser._actions:
@@ -304,11 +304,11 @@ def test_every_option_that_names_a_place_is_tested():
                 for word, child in action.choices.items():
                     walk(child, f"{name} {word}")
             elif action.dest in PLACES:
-                found.add((name, action.dest))
+                options.add((name, action.dest))
 
     walk(cli._parser(), "tal")
     tested = {key for key in CASES if key[0] not in ("demo", "tal train late")}
-    assert found == tested | READ_ONLY
+    assert options == tested | READ_ONLY
     assert not tested & READ_ONLY
 
 

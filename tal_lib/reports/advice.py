@@ -11,7 +11,7 @@ import pandas as pd
 from tal_lib.models.parts import registry
 from tal_lib.reports import cards, tables, unseen
 from tal_lib.reports.costs.shapes import short
-from tal_lib.reports.efficiency.runs import OWN, main_arm
+from tal_lib.reports.efficiency.runs import OUR_MODEL, main_arm
 from tal_lib.reports.equal import sentences
 from tal_lib.reports.equal.arms import MEAN, percent
 from tal_lib.reports.escape import markdown
@@ -49,13 +49,13 @@ def _of_own_recipes(read, benchmark):
     if len(best):
         ahead = best[best.difference > 0]
         lines.append(
-            f"{where} **{OWN}**, this study's model, is ahead of the best other model at {len(ahead)} of "
-            f"{len(best)} label fractions. Each model has its own recipe. The differences range from "
+            f"{where} **{OUR_MODEL}**, this study's model, is ahead of the best other model at {len(ahead)} "
+            f"of {len(best)} label fractions. Each model has its own recipe. The differences range from "
             f"{best.difference.min():+.1f} to {best.difference.max():+.1f} points."
         )
     recipes = read(f"recipes_values_{benchmark}")
     given = (
-        recipes[recipes.recipe.str.contains("rotate=30") & (recipes.model != OWN)]
+        recipes[recipes.recipe.str.contains("rotate=30") & (recipes.model != OUR_MODEL)]
         if len(recipes)
         else recipes
     )
@@ -64,9 +64,9 @@ def _of_own_recipes(read, benchmark):
         own_mean = best[best.fraction == fraction].own_mean
         if len(own_mean):
             lines.append(
-                f"{where} {rows.model.nunique()} other models were trained with the recipe of {OWN}. The "
-                f"best at {100 * fraction:g} % of the labels is {markdown(top.model)} with "
-                f"{top.changed:.1f} avg mAP ({top.difference:+.1f} from the recipe). {OWN} has "
+                f"{where} {rows.model.nunique()} other models were trained with the recipe of {OUR_MODEL}. "
+                f"The best at {100 * fraction:g} % of the labels is {markdown(top.model)} with "
+                f"{top.changed:.1f} avg mAP ({top.difference:+.1f} from the recipe). {OUR_MODEL} has "
                 f"{own_mean.iloc[0]:.1f}."
             )
     if len(needed):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation.diagnosis import ERRORS, HIT
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OWN, main_arm
+from tal_lib.reports.efficiency.runs import OUR_MODEL, main_arm
 from tal_lib.reports.layout import Layout
 
 PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that is `hapt` here
@@ -56,14 +56,14 @@ def _errors(rows, benchmark, out):
         f"Error types (DETAD) of the G best detections on {benchmark} (%), by model and label fraction. G: "
         "number of annotated segments; tIoU 0.5; mean over seeds."
     )
-    if (rows.model == OWN).any():
-        profile = rows[(rows.model == OWN) & (rows.analysis == "profile")]
+    if (rows.model == OUR_MODEL).any():
+        profile = rows[(rows.model == OUR_MODEL) & (rows.analysis == "profile")]
         profile = profile[profile.fraction == profile.fraction.max()]
-        stem = f"error_profile_{OWN}_{benchmark}"
+        stem = f"error_profile_{OUR_MODEL}_{benchmark}"
         pictured = (
-            f"Types of errors of {OWN} on {benchmark} with {100 * profile.fraction.max():g} % of the labels: "
-            "composition of the G best detections, of the next G, and so on; G is the number of annotated "
-            "segments."
+            f"Types of errors of {OUR_MODEL} on {benchmark} with {100 * profile.fraction.max():g} % of the "
+            "labels: composition of the G best detections, of the next G, and so on; G is the number of "
+            "annotated segments."
         )
         out.figure(figures.error_profile(profile[["bucket", "error", "value"]]), stem, pictured)
     if table.index.get_level_values("fraction").nunique() > 1:
@@ -158,12 +158,12 @@ def _sensitivity(rows, benchmark, out):
         )
         best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST
         out.table(wide.reset_index(), f"sensitivity_{analysis}_{benchmark}", caption, best)
-    if (means.model == OWN).any():
-        our_means, runs = means[means.model == OWN], values[values.model == OWN]
+    if (means.model == OUR_MODEL).any():
+        our_means, runs = means[means.model == OUR_MODEL], values[values.model == OUR_MODEL]
         whole = our_means[our_means.characteristic == "all"].set_index("analysis").value
         axes = figures.sensitivity(runs[runs.characteristic != "all"], whole)
         pictured = (
-            f"Sensitivity of {OWN} on {benchmark}: normalized mAP and missed segments by fifths of the "
+            f"Sensitivity of {OUR_MODEL} on {benchmark}: normalized mAP and missed segments by fifths of the "
             "segments, sorted by coverage, by length, and by number of instances of the class."
         )
-        out.figure(axes, f"sensitivity_{OWN}_{benchmark}", pictured)
+        out.figure(axes, f"sensitivity_{OUR_MODEL}_{benchmark}", pictured)

@@ -8,7 +8,7 @@ import pandas as pd
 from tal_lib import models
 from tal_lib.data.registry import VALIDATION
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import OWN, with_all_data, with_settings_of
+from tal_lib.reports.efficiency.runs import OUR_MODEL, with_all_data, with_settings_of
 from tal_lib.reports.equal.arms import percent, place
 
 STEPS, DESIGN = "steps", "own_design"
@@ -90,6 +90,6 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     if len(runs := runs[runs.options == ""]):
         out.table(steps_table(runs), STEPS, f"Number of optimizer steps: {part}, plain recipe.")
     if len(runs := runs_like(data, DESIGN)):
-        about = f"Variants of {OWN}: options that differ from the chosen design, and a reference model"
+        about = f"Variants of {OUR_MODEL}: options that differ from the chosen design, and a reference model"
         caption = f"{about}; {part}, plain recipe."
         out.table(design_table(runs), DESIGN, caption, tables.HIGHEST)

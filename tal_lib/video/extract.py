@@ -226,7 +226,7 @@ def _results(todo, out, name, sampling, workers, progress):
                 yield path, row
     else:
         for path in todo:
-            row = _one(path, out, name, sampling, may_overwrite())
+            row = _extract_file(path, out, name, sampling, may_overwrite())
             bar.update()
             yield path, row
     bar.close()
@@ -263,7 +263,7 @@ class _Workers:
     def _in_process(self, path, *arguments):
         process = self.idle.get()
         try:
-            return process.submit(_one, path, *arguments).result()
+            return process.submit(_extract_file, path, *arguments).result()
         except BrokenProcessPool:
             process.shutdown(wait=False)
             process = self._process()
@@ -275,7 +275,7 @@ class _Workers:
 _loaded: dict[str, Backbone] = {}  # a worker keeps its backbone for all its videos
 
 
-def _one(path, out, name, sampling, overwrite):
+def _extract_file(path, out, name, sampling, overwrite):
     model = _loaded.get(name) or _loaded.setdefault(name, backbone(name))
     try:
         features, reader = features_of(path, model, sampling)

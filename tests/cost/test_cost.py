@@ -98,17 +98,21 @@ def test_the_pass_in_the_middle_counts(monkeypatch):
     names = ["a", "b", "c", "slow", "large"]
     rows = passes.profile_all([{"model": name, "min_seconds": 0.6} for name in names], 3, seed=1)
     assert rows[4] is None and rows[3].passes == 1 and [name for name, *_ in calls].count("large") == 1
-    one = rows[0]
-    assert (one.passes, one.latency_s_median, one.reference_s, one.detect_s_median, one.macs) == (
+    first = rows[0]
+    assert (first.passes, first.latency_s_median, first.reference_s, first.detect_s_median, first.macs) == (
         3,
         0.2,
         0.2,
         0.4,
         7,
     )
-    assert sorted(one.latency_s_raw) == [0.1, 0.2, 0.3, 1.0, 1.0, 1.0] and one.latency_samples == 6
-    assert one.peak_memory_bytes_raw == (100, 200, 101, 201, 102, 202) and one.memory_samples == 6
-    assert (one.peak_memory_bytes_p10, one.peak_memory_bytes, one.peak_memory_bytes_p90) == (100, 151, 202)
+    assert sorted(first.latency_s_raw) == [0.1, 0.2, 0.3, 1.0, 1.0, 1.0] and first.latency_samples == 6
+    assert first.peak_memory_bytes_raw == (100, 200, 101, 201, 102, 202) and first.memory_samples == 6
+    assert (first.peak_memory_bytes_p10, first.peak_memory_bytes, first.peak_memory_bytes_p90) == (
+        100,
+        151,
+        202,
+    )
     assert (
         all(seconds == pytest.approx(0.2) for _, seconds, _ in calls)
         and sum(counted for *_, counted in calls) == 5
@@ -278,9 +282,9 @@ def test_energy_of_a_counter_that_starts_again(tmp_path, monkeypatch):
 @given(st.floats(0.3, 2.5), st.floats(1e-6, 1e3))
 def test_growth_finds_the_exponent(exponent, factor):
     lengths = np.array([288, 576, 1152, 2304, 4608, 9216])
-    found = growth(lengths, factor * lengths.astype(float) ** exponent)
-    assert found.exponent == pytest.approx(exponent, abs=1e-6) and found.points == 4
-    assert found.low <= found.exponent <= found.high and found.high - found.low < 1e-3
+    estimate = growth(lengths, factor * lengths.astype(float) ** exponent)
+    assert estimate.exponent == pytest.approx(exponent, abs=1e-6) and estimate.points == 4
+    assert estimate.low <= estimate.exponent <= estimate.high and estimate.high - estimate.low < 1e-3
 
 
 @given(st.floats(0, 1e9), st.floats(1.0, 1e5), st.floats(10_000, 1e6))
@@ -336,18 +340,18 @@ def test_growth_of_too_little():
 def test_interval_of_a_noisy_growth_holds_the_truth():
     rng, lengths = np.random.default_rng(0), np.array([1152, 2304, 4608, 9216, 18432])
     inside = [
-        (found := growth(lengths, lengths**1.2 * np.exp(0.1 * rng.standard_normal(5)))).low
+        (estimate := growth(lengths, lengths**1.2 * np.exp(0.1 * rng.standard_normal(5)))).low
         <= 1.2
-        <= found.high
+        <= estimate.high
         for _ in range(400)
     ]
     assert 0.92 < np.mean(inside) < 0.98
 
 
 def test_the_machine_is_described():
-    found = describe_machine(seconds=0.01)
-    assert found["cores"] >= 1 and found["memory_gb"] > 0.5 and found["ceiling_gmac_s_float32"] > 0.1
-    assert found["device_name"] == found["processor"]
+    machine = describe_machine(seconds=0.01)
+    assert machine["cores"] >= 1 and machine["memory_gb"] > 0.5 and machine["ceiling_gmac_s_float32"] > 0.1
+    assert machine["device_name"] == machine["processor"]
 
 
 def test_a_model_that_reads_names_is_measured_without_their_encoder(monkeypatch):

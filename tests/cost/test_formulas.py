@@ -25,9 +25,9 @@ def used(model, **positions):
     total, left = (
         0,
         {
-            name: one.numel()
-            for name, one in model.named_parameters()
-            if one.ndim > 1 and name.split(".")[-1] not in NO_MATRIX and not name.startswith("vae")
+            name: parameter.numel()
+            for name, parameter in model.named_parameters()
+            if parameter.ndim > 1 and name.split(".")[-1] not in NO_MATRIX and not name.startswith("vae")
         },
     )
     for prefix, count in positions.items():
@@ -145,8 +145,13 @@ def gaf(m, T, K):
     W = len(window_starts(T, c.clip_steps, c.clip_overlap)) if c.clip_steps else 1
     n = c.clip_steps or T
     P = W * sum(levels(m, n))
-    own = {"intra__steps": W * n, "intra__channels": W, "inter__context__write": W * c.latents, "inter": P}
-    return afsd(m, T, K, **own) + through_latents(P, c.width, c.latents)
+    positions = {
+        "intra__steps": W * n,
+        "intra__channels": W,
+        "inter__context__write": W * c.latents,
+        "inter": P,
+    }
+    return afsd(m, T, K, **positions) + through_latents(P, c.width, c.latents)
 
 
 def window_cnn(m, T, K):
@@ -235,9 +240,9 @@ def tcanet(m, T, K):
         for key, count in ends(f"regressors__{index}__{name}", steps).items()
     }
     generator, m.generator = m.generator, None  # counted by its own formula
-    own = used(m, base=W * w, encoders=W * w, **regressors, classifier__convs=T, classifier=P)
+    without_generator = used(m, base=W * w, encoders=W * w, **regressors, classifier__convs=T, classifier=P)
     m.generator = generator
-    return bmn(generator, T, K) + own + c.encoders * W * attention(w, w, c.width)
+    return bmn(generator, T, K) + without_generator + c.encoders * W * attention(w, w, c.width)
 
 
 def ssn(m, T, K):

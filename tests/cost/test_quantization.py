@@ -46,33 +46,33 @@ def test_a_convolution_as_a_linear_layer_is_the_same(kernel, bias):
 
 
 def test_what_is_converted(kept, artefact, small):
-    found = {variant: quantize(kept, variant, artefact, threads=1) for variant in VARIANTS}
-    layers = found["float32"].layers
-    assert layers == 8 and {one.layers for one in found.values()} == {
+    results = {variant: quantize(kept, variant, artefact, threads=1) for variant in VARIANTS}
+    layers = results["float32"].layers
+    assert layers == 8 and {result.layers for result in results.values()} == {
         layers
     }  # two of the embedding, three a head
     assert (
-        found["float32"].converted == found["int8 linear"].converted == found["onnx"].converted == 0
+        results["float32"].converted == results["int8 linear"].converted == results["onnx"].converted == 0
     )  # all its layers are convolutions
     for variant in ("bfloat16", "int8"):
-        assert found[variant].converted == layers and found[variant].weight_share == 1
-        assert found[variant].mac_share == pytest.approx(1)
-        assert set(found[variant].layer_names) == set(layer_sizes(kept.model))
-    assert found["int8 linear"].layer_names == () and found["onnx"].layer_names is None
-    assert found["onnx int8 static"].converted >= layers and found["onnx int8 static"].weight_share > 0.9
+        assert results[variant].converted == layers and results[variant].weight_share == 1
+        assert results[variant].mac_share == pytest.approx(1)
+        assert set(results[variant].layer_names) == set(layer_sizes(kept.model))
+    assert results["int8 linear"].layer_names == () and results["onnx"].layer_names is None
+    assert results["onnx int8 static"].converted >= layers and results["onnx int8 static"].weight_share > 0.9
     assert (
-        found["bfloat16"].file_bytes < found["float32"].file_bytes
-        and found["int8"].file_bytes < found["float32"].file_bytes
+        results["bfloat16"].file_bytes < results["float32"].file_bytes
+        and results["int8"].file_bytes < results["float32"].file_bytes
     )
     batch = collate([make_item(small, small.recordings("test")[0])])
     with torch.no_grad():
         wanted = kept.model.probabilities(kept.model(batch.features))
-    for variant, one in found.items():
-        table = one.model.detect(batch)[0]
+    for variant, result in results.items():
+        table = result.model.detect(batch)[0]
         assert len(table) > 10 and table.score.between(0, 1).all(), variant
         with torch.no_grad():
-            outputs = one.model.run(batch)
-        scores = outputs[1] if isinstance(one.model, Exported) else one.model.probabilities(outputs)
+            outputs = result.model.run(batch)
+        scores = outputs[1] if isinstance(result.model, Exported) else result.model.probabilities(outputs)
         assert (scores - wanted).abs().max() < (
             1e-4 if variant in ("float32", "onnx", "int8 linear") else 0.05
         ), variant
@@ -80,11 +80,13 @@ def test_what_is_converted(kept, artefact, small):
 
 def test_an_exported_graph_detects_as_its_model(kept, artefact, small):
     batch = collate([make_item(small, recording) for recording in small.recordings("test")[:2]])
-    ours, its = kept.model.detect(batch), Exported(artefact).detect(batch)
-    for one, other in zip(ours, its):
-        assert (one.label.head(20) == other.label.head(20)).all()
+    ours, exported = kept.model.detect(batch), Exported(artefact).detect(batch)
+    for table, exported_table in zip(ours, exported):
+        assert (table.label.head(20) == exported_table.label.head(20)).all()
         assert np.allclose(
-            one[["start", "end", "score"]].head(20), other[["start", "end", "score"]].head(20), atol=0.01
+            table[["start", "end", "score"]].head(20),
+            exported_table[["start", "end", "score"]].head(20),
+            atol=0.01,
         )
     assert len(Exported(artefact).propose(batch)[0]) == len(kept.model.propose(batch)[0])
     with pytest.raises(TalError, match="exported for classes"):

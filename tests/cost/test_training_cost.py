@@ -11,22 +11,22 @@ def test_milestones_by_hand():
     curve = pd.DataFrame(
         {"epoch": [2, 4, 6, 8], "seconds": [10.0, 20.0, 30.0, 40.0], "map": [0.5, 0.7, 0.9, 0.8]}
     )
-    found = milestones(curve)
-    assert (found.best_epoch, found.best_s, found.best_map, found.final_map, found.total_s) == (
+    result = milestones(curve)
+    assert (result.best_epoch, result.best_s, result.best_map, result.final_map, result.total_s) == (
         6,
         30.0,
         0.9,
         0.8,
         40.0,
     )
-    assert found.near_final_s == pytest.approx(
+    assert result.near_final_s == pytest.approx(
         20 + 10 * (0.76 - 0.7) / 0.2
     )  # 95 % of 0.8 between the second and the third
 
 
 def test_milestones_of_one_evaluation_start_from_nothing():
-    found = milestones(pd.DataFrame({"epoch": [1], "seconds": [4.0], "map": [0.6]}))
-    assert found.near_final_s == pytest.approx(3.8) and found.best_epoch == 1
+    result = milestones(pd.DataFrame({"epoch": [1], "seconds": [4.0], "map": [0.6]}))
+    assert result.near_final_s == pytest.approx(3.8) and result.best_epoch == 1
     assert (
         milestones(pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0], "map": [0.0, 0.0]})).near_final_s
         == 1.0

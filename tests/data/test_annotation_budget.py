@@ -35,14 +35,14 @@ def timelines(draw, overlapping=False):
 
 
 def brute_force(starts, ends, duration, share):
-    """All parts of so many neighbouring segments that do not overlap: the rows of each."""
+    """Rows of each run of `count` neighbouring segments; the segments do not overlap."""
     count = max(1, round(share * len(starts)))
     return [list(range(first, first + count)) for first in range(len(starts) - count + 1)]
 
 
 @settings(deadline=None)
 @given(timelines(), SHARES, POSITIONS)
-def test_a_part_is_one_of_all_parts_with_so_many_segments(timeline, share, position):
+def test_a_part_is_one_of_all_parts_with_the_wanted_count(timeline, share, position):
     (starts, ends), duration = timeline
     part = annotated_part(starts, ends, duration, share, position)
     assert 0 <= part.start < part.end <= duration
@@ -53,8 +53,8 @@ def test_a_part_is_one_of_all_parts_with_so_many_segments(timeline, share, posit
     choices = brute_force(starts, ends, duration, share)
     assert rows == choices[min(int(position * len(choices)), len(choices) - 1)]
     inside = (starts >= part.start - 1e-9) & (ends <= part.end + 1e-9)
-    beside = (ends <= part.start + 1e-9) | (starts >= part.end - 1e-9)
-    assert np.flatnonzero(inside).tolist() == rows and (inside ^ beside).all()  # none is cut
+    outside = (ends <= part.start + 1e-9) | (starts >= part.end - 1e-9)
+    assert np.flatnonzero(inside).tolist() == rows and (inside ^ outside).all()  # none is cut
     if share == 1:
         assert (part.start, part.end) == (0.0, duration)
 

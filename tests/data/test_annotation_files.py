@@ -217,10 +217,10 @@ def test_the_unit_of_lengths_does_not_matter(values, factor):
 
 def test_a_hundred_thousand_recordings_with_one_duplicate_end(tmp_path):
     """A search for the duplicate that is quadratic, as it was, would take hours."""
-    one = json.dumps(entry())
-    rows = ",".join(f'"r{i}": {one}' for i in range(100_000))
+    entry_json = json.dumps(entry())
+    rows = ",".join(f'"r{i}": {entry_json}' for i in range(100_000))
     path = tmp_path / "a.json"
-    path.write_text(f'{{"database": {{{rows}, "r99999": {one}}}}}')
+    path.write_text(f'{{"database": {{{rows}, "r99999": {entry_json}}}}}')
     with pytest.raises(TalError, match="'r99999' is listed twice"):
         read_annotations(path)
 

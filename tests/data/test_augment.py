@@ -86,5 +86,7 @@ def test_without_augmentation_nothing_is_drawn():
 
 
 def test_the_same_generator_gives_the_same_crop():
-    one, two = (Augment([A, B], SENSORS, generator(3), exchange=0.5, rotate=20)(A).features for _ in range(2))
-    assert torch.equal(one, two)
+    first, second = (
+        Augment([A, B], SENSORS, generator(3), exchange=0.5, rotate=20)(A).features for _ in range(2)
+    )
+    assert torch.equal(first, second)

@@ -57,12 +57,12 @@ def test_folds_are_a_partition_of_the_groups(groups, count, seed, kinds):
     kind = {name: name[-1] for name in names} if kinds else None
     folds = seeded_folds(names, count, seed, kind)
     assert folds == seeded_folds(reversed(names), count, seed, kind)  # the order does not count
-    together = [name for fold in folds for name in fold]
+    assigned = [name for fold in folds for name in fold]
     groups = set(names)
     if len(groups) == 1:
         assert folds == ()
         return
-    assert sorted(together) == sorted(groups) and len(folds) == min(count, len(groups))
+    assert sorted(assigned) == sorted(groups) and len(folds) == min(count, len(groups))
     assert max(map(len, folds)) - min(map(len, folds)) <= 1
 
 

@@ -113,11 +113,11 @@ def test_elan_tiers_do_not_overlap(tmp_path):
 
 
 def test_annotations_and_detections_side_by_side(tmp_path):
-    truth, found = table(("r", 1, 2, "a")), table(("r", 1.25, 2.5, "a"), score=0.7)
-    both = layers(annotations=truth, detections=found)
+    truth, detections = table(("r", 1, 2, "a")), table(("r", 1.25, 2.5, "a"), score=0.7)
+    both = layers(annotations=truth, detections=detections)
     FORMATS["elan"].write(tmp_path, both)
     assert in_milliseconds(returned(tmp_path, "elan", tiers=("detections*",)).segments) == in_milliseconds(
-        found
+        detections
     )
     assert in_milliseconds(returned(tmp_path, "elan", tiers=("annotations*",)).segments) == in_milliseconds(
         truth
@@ -149,8 +149,8 @@ def test_a_layer_alone_needs_no_choice(name, tmp_path):
 
 
 def test_via_project_has_what_via_reads(tmp_path):
-    found = table(("r", 1.2345678, 2.5, "a"), ("s", 0, 1, "b"), score=[0.75, 0.25])
-    (path,) = FORMATS["via"].write(tmp_path, layers(detections=found, videos={"r": tmp_path / "r.webm"}))
+    detections = table(("r", 1.2345678, 2.5, "a"), ("s", 0, 1, "b"), score=[0.75, 0.25])
+    (path,) = FORMATS["via"].write(tmp_path, layers(detections=detections, videos={"r": tmp_path / "r.webm"}))
     project = json.loads(path.read_text())
     assert set(project) == {"project", "config", "attribute", "file", "view", "metadata"}
     assert project["project"]["vid_list"] == ["1", "2"] and project["view"]["1"] == {"fid_list": ["1"]}
@@ -169,8 +169,8 @@ def test_via_project_has_what_via_reads(tmp_path):
 
 
 def test_detections_before_the_beginning_and_very_short_ones(tmp_path):
-    found = table(("r", -0.5, 1, "a"), ("r", 2, 2.0001, "b"), ("r", -3, -1, "c"), score=[0.9, 0.8, 0.7])
-    FORMATS["elan"].write(tmp_path, layers(detections=found))
+    detections = table(("r", -0.5, 1, "a"), ("r", 2, 2.0001, "b"), ("r", -3, -1, "c"), score=[0.9, 0.8, 0.7])
+    FORMATS["elan"].write(tmp_path, layers(detections=detections))
     assert in_milliseconds(returned(tmp_path, "elan").segments) == [
         ("r", 0, 1000, "a"),
         ("r", 2000, 2001, "b"),
@@ -178,12 +178,12 @@ def test_detections_before_the_beginning_and_very_short_ones(tmp_path):
 
 
 def test_only_the_best_detections():
-    found = table(
+    detections = table(
         *(("r", i, i + 1, "a") for i in range(5)), ("s", 0, 1, "a"), score=[0.1, 0.5, 0.3, 0.9, 0.2, 0.05]
     )
-    kept = layers(detections=found, min_score=0.2, top=2).tables["detections"]
+    kept = layers(detections=detections, min_score=0.2, top=2).tables["detections"]
     assert sorted(kept.score) == [0.5, 0.9]
-    assert len(layers(detections=found, top=2).tables["detections"]) == 3
+    assert len(layers(detections=detections, top=2).tables["detections"]) == 3
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "\x00", " ", "\ud800"])

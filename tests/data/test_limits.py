@@ -44,7 +44,7 @@ def npz_bomb(path):
 
 
 def _declare(path, size):
-    """Let a zip archive's directory say that its last member has so many bytes unpacked."""
+    """Write `size` into a zip directory as the unpacked size of the last member, in bytes."""
     raw = bytearray(path.read_bytes())
     at = raw.rindex(b"PK\x01\x02")
     raw[at + 24 : at + 28] = struct.pack("<I", min(size, 2**32 - 2))

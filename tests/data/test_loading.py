@@ -53,11 +53,11 @@ def trained(data, way, *, recipe, stream=None):
     return result.model.state_dict(), result.history.drop(columns="seconds"), detections
 
 
-def assert_same(one, other):
-    for name, value in one[0].items():
-        assert torch.equal(value, other[0][name]), name
-    pd.testing.assert_frame_equal(one[1], other[1], check_exact=True)
-    pd.testing.assert_frame_equal(one[2], other[2], check_exact=True)
+def assert_same(result, expected):
+    for name, value in result[0].items():
+        assert torch.equal(value, expected[0][name]), name
+    pd.testing.assert_frame_equal(result[1], expected[1], check_exact=True)
+    pd.testing.assert_frame_equal(result[2], expected[2], check_exact=True)
 
 
 RECIPE = Recipe(epochs=2, min_steps=0, max_steps=80, feature_noise=0.1, exchange=0.5, rotate=20.0)

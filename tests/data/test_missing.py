@@ -17,7 +17,7 @@ TRAIN_GONE, TEST_GONE = "clip0000002", "clip0000006"
 
 
 @pytest.fixture
-def gone(clips):
+def incomplete(clips):
     """A folder of 6 training and 2 test recordings, one of each without features."""
     folder = clips()
     for name in (TRAIN_GONE, TEST_GONE):
@@ -30,15 +30,15 @@ def of(folder):
     return data, data.recordings("train") if "train" in data.splits else []
 
 
-def test_missing_features_are_an_error_that_counts_them(gone):
+def test_missing_features_are_an_error_that_counts_them(incomplete):
     with pytest.raises(
         TalError, match="1 of 6 training and 1 of 2 test recordings.*clip0000002.*--missing skip"
     ):
-        ready(*of(gone))
+        ready(*of(incomplete))
 
 
-def test_skip_leaves_them_out_and_says_so(gone):
-    checked = ready(*of(gone), "skip")
+def test_skip_leaves_them_out_and_says_so(incomplete):
+    checked = ready(*of(incomplete), "skip")
     assert len(checked.train) == 5 and checked.test == ["clip0000007"]
     assert (checked.missing_train, checked.missing_test) == ([TRAIN_GONE], [TEST_GONE])
     assert checked.counts == {"missing_train": 1, "missing_test": 1}
@@ -140,13 +140,13 @@ def test_a_word_that_is_neither(clips):
         ready(*of(clips()), "ignore")
 
 
-def test_train_with_skip_keeps_the_list(gone, tmp_path, capsys):
+def test_train_with_skip_keeps_the_list(incomplete, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [
         "train",
         "window_cnn",
         "--benchmark",
-        str(gone),
+        str(incomplete),
         "--missing",
         "skip",
         "--out",

@@ -76,10 +76,10 @@ def test_nothing_unseen_can_be_learned(rows, keep, count):
         x = parts.train.features(name)
         recording, steps = f"r{int(x[0, 0])}", x[:, 1]
         assert (x[:, 0] == x[0, 0]).all() and (np.diff(steps) == 1).all()
-        mine = hidden[hidden.recording == recording]
+        instances = hidden[hidden.recording == recording]
         if keep == "recordings":
-            assert mine.empty and len(steps) == 99
-        for start, end in mine[["start", "end"]].itertuples(index=False):  # a step sees [step, step + 2]
+            assert instances.empty and len(steps) == 99
+        for start, end in instances[["start", "end"]].itertuples(index=False):  # a step sees [step, step + 2]
             assert ((steps + 2 <= start + 1e-6) | (steps >= end - 1e-6)).all()
         # annotations moved with their stretch: each is where it was
         for row in parts.train.annotations_of([name]).itertuples(index=False):

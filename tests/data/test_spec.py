@@ -210,8 +210,8 @@ def score_of_a_threshold(data):
             for first, last in zip(np.flatnonzero(change > 0), np.flatnonzero(change < 0)):
                 start, end = first * stride_s + window_s / 2, (last - 1) * stride_s + window_s / 2
                 rows.append((recording, start, end, label, end - start))
-    found = pd.DataFrame(rows, columns=["recording", "start", "end", "label", "score"])
-    return mean_average_precision(data.annotations("test"), found, data.tious).mean()
+    detections = pd.DataFrame(rows, columns=["recording", "start", "end", "label", "score"])
+    return mean_average_precision(data.annotations("test"), detections, data.tious).mean()
 
 
 @pytest.mark.parametrize("rate", [25, 24, "30000/1001", 50])

@@ -60,12 +60,16 @@ def test_distinct_annotations_one_after_the_other(rows):
 
 def test_views_are_other_data(tiny):
     data = tiny([("a", 1, 2, "x"), ("a", 1, 2, "x"), ("b", 3, 4, "y")])
-    one, apart = class_agnostic(data), distinct(data)
-    assert one.classes == ("action",) and set(one.annotations().label) == {"action"}
-    assert len(one.annotations()) == 3 and len(apart.annotations()) == 2 and apart.classes == data.classes
-    assert len({data.data_hash, one.data_hash, apart.data_hash}) == 3
-    assert one.recordings() == apart.recordings() == data.recordings()
-    assert (one.features("a") == data.features("a")).all() and one.time_axis("a") == data.time_axis("a")
+    agnostic, apart = class_agnostic(data), distinct(data)
+    assert agnostic.classes == ("action",) and set(agnostic.annotations().label) == {"action"}
+    assert (
+        len(agnostic.annotations()) == 3 and len(apart.annotations()) == 2 and apart.classes == data.classes
+    )
+    assert len({data.data_hash, agnostic.data_hash, apart.data_hash}) == 3
+    assert agnostic.recordings() == apart.recordings() == data.recordings()
+    assert (agnostic.features("a") == data.features("a")).all() and agnostic.time_axis("a") == data.time_axis(
+        "a"
+    )
 
 
 def test_views_keep_folds_people_and_the_standardisation_of_what_is_learned_from():

@@ -165,12 +165,12 @@ def test_frames_count_from_one_with_their_ends(tmp_path):
 
 def test_hand_features_forget_where_the_hand_is():
     frames = np.random.default_rng(1).standard_normal((30, 20, 7))
-    moved = frames.copy()
-    moved[:, :, :3] += [5.0, -2.0, 1.0]  # the tracker stands elsewhere
-    moved[:, 0, 3:] *= -1  # the same orientation
+    shifted = frames.copy()
+    shifted[:, :, :3] += [5.0, -2.0, 1.0]  # the tracker stands elsewhere
+    shifted[:, 0, 3:] *= -1  # the same orientation
     features = sfinge3d.hand_features(frames.reshape(30, 140))
     assert features.shape == (14, 121)
-    np.testing.assert_allclose(features, sfinge3d.hand_features(moved.reshape(30, 140)), atol=1e-4)
+    np.testing.assert_allclose(features, sfinge3d.hand_features(shifted.reshape(30, 140)), atol=1e-4)
     assert sfinge3d.hand_features(frames[:1].reshape(1, 140)).shape == (1, 121)
 
 

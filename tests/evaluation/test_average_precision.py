@@ -20,9 +20,11 @@ def official(annotations, detections, label, tiou):
     ]
     if not truth:
         return float("nan")
-    found = detections[detections.label == label]
+    class_detections = detections[detections.label == label]
     hits = []
-    for row in found.iloc[np.argsort(found.score.to_numpy(), kind="stable")[::-1]].itertuples():
+    for row in class_detections.iloc[
+        np.argsort(class_detections.score.to_numpy(), kind="stable")[::-1]
+    ].itertuples():
         same = [item for item in truth if item[0] == row.recording]
         overlaps = []
         for item in same:
@@ -72,18 +74,20 @@ def tables(rng, recordings, annotations, detections, classes, grid, ties):
 )
 def test_equals_the_official_definition(seed, recordings, annotations, detections, classes, ties):
     # a coarse grid of times makes equal overlaps as common as equal scores
-    truth, found = tables(np.random.default_rng(seed), recordings, annotations, detections, classes, 20, ties)
-    for row in average_precision(truth, found, TIOUS).itertuples():
-        assert row.ap == pytest.approx(official(truth, found, row.label, row.tiou), abs=1e-9)
+    truth, predictions = tables(
+        np.random.default_rng(seed), recordings, annotations, detections, classes, 20, ties
+    )
+    for row in average_precision(truth, predictions, TIOUS).itertuples():
+        assert row.ap == pytest.approx(official(truth, predictions, row.label, row.tiou), abs=1e-9)
 
 
 def test_hand_worked():
     truth = pd.DataFrame([("a", 0, 10, "x"), ("a", 20, 30, "x"), ("b", 0, 10, "y")], columns=ANNOTATION)
-    found = pd.DataFrame(
+    detections = pd.DataFrame(
         [("a", 0, 10, "x", 0.9), ("a", 50, 60, "x", 0.8), ("a", 20, 28, "x", 0.7), ("b", 0, 10, "y", 0.1)],
         columns=[*ANNOTATION, "score"],
     )
-    scores = mean_average_precision(truth, found, [0.5, 0.9])
+    scores = mean_average_precision(truth, detections, [0.5, 0.9])
     assert scores[0.5] == pytest.approx(
         ((1 + 2 / 3) / 2 + 1) / 2
     )  # x: precisions 1 and 2/3 at its two recalls; y: 1
@@ -121,9 +125,9 @@ def test_many_detections_of_one_annotation_terminate():
         {"recording": "a", "start": np.arange(50.0), "end": np.arange(50.0) + 30, "label": "x"}
     )
     start = rng.uniform(0, 60, 5000)
-    found = pd.DataFrame(
+    detections = pd.DataFrame(
         {"recording": "a", "start": start, "end": start + 30, "label": "x", "score": rng.random(5000)}
     )
-    assert average_precision(truth, found, [0.3]).ap[0] == pytest.approx(
-        official(truth, found, "x", 0.3), abs=1e-9
+    assert average_precision(truth, detections, [0.3]).ap[0] == pytest.approx(
+        official(truth, detections, "x", 0.3), abs=1e-9
     )

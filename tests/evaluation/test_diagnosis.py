@@ -13,26 +13,26 @@ def table(*rows, score=True):
 
 
 TRUTH = table(("a", 0.0, 10.0, "walk"), ("a", 20.0, 30.0, "sit"), ("b", 0.0, 10.0, "walk"), score=False)
-FOUND = table(
+DETECTIONS = table(
     ("a", 0.0, 9.0, "walk", 0.9),  # hit
     ("a", 0.0, 10.0, "walk", 0.8),  # the same segment again
-    ("a", 20.0, 30.0, "walk", 0.7),  # found, called by another name
+    ("a", 20.0, 30.0, "walk", 0.7),  # classification error
     ("a", 20.0, 23.0, "sit", 0.6),  # tIoU 0.3
     ("a", 27.0, 40.0, "walk", 0.5),  # tIoU 0.15 with another class
-    ("b", 50.0, 60.0, "walk", 0.4),
-)  # nothing there
+    ("b", 50.0, 60.0, "walk", 0.4),  # no annotation there
+)
 
 
 def test_one_detection_of_each_kind():
-    assert list(diagnosis.error_types(TRUTH, FOUND)) == list(diagnosis.ERRORS)
+    assert list(diagnosis.error_types(TRUTH, DETECTIONS)) == list(diagnosis.ERRORS)
 
 
 def test_a_lower_threshold_turns_a_localization_error_into_a_hit():
-    assert diagnosis.error_types(TRUTH, FOUND, 0.3)[3] == diagnosis.HIT
+    assert diagnosis.error_types(TRUTH, DETECTIONS, 0.3)[3] == diagnosis.HIT
 
 
 def test_the_profile_counts_in_groups_of_the_annotated_segments():
-    profile = diagnosis.false_positive_profile(TRUTH, FOUND, upto=3).pivot(
+    profile = diagnosis.false_positive_profile(TRUTH, DETECTIONS, upto=3).pivot(
         index="bucket", columns="error", values="value"
     )
     assert profile.loc["1G", diagnosis.HIT] == pytest.approx(100 / 3)
@@ -42,10 +42,10 @@ def test_the_profile_counts_in_groups_of_the_annotated_segments():
 
 
 def test_removing_an_error_gives_the_map_of_the_detections_without_it():
-    impact = diagnosis.error_impact(TRUTH, FOUND, [0.5]).set_index("error").value
-    before = mean_average_precision(TRUTH, FOUND, [0.5]).mean()
+    impact = diagnosis.error_impact(TRUTH, DETECTIONS, [0.5]).set_index("error").value
+    before = mean_average_precision(TRUTH, DETECTIONS, [0.5]).mean()
     for number, kind in enumerate(diagnosis.ERRORS[1:], start=1):
-        after = mean_average_precision(TRUTH, FOUND.drop(index=number), [0.5]).mean()
+        after = mean_average_precision(TRUTH, DETECTIONS.drop(index=number), [0.5]).mean()
         assert impact[kind] == pytest.approx(100 * (after - before), abs=1e-9)
 
 
@@ -89,19 +89,21 @@ scored = st.lists(
 
 @settings(deadline=None)
 @given(segments, scored)
-def test_hits_are_those_of_the_mean_average_precision(truth, found):
+def test_hits_are_those_of_the_mean_average_precision(truth, detections):
     truth = table(*((r, float(s), float(s + n), label) for r, s, n, label in truth), score=False)
-    found = table(*((r, float(s), float(s + n), label, score / 100) for r, s, n, label, score in found))
-    kinds = diagnosis.error_types(truth, found)
-    perfect = average_precision(truth, found[kinds == diagnosis.HIT], [0.5])
+    detections = table(
+        *((r, float(s), float(s + n), label, score / 100) for r, s, n, label, score in detections)
+    )
+    kinds = diagnosis.error_types(truth, detections)
+    perfect = average_precision(truth, detections[kinds == diagnosis.HIT], [0.5])
     recall = perfect.set_index("label").ap  # of hits alone the AP is the recall
-    hits = found[kinds == diagnosis.HIT].label.value_counts()
+    hits = detections[kinds == diagnosis.HIT].label.value_counts()
     for label, total in truth.label.value_counts().items():
         assert recall[label] == pytest.approx(hits.get(label, 0) / total)
-    owner = matches(truth, found, [0.5])[0.5]
+    owner = matches(truth, detections, [0.5])[0.5]
     taken = owner[owner >= 0]
     assert len(set(taken)) == len(taken) == (kinds == diagnosis.HIT).sum()
-    assert (truth.label.to_numpy()[taken] == found.label.to_numpy()[owner >= 0]).all()
+    assert (truth.label.to_numpy()[taken] == detections.label.to_numpy()[owner >= 0]).all()
 
 
 def test_the_whole_diagnosis_of_perfect_detections_finds_nothing_wrong():
@@ -124,7 +126,7 @@ def test_detections_of_other_buckets_segments_are_not_counted_wrong():
 
 
 def test_no_detections_miss_everything():
-    rows = diagnosis.diagnose(TRUTH, FOUND.iloc[:0], {"a": 60.0, "b": 60.0}, [0.5])
+    rows = diagnosis.diagnose(TRUTH, DETECTIONS.iloc[:0], {"a": 60.0, "b": 60.0}, [0.5])
     assert (rows[rows.analysis == "missed"].value == 100).all() and (
         rows[rows.analysis == "map_n"].value == 0
     ).all()

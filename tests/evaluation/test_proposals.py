@@ -18,25 +18,27 @@ def official(annotations, proposals, numbers, tious):
     ratio = max(numbers) * len(videos) / max(1, len(proposals))
     kept, total = {}, 0
     for video in videos:
-        mine = proposals[proposals.recording == video]
-        mine = mine.iloc[np.argsort(mine.score.to_numpy(), kind="stable")[::-1]]
-        count = min(int(len(mine) * ratio), len(mine))
-        kept[video] = mine.iloc[:count]
+        ranked = proposals[proposals.recording == video]
+        ranked = ranked.iloc[np.argsort(ranked.score.to_numpy(), kind="stable")[::-1]]
+        count = min(int(len(ranked) * ratio), len(ranked))
+        kept[video] = ranked.iloc[:count]
         total += count
     answers = []
     for number in numbers:
-        found = {tiou: 0 for tiou in tious}
+        recalled = {tiou: 0 for tiou in tious}
         for video in videos:
-            mine = kept[video]
-            count = min(int(len(mine) * (number / max(total, 1) * len(videos))), len(mine))
+            ranked = kept[video]
+            count = min(int(len(ranked) * (number / max(total, 1) * len(videos))), len(ranked))
             for truth in annotations[annotations.recording == video].itertuples():
                 best = 0.0
-                for one in mine.iloc[:count].itertuples():
-                    inter = max(0.0, min(truth.end, one.end) - max(truth.start, one.start))
-                    best = max(best, inter / (truth.end - truth.start + one.end - one.start - inter))
+                for proposal in ranked.iloc[:count].itertuples():
+                    inter = max(0.0, min(truth.end, proposal.end) - max(truth.start, proposal.start))
+                    best = max(
+                        best, inter / (truth.end - truth.start + proposal.end - proposal.start - inter)
+                    )
                 for tiou in tious:
-                    found[tiou] += best >= tiou
-        answers.append(np.mean(list(found.values())) / len(annotations))
+                    recalled[tiou] += best >= tiou
+        answers.append(np.mean(list(recalled.values())) / len(annotations))
     return answers
 
 

@@ -85,11 +85,11 @@ def test_components_of_variance_of_a_made_design():
         .melt(var_name="seed", value_name="avg_map", ignore_index=False)
         .reset_index()
     )
-    found = variance_components(table)
+    components = variance_components(table)
     assert (
-        abs(found["subset"] - 3) < 0.4
-        and abs(found["seed"] - 2) < 0.3
-        and abs(found["interaction"] - 1) < 0.02
+        abs(components["subset"] - 3) < 0.4
+        and abs(components["seed"] - 2) < 0.3
+        and abs(components["interaction"] - 1) < 0.02
     )
     with pytest.raises(ValueError, match="crossed design"):
         variance_components(table[table.seed == 0])

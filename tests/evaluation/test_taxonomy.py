@@ -93,9 +93,13 @@ def test_precision_equals_a_count_of_seconds(truth, detected):
 
 
 def test_both_forms_are_read(tmp_path):
-    own = tmp_path / "taxonomy.json"
-    own.write_text(json.dumps({"levels": ["dish"], "classes": {"cut": ["salad"], "pour": ["dressing"]}}))
-    assert read_taxonomy(own, ["cut"]) == Taxonomy(("dish",), {"cut": ("salad",), "pour": ("dressing",)})
+    taxonomy_file = tmp_path / "taxonomy.json"
+    taxonomy_file.write_text(
+        json.dumps({"levels": ["dish"], "classes": {"cut": ["salad"], "pour": ["dressing"]}})
+    )
+    assert read_taxonomy(taxonomy_file, ["cut"]) == Taxonomy(
+        ("dish",), {"cut": ("salad",), "pour": ("dressing",)}
+    )
     nodes = [
         ("Root", None),
         ("Sports", "Root"),

@@ -265,14 +265,14 @@ def test_padding_changes_nothing_in_clips(name, small):
     items = [make_item(small, recording) for recording in small.recordings("test")]
     batch = collate(items)
     with torch.no_grad():
-        together = model.run(batch)
+        batched = model.run(batch)
         for index, item in enumerate(items):
             alone = model.run(collate([item]))
             valid = model.level_mask(torch.ones(1, item.features.shape[1], dtype=torch.bool))[0]
             rows = len(valid)
             for part in range(5):
                 torch.testing.assert_close(
-                    together[part][index, :rows][valid], alone[part][0, :rows][valid], atol=2e-4, rtol=1e-4
+                    batched[part][index, :rows][valid], alone[part][0, :rows][valid], atol=2e-4, rtol=1e-4
                 )
 
 

@@ -55,13 +55,13 @@ def test_padding_changes_nothing(name, small):
     by_length = sorted(small.recordings("test"), key=small.steps)
     items = [make_item(small, recording) for recording in (by_length[0], by_length[-1])]
     assert items[0].features.shape[1] < 0.9 * items[1].features.shape[1]
-    together = model.detect(collate(items))
-    for item, found in zip(items, together):
+    batched = model.detect(collate(items))
+    for item, detections in zip(items, batched):
         alone = model.detect(collate([item]))[0]
-        assert len(alone) == len(found)
+        assert len(alone) == len(detections)
         for column in ("start", "end", "score"):
             assert alone[column].sort_values().to_numpy() == pytest.approx(
-                found[column].sort_values().to_numpy(), abs=2e-3
+                detections[column].sort_values().to_numpy(), abs=2e-3
             )
 
 

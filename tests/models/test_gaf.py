@@ -47,8 +47,8 @@ def test_the_generative_model_finds_which_steps_differ():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = logits.sigmoid().detach()[:, 0]
-    assert abs(float(found[kind].mean() - found[~kind].mean())) > 0.5
+    learned = logits.sigmoid().detach()[:, 0]
+    assert abs(float(learned[kind].mean() - learned[~kind].mean())) > 0.5
 
 
 def test_attention_weighs_steps_and_channels():
@@ -64,7 +64,7 @@ def test_attention_weighs_steps_and_channels():
 
 
 @pytest.mark.parametrize(
-    "options, gone",
+    "options, removed",
     [
         ({"intra": False}, ("intra", "vae")),
         ({"inter": False}, ("inter",)),
@@ -72,12 +72,12 @@ def test_attention_weighs_steps_and_channels():
         ({"intra": False, "inter": False}, ("intra", "inter")),
     ],
 )
-def test_parts_can_be_left_out(options, gone, small):
+def test_parts_can_be_left_out(options, removed, small):
     whole = models.build("gaf", input_dim=small.feature_spec.dim, num_classes=len(small.classes))
     model = models.build(
         "gaf", input_dim=small.feature_spec.dim, num_classes=len(small.classes), **options
     ).train()
-    assert all(hasattr(whole, name) and not hasattr(model, name) for name in gone)
+    assert all(hasattr(whole, name) and not hasattr(model, name) for name in removed)
     batch = collate([make_item(small, small.recordings("train")[0])])
     losses = model.loss(model.run(batch), batch)
     losses["total"].backward()

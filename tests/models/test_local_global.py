@@ -16,8 +16,8 @@ def test_what_a_recording_shares_does_not_change_its_scores():
     model, features = build(norm="instance", embedding_kernel=1), torch.randn(1, 12, 64)
     shifted = features + 3 * torch.randn(1, 12, 1)
     with torch.no_grad():
-        for one, other in zip(model(features), model(shifted)):
-            torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)
+        for output, shifted_output in zip(model(features), model(shifted)):
+            torch.testing.assert_close(output, shifted_output, atol=2e-3, rtol=1e-3)
         plain = build(norm="layer")
         assert (plain(features)[0] - plain(shifted)[0]).abs().max() > 0.1
 
@@ -28,11 +28,11 @@ def test_what_a_recording_shares_does_not_change_its_scores():
 )
 def test_each_part_can_be_changed(options):
     whole, without = build(), build(**options)
-    count = lambda model: sum(one.numel() for one in model.parameters())
+    count = lambda model: sum(parameter.numel() for parameter in model.parameters())
     assert count(whole) != count(without) or "norm" in options
     features = torch.randn(2, 12, 40)
     with torch.no_grad():
-        assert [one.shape for one in whole(features)] == [one.shape for one in without(features)]
+        assert [output.shape for output in whole(features)] == [output.shape for output in without(features)]
 
 
 def test_half_of_the_channels_keep_what_a_recording_shares():
@@ -81,8 +81,8 @@ def test_the_second_regression_adds_segments_and_their_confidences():
 
 
 def test_the_pyramid_pools_unless_it_is_told_to_compute():
-    assert sum(one.numel() for one in build().branch.parameters()) == 0
-    assert sum(one.numel() for one in build(level_blocks=True).branch.parameters()) > 0
+    assert sum(parameter.numel() for parameter in build().branch.parameters()) == 0
+    assert sum(parameter.numel() for parameter in build(level_blocks=True).branch.parameters()) > 0
 
 
 def test_an_unknown_norm_is_refused():

@@ -32,10 +32,10 @@ def test_scan_equals_the_loop(steps, seed, double, begin):
     torch.testing.assert_close(got, want)
     inputs = (a, b, initial) if begin else (a, b)
     weight = torch.randn_like(want)
-    for mine, other in zip(
+    for gradient, expected in zip(
         torch.autograd.grad((got * weight).sum(), inputs), torch.autograd.grad((want * weight).sum(), inputs)
     ):
-        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(gradient, expected)
 
 
 def test_long_decays_stay_finite():

@@ -82,9 +82,11 @@ def test_overlap_map_is_the_best_tiou(segments):
             want = max(
                 [
                     float(
-                        tiou(torch.tensor([start, start + duration]).double().numpy(), one.double().numpy())
+                        tiou(
+                            torch.tensor([start, start + duration]).double().numpy(), segment.double().numpy()
+                        )
                     )
-                    for one in segments
+                    for segment in segments
                 ],
                 default=0.0,
             )
@@ -106,10 +108,12 @@ def test_pairs_and_the_best_of_them():
     start[0, [1, 4]], end[0, [3, 6]] = torch.tensor([0.9, 0.8]), torch.tensor([0.7, 0.6])
     scores, allowed = pair_boundaries(start, end, torch.ones(1, 8, 1), max_duration=4)
     segments, best = best_of_grid(scores, allowed, 10)
-    found = {
-        tuple(one): round(score, 4) for one, score in zip(segments[0].tolist(), best[0].tolist()) if score > 0
+    score_of = {
+        tuple(segment): round(score, 4)
+        for segment, score in zip(segments[0].tolist(), best[0].tolist())
+        if score > 0
     }
-    assert found == {(1, 3): 0.63, (4, 6): 0.48}  # (1, 6) is too long
+    assert score_of == {(1, 3): 0.63, (4, 6): 0.48}  # (1, 6) is too long
     keep = torch.ones(1, 8, 1)
     keep[0, 6:] = 0
     _, allowed = pair_boundaries(start, end, keep, max_duration=4)
@@ -192,11 +196,11 @@ def test_a_segment_across_a_seam_is_found_once_and_whole(start):
         window_s=torch.zeros(1),
         classes=("a",),
     )
-    found = model.propose(batch)[0]
-    assert found.iloc[0][["start", "end"]].tolist() == [start, start + 18] and found.score.iloc[
+    proposals = model.propose(batch)[0]
+    assert proposals.iloc[0][["start", "end"]].tolist() == [start, start + 18] and proposals.score.iloc[
         0
     ] == pytest.approx(1)
-    assert (found.score.iloc[1:] < 0.2).all()  # what a second window saw of it is suppressed
+    assert (proposals.score.iloc[1:] < 0.2).all()  # what a second window saw of it is suppressed
 
 
 @pytest.mark.parametrize("name", ["bmn", "tcanet"])
@@ -208,8 +212,8 @@ def test_long_recordings_go_through_in_parts(name, monkeypatch):
         want = model(x)
         monkeypatch.setattr("tal_lib.models.parts.proposals.WINDOWS_AT_ONCE", 3)
         monkeypatch.setattr("tal_lib.models.parts.segment_classifier.PROPOSALS_AT_ONCE", 70)
-        for mine, other in zip(model(x), want):
-            torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+        for output, expected in zip(model(x), want):
+            torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_options_that_cannot_be_are_refused():

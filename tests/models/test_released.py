@@ -189,8 +189,8 @@ class Twin:
 @pytest.mark.parametrize("key", ["state_dict_ema", "state_dict"])
 def test_released_weights_give_the_published_outputs(tmp_path, name, key):
     weights = released(name)
-    other = {f"module.{one}": torch.zeros_like(value) for one, value in weights.items()}
-    content = {"epoch": 34, key: {f"module.{one}": value for one, value in weights.items()}}
+    other = {f"module.{tensor_name}": torch.zeros_like(value) for tensor_name, value in weights.items()}
+    content = {"epoch": 34, key: {f"module.{tensor_name}": value for tensor_name, value in weights.items()}}
     torch.save(content | ({"state_dict": other} if key == "state_dict_ema" else {}), tmp_path / "m.pth.tar")
     model = models.load_checkpoint(name, tmp_path / "m.pth.tar", padding="none", **OPTIONS[name])
     x = torch.randn(1, D, 75)
@@ -207,8 +207,8 @@ def test_says_which_padding_it_chose_unless_it_was_asked_for(tmp_path, capsys):
 
 
 def same(ours, theirs):
-    for mine, want in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-4)
+    for output, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(output, want, rtol=1e-4, atol=1e-4)
 
 
 def padded_model(tmp_path, name, **options):
@@ -260,11 +260,11 @@ def test_padding_as_theirs_does_not_depend_on_the_batch(tmp_path, name):
     lengths = [300, 75, 170]
     batch, mask = torch.randn(3, D, 300), torch.arange(300) < torch.tensor(lengths)[:, None]
     with torch.no_grad():
-        together = model(batch, mask)
+        batched = model(batch, mask)
         valid = model.level_mask(mask)
         for row, steps in enumerate(lengths):
             alone = model(batch[row : row + 1, :, :steps])
-            same([output[row][valid[row]] for output in together], [output[0] for output in alone])
+            same([output[row][valid[row]] for output in batched], [output[0] for output in alone])
 
 
 def test_a_loaded_model_says_its_padding(tmp_path):
@@ -326,8 +326,8 @@ def test_every_released_tensor_has_its_place(tmp_path, name, real_data):
     )
     model = models.load_checkpoint(name, tmp_path / "m.pt")
     assert (model.input_dim, model.num_classes) == (2048, 20)
-    own = sum(p.numel() for p in model.parameters())
-    assert own == sum(torch.Size(shape).numel() for shape in shapes.values())
+    count = sum(p.numel() for p in model.parameters())
+    assert count == sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
 def test_what_does_not_fit_is_named(tmp_path):

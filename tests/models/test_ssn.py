@@ -23,7 +23,7 @@ LEVELS = (0.1, 0.3, 0.5, 0.75, 0.9)
 
 def walk(curve, levels):
     """Basin by basin, as the paper tells it."""
-    found = set()
+    groups = set()
     for level in levels:
         basins, step = [], 0
         while step < len(curve):
@@ -40,21 +40,23 @@ def walk(curve, levels):
                     if (wet + stop - start) / (stop - first) < least:
                         break
                     wet, end = wet + stop - start, stop
-                found.add((first - 0.5, end - 0.5))
-    return sorted(found)
+                groups.add((first - 0.5, end - 0.5))
+    return sorted(groups)
 
 
 @settings(deadline=None)
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_groups_equal_a_walk_over_the_basins(values):
-    assert [tuple(one) for one in actionness_groups(np.array(values), LEVELS).tolist()] == walk(
+    assert [tuple(group) for group in actionness_groups(np.array(values), LEVELS).tolist()] == walk(
         values, LEVELS
     )
 
 
 def test_more_basins_than_a_block_of_seeds():
     curve = np.tile([0.9, 0.2, 0.6, 0.0], 200)  # 400 basins at 0.1, 200 at 0.75
-    assert [tuple(one) for one in actionness_groups(curve, (0.1, 0.75)).tolist()] == walk(curve, (0.1, 0.75))
+    assert [tuple(group) for group in actionness_groups(curve, (0.1, 0.75)).tolist()] == walk(
+        curve, (0.1, 0.75)
+    )
 
 
 def test_contrast_by_hand():

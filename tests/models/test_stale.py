@@ -79,14 +79,14 @@ def test_recording_loss_spreads_over_the_classes_present():
 
 def test_relative_masks_count_from_their_step():
     rows = torch.arange(2 * 3 * 5).reshape(2, 3, 5).float()
-    found = from_relative(rows)
+    absolute = from_relative(rows)
     for n, i, j in np.ndindex(2, 3, 3):
-        assert found[n, i, j] == rows[n, i, j - i + 2]
+        assert absolute[n, i, j] == rows[n, i, j - i + 2]
 
 
 def test_every_step_belongs_to_the_window_around_it():
-    own = middle_windows(300, 4, 64, 128)
-    for step, window in enumerate(own.tolist()):
+    windows = middle_windows(300, 4, 64, 128)
+    for step, window in enumerate(windows.tolist()):
         distances = [abs(step - (64 * w + 63.5)) for w in range(4)]
         assert distances[window] == min(distances) and 64 * window <= step < 64 * window + 128
 
@@ -119,8 +119,12 @@ def test_decoding_finds_what_was_planted():
             probabilities[row, inside, label] = 0.95
             masks[row, inside, inside] = 0.97
     mask = torch.ones(1, steps, dtype=torch.bool)
-    found = model.decode(probabilities, masks, mask)[0]
-    best = torch.cat([found.segments, found.labels[:, None]], 1)[found.scores > 0.9].unique(dim=0).tolist()
+    candidates = model.decode(probabilities, masks, mask)[0]
+    best = (
+        torch.cat([candidates.segments, candidates.labels[:, None]], 1)[candidates.scores > 0.9]
+        .unique(dim=0)
+        .tolist()
+    )
     assert best == [[first - 0.5, last - 0.5, label] for first, last, label in truth]
 
 
@@ -207,10 +211,8 @@ def test_released_form_ignores_padding():
     x = torch.randn(2, 8, 37)
     mask = torch.arange(37) < torch.tensor([[37], [23]])
     with torch.no_grad():
-        together, alone = model(x * mask[:, None], mask), model(x[1:, :, :23])
-    logits, foreground, masks, features, window = (
-        (both[2:], single) for both, single in zip(together, alone)
-    )
+        batched, alone = model(x * mask[:, None], mask), model(x[1:, :, :23])
+    logits, foreground, masks, features, window = ((both[2:], single) for both, single in zip(batched, alone))
     torch.testing.assert_close(*window)
     for both, single in (logits, foreground, masks, features):
         torch.testing.assert_close(both[0], single[0])

@@ -48,10 +48,10 @@ def scripted(seed=0, length=200.0):
 def test_a_script_is_found_at_any_length(length):
     run = train_and_score(scripted(length=length), "timeline_prior")
     assert run.scores.to_list() == [1.0, 1.0]
-    found = run.detections.head(2).sort_values("start")
+    detections = run.detections.head(2).sort_values("start")
     expected = np.array([[10, 20], [50, 80]]) * length / 100
-    np.testing.assert_allclose(found[["start", "end"]], expected, rtol=1e-4)
-    assert found.label.to_list() == ["x", "y"] and (found.score > 1 - NOISE).all()
+    np.testing.assert_allclose(detections[["start", "end"]], expected, rtol=1e-4)
+    assert detections.label.to_list() == ["x", "y"] and (detections.score > 1 - NOISE).all()
 
 
 def test_names_of_recordings_do_not_decide_which_come_first():

@@ -179,8 +179,8 @@ def quantized():
             | {"speedup": fast, "map_lost": lost, "latency_s_median": 0.01 / fast, "avg_map": 80 - lost}
             | {"converted": 1, "layers": 2, "weight_share": 0.5, "mac_share": 0.5, "file_bytes": 1e6}
             | {"length_steps": 720, "device_name": "c"}
-            for model, variant, one, two, lost in rows
-            for threads, fast in ((1, one), (2, two))
+            for model, variant, one_thread, two_threads, lost in rows
+            for threads, fast in ((1, one_thread), (2, two_threads))
         ]
     )
 

@@ -62,13 +62,13 @@ def test_pairs_are_paired_by_person_and_adjusted_over_the_table(known):
     assert len(here) == 6
     assert here.p_adjusted.to_numpy() == pytest.approx(holm(here.p))
     wide = scores["hapt", 0.1].people
-    one = lambda model: wide[model].rename("value").reset_index()
+    values_of = lambda model: wide[model].rename("value").reset_index()
     for row in here.itertuples():
-        twin = paired_estimate(one(row.model), one(row.other))
+        twin = paired_estimate(values_of(row.model), values_of(row.other))
         assert (row.difference, row.low, row.high, row.p) == pytest.approx(
             (twin.mean, twin.low, twin.high, twin.p)
         )
-        chance = improvement(one(row.model), one(row.other))
+        chance = improvement(values_of(row.model), values_of(row.other))
         assert (row.probability, row.probability_low, row.probability_high) == pytest.approx(chance)
         assert row.probability_low < 1  # never a point
     first = here.iloc[0]  # noise of 1 point a person: much narrower than the interval of a mean
@@ -77,14 +77,14 @@ def test_pairs_are_paired_by_person_and_adjusted_over_the_table(known):
 
 def test_a_model_without_all_folds_is_left_out_and_named(study):
     records = study(EFFECTS)
-    gone = [
+    dropped = [
         record
         for record in records
         if record["parameters"]["model"] == "temporalmaxer"
         and record["parameters"]["fold"] == 4
         and record["parameters"]["fraction"] == 0.1
     ]
-    *_, ranked, missing = ranked_of([record for record in records if record not in gone])
+    *_, ranked, missing = ranked_of([record for record in records if record not in dropped])
     assert missing.to_dict("records") == [
         {
             "benchmark": "hapt",
@@ -235,9 +235,9 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     nothing = ranked.iloc[:0]
     assert "not run" in page.ranking(nothing) and page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
-    assert page.own(ranked) == "It has the highest mean in none of the 4 columns of this table."
+    assert page.our_model(ranked) == "It has the highest mean in none of the 4 columns of this table."
     ours = ranked.replace({"model": {"temporalmaxer": "local_global"}})
-    assert page.own(ours).count("hapt") == page.own(ours).count("urfall") == 2
+    assert page.our_model(ours).count("hapt") == page.our_model(ours).count("urfall") == 2
     assert page.folds(ranked).count("](results/readers/equal/equal_folds_") == 2 and page.folds(nothing) == ""
 
 
@@ -264,10 +264,10 @@ def test_there_may_be_nothing(study):
 
 def test_independent_estimates_are_averaged(known):
     scores = known[0]["hapt", 1.0]
-    one = nested_estimate(scores.people["tridet"].rename("value").reset_index())
-    both = mean_of([one, one])
-    assert both.mean == one.mean and both.freedom == pytest.approx(2 * one.freedom)
-    assert both.between + both.within == pytest.approx((one.between + one.within) / 2)
+    estimate = nested_estimate(scores.people["tridet"].rename("value").reset_index())
+    both = mean_of([estimate, estimate])
+    assert both.mean == estimate.mean and both.freedom == pytest.approx(2 * estimate.freedom)
+    assert both.between + both.within == pytest.approx((estimate.between + estimate.within) / 2)
 
 
 def test_the_whole_report(study, tmp_path):

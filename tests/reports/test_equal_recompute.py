@@ -30,8 +30,8 @@ def detections_of(truth, spread, seed):
         score=rng.random(len(truth)) + 0.3,
     )
     false = truth.assign(start=truth.start + 3, end=truth.end + 3, score=rng.random(len(truth)))
-    found = pd.concat([near, false], ignore_index=True)
-    return found.round({"start": 2, "end": 2})
+    detections = pd.concat([near, false], ignore_index=True)
+    return detections.round({"start": 2, "end": 2})
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,16 @@ def published(tmp_path_factory, cell):
         truth = data.annotations_of(tested)
         groups = {recording: data.group(recording) for recording in tested}
         for model, spread in MODELS.items():
-            found = detections_of(truth, spread, fold)
+            detections = detections_of(truth, spread, fold)
             record = cell("equal", "synthetic", 1.0, model, fold, np.zeros(2))
-            scores = evaluation.mean_average_precision(truth, found, data.tious)
-            people = evaluation.by_person(truth, found, data.tious, groups)
+            scores = evaluation.mean_average_precision(truth, detections, data.tious)
+            people = evaluation.by_person(truth, detections, data.tious, groups)
             record["tables"] = {
                 "data_efficiency": scores.rename("map").rename_axis("tiou").reset_index().to_dict("records"),
                 "people": people.to_dict("records"),
             }
             records.append(record)
-            rows = kept._rows(record["id"], record["parameters"], found, best=100)
+            rows = kept._rows(record["id"], record["parameters"], detections, best=100)
             parts.append(rows.assign(benchmark="synthetic"))
     file = folder / "detections" / MAIN / "synthetic.parquet"
     file.parent.mkdir(parents=True)

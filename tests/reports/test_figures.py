@@ -262,14 +262,14 @@ def test_a_large_family_has_several_panels():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted), st.floats(0.01, 0.3))
 def test_names_are_apart_and_near_their_lines(heights, gap):
-    moved = spread_out(heights, gap)
-    assert (np.diff(moved) >= gap - 1e-9).all()
+    places = spread_out(heights, gap)
+    assert (np.diff(places) >= gap - 1e-9).all()
     if gap * (len(heights) - 1) <= 1:  # all fit into the panel
-        assert moved.min() >= -1e-9 and moved.max() <= 1 + 1e-9
+        assert places.min() >= -1e-9 and places.max() <= 1 + 1e-9
     else:
-        assert moved.sum() == pytest.approx(sum(heights), abs=1e-6)  # no drift up or down
+        assert places.sum() == pytest.approx(sum(heights), abs=1e-6)  # no drift up or down
     if (np.diff(heights) >= gap).all():
-        assert moved == pytest.approx(heights)
+        assert places == pytest.approx(heights)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def ledger(tmp_path):
         for fraction in (0.1, 1.0)
         for seed in (0, 1)
     ]
-    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {entry["id"]: entry for entry in records})
     return tmp_path, records
 
 
@@ -78,9 +78,9 @@ def test_tables_say_what_the_ledger_says(ledger):
         "data_hash",
         "utc",
     } <= set(table)
-    one = records[5]
-    mine = table[(table.cell == one["id"])].sort_values("tiou")["map"].tolist()
-    assert mine == pytest.approx([row["map"] for row in one["tables"]["data_efficiency"]])
+    entry = records[5]
+    maps = table[(table.cell == entry["id"])].sort_values("tiou")["map"].tolist()
+    assert maps == pytest.approx([row["map"] for row in entry["tables"]["data_efficiency"]])
     summary = pd.read_csv(folder / "results" / "tables" / "data_efficiency_summary.csv")
     best = summary[(summary.model == "local_global") & (summary.fraction == 1.0)].iloc[0]
     runs = table[(table.model == "local_global") & (table.fraction == 1.0)]
@@ -103,13 +103,13 @@ def test_proposals_have_their_table_and_figure(tmp_path):
     records = []
     for model, auc in (("bmn", 60.0), ("actionformer", 70.0)):
         for fraction in (0.1, 1.0):
-            one = record(model, fraction, 0, {0.5: 0.5})
-            one["tables"]["proposals"] = [
+            entry = record(model, fraction, 0, {0.5: 0.5})
+            entry["tables"]["proposals"] = [
                 {"an": an, "ar": fraction * auc / 100 * an / 100, "auc": fraction * auc}
                 for an in (1, 10, 100)
             ]
-            records.append(one)
-    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+            records.append(entry)
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {entry["id"]: entry for entry in records})
     report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
     table = pd.read_csv(tmp_path / "results" / "readers" / "accuracy" / "proposals_b.csv")
     assert table.values.tolist() == [["actionformer", 0.7, 7, 70, 70], ["bmn + classifier", 0.6, 6, 60, 60]]
@@ -163,17 +163,17 @@ def test_names_of_users_go_through_every_table_and_figure(tmp_path, hostile_name
     for number, name in enumerate(hostile_names):
         for model in ("bilstm", "tadtr"):
             for fraction in (0.1, 1.0):
-                one = record(model, fraction, 0, {0.5: 0.5}, benchmark=f"{name}/../{number}")
-                one["id"] = f"{number}{model}{fraction}"
-                one["tables"]["class_ap"] = [
+                entry = record(model, fraction, 0, {0.5: 0.5}, benchmark=f"{name}/../{number}")
+                entry["id"] = f"{number}{model}{fraction}"
+                entry["tables"]["class_ap"] = [
                     {"label": label, "tiou": 0.5, "ap": 0.5 + 0.01 * place}
                     for place, label in enumerate(hostile_names)
                 ]
-                one["tables"]["subset_recordings"] = [
+                entry["tables"]["subset_recordings"] = [
                     {"fraction": fraction, "recording": recording} for recording in hostile_names
                 ]
-                records.append(one)
-    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records[:8]})
+                records.append(entry)
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {entry["id"]: entry for entry in records[:8]})
     done = report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
     for path in (*done.tables, *done.figures):
         assert path.resolve().is_relative_to(tmp_path / ("figures" if path.suffix == ".png" else "results"))
@@ -202,9 +202,9 @@ def test_a_label_with_dollars_is_not_mathematics():
 
 def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
     folder, records = ledger
-    for one in records[:3]:
-        one["provenance"] = one["provenance"] | {"git_commit": "abc+"}
-    update_ledger(folder / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+    for entry in records[:3]:
+        entry["provenance"] = entry["provenance"] | {"git_commit": "abc+"}
+    update_ledger(folder / "results" / "ledger" / "s.jsonl", {entry["id"]: entry for entry in records})
     stale = pd.DataFrame([["s", "c", "n", "a", "1", "2"]], columns=provenance.STALE)
     monkeypatch.setattr(sweeps, "stale_records", lambda results: stale, raising=False)
     done = report(folder / "results", folder / "figures", folder / "runs", render=False)
@@ -261,7 +261,7 @@ def test_machines_are_not_mixed(tmp_path):
     rows = [("a", "one", 0.001), ("b", "one", 0.002), ("a", "the other (R), 2 cores", 0.009)]
     records = []
     for number, (model, machine, latency) in enumerate(rows):
-        one = record(model, 1.0, 0, {0.5: 0.5})
+        entry = record(model, 1.0, 0, {0.5: 0.5})
         cost = {
             "device": "cpu",
             "precision": "float32",
@@ -275,10 +275,10 @@ def test_machines_are_not_mixed(tmp_path):
         about = {
             "notebook": "03_inference_cost.ipynb",
             "machine": machine,
-            "provenance": one["provenance"] | {"device_name": machine},
+            "provenance": entry["provenance"] | {"device_name": machine},
         }
-        records.append(one | about | {"id": str(number), "tables": {"inference_cost": [cost]}})
-    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {one["id"]: one for one in records})
+        records.append(entry | about | {"id": str(number), "tables": {"inference_cost": [cost]}})
+    update_ledger(tmp_path / "results" / "ledger" / "s.jsonl", {entry["id"]: entry for entry in records})
     report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
     first, second = (
         pd.read_csv(tmp_path / "results" / "readers" / "cost" / f"latency_b_cpu{name}.csv")

@@ -81,8 +81,8 @@ def made(tmp_path_factory, hostile_names):
     nbformat.write(notebook("00 · Title 0", figure), pages / "00_findings.ipynb")
     nbformat.write(notebook(f"</title>{ATTACK}", figure, *hostile), pages / "02_train_evaluate_hapt.ipynb")
     readers = folder / "results" / "readers" / "accuracy"
-    standing = pd.DataFrame({"model": ["afsd"], "IQM": [9.0]})
-    tables.write_table(standing, readers / "data_efficiency_hapt.md", "A caption, 5 % < 6 %.")
+    ranking = pd.DataFrame({"model": ["afsd"], "IQM": [9.0]})
+    tables.write_table(ranking, readers / "data_efficiency_hapt.md", "A caption, 5 % < 6 %.")
     table = pd.DataFrame({name: [name] for name in hostile_names})
     tables.write_table(table, readers / "it's <b>.md", f"Caption {ATTACK}")
     (drawn := folder / "figures" / "accuracy").mkdir(parents=True)

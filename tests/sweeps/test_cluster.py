@@ -142,7 +142,7 @@ def test_workers_of_this_machine(project):
     """`local:2` gives the tables that a sweep gives, and a failing cell its traceback."""
     grid = project.make((1, 2, 3, 4), fail=(3,), alone=True)
     result = sweeps.run(grid, cluster="local:2", **project.where)
-    assert {one["machine"] for one in read_ledger(project.ledger).values()} == {
+    assert {record["machine"] for record in read_ledger(project.ledger).values()} == {
         cpu_name()
     }  # as the worker calls it
     assert list(result.failed.values()) == ["RuntimeError: told to fail"] and not project.left_over()

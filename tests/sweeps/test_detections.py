@@ -140,13 +140,15 @@ def test_each_benchmark_has_a_file(also):
     collect = lambda cells: kept.collect(also / "runs", folder, cells, best=5)
     assert collect({"cell0", "cell1"}) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["hapt.parquet", "shuffled.parquet"]
-    own, other = (pd.read_parquet(kept.file_of(also / "results", "main", n)) for n in ("hapt", "shuffled"))
-    assert set(own.cell) == {"cell0", "cell1"} and set(own.benchmark) == {"hapt"}
-    assert set(other.cell) == {"cell0"} and set(other.benchmark) == {"shuffled"}
+    hapt, shuffled = (
+        pd.read_parquet(kept.file_of(also / "results", "main", n)) for n in ("hapt", "shuffled")
+    )
+    assert set(hapt.cell) == {"cell0", "cell1"} and set(hapt.benchmark) == {"hapt"}
+    assert set(shuffled.cell) == {"cell0"} and set(shuffled.benchmark) == {"shuffled"}
     best = random_detections(3).groupby("recording").score.nlargest(5).sort_values()
-    assert np.sort(other.score) == pytest.approx(best.to_numpy())
-    together = pd.read_parquet(folder)  # the folder is one table
-    assert len(together) == len(own) + len(other) and set(together.columns) == set(kept.COLUMNS)
+    assert np.sort(shuffled.score) == pytest.approx(best.to_numpy())
+    combined = pd.read_parquet(folder)  # the folder is one table
+    assert len(combined) == len(hapt) + len(shuffled) and set(combined.columns) == set(kept.COLUMNS)
     assert collect({"cell1"}) == 1  # the other's file forgets the cell too
     assert not len(pd.read_parquet(kept.file_of(also / "results", "main", "shuffled")))
 

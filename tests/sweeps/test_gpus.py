@@ -46,7 +46,12 @@ def test_each_gpu_has_one_cell_at_a_time(project, seen, machine):
     for gpu in ("0", "2"):
         spans = [row[1:3] for row in rows if row[0]["CUDA_VISIBLE_DEVICES"] == gpu]
         assert len(spans) >= 2 and all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:]))
-    assert any(one[1] < other[2] and other[1] < one[2] for one in rows for other in rows if one is not other)
+    assert any(
+        first[1] < second[2] and second[1] < first[2]
+        for first in rows
+        for second in rows
+        if first is not second
+    )
     assert project.squares() == [(n, n * n) for n in range(1, 7)]
 
 

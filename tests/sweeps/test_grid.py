@@ -180,9 +180,9 @@ def test_a_file_here_comes_before_a_sweep_of_the_same_name(tmp_path, monkeypatch
 
 def test_a_grid_beside_its_notebook(project):
     grid = project.make((1, 2))
-    beside = grid.parent.parent / "g.yaml"
-    os.replace(grid, beside)
-    assert len(sweeps.plan(beside)) == 2
+    neighbour = grid.parent.parent / "g.yaml"
+    os.replace(grid, neighbour)
+    assert len(sweeps.plan(neighbour)) == 2
 
 
 @pytest.mark.parametrize(

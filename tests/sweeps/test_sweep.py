@@ -126,15 +126,19 @@ def test_what_one_machine_measured_is_not_done_on_another(project, monkeypatch):
     grid = project.make((1, 2), alone=True)
     assert sweeps.run(grid, **project.where).complete
     here = sweeps.read_all(project.where["results"])
-    assert {one["machine"] for one in here} == {one["provenance"]["device_name"] for one in here} != {""}
+    assert (
+        {record["machine"] for record in here}
+        == {record["provenance"]["device_name"] for record in here}
+        != {""}
+    )
     assert sweeps.run(grid, **project.where).done_now == 0
     monkeypatch.setattr(sweeps.grid, "device_name", lambda device: "another")
     assert sweeps.run(grid, **project.where).done_now == 2  # beside what was there, not in its place
     both = sweeps.read_all(project.where["results"])
-    assert sorted(one["machine"] for one in both) == sorted(["another"] * 2 + [here[0]["machine"]] * 2)
-    assert {one["provenance"]["device_name"] for one in both} == {"another", here[0]["machine"]}
+    assert sorted(record["machine"] for record in both) == sorted(["another"] * 2 + [here[0]["machine"]] * 2)
+    assert {record["provenance"]["device_name"] for record in both} == {"another", here[0]["machine"]}
     assert not {cell.id for cell in sweeps.plan(grid, here=False)} & {
-        one["id"] for one in both
+        record["id"] for record in both
     }  # a cluster's machines are not known
     project.make((1, 2))  # what measures no time is the same everywhere
     assert "machine" not in read_ledger(project.ledger) and len({cell.id for cell in sweeps.plan(grid)}) == 2
@@ -194,7 +198,7 @@ def test_half_written_runs_are_not_read(tmp_path):
 
 
 def test_of_an_older_notebook_only_the_newest_result_counts(tmp_path):
-    def one(name, number, utc):
+    def record_of(name, number, utc):
         return {
             "id": name,
             "sweep": "s",
@@ -208,9 +212,9 @@ def test_of_an_older_notebook_only_the_newest_result_counts(tmp_path):
         {
             row["id"]: row
             for row in (
-                one("a", 1, "2026-01-01T00:00:00Z"),
-                one("b", 1, "2026-01-02T00:00:00Z"),
-                one("c", 2, "2026-01-01T00:00:00Z"),
+                record_of("a", 1, "2026-01-01T00:00:00Z"),
+                record_of("b", 1, "2026-01-02T00:00:00Z"),
+                record_of("c", 2, "2026-01-01T00:00:00Z"),
             )
         },
     )

@@ -17,7 +17,7 @@ def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
     sweeps.run(project.make((3, 4)), **project.where)
     notebooks = project.folder / "notebooks"
     results = project.where["results"]
-    assert [one.verdict for one in sweeps.verify(results, sample=5, notebooks=notebooks)] == [
+    assert [check.verdict for check in sweeps.verify(results, sample=5, notebooks=notebooks)] == [
         "equal",
         "equal",
     ]
@@ -26,8 +26,10 @@ def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
         if record["parameters"]["number"] == 3:
             record["tables"]["squares"][0]["square"] = 10
     project.ledger.write_text("".join(json.dumps(record) + "\n" for record in records.values()))
-    found = {one.parameters["number"]: one for one in sweeps.verify(results, sample=5, notebooks=notebooks)}
-    assert (found[3].verdict, found[4].verdict) == ("differs", "equal") and found[
+    checks = {
+        check.parameters["number"]: check for check in sweeps.verify(results, sample=5, notebooks=notebooks)
+    }
+    assert (checks[3].verdict, checks[4].verdict) == ("differs", "equal") and checks[
         3
     ].difference == pytest.approx(0.1)
     again = (
@@ -44,8 +46,8 @@ def test_numbers_that_hold_and_numbers_that_do_not(project, capsys):
 def test_a_cell_that_fails_now_is_not_run(project):
     sweeps.run(project.make((3,)), **project.where)
     project.set_fault("raise RuntimeError('gone wrong')")
-    (one,) = sweeps.verify(project.where["results"], notebooks=project.folder / "notebooks")
-    assert one.verdict == "not run" and "gone wrong" in one.remark and np.isnan(one.difference)
+    (check,) = sweeps.verify(project.where["results"], notebooks=project.folder / "notebooks")
+    assert check.verdict == "not run" and "gone wrong" in check.remark and np.isnan(check.difference)
 
 
 def test_nothing_to_verify(tmp_path):
@@ -55,8 +57,8 @@ def test_nothing_to_verify(tmp_path):
 
 def test_differences_by_hand():
     rows = [{"label": "a", "ap": 0.5, "steps_s": 1.0}, {"label": "b", "ap": 0.7, "steps_s": 2.0}]
-    moved = [{"label": "a", "ap": 0.6, "steps_s": 9.0}, {"label": "b", "ap": 0.6, "steps_s": 9.0}]
-    worst, of_means = largest_difference({"t": rows}, {"t": moved})
+    changed = [{"label": "a", "ap": 0.6, "steps_s": 9.0}, {"label": "b", "ap": 0.6, "steps_s": 9.0}]
+    worst, of_means = largest_difference({"t": rows}, {"t": changed})
     assert worst == pytest.approx(0.1) and of_means == pytest.approx(0.0)
     assert largest_difference({"t": rows}, {"t": rows}) == (0.0, 0.0)
     large = {"t": [{"macs": 1000.0}]}, {"t": [{"macs": 1010.0}]}

@@ -37,16 +37,19 @@ def test_a_twin_of_the_teacher_has_nothing_to_learn_from_it(small):
 def test_the_student_learns_the_teacher_does_not(student, teacher, small, tmp_path):
     teaching = make(small, teacher, width=64, head_width=64)
     before = {name: value.clone() for name, value in teaching.state_dict().items()}
-    own = make(small, student, width=32, head_width=32)
-    pair = Distilled(own, teaching, Distillation())
+    student_model = make(small, student, width=32, head_width=32)
+    pair = Distilled(student_model, teaching, Distillation())
     assert not any(name.startswith("teacher") for name in pair.state_dict())
     result = fit(pair, small, small.recordings("train"), Recipe(epochs=6, min_steps=0), 0, tmp_path)
     assert result.history.feature.iloc[-1] < 0.9 * result.history.feature.iloc[0]
     assert all(torch.equal(value, before[name]) for name, value in teaching.state_dict().items())
-    assert result.model is own and not teaching.training
+    assert result.model is student_model and not teaching.training
     kept = load_model(tmp_path / "model.pt")  # the student alone
-    assert set(kept.model.state_dict()) == set(own.state_dict())
-    assert all(torch.equal(value, own.state_dict()[name]) for name, value in kept.model.state_dict().items())
+    assert set(kept.model.state_dict()) == set(student_model.state_dict())
+    assert all(
+        torch.equal(value, student_model.state_dict()[name])
+        for name, value in kept.model.state_dict().items()
+    )
 
 
 def test_a_taught_student_answers_like_its_teacher(small):

@@ -166,8 +166,8 @@ def test_saved_model_detects_the_same(small, tmp_path):
 def test_learning_beats_chance_by_far(small):
     result = train(small, small.recordings("train"), Recipe(epochs=1, min_steps=200))
     truth = small.annotations("train")
-    found = detect_all(result.model, small, small.recordings("train"))
-    assert mean_average_precision(truth, found, small.tious).mean() > 0.3  # chance: below 0.01
+    detections = detect_all(result.model, small, small.recordings("train"))
+    assert mean_average_precision(truth, detections, small.tious).mean() > 0.3  # chance: below 0.01
 
 
 def test_bfloat16_training_goes_the_same_way(small):

@@ -117,16 +117,16 @@ def test_steps_do_not_depend_on_how_frames_are_batched():
     model, sampling = backbone("hog-hof"), Sampling(fps=8, window=4, stride=3)
     rng = np.random.default_rng(1)
     pictures = rng.integers(0, 255, (17, 48, 64, 3), dtype=np.uint8)
-    found = []
+    runs = []
     for size in (1, 5, 17):
         steps = Steps(model, sampling)
-        found.append(
+        runs.append(
             np.stack([step for at in range(0, 17, size) for step in steps.push(pictures[at : at + size])])
         )
-    assert found[0].shape == ((17 - 4) // 3 + 1, sum(model.streams.values()))
-    assert all(np.allclose(one, found[0], atol=1e-6) for one in found)
+    assert runs[0].shape == ((17 - 4) // 3 + 1, sum(model.streams.values()))
+    assert all(np.allclose(run, runs[0], atol=1e-6) for run in runs)
     described = model.describe(pictures, None)
-    assert np.allclose(found[0][2], described[6:10].mean(0), atol=1e-6)
+    assert np.allclose(runs[0][2], described[6:10].mean(0), atol=1e-6)
 
 
 def test_skipped_frames_are_not_described(tmp_path):
@@ -189,9 +189,12 @@ def test_a_video_shorter_than_a_window_has_one_step(tmp_path):
 
 def test_rendered_actions_are_where_the_annotations_say(tmp_path):
     rng = np.random.default_rng(3)
-    one = scene(rng, 30.0)
-    assert all(2 <= end - start <= 5.01 for start, end, _ in one.actions) and one.actions[-1][1] <= 29
-    assert all(b[0] - a[1] >= 1.5 - 0.02 for a, b in zip(one.actions, one.actions[1:]))
+    long_scene = scene(rng, 30.0)
+    assert (
+        all(2 <= end - start <= 5.01 for start, end, _ in long_scene.actions)
+        and long_scene.actions[-1][1] <= 29
+    )
+    assert all(b[0] - a[1] >= 1.5 - 0.02 for a, b in zip(long_scene.actions, long_scene.actions[1:]))
     pictures = np.stack(
         list(draw(Scene(6.0, ((2.0, 4.0, "slide right"),)), np.random.default_rng(1)))
     ).astype(float)

@@ -92,24 +92,24 @@ def wait_for(condition, seconds=10.0):
 
 
 def test_answers_are_about_their_time():
-    live, found = detector(), []
+    live, answers = detector(), []
     for index in range(60):
         answer = live.push(np.full((1, 24, 32, 3), 20 if index < 30 else 230, np.uint8))
         if answer:
-            found.append(answer)
-    assert found[0].time_s == pytest.approx(0.4)
-    assert [round(b.time_s - a.time_s, 3) for a, b in zip(found, found[1:])] == [0.4] * (len(found) - 1)
+            answers.append(answer)
+    assert answers[0].time_s == pytest.approx(0.4)
+    assert [round(b.time_s - a.time_s, 3) for a, b in zip(answers, answers[1:])] == [0.4] * (len(answers) - 1)
     assert all(
         answer.label == ("dark" if answer.time_s < 2.6 else "bright")
-        for answer in found
+        for answer in answers
         if abs(answer.time_s - 3) > 0.7
     )
-    assert {answer.label for answer in found} == {"dark", "bright"} and found[-1].scores == {
+    assert {answer.label for answer in answers} == {"dark", "bright"} and answers[-1].scores == {
         "dark": 0.0,
         "bright": pytest.approx(0.9),
     }
     score = Score([(3.0, 6.0, "bright"), (0.0, 3.0, "dark")])
-    for answer in found:
+    for answer in answers:
         score(answer)
     assert score.share > 0.85
 
@@ -254,14 +254,14 @@ def served(stream):
 
 
 def read_pictures(response, count):
-    found = []
-    while len(found) < count:
+    pictures = []
+    while len(pictures) < count:
         line = response.readline()
         assert line, "the feed ended"
         if line.lower().startswith(b"content-length"):
             response.readline()
-            found.append(response.read(int(line.split(b":")[1])))
-    return found
+            pictures.append(response.read(int(line.split(b":")[1])))
+    return pictures
 
 
 def test_viewers_see_pictures_and_a_slow_one_holds_nobody_up(served):
@@ -272,14 +272,15 @@ def test_viewers_see_pictures_and_a_slow_one_holds_nobody_up(served):
         connection.request("GET", "/video_feed")
         return connection, connection.getresponse()
 
-    (slow, unread), (first, one), (second, other) = view(), view(), view()  # the first one never reads
-    pictures = read_pictures(one, 15)
+    # the first viewer never reads
+    (slow, unread), (first, first_feed), (second, second_feed) = view(), view(), view()
+    pictures = read_pictures(first_feed, 15)
     assert all(picture.startswith(b"\xff\xd8") and picture.endswith(b"\xff\xd9") for picture in pictures)
-    assert len(set(pictures)) >= 2 and len(read_pictures(other, 3)) == 3
+    assert len(set(pictures)) >= 2 and len(read_pictures(second_feed, 3)) == 3
     assert stream.analytics()["dropped_frames"] == 0 and stream.viewers == 3
     refused, response = view()
     assert response.status == 503
-    for part in (unread, one, other, response, slow, first, second, refused):
+    for part in (unread, first_feed, second_feed, response, slow, first, second, refused):
         part.close()
     wait_for(lambda: stream.viewers == 0, 15)
 

@@ -63,7 +63,7 @@ def test_the_next_step_is_complete_after_the_missing_pictures(window, stride):
         if steps.push(np.zeros((1, 48, 64), np.uint8)):
             waits.append((count, expected))
             expected = count + steps.missing
-    assert len(waits) > 2 and all(count == said for count, said in waits)
+    assert len(waits) > 2 and all(count == predicted for count, predicted in waits)
 
 
 @settings(max_examples=15, deadline=None)

@@ -411,11 +411,11 @@ def test_the_printed_address_works(stream, host, shown):
 
 
 def test_two_servers_of_one_machine_do_not_share_a_cookie(stream):
-    with serving(stream, token=TOKEN) as one, serving(stream, token="another") as other:
+    with serving(stream, token=TOKEN) as first, serving(stream, token="another") as second:
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        for server, token in ((one, TOKEN), (other, "another")):
+        for server, token in ((first, TOKEN), (second, "another")):
             opener.open(address_of(server, "127.0.0.1", token), timeout=20).close()
-        for server in (one, other):  # both sessions hold, although cookies do not know ports
+        for server in (first, second):  # both sessions hold, although cookies do not know ports
             opener.open(f"http://127.0.0.1:{server.effective_port}/analytics", timeout=20).close()
 
 

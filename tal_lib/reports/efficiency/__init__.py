@@ -19,11 +19,11 @@ from tal_lib.reports.efficiency.comparison import (
     write_comparison,
 )
 from tal_lib.reports.efficiency.prior import PRIOR, beside_prior, write_prior
-from tal_lib.reports.efficiency.runs import OWN, compared, complete, main_arm, span, strata
+from tal_lib.reports.efficiency.runs import OUR_MODEL, compared, complete, main_arm, span, strata
 
 __all__ = [
     "HELD_BACK",
-    "OWN",
+    "OUR_MODEL",
     "PRIOR",
     "WANTED",
     "against_the_best",

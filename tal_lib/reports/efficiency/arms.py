@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import statistics
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import OWN, span
+from tal_lib.reports.efficiency.runs import OUR_MODEL, span
 
 
 def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
@@ -14,7 +14,7 @@ def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
     if recipes.recipe.nunique() > 1:
         _recipes(recipes, benchmark, out)
     our_runs = runs[
-        runs.model.str.fullmatch(rf"{OWN}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")
+        runs.model.str.fullmatch(rf"{OUR_MODEL}( \(.*\))?") & (runs.preset == "compact") & (runs.stream == "")
     ]
     our_runs = our_runs[our_runs.subset_seed < 0]
     if our_runs.options.nunique() > 1:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OWN, complete, span, strata
+from tal_lib.reports.efficiency.runs import OUR_MODEL, complete, span, strata
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +112,7 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
 
 
-def against_the_best(runs: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
+def against_the_best(runs: pd.DataFrame, model: str = OUR_MODEL) -> pd.DataFrame:
     """Our model and the best other model at each fraction.
 
     `fraction, best, own_mean, best_mean, difference, low, high, probability, p_low, p_high, pairs`.
@@ -166,7 +166,7 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         {
             "label fraction": [f"{100 * fraction:g} %" for fraction in table.fraction],
             "best other": table.best,
-            OWN: table.own_mean.round(1),
+            OUR_MODEL: table.own_mean.round(1),
             "best other, avg mAP": table.best_mean.round(1),
             "difference": [
                 f"{row.difference:+.1f}"
@@ -179,10 +179,10 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     caption = (
-        f"{OWN} against the best other model on {benchmark}, by label fraction: mean avg mAP (%), difference "
-        "on the same recordings, and probability of improvement. Intervals are 95 % bootstrap intervals. The "
-        "best other model is selected on these results, which favours it."
+        f"{OUR_MODEL} against the best other model on {benchmark}, by label fraction: mean avg mAP (%), "
+        "difference on the same recordings, and probability of improvement. Intervals are 95 % bootstrap "
+        "intervals. The best other model is selected on these results, which favours it."
     )
     out.data(table, f"against_the_best_values_{benchmark}")
-    best = tables.Best(high=(OWN, "best other, avg mAP"), by_row=True)
+    best = tables.Best(high=(OUR_MODEL, "best other, avg mAP"), by_row=True)
     out.table(shown, f"against_the_best_{benchmark}", caption, best)

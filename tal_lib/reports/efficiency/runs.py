@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-OWN = "local_global"  # this study's model
+OUR_MODEL = "local_global"  # this study's model
 FLOOR = "timeline_prior"  # reads no feature
 
 

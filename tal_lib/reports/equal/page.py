@@ -6,7 +6,7 @@
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL
-from tal_lib.reports.efficiency.runs import OWN
+from tal_lib.reports.efficiency.runs import OUR_MODEL
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.escape import markdown
@@ -44,7 +44,7 @@ def finished(ranked: pd.DataFrame) -> str:
     return f"{len(names)} of the {len(TUNED)} tuned benchmarks{which}"
 
 
-def own(ranked: pd.DataFrame) -> str:
+def our_model(ranked: pd.DataFrame) -> str:
     """Where this study's own model has the highest mean, as a sentence."""
     rows = _benchmarks(ranked)
     rows = rows[rows.place.notna()] if len(rows) else rows
@@ -52,7 +52,7 @@ def own(ranked: pd.DataFrame) -> str:
     first = [
         f"{name} ({percent(fraction)})"
         for (name, fraction), group in columns
-        if group.model[group["mean"].idxmax()] == OWN
+        if group.model[group["mean"].idxmax()] == OUR_MODEL
     ]
     where = f"of {', '.join(first)}" if first else f"in none of the {len(columns)} columns of this table"
     return f"It has the highest mean {where}."

@@ -23,10 +23,10 @@ def test_temporal_conv_is_conv1d(kernel, batch):
     with torch.no_grad():
         torch.testing.assert_close(layer(x), want)
     names = [x, layer.weight, layer.bias]
-    for mine, other in zip(
+    for gradient, expected in zip(
         torch.autograd.grad(layer(x).square().sum(), names), torch.autograd.grad(want.square().sum(), names)
     ):
-        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("kernel", [3, 11, 17])
@@ -40,10 +40,10 @@ def test_depthwise_conv_is_grouped_conv1d(kernel, stride):
     ).transpose(1, 2)
     torch.testing.assert_close(layer(x), want)
     names = [x, layer.weight, layer.bias]
-    for mine, other in zip(
+    for gradient, expected in zip(
         torch.autograd.grad(layer(x).square().sum(), names), torch.autograd.grad(want.square().sum(), names)
     ):
-        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(gradient, expected)
 
 
 def dense_local_attention(q, k, v, heads, reach, mask):
@@ -77,11 +77,11 @@ def test_local_attention_equals_its_dense_twin(steps, reach, heads, seed, holes)
     got = LocalAttention(heads, reach)(q, k, v, valid.double()) * valid
     want = dense_local_attention(q, k, v, heads, reach, mask) * valid
     torch.testing.assert_close(got, want)
-    for mine, other in zip(
+    for gradient, expected in zip(
         torch.autograd.grad(got.square().sum(), (q, k, v)),
         torch.autograd.grad(want.square().sum(), (q, k, v)),
     ):
-        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(gradient, expected)
     full = torch.ones(2, steps, dtype=torch.bool)
     torch.testing.assert_close(
         LocalAttention(heads, reach)(q, k, v), dense_local_attention(q, k, v, heads, reach, full)
@@ -101,7 +101,7 @@ def test_group_norm_is_group_norm_over_the_valid_steps():
     keep = (torch.arange(9) < torch.tensor([[9], [4]])).float()[..., None]
     with torch.no_grad():
         layer.weight.normal_(), layer.bias.normal_()
-    want = lambda one: F.group_norm(one.transpose(1, 2), 2, layer.weight, layer.bias).transpose(1, 2)
+    want = lambda values: F.group_norm(values.transpose(1, 2), 2, layer.weight, layer.bias).transpose(1, 2)
     torch.testing.assert_close(layer(x), want(x))
     torch.testing.assert_close(layer(x, keep)[1:, :4], want(x[1:, :4]))
 
@@ -111,9 +111,9 @@ def test_instance_norm_is_instance_norm_over_the_valid_steps():
     keep = (torch.arange(9) < torch.tensor([[9], [4]])).float()[..., None]
     with torch.no_grad():
         layer.weight.normal_(), layer.bias.normal_()
-    want = lambda one: F.instance_norm(one.transpose(1, 2), weight=layer.weight, bias=layer.bias).transpose(
-        1, 2
-    )
+    want = lambda values: F.instance_norm(
+        values.transpose(1, 2), weight=layer.weight, bias=layer.bias
+    ).transpose(1, 2)
     before = x.clone()
     for context in (
         torch.enable_grad(),

@@ -53,18 +53,20 @@ def test_support_by_hand():
         torch.tensor([row[2] for row in rows]),
         torch.tensor([row[3] for row in rows]),
     )
-    one = make((0.0, 10.0, 0.8, 0), (20.0, 30.0, 0.6, 1))
-    two = make((0.0, 5.0, 0.4, 0), (0.0, 10.0, 0.1, 0), (20.0, 30.0, 1.0, 0))
-    found = combine_streams([[one], [two]], [0.75, 0.25])[0]
+    first_stream = make((0.0, 10.0, 0.8, 0), (20.0, 30.0, 0.6, 1))
+    second_stream = make((0.0, 5.0, 0.4, 0), (0.0, 10.0, 0.1, 0), (20.0, 30.0, 1.0, 0))
+    combined = combine_streams([[first_stream], [second_stream]], [0.75, 0.25])[0]
     score = dict(
         zip(
-            map(tuple, torch.cat([found.segments, found.labels[:, None].float()], 1).tolist()),
-            found.scores.tolist(),
+            map(tuple, torch.cat([combined.segments, combined.labels[:, None].float()], 1).tolist()),
+            combined.scores.tolist(),
         )
     )
-    assert found.segments.shape == (5, 2)
+    assert combined.segments.shape == (5, 2)
     first = [
-        value for key, value in zip(found.segments.tolist(), found.scores.tolist()) if key == [0.0, 10.0]
+        value
+        for key, value in zip(combined.segments.tolist(), combined.scores.tolist())
+        if key == [0.0, 10.0]
     ]
     assert sorted(first) == pytest.approx(sorted([0.75 * 0.8 + 0.25 * 0.2, 0.25 * 0.1 + 0.75 * 0.8]))
     assert score[20.0, 30.0, 1.0] == pytest.approx(0.45)  # the other stream sees another class there

@@ -36,7 +36,9 @@ def test_assignment_equals_the_definition(seed, steps, count):
         if fitting:
             length, segment, label = min(fitting)
             assert target[i].tolist() == pytest.approx(segment) and classes[i, label] == 1
-            assert classes[i].sum() == len({one for size, _, one in fitting if size <= length + 1e-3})
+            assert classes[i].sum() == len(
+                {class_label for size, _, class_label in fitting if size <= length + 1e-3}
+            )
         else:
             assert classes[i].sum() == 0
 
@@ -56,11 +58,11 @@ def test_joined_levels_do_not_see_each_other(batch, groups, kernel):
     assert keep is None and sizes == (5, 3, 2, 1, 1)
     got, want = layer(joined, sizes=sizes), torch.cat([layer(level) for level in levels], 1)
     torch.testing.assert_close(got, want)
-    for mine, other in zip(
+    for gradient, expected in zip(
         torch.autograd.grad(got.square().sum(), (*levels, layer.weight)),
         torch.autograd.grad(want.square().sum(), (*levels, layer.weight)),
     ):
-        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_focal_loss_by_hand():

@@ -67,8 +67,8 @@ def test_boundary_matching_is_the_dense_matrix_and_a_convolution(
     torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
     names = [x, layer.weight, layer.bias]
     ours, theirs = (torch.autograd.grad(y.square().sum(), names, allow_unused=True) for y in (got, want))
-    for mine, other in zip(ours, theirs):
-        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-3)
+    for gradient, expected in zip(ours, theirs):
+        torch.testing.assert_close(gradient, expected, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), want, atol=2e-5, rtol=1e-4)
         by_end = BoundaryMatching(3, 4, **sizes, how=how, by_end=True, empty_bias=published)
