@@ -241,12 +241,12 @@ def test_results_are_found_in_folders_above(tmp_path, monkeypatch):
 def test_the_findings_say_which_tables_are_missing(tmp_path, monkeypatch):
     notebook = nbformat.read(REPOSITORY / "notebooks" / "00_findings.ipynb", as_version=4)
     setup = next(cell.source for cell in notebook.cells if "nearest(results)" in cell.source)
-    said, names = [], {"results": str(tmp_path)}
-    monkeypatch.setattr("IPython.display.display", lambda shown: said.append(shown.data))
+    shown_texts, names = [], {"results": str(tmp_path)}
+    monkeypatch.setattr("IPython.display.display", lambda shown: shown_texts.append(shown.data))
     exec(setup, names)
-    assert [re.search(r"`(\w+)\.csv`", text)[1] for text in said] == [
+    assert [re.search(r"`(\w+)\.csv`", text)[1] for text in shown_texts] == [
         "data_efficiency",
         "inference_cost",
     ]
     names["measured"]("inference_cost"), names["measured"]("comparison_hapt")
-    assert len(said) == 2  # once each; a table of one benchmark need not be there
+    assert len(shown_texts) == 2  # once each; a table of one benchmark need not be there
