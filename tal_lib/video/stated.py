@@ -4,6 +4,7 @@ A file without a `spec.json` does not tell the stride of its steps: that of the 
 warning. What contradicts the model is an error.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,12 +67,12 @@ def stated_for(
             unknown = unknown or f"{place}: stride_frames without fps"
     if not unknown:
         return Stated(every)
+    example = {"streams": dict(spec.streams), "stride_s": spec.stride_s, "window_s": spec.window_s}
     return Stated(
         every,
         f"{one_line(unknown)}. The model's stride of {spec.stride_s:g} s and window of {spec.window_s:g} s "
         "are assumed: features of another stride get wrong times. "
-        f'State yours in {NAME} beside the files: "stride_s": {spec.stride_s:g}, "window_s": '
-        f'{spec.window_s:g} and "streams".',
+        f"State theirs in {NAME} beside the files, such as {json.dumps(example)}.",
     )
 
 
