@@ -2,11 +2,13 @@
 
 `python -m tal_lib.process.fork_server MODULE …` imports the modules. It then reads orders as lines of JSON
 from standard input. Each fork leads a process group. The group is killed when the fork has ended, when its
-time limit is reached, and when the client process has ended.
+time limit is reached, and when the client process has ended. The client then removes the temporary files of
+the fork and its child processes.
 """
 
 import ctypes
 import gc
+import getpass
 import importlib
 import json
 import os
@@ -76,7 +78,8 @@ class ForkServer:
         Raises:
             Failed: the function raised an error, was killed or took too long, or the fork server has ended.
         """
-        with tempfile.TemporaryDirectory(prefix="tal-job-") as folder:
+        # a killed process may still close its last file: what it leaves then is no reason to fail
+        with tempfile.TemporaryDirectory(prefix="tal-job-", ignore_cleanup_errors=True) as folder:
             order = {
                 "function": function,
                 "imports": [function.split(":")[0], *imports],
@@ -155,6 +158,7 @@ def _answer(order):
         os.environ.clear()
         os.environ.update(order["environment"])
     try:
+        _put_temporary_files(folder / "temporary")
         module, name = order["function"].split(":")
         answer = getattr(importlib.import_module(module), name)(**order["job"])
         (folder / "answer").write_text(json.dumps(answer))
@@ -162,6 +166,19 @@ def _answer(order):
     except BaseException as error:
         (folder / "error").write_text(traceback.format_exc())
         return OUT_OF_MEMORY if out_of_memory(error) else 1
+
+
+def _put_temporary_files(folder):
+    """Let this process and its child processes make temporary files in a new folder, which the client
+    removes.
+
+    Compiled graphs of torch stay in their own folder, because later jobs use them again.
+    """
+    with suppress(KeyError, OSError):  # a user without a name
+        compiled = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")  # torch's default
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
+    folder.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
 def _kill_group(leader):
