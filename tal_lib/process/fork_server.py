@@ -2,8 +2,8 @@
 
 `python -m tal_lib.process.fork_server MODULE …` imports the modules. It then reads orders as lines of JSON
 from standard input. Each fork leads a process group. The group is killed when the fork has ended, when its
-time limit is reached, and when the client process has ended. The client then removes the temporary files of
-the fork and its child processes.
+time limit is reached, and when the client process has ended. Then the temporary files of the fork and its
+child processes are removed.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,10 +189,11 @@ def _kill_group(leader):
         pass
 
 
-def _wait(child):
+def _wait(child, folder):
     """Exit code of a fork.
 
-    Standard input closes when the client dies. Then this process and the fork end.
+    Standard input closes when the client dies. Then this process and the fork end, and the folder of the job
+    is removed.
     """
     pidfd = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
     while True:
@@ -200,6 +202,8 @@ def _wait(child):
         ]
         if 0 in ready:
             _kill_group(child)
+            select.select([] if pidfd is None else [pidfd], [], [], 1)  # until it writes no more
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -259,7 +263,7 @@ def _serve(imports):
         except (PermissionError, ProcessLookupError):
             pass
         print("begun", file=replies, flush=True)
-        print(_wait(child), file=replies, flush=True)
+        print(_wait(child, order["folder"]), file=replies, flush=True)
 
 
 if __name__ == "__main__":

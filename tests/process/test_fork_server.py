@@ -1,8 +1,10 @@
 """The fork server's imports."""
 
 import importlib
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,24 @@ def test_no_temporary_file_of_a_job_stays(temporary, how, environment):
     finally:
         server.close()
     assert not list(temporary.iterdir())
+
+
+def test_no_temporary_file_stays_if_the_client_is_killed(temporary):
+    client = """
+from tal_lib.process.environment import child_environment
+from tal_lib.process.fork_server import ForkServer
+ForkServer(child_environment(1)).run("leaves:job", how="hangs")"""
+    process = subprocess.Popen([sys.executable, "-c", client], env=child_environment(1))
+    try:
+        assert eventually(lambda: list(temporary.glob("tal-job-*/*/tal-child-*")))
+    finally:
+        process.kill()
+        process.wait()
+    assert eventually(lambda: not list(temporary.iterdir()))
+
+
+def eventually(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
