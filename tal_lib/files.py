@@ -1,10 +1,12 @@
 """Locations of files, and atomic writing: a file is complete or absent."""
 
+import atexit
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +110,28 @@ def atomic_path(path: str | Path, *, state: bool = False):
                 put_in_place(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"tal-[a-z]+-[a-z0-9_]{8}")  # a name of `tempfile`: tal-export-a1b2c3_d
+
+
+def remove_at_exit(folder: str | Path) -> None:
+    """Remove a folder that `tempfile.mkdtemp` made for a notebook when this process ends.
+
+    A folder is removed only if it is empty now, this user alone may read it, it lies in the system's folder
+    for temporary files, and it has such a name. Any other folder is kept.
+    """
+    folder, process = Path(os.path.abspath(folder)), os.getpid()
+    if not _TEMPORARY.fullmatch(folder.name) or str(folder.parent) != os.path.abspath(tempfile.gettempdir()):
+        return
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_mode & 0o077 or any(folder.iterdir()):
+        return
+
+    def remove():
+        if os.getpid() == process:  # not in a fork, which ends earlier
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
 
 
 def file_state(path: str | Path) -> tuple[int, int, int] | None:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import types
+from typing import Literal, get_args, get_origin
 
 import matplotlib
 import nbformat
@@ -17,6 +18,7 @@ from tal_lib.files import REPOSITORY, upwards
 from tal_lib.process import progress
 from tal_lib.reports import pages
 from tal_lib.sweeps.notebook import code_cells, read_notebook
+from tal_lib.sweeps.parameters import CHOICES, MEANINGS
 from tal_lib.training import fit, recipe_for
 from tal_lib.video.backbones import backbones
 
@@ -72,6 +74,57 @@ def test_a_parameter_and_its_comment_fit_in_a_cell(path):
 def test_a_page_says_how_to_open_the_notebooks():
     text = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
     assert "'.[notebooks]'" in text and "jupyter lab notebooks" in text and "Run All Cells" in text
+
+
+# docs/notebooks.md
+
+
+ROW = re.compile(r"^\| `(\w+)` \| (?:`(.+?)` \| )?(.+) \|$", re.M)
+SPECIAL = re.compile(r"(?<![\w.])(-?\d+|empty|True|False):")  # a value that the comment explains
+
+
+def explained():
+    """Parameters of docs/notebooks.md. Section → (name → default), and section → (name → meaning)."""
+    text = (REPOSITORY / "docs" / "notebooks.md").read_text("utf-8")
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    shared = {name: meaning for name, _, meaning in ROW.findall(sections.pop("In several notebooks"))}
+    defaults, meanings = {}, {}
+    for section, content in sections.items():
+        given = re.findall(r"`(\w+) = (.+?)`", re.sub(ROW, "", content))
+        rows = ROW.findall(content)
+        assert not {name for name, _, _ in rows} & shared.keys(), section
+        pairs = [*given, *((name, default) for name, default, _ in rows)]
+        assert len(dict(pairs)) == len(pairs), section
+        defaults[section] = {name: ast.literal_eval(default) for name, default in pairs}
+        meanings[section] = {name: shared[name] for name, _ in given} | {name: text for name, _, text in rows}
+    return shared, defaults, meanings
+
+
+def test_the_page_explains_every_parameter():
+    shared, defaults, meanings = explained()
+    cells = {path.stem: list(commented(path)) for path in NOTEBOOKS}
+    assert defaults == {
+        notebook: {name: default for name, default, _ in cell} for notebook, cell in cells.items()
+    }
+    users = [name for cell in cells.values() for name, _, _ in cell]
+    assert all(users.count(name) > 1 for name in shared)
+    for notebook, cell in cells.items():
+        for name, _, comment in cell:
+            meaning = meanings[notebook][name]
+            assert len(meaning.split()) >= 5, name
+            for value in SPECIAL.findall(comment):
+                written = ("empty", "`[]`", "`{}`") if value == "empty" else (f"`{value}`",)
+                assert any(f"{text}: " in meaning for text in written), f"{notebook}, {name}: {value}"
+
+
+def test_the_page_names_every_value_that_a_grid_accepts():
+    _, defaults, meanings = explained()
+    for notebook, names in defaults.items():
+        for name in names:
+            accepted = CHOICES.get((f"{notebook}.ipynb", name), MEANINGS.get(name))
+            for value in get_args(accepted) if get_origin(accepted) is Literal else ():
+                assert f"`{value}`" in meanings[notebook][name], f"{notebook}, {name}: {value}"
+    assert "](notebooks.md)" in (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

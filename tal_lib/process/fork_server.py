@@ -2,15 +2,18 @@
 
 `python -m tal_lib.process.fork_server MODULE …` imports the modules. It then reads orders as lines of JSON
 from standard input. Each fork leads a process group. The group is killed when the fork has ended, when its
-time limit is reached, and when the client process has ended.
+time limit is reached, and when the client process has ended. Then the temporary files of the fork and its
+child processes are removed.
 """
 
 import ctypes
 import gc
+import getpass
 import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +79,8 @@ class ForkServer:
         Raises:
             Failed: the function raised an error, was killed or took too long, or the fork server has ended.
         """
-        with tempfile.TemporaryDirectory(prefix="tal-job-") as folder:
+        # a killed process may still close its last file: what it leaves then is no reason to fail
+        with tempfile.TemporaryDirectory(prefix="tal-job-", ignore_cleanup_errors=True) as folder:
             order = {
                 "function": function,
                 "imports": [function.split(":")[0], *imports],
@@ -155,6 +159,7 @@ def _answer(order):
         os.environ.clear()
         os.environ.update(order["environment"])
     try:
+        _put_temporary_files(folder / "temporary")
         module, name = order["function"].split(":")
         answer = getattr(importlib.import_module(module), name)(**order["job"])
         (folder / "answer").write_text(json.dumps(answer))
@@ -164,6 +169,19 @@ def _answer(order):
         return OUT_OF_MEMORY if out_of_memory(error) else 1
 
 
+def _put_temporary_files(folder):
+    """Let this process and its child processes make temporary files in a new folder, which the client
+    removes.
+
+    Compiled graphs of torch stay in their own folder, because later jobs use them again.
+    """
+    with suppress(KeyError, OSError):  # a user without a name
+        compiled = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")  # torch's default
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
+    folder.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
 def _kill_group(leader):
     try:
         os.killpg(leader, signal.SIGKILL)
@@ -171,10 +189,11 @@ def _kill_group(leader):
         pass
 
 
-def _wait(child):
+def _wait(child, folder):
     """Exit code of a fork.
 
-    Standard input closes when the client dies. Then this process and the fork end.
+    Standard input closes when the client dies. Then this process and the fork end, and the folder of the job
+    is removed.
     """
     pidfd = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
     while True:
@@ -183,6 +202,8 @@ def _wait(child):
         ]
         if 0 in ready:
             _kill_group(child)
+            select.select([] if pidfd is None else [pidfd], [], [], 1)  # until it writes no more
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -242,7 +263,7 @@ def _serve(imports):
         except (PermissionError, ProcessLookupError):
             pass
         print("begun", file=replies, flush=True)
-        print(_wait(child), file=replies, flush=True)
+        print(_wait(child, order["folder"]), file=replies, flush=True)
 
 
 if __name__ == "__main__":

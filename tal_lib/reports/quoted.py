@@ -52,6 +52,7 @@ WITHOUT = {
     "reliability.md": "numbers of injected faults",
     "adding-a-dataset.md": "settings",
     "glossary.md": "settings",
+    "notebooks.md": "settings",
     "decisions": "dated: what was known on the day of the decision",
     "releases": "dated",
 }

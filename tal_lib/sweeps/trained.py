@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tal_lib.files import REPOSITORY, upwards
+from tal_lib.files import REPOSITORY, remove_at_exit, upwards
 from tal_lib.sweeps.identity import current_code, data_of
 from tal_lib.sweeps.ledger import finished_runs
 
@@ -60,7 +60,8 @@ def checkpoint_of(
 
     Args:
         recipe: fields that differ from the model's default recipe.
-        folder: where the checkpoint is written if the model must be trained.
+        folder: where the checkpoint is written if the model must be trained. A new temporary folder of a
+            notebook (`mkdtemp` with a prefix like `tal-export-`) is removed when the process ends.
         runs: folder of the run folders; it may lie in a folder above (see `files.upwards`).
         fraction: label fraction.
         fold: cross-validation fold; −1: the official split.
@@ -68,6 +69,7 @@ def checkpoint_of(
     from tal_lib.data import load_benchmark
     from tal_lib.study import train_and_score
 
+    remove_at_exit(folder)
     about = {
         "benchmark": benchmark,
         "model": model,

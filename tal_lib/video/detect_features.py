@@ -1,5 +1,6 @@
 """Feature files → detections, without a video: one file, or a folder of files."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +13,11 @@ from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.data.feature_folder import FeatureFolder
 from tal_lib.data.features import SUFFIXES, read_array, read_feature_file
-from tal_lib.data.spec import NAME as SPEC
-from tal_lib.data.spec import read_spec
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
 from tal_lib.video.detect import Ready
-
-SAME_TIMES = 0.01  # largest relative difference of equal strides or windows
+from tal_lib.video.stated import columns_text, stated_for
 
 
 def is_features(source: str | Path) -> bool:
@@ -33,25 +31,33 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
 
     The model's feature spec gives the times of the steps. A folder may have one subfolder per stream. A file
     of a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
-    `table.attrs["recordings"]` is the number of files that were used.
+    `table.attrs["recordings"]` is the number of files that were used. Prints a warning if no `spec.json` says
+    what stride the features have.
 
     Raises:
-        TalError: there is no feature file, a single file cannot be used, or a `spec.json` has another time
-            axis.
+        TalError: there is no feature file, a single file cannot be used, or a `spec.json` contradicts the
+            model.
     """
     source = Path(source)
-    _check_time_axis(source if source.is_dir() else source.parent, chosen.spec)
-    loaders = _loaders(source, chosen.spec, chosen.stream)
+    files, apart = _files(source, chosen.spec, chosen.stream)
+    folders = dict.fromkeys(path.parent for paths, _ in files.values() for path in paths)
+    stated = stated_for(source, folders, chosen.spec, chosen.stream, apart=apart)
+    warning = stated.warning
     tables, problems = [empty_detections()], {}
-    for recording, load in tqdm(loaders.items(), unit="recording", disable=len(loaders) < 2):
+    for recording, (paths, load) in tqdm(files.items(), unit="recording", disable=len(files) < 2):
         try:
-            tables.append(_detect(recording, load(), chosen))
+            features = load()[:: stated.every[paths[0].parent]]
+            if warning:  # only now: a file that cannot be used has its own message
+                tqdm.write(f"tal: {warning}", file=sys.stderr)
+                warning = ""
+            tables.append(_detect(recording, features, chosen))
         except TalError as error:
+            problem = _explained(error, chosen)
             if not source.is_dir():
-                raise
-            problems[recording] = str(error)
+                raise problem from None
+            problems[recording] = str(problem)
     table = pd.concat([tables[0], *(table for table in tables if len(table))], ignore_index=True)
-    table.attrs["recordings"] = len(loaders) - len(problems)
+    table.attrs["recordings"] = len(files) - len(problems)
     return table, problems
 
 
@@ -73,26 +79,37 @@ def _detect(recording, features, chosen):
     return chosen.model.detect(collate([item]))[0]
 
 
-def _loaders(source: Path, spec: FeatureSpec, stream: str | None) -> dict[str, Callable[[], np.ndarray]]:
-    """Recording → function that reads its features (T, D of the model)."""
+def _explained(error, chosen):
+    """The error of a file that cannot be used. One of another shape says which columns the model takes."""
+    if not error.problem.startswith("features of shape"):
+        return error
+    columns = columns_text(chosen.spec, chosen.stream)
+    return TalError(error.problem, where=error.where, remedy=f"The model was trained on {columns}.")
+
+
+def _files(
+    source: Path, spec: FeatureSpec, stream: str | None
+) -> tuple[dict[str, tuple[list[Path], Callable[[], np.ndarray]]], bool]:
+    """(recording → its files, and a function that reads its features (T, D of the model)), and whether every
+    stream has its own files."""
     if not source.is_dir():
-        return {source.stem: lambda: _read(source, spec, stream)}
-    if stream is None:
-        folder = FeatureFolder(source, spec.streams, ())
-        loaders = {name: lambda name=name: folder.load(name) for name in folder.names()}
-    else:
-        place = source / stream if (source / stream).is_dir() else source
-        folder = FeatureFolder(place, {stream: spec.streams[stream]}, ())
-        loaders = {
-            name: lambda name=name: _read(folder.files_of(name)[0], spec, stream) for name in folder.names()
-        }
-    if not loaders:
+        return {source.stem: ([source], lambda: _read(source, spec, stream))}, False
+    place = source / stream if stream and (source / stream).is_dir() else source
+    folder = FeatureFolder(place, spec.streams if stream is None else {stream: spec.streams[stream]}, ())
+    files = {}
+    for name in folder.names():
+        paths = folder.files_of(name) or []  # none: a stream lacks its file, which `load` names
+        if stream is None:
+            files[name] = (paths, lambda name=name: folder.load(name))
+        else:
+            files[name] = (paths, lambda paths=paths: _read(paths[0], spec, stream))
+    if not files:
         raise TalError(
             "no feature files in it",
             where=source,
             remedy=f"Give a video, or files ending in {', '.join(SUFFIXES)}.",
         )
-    return loaders
+    return files, len(folder.parts) > 1
 
 
 def _read(path, spec, stream):
@@ -102,36 +119,3 @@ def _read(path, spec, stream):
     if spec.dim in read_array(path).shape:
         return np.ascontiguousarray(read_feature_file(path, spec.dim)[:, spec.columns(stream)])
     return read_feature_file(path, spec.streams[stream])
-
-
-def _check_time_axis(folder, spec):
-    """Refuse features whose `spec.json` has another stride or window than the model's spec.
-
-    Raises:
-        TalError: the time axes differ, or the features were resized.
-    """
-    if not (folder / SPEC).is_file():
-        return
-    stated = read_spec(folder)
-    if stated.resize is not None:
-        raise TalError(
-            f"features resized to {stated.resize} steps: their times follow from each recording's duration, "
-            "which feature files do not tell",
-            where=folder / SPEC,
-            remedy="Use the features as extracted, or `tal train` and `tal eval` with annotations.",
-        )
-    if stated.stride_s is not None:
-        stride_s, window_s = stated.stride_s, stated.window_s
-    elif stated.fps is not None:
-        stride_s, window_s = (
-            frames and frames / stated.fps for frames in (stated.stride_frames, stated.window_frames)
-        )
-    else:
-        return
-    for name, given, wanted in (("stride", stride_s, spec.stride_s), ("window", window_s, spec.window_s)):
-        if given is not None and abs(given - wanted) > SAME_TIMES * wanted:
-            raise TalError(
-                f"a {name} of {given:g} s, the model was trained with {wanted:g} s",
-                where=folder / SPEC,
-                remedy="Extract features as for the model, or correct spec.json.",
-            )

@@ -6,6 +6,7 @@ Every fault but a changed clock leaves, after the sweep has gone on, the tables 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -105,6 +106,21 @@ def test_a_cell_that_hangs_is_stopped(project):
     assert b"sleep\x00977\x00" not in running  # what it had started is gone too
     assert (project.runs / f"{next(iter(result.failed))}.failed" / "error.txt").is_file()
     assert sweeps.run(grid, **project.where).complete and project.squares() == WHOLE
+
+
+def test_no_temporary_file_of_a_cell_stays(project, tmp_path, monkeypatch):
+    """Neither the notebook's folders nor the kernel's connection file, whether the cell is done or fails."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    grid = project.make((1, 2), fail=(2,))
+    project.set_fault(
+        "import tempfile; folder = tempfile.mkdtemp(prefix='tal-export-')\n"
+        f"with open({str(tmp_path / 'made')!r}, 'a') as file: file.write(folder + '\\n')"
+    )
+    assert len(sweeps.run(grid, **project.where).failed) == 1
+    made = (tmp_path / "made").read_text().split()
+    assert len(made) == 2 and all(folder.startswith(str(tmp_path / "temporary")) for folder in made)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_notebook_that_prints_100_megabytes_is_cut(project):

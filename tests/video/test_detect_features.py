@@ -161,22 +161,118 @@ def test_what_cannot_be_asked_is_one_line(files, capsys, arguments, message):
     assert message in error and len(error.splitlines()) == 1
 
 
+RIGHT = {"streams": dict(SPEC.streams), "stride_s": 0.5, "window_s": 1.0}
+ASSUMED = "stride of 0.5 s and window of 1 s are assumed"
+
+
+def state(folder, **spec):
+    (folder / "spec.json").write_text(json.dumps(spec))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"stride_s": 0.5, "window_s": 1.0}, None),
+        ({"stride_s": 0.25, "window_s": 1.0, "every": 2}, None),
         ({"stride_frames": 8, "window_frames": 16, "fps": 16}, None),
-        ({"stride_frames": 8, "window_frames": 16}, None),  # at a rate that it does not say
         ({"stride_s": 0.25, "window_s": 1.0}, "a stride of 0.25 s, the model was trained with 0.5 s"),
+        ({"stride_s": 0.5, "window_s": 1.0, "every": 2}, "a stride of 1 s"),
         ({"stride_frames": 8, "window_frames": 16, "fps": 25}, "a stride of 0.32 s"),
         ({"stride_s": 0.5, "window_s": 2.0}, "a window of 2 s"),
+        ({"stride_s": 0.5}, "a window (the stride, as no other is given) of 0.5 s"),
         ({"resize": 100}, "features resized to 100 steps"),
         ({"stride_s": -1}, "stride_s"),
+        ({"streams": {"features": 5}}, None),
+        (
+            {"streams": {"flow": 2, "rgb": 3}},
+            "streams flow (2), rgb (3), the model was trained on rgb (3)",
+        ),
+        ({"streams": {"clip-vit-b32": 5}}, "streams clip-vit-b32 (5), the model was trained on rgb (3)"),
+        ({"streams": {"features": 4}}, "streams features (4), the model"),
+        ({"streams": {"rgb": 3}}, "streams rgb (3), the model"),
     ],
 )
-def test_another_time_axis_is_refused(files, capsys, spec, message):
-    (files / "features" / "spec.json").write_text(json.dumps({"streams": dict(SPEC.streams)} | spec))
+def test_what_contradicts_the_model_is_refused(files, capsys, spec, message):
+    timing = {} if spec.keys() - {"streams"} else {"stride_s": 0.5, "window_s": 1.0}
+    state(files / "features", **{"streams": dict(SPEC.streams)} | timing | spec)
     for source in ("features", "features/b.npy"):
         assert detect(files, source) == (2 if message else 0)
         error = capsys.readouterr().err
+        assert ASSUMED not in error
         assert message is None or (message in error and "spec.json" in error)
+
+
+@pytest.mark.parametrize("streams", [{"flow": 2}, dict(SPEC.streams), {"features": 2}])
+def test_a_model_of_one_stream_knows_its_columns(files, capsys, streams):
+    state(files / "features", **RIGHT | {"streams": streams})
+    if len(streams) == 1:
+        for path in (files / "features").glob("*.npy"):
+            np.save(path, np.load(path)[:, 3:])
+    assert detect(files, "features", model="flow.pt") == 0
+    assert "tal:" not in capsys.readouterr().err
+    state(files / "features", **RIGHT | {"streams": {"sound": 2}})
+    assert detect(files, "features", model="flow.pt") == 2
+    assert "streams sound (2), the model was trained on flow (2)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spec", [None, {"stride_frames": 8, "window_frames": 16}])
+def test_an_unknown_stride_is_assumed_with_one_warning(files, capsys, spec):
+    if spec:
+        state(files / "features", streams=dict(SPEC.streams), **spec)
+    for source in ("features", "features/b.npy"):
+        assert detect(files, source) == 0
+        (warning,) = [line for line in capsys.readouterr().err.splitlines() if "tal:" in line]
+        assert ASSUMED in warning and "features" in warning
+        assert ("spec.json: stride_frames without fps" in warning) == bool(spec)
+        example = json.loads(warning.partition("such as ")[2].removesuffix("."))
+    same(read_detections(files / "out" / "detections.json"), by_hand(files, "b"))
+    state(files / "features", **example)  # which ends the warning
+    assert detect(files, "features") == 0 and "tal:" not in capsys.readouterr().err
+
+
+def test_a_spec_above_or_beside_each_stream_is_known(files, capsys):
+    for name in ("v_a", "b"):
+        features = np.load(files / "features" / f"{name}.npy")
+        for stream in SPEC.streams:
+            (files / "apart" / stream).mkdir(parents=True, exist_ok=True)
+            np.save(files / "apart" / stream / f"{name}.npy", features[:, SPEC.columns(stream)])
+    more = RIGHT | {"streams": dict(SPEC.streams) | {"sound": 9}}  # a stream that the model does not take
+    for model, source in (
+        ("model.pt", "apart"),
+        ("flow.pt", "apart"),
+        ("flow.pt", "apart/flow"),
+        ("flow.pt", "apart/flow/b.npy"),
+    ):
+        (files / "apart" / "spec.json").unlink(missing_ok=True)
+        assert detect(files, source, model=model) == 0 and ASSUMED in capsys.readouterr().err
+        state(files / "apart", **more)
+        assert detect(files, source, model=model) == 0 and "tal:" not in capsys.readouterr().err
+    (files / "apart" / "spec.json").unlink()
+    for stream, width in SPEC.streams.items():
+        state(files / "apart" / stream, **RIGHT | {"streams": {stream: width}})
+    assert detect(files, "apart") == 0 and "tal:" not in capsys.readouterr().err
+    state(files / "apart" / "flow", **RIGHT | {"streams": {"flow": 2}, "stride_s": 0.25})
+    assert detect(files, "apart") == 2 and "flow/spec.json: a stride of 0.25 s" in capsys.readouterr().err
+
+
+def test_another_spec_above_does_not_matter(files, capsys):
+    (files / "spec.json").write_text('{"openapi": "3.1.0"}')
+    assert detect(files, "features") == 0 and ASSUMED in capsys.readouterr().err
+
+
+def test_steps_that_the_training_skipped_are_skipped(files):
+    state(files / "features", **RIGHT | {"stride_s": 0.25, "every": 2})
+    path = files / "features" / "b.npy"
+    features = np.load(path)
+    np.save(path, np.repeat(features, 2, 0))
+    assert detect(files, path) == 0
+    np.save(path, features)
+    same(read_detections(files / "out" / "detections.json"), by_hand(files, "b"))
+
+
+def test_other_columns_name_those_of_the_model(files, capsys):
+    np.save(files / "features" / "b.npy", np.ones((9, 4), np.float32))
+    assert detect(files, "features/b.npy") == 2
+    assert "The model was trained on rgb (3), flow (2)." in capsys.readouterr().err
+    assert detect(files, "features/b.npy", model="flow.pt") == 2
+    assert "The model was trained on flow (2)." in capsys.readouterr().err
