@@ -293,12 +293,30 @@ def _whole_or_fold(name, root, fold):
         benchmark.name += VALIDATION
         return benchmark, folder
     if folder is None:
-        raise TalError(
-            f"no benchmark {name!r}",
-            remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
-            f"features/ (its path, or its name if it lies in {root}).",
-        )
+        raise _unknown(name, root)
     return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold), folder
+
+
+def check_known(name: str, root: str | Path | None = None) -> None:
+    """Raise `TalError` if no benchmark has this name. Its data need not be here; a path is not looked at."""
+    plugins.load()
+    root = Path(root) if root is not None else data_root()
+    is_path = Path(name).name != name
+    if not (
+        is_path
+        or name.removesuffix(VALIDATION) in BENCHMARKS
+        or _folder_of(name, root, _known_folders())
+        or validation_of(name, root)
+    ):
+        raise _unknown(name, root)
+
+
+def _unknown(name, root):
+    return TalError(
+        f"no benchmark {name!r}",
+        remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
+        f"features/ (its path, or its name if it lies in {root}).",
+    )
 
 
 def validation_of(name: str, root: str | Path | None = None) -> str | None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Collection
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -204,15 +205,40 @@ def _executor(cluster, folder, jobs, threads, memory_limit, gpus, seconds):
 
 @contextmanager
 def _alone(folder):
-    """Hold the lock of a folder: only one sweep runs in it at a time. The lock ends with the process."""
-    with open(folder / ".lock", "a") as lock:
+    """Hold the lock of a folder: only one sweep runs in it at a time. The lock ends with the process.
+
+    If the sweep leaves nothing in the folder, the lock file is removed.
+    """
+    path = folder / ".lock"
+    with _locked(path):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TalError(
-                "another sweep is running here", where=folder, remedy="Wait for it, or stop it."
-            ) from None
-        yield
+            yield
+        finally:
+            if os.listdir(folder) == [path.name]:
+                path.unlink()
+
+
+@contextmanager
+def _locked(path):
+    while True:
+        with open(path, "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TalError(
+                    "another sweep is running here", where=path.parent, remedy="Wait for it, or stop it."
+                ) from None
+            if _is_at(lock, path):  # it was not removed before it was locked
+                yield
+                return
+
+
+def _is_at(file, path):
+    """Whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _generations(cells, records):

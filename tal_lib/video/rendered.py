@@ -111,8 +111,10 @@ def render(
     length.
 
     Raises:
-        TalError: the folder contains videos of another seed or length.
+        TalError: no video is asked for, or the folder contains videos of another seed or length.
     """
+    if not train + test:
+        raise TalError("no video to render", remedy="Ask for at least one with --train or --test.")
     folder, database = Path(folder), {}
     drawn = {"seed": seed, "seconds": seconds}
     known = folder / RENDERED
