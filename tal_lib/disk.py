@@ -148,6 +148,12 @@ def _link_loop(path):
     )
 
 
+def no_folder(path: str | Path) -> TalError:
+    """The error for a path that should be an existing folder."""
+    problem = "is a file, not a folder" if Path(path).is_file() else "folder not found"
+    return TalError(problem, where=path, remedy="Check the path.")
+
+
 def full_disk(path: str | Path) -> TalError:
     """The error of a full disk."""
     return TalError(

@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             return _refused(full_disk(error.filename or "."))
         if error.filename is None:
             raise
-        return _refused(TalError(error.strerror or type(error).__name__, where=error.filename))
+        problem = error.strerror or type(error).__name__
+        return _refused(TalError(problem, where=error.filename, remedy="Check the path and its permissions."))
     except KeyboardInterrupt:
         print("tal: interrupted. Finished work is kept. Run the same command to continue.", file=sys.stderr)
         return 130

@@ -1,6 +1,7 @@
 """`tal data import` and `tal data export`: annotations of other programs."""
 
-from tal_lib.cli.options import add_options, add_overwrite, no_folder, pairs, typed
+from tal_lib.cli.options import add_options, add_overwrite, pairs, typed
+from tal_lib.disk import no_folder
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, Finite, Positive, Rate
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
-from tal_lib.disk import refuse_link_loop
+from tal_lib.disk import no_folder, refuse_link_loop
 from tal_lib.errors import TalError
 from tal_lib.validation import validate
 
@@ -132,12 +132,6 @@ def root_of(arguments) -> str | None:
     if arguments.root is not None and not Path(arguments.root).is_dir():
         raise no_folder(arguments.root)
     return arguments.root
-
-
-def no_folder(path) -> TalError:
-    """The error for a path that should be an existing folder."""
-    problem = "is a file, not a folder" if Path(path).is_file() else "folder not found"
-    return TalError(problem, where=path, remedy="Check the path.")
 
 
 def add_folders(parser) -> None:

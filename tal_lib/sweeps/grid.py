@@ -92,6 +92,18 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     return list(cells.values())
 
 
+def plan_some(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
+    """As `plan`. `TalError` if there is no cell."""
+    cells = plan(path, only, here=here)
+    if not cells:
+        raise TalError(
+            "the grid has no cell with these values",
+            where=path,
+            remedy="Check --only and the lists of the grid.",
+        )
+    return cells
+
+
 def _expand(grid, number, here, only):
     block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
     notebook = grid.notebook(block)

@@ -15,7 +15,7 @@ from tal_lib.errors import TalError
 from tal_lib.sweeps.detections import WRITTEN, collect, file_of, kept_less
 from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.gpus import gpu_environments
-from tal_lib.sweeps.grid import Cell, plan
+from tal_lib.sweeps.grid import Cell, plan, plan_some
 from tal_lib.sweeps.grid_file import read_grid
 from tal_lib.sweeps.ledger import (
     RESULT,
@@ -103,13 +103,7 @@ def run(
             f"jobs={jobs}, threads={threads}: not at least 1", remedy="Give whole numbers from 1 on."
         )
     on_gpus = [] if gpus is None else gpu_environments(gpus, jobs=jobs, cluster=cluster)
-    cells = plan(grid_yaml, only, here=cluster is None)
-    if not cells:
-        raise TalError(
-            "the grid has no cell with these values",
-            where=grid_yaml,
-            remedy="Check --only and the lists of the grid.",
-        )
+    cells = plan_some(grid_yaml, only, here=cluster is None)
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"

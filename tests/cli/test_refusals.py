@@ -6,6 +6,7 @@ import os
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 from tal_lib import TalError, cli, sweeps
@@ -381,6 +382,13 @@ def test_an_unknown_name_of_only_is_told_first(grid):
         grid([f"{{{TRAIN}, parameters: {{benchmark: sfinge3d}}}}"], benchmrk="hapt")
 
 
+def test_no_cell_is_no_success(here, capsys):
+    for more in (["--dry-run"], []):
+        line = refused(capsys, "sweep", "quick", "--only", "seed=99", "--results", "o", "--runs", "p", *more)
+        assert "no cell with these values" in line
+    assert not (here / "o").exists() and not (here / "p").exists()
+
+
 def test_a_sweep_runs_although_another_benchmark_is_missing(grid, here, capsys):
     """To its end: the whole grid is also asked for the detections that are kept."""
     (here / "g.yaml").write_text(
@@ -390,3 +398,51 @@ def test_a_sweep_runs_although_another_benchmark_is_missing(grid, here, capsys):
     assert main(command.split()) == 0
     assert "1 cells, 1 to do" in capsys.readouterr().out
     assert not (here / "o").exists() and not (here / "p").exists()
+
+
+# --- careless values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("data render --out o --train 0 --test 0", "no video to render"),
+        ("data render --out o --train 1 --test 0 --seconds 0.01", "0.01 s are shorter than a frame"),
+        ("data prepare f --out o", "f: is a file, not a folder"),
+        ("detect x.npy --model f --out o", "no checkpoint of PyTorch, damaged, or with code in it"),
+        ("released tridet none --benchmark synthetic --out o", "none: file not found. Check the path"),
+        ("sweep quick --cluster slurm: --results o --runs p", "Check the path"),
+    ],
+)
+def test_a_careless_request_is_one_line(command, problem, here, capsys):
+    before = tree(here)
+    line = refused(capsys, *command.split())
+    assert problem in line and "weights_only" not in line and len(line) < 300
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("sweep quick --memory-limit 1e-12", "--memory-limit: '1e-12' is not at least 0.001"),
+        ("versions stamp --sample 0", "--sample: '0' is not at least 1"),
+        ("versions stamp --seed -1", "--seed: '-1' is not at least 0"),
+        ("versions stamp --longest nan", "--longest: 'nan' is not a finite number"),
+    ],
+)
+def test_a_number_out_of_bounds(arguments, problem, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    assert end.value.code == 2 and problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ünï côdé", "視頻 🎬", "a'b;$(c)", "-x"])
+def test_a_folder_of_any_name_is_a_benchmark(name, here, capsys):
+    folder = here / name
+    (folder / "features").mkdir(parents=True)
+    (folder / "annotations.json").write_text((here / "a.json").read_text())
+    np.save(folder / "features" / "x.npy", np.ones((10, 3), np.float32))
+    spec = {"stride_s": 1, "window_s": 1, "streams": {"one": 3}}
+    (folder / "features" / "spec.json").write_text(json.dumps(spec))
+    assert main(["data", "check", f"./{name}"]) == 0
+    assert "1 recordings, 0 without features, 0 broken" in capsys.readouterr().out
