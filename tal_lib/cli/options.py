@@ -205,7 +205,7 @@ def pairs(items, option: str = "--set"):
             raise TalError(
                 f"the value of {key} is empty",
                 where=option,
-                remedy=f"Write {key}=VALUE; null stands for none.",
+                remedy=f"Write {key}=VALUE; null means none.",
             )
         pairs[key] = parse_yaml(value, where=key)
     return pairs
@@ -228,7 +228,7 @@ def only(arguments) -> dict[str, str]:
             raise TalError(
                 f"the value of {key} is empty",
                 where="--only",
-                remedy=f"{ONLY} \"{key}=''\" stands for an empty text.",
+                remedy=f"{ONLY} \"{key}=''\" means an empty text.",
             )
         pairs[key] = "" if value in EMPTY else value
     return pairs

@@ -80,6 +80,9 @@ def _stamp(arguments):
 
     code = declare.fresh_code()
     areas = declare.chosen_areas(arguments.areas, code)
+    if not areas:  # an empty entry would declare nothing
+        print("no area has changed code")
+        return
     declare.stamp_versions(
         areas,
         code,

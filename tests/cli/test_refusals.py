@@ -13,8 +13,9 @@ from tal_lib import TalError, cli, sweeps
 from tal_lib.cli import main
 from tal_lib.disk import make_folder, no_empty_folders
 from tal_lib.files import REPOSITORY, atomic_path, data_root
-from tal_lib.sweeps import identity
+from tal_lib.sweeps import declare, identity
 from tal_lib.sweeps import runner as runners
+from tal_lib.sweeps.versions import Versions
 
 EAF = REPOSITORY / "tests" / "data" / "exports" / "lab.eaf"
 
@@ -221,7 +222,7 @@ def test_an_empty_value_of_a_name_is_refused(arguments, option, here, capsys):
 
 def test_an_empty_text_can_still_be_asked_for(capsys):
     assert main(["sweep", "quick", "--dry-run", "--only", "stream=''", "--only", "seed=0"]) == 0
-    assert "\n0 cells" not in capsys.readouterr().out
+    assert "02_train_evaluate" in capsys.readouterr().out
 
 
 # --- links that lead to themselves, folders that are missing ---------------------------------------------
@@ -434,6 +435,13 @@ def test_a_number_out_of_bounds(arguments, problem, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments.split())
     assert end.value.code == 2 and problem in capsys.readouterr().err
+
+
+def test_nothing_is_stamped_if_no_code_changed(capsys, monkeypatch):
+    monkeypatch.setattr(declare, "undeclared", lambda *_: {})
+    monkeypatch.setattr(Versions, "write", ctrl_c)
+    assert main(["versions", "stamp"]) == 0
+    assert capsys.readouterr().out == "no area has changed code\n"
 
 
 @pytest.mark.parametrize("name", ["ünï côdé", "視頻 🎬", "a'b;$(c)", "-x"])
