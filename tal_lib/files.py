@@ -11,7 +11,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from tal_lib.disk import disk_errors
+from tal_lib.disk import disk_errors, make_folder, no_empty_folders
 from tal_lib.errors import TalError, short
 from tal_lib.writing import REPOSITORY, put_in_place
 
@@ -60,8 +60,9 @@ def upwards(folder: str | Path, holds: str = "") -> Path:
 def data_root() -> Path:
     """Folder of the benchmarks' data.
 
-    `$TAL_DATA`, else `data/` in the checkout, else `../shared/data`. An installed package uses
-    `$XDG_DATA_HOME/efficient-tal` (`~/.local/share/efficient-tal`).
+    `$TAL_DATA`, else `data/` in the checkout, else `../shared/data`. A `data/` without any file does not
+    count, unless there is no other. An installed package uses `$XDG_DATA_HOME/efficient-tal`
+    (`~/.local/share/efficient-tal`).
     """
     if os.environ.get("TAL_DATA"):
         return Path(os.environ["TAL_DATA"]).expanduser()
@@ -70,7 +71,17 @@ def data_root() -> Path:
         return Path(home) / "efficient-tal"
     shared = REPOSITORY.parent / "shared" / "data"
     in_repository = REPOSITORY / "data"
-    return shared if shared.is_dir() and not in_repository.is_dir() else in_repository
+    return shared if shared.is_dir() and not _holds_files(in_repository) else in_repository
+
+
+def _holds_files(folder):
+    """Whether a folder or one below it has a file or a link. Hidden files, such as incomplete downloads, do
+    not count."""
+    return any(
+        any(not name.startswith(".") for name in names)
+        or any(os.path.islink(os.path.join(place, name)) for name in folders)
+        for place, folders, names in os.walk(folder)
+    )
 
 
 def cache_root() -> Path:
@@ -92,8 +103,8 @@ def atomic_path(path: str | Path, *, state: bool = False):
             written.
     """
     path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with no_empty_folders(), disk_errors(path):
+        make_folder(path.parent)
         suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
         handle, name = tempfile.mkstemp(prefix=".tal-", suffix=suffix, dir=path.parent)
         os.close(handle)

@@ -36,6 +36,7 @@ Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Gigabytes = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fold = Annotated[int, Field(ge=-1, lt=2**32)]  # number of a cross-validation fold; −1: the official split

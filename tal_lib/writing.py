@@ -21,11 +21,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from tal_lib.disk import disk_errors, writable_folder
+from tal_lib.disk import LIST, disk_errors, make_folder, writable_folder
 from tal_lib.errors import TalError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LIST = ".tal-files.jsonl"
 HEADER = '{"tal": "the files that this program wrote here"}\n'  # the list's first line
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _OVERWRITE = "Name another folder, or use --overwrite."
@@ -86,7 +85,7 @@ def same_file(first: str | Path, second: str | Path) -> bool:
     try:
         return os.path.samefile(first, second)
     except (OSError, ValueError):
-        return Path(first).resolve() == Path(second).resolve()
+        return os.path.realpath(first) == os.path.realpath(second)  # `Path.resolve` refuses loops of links
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -178,7 +177,7 @@ def staged(folder: str | Path, list_name: str, what: str) -> Iterator[Path]:
         before = _listed_names(known) if is_ours(known) else []
         for part in names:
             check_replaceable(folder / part)
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            make_folder((folder / part).parent)
         for part in [*names, list_name]:
             put_in_place(Path(name) / part, folder / part)
         for part in set(before) - set(names):

@@ -44,10 +44,10 @@ def test_one_parameter_has_one_value(capsys):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("text", ["fraction=1", "fraction=1.0", "recipe={}"])
+@pytest.mark.parametrize("text", ["fraction=1", "fraction=1.0", "options={}"])
 def test_cells_of_a_grid(text, capsys):
     assert main(["sweep", "quick", "--dry-run", "--only", text]) == 0
-    assert " 0 cells" not in capsys.readouterr().out
+    assert "\n0 cells" not in f"\n{capsys.readouterr().out}"
 
 
 @pytest.mark.parametrize("option", [["--from", "x.zip"], ["--root", "elsewhere"]])

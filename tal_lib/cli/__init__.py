@@ -22,7 +22,7 @@ from tal_lib.cli import (
     video,
 )
 from tal_lib.cli.options import Command, use_plugins
-from tal_lib.disk import FULL_CODES, full_disk
+from tal_lib.disk import FULL_CODES, full_disk, link_loop_error, no_empty_folders
 from tal_lib.errors import TalError
 from tal_lib.process.memory import keep_freed
 from tal_lib.writing import overwriting
@@ -30,28 +30,32 @@ from tal_lib.writing import overwriting
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with `argv` (None: the arguments of the process) and return the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
     if argv is None:  # this process runs only the command
         keep_freed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names may contain any bytes
     try:
+        arguments = _parser().parse_args(argv)
         use_plugins(arguments)
-        with overwriting(getattr(arguments, "overwrite", False)):
+        with no_empty_folders(), overwriting(getattr(arguments, "overwrite", False)):
             return arguments.run(arguments) or 0
     except TalError as error:
         return _refused(error)
     except BrokenPipeError:  # whoever reads the output (`| head`) wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if looped := link_loop_error(error):
+            return _refused(looped)
+        if not isinstance(error, OSError):
+            raise
         if error.errno in FULL_CODES:
             return _refused(full_disk(error.filename or "."))
         if error.filename is None:
             raise
-        return _refused(TalError(error.strerror or type(error).__name__, where=error.filename))
+        problem = error.strerror or type(error).__name__
+        return _refused(TalError(problem, where=error.filename, remedy="Check the path and its permissions."))
     except KeyboardInterrupt:
         print("tal: interrupted. Finished work is kept. Run the same command to continue.", file=sys.stderr)
         return 130

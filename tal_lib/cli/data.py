@@ -1,7 +1,7 @@
 """`tal data`: list, fetch and check benchmarks, write data-limited subsets, import and export."""
 
 from tal_lib.cli import formats, video
-from tal_lib.cli.options import add_overwrite, add_root, print_table, typed
+from tal_lib.cli.options import add_overwrite, add_root, print_table, root_of, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Fraction, Seed
 
@@ -52,7 +52,7 @@ def _data_list(arguments):
 
     numbers = ["recordings", "classes", "segments"]
     columns = ["benchmark", "here", *numbers, "about", "licence", "origin"]
-    print_table(list_benchmarks(arguments.root)[columns], numbers)
+    print_table(list_benchmarks(root_of(arguments))[columns], numbers)
 
 
 def _data_fetch(arguments):
@@ -91,7 +91,7 @@ def _data_check(arguments):
     from tal_lib.data import check_benchmark, load_benchmark
     from tal_lib.data.checks import FAULTS, summary
 
-    benchmark = load_benchmark(arguments.name, arguments.root)
+    benchmark = load_benchmark(arguments.name, root_of(arguments))
     print(benchmark)
     problems = check_benchmark(arguments.name, arguments.root)
     for line in summary(problems, None if arguments.all else 10):
@@ -107,5 +107,5 @@ def _data_check(arguments):
 def _data_subset(arguments):
     from tal_lib.data import load_benchmark, write_limited_annotations
 
-    benchmark = load_benchmark(arguments.name, arguments.root)
+    benchmark = load_benchmark(arguments.name, root_of(arguments))
     print(write_limited_annotations(benchmark, arguments.fraction, arguments.seed, arguments.out))

@@ -72,6 +72,7 @@ def _eval(arguments):
         match_detections,
         mean_average_precision,
         read_detections,
+        read_taxonomy,
     )
     from tal_lib.validation import Count, validate
 
@@ -94,7 +95,11 @@ def _eval(arguments):
             if not arguments.recall:
                 raise
             no_map = error  # proposals without class: only recall can be computed
-    for remark in remarks:
+    taxonomy = None
+    if arguments.taxonomy:
+        labels = {*truth.label, *(() if no_map else detections.label)}
+        taxonomy = read_taxonomy(arguments.taxonomy, labels)
+    for remark in remarks:  # all inputs are checked: from here on results are printed
         print(f"tal: {where}: {remark}", file=sys.stderr)
     if arguments.recall:
         _print_recall(truth, proposals)
@@ -106,8 +111,8 @@ def _eval(arguments):
         + (f" ({split})" if split else "")
     )
     print_scores(mean_average_precision(truth, detections, tious))
-    if arguments.taxonomy:
-        _print_levels(truth, detections, tious, arguments.taxonomy)
+    if taxonomy:
+        _print_levels(truth, detections, tious, taxonomy)
 
 
 def _subset(content, asked, where):
@@ -149,10 +154,9 @@ def _fused(proposals, content, path, top):
     return fuse(proposals.drop(columns="label"), scores[scores.index.isin(known)].rename(index=known), top)
 
 
-def _print_levels(truth, detections, tious, path):
-    from tal_lib.evaluation import map_at_level, mean_precision, read_taxonomy
+def _print_levels(truth, detections, tious, taxonomy):
+    from tal_lib.evaluation import map_at_level, mean_precision
 
-    taxonomy = read_taxonomy(path, {*truth.label, *detections.label})
     for level in (*taxonomy.levels, "class"):
         scores = map_at_level(truth, detections, tious, taxonomy, level)
         precision = mean_precision(truth, detections, taxonomy, level)

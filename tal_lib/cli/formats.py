@@ -1,6 +1,7 @@
 """`tal data import` and `tal data export`: annotations of other programs."""
 
 from tal_lib.cli.options import add_options, add_overwrite, pairs, typed
+from tal_lib.disk import no_folder
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, Finite, Positive, Rate
 
@@ -116,9 +117,10 @@ def _import(arguments):
             "several sources, and not all of them are files of annotation tools",
             remedy="Import configurations and folders one by one.",
         )
+    written = write_folder(arguments.out, content, spec)
     for remark in content.repairs:
         print(f"{remark.kind}: {remark}")
-    for path in write_folder(arguments.out, content, spec):
+    for path in written:
         print(path)
     counts = content.recordings.split.value_counts()
     splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
@@ -207,10 +209,16 @@ def _videos(folder):
 
 
 def _by_id(folder):
-    """Recording id → video of a folder and its subfolders."""
-    from tal_lib.data.importing.collect import media_id
-    from tal_lib.video.frames import videos_in
+    """Recording id → video of a folder."""
+    from pathlib import Path
 
+    folder = Path(folder)
+    from tal_lib.data.importing.collect import media_id
+    from tal_lib.video.frames import SUFFIXES, videos_in
+
+    is_video = folder.is_file() and folder.suffix.lower() in SUFFIXES
+    if not (folder.is_dir() or is_video):
+        raise no_folder(folder)
     videos = {}
     for path in videos_in(folder):
         name = media_id(path.name)

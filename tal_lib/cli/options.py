@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
+from tal_lib.disk import no_folder, refuse_link_loop
 from tal_lib.errors import TalError
 from tal_lib.validation import validate
 
@@ -50,6 +51,16 @@ class Command(argparse.ArgumentParser):
                 for kind in self._listed
             )
         return super().format_help()
+
+    def _get_value(self, action, arg_string):
+        """The value of an argument. An empty one, and a path that no file can have, are refused here for all
+        commands."""
+        if isinstance(action, argparse._SubParsersAction):  # the subcommand looks at its arguments
+            return super()._get_value(action, arg_string)
+        if not arg_string.strip():
+            raise argparse.ArgumentError(action, "the value is empty")
+        refuse_link_loop(arg_string)
+        return super()._get_value(action, arg_string)
 
     def error(self, message):
         """Print the error in one line and exit with code 2."""
@@ -112,6 +123,17 @@ def add_root(parser) -> None:
     parser.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
 
 
+def root_of(arguments) -> str | None:
+    """The data folder that `--root` names, if a command is to read it.
+
+    Raises:
+        TalError: it is no folder.
+    """
+    if arguments.root is not None and not Path(arguments.root).is_dir():
+        raise no_folder(arguments.root)
+    return arguments.root
+
+
 def add_folders(parser) -> None:
     """Add the folders of a sweep and of its report."""
     parser.add_argument(
@@ -170,29 +192,45 @@ def loading_of(arguments):
     return replace(Loading.default(), **given)
 
 
-def pairs(items):
+def pairs(items, option: str = "--set"):
     """KEY=VALUE texts → dict; values as YAML reads them."""
     from tal_lib.reading import parse_yaml
 
     pairs = {}
     for item in items:
         key, equals, value = item.partition("=")
-        if not equals or not key:
+        if not equals or not key.strip():
             raise TalError(f"{item!r} is not KEY=VALUE", remedy="Write a name, =, and its value.")
+        if not value.strip():
+            raise TalError(
+                f"the value of {key} is empty",
+                where=option,
+                remedy=f"Write {key}=VALUE; null means none.",
+            )
         pairs[key] = parse_yaml(value, where=key)
     return pairs
 
 
 ONLY = "Write a parameter's name, =, and its value; each parameter once."
+EMPTY = ("''", '""')  # how an empty text is written
 
 
 def only(arguments) -> dict[str, str]:
     """The `--only KEY=VALUE` of a command."""
-    pairs = dict(item.split("=", 1) for item in arguments.only if "=" in item)
-    if len(pairs) < len(arguments.only):
-        twice = all("=" in item for item in arguments.only)
-        problem = "two values of one parameter" if twice else "--only takes KEY=VALUE"
-        raise TalError(problem, where="--only" if twice else None, remedy=ONLY)
+    pairs = {}
+    for item in arguments.only:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise TalError("--only takes KEY=VALUE", remedy=ONLY)
+        if key in pairs:
+            raise TalError("two values of one parameter", where="--only", remedy=ONLY)
+        if not value.strip():
+            raise TalError(
+                f"the value of {key} is empty",
+                where="--only",
+                remedy=f"{ONLY} \"{key}=''\" means an empty text.",
+            )
+        pairs[key] = "" if value in EMPTY else value
     return pairs
 
 

@@ -10,6 +10,7 @@ from tal_lib.cli.options import (
     loading_of,
     pairs,
     print_scores,
+    root_of,
 )
 from tal_lib.errors import TalError
 
@@ -61,7 +62,7 @@ def _released(arguments):
     model = load_checkpoint(
         arguments.model, arguments.checkpoint, preset=arguments.preset, **pairs(arguments.set)
     )
-    data = load_benchmark(arguments.benchmark, arguments.root)
+    data = load_benchmark(arguments.benchmark, root_of(arguments))
     data.loading = loading_of(arguments)
     for what, count, wanted in (
         ("feature columns", model.spec["input_dim"], data.feature_spec.dim),

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from tal_lib.cli.options import add_folders, add_only, only, typed
-from tal_lib.validation import Count, NotNegative, Positive, Seed, Threads
+from tal_lib.validation import Count, Gigabytes, NotNegative, Positive, Seed, Threads
 
 
 def add_commands(commands) -> None:
@@ -37,7 +37,7 @@ def add_commands(commands) -> None:
     )
     sweep.add_argument(
         "--memory-limit",
-        type=typed(Positive),
+        type=typed(Gigabytes),
         metavar="GB",
         help="stop a cell that uses more memory (default: all available memory)",
     )
@@ -88,7 +88,7 @@ def _sweep(arguments):
     if arguments.gpus is not None:
         gpu_environments(arguments.gpus, jobs=arguments.jobs, cluster=arguments.cluster)
     if arguments.dry_run:
-        cells = sweeps.plan(arguments.grid, chosen)
+        cells = sweeps.plan_some(arguments.grid, chosen)
         states = sweeps.states_of(cells, sweeps.ledgers(arguments.results))
         for cell in cells:
             print(f"{cell.id}  {states[cell.id].name:5}  {cell.notebook.stem}  {cell.label()}")

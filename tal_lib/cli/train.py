@@ -10,6 +10,7 @@ from tal_lib.cli.options import (
     loading_of,
     pairs,
     print_scores,
+    root_of,
     typed,
 )
 from tal_lib.errors import TalError
@@ -137,7 +138,7 @@ def _train(arguments):
     values = pairs(arguments.set) | ({"generator": arguments.proposals} if arguments.proposals else {})
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
-    data = load_benchmark(arguments.benchmark, arguments.root, fold=arguments.fold).every(arguments.skip)
+    data = load_benchmark(arguments.benchmark, root_of(arguments), fold=arguments.fold).every(arguments.skip)
     data.loading = loading_of(arguments)
     if not data.in_memory:
         print(
@@ -152,7 +153,7 @@ def _train(arguments):
     for remark in checked.report():
         print(remark, file=sys.stderr)
     late, streams, out = arguments.fusion == "late", data.feature_spec.streams, Path(arguments.out)
-    weights = checked_weights(pairs(arguments.weights), streams) if late else None
+    weights = checked_weights(pairs(arguments.weights, "--weights"), streams) if late else None
     claim(
         out,
         ["detections.json", "proposals.json", MISSING_LIST]

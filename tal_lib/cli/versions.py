@@ -1,6 +1,7 @@
 """`tal versions`."""
 
-from tal_lib.cli.options import add_only, only
+from tal_lib.cli.options import add_only, only, typed
+from tal_lib.validation import Count, Positive, Seed
 
 
 def add_commands(commands) -> None:
@@ -28,13 +29,15 @@ def add_commands(commands) -> None:
         metavar="AREA",
         help="code area, or a folder for all changed areas in it (default: all)",
     )
-    stamp.add_argument("--sample", type=int, default=3, help="least number of cells to rerun (default: 3)")
     stamp.add_argument(
-        "--seed", type=int, default=None, help="seed of the sample (default: a new one each time)"
+        "--sample", type=typed(Count), default=3, help="least number of cells to rerun (default: 3)"
+    )
+    stamp.add_argument(
+        "--seed", type=typed(Seed), default=None, help="seed of the sample (default: a new one each time)"
     )
     stamp.add_argument(
         "--longest",
-        type=float,
+        type=typed(Positive),
         default=300,
         metavar="SECONDS",
         help="sample only cells that take at most this time (default: 300)",
@@ -77,6 +80,9 @@ def _stamp(arguments):
 
     code = declare.fresh_code()
     areas = declare.chosen_areas(arguments.areas, code)
+    if not areas:  # an empty entry would declare nothing
+        print("no area has changed code")
+        return
     declare.stamp_versions(
         areas,
         code,

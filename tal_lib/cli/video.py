@@ -187,18 +187,29 @@ def _render(arguments):
 
 
 def _extract(arguments):
+    import os
+    from contextlib import suppress
     from pathlib import Path
 
+    from tal_lib.data.spec import NAME
     from tal_lib.video.extract import Sampling, extract
     from tal_lib.video.frames import videos_in
+    from tal_lib.writing import remove_replaceable
 
     paths = [path for source in arguments.videos for path in videos_in(Path(source))]
     sampling = Sampling(
         arguments.fps, arguments.window, arguments.stride, arguments.skip, arguments.max_frames
     )
-    table = extract(
-        paths, arguments.out, arguments.backbone, sampling, workers=arguments.workers, again=arguments.again
-    )
+    out = Path(arguments.out)
+    described = os.path.lexists(out / NAME)
+    try:
+        table = extract(
+            paths, out, arguments.backbone, sampling, workers=arguments.workers, again=arguments.again
+        )
+    finally:
+        with suppress(OSError):
+            if not described and not any(out.glob("*.npy")):  # it would describe nothing
+                remove_replaceable(out / NAME)
     return _summary(table, "video", arguments.out)
 
 
@@ -238,13 +249,13 @@ def _detect_in_features(arguments):
                 f"--{option} is for videos, but {arguments.source} has features",
                 remedy=f"Leave out --{option}.",
             )
+    claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
     table, problems = detect_in_features(arguments.source, chosen)
     _print_table(table[table.score >= arguments.threshold].sort_values(["recording", "start"]), "recording")
     for problem in problems.values():
         print(problem)
     if table.attrs["recordings"]:
-        claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
         print(write_table(arguments.out, table))
     if problems:
         print(f"{table.attrs['recordings']} recordings done, {len(problems)} failed")

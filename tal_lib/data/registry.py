@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ from tal_lib.errors import TalError
 from tal_lib.files import checked_name, data_root
 
 VALIDATION = "_validation"  # suffix of a benchmark's name: its training part, some people held out as test
+OTHER_LETTERS = re.compile(r"[^\W\x00-\x7f]")  # letters and digits that are not ASCII
 FOLDERS = "TAL_FOLDERS"  # environment variable: JSON, name → folder, for this process and its children
 
 
@@ -274,7 +276,8 @@ def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: in
 def _taxonomies(name, folder):
     """Where the class taxonomy of a benchmark may be: in its folder, or in this package."""
     shipped = Path(__file__).with_name("taxonomies")
-    return folder / "taxonomy.json", shipped / f"{checked_name(name, what='benchmark')}.json"
+    plain = OTHER_LETTERS.sub("_", name)  # a folder's name may have letters of any language
+    return folder / "taxonomy.json", shipped / f"{checked_name(plain, what='benchmark')}.json"
 
 
 def _whole_or_fold(name, root, fold):
@@ -293,12 +296,30 @@ def _whole_or_fold(name, root, fold):
         benchmark.name += VALIDATION
         return benchmark, folder
     if folder is None:
-        raise TalError(
-            f"no benchmark {name!r}",
-            remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
-            f"features/ (its path, or its name if it lies in {root}).",
-        )
+        raise _unknown(name, root)
     return videos.load_folder(folder, reserved_names=BENCHMARKS).fold(fold), folder
+
+
+def check_known(name: str, root: str | Path | None = None) -> None:
+    """Raise `TalError` if no benchmark has this name. Its data need not be here; a path is not looked at."""
+    plugins.load()
+    root = Path(root) if root is not None else data_root()
+    is_path = Path(name).name != name
+    if not (
+        is_path
+        or name.removesuffix(VALIDATION) in BENCHMARKS
+        or _folder_of(name, root, _known_folders())
+        or validation_of(name, root)
+    ):
+        raise _unknown(name, root)
+
+
+def _unknown(name, root):
+    return TalError(
+        f"no benchmark {name!r}",
+        remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
+        f"features/ (its path, or its name if it lies in {root}).",
+    )
 
 
 def validation_of(name: str, root: str | Path | None = None) -> str | None:

@@ -1,7 +1,7 @@
 """Sweeps: run a grid of notebooks, with resume. The ledger has one line per finished cell."""
 
 from tal_lib.sweeps.detections import kept_lines
-from tal_lib.sweeps.grid import Cell, plan
+from tal_lib.sweeps.grid import Cell, plan, plan_some
 from tal_lib.sweeps.identity import Code, current_code, stale_records, uncommitted_records
 from tal_lib.sweeps.ledger import ledgers, read_all, read_ledger
 from tal_lib.sweeps.recording import record
@@ -22,6 +22,7 @@ __all__ = [
     "kept_lines",
     "ledgers",
     "plan",
+    "plan_some",
     "read_all",
     "read_ledger",
     "record",

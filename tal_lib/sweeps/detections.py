@@ -94,7 +94,6 @@ def _update(target, runs, cells, best):
     numbers = {name: number for name, number in numbers.items() if name in cells}
     table.attrs[KEPT] = json.dumps(numbers | dict.fromkeys(again, best), sort_keys=True)
     table.attrs[EMPTY] = json.dumps([empty[name] for name in sorted(empty)], sort_keys=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
     return new

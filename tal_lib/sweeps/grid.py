@@ -27,7 +27,7 @@ from pathlib import Path
 from tal_lib.data.folds import OFFICIAL
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
-from tal_lib.provenance import device_name
+from tal_lib.provenance import checked_device, device_name
 from tal_lib.reading import means
 from tal_lib.sweeps.grid_file import combinations, read_grid
 from tal_lib.sweeps.identity import about_data, check_fold_of, check_skip_of, current_code, data_of
@@ -36,14 +36,8 @@ from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
 from tal_lib.sweeps.search import tuned
 from tal_lib.validation import unknown_name
 
-UNTUNED = (
-    "benchmark",
-    "model",
-    "preset",
-    "fraction",
-    "fold",
-    "seed",
-)  # parameters that tuned settings never change
+OUT = "out_dir"  # parameter that says where a cell writes
+SETTINGS = ("recipe", "options")  # parameters that a search or its best trial changes
 
 
 @dataclass(frozen=True)
@@ -80,20 +74,34 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
     """All cells of a grid file, in order, without repeats.
 
     Args:
-        only: keep the cells whose parameters have these values, given as text.
+        only: keep the cells whose parameters have these values, given as text. All of the grid is checked,
+            but the data and the device of the other cells need not be here.
         here: whether the cells will run on this machine.
     """
     grid = read_grid(path)
     cells = {}
     about_data.cache_clear()  # features may have changed since this process planned before
+    defaults = [read_notebook(grid.notebook(block))[0] for block in grid.blocks]
+    known = [name for name in dict.fromkeys(itertools.chain(*defaults)) if name != OUT]
+    for name in only or {}:
+        if known and name not in known:
+            raise unknown_name(name, known, where=f"{grid.path}, --only", name="parameter")
     for number in range(len(grid.blocks)):
         for cell in _expand(grid, number, here, only):
             cells.setdefault(cell.id, cell)
-    for name in only or {}:
-        if cells and not any(name in cell.parameters for cell in cells.values()):
-            known = list(dict.fromkeys(name for cell in cells.values() for name in cell.parameters))
-            raise unknown_name(name, known, where=f"{grid.path}, --only", name="parameter")
-    return [cell for cell in cells.values() if chosen(cell.parameters, only)]
+    return list(cells.values())
+
+
+def plan_some(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
+    """As `plan`. `TalError` if there is no cell."""
+    cells = plan(path, only, here=here)
+    if not cells:
+        raise TalError(
+            "the grid has no cell with these values",
+            where=path,
+            remedy="Check --only and the lists of the grid.",
+        )
+    return cells
 
 
 def _expand(grid, number, here, only):
@@ -101,18 +109,23 @@ def _expand(grid, number, here, only):
     notebook = grid.notebook(block)
     defaults, _ = read_notebook(notebook)
     code = current_code()
-    fixed, lists = combinations(grid, number, defaults, read_annotations(notebook), here=here)
+    fixed, lists = combinations(grid, number, defaults, read_annotations(notebook))
     together = set()  # combinations that were checked already
     combined = (defaults | fixed | dict(zip(lists, values)) for values in itertools.product(*lists.values()))
     if block.tuned:  # models without trials do not matter if they are not asked for
-        early = {name: text for name, text in (only or {}).items() if name in UNTUNED}
+        early = {name: text for name, text in (only or {}).items() if name not in SETTINGS}
         combined = (parameters for parameters in combined if chosen(_portable(parameters), early))
     for parameters in (each for some in combined for each in _with_settings(some, block, grid, place)):
-        parameters.pop("out_dir", None)  # the output folder is not part of the id
+        parameters.pop(OUT, None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
         if key not in together:
             check_together(parameters, where=place)
             together.add(key)
+        if not chosen(_portable(parameters), only):
+            _check_names(parameters, place)
+            continue
+        if "device" in fixed or "device" in lists:  # the notebook answers for its default
+            checked_device(parameters["device"], where=f"{place}: parameter device", here=here)
         data = _with_data(parameters, place)
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
         machine = measured_on(parameters) if (alone or block.on_each_machine) and here else ""
@@ -132,12 +145,29 @@ def _expand(grid, number, here, only):
 
 
 def _portable(parameters):
-    """Parameters whose benchmark has its portable name, if it has one; what is wrong with it shows later."""
-    if not parameters.get("benchmark"):
-        return parameters
+    """Parameters whose benchmarks have their portable names, if they have one; what is wrong with them shows
+    later."""
     with suppress(TalError):
-        return parameters | {"benchmark": name_of(parameters["benchmark"])}
+        parameters = parameters | (
+            {"benchmark": name_of(parameters["benchmark"])} if parameters.get("benchmark") else {}
+        )
+        return parameters | (
+            {"also": [name_of(each) for each in parameters["also"]]} if parameters.get("also") else {}
+        )
     return parameters
+
+
+def _check_names(parameters, place):
+    """Check the names of a cell's benchmarks. Their data need not be here."""
+    from tal_lib.data.registry import check_known
+
+    for name in ("benchmark", "also"):
+        given = parameters.get(name) or []
+        for benchmark in [given] if isinstance(given, str) else given:
+            try:
+                check_known(benchmark)
+            except TalError as error:
+                raise error.at(f"{place}: parameter {name}") from None
 
 
 def _with_data(parameters, place):

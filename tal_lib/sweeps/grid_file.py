@@ -124,16 +124,13 @@ def read_grid(given: str | Path) -> GridFile:
     return GridFile(name=name, blocks=tuple(blocks), path=path, detections=kept)
 
 
-def combinations(
-    grid: GridFile, number: int, defaults: dict, kinds: dict, *, here: bool
-) -> tuple[dict, dict]:
+def combinations(grid: GridFile, number: int, defaults: dict, kinds: dict) -> tuple[dict, dict]:
     """A block's fixed parameters and its lists of values, each checked against the notebook's parameters.
 
     Args:
         number: index of the block, from 0.
         defaults: the notebook's parameters, name → value.
         kinds: the notebook's parameters, name → annotation.
-        here: whether the cells will run on this machine. If so, it must have their device.
 
     Raises:
         TalError: names file, block, parameter and value.
@@ -153,7 +150,6 @@ def combinations(
             kinds.get(name),
             notebook=Path(block.notebook).name,
             where=place,
-            here=here,
         )
 
     fixed = {name: checked(name, value) for name, value in block.parameters.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from tal_lib.disk import make_folder
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
 from tal_lib.sweeps.versions import completed
@@ -68,7 +69,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
 @contextmanager
 def _locked(path):
     """Hold the lock of a ledger: only one process changes it at a time. The lock ends with the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with open(path.parent / f".{path.name}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

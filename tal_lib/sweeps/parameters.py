@@ -76,9 +76,7 @@ def read_annotations(notebook: Path) -> dict[str, str]:
     }
 
 
-def checked_value(
-    name: str, value, default, annotation: str | None, *, notebook: str, where: object, here: bool
-) -> Any:
+def checked_value(name: str, value, default, annotation: str | None, *, notebook: str, where: object) -> Any:
     """A parameter's value with the type that its notebook expects: floats become floats, text becomes a
     number.
 
@@ -88,7 +86,6 @@ def checked_value(
         default: the notebook's default value.
         annotation: the annotation as text, None if there is none.
         notebook: name of the notebook's file.
-        here: whether this machine will run the cell.
 
     Raises:
         TalError: names the parameter, its value and what is accepted.
@@ -114,7 +111,7 @@ def checked_value(
         return list(items.values()) if base is list else items
     value = validate(meaning, value, where=where, name=label, remedy=remedy)
     if base is str:
-        _check_name(name, value, where, here)
+        _check_name(name, value, where)
     return value
 
 
@@ -168,14 +165,14 @@ def _check_options(kind, given, check, model, preset):
         raise error.at(f"parameter {kind}") from None
 
 
-def _check_name(name, value, where, here):
-    """Check that a model, device or benchmark with this name exists."""
+def _check_name(name, value, where):
+    """Check that a model, device or benchmark with this name exists. This machine may lack the device."""
     if name in ("model", "student") and value:
         _check_model(value, where)
     elif name == "device":
         from tal_lib.provenance import checked_device
 
-        checked_device(value, where=f"{where}: parameter device", here=here)
+        checked_device(value, where=f"{where}: parameter device", here=False)
     elif name == "shape_of":
         from tal_lib.data import list_benchmarks
 

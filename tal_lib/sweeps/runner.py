@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Collection
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from tal_lib.errors import TalError
 from tal_lib.sweeps.detections import WRITTEN, collect, file_of, kept_less
 from tal_lib.sweeps.folders import check_runs
 from tal_lib.sweeps.gpus import gpu_environments
-from tal_lib.sweeps.grid import Cell, plan
+from tal_lib.sweeps.grid import Cell, plan, plan_some
 from tal_lib.sweeps.grid_file import read_grid
 from tal_lib.sweeps.ledger import (
     RESULT,
@@ -102,13 +103,7 @@ def run(
             f"jobs={jobs}, threads={threads}: not at least 1", remedy="Give whole numbers from 1 on."
         )
     on_gpus = [] if gpus is None else gpu_environments(gpus, jobs=jobs, cluster=cluster)
-    cells = plan(grid_yaml, only, here=cluster is None)
-    if not cells:
-        raise TalError(
-            "the grid has no cell with these values",
-            where=grid_yaml,
-            remedy="Check --only and the lists of the grid.",
-        )
+    cells = plan_some(grid_yaml, only, here=cluster is None)
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
@@ -204,15 +199,40 @@ def _executor(cluster, folder, jobs, threads, memory_limit, gpus, seconds):
 
 @contextmanager
 def _alone(folder):
-    """Hold the lock of a folder: only one sweep runs in it at a time. The lock ends with the process."""
-    with open(folder / ".lock", "a") as lock:
+    """Hold the lock of a folder: only one sweep runs in it at a time. The lock ends with the process.
+
+    If the sweep leaves nothing in the folder, the lock file is removed.
+    """
+    path = folder / ".lock"
+    with _locked(path):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TalError(
-                "another sweep is running here", where=folder, remedy="Wait for it, or stop it."
-            ) from None
-        yield
+            yield
+        finally:
+            if os.listdir(folder) == [path.name]:
+                path.unlink()
+
+
+@contextmanager
+def _locked(path):
+    while True:
+        with open(path, "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TalError(
+                    "another sweep is running here", where=path.parent, remedy="Wait for it, or stop it."
+                ) from None
+            if _is_at(lock, path):  # it was not removed before it was locked
+                yield
+                return
+
+
+def _is_at(file, path):
+    """Whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _generations(cells, records):

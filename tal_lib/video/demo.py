@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tal_lib.data import load_benchmark
+from tal_lib.disk import no_empty_folders
 from tal_lib.errors import TalError
 from tal_lib.study import train_and_score
 from tal_lib.video.detect import ready
@@ -108,7 +109,7 @@ def main(arguments=None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        with overwriting(given.overwrite):
+        with no_empty_folders(), overwriting(given.overwrite):
             chosen = ready(prepare(given.folder))
             video, plan = unseen(given.folder)
         score, announced = Score(plan.actions), threading.Event()

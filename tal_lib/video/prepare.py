@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tal_lib.disk import disk_is_full
+from tal_lib.disk import disk_is_full, no_folder
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
 from tal_lib.video.frames import SUFFIXES, Reader
@@ -73,7 +73,7 @@ def local(folder: str | Path) -> Origin:
     """A folder of this machine."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise TalError("folder not found", where=folder, remedy="Check the path.")
+        raise no_folder(folder)
     return Origin(
         lambda: [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()],
         lambda name: folder / name,

@@ -111,8 +111,13 @@ def render(
     length.
 
     Raises:
-        TalError: the folder contains videos of another seed or length.
+        TalError: no video is asked for, one without a frame, or the folder contains videos of another seed or
+            length.
     """
+    if not train + test:
+        raise TalError("no video to render", remedy="Ask for at least one with --train or --test.")
+    if round(seconds * FPS) < 1:
+        raise TalError(f"{seconds:g} s are shorter than a frame", remedy=f"Ask for at least {1 / FPS:g} s.")
     folder, database = Path(folder), {}
     drawn = {"seed": seed, "seconds": seconds}
     known = folder / RENDERED

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -21,12 +22,14 @@ def read_checkpoint(path: str | Path) -> dict:
                 check_zip(archive, path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise TalError("file not found", where=path, remedy="Train a model with `tal train`.") from None
+        raise TalError(
+            "file not found", where=path, remedy="Check the path. `tal train` writes a model."
+        ) from None
     except TalError:
         raise
     except Exception as error:  # damaged pickles end in any exception
         raise TalError(
-            f"not a readable checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})",
+            f"not a readable checkpoint ({_reason(error)})",
             where=path,
             remedy="Copy or train it again.",
         ) from None
@@ -34,6 +37,13 @@ def read_checkpoint(path: str | Path) -> dict:
         raise TalError(
             f"holds {type(content).__name__}, not a checkpoint",
             where=path,
-            remedy="Train a model with `tal train`.",
+            remedy="Check the path. `tal train` writes a model.",
         )
     return content
+
+
+def _reason(error):
+    """The reason in a few words. Torch's own text is long, and advises to run code that a file contains."""
+    if isinstance(error, UnpicklingError):
+        return "no checkpoint of PyTorch, damaged, or with code in it"
+    return (str(error) or type(error).__name__).splitlines()[0]
