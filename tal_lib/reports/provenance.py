@@ -30,8 +30,8 @@ class Origin:
             if self.stale_equal is None
             else f", {self.stale_equal or 'none'} of them in the equal comparison"
         )
-        older = f" {self.stale:,} were computed by older code or from older data{which} (results/tables/stale.csv)."
-        return f"{text}.{older * bool(self.stale)}"
+        older = f" {self.stale:,} were computed by older code or from older data{which}"
+        return f"{text}.{f'{older} (results/tables/stale.csv).' * bool(self.stale)}"
 
 
 def stale_cells(layout: Layout) -> pd.DataFrame:

@@ -69,8 +69,8 @@ def test_macs_of_a_model_without_rows_are_counted():
     ("count", "words"),
     [
         (None, "4 were computed by older code or from older data (results"),
-        (0, "4 were computed by older code or from older data, none of them in the equal comparison (results"),
-        (2, "4 were computed by older code or from older data, 2 of them in the equal comparison (results"),
+        (0, "by older code or from older data, none of them in the equal comparison (results"),
+        (2, "by older code or from older data, 2 of them in the equal comparison (results"),
     ],
 )
 def test_the_sentence_on_older_code_names_the_equal_comparison(count, words):
