@@ -66,15 +66,10 @@ def tuned(factorial: pd.DataFrame) -> str:
     changed = factorial[factorial.difference != 0] if len(factorial) else factorial
     if not len(changed):
         return ""
-    apart = changed[changed.p_adjusted < LEVEL]
-    up, down = _up_and_down(changed)
-    told = [
-        "{} up and {} down on `{}` at {}".format(*_up_and_down(rows), name, percent(fraction))
-        for (name, fraction), rows in apart.groupby(["benchmark", "fraction"], sort=False)
-    ]
+    (up, down), (up_apart, down_apart) = map(_up_and_down, (changed, changed[changed.p_adjusted < LEVEL]))
     return (
         f"Tuning changed {len(changed)} of {len(factorial)} means: {up} up and {down} down. "
-        f"Told apart from the plain recipe: {'; '.join(told) or 'none'}."
+        f"Told apart from the plain recipe: {up_apart} up and {down_apart} down."
     )
 
 
