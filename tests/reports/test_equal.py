@@ -246,8 +246,7 @@ def test_what_tuning_changed_is_counted_and_what_can_be_told_apart():
     rows += [("urfall", 1.0, -1.0, 0.04), ("urfall", 0.1, -3.0, 0.05)]
     table = pd.DataFrame(rows, columns=["benchmark", "fraction", "difference", "p_adjusted"])
     assert page.tuned(table) == (
-        "Tuning changed 4 of 5 means: 2 up and 2 down. "
-        "Told apart from the plain recipe: 1 up and 1 down."
+        "Tuning changed 4 of 5 means: 2 up and 2 down. Told apart from the plain recipe: 1 up and 1 down."
     )
     assert page.tuned(table.assign(p_adjusted=0.5)).endswith("the plain recipe: 0 up and 0 down.")
     assert page.tuned(table.iloc[:0]) == page.tuned(table.assign(difference=0.0)) == ""
