@@ -78,7 +78,6 @@ REFUSED = {
     "repeated": (["--gpus", "0,0"], "'0,0' is not a list of different GPU numbers"),
     "letter": (["--gpus", "a"], "'a' is not GPU numbers such as 0,1"),
     "negative": (["--gpus=-1"], "'-1' is not GPU numbers"),
-    "empty": (["--gpus", ""], "'' is not GPU numbers"),
     "hole": (["--gpus", "0,,1"], "'0,,1' is not GPU numbers"),
     "fraction": (["--gpus", "0.5"], "'0.5' is not GPU numbers"),
     "other digits": (["--gpus", "²"], "is not GPU numbers"),
