@@ -75,8 +75,9 @@ def _identity(benchmark, backbone, features, contents) -> Callable[[], str]:
     def compute():
         known, streams = _known().get(backbone, {}), benchmark.feature_spec.streams
         names = benchmark.recordings()
-        if sorted(names) == sorted(known):
-            here = [statistics(np.load(features / f"{name}.npy"), streams) for name in names]
+        files = [features / f"{name}.npy" for name in names]
+        if sorted(names) == sorted(known) and all(file.is_file() for file in files):
+            here = [statistics(np.load(file), streams) for file in files]
             apart = np.abs(np.array(here) - np.array([known[name] for name in names]))
             if apart.max() <= AGREE:
                 return digest("rendered", VERSION, backbone)

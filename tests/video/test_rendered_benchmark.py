@@ -121,6 +121,9 @@ def test_the_last_digit_of_a_machine_does_not_change_the_identity_of_the_data(tm
     assert identity({name: array + np.float32(1e-6) for name, array in first.items()}) == same
     other = identity(first | {"train_001": first["train_001"] + np.float32(1e-3)})
     assert other != same and identity(first) == same
+    (place / "features" / "train_001.npy").unlink()
+    assert identity({"test_000": first["test_000"]}) not in (same, other)
+    assert identity(first) == same
     write_json(rendered.STATISTICS, {"hog-hof": known | {"train_002": known["train_001"]}})
     assert identity(first) not in (same, other)  # other recordings: identified by contents
     rendered._known.cache_clear()
