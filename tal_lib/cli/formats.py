@@ -212,10 +212,10 @@ def _by_id(folder):
     """Recording id → video of a folder."""
     from pathlib import Path
 
-    folder = Path(folder)
     from tal_lib.data.importing.collect import media_id
     from tal_lib.video.frames import SUFFIXES, videos_in
 
+    folder = Path(folder)
     is_video = folder.is_file() and folder.suffix.lower() in SUFFIXES
     if not (folder.is_dir() or is_video):
         raise no_folder(folder)
