@@ -31,8 +31,11 @@ from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
 with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
     import nbformat  # noqa: F401
 
-hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no fault
-hypothesis.settings.load_profile("no clock")
+# No deadline: a busy machine is no fault. Every run has the same examples;
+# `--hypothesis-profile explore` draws others.
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 # where the long tests are, the longest first

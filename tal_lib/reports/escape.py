@@ -17,7 +17,7 @@ html = _html.escape
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#|\w+;)")
 # `_` and `*` within words, as in local_global, and `[` of intervals have no meaning in Markdown and stay.
-_MARKS = re.compile(r"[\\`|~$*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)")
+_MARKS = re.compile(r"[`|~$*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)")
 _ADDRESS = re.compile(
     r"(?i)(?:(?<=http)|(?<=https)|(?<=ftp)|(?<=mailto)|(?<=xmpp)):|(?<=\bwww)\.|@(?=[\w-]+\.)"
 )
@@ -29,8 +29,9 @@ def markdown(text: object) -> str:
     Line breaks become spaces.
     """
     text = " ".join(_visible(str(text)).split())
-    text = _MARKS.sub(lambda match: "\\" + match[0], text)
     text = _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
+    text = text.replace("\\", "&#92;")  # two backslashes before a bracket would start a formula in Jupyter
+    text = _MARKS.sub(lambda match: "\\" + match[0], text)
     return _ADDRESS.sub(lambda match: f"&#{ord(match[0])};", text)
 
 

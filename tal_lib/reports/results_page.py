@@ -54,7 +54,8 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
         if what == "models":
             return _models(layout)
         if what == "equal":
-            return getattr(page, arguments[0])(read("equal_values"))
+            name, *arguments = arguments
+            return getattr(page, name)(read("equal_values"), *arguments)
         if what == "tuned":
             return page.tuned(read("factorial"))
         if what == "origin":

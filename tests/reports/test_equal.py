@@ -216,14 +216,21 @@ def test_components_need_a_complete_crossed_design(cell):
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
 
 
+def header_of(table):
+    return [cell.strip() for cell in table.splitlines()[0].split("|")[1:-1]]
+
+
 def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     ranked = known[2].assign(benchmark="urfall")
     ranked = pd.concat([known[2], ranked, known[2].assign(benchmark=MEAN)])
-    header, _, *rows = page.ranking(ranked).splitlines()
-    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        "model", "hapt, 10 %", "hapt, 100 %", "urfall, 10 %", "urfall, 100 %"
-    ]  # fmt: skip
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    of_benchmarks = ranked[ranked.benchmark != MEAN]
+    columns = ["hapt, 10 %", "hapt, 100 %", "urfall, 10 %", "urfall, 100 %"]
+    assert header_of(page.ranking(of_benchmarks)) == ["model", *columns]
+    assert header_of(page.ranking_at(of_benchmarks, "1.0")) == ["model", *columns[1::2]]
+    assert header_of(page.ranking_at(ranked, "0.1")) == ["model", "mean, 10 %", *columns[::2]]
+    shown = page.ranking(ranked)
+    assert header_of(shown) == ["model", "mean, 10 %", "mean, 100 %", *columns[1::2]]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in shown.splitlines()[2:]]
     assert cells[0][0] == "temporalmaxer" and cells[-1][0] == "timeline_prior"
     assert all(cell.startswith("**") for cell in cells[0][1:])
     assert not any("**" in cell for row in cells[1:] for cell in row)
@@ -233,11 +240,15 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     assert page.finished(ranked) == "2 of the 4 tuned benchmarks: hapt and urfall"
     assert page.more(ranked).count("\n") == 1 and page.more(ranked).count("equal_pairs_urfall_10.md") == 1
     nothing = ranked.iloc[:0]
-    assert "not run" in page.ranking(nothing) and page.more(nothing) == ""
+    assert "not run" in page.ranking(nothing) and page.ranking_at(nothing, "1.0") == page.ranking(nothing)
+    assert page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
-    assert page.our_model(ranked) == "It has the highest mean in none of the 4 columns of this table."
-    ours = ranked.replace({"model": {"temporalmaxer": "local_global"}})
-    assert page.our_model(ours).count("hapt") == page.our_model(ours).count("urfall") == 2
+    assert page.our_model(ranked) == (
+        "It has the highest mean nowhere (benchmarks and label fractions: 4 rankings)."
+    )
+    ours = page.our_model(ranked.replace({"model": {"temporalmaxer": "local_global"}}))
+    assert ours.count("hapt") == ours.count("urfall") == 2
+    assert ours.endswith("Its place in the mean over the benchmarks: 1 of 4 (10 %) and 1 of 4 (100 %).")
     assert page.folds(ranked).count("](results/readers/equal/equal_folds_") == 2 and page.folds(nothing) == ""
 
 

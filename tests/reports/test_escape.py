@@ -27,6 +27,8 @@ def seen(text):
 @given(text=TEXTS)
 @example(text="<img src=x onerror=alert(1)>")
 @example(text="www.a.b http://c d@e.f")
+@example(text=r"\(\)")
+@example(text=r"\\[x\\] \a \_ \\| \begin{a}b\end{a}")
 def test_a_markdown_cell_shows_the_text_and_holds_nothing_else(render, text):
     cell = escape.markdown(text)
     soup = BeautifulSoup(render(f"| x{cell} | c |\n|---|---|\n| {cell} | {cell}y |\n"), "html.parser")

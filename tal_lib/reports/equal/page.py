@@ -15,12 +15,27 @@ READERS = "results/readers/equal"
 
 
 def ranking(ranked: pd.DataFrame) -> str:
+    """The overview: the mean over the benchmarks at every label fraction, then each benchmark with the most
+    labels. Until all tuned benchmarks are finished, every benchmark at every label fraction.
+    """
+    means, rows = _mean(ranked), _benchmarks(ranked)
+    if len(means):
+        rows = pd.concat([means, rows[rows.fraction == rows.groupby("benchmark").fraction.transform("max")]])
+    return _table(rows)
+
+
+def ranking_at(ranked: pd.DataFrame, fraction: str) -> str:
+    """A label fraction: the mean over the benchmarks, then each benchmark."""
+    rows = pd.concat([_mean(ranked), _benchmarks(ranked)])
+    return _table(rows[rows.fraction == float(fraction)] if len(rows) else rows)
+
+
+def _table(rows):
     """A row per model, a column per benchmark and label fraction; the best mean of a column is bold.
 
     A cell has the mean, the letters, and below them the interval. Models are sorted by their mean over the
-    benchmarks with the most labels; the floor is last.
+    columns with the most labels; the floor is last.
     """
-    rows = _benchmarks(ranked)
     if not len(rows):
         return "*The equal comparison was not run yet.*"
     most = rows[rows.fraction == rows.groupby("benchmark").fraction.transform("max")]
@@ -45,17 +60,28 @@ def finished(ranked: pd.DataFrame) -> str:
 
 
 def our_model(ranked: pd.DataFrame) -> str:
-    """Where this study's own model has the highest mean, as a sentence."""
-    rows = _benchmarks(ranked)
-    rows = rows[rows.place.notna()] if len(rows) else rows
-    columns = list(rows.groupby(["benchmark", "fraction"], sort=False)) if len(rows) else []
+    """Where this study's own model has the highest mean, and its place in the mean over the benchmarks."""
+    columns = list(_ranked(_benchmarks(ranked)))
     first = [
         f"{name} ({percent(fraction)})"
-        for (name, fraction), group in columns
+        for name, fraction, group in columns
         if group.model[group["mean"].idxmax()] == OUR_MODEL
     ]
-    where = f"of {', '.join(first)}" if first else f"in none of the {len(columns)} columns of this table"
-    return f"It has the highest mean {where}."
+    where = f"of {', '.join(first)}" if first else "nowhere"
+    places = [
+        f"{int(ours.place.iloc[0])} of {len(group)} ({percent(fraction)})"
+        for _, fraction, group in _ranked(_mean(ranked))
+        if len(ours := group[group.model == OUR_MODEL])
+    ]
+    mean = f" Its place in the mean over the benchmarks: {listed(places, 'and')}." if places else ""
+    return f"It has the highest mean {where} (benchmarks and label fractions: {len(columns)} rankings).{mean}"
+
+
+def _ranked(rows):
+    """(benchmark, label fraction, rows of the ranked models)."""
+    if len(rows):
+        for (name, fraction), group in rows[rows.place.notna()].groupby(["benchmark", "fraction"], sort=False):
+            yield name, fraction, group
 
 
 def tuned(factorial: pd.DataFrame) -> str:
@@ -107,3 +133,8 @@ def more(ranked: pd.DataFrame) -> str:
 def _benchmarks(ranked):
     """Without the mean over benchmarks."""
     return ranked[ranked.benchmark != MEAN] if len(ranked) else pd.DataFrame(columns=["benchmark"])
+
+
+def _mean(ranked):
+    """The mean over the tuned benchmarks; empty until all of them are finished."""
+    return ranked[ranked.benchmark == MEAN] if len(ranked) else pd.DataFrame(columns=["benchmark"])
