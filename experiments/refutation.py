@@ -1,6 +1,6 @@
 """The equal comparison attacked from its detections and the annotations alone.
 
-    python experiments/refutation.py [--benchmarks sfinge3d rendered urfall]
+    python experiments/refutation.py [--benchmarks hapt sfinge3d rendered urfall]
 
 It reads no ledger and no table. It computes avg mAP with an evaluator of its own (below), and asks how the
 ranking changes: without fold 0, which chose the settings; at single tIoUs; class by class; with fewer
@@ -100,7 +100,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--benchmarks", nargs="+", default=["sfinge3d", "rendered", "urfall"])
+    parser.add_argument("--benchmarks", nargs="+", default=["hapt", "sfinge3d", "rendered", "urfall"])
     parser.add_argument("--detections", type=Path, default=RESULTS / "detections")
     parser.add_argument("--out", type=Path, default=RESULTS / "experiments" / "refutation.csv")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ from tal_lib.reports.equal.sentences import listed
 FEWEST = 3  # common splits; fewer tell nothing
 
 
-def against_the_best(scores: pd.DataFrame) -> pd.DataFrame:
+def beside_the_best(scores: pd.DataFrame) -> pd.DataFrame:
     """Models against the one with the highest mean, best first: index `model`; `mean, p_adjusted`.
 
     `p_adjusted` is NaN for the best model, and 1 for models with fewer than `FEWEST` splits in common.
@@ -60,7 +60,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         }
         if "unseen" not in scores:
             continue
-        compared = against_the_best(scores["unseen"])
+        compared = beside_the_best(scores["unseen"])
         level = compared[~(compared.p_adjusted < LEVEL)]
         others = compared.drop(level.index)
         wrong = scores["unseen, wrong names"][level.index].mean()

@@ -75,14 +75,14 @@ def test_models_are_compared_on_the_splits_that_both_have():
     easy = np.linspace(10, 60, 10)
     jitter = np.where(np.arange(10) % 2, 0.5, -0.5)
     scores = pd.DataFrame({"b": easy + 2 + jitter, "a": easy, "c": easy[::-1], "d": easy - 20 + jitter})
-    compared = unseen.against_the_best(scores)
+    compared = unseen.beside_the_best(scores)
     assert list(compared.index) == ["b", "a", "c", "d"] and np.isnan(compared.p_adjusted["b"])
     assert compared.p_adjusted["a"] < 0.001 < 0.5 < compared.p_adjusted["c"]
     pairs = [stats.ttest_rel(scores.b, scores[name]).pvalue for name in "acd"]
     assert compared.p_adjusted[["a", "c", "d"]].to_numpy() == pytest.approx(holm(pairs))
     few = scores.assign(a=scores.a.where(scores.index < 2))
-    assert unseen.against_the_best(few).p_adjusted["a"] == 1.0
-    same = unseen.against_the_best(pd.DataFrame({"a": easy, "b": easy, "c": easy - 1}))
+    assert unseen.beside_the_best(few).p_adjusted["a"] == 1.0
+    same = unseen.beside_the_best(pd.DataFrame({"a": easy, "b": easy, "c": easy - 1}))
     assert same.p_adjusted["b"] == 1.0 and same.p_adjusted["c"] == 0.0
 
 

@@ -10,13 +10,13 @@ PRIOR = Layout().prior / "data_efficiency.csv"
 
 
 def beside_prior(summary: pd.DataFrame) -> pd.DataFrame:
-    """`model, fraction, map, ours, low, high, rank, our_rank` of models and label fractions that both studies
-    have; `low, high` is the interval of ours."""
+    """`model, fraction, map, ours, low, high` of models and label fractions that both studies have.
+
+    `low, high` is the interval of ours.
+    """
     prior = pd.read_csv(PRIOR).dropna(subset=["map"])
     ours = [name for name in ("model", "fraction", "mean", "low", "high") if name in summary]
-    both = prior.merge(summary[ours].rename(columns={"mean": "ours"}), on=["model", "fraction"])
-    ranks = both.groupby("fraction")[["map", "ours"]].rank(ascending=False).astype(int)
-    return both.assign(rank=ranks["map"], our_rank=ranks.ours)
+    return prior.merge(summary[ours].rename(columns={"mean": "ours"}), on=["model", "fraction"])
 
 
 def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> None:
