@@ -3,6 +3,9 @@ import pandas as pd
 import pytest
 
 from tal_lib.reports import efficiency
+from tal_lib.reports.efficiency.prior import write_prior
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
 
@@ -102,3 +105,20 @@ def test_the_prior_study_ranks_what_both_have():
     first = table[table.fraction == 0.1].set_index("model")
     assert dict(first.ours) == {"actionformer": 80, "temporalmaxer": 70}
     assert first["map"]["actionformer"] == 4.55 < first["map"]["temporalmaxer"]
+
+
+def test_a_collapsed_run_changes_the_order_of_means_and_not_that_of_medians(tmp_path):
+    scores = {"temporalmaxer": [70, 70, 70], "actionformer": [69, 69, 10], "tadtr": [60, 60, 60]}
+    every = pd.DataFrame(
+        [(model, 1.0, value) for model, values in scores.items() for value in values],
+        columns=["model", "fraction", "avg_map"],
+    )
+    summary = every.groupby(["model", "fraction"], as_index=False).avg_map.mean()
+    summary = summary.rename(columns={"avg_map": "mean"}).assign(low=0.0, high=100.0)
+    layout = Layout(tmp_path / "results", tmp_path / "figures")
+    write_prior(summary, every, "b", Output(layout))
+    row = pd.read_csv(layout.reader("accuracy", "prior_data_efficiency_b").with_suffix(".csv")).iloc[0]
+    order = "temporalmaxer > actionformer > tadtr"
+    assert row["order on THUMOS14, prior study"] == row["by median run"] == order and row["τ of medians"] == 1
+    assert row["order on b, this study, by mean"] == "temporalmaxer > tadtr > actionformer"
+    assert row["Kendall's τ"] == 0.33
