@@ -118,6 +118,7 @@ def _by_equal_arm(read, say, benchmark):
     questions = sentences.questions(read)
     macs = _macs(read, benchmark, set(read(sentences.RANKED).model)) if questions else None
     level: dict[str, pd.DataFrame] = {}
+    names = {name for name, _ in questions}
     for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
         where = "mean over benchmarks" if name == MEAN else name
@@ -127,7 +128,8 @@ def _by_equal_arm(read, say, benchmark):
     if not level:
         return None
     close = set.intersection(*(set(rows.model) for rows in level.values()))
-    at = f"with the most labels on {sentences.listed(level, 'and')}"
+    where = "in the mean over benchmarks" if MEAN in names else f"on {sentences.listed(level, 'and')}"
+    at = f"with the most labels {where}"
     if len(close) == 1:
         return close, f"of the best models {at} (only {min(close)})"
     return close, f"of the {len(close)} that cannot be told apart from the best {at}"

@@ -238,17 +238,22 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     shown = next(row for row in cells if row[0] == "tridet")[1]
     assert shown == f"{row['mean']:.1f} b<br>[{row.low:.1f}, {row.high:.1f}]"
     assert page.finished(ranked) == "2 of the 4 tuned benchmarks: hapt and urfall"
-    assert page.more(ranked).count("\n") == 1 and page.more(ranked).count("equal_pairs_urfall_10.md") == 1
+    links = page.more(pd.concat([ranked, known[2].assign(benchmark="elsewhere")])).splitlines()
+    assert [line.split(":")[0] for line in links] == ["- `hapt`", "- `urfall`", "- mean", "- `elsewhere`"]
+    assert [line.count("](results/readers/equal/") for line in links] == [7, 7, 3, 4]
+    assert links[1].count("equal_pairs_urfall_10.md") == 1
     nothing = ranked.iloc[:0]
     assert "not run" in page.ranking(nothing) and page.ranking_at(nothing, "1.0") == page.ranking(nothing)
     assert page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
-    assert page.our_model(ranked) == (
-        "It has the highest mean nowhere (benchmarks and label fractions: 4 rankings)."
-    )
+    assert page.our_model(ranked) == "It has the highest mean on no benchmark."
     ours = page.our_model(ranked.replace({"model": {"temporalmaxer": "local_global"}}))
     assert ours.count("hapt") == ours.count("urfall") == 2
-    assert ours.endswith("Its place in the mean over the benchmarks: 1 of 4 (10 %) and 1 of 4 (100 %).")
+    assert "It is ahead: in the mean over the benchmarks its place is 1 of 4 (10 %) and 1 of 4 (100 %)." in ours
+    last = page.our_model(ranked.replace({"model": {"bilstm": "local_global"}}))
+    assert last.startswith("It is not ahead: ") and "4 of 4 (10 %) and 4 of 4 (100 %)" in last
+    every = pd.concat([known[2].assign(benchmark=name) for name in TUNED])
+    assert page.finished(every) == "all 4 tuned benchmarks: hapt, sfinge3d, rendered and urfall"
     assert page.folds(ranked).count("](results/readers/equal/equal_folds_") == 2 and page.folds(nothing) == ""
 
 

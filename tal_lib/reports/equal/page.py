@@ -34,11 +34,12 @@ def _table(rows):
     """A row per model, a column per benchmark and label fraction; the best mean of a column is bold.
 
     A cell has the mean, the letters, and below them the interval. Models are sorted by their mean over the
-    columns with the most labels; the floor is last.
+    benchmarks with the most labels, until that is known by their mean over the columns; the floor is last.
     """
     if not len(rows):
         return "*The equal comparison was not run yet.*"
-    most = rows[rows.fraction == rows.groupby("benchmark").fraction.transform("max")]
+    first = _mean(rows) if len(_mean(rows)) else rows
+    most = first[first.fraction == first.groupby("benchmark").fraction.transform("max")]
     order = most.assign(floor=most.place.isna()).groupby("model").agg({"floor": "max", "mean": "mean"})
     names = order.sort_values(["floor", "mean"], ascending=[True, False]).index
     table = pd.DataFrame({"model": [markdown(name) for name in names]})
@@ -53,28 +54,32 @@ def _table(rows):
 
 
 def finished(ranked: pd.DataFrame) -> str:
-    """`2 of the 4 tuned benchmarks: a and b`."""
+    """`2 of the 4 tuned benchmarks: a and b`, or `all 4 tuned benchmarks: …`."""
     names = [name for name in TUNED if (_benchmarks(ranked).benchmark == name).any()]
     which = f": {listed(names, 'and')}" if names else ""
-    return f"{len(names)} of the {len(TUNED)} tuned benchmarks{which}"
+    count = "all" if len(names) == len(TUNED) else f"{len(names)} of the"
+    return f"{count} {len(TUNED)} tuned benchmarks{which}"
 
 
 def our_model(ranked: pd.DataFrame) -> str:
-    """Where this study's own model has the highest mean, and its place in the mean over the benchmarks."""
+    """The place of this study's own model in the mean over the benchmarks, and where its mean is the highest."""
     columns = list(_ranked(_benchmarks(ranked)))
     first = [
         f"{name} ({percent(fraction)})"
         for name, fraction, group in columns
         if group.model[group["mean"].idxmax()] == OUR_MODEL
     ]
-    where = f"of {', '.join(first)}" if first else "nowhere"
+    highest = f"the highest mean of {', '.join(first)}" if first else "the highest mean on no benchmark"
     places = [
-        f"{int(ours.place.iloc[0])} of {len(group)} ({percent(fraction)})"
+        (int(ours.place.iloc[0]), f"{ours.place.iloc[0]:g} of {len(group)} ({percent(fraction)})")
         for _, fraction, group in _ranked(_mean(ranked))
         if len(ours := group[group.model == OUR_MODEL])
     ]
-    mean = f" Its place in the mean over the benchmarks: {listed(places, 'and')}." if places else ""
-    return f"It has the highest mean {where} (benchmarks and label fractions: {len(columns)} rankings).{mean}"
+    if not places:
+        return f"It has {highest}."
+    verdict = "is ahead" if all(place == 1 for place, _ in places) else "is not ahead"
+    listed_places = listed([text for _, text in places], "and")
+    return f"It {verdict}: in the mean over the benchmarks its place is {listed_places}. It has {highest}."
 
 
 def _ranked(rows):
@@ -110,29 +115,33 @@ def folds(ranked: pd.DataFrame) -> str:
 
 
 def more(ranked: pd.DataFrame) -> str:
-    """A list with the links to the further tables of each benchmark."""
+    """A list with the links to the further tables of each benchmark, and of their mean."""
     lines = []
-    for benchmark, rows in _benchmarks(ranked).groupby("benchmark", sort=False):
-        pairs = (
-            (f"pairs at {percent(fraction)}", f"equal_pairs_{benchmark}_{100 * fraction:g}")
+    for benchmark, rows in ranked.groupby("benchmark", sort=False) if len(ranked) else ():
+        links = [("ranking", "equal_{}")]
+        links += [
+            (f"pairs at {percent(fraction)}", f"equal_pairs_{{}}_{100 * fraction:g}")
             for fraction in sorted(rows.fraction.unique())
-        )
-        links = [
-            ("ranking", f"equal_{benchmark}"),
-            *pairs,
-            ("fold 0 and all folds", f"equal_folds_{benchmark}"),
-            ("plain and tuned", f"factorial_{benchmark}"),
-            ("chosen settings", f"tuning_{benchmark}"),
-            ("all trials", f"tuning_trials_{benchmark}"),
         ]
-        shown = ", ".join(f"[{text}]({READERS}/{name}.md)" for text, name in links)
-        lines.append(f"- `{benchmark}`: {shown}.")
+        if benchmark != MEAN:
+            links.append(("fold 0 and all folds", "equal_folds_{}"))
+        if benchmark in TUNED:
+            links += [
+                ("plain and tuned", "factorial_{}"),
+                ("chosen settings", "tuning_{}"),
+                ("all trials", "tuning_trials_{}"),
+            ]
+        shown = [
+            f"[{text}]({READERS}/{name.format(benchmark)}.md)"
+            for text, name in links
+        ]
+        lines.append(f"- {'mean' if benchmark == MEAN else f'`{benchmark}`'}: {', '.join(shown)}.")
     return "\n".join(lines)
 
 
 def _benchmarks(ranked):
-    """Without the mean over benchmarks."""
-    return ranked[ranked.benchmark != MEAN] if len(ranked) else pd.DataFrame(columns=["benchmark"])
+    """The tuned benchmarks, without their mean."""
+    return ranked[ranked.benchmark.isin(TUNED)] if len(ranked) else pd.DataFrame(columns=["benchmark"])
 
 
 def _mean(ranked):
