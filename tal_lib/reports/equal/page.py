@@ -111,32 +111,37 @@ def _up_and_down(rows):
 def folds(ranked: pd.DataFrame) -> str:
     """Links to the tables of fold 0 against all folds."""
     names = dict.fromkeys(_benchmarks(ranked).benchmark)
-    return ", ".join(f"[{name}]({READERS}/equal_folds_{name}.md)" for name in names)
+    return ", ".join(_link(name, f"equal_folds_{name}") for name in names)
 
 
 def more(ranked: pd.DataFrame) -> str:
-    """A list with the links to the further tables of each benchmark, and of their mean."""
-    lines = []
+    """A list with the links to the further tables: of each tuned benchmark, of their mean, of all others."""
+    lines, others = [], []
     for benchmark, rows in ranked.groupby("benchmark", sort=False) if len(ranked) else ():
+        if benchmark not in (*TUNED, MEAN):
+            others.append(_link(f"`{benchmark}`", f"equal_{benchmark}"))
+            continue
         links = [("ranking", "equal_{}")]
         links += [
             (f"pairs at {percent(fraction)}", f"equal_pairs_{{}}_{100 * fraction:g}")
             for fraction in sorted(rows.fraction.unique())
         ]
         if benchmark != MEAN:
-            links.append(("fold 0 and all folds", "equal_folds_{}"))
-        if benchmark in TUNED:
             links += [
+                ("fold 0 and all folds", "equal_folds_{}"),
                 ("plain and tuned", "factorial_{}"),
                 ("chosen settings", "tuning_{}"),
                 ("all trials", "tuning_trials_{}"),
             ]
-        shown = [
-            f"[{text}]({READERS}/{name.format(benchmark)}.md)"
-            for text, name in links
-        ]
-        lines.append(f"- {'mean' if benchmark == MEAN else f'`{benchmark}`'}: {', '.join(shown)}.")
+        shown = ", ".join(_link(text, name.format(benchmark)) for text, name in links)
+        lines.append(f"- {'mean' if benchmark == MEAN else f'`{benchmark}`'}: {shown}.")
+    if others:
+        lines.append(f"- rankings on other benchmarks: {', '.join(others)}.")
     return "\n".join(lines)
+
+
+def _link(text, name):
+    return f"[{text}]({READERS}/{name}.md)"
 
 
 def _benchmarks(ranked):
