@@ -30,6 +30,7 @@ from tal_lib.exported import Exported as Exported
 from tal_lib.files import atomic_path, write_json
 from tal_lib.models.parts.conv import for_any_length
 from tal_lib.models.parts.pyramid import PyramidDetector
+from tal_lib.process.remarks import without_remarks
 from tal_lib.training.checkpoints import STANDARDISE, Trained
 from tal_lib.writing import claim, remove_replaceable
 
@@ -110,7 +111,8 @@ def _write_checked(deployed, form, path):
     """Write a model's graph; returns its largest difference from the model."""
     name = deployed.model.spec["name"]
     try:
-        _WRITERS[form](deployed, example_batch(deployed, *EXAMPLE), path)
+        with without_remarks():  # whether the graph is right is measured below
+            _WRITERS[form](deployed, example_batch(deployed, *EXAMPLE), path)
     except Exception as error:
         if refusal := disk_error(error, path):
             raise refusal from error

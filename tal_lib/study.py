@@ -303,5 +303,7 @@ def floor(benchmark: Benchmark) -> float:
     )
     learned = subset_order(blind, 0)  # all, whatever lists of subsets the benchmark's name stands for
     capacity = {"capacity": max(1, len(blind.annotations_of(learned)))}
-    run = train_and_score(blind, "timeline_prior", options=capacity, recordings=learned, device="cpu")
+    run = train_and_score(
+        blind, "timeline_prior", options=capacity, recordings=learned, device="cpu", progress=False
+    )
     return float(run.scores.mean())

@@ -2,8 +2,10 @@
 
 import io
 import json
+import logging
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -99,6 +101,20 @@ def test_pt2_of_any_length(name, options, small, tmp_path):
     kept = trained(small, name, **options)
     path = export(kept, tmp_path, "pt2") / "model.pt2"
     assert parity(Deployed(kept.model), load_graph(path), [(1, 5), (3, 401)]) < 1e-4
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_an_export_shows_no_warnings_of_torch(form, small, tmp_path, monkeypatch):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    remarks, shown = logging.Handler(), []
+    remarks.emit = lambda record: shown.append(record.getMessage())
+    monkeypatch.setattr(logging.getLogger("torch.onnx"), "handlers", [remarks])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # not shown by default
+        export(trained(small, "window_cnn"), tmp_path, form)
+    assert (shown, [str(one.message) for one in warned]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["bsn", "prn"])

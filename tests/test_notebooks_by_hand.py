@@ -17,6 +17,8 @@ from tal_lib.data import synthetic
 from tal_lib.files import REPOSITORY, upwards
 from tal_lib.process import progress
 from tal_lib.reports import pages
+from tal_lib.reports.figures.diagnosis import ERRORS
+from tal_lib.reports.layout import Layout
 from tal_lib.sweeps.notebook import code_cells, read_notebook
 from tal_lib.sweeps.parameters import CHOICES, MEANINGS
 from tal_lib.training import fit, recipe_for
@@ -174,6 +176,13 @@ def test_the_findings_without_any_results_name_tables_and_commands(monkeypatch):
     for table in ("data_efficiency.csv", "inference_cost.csv"):
         assert text.count(table) == 1
     assert "make study" in text and "tal report" in text and "no equal comparison" in text
+    assert "by topic" not in text  # there are none
+
+
+def test_the_data_without_published_results_name_their_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(Layout, "prior", tmp_path)
+    text = run_all("01_data", monkeypatch, fractions=[1.0])
+    assert "No table `published.csv`" in text and "`results/prior` of the repository" in text
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,22 @@ def test_what_shows_tables_alone_names_the_missing_one(monkeypatch, name, messag
         run_all(name, monkeypatch, results=EMPTY)
     (shown,) = caught.value._render_traceback_()  # what IPython prints: no traceback
     assert shown == f"TalError: {caught.value}" and "\n" not in shown
+
+
+def test_the_diagnosis_of_several_seeds_says_so_below_its_figures(monkeypatch):
+    notes = []
+    monkeypatch.setattr("tal_lib.reports.theme.show", lambda ax: notes.append(ax.figure.get_supxlabel()))
+    quick = {"model": "window_cnn", "fraction": 0.1, "recipe": {"epochs": 1, "min_steps": 4}}
+    run_all("09_diagnosis", monkeypatch, seeds=[0, 1], **quick)
+    profile, sensitivity = notes
+    assert "Mean of 2 seeds" in profile and "Mean of 2 seeds" in sensitivity
+
+
+def test_the_diagnosis_explains_the_names_of_its_figure():
+    text = nbformat.read(REPOSITORY / "notebooks" / "09_diagnosis.ipynb", as_version=4)
+    words = " ".join(" ".join(cell.source for cell in text.cells if cell.cell_type == "markdown").split())
+    for name, (in_figure, _) in ERRORS.items():
+        assert name == "true positive" or (name in words and f"*{in_figure}*" in words), name
 
 
 # progress bars

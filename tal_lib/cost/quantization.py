@@ -9,7 +9,6 @@ import copy
 import io
 import statistics
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from tal_lib.files import atomic_path, write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.conv import TemporalConv
 from tal_lib.process.memory import keep_freed
+from tal_lib.process.remarks import without_remarks
 from tal_lib.training import Trained, load_model
 
 VARIANTS = {
@@ -165,20 +165,19 @@ def _matrix(module):
 
 
 def _dynamic(model):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is another variant here
+    with without_remarks():  # deprecated in favour of torchao, which is another variant here
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
 
 
 def _torchao(model):
     try:
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+        with without_remarks():  # of kernels for other processors
+            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
     except ImportError:
         raise TalError(
             "torchao is not installed", remedy="In the clone: pip install -e '.[quantization]'"
         ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_remarks():
         quantize_(model, Int8DynamicActivationInt8WeightConfig())
     return model
 
@@ -242,8 +241,7 @@ def write_graphs(
             features = make_item(benchmark, recording, stream).features[None].numpy()
             return {"features": features, "mask": np.ones((1, features.shape[2]), dtype=bool)}
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_remarks():
         whole = folder / GRAPHS["onnx"]
         shared = {
             "nodes_to_quantize": [node.name for node, weight in _weighted_nodes(whole) if weight],

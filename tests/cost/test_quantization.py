@@ -1,5 +1,7 @@
 """Variants in smaller numbers: what they convert, that they still answer, and that they take turns."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,12 @@ def artefact(kept, small, tmp_path_factory):
     export(kept, folder, "onnx")
     write_graphs(folder, small, small.recordings("train")[:2])
     return folder
+
+
+def test_no_warnings_of_onnx_runtime_are_logged(artefact, small, tmp_path, caplog):
+    shutil.copytree(artefact, tmp_path, dirs_exist_ok=True)
+    write_graphs(tmp_path, small, small.recordings("train")[:1])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])

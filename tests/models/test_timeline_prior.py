@@ -135,6 +135,14 @@ def test_the_floor_takes_the_capacity_that_it_needs(monkeypatch):
     assert floor(scripted()) == 1 and given == [{"capacity": 4}]
 
 
+def test_the_floor_shows_no_bar_of_a_training(monkeypatch, capsys):
+    """It is one pass over the annotations. A bar with the loss of nothing would surprise in a notebook."""
+    monkeypatch.setattr("tal_lib.process.progress._in_kernel", lambda: True)
+    monkeypatch.delenv("TAL_PROGRESS", raising=False)
+    floor(scripted())
+    assert "epoch" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "option", [{"max_steps": 50}, {"shrink": [0.9, 1.0]}, {"ema": 0.9}, {"drop_last": True}]
 )

@@ -151,6 +151,26 @@ def test_panels_with_one_axis_show_the_larger_values_of_the_second():
     plt.close(first.figure)
 
 
+@pytest.mark.parametrize("detections", [SEGMENTS.assign(score=0.9), SEGMENTS.iloc[:0].assign(score=0.9)])
+def test_a_timeline_shows_whole_rows(detections):
+    ax = figures.timeline(SEGMENTS, detections, 6.0)
+    assert ax.get_ylim() == (-0.5, 1.5)  # two labels, each in the middle of its row
+    plt.close(ax.figure)
+
+
+def test_points_at_the_ends_of_an_axis_are_whole():
+    ax = figures.sensitivity(buckets(), pd.Series({"map_n": 50.0, "missed": 10.0}))
+    points = [line for one in ax.figure.axes for line in one.lines if line.get_marker() in ("o", "s")]
+    assert points and not any(line.get_clip_on() for line in points)
+    plt.close(ax.figure)
+
+
+def test_epochs_are_whole_numbers():
+    ax = figures.loss_curve(pd.DataFrame({"epoch": [1, 2], "total": [2.0, 1.0]}))
+    assert {float(tick) % 1 for tick in ax.get_xticks()} == {0.0}
+    plt.close(ax.figure)
+
+
 OF_ONE = ("ap_by_class", "gap_lengths", "loss_curve", "segment_lengths", "timeline")  # one run or data alone
 
 

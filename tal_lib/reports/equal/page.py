@@ -85,7 +85,9 @@ def our_model(ranked: pd.DataFrame) -> str:
 def _ranked(rows):
     """(benchmark, label fraction, rows of the ranked models)."""
     if len(rows):
-        for (name, fraction), group in rows[rows.place.notna()].groupby(["benchmark", "fraction"], sort=False):
+        for (name, fraction), group in rows[rows.place.notna()].groupby(
+            ["benchmark", "fraction"], sort=False
+        ):
             yield name, fraction, group
 
 

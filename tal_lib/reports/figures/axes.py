@@ -100,8 +100,8 @@ def coloured_matrix(table, texts, label, about, dark, **colours):
     return ax
 
 
-def draw_points(ax, rows, y, colour, marker, label):
-    """Draw means with horizontal intervals. A single run has no interval."""
+def draw_points(ax, rows, y, colour, marker, label, **style):
+    """Draw means with horizontal intervals. A single run has no interval. style: of the points."""
     error = np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]])
     ax.errorbar(
         rows["mean"],
@@ -113,6 +113,7 @@ def draw_points(ax, rows, y, colour, marker, label):
         linestyle="none",
         linewidth=1,
         label=label,
+        **style,
     )
 
 

@@ -120,7 +120,8 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
     summary = summarise(buckets, ["analysis", "row"], "value")
     for ax, (analysis, (label, colour, marker)) in zip(axes, ANALYSES.items(), strict=True):
         points = summary[summary.analysis == analysis]
-        draw_points(ax, points, [place[row] for row in points.row], colour, marker, label)
+        y = [place[row] for row in points.row]
+        draw_points(ax, points, y, colour, marker, label, clip_on=False)  # whole markers at 0 and 100
         ax.axvline(whole[analysis], color=colour, linestyle="--", linewidth=0.8)
         ax.set(xlabel=label, xlim=(0, None if analysis == "missed" else 104), ylim=(-len(place), 1))
     axes[0].set_yticks(list(ticks), list(ticks.values()), fontsize=SMALL)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from tal_lib.reports.figures.axes import plain_log
 from tal_lib.reports.theme import WIDTH, new_axes
@@ -15,6 +16,7 @@ def loss_curve(history: pd.DataFrame, ax=None):
     ax = new_axes(ax, figsize=(WIDTH, 2.4))
     ax.plot(history.epoch, history.total, color="#0072B2")
     ax.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -53,6 +55,7 @@ def timeline(
             alpha=float(min(1.0, max(0.15, item.score))),
         )
     ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
+    ax.set_ylim(-0.5, max(1, len(labels)) - 0.5)  # whole rows, also if one half is empty
     ax.set_title(f"annotated (grey) and detected with score ≥ {min_score:g} (orange)", fontsize="medium")
     return ax
 
