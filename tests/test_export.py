@@ -114,7 +114,7 @@ def test_an_export_shows_no_warnings_of_torch(form, small, tmp_path, monkeypatch
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", DeprecationWarning)  # not shown by default
         export(trained(small, "window_cnn"), tmp_path, form)
-    assert (shown, [str(one.message) for one in warned]) == ([], [])
+    assert (shown, [str(warning.message) for warning in warned]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["bsn", "prn"])

@@ -17,7 +17,7 @@ def test_warnings_are_hidden_only_inside(caplog):
         log.warning("shown")
         warnings.warn("shown", stacklevel=1)
     assert caplog.messages == ["an error", "shown"]
-    assert [str(one.message) for one in warned] == ["shown"]
+    assert [str(warning.message) for warning in warned] == ["shown"]
 
 
 def test_an_error_inside_ends_it_and_logs_that_were_off_stay_off(monkeypatch):

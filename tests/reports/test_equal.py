@@ -250,7 +250,9 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     assert page.our_model(ranked) == "It has the highest mean on no benchmark."
     ours = page.our_model(ranked.replace({"model": {"temporalmaxer": "local_global"}}))
     assert ours.count("hapt") == ours.count("urfall") == 2
-    assert "It is ahead: in the mean over the benchmarks its place is 1 of 4 (10 %) and 1 of 4 (100 %)." in ours
+    assert (
+        "It is ahead: in the mean over the benchmarks its place is 1 of 4 (10 %) and 1 of 4 (100 %)." in ours
+    )
     last = page.our_model(ranked.replace({"model": {"bilstm": "local_global"}}))
     assert last.startswith("It is not ahead: ") and "4 of 4 (10 %) and 4 of 4 (100 %)" in last
     every = pd.concat([known[2].assign(benchmark=name) for name in TUNED])

@@ -160,7 +160,7 @@ def test_a_timeline_shows_whole_rows(detections):
 
 def test_points_at_the_ends_of_an_axis_are_whole():
     ax = figures.sensitivity(buckets(), pd.Series({"map_n": 50.0, "missed": 10.0}))
-    points = [line for one in ax.figure.axes for line in one.lines if line.get_marker() in ("o", "s")]
+    points = [line for axes in ax.figure.axes for line in axes.lines if line.get_marker() in ("o", "s")]
     assert points and not any(line.get_clip_on() for line in points)
     plt.close(ax.figure)
 

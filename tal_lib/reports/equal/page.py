@@ -62,7 +62,7 @@ def finished(ranked: pd.DataFrame) -> str:
 
 
 def our_model(ranked: pd.DataFrame) -> str:
-    """The place of this study's own model in the mean over the benchmarks, and where its mean is the highest."""
+    """The place of this study's own model in the mean over the benchmarks, and its highest means."""
     columns = list(_ranked(_benchmarks(ranked)))
     first = [
         f"{name} ({percent(fraction)})"
