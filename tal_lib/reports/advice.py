@@ -212,9 +212,9 @@ def _end_to_end(read, benchmark):
 
 
 def _tie(read):
-    """Relative difference up to which two times tie: nine of ten repeated latencies differ by less."""
+    """Relative difference up to which two times tie: no repeated latency differed by more."""
     table = read("repeatability")
-    return max(TIE, float(table.change.abs().quantile(0.9))) if len(table) else TIE
+    return max(TIE, float(table.change.abs().max())) if len(table) else TIE
 
 
 def _fastest(times, tie):
@@ -229,6 +229,12 @@ def _fastest(times, tie):
     return " or ".join(level.index), text
 
 
+def _unknown(close, known):
+    """A sentence on the models without a measurement by the code of today."""
+    missing = sorted(set(close) - set(known))
+    return f" Not measured: {', '.join(missing)}." * bool(missing)
+
+
 def _costs(read, say, benchmark, long_shape, close, near):
     """Add answers that weigh accuracy against a cost, among the models close to the best."""
     cost, tie = _cpu_costs(read), _tie(read)
@@ -236,10 +242,9 @@ def _costs(read, say, benchmark, long_shape, close, near):
     times = times[times.index.isin(close)]
     if len(times):
         use, text = _fastest(times, tie)
-        unknown = sorted(set(close) - set(times.index))
         because = (
             f"{times.min():.2f} s per hour of recording, trained: network, decoding and NMS. The fastest "
-            f"{near}.{text}" + f" Not measured: {', '.join(unknown)}." * bool(unknown)
+            f"{near}.{text}{_unknown(close, times.index)}"
         )
         say("a CPU only, one thread", use, because, f"inference_length_time_{benchmark}")
     if len(cost):
@@ -288,7 +293,8 @@ def _costs(read, say, benchmark, long_shape, close, near):
             say(
                 "little time to train",
                 reached.idxmin(),
-                f"{reached.min():.0f} s to 95 % of its final mAP on one thread. The shortest {near}.",
+                f"{reached.min():.0f} s to 95 % of its final mAP on one thread. The shortest {near}."
+                f"{_unknown(close, reached.index)}",
                 f"training_{benchmark}",
             )
     numbers = _measured(read, "quantization")
@@ -306,7 +312,8 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 "smallest latency with lower precision",
                 f"{best.model}, {best.variant}",
                 f"{1e3 * best.latency_s_median:.1f} ms at {best.length_steps:,.0f} steps for the network "
-                f"alone, {best.speedup:.2f} times as fast as float32. {abs(best.map_lost):.2f} points of "
-                f"avg mAP {'lost' if best.map_lost >= 0 else 'gained'}.",
+                f"alone on one thread, {best.speedup:.2f} times as fast as float32. {abs(best.map_lost):.2f} "
+                f"points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'}."
+                f"{_unknown(close, rows.model)}",
                 f"quantization_{benchmark}",
             )

@@ -247,7 +247,7 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     assert "not run" in page.ranking(nothing) and page.ranking_at(nothing, "1.0") == page.ranking(nothing)
     assert page.more(nothing) == ""
     assert page.finished(nothing) == "0 of the 4 tuned benchmarks"
-    assert page.our_model(ranked) == "It has the highest mean on no benchmark."
+    assert page.our_model(ranked) == "It has the highest mean on none of the tuned benchmarks."
     ours = page.our_model(ranked.replace({"model": {"temporalmaxer": "local_global"}}))
     assert ours.count("hapt") == ours.count("urfall") == 2
     assert (

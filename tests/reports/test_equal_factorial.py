@@ -60,7 +60,12 @@ def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
     each = summary[summary.benchmark != MEAN]
     for column in ("recipe", "plain_sd", "equal_range", "floor"):
         assert mean[column] == pytest.approx(each[column].mean())
-    assert "On average over the tuned benchmarks" in factorial.sentence(mean)
+    largest = each.loc[each.recipe.abs().idxmax()]
+    rest = each[each.benchmark != largest.benchmark]
+    assert mean.without == largest.benchmark and mean.without_recipe == pytest.approx(rest.recipe.mean())
+    assert mean.without_low < mean.without_recipe < mean.without_high and mean.without_p < 0.001
+    text = factorial.sentence(mean)
+    assert "On average over the tuned benchmarks" in text and f"Without {mean.without}, where it" in text
 
 
 def test_several_benchmarks_are_told_in_two_sentences(study):

@@ -153,3 +153,17 @@ def test_without_an_equal_arm_the_old_answers_stay(study):
     read = tables_of(study({"tridet": 0, "bilstm": 5}))
     old = lambda name: pd.DataFrame() if name in ("equal_values", "factorial_summary") else read(name)
     assert sentences.findings(old) == [] and sentences.questions(old) == []
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (20, "local_global, this study's own model, is ahead: its place is 1 of 3."),
+        (-20, "local_global, this study's own model, is not ahead: its place is 3 of 3."),
+    ],
+)
+def test_the_place_of_our_model_in_the_mean_is_said_whatever_it_is(study, effect, words):
+    models = {"temporalmaxer": 0, "tridet": 1, "local_global": effect}
+    assert headlines(tables_of(study(models, TUNED, (1.0,))))[-1].replace("\\", "").endswith(words)
+    alone = headlines(tables_of(study(models, ("hapt",), (1.0,))))
+    assert "this study's own model" not in " ".join(alone)

@@ -32,6 +32,7 @@ SUMMARY = [
     "recipe_p_adjusted",
     *SPREAD_COLUMNS,
 ]
+WITHOUT = ["without", "without_recipe", "without_low", "without_high", "without_p"]  # of the mean alone
 
 
 def factorial(
@@ -42,6 +43,9 @@ def factorial(
     Only models that have every fold in both arms count. The mean over the tuned benchmarks, where all of them
     are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the recipe
     are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
+
+    A mean can be the gain of a single benchmark. So its rows have `WITHOUT` too: the benchmark with the largest
+    gain or loss, and the mean over the others.
     """
     rows, summary, recipes = [], [], {}
     for key in [key for key in equal if key in plain]:
@@ -69,9 +73,12 @@ def factorial(
             known = mean_of([recipes[name, fraction] for name in group.benchmark])
             averaged = group[SPREAD_COLUMNS].mean(skipna=False)
             values = group.models.min(), known.mean, known.low, known.high, known.p, float("nan")
-            means.append((MEAN, fraction, *values, *averaged))
+            largest = group.benchmark[group.recipe.abs().idxmax()]
+            rest = mean_of([recipes[name, fraction] for name in group.benchmark if name != largest])
+            without = largest, rest.mean, rest.low, rest.high, rest.p
+            means.append((MEAN, fraction, *values, *averaged, *without))
     if means:
-        averages = pd.DataFrame(means, columns=SUMMARY)
+        averages = pd.DataFrame(means, columns=[*SUMMARY, *WITHOUT])
         table = pd.concat([table, averages.assign(recipe_p_adjusted=holm(averages.recipe_p))])
     return pd.DataFrame(rows, columns=MODELS), table.reset_index(drop=True)
 
@@ -90,14 +97,19 @@ def spread(scores: Scores, models: list[str]) -> tuple[float, float, float]:
 
 def sentence(row) -> str:
     """The decomposition in words. row: of the table `SUMMARY`."""
-    where = "On average over the tuned benchmarks" if row.benchmark == MEAN else f"On {row.benchmark}"
+    of_mean = row.benchmark == MEAN
+    where = "On average over the tuned benchmarks" if of_mean else f"On {row.benchmark}"
     text = (
         f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
-        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
-        f"models. The standard deviation between architectures is {row.plain_sd:.1f} points without the "
-        f"recipe and {row.equal_sd:.1f} with it. Their range is {row.plain_range:.1f} and "
-        f"{row.equal_range:.1f} points. Noise alone would give a standard deviation of "
-        f"{row.plain_noise:.1f} and {row.equal_noise:.1f}."
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} models."
+    )
+    if of_mean:
+        rest = interval(row.without_recipe, row.without_low, row.without_high)
+        text += f" Without {row.without}, where it changes most, it adds {rest}."
+    text += (
+        f" The standard deviation between architectures is {row.plain_sd:.1f} points without the recipe and "
+        f"{row.equal_sd:.1f} with it{', averaged over the benchmarks' if of_mean else ''}. Noise alone would "
+        f"give {row.plain_noise:.1f} and {row.equal_noise:.1f}."
     )
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
 
@@ -148,9 +160,9 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     )
     caption = (
         "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval; "
-        "p-values are Holm-adjusted over benchmarks and label fractions. "
-        "Architectures: standard deviation of their means (range; standard deviation from noise alone), with "
-        "the plain and the equal recipe."
+        "p-values: Holm over benchmarks and label fractions (of the mean: over label fractions). "
+        "Architectures: standard deviation of their means (range; standard deviation from noise alone), by "
+        "recipe."
     )
     out.table(shown, "factorial", caption)
     for benchmark, group in models.groupby("benchmark", sort=False):

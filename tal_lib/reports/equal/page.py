@@ -69,7 +69,7 @@ def our_model(ranked: pd.DataFrame) -> str:
         for name, fraction, group in columns
         if group.model[group["mean"].idxmax()] == OUR_MODEL
     ]
-    highest = f"the highest mean of {', '.join(first)}" if first else "the highest mean on no benchmark"
+    highest = f"the highest mean {'on ' + ', '.join(first) if first else 'on none of the tuned benchmarks'}"
     places = [
         (int(ours.place.iloc[0]), f"{ours.place.iloc[0]:g} of {len(group)} ({percent(fraction)})")
         for _, fraction, group in _ranked(_mean(ranked))

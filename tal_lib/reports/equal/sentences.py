@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import pandas as pd
 
-from tal_lib.reports.efficiency.runs import FLOOR
+from tal_lib.reports.efficiency.runs import FLOOR, OUR_MODEL
 from tal_lib.reports.equal import factorial
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
 
@@ -125,7 +125,18 @@ def _of_benchmark(read, benchmark, fractions):
         parts.append(_finding(ranked(read, benchmark, fraction)))
     floor = table[(table.benchmark == benchmark) & (table.model == FLOOR)].set_index("fraction")["mean"]
     values = [f"{value:.1f}" for value in floor.reindex(fractions).dropna()]
-    return " ".join(parts + [f"The floor, {FLOOR}, has {listed(values, 'and')}."] * bool(values))
+    parts += [f"The floor, {FLOOR}, has {listed(values, 'and')}."] * bool(values)
+    return " ".join(parts + _of_our_model(read, benchmark, fractions))
+
+
+def _of_our_model(read, benchmark, fractions):
+    """Whether this study's own model is first in the mean over the benchmarks, as a list of one sentence."""
+    tables = [ranked(read, benchmark, fraction).set_index("model").place for fraction in fractions]
+    if benchmark != MEAN or not all(OUR_MODEL in places for places in tables):
+        return []
+    shown = [f"{places[OUR_MODEL]:g} of {len(places)}" for places in tables]
+    ahead = "is ahead" if all(places[OUR_MODEL] == 1 for places in tables) else "is not ahead"
+    return [f"{OUR_MODEL}, this study's own model, {ahead}: its place is {listed(dict.fromkeys(shown), 'and')}."]
 
 
 def _finding(rows):
