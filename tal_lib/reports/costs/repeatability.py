@@ -38,11 +38,11 @@ def repeats(table: pd.DataFrame) -> list[str]:
     sentences = []
     for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
         change = 100 * rows.change.abs()
+        below = f"{100 * (change < 10).mean():.0f} % differ by less than 10 %. " * bool(change.max() >= 10)
         sentences.append(
             f"{len(rows)} latencies were measured twice on {machine}, in another order and in another "
             f"process. Half of the medians differ by less than {change.median():.1f} %, nine of ten by less "
-            f"than {change.quantile(0.9):.1f} %. {100 * (change < 10).mean():.0f} % differ by less than "
-            f"10 %. The largest difference is {change.max():.1f} %."
+            f"than {change.quantile(0.9):.1f} %. {below}The largest difference is {change.max():.1f} %."
         )
         if 0 < rows.quiet.sum() < len(rows):
             quiet = change[rows.quiet]
