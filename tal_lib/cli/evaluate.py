@@ -1,6 +1,6 @@
 """`tal eval`."""
 
-from tal_lib.cli.options import add_only, only, print_scores
+from tal_lib.cli.options import add_only, add_root, only, print_scores, root_of
 from tal_lib.errors import TalError
 
 
@@ -19,8 +19,16 @@ def add_commands(commands) -> None:
         help="JSON file, or table (.csv, .parquet) with recording, start, end, label, score",
     )
     evaluate.add_argument(
-        "annotations", metavar="ANNOTATIONS.json", help="annotations in ActivityNet's JSON form"
+        "annotations",
+        metavar="ANNOTATIONS",
+        help="annotations in ActivityNet's JSON form, or a benchmark (name, or folder of your own)",
     )
+    evaluate.add_argument(
+        "--fold",
+        type=int,
+        help="cross-validation fold of the benchmark (default: that of --only fold=N, else the official split)",
+    )
+    add_root(evaluate)
     add_only(
         evaluate,
         "run to score, for a file in results/detections that holds several (model=tridet, fold=0)",
@@ -65,7 +73,7 @@ def add_commands(commands) -> None:
 def _eval(arguments):
     import sys
 
-    from tal_lib.data import distinct_annotations, read_annotations
+    from tal_lib.data import distinct_annotations
     from tal_lib.evaluation import (
         check_tious,
         match_detection_labels,
@@ -78,12 +86,13 @@ def _eval(arguments):
 
     tious = check_tious(arguments.tious)
     validate(Count, arguments.top, name="--top")
-    content = read_annotations(arguments.annotations, repair=True)
+    content = _annotations(arguments)
     split, truth, kept = _subset(content, arguments.split, arguments.annotations)
     if arguments.distinct:
         truth = distinct_annotations(truth)
     where, no_map = arguments.detections, None
     proposals, remarks = match_detections(read_detections(where, only(arguments)), content, where=where)
+    remarks += _unscored(proposals, truth, kept, split)
     proposals = detections = proposals[proposals.recording.isin(kept)]
     if arguments.class_scores:
         detections = _fused(proposals, content, arguments.class_scores, arguments.top)
@@ -113,6 +122,50 @@ def _eval(arguments):
     print_scores(mean_average_precision(truth, detections, tious))
     if taxonomy:
         _print_levels(truth, detections, tious, taxonomy)
+
+
+def _annotations(arguments):
+    """The annotations of a file, or of a benchmark's official split or fold."""
+    from pathlib import Path
+
+    from tal_lib.data import load_benchmark, read_annotations
+    from tal_lib.data.annotations import AnnotationFile
+    from tal_lib.data.registry import BENCHMARKS
+
+    where = arguments.annotations
+    if where not in BENCHMARKS and not Path(where).is_dir():
+        if arguments.fold is not None:
+            raise TalError(
+                "a file has no folds",
+                where=where,
+                remedy="Name a benchmark, such as hapt, or leave out --fold.",
+            )
+        return read_annotations(where, repair=True)
+    fold = arguments.fold
+    if fold is None:
+        given = only(arguments).get("fold", "-1")
+        fold = int(given) if given.lstrip("-").isdecimal() else -1
+    benchmark = load_benchmark(where, root_of(arguments), fold=fold)
+    return AnnotationFile(benchmark.table(), benchmark.annotations(), benchmark.notes)
+
+
+def _unscored(detections, truth, kept, split):
+    """Remarks on detections of other recordings than the scored ones, and on recordings without any."""
+    remarks, scored = [], detections.recording.isin(kept)
+    if not scored.all():
+        remarks.append(
+            f"{int((~scored).sum()):,} of {len(detections):,} detections are of recordings outside {split}: "
+            "not scored. If they are of a fold, give the benchmark's name and the fold"
+        )
+    missing = (
+        truth.recording.nunique() - truth[truth.recording.isin(detections.recording)].recording.nunique()
+    )
+    if missing:
+        remarks.append(
+            f"{missing} of {truth.recording.nunique()} annotated recordings have no detection: they count as "
+            "missed"
+        )
+    return remarks
 
 
 def _subset(content, asked, where):

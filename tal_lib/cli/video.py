@@ -252,7 +252,7 @@ def _detect_in_features(arguments):
     claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
     table, problems = detect_in_features(arguments.source, chosen)
-    _print_table(table[table.score >= arguments.threshold].sort_values(["recording", "start"]), "recording")
+    _print_table(table, arguments.threshold, "recording")
     for problem in problems.values():
         print(problem)
     if table.attrs["recordings"]:
@@ -262,12 +262,14 @@ def _detect_in_features(arguments):
     return 1 if problems else 0
 
 
-def _print_table(table, *more):
-    columns = [*more, "start", "end", "label", "score"]
-    if len(table):
-        print(table[columns].round(2).to_string(index=False))
+def _print_table(table, threshold, *more):
+    """Print the detections with at least this score, in order of time."""
+    shown = table[table.score >= threshold].sort_values([*more, "start"])
+    if len(shown):
+        print(shown[[*more, "start", "end", "label", "score"]].round(2).to_string(index=False))
     else:
-        print("No action scores as high as --threshold.")
+        best = f"; the best has {table.score.max():.2f}" if len(table) else ""
+        print(f"None of {len(table):,} detections has a score of {threshold:g} (--threshold) or more{best}.")
 
 
 def _detect_in_video(arguments):
@@ -277,7 +279,7 @@ def _detect_in_video(arguments):
     chosen, extractor = _ready(arguments)
     require_all_streams(chosen, arguments.model)
     table, reader = detect(arguments.source, chosen, extractor, arguments.window)
-    _print_table(table[table.score >= arguments.threshold].sort_values("start"))
+    _print_table(table, arguments.threshold)
     if reader.problem:
         print(f"{arguments.source}: {reader.problem}")
     written = write_all(

@@ -6,6 +6,10 @@ import pandas as pd
 import pytest
 
 from tal_lib.cli import main
+from tal_lib.data import load_benchmark
+from tal_lib.errors import TalError
+from tal_lib.files import REPOSITORY
+from tal_lib.reports.tables import read_csv
 
 TRUTH = {
     "v_0123456789a": [("Wave hand", 0, 1.0, 4.0), ("Walk", 1, 5.0, 9.0)],
@@ -184,3 +188,35 @@ def test_a_taxonomy_adds_its_levels(files, capsys):
     taxonomy.write_text(json.dumps({"levels": ["limb"], "classes": {"Walk": ["Legs"]}}))
     code, _, err = evaluate(capsys, *arguments)
     assert code == 2 and str(taxonomy) in err and "no class" in err
+
+
+def test_a_run_on_a_fold_is_scored_on_its_recordings(tmp_path, capsys):
+    """A benchmark's name and fold give the test part; the official split has others, which is said."""
+    benchmark = load_benchmark("synthetic", fold=1)
+    truth = benchmark.annotations("test")
+    table = truth.assign(score=1.0, fold=1)
+    table.to_csv(tmp_path / "d.csv", index=False)
+    code, out, err = evaluate(capsys, tmp_path / "d.csv", "synthetic", "--fold", "1")
+    assert code == 0 and "avg mAP 100.00 %" in out and not err, (out, err)
+    code, out, err = evaluate(capsys, tmp_path / "d.csv", "synthetic")
+    official = set(load_benchmark("synthetic").recordings("test"))
+    outside = int((~truth.recording.isin(official)).sum())
+    assert outside and f"{outside:,} of {len(truth):,} detections are of recordings outside test" in err
+    assert "annotated recordings have no detection" in err
+    code, out, err = evaluate(capsys, tmp_path / "d.csv", tmp_path / "t.json", "--fold", "1")
+    assert code == 2 and "a file has no folds" in err
+
+
+def test_the_fold_of_a_published_run_is_that_of_only(capsys):
+    try:
+        load_benchmark("sfinge3d")
+    except TalError:
+        pytest.skip("sfinge3d is not on this machine")
+    path = REPOSITORY / "results" / "detections" / "equal" / "sfinge3d.parquet"
+    run = [part for name in ("model=tridet", "fraction=1.0", "fold=3") for part in ("--only", name)]
+    code, out, err = evaluate(capsys, path, "sfinge3d", *run)
+    folds = read_csv(REPOSITORY / "results" / "readers" / "accuracy" / "folds_sfinge3d.csv").set_index(
+        "model"
+    )
+    assert code == 0 and not err
+    assert float(out.split("avg mAP ")[1].split()[0]) == pytest.approx(folds["fold 3"]["tridet"], abs=0.3)

@@ -158,8 +158,8 @@ def test_without_an_equal_arm_the_old_answers_stay(study):
 @pytest.mark.parametrize(
     ("effect", "words"),
     [
-        (20, "local_global, this study's own model, is ahead: its place is 1 of 3."),
-        (-20, "local_global, this study's own model, is not ahead: its place is 3 of 3."),
+        (20, "local_global, this study's own model, is ahead: its rank is 1 of 3 (100 %)."),
+        (-20, "local_global, this study's own model, is not ahead: its rank is 3 of 3 (100 %)."),
     ],
 )
 def test_the_place_of_our_model_in_the_mean_is_said_whatever_it_is(study, effect, words):

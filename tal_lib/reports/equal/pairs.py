@@ -102,8 +102,14 @@ def _table(benchmark, fraction, pairs, probability):
 
 def interval(mean: float, low: float, high: float, form: str = "+.1f") -> str:
     """`mean [low, high]` with signs; only the mean if there is no interval."""
-    text = f"{mean:{form}}"
-    return text + (f" [{low:{form}}, {high:{form}}]" if low == low else "")
+    text = _signed(mean, form)
+    return text + (f" [{_signed(low, form)}, {_signed(high, form)}]" if low == low else "")
+
+
+def _signed(value, form):
+    """A number in this form; what rounds to zero has no sign."""
+    text = f"{value:{form}}"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
 def write(table: pd.DataFrame, out) -> None:

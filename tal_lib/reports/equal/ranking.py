@@ -156,8 +156,12 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
         mean_over = "folds and benchmarks" if benchmark == MEAN else f"{rows.folds.max()} folds"
         where = "the tuned benchmarks" if benchmark == MEAN else benchmark
         unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
+        tuned = benchmark in (*TUNED, MEAN)
+        recipe = "the equal recipe " + (
+            "and tuning of each model" if tuned else "(not tuned on this benchmark)"
+        )
         caption = (
-            f"avg mAP (%) on {where} by label fraction, with the equal recipe and tuning of each model: mean "
+            f"avg mAP (%) on {where} by label fraction, with {recipe}: mean "
             f"over {mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
             f"(paired by {unit}, Holm, 0.05). {FLOOR} is the floor."
         )

@@ -134,9 +134,12 @@ def _of_our_model(read, benchmark, fractions):
     tables = [ranked(read, benchmark, fraction).set_index("model").place for fraction in fractions]
     if benchmark != MEAN or not all(OUR_MODEL in places for places in tables):
         return []
-    shown = [f"{places[OUR_MODEL]:g} of {len(places)}" for places in tables]
+    shown = [
+        f"{places[OUR_MODEL]:g} of {len(places)} ({percent(fraction)})"
+        for places, fraction in zip(tables, fractions, strict=True)
+    ]
     ahead = "is ahead" if all(places[OUR_MODEL] == 1 for places in tables) else "is not ahead"
-    return [f"{OUR_MODEL}, this study's own model, {ahead}: its place is {listed(dict.fromkeys(shown), 'and')}."]
+    return [f"{OUR_MODEL}, this study's own model, {ahead}: its rank is {listed(shown, 'and')}."]
 
 
 def _finding(rows):
