@@ -26,7 +26,7 @@ def add_commands(commands) -> None:
     evaluate.add_argument(
         "--fold",
         type=int,
-        help="cross-validation fold of the benchmark (default: that of --only fold=N, else the official split)",
+        help="cross-validation fold of the benchmark (default: of --only fold=N, else the official split)",
     )
     add_root(evaluate)
     add_only(

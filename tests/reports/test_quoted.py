@@ -41,8 +41,8 @@ TYPED = {
         "0.3, 0.7: tIoU thresholds",
         "3.8, 6.2, 0.5: of the data",
         "93.9, 83.7: of the published code",
-        '86.8 = 100 * mean("tables/data_efficiency", "map", benchmark="hapt", model="actionformer", fraction="0.2",'
-        ' not_seed=3, sweep=["hapt", "hapt_first"])',
+        '86.8 = 100 * mean("tables/data_efficiency", "map", benchmark="hapt", model="actionformer",'
+        ' fraction="0.2", not_seed=3, sweep=["hapt", "hapt_first"])',
     ),
 }
 

@@ -44,8 +44,8 @@ def factorial(
     are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the recipe
     are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
 
-    A mean can be the gain of a single benchmark. So its rows have `WITHOUT` too: the benchmark with the largest
-    gain or loss, and the mean over the others.
+    A mean can be the gain of a single benchmark. So its rows have `WITHOUT` too: the benchmark with the
+    largest gain or loss, and the mean over the others.
     """
     rows, summary, recipes = [], [], {}
     for key in [key for key in equal if key in plain]:
@@ -101,7 +101,8 @@ def sentence(row) -> str:
     where = "On average over the tuned benchmarks" if of_mean else f"On {row.benchmark}"
     text = (
         f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
-        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} models."
+        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
+        "models."
     )
     if of_mean:
         rest = interval(row.without_recipe, row.without_low, row.without_high)
