@@ -38,6 +38,7 @@ READ_ONLY = {  # options of that kind that only say where something is read
     ("tal data subset", "root"),
     ("tal train", "root"),
     ("tal released", "root"),
+    ("tal eval", "root"),
     ("tal report", "runs"),
     ("tal verify", "results"),
     ("tal versions stamp", "results"),
