@@ -58,10 +58,15 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     _one_legend(axes)
     units = {"person": "people", "recording": "recordings", "person or recording": "people or recordings"}
     unit = units[group_name(*table.benchmark)]
-    bars = f"Bars: 95 % interval of the gain, from differences of the same {unit}. " if "low" in table else ""
+    bars = (
+        f"Bars: 95 % interval of the gain (not of the score), from differences of the same {unit}. "
+        if "low" in table
+        else ""
+    )
     if "low" in table and ((table.low == 0) & (table.high == 0)).any():
         bars += "Without a bar: tuning kept the plain recipe. "
-    note(axes.flat[0], f"{bars}Sorted by the equal recipe. {classified}")
+    order = "Sorted by the mean of the equal recipe over the label fractions. "
+    note(axes.flat[0], f"{bars}{order}{classified}")
     return list(axes.flat)
 
 
