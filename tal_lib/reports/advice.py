@@ -118,7 +118,6 @@ def _by_equal_arm(read, say, benchmark):
     questions = sentences.questions(read)
     macs = _macs(read, benchmark, set(read(sentences.RANKED).model)) if questions else None
     level: dict[str, pd.DataFrame] = {}
-    names = {name for name, _ in questions}
     for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
         where = "mean over benchmarks" if name == MEAN else name
@@ -128,7 +127,9 @@ def _by_equal_arm(read, say, benchmark):
     if not level:
         return None
     close = set.intersection(*(set(rows.model) for rows in level.values()))
-    where = "in the mean over benchmarks" if MEAN in names else f"on {sentences.listed(level, 'and')}"
+    where = (
+        "in the mean over benchmarks" if MEAN in dict(questions) else f"on {sentences.listed(level, 'and')}"
+    )
     at = f"with the most labels {where}"
     if len(close) == 1:
         return close, f"of the best models {at} (only {min(close)})"

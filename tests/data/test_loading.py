@@ -297,6 +297,15 @@ def test_other_values_are_refused_in_one_line(clips, tmp_path, capsys, monkeypat
     assert main(command) == 2 and "TAL_" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--workers", "--in-memory"])
+def test_an_empty_value_is_refused_in_one_line(clips, tmp_path, capsys, option):
+    command = ["train", "window_cnn", "--benchmark", str(clips()), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, f"{option}="])
+    line = capsys.readouterr().err
+    assert option in line and "empty" in line and line.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_mean_and_deviation_add_in_the_order_of_the_whole():
     rng = np.random.default_rng(0)
     parts = [(3 + rng.standard_normal((n, 7))).astype(np.float32) for n in (1, 1000, 33, 2048)]

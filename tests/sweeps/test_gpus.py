@@ -88,6 +88,13 @@ REFUSED = {
 }
 
 
+def test_an_empty_value_is_refused_in_one_line(project, machine, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", str(project.make()), "--gpus", ""])
+    line = capsys.readouterr().err
+    assert "--gpus: the value is empty" in line and line.count("\n") == 1
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_values_are_refused_in_one_line(project, machine, capsys, case, dry):

@@ -8,7 +8,7 @@ import pandas as pd
 from tal_lib.evaluation.nested import LEVEL
 from tal_lib.reports.efficiency.runs import OUR_MODEL
 from tal_lib.reports.equal.arms import MEAN, TUNED, percent
-from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.equal.sentences import listed, our_rank
 from tal_lib.reports.escape import markdown
 
 READERS = "results/readers/equal"
@@ -62,33 +62,18 @@ def finished(ranked: pd.DataFrame) -> str:
 
 
 def our_model(ranked: pd.DataFrame) -> str:
-    """The place of this study's own model in the mean over the benchmarks, and its highest means."""
-    columns = list(_ranked(_benchmarks(ranked)))
+    """The rank of this study's own model in the mean over the benchmarks, and its highest means."""
+    rows = _benchmarks(ranked)
+    rows = rows[rows.place.notna()] if len(rows) else rows
+    columns = rows.groupby(["benchmark", "fraction"], sort=False) if len(rows) else ()
     first = [
         f"{name} ({percent(fraction)})"
-        for name, fraction, group in columns
+        for (name, fraction), group in columns
         if group.model[group["mean"].idxmax()] == OUR_MODEL
     ]
-    highest = f"the highest mean {'on ' + ', '.join(first) if first else 'on none of the tuned benchmarks'}"
-    places = [
-        (int(ours.place.iloc[0]), f"{ours.place.iloc[0]:g} of {len(group)} ({percent(fraction)})")
-        for _, fraction, group in _ranked(_mean(ranked))
-        if len(ours := group[group.model == OUR_MODEL])
-    ]
-    if not places:
-        return f"It has {highest}."
-    verdict = "is ahead" if all(place == 1 for place, _ in places) else "is not ahead"
-    listed_places = listed([text for _, text in places], "and")
-    return f"It {verdict}: in the mean over the benchmarks its place is {listed_places}. It has {highest}."
-
-
-def _ranked(rows):
-    """(benchmark, label fraction, rows of the ranked models)."""
-    if len(rows):
-        for (name, fraction), group in rows[rows.place.notna()].groupby(
-            ["benchmark", "fraction"], sort=False
-        ):
-            yield name, fraction, group
+    where = f"on {', '.join(first)}" if first else "on none of the tuned benchmarks"
+    rank = our_rank(ranked) if len(ranked) else ""
+    return f"{rank} It has the highest mean {where}.".strip()
 
 
 def tuned(factorial: pd.DataFrame) -> str:

@@ -126,20 +126,24 @@ def _of_benchmark(read, benchmark, fractions):
     floor = table[(table.benchmark == benchmark) & (table.model == FLOOR)].set_index("fraction")["mean"]
     values = [f"{value:.1f}" for value in floor.reindex(fractions).dropna()]
     parts += [f"The floor, {FLOOR}, has {listed(values, 'and')}."] * bool(values)
-    return " ".join(parts + _of_our_model(read, benchmark, fractions))
+    if benchmark == MEAN and (rank := our_rank(table)):
+        parts.append(rank)
+    return " ".join(parts)
 
 
-def _of_our_model(read, benchmark, fractions):
-    """Whether this study's own model is first in the mean over the benchmarks, as a list of one sentence."""
-    tables = [ranked(read, benchmark, fraction).set_index("model").place for fraction in fractions]
-    if benchmark != MEAN or not all(OUR_MODEL in places for places in tables):
-        return []
-    shown = [
-        f"{places[OUR_MODEL]:g} of {len(places)} ({percent(fraction)})"
-        for places, fraction in zip(tables, fractions, strict=True)
-    ]
-    ahead = "is ahead" if all(places[OUR_MODEL] == 1 for places in tables) else "is not ahead"
-    return [f"{OUR_MODEL}, this study's own model, {ahead}: its rank is {listed(shown, 'and')}."]
+def our_rank(table: pd.DataFrame) -> str:
+    """Whether this study's own model is first in the mean over the benchmarks; empty where it has no rank.
+
+    table: the tidy table `RANKED`.
+    """
+    rows = table[(table.benchmark == MEAN) & table.place.notna()]
+    models = rows.groupby("fraction").model.count()
+    ours = rows[rows.model == OUR_MODEL].set_index("fraction").place.sort_index()
+    if not len(ours):
+        return ""
+    ranks = [f"{place:g} of {models[fraction]} ({percent(fraction)})" for fraction, place in ours.items()]
+    ahead = "is ahead" if (ours == 1).all() else "is not ahead"
+    return f"{OUR_MODEL}, this study's own model, {ahead}: its rank is {listed(ranks, 'and')}."
 
 
 def _finding(rows):
