@@ -32,8 +32,9 @@ _COLOURS = [
     "#88CCEE",
     "#661100",
     "#6699CC",
+    "#606060",
 ]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8", (4, 1, 0), "1"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8", (4, 1, 0), "1", "2"]
 _MODELS = [
     "local_global",
     "actionformer",
@@ -52,6 +53,7 @@ _MODELS = [
     "stale",
     "gaf",
     "text_pyramid",
+    "timeline_prior",
 ]
 _STYLE = {name: (_COLOURS[i], _MARKERS[i]) for i, name in enumerate(_MODELS)}
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
 from tal_lib.reports.figures.axes import runs_note, short_names
 from tal_lib.reports.figures.families import MOST, groups_of, spread_out
@@ -390,3 +391,8 @@ def test_the_words_of_a_picture_are_its_description(page):
             assert len(text.split()) >= 6 and html.unescape(text) == pictures.description_of(
                 REPOSITORY / address
             )
+
+
+def test_every_model_has_a_colour_and_marker_that_no_other_has():
+    styles = [theme.style(name) for name in models.names()]
+    assert len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == len(styles)
