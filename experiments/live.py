@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +59,22 @@ def analytics(port):
     return json.loads(connection.getresponse().read())
 
 
+@contextmanager
+def serving(video: Path, checkpoint: Path, *options: str, threads: int = 1):
+    """A separate process that serves a video with `tal serve`; gives its port."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tal_lib", "serve", str(video), "--model", str(checkpoint), "--port", "0", *options],
+        env=child_environment(threads),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield int(re.search(r":(\d+)/", server.stdout.readline()).group(1))
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main():
     """Serve, watch, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -66,18 +83,12 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
     arguments = parser.parse_args()
     checkpoint, (video, _) = prepare(arguments.folder), unseen(arguments.folder)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tal_lib", "serve", str(video), "--model", str(checkpoint), "--port", "0"],
-        env=child_environment(1),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    port = int(re.search(r":(\d+)/", server.stdout.readline()).group(1))
-    viewers = [Viewer(port, 0.0 if index else 2.0) for index in range(arguments.viewers)]
-    for viewer in viewers:
-        viewer.start()
-    rows, began = [], time.monotonic()
-    try:
+    rows = []
+    with serving(video, checkpoint) as port:
+        viewers = [Viewer(port, 0.0 if index else 2.0) for index in range(arguments.viewers)]
+        for viewer in viewers:
+            viewer.start()
+        began = time.monotonic()
         while time.monotonic() - began < 60 * arguments.minutes:
             time.sleep(10)
             now, before = analytics(port), rows[-1] if rows else {}
@@ -98,9 +109,6 @@ def main():
             )
             if int(rows[-1]["minute"]) != int(before.get("minute", -1)):
                 print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-    finally:
-        server.terminate()
-        server.wait()
     table = pd.DataFrame(rows)
     settled = table[table.minute >= 1]
     first, last = settled.memory_mb.iloc[[0, -1]]

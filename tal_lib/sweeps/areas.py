@@ -22,7 +22,7 @@ PACKAGE = LIBRARY.name
 COMPUTES = re.compile(
     r"(models|training|evaluation|cost|data)/.+|segments|study|export(ed)?"
     r"|process/(memory|environment|parts)|sweeps/(recording|trained)"
-    r"|video/(backbones|crowded|end_to_end|extract|frames|hog_hof|long_videos)"
+    r"|video/(backbones|crowded|end_to_end|extract|frames|hog_hof|live|long_videos|source|stream)"
 )
 CONNECTS = re.compile(
     r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"

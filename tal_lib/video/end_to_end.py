@@ -13,11 +13,11 @@ The whole way takes the wall time of pass 1 plus the seconds of pass 3. The shar
 """
 
 import tempfile
+import threading
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import build, build_from
 from tal_lib.models.parts.streamed import Streamed, windows_for
-from tal_lib.process.parts import Parts, Timed, real_time_factor, untimed
+from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.training.checkpoints import warn_if_not_stated
@@ -38,9 +38,9 @@ from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
 from tal_lib.video.detect import Ready
 from tal_lib.video.extract import Sampling, feature_steps
-from tal_lib.video.frames import Reader, decoded
+from tal_lib.video.frames import Reader
 from tal_lib.video.live import LiveDetector, sampling_of
-from tal_lib.video.stream import WORK, drawn
+from tal_lib.video.stream import WORK, Stream
 
 PARTS = ("decoding", "features", "network", "decode and NMS")
 LIVE_PARTS = (*WORK, "drawing")
@@ -289,14 +289,15 @@ def live(
     seconds: float = 60.0,
     threads: int | None = None,
 ) -> dict:
-    """The cost of the live demo's way on the first `seconds` of a video: picture by picture, without waiting.
+    """The cost of the live demo on the first `seconds` of a video.
 
-    `Stream` counts its real-time factor in the same way: the seconds of decoding, features and localization
-    per second of video. Drawing is not part of it: it happens only for viewers.
+    The video plays through `Stream` at its own pace, with one viewer, as on the demo's page. So it takes
+    as long as the video. The real-time factor is the seconds of decoding, features and localization per
+    second of video. Drawing is not part of it: it happens only for viewers.
 
     Returns:
-        `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s` (of every
-            picture, as for a viewer), `real_time_factor, threads`.
+        `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s,
+            real_time_factor, dropped` (frames that the model missed), `threads`.
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     if backbone_name not in SAMPLINGS:
@@ -307,7 +308,7 @@ def live(
     return isolated(_measure_live, f"{Path(video).name} live with {backbone_name}", threads, **job)
 
 
-def live_detector(spec: dict, backbone_name: str, timed: Timed = untimed) -> LiveDetector:
+def live_detector(spec: dict, backbone_name: str) -> LiveDetector:
     """The live demo's detector. spec: what `tal_lib.models.build_from` takes, or `{"checkpoint": FILE}`."""
     chosen, sampling = backbone(backbone_name, trained=backbone_name in TRAINED), SAMPLINGS[backbone_name]
     model, classes, prepared = _model(spec)
@@ -320,30 +321,26 @@ def live_detector(spec: dict, backbone_name: str, timed: Timed = untimed) -> Liv
         features,
         extractor=chosen,
         window=sampling.window,
-        timed=timed,
         prepared=prepared,
     )
 
 
 def _measure_live(video, backbone_name, spec, seconds, threads):
     torch.set_num_threads(threads)
-    parts = Parts()
-    detector = live_detector(spec, backbone_name, parts.timed)
-    last = None
-    fps, size = detector.sampling.fps, detector.extractor.size
-    pictures = decoded(islice(Reader(video, fps, size), ceil(seconds * fps)), parts.timed)
-    while burst := [*islice(pictures, detector.burst)]:
-        for picture in burst:
-            last = detector.push(picture[None]) or last
-            drawn(detector, picture, last)
-    video_s = detector.frames / fps
+    stream = Stream(video, live_detector(spec, backbone_name), loop=False)
+    viewer = threading.Thread(target=lambda: deque(stream.pictures(), maxlen=0), daemon=True)
+    viewer.start()
+    stream.play(seconds)
+    viewer.join(2)
+    video_s = (stream.frames + stream.dropped) / stream.source.fps
     return {
         "backbone": backbone_name,
         "height": _picture_size(video)[1],
-        "model": detector.model.spec["name"],
+        "model": stream.detector.model.spec["name"],
         "video_s": video_s,
-        **{f"{part}_s": parts.seconds.get(part, 0.0) for part in LIVE_PARTS},
-        "real_time_factor": real_time_factor(parts.total(WORK), video_s),
+        **{f"{part}_s": stream.parts.total([part]) for part in LIVE_PARTS},
+        "real_time_factor": real_time_factor(stream.parts.total(WORK), video_s),
+        "dropped": stream.dropped,
         "threads": threads,
     }
 

@@ -3,6 +3,7 @@
 A slow model or viewer misses frames. Nobody waits for it.
 """
 
+import math
 import statistics
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tal_lib.errors import TalError
 from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.video.live import Answer, LiveDetector
 from tal_lib.video.overlay import draw_action, to_jpeg
@@ -60,6 +62,7 @@ class Stream:
             timed=self.parts.timed,
         )
         self._waiting, self._arrived = deque(), threading.Condition()
+        self._busy = False  # whether the model works on pictures that no longer wait
         self._newest: tuple[np.ndarray, Answer | None] | None = None  # picture and answer
         self._number, self._newer = 0, threading.Condition()
         self._drawn, self._drawing = (0, b""), threading.Lock()  # number and JPEG of the last drawn picture
@@ -77,6 +80,24 @@ class Stream:
         """Start both threads."""
         self._thread.start()
         self.source.start()
+        return self
+
+    def play(self, seconds: float = math.inf) -> "Stream":
+        """Start, wait until a file has ended or `seconds` have passed, answer what is left, and stop.
+
+        Raises:
+            TalError: the source was lost.
+        """
+        self.start()
+        until = time.monotonic() + seconds
+        while self.source.state in ("starting", "playing") and time.monotonic() < until:
+            self._stop.wait(0.05)
+        self.source.stop()
+        with self._arrived:
+            self._arrived.wait_for(lambda: not (self._waiting or self._busy), 10.0)
+        self.stop()
+        if self.source.problem:
+            raise TalError(self.source.problem)
         return self
 
     def stop(self) -> None:
@@ -102,7 +123,7 @@ class Stream:
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append((picture, time.perf_counter()))
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def _restart(self):
         with self._arrived:
@@ -115,8 +136,11 @@ class Stream:
         last: Answer | None = None
         while not self._stop.is_set():
             with self._arrived:
+                self._busy = False
+                self._arrived.notify_all()
                 self._arrived.wait_for(lambda: self._waiting or self._stop.is_set(), 1.0)
                 batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._busy = bool(batch)
                 fresh, self._fresh = self._fresh, False
             if fresh:
                 self.detector.forget()

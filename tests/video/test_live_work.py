@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tal_lib import TalError
 from tal_lib.process.parts import Parts
 from tal_lib.video import Reader, backbone, write_video
 from tal_lib.video import end_to_end as whole_way
@@ -139,6 +140,28 @@ def test_a_picture_that_cannot_be_drawn_ends_no_view(resting, monkeypatch):
     shown = next(view)
     resting._publish(np.zeros((24, 32, 7), np.uint8), None)  # no colours
     assert next(view) == shown and resting.failures == 1
+
+
+def test_a_stream_plays_a_file_once_and_answers_what_is_left(video):  # noqa: F811
+    stream = Stream(str(video), detector(), loop=False)
+    answers = []
+    stream.on_answer = answers.append
+    assert stream.play() is stream and not stream.alive and stream.dropped == 0
+    pictures = [*Reader(video, stream.source.fps, stream.source.size)]
+    assert stream.frames == len(pictures)
+    expected = pushed(detector(), np.stack(pictures), [1])
+    assert [(answer.time_s, answer.label, answer.scores) for answer in answers] == expected
+
+
+def test_a_stream_plays_no_longer_than_it_is_told(video):  # noqa: F811
+    stream = Stream(str(video), detector()).play(0.5)
+    assert 0 < stream.frames + stream.dropped < 10 * 1.5  # 10 pictures a second
+
+
+def test_a_stream_that_is_lost_is_no_measurement(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(TalError, match="broken.mp4"):
+        Stream(str(tmp_path / "broken.mp4"), detector(), loop=False).play(5)
 
 
 def test_the_page_and_the_notebook_count_the_same_parts():
