@@ -63,7 +63,18 @@ def analytics(port):
 def serving(video: Path, checkpoint: Path, *options: str, threads: int = 1):
     """A separate process that serves a video with `tal serve`; gives its port."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "tal_lib", "serve", str(video), "--model", str(checkpoint), "--port", "0", *options],
+        [
+            sys.executable,
+            "-m",
+            "tal_lib",
+            "serve",
+            str(video),
+            "--model",
+            str(checkpoint),
+            "--port",
+            "0",
+            *options,
+        ],
         env=child_environment(threads),
         stdout=subprocess.PIPE,
         text=True,

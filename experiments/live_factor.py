@@ -69,7 +69,15 @@ def main():
                 rows.append({"repeat": repeat, **row, **served(video, checkpoint, row["threads"])})
     table = pd.DataFrame(rows).rename(columns={"threads": "threads_used"})
     table["difference"] = table.served_factor / table.real_time_factor - 1
-    shown = ["model", "repeat", "real_time_factor", "dropped", "served_factor", "served_dropped", "difference"]
+    shown = [
+        "model",
+        "repeat",
+        "real_time_factor",
+        "dropped",
+        "served_factor",
+        "served_dropped",
+        "difference",
+    ]
     print(table[shown].to_string(index=False))
     path = Layout().experiments / "live_factor.csv"
     write_text(path, table.assign(device_name=device_name(), git_commit=git_commit()).to_csv(index=False))
