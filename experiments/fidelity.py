@@ -1,6 +1,7 @@
 """Compares our models with their authors' code and prints the table.
 
     python experiments/fidelity.py --code FOLDER [--models tridet …] [--aspects forward …] [--out FILE.csv]
+    python experiments/fidelity.py --summary    # of the last complete run: the table of docs/fidelity.md
 
 FOLDER holds the user's own clones of the authors' repositories, each under the name that `--help` lists. Both
 models are built, every weight is perturbed and copied, and each comparison prints a row: parameters, MACs,
@@ -20,6 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import authors
 from tal_lib.errors import TalError
+from tal_lib.reports.layout import Layout
+
+
+COMMITTED = Layout().experiments / "fidelity.csv"
 
 
 def repositories() -> dict[str, object]:
@@ -57,6 +62,27 @@ def _table(rows):
     return table
 
 
+def summary(table: pd.DataFrame) -> str:
+    """Model × aspect as Markdown: comparisons, and the largest difference in percent of its limit."""
+    shown = pd.DataFrame(
+        {
+            aspect: table[table.aspect == aspect].groupby("model").apply(_cell, include_groups=False)
+            for aspect in authors.ASPECTS
+            if aspect != "time"
+        }
+    )
+    return shown.fillna("–").rename_axis("model").reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+def _cell(rows):
+    checked, stated = rows[rows.limit.notna()], int(rows.limit.isna().sum())
+    parts = [f"{stated} stated"] if stated else []
+    if len(checked):
+        share = (checked.difference / checked.limit).where(checked.difference > 0, 0.0).max()
+        parts.insert(0, f"{len(checked)}: {'equal' if share == 0 else f'{100 * share:.2g} %'}")
+    return ", ".join(parts)
+
+
 def main() -> int:
     """The command; returns the exit code."""
     modules = repositories()
@@ -64,11 +90,17 @@ def main() -> int:
         f"{each.FOLDER}: {', '.join(each.MODELS)}" for each in dict.fromkeys(modules.values())
     )
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--code", type=Path, required=True, help=f"folder with the clones ({folders})")
+    parser.add_argument("--code", type=Path, help=f"folder with the clones ({folders})")
+    parser.add_argument("--summary", action="store_true", help="print the table of docs/fidelity.md")
     parser.add_argument("--models", nargs="+", default=list(modules), choices=list(modules))
     parser.add_argument("--aspects", nargs="+", default=list(authors.ASPECTS), choices=authors.ASPECTS)
     parser.add_argument("--out", type=Path, help="also write the table to this CSV file, row by row")
     arguments = parser.parse_args()
+    if arguments.summary:
+        print(summary(pd.read_csv(COMMITTED)))
+        return 0
+    if arguments.code is None:
+        parser.error("--code FOLDER is missing: the folder with the authors' clones")
     write = (lambda table: table.to_csv(arguments.out, index=False)) if arguments.out else None
     table, missing = compare(arguments.code, arguments.models, arguments.aspects, write)
     with pd.option_context("display.max_rows", None, "display.width", 200, "display.max_colwidth", 60):

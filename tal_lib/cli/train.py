@@ -186,6 +186,8 @@ def _train(arguments):
     evaluation.write_detections(out / "detections.json", run.detections)
     evaluation.write_detections(out / "proposals.json", run.proposals.assign(label="proposal"))
     write_missing(out, checked)
+    split = "the official split" if arguments.fold is None else f"fold {arguments.fold}"
+    print(f"{data.name}, {split}: trained on {len(checked.train)} recordings, tested on {len(checked.test)}")
     print_scores(run.scores)
     for path in run.checkpoints:
         print(f"model  {path}")

@@ -19,7 +19,7 @@ from tal_lib.models.parts import registry
 from tal_lib.reports import citation, tables
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.options import differences, options_of
-from tal_lib.reports.papers import PAPERS
+from tal_lib.reports.papers import PAPERS, paper_of
 from tal_lib.validation import unknown_name
 
 SHAPE, STEPS = "hapt", 720  # the shape and length at which sizes are listed: six minutes of HAPT
@@ -88,8 +88,8 @@ def model_table(layout: Layout) -> pd.DataFrame:
 
 
 def citation_of(name: str) -> str:
-    """BibTeX of this study; for a model with a paper, the paper's entry follows."""
-    paper = PAPERS.get(name)
+    """BibTeX of this study; for a model or benchmark with a paper, the paper's entry follows."""
+    paper = paper_of(name)
     return "\n\n".join([citation.bibtex(), *([paper.bibtex()] if paper else [])])
 
 

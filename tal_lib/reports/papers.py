@@ -1,12 +1,13 @@
-"""The papers of the models: title, authors, venue, year and address. The one place where they are kept.
+"""The papers of models and data sets: title, authors, venue, year and address. The one place where they are
+kept.
 
-A model without an entry is this study's own, or a plug-in's. A test compares the titles with the docstrings
-of the models.
+A model or benchmark without an entry is this study's own, or a plug-in's. A test compares the titles with the
+docstrings of the modules.
 """
 
 from dataclasses import dataclass
 
-ARXIV = "https://arxiv.org/abs/"
+ARXIV, DOI = "https://arxiv.org/abs/", "https://doi.org/"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,15 @@ class Paper:
         )
 
 
-JOURNALS = ("IEEE TIP", "IEEE Access")
+JOURNALS = (
+    "IEEE TIP",
+    "IEEE Access",
+    "IJCV",
+    "Neurocomputing",
+    "Computers & Graphics",
+    "Computer Methods and Programs in Biomedicine",
+    "Computer Vision and Image Understanding",
+)
 
 PAPERS = {
     "action_mamba": Paper(
@@ -80,7 +89,7 @@ PAPERS = {
         "Amin Ullah, Jamil Ahmad, Khan Muhammad, Muhammad Sajjad, Sung Wook Baik",
         "IEEE Access",
         2017,
-        "https://doi.org/10.1109/ACCESS.2017.2778011",
+        DOI + "10.1109/ACCESS.2017.2778011",
     ),
     "bmn": Paper(
         "BMN: Boundary-Matching Network for Temporal Action Proposal Generation",
@@ -155,3 +164,100 @@ PAPERS = {
         ARXIV + "2303.07347",
     ),
 }
+
+# The papers of the recordings. Benchmarks made from them have the same paper: hapt_recomposed has hapt's.
+DATA_PAPERS = {
+    "hapt": Paper(
+        "Transition-Aware Human Activity Recognition Using Smartphones",
+        "Jorge-L. Reyes-Ortiz, Luca Oneto, Albert Samà, Xavier Parra, Davide Anguita",
+        "Neurocomputing",
+        2016,
+        DOI + "10.1016/j.neucom.2015.07.085",
+    ),
+    "sfinge3d": Paper(
+        "SFINGE 3D: A novel benchmark for online detection and recognition of heterogeneous hand gestures from "
+        "3D fingers' trajectories",
+        "Ariel Caputo, Andrea Giachetti, Franca Giannini, Katia Lupinetti, Marina Monti, Marco Pegoraro, "
+        "Andrea Ranieri",
+        "Computers & Graphics",
+        2020,
+        DOI + "10.1016/j.cag.2020.07.014",
+    ),
+    "urfall": Paper(
+        "Human fall detection on embedded platform using depth maps and wireless accelerometer",
+        "Bogdan Kwolek, Michal Kepski",
+        "Computer Methods and Programs in Biomedicine",
+        2014,
+        DOI + "10.1016/j.cmpb.2014.09.005",
+    ),
+    "50salads": Paper(
+        "Combining embedded accelerometers with computer vision for recognizing food preparation activities",
+        "Sebastian Stein, Stephen J. McKenna",
+        "UbiComp",
+        2013,
+        DOI + "10.1145/2493432.2493482",
+    ),
+    "thumos14": Paper(
+        "The THUMOS Challenge on Action Recognition for Videos 'in the Wild'",
+        "Haroon Idrees, Amir R. Zamir, Yu-Gang Jiang, Alex Gorban, Ivan Laptev, Rahul Sukthankar, Mubarak Shah",
+        "Computer Vision and Image Understanding",
+        2017,
+        ARXIV + "1604.06182",
+    ),
+    "multithumos": Paper(
+        "Every Moment Counts: Dense Detailed Labeling of Actions in Complex Videos",
+        "Serena Yeung, Olga Russakovsky, Ning Jin, Mykhaylo Andriluka, Greg Mori, Li Fei-Fei",
+        "IJCV",
+        2018,
+        ARXIV + "1507.05738",
+    ),
+    "activitynet": Paper(
+        "ActivityNet: A Large-Scale Video Benchmark for Human Activity Understanding",
+        "Fabian {Caba Heilbron}, Victor Escorcia, Bernard Ghanem, Juan Carlos Niebles",
+        "CVPR",
+        2015,
+        DOI + "10.1109/CVPR.2015.7298698",
+    ),
+    "hacs": Paper(
+        "HACS: Human Action Clips and Segments Dataset for Recognition and Temporal Localization",
+        "Hang Zhao, Antonio Torralba, Lorenzo Torresani, Zhicheng Yan",
+        "ICCV",
+        2019,
+        ARXIV + "1712.09374",
+    ),
+    "epic_kitchens": Paper(
+        "Rescaling Egocentric Vision: Collection, Pipeline and Challenges for EPIC-KITCHENS-100",
+        "Dima Damen, Hazel Doughty, Giovanni Maria Farinella, Antonino Furnari, Evangelos Kazakos, Jian Ma, "
+        "Davide Moltisanti, Jonathan Munro, Toby Perrett, Will Price, Michael Wray",
+        "IJCV",
+        2022,
+        ARXIV + "2006.13256",
+    ),
+    "ego4d_mq": Paper(
+        "Ego4D: Around the World in 3,000 Hours of Egocentric Video",
+        "Kristen Grauman, others",
+        "CVPR",
+        2022,
+        ARXIV + "2110.07058",
+    ),
+    "fineaction": Paper(
+        "FineAction: A Fine-Grained Video Dataset for Temporal Action Localization",
+        "Yi Liu, Limin Wang, Yali Wang, Xiao Ma, Yu Qiao",
+        "IEEE TIP",
+        2022,
+        ARXIV + "2105.11107",
+    ),
+    "charades": Paper(
+        "Hollywood in Homes: Crowdsourcing Data Collection for Activity Understanding",
+        "Gunnar A. Sigurdsson, Gül Varol, Xiaolong Wang, Ali Farhadi, Ivan Laptev, Abhinav Gupta",
+        "ECCV",
+        2016,
+        ARXIV + "1604.01753",
+    ),
+}
+
+
+def paper_of(name: str) -> Paper | None:
+    """The paper of a model or a benchmark; None: it has none."""
+    data = [key for key in DATA_PAPERS if name == key or name.startswith(f"{key}_")]
+    return PAPERS.get(name) or (DATA_PAPERS[data[0]] if data else None)

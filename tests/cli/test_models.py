@@ -18,7 +18,7 @@ from tal_lib.models.parts import registry
 from tal_lib.reports import cards, citation
 from tal_lib.reports.layout import Layout, nearest
 from tal_lib.reports.options import described, options_of
-from tal_lib.reports.papers import PAPERS
+from tal_lib.reports.papers import DATA_PAPERS, PAPERS, paper_of
 
 OURS = {"local_global", "text_pyramid", "timeline_prior", "window_cnn"}  # their docstrings say so
 MODELS = sorted(PAPERS.keys() | OURS)
@@ -41,6 +41,29 @@ def test_papers_are_those_of_the_docstrings(name):
         assert words(f"{paper.venue} {paper.year}") in doc
     assert re.fullmatch(r"https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.\S+)", paper.link)
     assert re.match(r"@(inproceedings|article|misc)\{\w[\w-]*,\n", paper.bibtex())
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_every_benchmark_of_others_has_a_paper(name):
+    paper = paper_of(name)
+    if (paper is None) or BENCHMARKS[name].origin == "made from a seed":
+        assert paper is None and name.startswith(("synthetic", "rendered"))
+        return
+    assert re.fullmatch(r"https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.\S+)", paper.link)
+    assert cards.citation_of(name).endswith(paper.bibtex()) and "{" + paper.venue.split()[0] in paper.bibtex()
+
+
+@pytest.mark.parametrize("name", ["hapt", "sfinge3d", "urfall"])
+def test_papers_of_data_are_those_of_the_docstrings(name):
+    doc, paper = words(importlib.import_module(f"tal_lib.data.{name}").__doc__), DATA_PAPERS[name]
+    assert words(paper.title) in doc and words(paper.venue) in doc and str(paper.year) in doc
+
+
+def test_data_made_from_other_data_has_its_paper():
+    names = ["hapt_validation", "hapt_recomposed_6", "50salads_i3d", "thumos14_prior", "epic_kitchens_verb"]
+    keys = ["hapt", "hapt", "50salads", "thumos14", "epic_kitchens"]
+    assert [paper_of(name) for name in names] == [DATA_PAPERS[key] for key in keys]
+    assert paper_of("multithumos") is DATA_PAPERS["multithumos"] and paper_of("haptic") is None
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -106,7 +129,7 @@ def test_cards(capsys):
     ):
         assert part in card
     data = printed(capsys, "cite", "hapt")
-    assert data.startswith(f"{citation.bibtex()}\n\n# hapt\n")
+    assert data.startswith(f"{citation.bibtex()}\n\n{DATA_PAPERS['hapt'].bibtex()}\n\n# hapt\n")
     for part in (
         "61 recordings, 12 classes, 1,214 annotated",
         "30 people",
