@@ -41,7 +41,7 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 	@$(BIN)/tal sweep notebooks/sweeps/streams.yaml --jobs 2
 	@$(BIN)/tal report
 
-COSTS := inference_cost training_cost quantization inference_length export
+COSTS := inference_cost training_cost quantization inference_length export mixed_precision end_to_end
 
 costs: .venv/.installed  ## every cost that is missing or stale by its code: hours, on a machine that does nothing else (BUSY=1: anyway)
 	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'
@@ -50,7 +50,7 @@ costs: .venv/.installed  ## every cost that is missing or stale by its code: hou
 	@failed=0; for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --again stale || failed=1; done; $(BIN)/tal report && exit $$failed
 
 gpu: .venv/.installed  ## everything that needs a CUDA GPU, in slices of MINUTES (10); SLICES=1: the next one alone (docs/gpu.md)
-	@$(BIN)/tal data fetch hapt || echo "hapt is not at hand: its training is left out"
+	@$(BIN)/tal data fetch hapt || echo "hapt was not found: its training is left out"
 	@$(BIN)/python -m tal_lib.sweeps.slices --minutes $(or $(MINUTES),10) $(if $(SLICES),--slices $(SLICES))
 
 rehearsal: .venv/.installed  ## the THUMOS14 study at full size with generated features: time, memory, bounds of mAP; no result

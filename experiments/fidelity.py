@@ -23,7 +23,6 @@ from experiments import authors
 from tal_lib.errors import TalError
 from tal_lib.reports.layout import Layout
 
-
 COMMITTED = Layout().experiments / "fidelity.csv"
 
 
@@ -71,7 +70,9 @@ def summary(table: pd.DataFrame) -> str:
             if aspect != "time"
         }
     )
-    return shown.fillna("–").rename_axis("model").reset_index().to_markdown(index=False, disable_numparse=True)
+    return (
+        shown.fillna("–").rename_axis("model").reset_index().to_markdown(index=False, disable_numparse=True)
+    )
 
 
 def _cell(rows):

@@ -137,12 +137,20 @@ def model_card(name: str, layout: Layout, *, cited: bool = True) -> str:
                 f"Trained and tested in this study on {trained}."
                 if trained
                 else "This study has no results of this model.",
-                "Weights are random until `tal train`. It trains only on the recordings that you name.",
+                _weights(name, layout),
             ],
             "Limits": limits,
         },
         paper.bibtex() if paper and cited else "",
     )
+
+
+def _weights(model, layout):
+    folders = sorted(f"{path.parent.name}/{model}" for path in layout.models.glob(f"*/{model}/"))
+    if folders:
+        used = ", ".join(f"`tal detect FILE --model {folder}`" for folder in folders)
+        return f"Trained weights in results/models: {used}. Others are random until `tal train`."
+    return "Weights are random until `tal train`. It trains only on the recordings that you name."
 
 
 def _trained_on(model, layout):
@@ -151,7 +159,15 @@ def _trained_on(model, layout):
     if not len(rows):
         return ""
     runs = rows[rows.model == model].groupby("benchmark", sort=True).cell.nunique()
-    return ", ".join(f"{benchmark} ({count} runs)" for benchmark, count in runs.items())
+    parts = [
+        f"{benchmark} ({count} {'run' if count == 1 else 'runs'})"
+        for benchmark, count in runs.items()
+        if not benchmark.endswith(VALIDATION)
+    ]
+    tuned = runs[runs.index.str.endswith(VALIDATION)].sum()
+    return ", ".join(parts) + (
+        f"; {tuned} runs on validation parts of their training recordings" if tuned else ""
+    )
 
 
 def data_card(name: str, layout: Layout) -> str:
@@ -171,18 +187,23 @@ def data_card(name: str, layout: Layout) -> str:
     for row in measured[measured.benchmark == name].itertuples() if len(measured) else []:
         people = f"{row.people:.0f} people, " if row.people == row.people else ""
         facts.insert(1, f"{people}{row.hours:.2f} hours, {row.folds} cross-validation folds.")
-        tested = "the official split, or on fold 0 without such a split"
         limits.append(
             f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
-            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on {tested}. "
-            "RESULTS.md has means over folds."
+            f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on the official split "
+            f"(fold 0 stands for it where there is none){_floor_over_folds(name, layout)}."
         )
         if row.empty_recordings:
             limits.append(f"{row.empty_recordings} recordings have no annotated segment.")
-    limits.append("Results hold for these recordings and features. Other people or sensors were not tested.")
+    limits.append(
+        "Results hold for these recordings and features. Other people or sensors were not tested."
+        if name in _tested(layout)
+        else "This study has no result on it."
+    )
+    text = about_of(module_of(name))
+    about = text if _is_about(text, name) else ""  # not a module that reads many data sets
     return _card(
         name,
-        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{about_of(module_of(name))}".rstrip(),
+        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{about}".rstrip(),
         {
             "Facts": facts,
             "Intended use": [
@@ -192,6 +213,31 @@ def data_card(name: str, layout: Layout) -> str:
             "Limits": limits,
         },
     )
+
+
+def _tested(layout):
+    """The benchmarks of which this study has results."""
+    rows = tables.read_csv(layout.table("data_efficiency"))
+    return set(rows.benchmark) if len(rows) else set()
+
+
+def _floor_over_folds(benchmark, layout):
+    """The floor over five folds with all labels, in words; empty if the equal comparison lacks it."""
+    rows = tables.read_csv(layout.table("equal_values"))
+    if not len(rows):
+        return ""
+    rows = rows[(rows.benchmark == benchmark) & (rows.fraction == 1) & (rows.model == "timeline_prior")]
+    return (
+        f", and {rows['mean'].iloc[0]:.1f} as the mean over {rows.folds.iloc[0]:.0f} folds"
+        if len(rows)
+        else ""
+    )
+
+
+def _is_about(text, benchmark):
+    """Whether a module's docstring is about this benchmark, not about many that one module reads."""
+    module = module_of(benchmark)
+    return module.__name__.endswith(f".{benchmark}") or f"`{benchmark}`" in text
 
 
 def module_of(benchmark):

@@ -175,8 +175,8 @@ DATA_PAPERS = {
         DOI + "10.1016/j.neucom.2015.07.085",
     ),
     "sfinge3d": Paper(
-        "SFINGE 3D: A novel benchmark for online detection and recognition of heterogeneous hand gestures from "
-        "3D fingers' trajectories",
+        "SFINGE 3D: A novel benchmark for online detection and recognition of heterogeneous hand gestures "
+        "from 3D fingers' trajectories",
         "Ariel Caputo, Andrea Giachetti, Franca Giannini, Katia Lupinetti, Marina Monti, Marco Pegoraro, "
         "Andrea Ranieri",
         "Computers & Graphics",
@@ -199,7 +199,8 @@ DATA_PAPERS = {
     ),
     "thumos14": Paper(
         "The THUMOS Challenge on Action Recognition for Videos 'in the Wild'",
-        "Haroon Idrees, Amir R. Zamir, Yu-Gang Jiang, Alex Gorban, Ivan Laptev, Rahul Sukthankar, Mubarak Shah",
+        "Haroon Idrees, Amir R. Zamir, Yu-Gang Jiang, Alex Gorban, Ivan Laptev, Rahul Sukthankar, "
+        "Mubarak Shah",
         "Computer Vision and Image Understanding",
         2017,
         ARXIV + "1604.06182",

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -57,6 +58,23 @@ def test_every_benchmark_of_others_has_a_paper(name):
 def test_papers_of_data_are_those_of_the_docstrings(name):
     doc, paper = words(importlib.import_module(f"tal_lib.data.{name}").__doc__), DATA_PAPERS[name]
     assert words(paper.title) in doc and words(paper.venue) in doc and str(paper.year) in doc
+
+
+def test_cards_say_where_trained_weights_are():
+    card = cards.model_card("tridet", Layout())
+    assert "`tal detect FILE --model hapt/tridet`" in card and "Others are random until" in card
+    assert "- Weights are random until `tal train`." in cards.model_card("text_pyramid", Layout())
+
+
+def test_a_card_of_unused_data_promises_no_result_and_shows_no_module_of_many_sets():
+    card = cards.data_card("thumos14", Layout())
+    assert card.endswith("This study has no result on it.") and "<data root>" not in card
+    card = cards.data_card("hapt", Layout())
+    assert "Results hold for these recordings" in card and "30 people, 12 activities and" in card
+    floors = pd.read_csv(Layout().table("equal_values")).query(
+        "benchmark == 'hapt' and model == 'timeline_prior'"
+    )
+    assert f"{floors['mean'].iloc[-1]:.1f} as the mean over 5 folds" in card
 
 
 def test_data_made_from_other_data_has_its_paper():

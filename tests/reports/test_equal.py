@@ -241,7 +241,7 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     links = page.more(pd.concat([ranked, known[2].assign(benchmark="elsewhere")])).splitlines()
     others = "- rankings on other benchmarks"
     assert [line.split(":")[0] for line in links] == ["- `hapt`", "- `urfall`", "- mean", others]
-    assert [line.count("](results/readers/equal/") for line in links] == [7, 7, 3, 1]
+    assert [line.count("](results/readers/equal/") for line in links] == [7, 7, 4, 1]
     assert links[1].count("equal_pairs_urfall_10.md") == 1
     nothing = ranked.iloc[:0]
     assert "not run" in page.ranking(nothing) and page.ranking_at(nothing, "1.0") == page.ranking(nothing)

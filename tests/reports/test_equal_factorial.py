@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from tal_lib.reports import figures
 from tal_lib.reports.equal import factorial
@@ -114,4 +115,30 @@ def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
     for ax in axes:
         plain, equal = (points.get_offsets()[:, 0] for points in ax.collections[1:3])
         assert abs(equal - plain - 5).max() < 2 and len(ax.lines) == 1
+        links, bars = ax.collections[0], ax.collections[3]
+        assert {to_hex(colour) for colour in links.get_colors()} == {figures.equal.TOLD_APART.lower()}
+        assert all(
+            bar[0, 0] < place < bar[1, 0] for bar, place in zip(bars.get_segments(), equal, strict=True)
+        )
+    plt.close("all")
+
+
+def test_a_models_mean_over_benchmarks_is_the_mean_of_its_rows(study):
+    models, _ = both_arms(study(EFFECTS, TUNED, (1.0,)))
+    mean = models[models.benchmark == MEAN].set_index("model")
+    each = models[models.benchmark != MEAN].groupby("model")[["plain", "equal", "difference"]].mean()
+    assert len(mean) == len(EFFECTS)
+    for name in each:
+        np.testing.assert_allclose(mean[name].sort_index(), each[name].sort_index())
+    assert (mean.low < mean.difference).all() and (mean.difference < mean.high).all()
+    assert (mean.equal_low < mean.equal).all() and (mean.equal < mean.equal_high).all()
+    axes = figures.factorial(mean.reset_index(), {})
+    assert [ax.get_title() for ax in axes] == ["mean over benchmarks\n100 % of the labels"]
+    plt.close("all")
+
+
+def test_a_gain_that_is_noise_has_a_grey_link(study):
+    models, _ = both_arms(study(EFFECTS))
+    (ax, *_) = figures.factorial(models.assign(p_adjusted=0.5), {})
+    assert {to_hex(colour) for colour in ax.collections[0].get_colors()} == {"#bbbbbb"}
     plt.close("all")

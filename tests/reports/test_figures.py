@@ -107,7 +107,7 @@ CASES = {
     )[0],
     "factorial": lambda: figures.factorial(
         grid(benchmark=["hapt", "50salads"], fraction=[0.1, 0.2, 1.0]).assign(
-            plain=50.0, equal=60.0, low=8.0, high=12.0
+            plain=50.0, equal=60.0, equal_low=58.0, equal_high=62.0, p_adjusted=[0.01, 0.5] * 39
         ),
         {("hapt", 0.1): 5.0},
     )[0],
@@ -264,11 +264,11 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
     table = grid(["tridet", "stale"], benchmark=["hapt"], fraction=[0.1]).assign(plain=50.0, equal=50.0)
     ways = pd.DataFrame({"way": ["resnet50*", "resnet50*"]} | dict.fromkeys(WAY, [1.0, 3.0]))
     drawn = [
-        figures.factorial(table.assign(low=0.0, high=0.0), {})[0],
+        figures.factorial(table.assign(equal_low=0.0, equal_high=99.0, p_adjusted=1.0), {})[0],
         figures.where_time_goes(ways),
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
-    assert "Without a bar: tuning kept the plain recipe." in notes[0]
+    assert "interval of the equal recipe's score. Green link: the gain can be told apart" in notes[0]
     assert "Median of 2 measurements; black line: lowest to highest." in notes[1] and "*: random" in notes[1]
     for ax in drawn:
         plt.close(ax.figure)

@@ -114,6 +114,8 @@ def spread_of_memory(rows: pd.DataFrame) -> str:
     if not names:
         return "It was measured in one process per pass, so values have two digits."
     known = rows.dropna(subset=names)
+    if known.memory_samples.max() < 2:
+        return "It was measured in one process, so its spread is not known."
     spread = (known[names[1]] - known[names[0]]) / known.peak_memory_bytes
     return (
         f"It is the median of {known.memory_samples.min():.0f} or more fresh processes. From the tenth to "

@@ -19,6 +19,7 @@ from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
 from tal_lib.reports.equal.pairs import differences, interval, p_text
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
+MODELS += ["equal_low", "equal_high"]
 SPREADS = ["sd", "range", "noise"]
 SPREAD_COLUMNS = [*(f"plain_{name}" for name in SPREADS), *(f"equal_{name}" for name in SPREADS), "floor"]
 SUMMARY = [
@@ -40,25 +41,29 @@ def factorial(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both arms of every model (`MODELS`), and the decomposition per benchmark and fraction (`SUMMARY`).
 
-    Only models that have every fold in both arms count. The mean over the tuned benchmarks, where all of them
-    are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the recipe
-    are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
+    Only models that have every fold in both arms count. `low, high` are the interval of the difference,
+    `equal_low, equal_high` that of the equal recipe's score. The mean over the tuned benchmarks, where all of
+    them are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the
+    recipe are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
 
     A mean can be the gain of a single benchmark. So its rows have `WITHOUT` too: the benchmark with the
     largest gain or loss, and the mean over the others.
     """
-    rows, summary, recipes = [], [], {}
+    rows, summary, recipes, each_model = [], [], {}, {}
     for key in [key for key in equal if key in plain]:
         both = [equal[key], plain[key]]
         models = [model for model in both[0].models if model in both[1].folds]
         if len(models) < 2:
             continue
         gains = _aligned(both[0].people[models], both[1].people[models])
-        gained = [estimate(both[0].by_fold(gains[model])) for model in models]
-        means = [each.folds[models].mean() for each in both]
-        for model, known, p in zip(models, gained, holm([known.p for known in gained]), strict=True):
-            values = means[1][model], means[0][model], known.mean, known.low, known.high, known.p, p
-            rows.append((*key, model, *values))
+        each_model[key] = {
+            model: [
+                estimate(arm.by_fold(values[model]))
+                for arm, values in zip((*both, both[0]), (both[0].people, both[1].people, gains), strict=True)
+            ]
+            for model in models
+        }
+        rows += _models(*key, each_model[key])
         recipe = estimate(both[0].by_fold(gains.mean(axis=1)))
         floor = nested_estimate(both[0].floor).mean if len(both[0].floor) else float("nan")
         spreads = [*spread(both[1], models), *spread(both[0], models)]
@@ -70,6 +75,10 @@ def factorial(
     means = []
     for fraction, group in table[table.benchmark.isin(TUNED)].groupby("fraction"):
         if len(group) == len(TUNED):
+            here = [each_model[name, fraction] for name in group.benchmark]
+            shared = [model for model in here[0] if all(model in models for models in here)]
+            parts = {model: zip(*(models[model] for models in here), strict=True) for model in shared}
+            rows += _models(MEAN, fraction, {model: [*map(mean_of, parts[model])] for model in shared})
             known = mean_of([recipes[name, fraction] for name in group.benchmark])
             averaged = group[SPREAD_COLUMNS].mean(skipna=False)
             values = group.models.min(), known.mean, known.low, known.high, known.p, float("nan")
@@ -81,6 +90,16 @@ def factorial(
         averages = pd.DataFrame(means, columns=[*SUMMARY, *WITHOUT])
         table = pd.concat([table, averages.assign(recipe_p_adjusted=holm(averages.recipe_p))])
     return pd.DataFrame(rows, columns=MODELS), table.reset_index(drop=True)
+
+
+def _models(benchmark, fraction, known):
+    """Rows of `MODELS`. known: model -> its estimates of equal, plain and equal − plain."""
+    adjusted = holm([gain.p for _, _, gain in known.values()])
+    return [
+        (benchmark, fraction, model, plain.mean, equal.mean, gain.mean, gain.low, gain.high, gain.p, p)
+        + (equal.low, equal.high)
+        for (model, (equal, plain, gain)), p in zip(known.items(), adjusted, strict=True)
+    ]
 
 
 def _aligned(equal, plain):
@@ -177,17 +196,24 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
                 "adjusted p": list(map(p_text, group.p_adjusted)),
             }
         )
+        where = "averaged over the tuned benchmarks" if benchmark == MEAN else f"on {benchmark}"
+        unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
         caption = (
-            f"Plain and equal recipe on {benchmark}: avg mAP (%), mean over folds. Differences are paired by "
-            f"{group_name(benchmark)}, with 95 % nested interval; p-values are Holm-adjusted over models."
+            f"Plain and equal recipe {where}: avg mAP (%), mean over folds. Differences are paired by "
+            f"{unit}, with 95 % nested interval; p-values are Holm-adjusted over models."
         )
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)
     floors = summary.set_index(["benchmark", "fraction"]).floor.to_dict()
-    where = ", ".join(dict.fromkeys(models.benchmark))
-    shown = (
-        f"Architecture and recipe: avg mAP of {models.model.nunique()} models with the plain recipe (open "
-        f"circles) and with the tuned equal recipe (dots) on {where}, by label fraction. The dashed line is "
-        f"{FLOOR}, which reads no features."
-    )
-    out.figure(figures.factorial(models, floors)[0], "factorial", shown, dark=True)
+    of_mean = models.benchmark == MEAN
+    for name, part in (("factorial", models[~of_mean]), ("factorial_mean", models[of_mean])):
+        if not len(part):
+            continue
+        names = ", ".join(TUNED if name == "factorial_mean" else dict.fromkeys(part.benchmark))
+        where = f"{'averaged over' if name == 'factorial_mean' else 'on'} {names}"
+        shown = (
+            f"Architecture and recipe: avg mAP of {part.model.nunique()} models with the plain recipe (open "
+            f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. The dashed line "
+            f"is {FLOOR}, which reads no features."
+        )
+        out.figure(figures.factorial(part, floors)[0], name, shown, dark=True)

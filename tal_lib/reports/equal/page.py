@@ -81,6 +81,7 @@ def tuned(factorial: pd.DataFrame) -> str:
 
     factorial: the tidy table of that name, a row per benchmark, label fraction and model.
     """
+    factorial = factorial[factorial.benchmark != MEAN] if len(factorial) else factorial
     changed = factorial[factorial.difference != 0] if len(factorial) else factorial
     if not len(changed):
         return ""
@@ -108,7 +109,7 @@ def more(ranked: pd.DataFrame) -> str:
         if benchmark not in (*TUNED, MEAN):
             others.append(_link(f"`{benchmark}`", f"equal_{benchmark}"))
             continue
-        links = [("ranking", "equal_{}")]
+        links = [("ranking", "equal_{}"), ("plain and tuned", "factorial_{}")]
         links += [
             (f"pairs at {percent(fraction)}", f"equal_pairs_{{}}_{100 * fraction:g}")
             for fraction in sorted(rows.fraction.unique())
@@ -116,7 +117,6 @@ def more(ranked: pd.DataFrame) -> str:
         if benchmark != MEAN:
             links += [
                 ("fold 0 and all folds", "equal_folds_{}"),
-                ("plain and tuned", "factorial_{}"),
                 ("chosen settings", "tuning_{}"),
                 ("all trials", "tuning_trials_{}"),
             ]

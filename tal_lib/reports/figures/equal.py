@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.evaluation.nested import LEVEL
 from tal_lib.reports.figures.axes import note, short_names
 from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
-PLAIN, EQUAL, FLOOR = "#E69F00", "#0072B2", "#777777"
+PLAIN, EQUAL, FLOOR, TOLD_APART = "#E69F00", "#0072B2", "#777777", "#009E73"
 BEST = 5  # models in colour, where all share a panel
 
 
@@ -18,8 +18,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     the fractions, the best on top. The vertical line is the floor.
 
     Args:
-        table: `benchmark, fraction, model, plain, equal` (avg mAP, %), and `low, high`, the interval of
-            equal − plain, if it is known.
+        table: `benchmark, fraction, model, plain, equal` (avg mAP, %); if known, `equal_low, equal_high`, the
+            interval of equal, and `p_adjusted` of the difference.
         floors: (benchmark, fraction) → avg mAP (%) of the floor; NaN: not known.
 
     Returns:
@@ -34,19 +34,21 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         squeeze=False,
         sharey="row",
         height_ratios=heights,
-        figsize=(WIDTH, 0.145 * sum(heights) + 0.6),
+        figsize=(WIDTH, 0.145 * sum(heights) + 0.9),
     )
     orders = table.groupby(["benchmark", "model"]).equal.mean().sort_values()
     for ax, key, rows in _each(axes, panels, table):
         order = orders[key[0]].index
         places = order.get_indexer(rows.model)
-        ax.hlines(places, rows.plain, rows.equal, color="#bbbbbb", linewidth=1.6, zorder=1)
+        apart = rows.p_adjusted < LEVEL if "p_adjusted" in rows else rows.plain != rows.plain
+        links = [TOLD_APART if known else "#bbbbbb" for known in apart]
+        ax.hlines(places, rows.plain, rows.equal, color=links, linewidth=2.4, zorder=1)
         ax.scatter(
             rows.plain, places, s=14, color="white", edgecolor=PLAIN, linewidth=1.2, label="plain recipe"
         )
         ax.scatter(rows.equal, places, s=14, color=EQUAL, label="equal recipe, tuned")
-        if "low" in rows:
-            ax.hlines(places, rows.plain + rows.low, rows.plain + rows.high, color=EQUAL, linewidth=0.8)
+        if "equal_low" in rows:
+            ax.hlines(places, rows.equal_low, rows.equal_high, color=EQUAL, linewidth=0.8)
         if (floor := floors.get(key, float("nan"))) == floor:
             ax.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="floor (timeline_prior)")
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
@@ -56,15 +58,9 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    units = {"person": "people", "recording": "recordings", "person or recording": "people or recordings"}
-    unit = units[group_name(*table.benchmark)]
-    bars = (
-        f"Bars: 95 % interval of the gain (not of the score), from differences of the same {unit}. "
-        if "low" in table
-        else ""
-    )
-    if "low" in table and ((table.low == 0) & (table.high == 0)).any():
-        bars += "Without a bar: tuning kept the plain recipe. "
+    bars = "Bars: 95 % interval of the equal recipe's score. " if "equal_low" in table else ""
+    if "p_adjusted" in table:
+        bars += "Green link: the gain can be told apart from zero (Holm over the models of a panel). "
     order = "Sorted by the mean of the equal recipe over the label fractions. "
     note(axes.flat[0], f"{bars}{order}{classified}")
     return list(axes.flat)
@@ -123,7 +119,8 @@ def _each(axes, panels, table):
 
 
 def _title(benchmark, fraction, between=", "):
-    return f"{benchmark}{between}{100 * fraction:g} % of the labels"
+    where = "mean over benchmarks" if benchmark == "mean" else benchmark
+    return f"{where}{between}{100 * fraction:g} % of the labels"
 
 
 def _one_legend(axes):
