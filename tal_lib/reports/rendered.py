@@ -63,7 +63,7 @@ def _worth_showing(record):
         plain,
         not given("recipe"),
         given("fraction", 0),
-        given("model") in ("local_global", "stale"),
+        given("model") in ("local_global", "text_pyramid"),
         not given("misnamed"),
         given("seen", 0),
         given("threads") == [1],
