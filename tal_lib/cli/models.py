@@ -17,8 +17,12 @@ def add_commands(commands) -> None:
         "cite", help="print how to cite this study, a model or a benchmark (BibTeX), then its card"
     )
     cite.add_argument(
-        "name", nargs="?", metavar="NAME", help="model or benchmark: its citation, then its card (Markdown)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="models and benchmarks: their citations, then their cards (Markdown)",
     )
+    cite.add_argument("--bib", action="store_true", help="print the BibTeX entries alone, without cards")
     cite.lists("models", "benchmarks")
     cite.set_defaults(run=_cite)
 
@@ -51,16 +55,15 @@ def _models(arguments):
 def _cite(arguments):
     from tal_lib.data.registry import BENCHMARKS
     from tal_lib.models.parts import registry
-    from tal_lib.reports import cards, citation
+    from tal_lib.reports import cards
     from tal_lib.reports.layout import nearest
     from tal_lib.validation import unknown_name
 
-    name = arguments.name
-    if name is None:
-        print(citation.bibtex())
-    elif name in registry.every_name():
-        print(cards.citation_of(name), cards.model_card(name, nearest(), cited=False), sep="\n\n")
-    elif name in BENCHMARKS:
-        print(cards.citation_of(name), cards.data_card(name, nearest()), sep="\n\n")
-    else:
-        raise unknown_name(name, [*registry.every_name(), *BENCHMARKS], name="model or benchmark")
+    known = [*registry.every_name(), *BENCHMARKS]
+    for name in arguments.names:
+        if name not in known:
+            raise unknown_name(name, known, name="model or benchmark")
+    print("\n\n".join(cards.citations_of(arguments.names)))
+    for name in [] if arguments.bib else arguments.names:
+        card = cards.data_card(name, nearest()) if name in BENCHMARKS else None
+        print(f"\n{card or cards.model_card(name, nearest(), cited=False)}")

@@ -7,6 +7,7 @@ missing, the card says less.
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 import pandas as pd
@@ -87,10 +88,10 @@ def model_table(layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def citation_of(name: str) -> str:
-    """BibTeX of this study; for a model or benchmark with a paper, the paper's entry follows."""
-    paper = paper_of(name)
-    return "\n\n".join([citation.bibtex(), *([paper.bibtex()] if paper else [])])
+def citations_of(names: Sequence[str]) -> list[str]:
+    """BibTeX entries: this study's, then the papers of models and benchmarks that have one. Each once."""
+    papers = filter(None, map(paper_of, names))
+    return list(dict.fromkeys([citation.bibtex(), *(paper.bibtex() for paper in papers)]))
 
 
 def model_card(name: str, layout: Layout, *, cited: bool = True) -> str:

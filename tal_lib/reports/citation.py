@@ -1,5 +1,6 @@
 """How to cite this study: `CITATION.cff` as BibTeX."""
 
+import re
 from pathlib import Path
 
 from tal_lib.errors import TalError
@@ -40,7 +41,7 @@ def bibtex(path: str | Path | None = None) -> str:
 
 def _author(person):
     if "name" in person:
-        return person["name"]
+        return f"{{{person['name']}}}"  # a group: BibTeX must not take it for first and family name
     return f"{person.get('given-names', '')} {person.get('family-names', '')}".strip()
 
 
@@ -51,10 +52,8 @@ def entry(kind: str, key: str, fields: dict[str, object]) -> str:
 
 
 def _value(name, value):
-    """Text as LaTeX prints it. Addresses stay, and braces that keep capitals."""
+    """Text as LaTeX prints it. Addresses stay, and braces that keep words together or capitals."""
     text = str(value)
     if name in ("doi", "url"):
         return text
-    if text.startswith("{") and text.endswith("}"):
-        return f"{{{escape.latex(text[1:-1])}}}"
-    return escape.latex(text)
+    return re.sub("[^{} ]+", lambda part: escape.latex(part[0]), text)

@@ -23,7 +23,7 @@ class Paper:
     @property
     def first_author(self) -> str:
         """Family name of the first author."""
-        return self.authors.split(",")[0].split()[-1]
+        return self.authors.split(",")[0].split()[-1].strip("{}")
 
     def bibtex(self) -> str:
         """The entry for a list of references."""

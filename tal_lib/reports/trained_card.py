@@ -62,7 +62,10 @@ def card(source: "Source", stored: "Stored", weight_bytes: int) -> str:
         _section("Weights", _weights(source, stored, weight_bytes)),
         _section("Post-processing", _post(source)),
         _section("Limits", _limits(source)),
-        _section("Citation", []) + f"```bibtex\n{cards.citation_of(model)}\n```",
+        _section("Citation", [])
+        + "```bibtex\n"
+        + "\n\n".join(cards.citations_of([model, benchmark]))
+        + "\n```",
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

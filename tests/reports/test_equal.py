@@ -286,6 +286,27 @@ def test_independent_estimates_are_averaged(known):
     assert both.between + both.within == pytest.approx((estimate.between + estimate.within) / 2)
 
 
+def test_the_table_for_a_paper_has_every_benchmark_and_the_mean(study):
+    ranked = ranked_of(study(EFFECTS, TUNED))[2]
+    table = ranking.main_table(ranked, 0.1)
+    assert [*table] == ["model", *TUNED, MEAN] and list(table.model)[-1] == FLOOR
+    row = ranked[(ranked.benchmark == "hapt") & (ranked.fraction == 0.1)].set_index("model").loc["tridet"]
+    text = table.set_index("model").loc["tridet", "hapt"]
+    assert text == f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}] {row.letters}"
+    means = [float(text.split()[0]) for text in table[MEAN][:-1]]
+    assert means == sorted(means, reverse=True) and not re.search("[a-z]", table[MEAN].iloc[-1])
+
+
+def test_the_table_of_folds_has_every_fold_and_their_mean(known):
+    scores = {fraction: here for (name, fraction), here in known[0].items() if name == "hapt"}
+    table = ranking.folds_table(scores).set_index(["label fraction", "model"])
+    folds = table.filter(like="fold ").astype(float)
+    assert [*folds] == [f"fold {fold}" for fold in range(5)]
+    assert (folds.mean(axis=1) - table["mean"].astype(float)).abs().max() < 0.11
+    expected = scores[1.0].folds["tridet"].sort_index()
+    assert list(table.loc["100 %", "tridet"])[:-1] == [f"{value:.1f}" for value in expected]
+
+
 def test_the_whole_report(study, tmp_path):
     """Every table and figure is written once; captions are short; the dictionary knows every column."""
     folder = tmp_path / "results"

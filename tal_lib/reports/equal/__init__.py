@@ -27,7 +27,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         return
     table = pairs.comparison(scores)
     ranked = ranking.ranking(scores, table)
-    ranking.write(ranked, ranking.left_out(scores, ranked), out)
+    ranking.write(ranked, ranking.left_out(scores, ranked), scores, out)
     pairs.write(table, out)
     factorial.write(*factorial.factorial(scores, scores_of(data, PLAIN)), out)
     transfer.write(transfer.between_benchmarks(scores), out)

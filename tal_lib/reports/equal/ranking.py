@@ -132,44 +132,77 @@ def ranking_table(ranked: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def folds_table(ranked: pd.DataFrame) -> pd.DataFrame:
-    """Table for readers of one benchmark: avg mAP on fold 0 and the mean over folds, per label fraction."""
-    models = ranked.sort_values(["fraction", "place"], ascending=[False, True]).model
-    table = pd.DataFrame({"model": list(dict.fromkeys(models))})
-    for fraction, rows in ranked.groupby("fraction"):
-        for name, column in (("fold 0", "fold_0"), ("mean", "mean")):
-            values = dict(zip(rows.model, rows[column]))
-            text = [values.get(model, float("nan")) for model in table.model]
-            table[f"{percent(fraction)}, {name}"] = [  # pyright: ignore[reportArgumentType]
-                "–" if pd.isna(value) else f"{value:.1f}" for value in text
-            ]
+def folds_table(scores: dict[float, Scores]) -> pd.DataFrame:
+    """Table for readers of one benchmark: avg mAP on each fold and the mean, per label fraction and model.
+
+    Args:
+        scores: label fraction → the scores of the benchmark.
+    """
+    rows = []
+    for fraction, here in sorted(scores.items()):
+        for model in here.models:
+            folds = here.folds[model].sort_index()
+            values = {f"fold {fold}": f"{value:.1f}" for fold, value in folds.items()}
+            mean = {"mean": f"{folds.mean():.1f}"}
+            rows.append({"label fraction": percent(fraction), "model": model} | values | mean)
+    return pd.DataFrame(rows).fillna("–")
+
+
+def main_table(ranked: pd.DataFrame, fraction: float) -> pd.DataFrame:
+    """Table for a paper: a row per model, for each tuned benchmark and their mean `mean [low, high] letters`.
+
+    Rows are in the order of the mean over benchmarks, the floor last.
+    """
+    rows = ranked[ranked.fraction == fraction]
+    order = rows[rows.benchmark == MEAN].model
+    table = pd.DataFrame({"model": list(order)})
+    for benchmark in (*TUNED, MEAN):
+        here = rows[rows.benchmark == benchmark]
+        text = dict(zip(here.model, map(" ".join, zip(tables.with_interval(here), here.letters))))
+        table[benchmark] = [text.get(model, "–").strip() for model in order]
     return table
 
 
-def write(ranked: pd.DataFrame, missing: pd.DataFrame, out) -> None:
+NOTES = (
+    "Brackets: 95 % interval over folds and {units}, not seeds{more}. Models that share a letter cannot be "
+    "told apart (paired t test, Holm, p < 0.05). {floor} (floor) reads no features."
+)
+
+
+def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, float], Scores], out) -> None:
     """Write the ranking and what is left out, as tidy tables, and for readers per benchmark."""
     out.data(ranked, "equal_values")
     if len(missing):
         out.data(missing, "equal_left_out")
     for benchmark, rows in ranked.groupby("benchmark", sort=False):
         fractions = tuple(map(percent, sorted(rows.fraction.unique())))
-        mean_over = "folds and benchmarks" if benchmark == MEAN else f"{rows.folds.max()} folds"
-        where = "the tuned benchmarks" if benchmark == MEAN else benchmark
-        unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
-        tuned = benchmark in (*TUNED, MEAN)
-        recipe = "the equal recipe " + (
-            "and tuning of each model" if tuned else "(not tuned on this benchmark)"
+        where = (
+            f"mean over {', '.join(TUNED)}" if benchmark == MEAN else f"{benchmark}, {rows.folds.max()} folds"
         )
-        caption = (
-            f"avg mAP (%) on {where} by label fraction, with {recipe}: mean "
-            f"over {mean_over} with 95 % nested interval. Models that share a letter cannot be told apart "
-            f"(paired by {unit}, Holm, 0.05). {FLOOR} is the floor."
+        recipe = "each model tuned" if benchmark in (*TUNED, MEAN) else "the equal recipe, not tuned here"
+        caption = f"Avg mAP (%) by label fraction, {recipe}: {where}. " + NOTES.format(
+            units=_units(benchmark), more=" or benchmarks" * (benchmark == MEAN), floor=FLOOR
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
             caption = (
-                f"avg mAP (%) on {benchmark}: on fold 0, whose training part was used for tuning, and mean "
-                "over folds."
+                f"Avg mAP (%) on {benchmark} by fold, with the equal recipe. Settings were tuned on training "
+                "recordings of fold 0."
             )
-            out.table(folds_table(rows), f"equal_folds_{benchmark}", caption, tables.HIGHEST)
+            here = {fraction: scores[benchmark, fraction] for fraction in rows.fraction.unique()}
+            best = tables.Best(high=(...,), within=("label fraction",))
+            out.table(folds_table(here), f"equal_folds_{benchmark}", caption, best)
+    for fraction in ranked[ranked.benchmark == MEAN].fraction.unique():
+        caption = (
+            f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned: means over five folds. "
+            + NOTES.format(units=_units(MEAN), more=" or benchmarks", floor=FLOOR)
+        )
+        name = f"equal_main_{100 * fraction:g}"
+        out.table(main_table(ranked, fraction), name, caption, tables.Best(high=(*TUNED, MEAN)))
+
+
+def _units(benchmark):
+    """What an interval is over, beside folds: people, recordings, or both."""
+    unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
+    return unit.replace("person", "people").replace("recording", "recordings")
