@@ -7,6 +7,7 @@ import argparse
 import ast
 import re
 
+import nbformat
 import pytest
 
 from tal_lib.cli import _parser
@@ -147,6 +148,22 @@ def test_generated_captions_and_sentences_are_short():
 def test_the_pages_have_short_sentences(template, tmp_path):
     text = results_page.write(Layout(), tmp_path / "page.md", template).read_text(encoding="utf-8")
     assert problems(text, LONGEST) == []
+
+
+def texts_of_page(path):
+    """What a person reads on a rendered page, without tables and pictures."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            yield cell.source
+        for output in cell.get("outputs", []):
+            yield output.get("data", {}).get("text/markdown", "")
+
+
+@pytest.mark.parametrize("page", sorted(Layout().notebooks.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_rendered_pages_are_in_the_words_of_the_field(page):
+    texts = [*texts_of_page(page)]
+    dialect = {match[0].lower() for text in texts for match in DIALECT.finditer(text)}
+    assert len(texts) > 3 and dialect <= {"standing"}  # a class of hapt
 
 
 @pytest.mark.parametrize(

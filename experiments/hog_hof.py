@@ -1,0 +1,69 @@
+"""Speed of `hog-hof` compared with its former version, which described one picture at a time.
+
+    python experiments/hog_hof.py [--seconds 60] [--repeats 5]
+
+Both describe the same pictures of a rendered video (480p, 16 per second), after decoding, in turn. The former
+version is the one that the tests compare every bit with (`tests/video/test_same_hog_hof.py`). Prints the
+median seconds and their ratio, and writes results/experiments/hog_hof.csv. Needs an idle machine.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tal_lib.files import write_text
+from tal_lib.provenance import device_name, git_commit, usable_cores
+from tal_lib.reports.layout import Layout
+from tal_lib.video import Reader, backbone, long_videos
+from tal_lib.video.end_to_end import SAMPLINGS
+from tests.video.test_same_hog_hof import slow
+
+
+def timed(call):
+    """(seconds, result) of a call."""
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+
+
+def main():
+    """Measure, compare, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of video")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each version")
+    chosen = parser.parse_args()
+    model = backbone("hog-hof")
+    video = long_videos.video_of(chosen.seconds, 480, 0)
+    pictures = np.stack(list(Reader(video, SAMPLINGS["hog-hof"].rate)))
+    rows = []
+    for _ in range(chosen.repeats):
+        former_s, former = timed(lambda: slow(pictures, None))
+        now_s, now = timed(lambda: model.describe(pictures, None))
+        rows.append((former_s, now_s, float(np.abs(former - now).max())))
+    former_s, now_s, difference = (statistics.median(column) for column in zip(*rows))
+    row = {
+        "pictures": len(pictures),
+        "height": pictures.shape[1],
+        "former_s": former_s,
+        "now_s": now_s,
+        "times_as_fast": former_s / now_s,
+        "largest_difference": difference,
+        "repeats": chosen.repeats,
+        "threads_used": usable_cores(),
+    }
+    table = pd.DataFrame([row])
+    print(table.to_string(index=False))
+    path = Layout().experiments / "hog_hof.csv"
+    write_text(path, table.assign(device_name=device_name(), git_commit=git_commit()).to_csv(index=False))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
