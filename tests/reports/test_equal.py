@@ -292,7 +292,7 @@ def test_the_table_for_a_paper_has_every_benchmark_and_the_mean(study):
     assert [*table] == ["model", *TUNED, MEAN] and list(table.model)[-1] == FLOOR
     row = ranked[(ranked.benchmark == "hapt") & (ranked.fraction == 0.1)].set_index("model").loc["tridet"]
     text = table.set_index("model").loc["tridet", "hapt"]
-    assert text == f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}] {row.letters}"
+    assert text == f"{row['mean']:.1f} ± {row['mean'] - row.low:.1f} {row.letters}"
     means = [float(text.split()[0]) for text in table[MEAN][:-1]]
     assert means == sorted(means, reverse=True) and not re.search("[a-z]", table[MEAN].iloc[-1])
 

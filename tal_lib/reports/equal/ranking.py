@@ -149,22 +149,26 @@ def folds_table(scores: dict[float, Scores]) -> pd.DataFrame:
 
 
 def main_table(ranked: pd.DataFrame, fraction: float) -> pd.DataFrame:
-    """Table for a paper: a row per model, for each tuned benchmark and their mean `mean [low, high] letters`.
+    """Table for a paper: a row per model, for each tuned benchmark and their mean `mean ± half letters`.
 
-    Rows are in the order of the mean over benchmarks, the floor last.
+    The nested interval is symmetric, so half of its width says all. Rows are in the order of the mean over
+    benchmarks, the floor last.
     """
     rows = ranked[ranked.fraction == fraction]
     order = rows[rows.benchmark == MEAN].model
     table = pd.DataFrame({"model": list(order)})
     for benchmark in (*TUNED, MEAN):
         here = rows[rows.benchmark == benchmark]
-        text = dict(zip(here.model, map(" ".join, zip(tables.with_interval(here), here.letters))))
-        table[benchmark] = [text.get(model, "–").strip() for model in order]
+        text = {
+            row.model: f"{row.mean:.1f} ± {(row.high - row.low) / 2:.1f} {row.letters}".strip()
+            for row in here[["model", "mean", "low", "high", "letters"]].itertuples()
+        }
+        table[benchmark] = [text.get(model, "–") for model in order]
     return table
 
 
 NOTES = (
-    "Brackets: 95 % interval over folds and {units}, not seeds{more}. Models that share a letter cannot be "
+    "{marks}: 95 % interval over folds and {units}, not seeds{more}. Models that share a letter cannot be "
     "told apart (paired t test, Holm, p < 0.05). {floor} (floor) reads no features."
 )
 
@@ -181,7 +185,10 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         )
         recipe = "each model tuned" if benchmark in (*TUNED, MEAN) else "the equal recipe, not tuned here"
         caption = f"Avg mAP (%) by label fraction, {recipe}: {where}. " + NOTES.format(
-            units=_units(benchmark), more=" or benchmarks" * (benchmark == MEAN), floor=FLOOR
+            marks="Brackets",
+            units=_units(benchmark),
+            more=" or benchmarks" * (benchmark == MEAN),
+            floor=FLOOR,
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
@@ -196,7 +203,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
     for fraction in ranked[ranked.benchmark == MEAN].fraction.unique():
         caption = (
             f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned: means over five folds. "
-            + NOTES.format(units=_units(MEAN), more=" or benchmarks", floor=FLOOR)
+            + NOTES.format(marks="±", units=_units(MEAN), more=" or benchmarks", floor=FLOOR)
         )
         name = f"equal_main_{100 * fraction:g}"
         out.table(main_table(ranked, fraction), name, caption, tables.Best(high=(*TUNED, MEAN)))
