@@ -18,6 +18,7 @@ from tal_lib.data.subsets import PRIOR
 from tal_lib.models import build
 from tal_lib.models.parts import registry
 from tal_lib.reports import citation, tables
+from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.options import differences, options_of
 from tal_lib.reports.papers import PAPERS, paper_of
@@ -227,7 +228,7 @@ def _floor_over_folds(benchmark, layout):
     rows = tables.read_csv(layout.table("equal_values"))
     if not len(rows):
         return ""
-    rows = rows[(rows.benchmark == benchmark) & (rows.fraction == 1) & (rows.model == "timeline_prior")]
+    rows = rows[(rows.benchmark == benchmark) & (rows.fraction == 1) & (rows.model == FLOOR)]
     return (
         f", and {rows['mean'].iloc[0]:.1f} as the mean over {rows.folds.iloc[0]:.0f} folds"
         if len(rows)

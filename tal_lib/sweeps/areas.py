@@ -29,6 +29,7 @@ CONNECTS = re.compile(
     r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
 COMPACT = "compact"
+FLOOR = "timeline_prior"  # the model of `tal_lib.study.floor`
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
 
 
@@ -72,7 +73,10 @@ class Areas:
             models: names of the models that the notebook runs.
             loader: module that loads the benchmark's features, or empty.
         """
-        modules = set(self._imported(parse(cells)))
+        tree = parse(cells)
+        modules = set(self._imported(tree))
+        if imports(tree).get("floor") == (f"{PACKAGE}.study", "floor"):  # it names its model in a text
+            models = (*models, FLOOR)
         modules.update(map(_module_of_model, models))
         if loader:
             modules.add(loader)

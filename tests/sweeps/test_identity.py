@@ -461,3 +461,10 @@ def test_committed_ids_are_what_their_records_say():
             assert record["id"] == code.id(
                 record["notebook"], record["parameters"], data, machine, record["code"]
             )
+
+
+def test_a_notebook_that_shows_the_floor_depends_on_its_model():
+    """`floor` names its model in a text, so no import statement tells."""
+    code, benchmark = sweeps.current_code(), {"benchmark": "synthetic"}
+    assert "models/timeline_prior" in code.needs(REPOSITORY / "notebooks" / "01_data.ipynb", benchmark)
+    assert "models/timeline_prior" not in code.needs(NOTEBOOK, CELL)
