@@ -75,7 +75,8 @@ class Areas:
         """
         tree = parse(cells)
         modules = set(self._imported(tree))
-        if imports(tree).get("floor") == (f"{PACKAGE}.study", "floor"):  # it names its model in a text
+        named = imports(part for part in tree if isinstance(part, ast.Module))
+        if named.get("floor") == (f"{PACKAGE}.study", "floor"):  # it names its model in a text
             models = (*models, FLOOR)
         modules.update(map(_module_of_model, models))
         if loader:
