@@ -192,7 +192,7 @@ def data_card(name: str, layout: Layout) -> str:
         limits.append(
             f"{100 * row.same_sequence:.0f} % of the recordings have the most frequent sequence of labels. "
             f"A detector that reads no features reaches {100 * row.floor:.1f} avg mAP on the official split "
-            f"(fold 0 stands for it where there is none){_floor_over_folds(name, layout)}."
+            f"(fold 0 if it has none){_floor_over_folds(name, layout)}."
         )
         if row.empty_recordings:
             limits.append(f"{row.empty_recordings} recordings have no annotated segment.")
