@@ -93,6 +93,11 @@ def pytest_runtestloop():
     gc.enable()
 
 
+def pytest_runtest_setup():
+    """No test knows the folders of another: a sweep of a folder keeps its name for child processes."""
+    os.environ.pop("TAL_FOLDERS", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cut():
     """Files need not reach the disk: only a power cut would tell, and each wait for the disk takes time."""

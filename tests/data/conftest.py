@@ -64,9 +64,8 @@ SPEC = {"streams": {"features": 8}, "stride_s": 0.5, "window_s": 1.0}
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """No test writes to the user's cache, nor knows the folders of another test."""
+    """No test writes to the user's cache."""
     monkeypatch.setenv("TAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.delenv("TAL_FOLDERS", raising=False)
 
 
 @pytest.fixture
