@@ -11,6 +11,7 @@ program: it cannot be lost.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -219,6 +220,7 @@ def _add_to_list(path, size, sha):
     _refuse_foreign_list(path.parent / LIST)
     handle = os.open(path.parent / LIST, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o644)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # else the end may be read while another process appends
         end = os.fstat(handle).st_size
         if not end:
             line = HEADER + line
