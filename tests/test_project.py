@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiments import fidelity
 from tal_lib import __version__
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import provenance, results_page, tables
@@ -37,6 +38,11 @@ def test_readme_points_at_what_exists():
 def test_the_pages_say_what_the_tables_say(tmp_path, page, template):
     written = results_page.write(Layout(), tmp_path / page, template).read_text()
     assert written == (REPOSITORY / page).read_text()
+
+
+def test_the_summary_of_fidelity_is_that_of_its_rows():
+    page = (REPOSITORY / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    assert f"\n{fidelity.summary(pd.read_csv(fidelity.COMMITTED))}\n" in page
 
 
 def test_the_readme_is_short_and_has_no_hole():

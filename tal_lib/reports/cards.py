@@ -201,11 +201,9 @@ def data_card(name: str, layout: Layout) -> str:
         if name in _tested(layout)
         else "This study has no result on it."
     )
-    text = about_of(module_of(name))
-    about = text if _is_about(text, name) else ""  # not a module that reads many data sets
     return _card(
         name,
-        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{about}".rstrip(),
+        f"{benchmark.about[:1].upper()}{benchmark.about[1:]}.\n\n{_about_benchmark(name)}".rstrip(),
         {
             "Facts": facts,
             "Intended use": [
@@ -236,10 +234,11 @@ def _floor_over_folds(benchmark, layout):
     )
 
 
-def _is_about(text, benchmark):
-    """Whether a module's docstring is about this benchmark, not about many that one module reads."""
-    module = module_of(benchmark)
-    return module.__name__.endswith(f".{benchmark}") or f"`{benchmark}`" in text
+def _about_benchmark(name):
+    """The docstring of a benchmark's module; empty if the module reads many data sets and names none."""
+    module = module_of(name)
+    text = about_of(module)
+    return text if module.__name__.endswith(f".{name}") or f"`{name}`" in text else ""
 
 
 def module_of(benchmark):
