@@ -20,6 +20,7 @@ from tal_lib.files import REPOSITORY, in_checkout, study_root, upwards
 
 TOPICS = (
     "equal",
+    "factors",
     "accuracy",
     "diagnosis",
     "cost",

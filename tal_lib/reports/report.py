@@ -16,6 +16,7 @@ from tal_lib.reports import (
     diagnosis,
     efficiency,
     equal,
+    factors,
     folds,
     frame_skip,
     provenance,
@@ -111,6 +112,7 @@ def report(
     validation_runs.write(data, out.about("accuracy"))
     precision.write(data, out.about("training"))
     equal.write(data, out.about("equal"))
+    factors.write(data, out.about("factors"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))
         out.tables.append(results_page.write(layout, REPOSITORY / "README.md", results_page.README))

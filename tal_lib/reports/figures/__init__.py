@@ -29,6 +29,7 @@ from tal_lib.reports.figures.diagnosis import (
     sensitivity,
 )
 from tal_lib.reports.figures.equal import expected_best, factorial
+from tal_lib.reports.figures.factors import annotation_budget, size_curves, training_time
 from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
 from tal_lib.reports.figures.recordings import ap_by_class, gap_lengths, loss_curve, segment_lengths, timeline
 
@@ -47,6 +48,7 @@ def described(source: str) -> str:
 __all__ = [
     "accuracy_against_cost",
     "accuracy_over_time",
+    "annotation_budget",
     "ap_by_class",
     "average_recall",
     "beside_prior",
@@ -69,8 +71,10 @@ __all__ = [
     "probability_matrix",
     "segment_lengths",
     "sensitivity",
+    "size_curves",
     "speed_and_loss",
     "timeline",
+    "training_time",
     "variants",
     "where_time_goes",
     "window_accuracy",

@@ -35,6 +35,7 @@ def plain(text: str) -> str:
 
 TITLES = {  # of the topics whose folder's name does not tell a reader what it is
     "equal": "equal comparison",
+    "factors": "size, annotation and training time",
     "cost": "cost of inference",
     "length": "inference on windows",
     "training": "cost of training",

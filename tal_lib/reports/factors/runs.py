@@ -1,0 +1,82 @@
+"""The runs of one factor's sweep on folds, and the scores of their tested people.
+
+A factor is what the plain recipe's cells of a sweep differ in: how the annotation is spread, how the training
+time is spent, how wide the model is. A setting is one value of each of `SETTING`.
+"""
+
+import pandas as pd
+
+from tal_lib.evaluation.nested import Estimate, nested_estimate
+from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import with_settings_of
+from tal_lib.reports.equal.arms import people_of
+from tal_lib.reports.equal.pairs import interval
+
+SETTING = ["benchmark", "model", "fraction", "people", "annotated", "options", "recipe"]
+SINGLE = {"preset": "compact", "seed": 0, "stream": "", "skip": 1}  # what all cells of the sweeps share
+PERSON = ["fold", "person"]
+EVERY_MODEL = "mean"  # in place of a model's name: the mean over the models
+
+
+def people_of_sweep(data: dict[str, pd.DataFrame], sweep: str, factors: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A row per tested person of every finished setting of a sweep.
+
+    Cells that another sweep ran first are not in the sweep's ledger. So all runs count that are as one of its
+    cells, but for the values of `factors`.
+
+    `SETTING`, `fold, person, value` (%; see `equal.arms`), and of the run `segments_trained, people_trained`.
+    A setting is finished if it has every fold that any setting of its benchmark has.
+    """
+    columns = [*SETTING, *PERSON, "value", "segments_trained", "people_trained"]
+    table = data.get("data_efficiency", pd.DataFrame())
+    if not len(table) or not {"fold", "sweep", "utc"} <= set(table):
+        return pd.DataFrame(columns=columns)
+    usual = {"recipe": "", "options": "", "stream": "", "people": 1, "annotated": 1, "skip": 1}
+    absent = {name: value for name, value in usual.items() if name not in table}
+    table = table.fillna(usual).assign(**absent)
+    table = table[table.fold >= 0]
+    for name, value in SINGLE.items():
+        table = table[table[name] == value]
+    subset_seed = table.subset_seed.where(table.subset_seed >= 0, table.seed)
+    table = table[subset_seed == 0]
+    table = with_settings_of(table, sweep, [name for name in SETTING if name not in factors])
+    means = 100 * table.groupby("cell")["map"].mean()
+    runs = table.drop_duplicates("cell").sort_values("utc", kind="stable")
+    runs = runs.drop_duplicates([*SETTING, "fold"], keep="last")
+    runs = runs.assign(
+        model=tables.with_shown_names(runs[["model", "preset"]]).model,
+        avg_map=runs.cell.map(means),
+        segments_trained=runs.get("train_segments"),
+        people_trained=runs.get("train_people"),
+    )
+    folds = runs.groupby(SETTING).fold.transform("nunique")
+    runs = runs[folds == runs.groupby("benchmark").fold.transform("nunique")]
+    people = people_of(data, runs[[*SETTING, "fold", "avg_map", "cell", *columns[-2:]]])
+    return people[columns].sort_values([*SETTING, *PERSON], ignore_index=True)
+
+
+def mean_over_models(people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The mean over the models of a person's value, per group of `keys`, where every model has the group.
+
+    The result has the columns of `people`, with `EVERY_MODEL` as model.
+    """
+    models = people.model.nunique()
+    shared = people[people.groupby(keys).model.transform("nunique") == models] if len(people) else people
+    numbers = {name: "mean" for name in ("value", "segments_trained", "people_trained")}
+    means = shared.groupby([*keys, *PERSON], as_index=False).agg(numbers)
+    return means.assign(model=EVERY_MODEL)
+
+
+def score(people: pd.DataFrame) -> Estimate:
+    """avg mAP (%) of one setting, with its interval over people and folds."""
+    return nested_estimate(people)
+
+
+def shown_model(model: str) -> str:
+    """The name of a model in tables: the mean over the models has its own words."""
+    return "mean over models" if model == EVERY_MODEL else model
+
+
+def signed_range(values: pd.Series) -> str:
+    """The smallest and the largest value with signs: `-0.2 to +8.8`."""
+    return " to ".join(interval(value, float("nan"), float("nan")) for value in (values.min(), values.max()))

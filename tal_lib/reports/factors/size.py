@@ -1,0 +1,168 @@
+"""Accuracy against the size of a model: six one-stage models at three widths, the sweep `size`.
+
+At each size the MACs of the models are within 10 % of each other, so models are compared at equal MACs. Their
+latency is measured beside it (`size_cost`).
+"""
+
+import re
+
+import pandas as pd
+
+from tal_lib.data.registry import group_name
+from tal_lib.evaluation.nested import LEVEL, groups, holm, paired_estimate
+from tal_lib.reports import figures, tables
+from tal_lib.reports.equal.arms import percent, place
+from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.factors.runs import people_of_sweep, score, signed_range
+
+SWEEP = "size"
+SIZES = ("small", "medium", "large")
+STEPS, SHAPE = 576, "hapt"  # the recording whose cost is shown: a crop of the recipe
+COSTS = ["macs", "params", "latency_s"]
+GROUP = ["benchmark", "fraction"]
+SCORES = [*GROUP, "model", "size", "width", *COSTS, "folds", "mean", "low", "high", "letters"]
+GROWTH = [*GROUP, "model", "small", "large", "difference", "low", "high", "p", "p_adjusted"]
+
+
+def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every model at every size (`SCORES`), and what the largest gains over the smallest (`GROWTH`).
+
+    Only models that have all sizes on a benchmark at a label fraction count. Models of one size that share a
+    letter cannot be told apart (Holm over their pairs). `macs, params, latency_s` (median, one CPU thread)
+    are of a recording of `STEPS` steps; NaN where they were not measured. The gains are paired by person;
+    p-values are Holm-adjusted over the models of a benchmark and label fraction.
+    """
+    people = people_of_sweep(data, SWEEP)
+    people = people.assign(width=people.options.map(_width))
+    rank = people.groupby([*GROUP, "model"]).width.rank("dense").astype(int) - 1
+    complete = people.groupby([*GROUP, "model"]).width.transform("nunique") == len(SIZES)
+    people = people[complete].assign(size=[SIZES[each] for each in rank[complete]])
+    costs = _costs(data.get("inference_cost_options", pd.DataFrame()))
+    rows, growth = [], []
+    by_place = lambda key: (place(key[0]), *key)
+    parts = dict(list(people.groupby(GROUP)))
+    for key in sorted(parts, key=by_place):
+        settings = {name: part for name, part in parts[key].groupby(["size", "model"])}
+        models = sorted({model for _, model in settings})
+        for size in SIZES:
+            known = {model: score(settings[size, model]) for model in models}
+            means = {model: each.mean for model, each in known.items()}
+            letters = groups(means, _adjusted({model: settings[size, model] for model in models}))
+            for model in sorted(models, key=lambda name: -means[name]):
+                width = settings[size, model].width.iloc[0]
+                values = known[model].folds, known[model].mean, known[model].low, known[model].high
+                costed = costs.get((model, width), (float("nan"),) * len(COSTS))
+                rows.append((*key, model, size, width, *costed, *values, letters[model]))
+        gains = {
+            model: paired_estimate(settings[SIZES[-1], model], settings[SIZES[0], model]) for model in models
+        }
+        adjusted = holm([each.p for each in gains.values()])
+        for (model, each), p in zip(gains.items(), adjusted, strict=True):
+            ends = [score(settings[size, model]).mean for size in (SIZES[0], SIZES[-1])]
+            growth.append((*key, model, *ends, each.mean, each.low, each.high, each.p, p))
+    return pd.DataFrame(rows, columns=SCORES), pd.DataFrame(growth, columns=GROWTH)
+
+
+def _adjusted(people):
+    """(first, second) → Holm-adjusted p-value of the difference of two models, over all pairs."""
+    names = list(people)
+    pairs = [(first, second) for index, first in enumerate(names) for second in names[index + 1 :]]
+    values = [paired_estimate(people[first], people[second]).p for first, second in pairs]
+    return dict(zip(pairs, holm(values), strict=True))
+
+
+def _width(options):
+    match = re.search(r"(?<!\w)width=(\d+)", options)
+    return int(match[1]) if match else 0
+
+
+def _costs(table):
+    """(model, width) → `COSTS` of the newest measurement on one CPU thread."""
+    if not len(table) or not {"options", "benchmark", "length_steps", "device", "threads_used"} <= set(table):
+        return {}
+    rows = table[(table.benchmark == SHAPE) & (table.length_steps == STEPS) & (table.device == "cpu")]
+    rows = rows[(rows.threads_used == 1) & (rows.precision == "float32") & (rows.preset == "compact")]
+    names = tables.with_shown_names(rows[["model", "preset"]]).model
+    rows = rows.assign(
+        model=names, width=rows.options.fillna("").map(_width), latency_s=rows.latency_s_median
+    ).sort_values("utc", kind="stable")
+    newest = rows.drop_duplicates(["model", "width"], keep="last").set_index(["model", "width"])
+    return {key: tuple(row) for key, row in zip(newest.index, newest[COSTS].itertuples(index=False))}
+
+
+def sentence(growth: pd.DataFrame) -> str:
+    """What size buys, in words, from the table `GROWTH`; empty without one."""
+    parts = []
+    for (benchmark, fraction), gains in growth.groupby(GROUP, sort=False):
+        told = gains[gains.p_adjusted < LEVEL]
+        texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
+        verdict = (
+            f"told apart from zero: {listed(texts, 'and')}" if texts else "none can be told apart from zero"
+        )
+        parts.append(
+            f"On {benchmark} with {percent(fraction)} of the labels, some ten times the MACs change avg mAP "
+            f"by {signed_range(gains.difference)} points; {verdict}."
+        )
+    return " ".join(parts)
+
+
+def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
+    """Write both tables, tidy and for readers, and the figures."""
+    table, growth = known
+    if not len(table):
+        return
+    out.data(table, "size")
+    out.data(growth, "size_growth")
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        unit = group_name(benchmark)
+        caption = (
+            f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
+            f"over folds and test groups ({unit}). Models of one size and label fraction that share a letter "
+            f"cannot be told apart. Costs: {STEPS} steps, one CPU thread."
+        )
+        out.table(_for_readers(rows), f"size_{benchmark}", caption)
+        here = growth[growth.benchmark == benchmark]
+        shown = pd.DataFrame(
+            {
+                "label fraction": list(map(percent, here.fraction)),
+                "model": here.model,
+                "small": here.small.round(1),
+                "large": here.large.round(1),
+                "difference": [interval(row.difference, row.low, row.high) for row in here.itertuples()],
+                "adjusted p": list(map(p_text, here.p_adjusted)),
+            }
+        )
+        caption = (
+            f"What the largest size gains over the smallest on {benchmark}: points of avg mAP, paired by "
+            f"{unit}, with 95 % interval; p-values: Holm over the models of a label fraction."
+        )
+        out.table(
+            shown, f"size_growth_{benchmark}", caption, tables.Best(high=("small", "large"), by_row=True)
+        )
+    for cost, label in (("macs", "MACs"), ("latency_s", "latency")):
+        if table[cost].notna().all():
+            caption = (
+                f"avg mAP against {label} of six one-stage models at three widths, by benchmark and label "
+                "fraction; plain recipe."
+            )
+            out.figure(figures.size_curves(table, cost)[0], f"size_{cost}", caption)
+
+
+def _for_readers(rows):
+    """A row per label fraction, size and model."""
+    shown = pd.DataFrame(
+        {
+            "label fraction": list(map(percent, rows.fraction)),
+            "size": rows["size"],
+            "model": rows.model,
+            "width": rows.width,
+            "GMACs": (rows.macs / 1e9).map("{:.2f}".format),
+            "parameters (M)": (rows.params / 1e6).map("{:.2f}".format),
+            "latency (ms)": (1e3 * rows.latency_s).map("{:.1f}".format),
+            "avg mAP": [
+                f"{interval(row.mean, row.low, row.high, '.1f')} {row.letters}" for row in rows.itertuples()
+            ],
+        }
+    )
+    return shown.replace("nan", "–")

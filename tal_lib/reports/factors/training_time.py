@@ -1,0 +1,160 @@
+"""The same training time on one core for more data, more steps or a larger model: the sweep `time_budget`.
+
+The base of a label fraction is a short training. The other three take twice its time: twice the steps on the
+same data; twice the steps on twice the data, so that each recording is seen as often; or a model of twice the
+width, with as many steps as fit (from the measured time of a step, `experiments/time_budget.py`).
+"""
+
+import itertools
+import re
+
+import pandas as pd
+
+from tal_lib.data.registry import group_name
+from tal_lib.evaluation.nested import LEVEL, holm, paired_estimate
+from tal_lib.reports import figures, tables
+from tal_lib.reports.equal.arms import percent
+from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.factors.runs import people_of_sweep, score, signed_range
+
+SWEEP = "time_budget"
+BASE, STEPS, DATA, WIDTH = "base", "more steps", "more data", "larger model"
+STEPS_OF = r"min_steps=(\d+)"
+USES = (BASE, STEPS, WIDTH, DATA)
+SCORES = ["benchmark", "model", "fraction", "use", "labels", "steps", "folds", "mean", "low", "high"]
+PAIRS = ["benchmark", "model", "fraction", "use", "other", "difference", "low", "high", "p", "p_adjusted"]
+
+
+def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every use of the time (`SCORES`), and every pair of uses (`PAIRS`), per model and base label fraction.
+
+    `fraction` is that of the base, `labels` that of the use. p-values are Holm-adjusted over the pairs of a
+    benchmark.
+    """
+    people = with_uses(people_of_sweep(data, SWEEP, factors=("fraction", "recipe")))
+    rows, pairs = [], []
+    for key, group in people.groupby(["benchmark", "model", "base_fraction"], sort=False):
+        uses = {use: part for use, part in group.groupby("use")}
+        for use in [name for name in USES if name in uses]:
+            known, first = score(uses[use]), uses[use].iloc[0]
+            values = known.folds, known.mean, known.low, known.high
+            rows.append((*key, use, first.fraction, first.steps, *values))
+        for other, use in itertools.combinations([name for name in USES if name in uses], 2):
+            known = paired_estimate(uses[use], uses[other])
+            pairs.append((*key, use, other, known.mean, known.low, known.high, known.p, float("nan")))
+    table = pd.DataFrame(pairs, columns=PAIRS)
+    for _, group in table.groupby("benchmark"):
+        table.loc[group.index, "p_adjusted"] = holm(group.p)
+    return pd.DataFrame(rows, columns=SCORES), table
+
+
+def with_uses(people: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `use, base_fraction, steps`. Rows that are no use of any base are left out.
+
+    A run with options has the larger model; its label fractions are those of the bases, and its recipe is
+    theirs but for the number of steps. Of the other runs, the longest take twice the steps of the base.
+    """
+    people = people.assign(steps=people.recipe.map(_steps), use="", base_fraction=people.fraction)
+    recipe = people.recipe.str.replace(STEPS_OF, "", regex=True)
+    wide = people.options != ""
+    usual = ~wide & recipe.isin(recipe[wide])
+    longest = people.steps[usual].max()
+    longer, short = usual & (people.steps == longest), usual & (people.steps == longest / 2)
+    based = people.fraction.isin(people.fraction[wide])
+    people.loc[wide, "use"] = WIDTH
+    people.loc[short & based, "use"] = BASE
+    people.loc[longer & based, "use"] = STEPS
+    people.loc[longer & ~based, "use"] = DATA
+    people.loc[longer & ~based, "base_fraction"] = people.fraction / 2
+    return people[people.use != ""]
+
+
+def _steps(recipe):
+    match = re.search(STEPS_OF, recipe)
+    return int(match[1]) if match else 0
+
+
+def sentence(pairs: pd.DataFrame) -> str:
+    """The answer in words, from the table `PAIRS`; empty without one."""
+    parts = []
+    for benchmark, group in pairs.groupby("benchmark", sort=False):
+        gains = group[group.other == BASE]
+        told = gains[gains.p_adjusted < LEVEL]
+        texts = [
+            f"{row.use} {interval(row.difference, row.low, row.high)} ({row.model}, {percent(row.fraction)})"
+            for row in told.itertuples()
+        ]
+        told_apart = (
+            f"Told apart from zero: {'; '.join(texts)}." if texts else "None can be told apart from zero."
+        )
+        parts += [
+            f"On {benchmark}, twice the training time on one core gains {signed_range(gains.difference)} "
+            f"points over the base. {told_apart}",
+            _between(group[(group.other != BASE) & (group.p_adjusted < LEVEL)]),
+        ]
+    return " ".join(parts)
+
+
+def _between(rows):
+    """Which uses of the time differ from each other."""
+    if not len(rows):
+        return "The three uses of the time cannot be told apart from each other."
+    return (
+        "Between the uses: "
+        + listed(
+            [
+                f"{row.use} against {row.other} {interval(row.difference, row.low, row.high)} ({row.model}, "
+                f"{percent(row.fraction)})"
+                for row in rows.itertuples()
+            ],
+            "and",
+        )
+        + "."
+    )
+
+
+def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
+    """Write both tables, tidy and for readers, and the figure."""
+    if not len(table):
+        return
+    out.data(table, "training_time")
+    out.data(pairs, "training_time_pairs")
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        unit = group_name(benchmark)
+        caption = (
+            f"Twice the training time on one core, spent in three ways, on {benchmark}: avg mAP (%), plain "
+            f"recipe, mean over folds with 95 % interval over folds and test groups ({unit})."
+        )
+        out.table(_by_use(rows), f"training_time_{benchmark}", caption, tables.Best(high=USES, by_row=True))
+        here = pairs[pairs.benchmark == benchmark]
+        shown = pd.DataFrame(
+            {
+                "model": here.model,
+                "label fraction": list(map(percent, here.fraction)),
+                "pair": [f"{row.use} − {row.other}" for row in here.itertuples()],
+                "difference": [interval(row.difference, row.low, row.high) for row in here.itertuples()],
+                "adjusted p": list(map(p_text, here.p_adjusted)),
+            }
+        )
+        caption = (
+            f"Pairs of uses of the training time on {benchmark}: points of avg mAP, paired by {unit}, with "
+            "95 % interval; p-values: Holm over all pairs."
+        )
+        out.table(shown, f"training_time_pairs_{benchmark}", caption)
+        caption = (
+            f"avg mAP on {benchmark} of a short training, and of three trainings that take twice its time: "
+            "more steps, more data, or a larger model; plain recipe."
+        )
+        out.figure(figures.training_time(rows)[0], f"training_time_{benchmark}", caption)
+
+
+def _by_use(rows):
+    """A row per model and label fraction, a column per use of the time."""
+    texts = rows.assign(text=[interval(row.mean, row.low, row.high, ".1f") for row in rows.itertuples()])
+    keys = texts[["model", "fraction"]].drop_duplicates()
+    text = texts.set_index(["model", "fraction", "use"]).text
+    shown = pd.DataFrame({"model": keys.model, "label fraction": list(map(percent, keys.fraction))})
+    for use in USES:
+        shown[use] = [text.get((*key, use), "–") for key in keys.itertuples(index=False)]
+    return shown

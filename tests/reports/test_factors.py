@@ -1,0 +1,243 @@
+"""Size, annotation and training time on generated ledgers with known effects."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tal_lib.evaluation.nested import holm, paired_estimate
+from tal_lib.reports import figures
+from tal_lib.reports.factors import annotation, size, training_time
+from tal_lib.reports.factors.runs import EVERY_MODEL, people_of_sweep
+from tal_lib.reports.report import report, tidy_tables
+from tal_lib.sweeps.ledger import update_ledger
+
+MODELS = {"temporalmaxer": 4, "actionformer": 0}
+SHORT, LONG = {"min_steps": 400}, {"min_steps": 800}
+TREND = np.arange(-5, 6, 2)  # of the six people of a fold
+
+
+@pytest.fixture
+def trained(cell):
+    """A record of a cell whose people score `value` ± the trend, with as many annotated segments."""
+
+    def make(sweep, model, fold, value, fraction=1.0, segments=100, **changes):
+        noise = np.random.default_rng([fold, segments]).normal(0, 0.5, TREND.size)
+        changes = {"recipe": SHORT} | changes
+        record = cell(sweep, "hapt", fraction, model, fold, value + fold + TREND + noise, **changes)
+        for row in record["tables"]["data_efficiency"]:
+            row |= {"train_segments": segments, "train_recordings": 3, "train_people": 4}
+        return record
+
+    return make
+
+
+@pytest.fixture
+def annotated(trained):
+    """Every setting of the annotation budget: segments add points, and many people add 6 points more."""
+    return [
+        trained(
+            "annotation",
+            model,
+            fold,
+            50 + points + 10 * np.log2(16 * people * share) / 4 + 6 * (people > share),
+            people=people,
+            annotated=share,
+            segments=round(800 * people * share),
+        )
+        for model, points in MODELS.items()
+        for fold in range(5)
+        for people in (1.0, 0.5, 0.25)
+        for share in (1.0, 0.5, 0.25)
+    ]
+
+
+def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annotated):
+    data = tidy_tables(annotated)
+    table, pairs = annotation.scores(data)
+    assert len(table) == 9 * 3 and set(table.model) == {*MODELS, EVERY_MODEL}
+    assert sorted(pairs.budget.unique()) == [0.125, 0.25, 0.5]
+    assert pairs.many_segments.tolist() == pairs.few_segments.tolist()
+    people = people_of_sweep(data, "annotation")
+    for row in pairs[pairs.model != EVERY_MODEL].itertuples():
+        sides = {0.125: ((0.5, 0.25), (0.25, 0.5)), 0.25: ((1, 0.25), (0.25, 1)), 0.5: ((1, 0.5), (0.5, 1))}
+        many, few = (
+            people[(people.model == row.model) & (people.people == first) & (people.annotated == second)]
+            for first, second in sides[row.budget]
+        )
+        twin = paired_estimate(many, few)
+        assert (row.difference, row.low, row.high, row.p) == (twin.mean, twin.low, twin.high, twin.p)
+        assert row.difference == pytest.approx(row.many - row.few) == pytest.approx(6)
+    one = pairs[pairs.model != EVERY_MODEL]
+    assert one.p_adjusted.to_numpy() == pytest.approx(holm(one.p))
+    text = annotation.sentence(pairs)
+    assert "+6.0" in text and "All can be told apart from zero." in text and "mean over 2 models" in text
+
+
+def test_a_setting_without_all_folds_is_left_out(annotated):
+    last = next(
+        record
+        for record in annotated
+        if record["parameters"]["fold"] == 4
+        and record["parameters"]["people"] == 1
+        and record["parameters"]["annotated"] == 0.25
+        and record["parameters"]["model"] == "actionformer"
+    )
+    table, pairs = annotation.scores(tidy_tables([record for record in annotated if record is not last]))
+    assert len(table) == 9 + 8 + 8  # of the other model, of this one, of the mean over both
+    assert pairs.groupby("budget").model.nunique().to_dict() == {0.125: 3, 0.25: 1, 0.5: 3}
+
+
+def test_models_with_options_stand_beside_the_mean_over_models(annotated, trained):
+    normed = [
+        trained(
+            "annotation", "actionformer", fold, value, options={"norm": "half"}, people=one, annotated=other
+        )
+        for fold in range(5)
+        for one, other, value in ((0.5, 0.25, 20), (0.25, 0.5, 50))
+    ]
+    _, before = annotation.scores(tidy_tables(annotated))
+    table, pairs = annotation.scores(tidy_tables([*annotated, *normed]))
+    row = pairs[pairs.options != ""].iloc[0]
+    assert len(pairs) == len(before) + 1 and row.model == "actionformer (norm=half)" and row.budget == 0.125
+    assert row.difference == pytest.approx(-30, abs=0.5)
+    means = [rows[rows.model == EVERY_MODEL].difference.tolist() for rows in (before, pairs)]
+    assert means[0] == means[1]
+    text = annotation.sentence(pairs)
+    assert "mean over 2 models" in text and f"actionformer (norm=half) {row.difference:+.1f}" in text
+
+
+def test_cells_that_another_sweep_ran_first_count(annotated, timed):
+    everything = {"people": 1.0, "annotated": 1.0}
+    for record in annotated:
+        if everything.items() <= record["parameters"].items():
+            record["sweep"] = "plain"
+    table, _ = annotation.scores(tidy_tables(annotated))
+    assert len(table) == 9 * 3
+    for record in timed:
+        if record["parameters"]["recipe"] == SHORT:
+            record["sweep"] = "plain"
+    others = [record | {"id": f"{record['id']}_{half}"} for record in timed for half in (0.2, 1.0)]
+    for record, half in zip(others, [0.2, 1.0] * len(timed), strict=True):  # bases of no other use
+        record["parameters"] = record["parameters"] | {"fraction": half, "recipe": SHORT, "options": {}}
+        record["sweep"] = "plain"
+    table, pairs = training_time.scores(tidy_tables([*timed, *others]))
+    assert table.groupby("use").fraction.unique().map(set).to_dict() == dict.fromkeys(
+        training_time.USES, {0.1, 0.4}
+    )
+
+
+@pytest.fixture
+def timed(trained):
+    """Twice the steps add 1 point, twice the data 8, twice the width nothing."""
+    records = []
+    for model, points in MODELS.items():
+        for fold in range(5):
+            for base in (0.1, 0.4):
+                value = 50 + points + 20 * base
+                uses = [
+                    (base, 0, {}),
+                    (base, 1, {"recipe": LONG}),
+                    (2 * base, 8, {"recipe": LONG}),
+                    (base, 0, {"recipe": {"min_steps": 290}, "options": {"width": 256, "head_width": 256}}),
+                ]
+                records += [
+                    trained("time_budget", model, fold, value + gain, fraction, segments=place, **changes)
+                    for place, (fraction, gain, changes) in enumerate(uses)
+                ]
+    return records
+
+
+def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
+    table, pairs = training_time.scores(tidy_tables(timed))
+    assert len(table) == 2 * 2 * 4 and len(pairs) == 2 * 2 * 6
+    wide = table.set_index(["model", "fraction", "use"])
+    for model in MODELS:
+        for base in (0.1, 0.4):
+            at = lambda use, model=model, base=base: wide.loc[(model, base, use)]
+            assert at("more data").labels == 2 * base and at("more data").steps == 800
+            assert at("more steps").labels == base and at("larger model").steps == 290
+            known = pairs[(pairs.model == model) & (pairs.fraction == base)].set_index(["use", "other"])
+            assert known.difference["more data", "base"] == pytest.approx(8, abs=0.5)
+            assert known.difference["more data", "more steps"] == pytest.approx(7, abs=0.5)
+            assert known.p_adjusted["more data", "larger model"] < 0.05
+    assert pairs.p_adjusted.to_numpy() == pytest.approx(holm(pairs.p))
+    text = training_time.sentence(pairs)
+    assert re.search(r"more data \+(7\.[5-9]|8\.[0-4]) \[", text) and "more data against more steps" in text
+
+
+@pytest.fixture
+def sized(trained):
+    """Three widths: at the largest, one model gains 9 points and the other nothing."""
+    return [
+        trained(
+            "size",
+            model,
+            fold,
+            50 + points + (9 * (width == 256) if points else 0),
+            options={"width": width, "head_width": width},
+            segments=width,
+        )
+        for model, points in MODELS.items()
+        for fold in range(5)
+        for width in (64, 128, 256)
+    ]
+
+
+def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(sized):
+    table, growth = size.scores(tidy_tables(sized))
+    assert table["size"].tolist() == [name for name in ("small", "medium", "large") for _ in MODELS]
+    assert dict(zip(table["size"], table.width)) == {"small": 64, "medium": 128, "large": 256}
+    assert table[["macs", "latency_s"]].isna().all(axis=None)
+    for _, rows in table.groupby("size"):
+        assert dict(zip(rows.model, rows.letters)) == {"temporalmaxer": "a", "actionformer": "b"}
+    gains = growth.set_index("model")
+    assert gains.difference["temporalmaxer"] == pytest.approx(9, abs=0.6)
+    assert gains.p_adjusted["temporalmaxer"] < 0.05 < gains.p_adjusted["actionformer"]
+    text = size.sentence(growth)
+    assert f"told apart from zero: temporalmaxer {gains.difference['temporalmaxer']:+.1f} [" in text
+    assert "actionformer" not in text
+
+
+def test_the_cost_beside_a_size_is_the_newest_of_its_model_and_width():
+    row = {"benchmark": "hapt", "length_steps": 576, "model": "tridet", "preset": "compact", "params": 10}
+    row |= {"device": "cpu", "threads_used": 1, "precision": "float32", "macs": 100}
+    costs = size._costs(
+        pd.DataFrame(
+            [
+                row | {"options": "head_width=64, width=64", "latency_s_median": 2.0, "utc": "2026-01-02"},
+                row | {"options": "head_width=64, width=64", "latency_s_median": 3.0, "utc": "2026-01-01"},
+                row | {"options": "head_width=32, width=64", "latency_s_median": 4.0, "threads_used": 2},
+                row | {"options": "head_width=96, width=96", "latency_s_median": 5.0, "length_steps": 288},
+            ]
+        )
+    )
+    assert costs == {("tridet", 64): (100, 10, 2.0)}
+
+
+def test_a_report_of_the_three_sweeps(annotated, timed, sized, tmp_path):
+    for name, records in (("annotation", annotated), ("time_budget", timed), ("size", sized)):
+        update_ledger(
+            tmp_path / "results" / "ledger" / f"{name}.jsonl", {record["id"]: record for record in records}
+        )
+    report(tmp_path / "results", tmp_path / "figures", tmp_path / "runs", render=False)
+    readers = tmp_path / "results" / "readers" / "factors"
+    for name in ("annotation_budget", "people_or_segments", "training_time", "training_time_pairs", "size"):
+        text = (readers / f"{name}_hapt.md").read_text()
+        assert "hapt" in text and "nan" not in text
+    assert (tmp_path / "figures" / "factors" / "annotation_budget_hapt.png").is_file()
+    assert (tmp_path / "figures" / "factors" / "training_time_hapt.png").is_file()
+    assert not list((tmp_path / "figures" / "factors").glob("size_*")), "no cost is measured"
+
+
+def test_curves_by_size_need_their_cost():
+    rows = [
+        ("hapt", 0.1, model, value, value - 1, value + 1, cost)
+        for model, value in (("tridet", 80.0), ("gaf", 70.0))
+        for cost in (1e8, 5e8, 2e9)
+    ]
+    table = pd.DataFrame(rows, columns=["benchmark", "fraction", "model", "mean", "low", "high", "macs"])
+    axes = figures.size_curves(table, "macs")
+    assert len(axes) == 1 and len(axes[0].lines) == 2
+    assert axes[0].lines[0].get_xdata().tolist() == pytest.approx([0.1, 0.5, 2.0])
