@@ -7,7 +7,8 @@ from tal_lib import __version__
 from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import gained, repeats
-from tal_lib.reports.equal import page
+from tal_lib.reports.equal import components, page
+from tal_lib.reports.factors import annotation, size, training_time
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.papers import PAPERS
 from tal_lib.reports.pictures import embedded
@@ -58,6 +59,8 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             return getattr(page, name)(read("equal_values"), *arguments)
         if what == "tuned":
             return page.tuned(read("factorial"))
+        if what == "factor":
+            return _factor(read, *arguments)
         if what == "origin":
             return provenance.read(layout).sentence()
         if what == "repeats":
@@ -74,6 +77,21 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
         )
 
     return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, template.read_text(encoding="utf-8")))
+
+
+FACTORS = {  # name → the tidy table that it is told from, and the sentence
+    "annotation": ("people_or_segments", annotation.sentence),
+    "training_time": ("training_time_pairs", training_time.sentence),
+    "size": ("size_growth", size.sentence),
+    "variance": ("components_of_variance", components.sentence),
+}
+
+
+def _factor(read, name):
+    """The answer to the question about one factor, in words."""
+    source, sentence = FACTORS[name]
+    table = read(source)
+    return escape.markdown(sentence(table)) if len(table) else "Not run yet."
 
 
 def _models(layout):

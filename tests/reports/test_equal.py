@@ -10,7 +10,7 @@ from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimat
 from tal_lib.files import REPOSITORY
 from tal_lib.reports.equal import page, ranking, transfer
 from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, TUNED, people_of, runs_of, scores_of
-from tal_lib.reports.equal.components import components_of_variance
+from tal_lib.reports.equal.components import components_of_variance, sentence
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import report, tidy_tables
 from tal_lib.sweeps.ledger import update_ledger
@@ -214,6 +214,9 @@ def test_components_need_a_complete_crossed_design(cell):
     row = table.iloc[0]
     assert (row.folds, row.people, row.subsets, row.seeds) == (5, 30, 2, 2)
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
+    text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
+    assert text.startswith("On hapt with 20 % of the labels") and "range of 2 models" in text
+    assert f"The person: {row.person_sd:.1f} to 20.0; the subset sample: {row.subset_sd:.1f};" in text
 
 
 def header_of(table):

@@ -40,6 +40,25 @@ def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame,
     return table.reset_index(drop=True), pd.DataFrame(gaps, columns=[*keys, "why"])
 
 
+def sentence(table: pd.DataFrame) -> str:
+    """What the components are, in words, over the models of each benchmark; empty without one."""
+    parts = []
+    for (benchmark, fraction), rows in table.groupby(["benchmark", "fraction"], sort=False):
+        sizes = {name: _range(rows[f"{name}_sd"]) for name in ("person", "subset", "seed", "subset_seed")}
+        parts.append(
+            f"On {benchmark} with {percent(fraction)} of the labels, the standard deviation of a "
+            f"{group_name(benchmark)}'s score (points, range of {len(rows)} models) has these sources. The "
+            f"{group_name(benchmark)}: {sizes['person']}; the subset sample: {sizes['subset']}; the training "
+            f"seed: {sizes['seed']}; both together: {sizes['subset_seed']}."
+        )
+    return " ".join(parts)
+
+
+def _range(values):
+    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
     """Write the components, as a tidy table and for readers."""
     if not len(table):

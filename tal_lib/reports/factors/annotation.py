@@ -84,24 +84,25 @@ def _opposites(shares):
 def sentence(pairs: pd.DataFrame) -> str:
     """The answer in words, from the table `PAIRS`; empty without one."""
     parts = []
+    pairs = pairs.fillna({"options": ""})
     for benchmark, group in pairs[pairs.model == EVERY_MODEL].groupby("benchmark", sort=False):
-        gains = [
-            f"{interval(row.difference, row.low, row.high)} ({row.many_segments:.0f} segments of "
-            f"{row.many_people:.0f} against {row.few_people:.0f} people)"
+        ours = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
+        parts.append(
+            f"On {benchmark}, many people with few segments each are compared with few people with many, at "
+            "about the same number of segments (points of avg mAP, plain recipe, mean over "
+            f"{ours[ours.options == ''].model.nunique()} models)."
+        )
+        parts += [
+            f"{row.many_segments:.0f} segments of {row.many_people:.0f} against {row.few_people:.0f} people: "
+            f"{interval(row.difference, row.low, row.high)}."
             for row in group.itertuples()
         ]
-        ours = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
-        single = [
-            f"{row.model} {interval(row.difference, row.low, row.high)} ({row.many_segments:.0f} segments)"
+        parts.append(_told((group.p_adjusted < LEVEL).sum(), len(group)))
+        parts += [
+            f"{row.model} alone, {row.many_segments:.0f} segments: "
+            f"{interval(row.difference, row.low, row.high)}, told apart from zero."
             for row in ours[ours.p_adjusted < LEVEL].itertuples()
-        ]
-        told = f"Of the models one by one: {'; '.join(single)}." if single else "Nor for any single model."
-        parts.append(
-            f"On {benchmark}, with about the same number of segments, many people with few each against few "
-            f"people with many: {'; '.join(gains)}. These are points of avg mAP, plain recipe, mean over "
-            f"{ours[ours.options == ''].model.nunique()} models. "
-            f"{_told((group.p_adjusted < LEVEL).sum(), len(group))} {told}"
-        )
+        ] or ["Nor for any single model."]
     return " ".join(parts)
 
 

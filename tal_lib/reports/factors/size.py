@@ -97,13 +97,13 @@ def sentence(growth: pd.DataFrame) -> str:
     for (benchmark, fraction), gains in growth.groupby(GROUP, sort=False):
         told = gains[gains.p_adjusted < LEVEL]
         texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
-        verdict = (
-            f"told apart from zero: {listed(texts, 'and')}" if texts else "none can be told apart from zero"
-        )
-        parts.append(
+        parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, some ten times the MACs change avg mAP "
-            f"by {signed_range(gains.difference)} points; {verdict}."
-        )
+            f"by {signed_range(gains.difference)} points.",
+            f"Told apart from zero: {listed(texts, 'and')}."
+            if texts
+            else "None can be told apart from zero.",
+        ]
     return " ".join(parts)
 
 
