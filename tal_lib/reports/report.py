@@ -39,7 +39,7 @@ from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
-from tal_lib.sweeps.ledger import finished_runs, read_all, update_ledger
+from tal_lib.sweeps.ledger import finished_runs, ledgers, read_all, recency, update_ledger
 from tal_lib.writing import claim
 
 
@@ -121,10 +121,13 @@ def report(
 
 
 def _records(layout, runs):
-    """All current records, including those of the run folders."""
+    """All current records, including those of the run folders. A record that any ledger has stays there."""
     for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
         ledger = layout.ledger / f"{folder.name}.jsonl"
-        update_ledger(ledger, finished_runs(folder, ledger))
+        finished = finished_runs(folder, ledger)
+        known = {record["id"]: recency(record) for record in ledgers(layout.results)} if finished else {}
+        is_new = lambda record: record["id"] not in known or recency(record) > known[record["id"]]  # noqa: B023
+        update_ledger(ledger, {id: record for id, record in finished.items() if is_new(record)})
     records = read_all(layout.results)
     if not records:
         raise TalError(

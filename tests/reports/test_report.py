@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tal_lib.reports.figures.cost import pareto_front
 from tal_lib.reports.layout import Layout, file_stem
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.report import report
-from tal_lib.sweeps.ledger import update_ledger
+from tal_lib.sweeps.ledger import RESULT, read_ledger, update_ledger
 from tal_lib.writing import overwriting
 
 
@@ -287,6 +288,18 @@ def test_machines_are_not_mixed(tmp_path):
     assert first.values.tolist() == [["a", 1], ["b", 2]] and second.values.tolist() == [["a", 9]]
     caption = (tmp_path / "results" / "readers" / "cost" / "latency_b_cpu_the_other_r_2_cores.md").read_text()
     assert "the other (R), 2 cores, 1 thread" in caption
+
+
+def test_a_record_that_another_ledger_has_is_not_added_again(ledger):
+    folder, records = ledger
+    results, runs = folder / "results", folder / "runs"
+    newer = records[1] | {"provenance": records[1]["provenance"] | {"utc": "q"}}
+    for entry in (records[0], newer):
+        cell = runs / "t" / entry["id"]
+        cell.mkdir(parents=True)
+        (cell / RESULT).write_text(json.dumps(entry))
+    report(results, folder / "figures", runs, render=False)
+    assert list(read_ledger(results / "ledger" / "t.jsonl")) == [newer["id"]]
 
 
 def test_nothing_to_report(tmp_path):
