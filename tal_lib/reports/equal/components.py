@@ -51,7 +51,7 @@ def sentence(table: pd.DataFrame) -> str:
             f"{group_name(benchmark)}: {sizes['person']}; the subset sample: {sizes['subset']}; the training "
             f"seed: {sizes['seed']}; both together: {sizes['subset_seed']}."
         )
-    return " ".join(parts)
+    return " ".join([*parts, "Estimates below zero are given as 0."] if parts else [])
 
 
 def _range(values):
