@@ -216,7 +216,8 @@ def test_components_need_a_complete_crossed_design(cell):
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "range of 2 models" in text
-    assert f"The person: {row.person_sd:.1f} to 20.0; the subset sample: {row.subset_sd:.1f};" in text
+    assert f"The person: {row.person_sd:.1f} to 20.0; the fold: {row.fold_sd:.1f};" in text
+    assert f"and the rest: {row.rest_sd:.1f}." in text
 
 
 def header_of(table):

@@ -21,11 +21,11 @@ def trained(cell):
     """A record of a cell whose people score `value` ± the trend, with as many annotated segments."""
 
     def make(sweep, model, fold, value, fraction=1.0, segments=100, **changes):
-        noise = np.random.default_rng([fold, segments]).normal(0, 0.5, TREND.size)
+        noise = np.random.default_rng([fold, *map(ord, f"{model}{changes}")]).normal(0, 0.5, TREND.size)
         changes = {"recipe": SHORT} | changes
         record = cell(sweep, "hapt", fraction, model, fold, value + fold + TREND + noise, **changes)
         for row in record["tables"]["data_efficiency"]:
-            row |= {"train_segments": segments, "train_recordings": 3, "train_people": 4}
+            row |= {"train_segments": segments, "train_people": round(24 * changes.get("people", 1))}
         return record
 
     return make
@@ -33,13 +33,13 @@ def trained(cell):
 
 @pytest.fixture
 def annotated(trained):
-    """Every setting of the annotation budget: segments add points, and many people add 6 points more."""
+    """Every setting of the annotation budget: segments add points, and people more than their parts."""
     return [
         trained(
             "annotation",
             model,
             fold,
-            50 + points + 10 * np.log2(16 * people * share) / 4 + 6 * (people > share),
+            50 + points + 10 * np.log2(16 * people * share) / 4 + 6 * np.log2(people / share),
             people=people,
             annotated=share,
             segments=round(800 * people * share),
@@ -57,20 +57,29 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
     assert len(table) == 9 * 3 and set(table.model) == {*MODELS, EVERY_MODEL}
     assert sorted(pairs.budget.unique()) == [0.125, 0.25, 0.5]
     assert pairs.many_segments.tolist() == pairs.few_segments.tolist()
+    assert len(pairs) == 5 * 3  # three of a quarter of the segments
     people = people_of_sweep(data, "annotation")
     for row in pairs[pairs.model != EVERY_MODEL].itertuples():
-        sides = {0.125: ((0.5, 0.25), (0.25, 0.5)), 0.25: ((1, 0.25), (0.25, 1)), 0.5: ((1, 0.5), (0.5, 1))}
+        here = people[people.model == row.model]
         many, few = (
-            people[(people.model == row.model) & (people.people == first) & (people.annotated == second)]
-            for first, second in sides[row.budget]
+            here[(here.people == share) & (here.people * here.annotated == row.budget)]
+            for share in (row.many_people / 24, row.few_people / 24)
         )
         twin = paired_estimate(many, few)
         assert (row.difference, row.low, row.high, row.p) == (twin.mean, twin.low, twin.high, twin.p)
-        assert row.difference == pytest.approx(row.many - row.few) == pytest.approx(6)
-    one = pairs[pairs.model != EVERY_MODEL]
-    assert one.p_adjusted.to_numpy() == pytest.approx(holm(one.p))
+        assert row.difference == pytest.approx(row.many - row.few)
+        assert row.difference == pytest.approx(12 * np.log2(row.many_people / row.few_people), abs=0.5)
+    of_mean = pairs.model == EVERY_MODEL
+    for rows in (pairs[of_mean], pairs[~of_mean]):
+        assert 0 < rows.p.min() and rows.p_adjusted.to_numpy() == pytest.approx(holm(rows.p))
+    for row in pairs[of_mean].itertuples():
+        same = pairs[~of_mean & (pairs.many_people == row.many_people) & (pairs.few_people == row.few_people)]
+        same = same[same.budget == row.budget].set_index("model").difference
+        assert row.without == same.abs().idxmax()
+        assert row.without_difference == pytest.approx(same.drop(row.without).mean())
     text = annotation.sentence(pairs)
-    assert "+6.0" in text and "All can be told apart from zero." in text and "mean over 2 models" in text
+    assert "After Holm's correction, 5 of these 5 means can be told apart from zero." in text
+    assert "mean over 2 models" in text and text.count("Told apart for temporalmaxer alone") == 5
 
 
 def test_a_setting_without_all_folds_is_left_out(annotated):
@@ -84,7 +93,31 @@ def test_a_setting_without_all_folds_is_left_out(annotated):
     )
     table, pairs = annotation.scores(tidy_tables([record for record in annotated if record is not last]))
     assert len(table) == 9 + 8 + 8  # of the other model, of this one, of the mean over both
-    assert pairs.groupby("budget").model.nunique().to_dict() == {0.125: 3, 0.25: 1, 0.5: 3}
+    counts = pairs.groupby(["budget", "model"]).size().unstack()
+    assert counts["temporalmaxer"].to_dict() == {0.125: 1, 0.25: 3, 0.5: 1}
+    assert counts["actionformer"].to_dict() == counts[EVERY_MODEL].to_dict() == {0.125: 1, 0.25: 1, 0.5: 1}
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"subset_seed": 1}, {"skip": 2}, {"stream": "acc"}])
+def test_runs_that_differ_in_anything_else_do_not_count(annotated, other):
+    decoys = []
+    for record in annotated:
+        rows = [row | {"map": 0.1} for row in record["tables"]["data_efficiency"]]
+        decoys.append(
+            record
+            | {"id": f"{record['id']}_decoy", "parameters": record["parameters"] | other}
+            | {"provenance": record["provenance"] | {"utc": "2027-01-01"}}
+            | {"tables": record["tables"] | {"data_efficiency": rows}}
+        )
+    alone, together = (annotation.scores(tidy_tables(runs)) for runs in (annotated, [*annotated, *decoys]))
+    for before, after in zip(alone, together, strict=True):
+        pd.testing.assert_frame_equal(before, after)
+
+
+def test_one_model_has_no_mean_over_models(annotated):
+    records = [record for record in annotated if record["parameters"]["model"] == "actionformer"]
+    table, pairs = annotation.scores(tidy_tables(records))
+    assert set(pairs.model) == set(table.model) == {"actionformer"} and annotation.sentence(pairs) == ""
 
 
 def test_models_with_options_stand_beside_the_mean_over_models(annotated, trained):
@@ -103,7 +136,10 @@ def test_models_with_options_stand_beside_the_mean_over_models(annotated, traine
     means = [rows[rows.model == EVERY_MODEL].difference.tolist() for rows in (before, pairs)]
     assert means[0] == means[1]
     text = annotation.sentence(pairs)
-    assert "mean over 2 models" in text and "actionformer (norm=half) alone, 100 segments: -" in text
+    assert "mean over 2 models" in text and "actionformer (norm=half), added later (100 segments" in text
+    plain = pairs[(pairs.model == "actionformer") & (pairs.budget == 0.125)].iloc[0]
+    assert row.change == pytest.approx(row.difference - plain.difference)
+    assert row.change_low < row.change < row.change_high and pairs[pairs.options == ""].change.isna().all()
 
 
 def test_cells_that_another_sweep_ran_first_count(annotated, timed):
@@ -161,6 +197,13 @@ def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
             assert known.difference["more data", "more steps"] == pytest.approx(7, abs=0.5)
             assert known.p_adjusted["more data", "larger model"] < 0.05
     assert pairs.p_adjusted.to_numpy() == pytest.approx(holm(pairs.p))
+    halfway = [
+        record
+        for record in timed
+        if record["parameters"]["fraction"] != 0.4 or not record["parameters"]["options"]
+    ]
+    _, unfinished = training_time.scores(tidy_tables(halfway))
+    assert set(unfinished.fraction) == {0.1}, "without its larger model a base is not known"
     text = training_time.sentence(pairs)
     gains = pairs[(pairs.use == "more data") & (pairs.other == "base")].difference
     assert f"More data against the short training: {gains.min():+.1f} to {gains.max():+.1f}, 4 of 4" in text
@@ -191,12 +234,33 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     assert table[["macs", "latency_s"]].isna().all(axis=None)
     for _, rows in table.groupby("size"):
         assert dict(zip(rows.model, rows.letters)) == {"temporalmaxer": "a", "actionformer": "b"}
+    assert growth.p_adjusted.to_numpy() == pytest.approx(holm(growth.p))
     gains = growth.set_index("model")
     assert gains.difference["temporalmaxer"] == pytest.approx(9, abs=0.6)
     assert gains.p_adjusted["temporalmaxer"] < 0.05 < gains.p_adjusted["actionformer"]
     text = size.sentence(growth)
     assert f"Told apart from zero: temporalmaxer {gains.difference['temporalmaxer']:+.1f} [" in text
     assert "actionformer" not in text
+
+
+def test_pairs_of_all_sizes_are_one_family(sized):
+    people = size.people_of_sweep(tidy_tables(sized), "size")
+    people = people.assign(size=people.options.map(size._width))
+    settings = {
+        (name, model): rows
+        for name, width in zip(size.SIZES, (64, 128, 256), strict=True)
+        for model, rows in people[people["size"] == width].groupby("model")
+    }
+    adjusted = size._adjusted(settings, sorted(MODELS))
+    values = [
+        paired_estimate(settings[name, "actionformer"], settings[name, "temporalmaxer"]).p
+        for name in size.SIZES
+    ]
+    assert [
+        *adjusted["small"].values(),
+        *adjusted["medium"].values(),
+        *adjusted["large"].values(),
+    ] == pytest.approx(holm(values), rel=1e-9, abs=0)
 
 
 def test_the_cost_beside_a_size_is_the_newest_of_its_model_and_width():

@@ -44,13 +44,15 @@ def sentence(table: pd.DataFrame) -> str:
     """What the components are, in words, over the models of each benchmark; empty without one."""
     parts = []
     for (benchmark, fraction), rows in table.groupby(["benchmark", "fraction"], sort=False):
-        sizes = {name: _range(rows[f"{name}_sd"]) for name in ("person", "subset", "seed", "subset_seed")}
-        parts.append(
-            f"On {benchmark} with {percent(fraction)} of the labels, the standard deviation of a "
-            f"{group_name(benchmark)}'s score (points, range of {len(rows)} models) has these sources. The "
-            f"{group_name(benchmark)}: {sizes['person']}; the subset sample: {sizes['subset']}; the training "
-            f"seed: {sizes['seed']}; both together: {sizes['subset_seed']}."
-        )
+        unit = group_name(benchmark)
+        sizes = {name: _range(rows[f"{name}_sd"]) for name in PARTS}
+        parts += [
+            f"On {benchmark} with {percent(fraction)} of the labels, the standard deviation of a {unit}'s "
+            f"score (points, range of {len(rows)} models) has these parts.",
+            f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}; the subset sample: "
+            f"{sizes['subset']}; the training seed: {sizes['seed']}; both together: {sizes['subset_seed']}.",
+            f"What sample and seed change for a {unit} alone, and the rest: {sizes['rest']}.",
+        ]
     return " ".join([*parts, "Estimates below zero are given as 0."] if parts else [])
 
 

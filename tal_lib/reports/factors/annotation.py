@@ -2,69 +2,81 @@
 
 A share of the training people is annotated, and of each of their recordings a share of the segments (a
 connected part of the timeline). Settings with the same product of both shares have about the same number of
-segments. What differs is how many people they come from.
+segments. Not only the number of people differs between them. Parts are shorter than whole recordings and have
+fewer classes, and at a fixed number of steps each of their segments is seen less often.
 """
+
+import itertools
 
 import pandas as pd
 
 from tal_lib.data.registry import group_name
-from tal_lib.evaluation.nested import LEVEL, holm, paired_estimate
+from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
 from tal_lib.reports.equal.pairs import interval, p_text
-from tal_lib.reports.factors.runs import EVERY_MODEL, mean_over_models, people_of_sweep, score, shown_model
+from tal_lib.reports.factors.runs import (
+    EVERY_MODEL,
+    PERSON,
+    mean_over_models,
+    people_of_sweep,
+    score,
+    shown_model,
+)
 
 SWEEP = "annotation"
 SHARES = ["benchmark", "people", "annotated"]
 SCORES = [*SHARES, "model", "options", "folds", "people_trained", "segments_trained", "mean", "low", "high"]
-PAIRS = [
-    "benchmark",
-    "budget",
-    "model",
-    "options",
-    "many_people",
-    "few_people",
-    "many_segments",
-    "few_segments",
-]
+PAIRS = ["benchmark", "budget", "model", "options"]
+PAIRS += ["many_people", "few_people", "many_segments", "few_segments"]
 PAIRS += ["many", "few", "difference", "low", "high", "p", "p_adjusted"]
+WITHOUT = ["without", "without_difference", "without_low", "without_high"]  # of the mean alone
+CHANGE = ["change", "change_low", "change_high", "change_p"]  # of models with options alone
 
 
 def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every setting (`SCORES`), and many people against few with as many segments (`PAIRS`).
 
-    `budget` is the share of all segments. p-values are Holm-adjusted over all rows of the models of a
-    benchmark, and over the budgets of the mean over the models. Models with options are rows of their own;
-    they are not in the mean.
+    `budget` is the share of all segments. Models with options are rows of their own, and not in the mean
+    over the models. p-values are Holm-adjusted over three families of rows of a benchmark: the models, the
+    models with options, and the mean.
+
+    A mean can be the effect of a single model. So its rows have `WITHOUT` too: the model with the largest
+    difference, and the mean over the others. Rows with options have `CHANGE`: their difference minus that of
+    the model without options, paired by person.
     """
     people = people_of_sweep(data, SWEEP, factors=("people", "annotated"))
+    columns = [*PAIRS, *WITHOUT, *CHANGE]
     if not len(people):
-        return pd.DataFrame(columns=SCORES), pd.DataFrame(columns=PAIRS)
-    means = mean_over_models(people[people.options == ""], SHARES)
-    people = pd.concat([people.assign(model=[*map(_with_options, people.model, people.options)]), means])
+        return pd.DataFrame(columns=SCORES), pd.DataFrame(columns=columns)
+    people = people.assign(base=people.model, model=[*map(_with_options, people.model, people.options)])
+    usual = people[people.options == ""]
+    means = mean_over_models(usual, SHARES).assign(options="", base=EVERY_MODEL)
+    everything = pd.concat([people, means])
     rows, pairs = [], []
-    people = people.fillna({"options": ""})
-    for (benchmark, model, options), group in people.groupby(["benchmark", "model", "options"], sort=False):
-        known_shares = people[people.benchmark == benchmark].groupby(["people", "annotated"]).groups
+    keys = ["benchmark", "model", "options", "base"]
+    for (benchmark, model, options, base), group in everything.groupby(keys, sort=False):
         settings = {key: part for key, part in group.groupby(["people", "annotated"])}
         for key in sorted(settings, reverse=True):
             known = score(settings[key])
             numbers = settings[key].people_trained.mean(), settings[key].segments_trained.mean()
-            rows.append(
-                (benchmark, *key, model, options, known.folds, *numbers, known.mean, known.low, known.high)
-            )
-        for budget, many, few in _opposites(known_shares):
-            if many not in settings or few not in settings:
-                continue
+            values = known.folds, *numbers, known.mean, known.low, known.high
+            rows.append((benchmark, *key, model, options, *values))
+        plain = usual[usual.benchmark == benchmark]
+        for budget, many, few in _opposites(settings):
             sides = settings[many], settings[few]
             known = paired_estimate(*sides)
             numbers = [side[f"{name}_trained"].mean() for name in ("people", "segments") for side in sides]
-            means = [score(side).mean for side in sides]
-            values = known.mean, known.low, known.high, known.p
-            pairs.append((benchmark, budget, model, options, *numbers, *means, *values, float("nan")))
-    table = pd.DataFrame(pairs, columns=PAIRS)
-    of_mean = table.model == EVERY_MODEL
-    for _, group in table.groupby(["benchmark", of_mean]):
+            values = *(score(side).mean for side in sides), known.mean, known.low, known.high, known.p
+            row = dict(zip(PAIRS, (benchmark, budget, model, options, *numbers, *values), strict=False))
+            if model == EVERY_MODEL:
+                row |= dict(zip(WITHOUT, _without_largest(plain, many, few), strict=False))
+            elif options and len(usual_gain := _gain(plain[plain.model == base], many, few)):
+                change = paired_estimate(_gain(group, many, few), usual_gain)
+                row |= dict(zip(CHANGE, (change.mean, change.low, change.high, change.p), strict=True))
+            pairs.append(row)
+    table = pd.DataFrame(pairs, columns=columns)
+    for _, group in table.groupby(["benchmark", table.model == EVERY_MODEL, table.options == ""]):
         table.loc[group.index, "p_adjusted"] = holm(group.p)
     return pd.DataFrame(rows, columns=SCORES), table
 
@@ -74,11 +86,34 @@ def _with_options(model, options):
 
 
 def _opposites(shares):
-    """(budget, most people, fewest people) of the shares (people, annotated) with the same product."""
+    """(budget, more people, fewer people): all pairs of shares (people, annotated) with the same product."""
     budgets = {}
-    for people, annotated in shares:
+    for people, annotated in sorted(shares, reverse=True):
         budgets.setdefault(round(people * annotated, 9), []).append((people, annotated))
-    return [(budget, max(keys), min(keys)) for budget, keys in sorted(budgets.items()) if len(keys) > 1]
+    return [
+        (budget, *pair) for budget in sorted(budgets) for pair in itertools.combinations(budgets[budget], 2)
+    ]
+
+
+def _gain(people, many, few):
+    """`fold, person, value`: a person's value with many people minus that with few, per model."""
+    sides = [
+        people[(people.people == first) & (people.annotated == second)][[*PERSON, "model", "value"]]
+        for first, second in (many, few)
+    ]
+    both = sides[0].merge(sides[1], on=[*PERSON, "model"], suffixes=("", "_few"))
+    return both.assign(value=both.value - both.value_few)
+
+
+def _without_largest(people, many, few):
+    """The model with the largest difference, and the mean difference of the others with its interval."""
+    gain = _gain(people, many, few)
+    models = gain.groupby("model").apply(lambda rows: nested_estimate(rows).mean, include_groups=False)
+    if len(models) < 2:
+        return ()
+    largest = models.abs().idxmax()
+    rest = nested_estimate(gain[gain.model != largest])
+    return largest, rest.mean, rest.low, rest.high
 
 
 def sentence(pairs: pd.DataFrame) -> str:
@@ -86,34 +121,43 @@ def sentence(pairs: pd.DataFrame) -> str:
     parts = []
     pairs = pairs.fillna({"options": ""})
     for benchmark, group in pairs[pairs.model == EVERY_MODEL].groupby("benchmark", sort=False):
-        ours = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
+        models = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
+        planned, added = models[models.options == ""], models[models.options != ""]
         parts.append(
             f"On {benchmark}, many people with few segments each are compared with few people with many, at "
             "about the same number of segments (points of avg mAP, plain recipe, mean over "
-            f"{ours[ours.options == ''].model.nunique()} models)."
+            f"{planned.model.nunique()} models)."
         )
         parts += [
             f"{row.many_segments:.0f} segments of {row.many_people:.0f} against {row.few_people:.0f} people: "
-            f"{interval(row.difference, row.low, row.high)}."
+            f"{interval(row.difference, row.low, row.high)}; without {row.without}, where it is largest, "
+            f"{interval(row.without_difference, row.without_low, row.without_high)}."
             for row in group.itertuples()
         ]
-        parts.append(_told((group.p_adjusted < LEVEL).sum(), len(group)))
-        parts += [
-            f"{row.model} alone, {row.many_segments:.0f} segments: "
-            f"{interval(row.difference, row.low, row.high)}, told apart from zero."
-            for row in ours[ours.p_adjusted < LEVEL].itertuples()
-        ] or ["Nor for any single model."]
+        apart = (group.p_adjusted < LEVEL).sum()
+        parts.append(
+            f"After Holm's correction, {apart or 'none'} of these {len(group)} means can be told apart from "
+            "zero."
+        )
+        parts += [_single(row) for row in planned[planned.p_adjusted < LEVEL].itertuples()]
+        parts += [_changed(row) for row in added.dropna(subset=CHANGE).itertuples()]
     return " ".join(parts)
 
 
-def _told(apart, count):
-    if not apart:
-        return "No difference can be told apart from zero."
-    return (
-        "All can be told apart from zero."
-        if apart == count
-        else (f"{apart} of {count} can be told apart from zero.")
-    )
+def _where(row):
+    return f"{row.many_segments:.0f} segments of {row.many_people:.0f} against {row.few_people:.0f} people"
+
+
+def _single(row):
+    difference = interval(row.difference, row.low, row.high)
+    return f"Told apart for {row.model} alone ({_where(row)}): {difference}."
+
+
+def _changed(row):
+    """What the options of a model change in its difference."""
+    difference = interval(row.difference, row.low, row.high)
+    change = interval(row.change, row.change_low, row.change_high)
+    return f"{row.model}, added later ({_where(row)}): {difference}; a change of {change} by the option."
 
 
 def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
@@ -146,7 +190,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         caption = (
             f"Many people with few segments each, or few people with many, on {benchmark}: avg mAP (%), "
             f"plain recipe. Differences are paired by {unit}, with 95 % interval; p-values: Holm over "
-            "budgets and models."
+            "the rows of the models, of the models with options, and of the mean."
         )
         best = tables.Best(high=("many people", "few people"), by_row=True)
         out.table(shown, f"people_or_segments_{benchmark}", caption, best)

@@ -56,12 +56,13 @@ def people_of_sweep(data: dict[str, pd.DataFrame], sweep: str, factors: tuple[st
 
 
 def mean_over_models(people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The mean over the models of a person's value, per group of `keys`, where every model has the group.
+    """The mean over the models of a person's value, per group of `keys`, which begin with the benchmark.
 
-    The result has the columns of `people`, with `EVERY_MODEL` as model.
+    Only groups that every model of the benchmark has, and benchmarks with two models or more. The result has
+    the columns of `people`, with `EVERY_MODEL` as model.
     """
-    models = people.model.nunique()
-    shared = people[people.groupby(keys).model.transform("nunique") == models] if len(people) else people
+    models = lambda *by: people.groupby(list(by)).model.transform("nunique")
+    shared = people[(models(*keys) == models("benchmark")) & (models("benchmark") > 1)]
     numbers = {name: "mean" for name in ("value", "segments_trained", "people_trained")}
     means = shared.groupby([*keys, *PERSON], as_index=False).agg(numbers)
     return means.assign(model=EVERY_MODEL)

@@ -4,6 +4,7 @@ At each size the MACs of the models are within 10 % of each other, so models are
 latency is measured beside it (`size_cost`).
 """
 
+import itertools
 import re
 
 import pandas as pd
@@ -29,9 +30,9 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every model at every size (`SCORES`), and what the largest gains over the smallest (`GROWTH`).
 
     Only models that have all sizes on a benchmark at a label fraction count. Models of one size that share a
-    letter cannot be told apart (Holm over their pairs). `macs, params, latency_s` (median, one CPU thread)
-    are of a recording of `STEPS` steps; NaN where they were not measured. The gains are paired by person;
-    p-values are Holm-adjusted over the models of a benchmark and label fraction.
+    letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s` (median, one
+    CPU thread) are of `STEPS` steps of `SHAPE`; NaN where they were not measured. The gains are paired by
+    person; p-values are Holm-adjusted over the models of a benchmark and label fraction.
     """
     people = people_of_sweep(data, SWEEP)
     people = people.assign(width=people.options.map(_width))
@@ -45,10 +46,11 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for key in sorted(parts, key=by_place):
         settings = {name: part for name, part in parts[key].groupby(["size", "model"])}
         models = sorted({model for _, model in settings})
+        adjusted = _adjusted(settings, models)
         for size in SIZES:
             known = {model: score(settings[size, model]) for model in models}
             means = {model: each.mean for model, each in known.items()}
-            letters = groups(means, _adjusted({model: settings[size, model] for model in models}))
+            letters = groups(means, adjusted[size])
             for model in sorted(models, key=lambda name: -means[name]):
                 width = settings[size, model].width.iloc[0]
                 values = known[model].folds, known[model].mean, known[model].low, known[model].high
@@ -57,19 +59,19 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
         gains = {
             model: paired_estimate(settings[SIZES[-1], model], settings[SIZES[0], model]) for model in models
         }
-        adjusted = holm([each.p for each in gains.values()])
-        for (model, each), p in zip(gains.items(), adjusted, strict=True):
+        of_gains = holm([each.p for each in gains.values()])
+        for (model, each), p in zip(gains.items(), of_gains, strict=True):
             ends = [score(settings[size, model]).mean for size in (SIZES[0], SIZES[-1])]
             growth.append((*key, model, *ends, each.mean, each.low, each.high, each.p, p))
     return pd.DataFrame(rows, columns=SCORES), pd.DataFrame(growth, columns=GROWTH)
 
 
-def _adjusted(people):
-    """(first, second) → Holm-adjusted p-value of the difference of two models, over all pairs."""
-    names = list(people)
-    pairs = [(first, second) for index, first in enumerate(names) for second in names[index + 1 :]]
-    values = [paired_estimate(people[first], people[second]).p for first, second in pairs]
-    return dict(zip(pairs, holm(values), strict=True))
+def _adjusted(settings, models):
+    """Size → pair of models → p-value of their difference, Holm-adjusted over all pairs of all sizes."""
+    keys = [(size, pair) for size in SIZES for pair in itertools.combinations(models, 2)]
+    of = lambda size, pair: paired_estimate(*(settings[size, model] for model in pair)).p
+    adjusted = dict(zip(keys, holm([of(*key) for key in keys]), strict=True))
+    return {size: {pair: p for (at, pair), p in adjusted.items() if at == size} for size in SIZES}
 
 
 def _width(options):
@@ -119,7 +121,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         caption = (
             f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
             f"over folds and test groups ({unit}). Models of one size and label fraction that share a letter "
-            f"cannot be told apart. Costs: {STEPS} steps, one CPU thread."
+            f"cannot be told apart (Holm). Costs: {STEPS} steps of {SHAPE}, one CPU thread."
         )
         out.table(_for_readers(rows), f"size_{benchmark}", caption)
         here = growth[growth.benchmark == benchmark]
@@ -141,12 +143,13 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
             shown, f"size_growth_{benchmark}", caption, tables.Best(high=("small", "large"), by_row=True)
         )
     for cost, label in (("macs", "MACs"), ("latency_s", "latency")):
-        if table[cost].notna().all():
+        known = table[table[cost].notna()]
+        if len(known):
             caption = (
-                f"avg mAP against {label} of six one-stage models at three widths, by benchmark and label "
-                "fraction; plain recipe."
+                f"avg mAP against {label} (of {SHAPE}) of {known.model.nunique()} one-stage models at three "
+                "widths, by benchmark and label fraction; plain recipe."
             )
-            out.figure(figures.size_curves(table, cost)[0], f"size_{cost}", caption)
+            out.figure(figures.size_curves(known, cost)[0], f"size_{cost}", caption)
 
 
 def _for_readers(rows):

@@ -2,7 +2,8 @@
 
 The base of a label fraction is a short training. The other three take twice its time: twice the steps on the
 same data; twice the steps on twice the data, so that each recording is seen as often; or a model of twice the
-width, with as many steps as fit (from the measured time of a step, `experiments/time_budget.py`).
+width, with as many steps as fit (from the measured time of a step, `experiments/time_budget.py`). More data
+also costs more annotation.
 """
 
 import itertools
@@ -52,20 +53,30 @@ def with_uses(people: pd.DataFrame) -> pd.DataFrame:
     """The rows with `use, base_fraction, steps`. Rows that are no use of any base are left out.
 
     A run with options has the larger model; its label fractions are those of the bases, and its recipe is
-    theirs but for the number of steps. Of the other runs, the longest take twice the steps of the base.
+    theirs but for the number of steps. Of the other runs, the longest take twice the steps of the base. Twice
+    the data is twice the label fraction of a base.
     """
     people = people.assign(steps=people.recipe.map(_steps), use="", base_fraction=people.fraction)
+    of_model = people.groupby(["benchmark", "model"], sort=False)
+    return pd.concat([_uses_of_model(rows) for _, rows in of_model]) if len(people) else people
+
+
+def _uses_of_model(people):
+    """The rows of one model on one benchmark that are a use, with its name."""
+    people = people.copy()
     recipe = people.recipe.str.replace(STEPS_OF, "", regex=True)
     wide = people.options != ""
     usual = ~wide & recipe.isin(recipe[wide])
     longest = people.steps[usual].max()
     longer, short = usual & (people.steps == longest), usual & (people.steps == longest / 2)
-    based = people.fraction.isin(people.fraction[wide])
+    bases = people.fraction[wide].unique()
+    based, doubled = people.fraction.isin(bases), (people.fraction / 2).isin(bases)
     people.loc[wide, "use"] = WIDTH
     people.loc[short & based, "use"] = BASE
     people.loc[longer & based, "use"] = STEPS
-    people.loc[longer & ~based, "use"] = DATA
-    people.loc[longer & ~based, "base_fraction"] = people.fraction / 2
+    more = longer & ~based & doubled
+    people.loc[more, "use"] = DATA
+    people.loc[more, "base_fraction"] = people.fraction[more] / 2
     return people[people.use != ""]
 
 
