@@ -79,7 +79,10 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
         assert row.without_difference == pytest.approx(same.drop(row.without).mean())
     text = annotation.sentence(pairs)
     assert "After Holm's correction, 5 of these 5 means can be told apart from zero." in text
-    assert "mean over 2 models" in text and text.count("Told apart for temporalmaxer alone") == 5
+    assert "Mean over 2 models" in text and text.count("Told apart for temporalmaxer alone") == 5
+    assert (
+        f"{pairs[of_mean].difference.min():+.1f} to {pairs[of_mean].difference.max():+.1f}; without" in text
+    )
 
 
 def test_a_setting_without_all_folds_is_left_out(annotated):
@@ -123,10 +126,16 @@ def test_one_model_has_no_mean_over_models(annotated):
 def test_models_with_options_stand_beside_the_mean_over_models(annotated, trained):
     normed = [
         trained(
-            "annotation", "actionformer", fold, value, options={"norm": "half"}, people=one, annotated=other
+            "annotation",
+            "actionformer",
+            fold,
+            value,
+            options={"norm": "half"},
+            people=people,
+            annotated=share,
         )
         for fold in range(5)
-        for one, other, value in ((0.5, 0.25, 20), (0.25, 0.5, 50))
+        for people, share, value in ((0.5, 0.25, 20), (0.25, 0.5, 50))
     ]
     _, before = annotation.scores(tidy_tables(annotated))
     table, pairs = annotation.scores(tidy_tables([*annotated, *normed]))
@@ -136,7 +145,7 @@ def test_models_with_options_stand_beside_the_mean_over_models(annotated, traine
     means = [rows[rows.model == EVERY_MODEL].difference.tolist() for rows in (before, pairs)]
     assert means[0] == means[1]
     text = annotation.sentence(pairs)
-    assert "mean over 2 models" in text and "actionformer (norm=half), added later (100 segments" in text
+    assert "Mean over 2 models" in text and "actionformer (norm=half), added later (100 segments" in text
     plain = pairs[(pairs.model == "actionformer") & (pairs.budget == 0.125)].iloc[0]
     assert row.change == pytest.approx(row.difference - plain.difference)
     assert row.change_low < row.change < row.change_high and pairs[pairs.options == ""].change.isna().all()

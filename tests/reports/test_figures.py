@@ -67,7 +67,23 @@ def buckets():
 SEGMENTS = pd.DataFrame({"start": [0.0, 3], "end": [2.0, 5], "label": ["walk", "sit"], "recording": "r"})
 WAY = ["decoding_s", "features_s", "network_s", "decode_nms_s", "total_s", "real_time_factor"]
 PRIOR = grid(["actionformer", "tridet", "tadtr"], length_steps=[200, 400], fraction=[0.1, 1.0])
+FOUR = ["actionformer", "tridet", "temporalmaxer", "mean"]
 CASES = {
+    "annotation_budget": lambda: figures.annotation_budget(
+        scores(grid(FOUR, people=[0.25, 0.5, 1.0], annotated=[0.25, 0.5, 1.0])).assign(
+            segments_trained=lambda table: 971 * table.people * table.annotated
+        )
+    )[0],
+    "size_curves": lambda: figures.size_curves(
+        values(
+            "macs",
+            scores(grid(MODELS[:6], benchmark=["hapt", "sfinge3d"], fraction=[0.1, 1.0], size=[1, 2, 3])),
+        ).assign(macs=lambda table: 2e8 * 3.0 ** table["size"]),
+        "macs",
+    )[0],
+    "training_time": lambda: figures.training_time(
+        scores(grid(FOUR[:2], fraction=[0.1, 0.4], use=["base", "more steps", "larger model", "more data"]))
+    )[0],
     "accuracy_against_cost": lambda: figures.accuracy_against_cost(
         values("ms", scores(grid())).assign(cost_low=1.0, cost_high=99.0), "ms", "latency (ms)"
     ),

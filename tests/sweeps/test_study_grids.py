@@ -146,7 +146,16 @@ def test_plain_variance_and_annotation(planned):
     crossed = planned("variance")
     assert len(crossed) == 2 * 5 * 3 * 2 * 2 and {p["fraction"] for p in crossed} == {0.2}
     budget = planned("annotation")
-    assert len(budget) == 5 * 3 * 3 * 4 and all(p["recipe"] == PLAIN and p["options"] == {} for p in budget)
+    assert all(p["recipe"] == PLAIN for p in budget)
+    normed = [p for p in budget if p["options"]]  # added after the arm had run
+    budget = [p for p in budget if not p["options"]]
+    assert len(budget) == 5 * 3 * 3 * 4
+    settings = {(p["model"], *p["options"].values(), p["people"], p["annotated"]) for p in normed}
+    assert len(normed) == 5 * len(settings) == 20 and settings == {
+        (model, norm, *shares)
+        for model, norm in (("local_global", "layer"), ("temporalmaxer", "half"))
+        for shares in ((0.5, 0.25), (0.25, 0.5))
+    }
     products = pd.Series([p["people"] * p["annotated"] for p in budget]).value_counts()
     assert products[0.25] == 3 * 20 and products[0.5] == 2 * 20  # several ways to as many segments
 

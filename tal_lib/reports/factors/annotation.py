@@ -15,6 +15,7 @@ from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estim
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
 from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.factors.runs import (
     EVERY_MODEL,
     PERSON,
@@ -22,6 +23,7 @@ from tal_lib.reports.factors.runs import (
     people_of_sweep,
     score,
     shown_model,
+    signed_range,
 )
 
 SWEEP = "annotation"
@@ -123,22 +125,22 @@ def sentence(pairs: pd.DataFrame) -> str:
     for benchmark, group in pairs[pairs.model == EVERY_MODEL].groupby("benchmark", sort=False):
         models = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
         planned, added = models[models.options == ""], models[models.options != ""]
-        parts.append(
-            f"On {benchmark}, many people with few segments each are compared with few people with many, at "
-            "about the same number of segments (points of avg mAP, plain recipe, mean over "
-            f"{planned.model.nunique()} models)."
-        )
+        segments = group[["many_segments", "few_segments"]]
+        told = group[group.p_adjusted < LEVEL]
+        left_out = listed(dict.fromkeys(group.without), "or")
         parts += [
-            f"{row.many_segments:.0f} segments of {row.many_people:.0f} against {row.few_people:.0f} people: "
-            f"{interval(row.difference, row.low, row.high)}; without {row.without}, where it is largest, "
-            f"{interval(row.without_difference, row.without_low, row.without_high)}."
-            for row in group.itertuples()
+            f"On {benchmark}, many people with few segments each are compared with few people with many, at "
+            f"the same number of segments ({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}; "
+            "points of avg mAP, plain recipe).",
+            f"Mean over {planned.model.nunique()} models, {len(group)} pairs: "
+            f"{signed_range(group.difference)}; without {left_out}, where it is largest: "
+            f"{signed_range(group.without_difference)}.",
+            f"After Holm's correction, {len(told) or 'none'} of these {len(group)} means can be told apart "
+            "from zero.",
         ]
-        apart = (group.p_adjusted < LEVEL).sum()
-        parts.append(
-            f"After Holm's correction, {apart or 'none'} of these {len(group)} means can be told apart from "
-            "zero."
-        )
+        parts += [
+            f"{_where(row)}: {interval(row.difference, row.low, row.high)}." for row in told.itertuples()
+        ]
         parts += [_single(row) for row in planned[planned.p_adjusted < LEVEL].itertuples()]
         parts += [_changed(row) for row in added.dropna(subset=CHANGE).itertuples()]
     return " ".join(parts)
