@@ -21,7 +21,6 @@ from tal_lib.reports.factors.runs import (
     PERSON,
     mean_over_models,
     people_of_sweep,
-    score,
     shown_model,
     signed_range,
 )
@@ -60,7 +59,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for (benchmark, model, options, base), group in everything.groupby(keys, sort=False):
         settings = {key: part for key, part in group.groupby(["people", "annotated"])}
         for key in sorted(settings, reverse=True):
-            known = score(settings[key])
+            known = nested_estimate(settings[key])
             numbers = settings[key].people_trained.mean(), settings[key].segments_trained.mean()
             values = known.folds, *numbers, known.mean, known.low, known.high
             rows.append((benchmark, *key, model, options, *values))
@@ -69,7 +68,13 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
             sides = settings[many], settings[few]
             known = paired_estimate(*sides)
             numbers = [side[f"{name}_trained"].mean() for name in ("people", "segments") for side in sides]
-            values = *(score(side).mean for side in sides), known.mean, known.low, known.high, known.p
+            values = (
+                *(nested_estimate(side).mean for side in sides),
+                known.mean,
+                known.low,
+                known.high,
+                known.p,
+            )
             row = dict(zip(PAIRS, (benchmark, budget, model, options, *numbers, *values), strict=False))
             if model == EVERY_MODEL:
                 row |= dict(zip(WITHOUT, _without_largest(plain, many, few), strict=False))

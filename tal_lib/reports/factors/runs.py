@@ -6,7 +6,6 @@ time is spent, how wide the model is. A setting is one value of each of `SETTING
 
 import pandas as pd
 
-from tal_lib.evaluation.nested import Estimate, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import with_settings_of
 from tal_lib.reports.equal.arms import people_of
@@ -66,11 +65,6 @@ def mean_over_models(people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     numbers = {name: "mean" for name in ("value", "segments_trained", "people_trained")}
     means = shared.groupby([*keys, *PERSON], as_index=False).agg(numbers)
     return means.assign(model=EVERY_MODEL)
-
-
-def score(people: pd.DataFrame) -> Estimate:
-    """avg mAP (%) of one setting, with its interval over people and folds."""
-    return nested_estimate(people)
 
 
 def shown_model(model: str) -> str:

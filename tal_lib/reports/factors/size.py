@@ -10,12 +10,12 @@ import re
 import pandas as pd
 
 from tal_lib.data.registry import group_name
-from tal_lib.evaluation.nested import LEVEL, groups, holm, paired_estimate
+from tal_lib.evaluation.nested import LEVEL, groups, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent, place
 from tal_lib.reports.equal.pairs import interval, p_text
 from tal_lib.reports.equal.sentences import listed
-from tal_lib.reports.factors.runs import people_of_sweep, score, signed_range
+from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
 SWEEP = "size"
 SIZES = ("small", "medium", "large")
@@ -48,7 +48,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
         models = sorted({model for _, model in settings})
         adjusted = _adjusted(settings, models)
         for size in SIZES:
-            known = {model: score(settings[size, model]) for model in models}
+            known = {model: nested_estimate(settings[size, model]) for model in models}
             means = {model: each.mean for model, each in known.items()}
             letters = groups(means, adjusted[size])
             for model in sorted(models, key=lambda name: -means[name]):
@@ -61,7 +61,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
         }
         of_gains = holm([each.p for each in gains.values()])
         for (model, each), p in zip(gains.items(), of_gains, strict=True):
-            ends = [score(settings[size, model]).mean for size in (SIZES[0], SIZES[-1])]
+            ends = [nested_estimate(settings[size, model]).mean for size in (SIZES[0], SIZES[-1])]
             growth.append((*key, model, *ends, each.mean, each.low, each.high, each.p, p))
     return pd.DataFrame(rows, columns=SCORES), pd.DataFrame(growth, columns=GROWTH)
 

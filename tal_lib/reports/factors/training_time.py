@@ -12,11 +12,11 @@ import re
 import pandas as pd
 
 from tal_lib.data.registry import group_name
-from tal_lib.evaluation.nested import LEVEL, holm, paired_estimate
+from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
 from tal_lib.reports.equal.pairs import interval, p_text
-from tal_lib.reports.factors.runs import people_of_sweep, score, signed_range
+from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
 SWEEP = "time_budget"
 BASE, STEPS, DATA, WIDTH = "base", "more steps", "more data", "larger model"
@@ -37,7 +37,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for key, group in people.groupby(["benchmark", "model", "base_fraction"], sort=False):
         uses = {use: part for use, part in group.groupby("use")}
         for use in [name for name in USES if name in uses]:
-            known, first = score(uses[use]), uses[use].iloc[0]
+            known, first = nested_estimate(uses[use]), uses[use].iloc[0]
             values = known.folds, known.mean, known.low, known.high
             rows.append((*key, use, first.fraction, first.steps, *values))
         for other, use in itertools.combinations([name for name in USES if name in uses], 2):
