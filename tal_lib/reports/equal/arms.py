@@ -50,6 +50,23 @@ class Scores:
         return [rows.to_numpy() for _, rows in values.dropna().groupby(level="fold")]
 
 
+def runs_on_folds(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """All runs of compact models on folds, a row per cell of the tidy table `data_efficiency`.
+
+    Beside its columns `avg_map` (%); `subset_seed` is the one that was used; an empty `recipe`, `options` or
+    `stream` is a text. Empty without such runs.
+    """
+    table = data.get("data_efficiency", pd.DataFrame())
+    if not len(table) or not {"fold", "sweep", "utc"} <= set(table):
+        return pd.DataFrame()
+    table = table.fillna({"recipe": "", "options": "", "stream": ""})
+    table = table[(table.fold >= 0) & (table.preset == "compact") & (table.stream == "")]
+    means = 100 * table.groupby("cell")["map"].mean()
+    runs = table.drop_duplicates("cell")
+    subset_seed = runs.subset_seed.where(runs.subset_seed >= 0, runs.seed)
+    return runs.assign(avg_map=runs.cell.map(means), subset_seed=subset_seed)
+
+
 def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     """The runs of an arm on folds, a row per cell.
 
@@ -57,19 +74,11 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     several settings on a benchmark at a label fraction, the newest count.
     """
     columns = [*CELL, "subset_seed", "seed", "settings", "avg_map", "cell"]
-    table = data.get("data_efficiency", pd.DataFrame())
-    if not len(table) or not {"fold", "sweep", "utc"} <= set(table):
+    runs = runs_on_folds(data)
+    if not len(runs):
         return pd.DataFrame(columns=columns)
-    table = table.fillna({"recipe": "", "options": "", "stream": ""})
-    table = table[(table.fold >= 0) & (table.preset == "compact") & (table.stream == "")]
-    table = with_all_data(table)
-    means = 100 * table.groupby("cell")["map"].mean()
-    runs = table.drop_duplicates("cell").reset_index(drop=True)
-    runs = runs.assign(
-        settings=runs.recipe + "; " + runs.options,
-        avg_map=runs.cell.map(means),
-        subset_seed=runs.subset_seed.where(runs.subset_seed >= 0, runs.seed),
-    )
+    runs = with_all_data(runs).reset_index(drop=True)
+    runs = runs.assign(settings=runs.recipe + "; " + runs.options)
     rows = _of_arm(runs, arm, data.get("tuning_trials", pd.DataFrame()))
     newest = rows.sort_values("utc", kind="stable").groupby(["benchmark", "fraction", "model"]).settings
     rows = rows[rows.settings == newest.transform("last").reindex(rows.index)]

@@ -16,7 +16,7 @@ from tal_lib.evaluation.nested import LEVEL, estimate, holm, mean_of, nested_est
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
-from tal_lib.reports.equal.pairs import differences, interval, p_text
+from tal_lib.reports.equal.pairs import differences, interval, p_text, tested
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
 MODELS += ["equal_low", "equal_high"]
@@ -192,8 +192,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
                 "model": group.model,
                 "plain": group.plain.round(1),
                 "equal": group.equal.round(1),
-                "difference": [interval(row.difference, row.low, row.high) for row in group.itertuples()],
-                "adjusted p": list(map(p_text, group.p_adjusted)),
+                **tested(group),
             }
         )
         where = "averaged over the tuned benchmarks" if benchmark == MEAN else f"on {benchmark}"

@@ -112,18 +112,22 @@ def _signed(value, form):
     return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
+def tested(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of a table for readers that tell a difference: with its interval, and its adjusted p-value.
+
+    rows: `difference, low, high, p_adjusted`.
+    """
+    return {
+        "difference": [interval(row.difference, row.low, row.high) for row in rows.itertuples()],
+        "adjusted p": list(map(p_text, rows.p_adjusted)),
+    }
+
+
 def write(table: pd.DataFrame, out) -> None:
     """Write all pairs, as a tidy table, and for readers per benchmark and label fraction."""
     out.data(table, "equal_comparison")
     for (benchmark, fraction), rows in table.groupby(["benchmark", "fraction"], sort=False):
-        shown = pd.DataFrame(
-            {
-                "better": rows.model,
-                "other": rows.other,
-                "difference": [interval(row.difference, row.low, row.high) for row in rows.itertuples()],
-                "adjusted p": [p_text(p) for p in rows.p_adjusted],
-            }
-        )
+        shown = pd.DataFrame({"better": rows.model, "other": rows.other, **tested(rows)})
         if benchmark != MEAN:
             shown["P(improvement)"] = [
                 interval(row.probability, row.probability_low, row.probability_high, ".2f")

@@ -14,7 +14,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
-from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.pairs import interval, tested
 from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.factors.runs import (
     EVERY_MODEL,
@@ -190,8 +190,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
                 "model": here.model.map(shown_model),
                 "many people": here.many.round(1),
                 "few people": here.few.round(1),
-                "difference": [interval(row.difference, row.low, row.high) for row in here.itertuples()],
-                "adjusted p": list(map(p_text, here.p_adjusted)),
+                **tested(here),
             }
         )
         caption = (
@@ -212,7 +211,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
 
 def _by_model(rows):
     """A row per setting, a column per model with its mean and interval."""
-    texts = rows.assign(text=[interval(row.mean, row.low, row.high, ".1f") for row in rows.itertuples()])
+    texts = rows.assign(text=tables.with_interval(rows))
     wide = texts.pivot(index=["people", "annotated"], columns="model", values="text").sort_index(
         ascending=False
     )

@@ -8,11 +8,10 @@ import pandas as pd
 
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import with_settings_of
-from tal_lib.reports.equal.arms import people_of
+from tal_lib.reports.equal.arms import people_of, runs_on_folds
 from tal_lib.reports.equal.pairs import interval
 
 SETTING = ["benchmark", "model", "fraction", "people", "annotated", "options", "recipe"]
-SINGLE = {"preset": "compact", "seed": 0, "stream": "", "skip": 1}  # what all cells of the sweeps share
 PERSON = ["fold", "person"]
 EVERY_MODEL = "mean"  # in place of a model's name: the mean over the models
 
@@ -27,24 +26,17 @@ def people_of_sweep(data: dict[str, pd.DataFrame], sweep: str, factors: tuple[st
     A setting is finished if it has every fold that any setting of its benchmark has.
     """
     columns = [*SETTING, *PERSON, "value", "segments_trained", "people_trained"]
-    table = data.get("data_efficiency", pd.DataFrame())
-    if not len(table) or not {"fold", "sweep", "utc"} <= set(table):
+    runs = runs_on_folds(data)
+    if not len(runs):
         return pd.DataFrame(columns=columns)
-    usual = {"recipe": "", "options": "", "stream": "", "people": 1, "annotated": 1, "skip": 1}
-    absent = {name: value for name, value in usual.items() if name not in table}
-    table = table.fillna(usual).assign(**absent)
-    table = table[table.fold >= 0]
-    for name, value in SINGLE.items():
-        table = table[table[name] == value]
-    subset_seed = table.subset_seed.where(table.subset_seed >= 0, table.seed)
-    table = table[subset_seed == 0]
-    table = with_settings_of(table, sweep, [name for name in SETTING if name not in factors])
-    means = 100 * table.groupby("cell")["map"].mean()
-    runs = table.drop_duplicates("cell").sort_values("utc", kind="stable")
+    usual = {"people": 1, "annotated": 1, "skip": 1}
+    runs = runs.fillna(usual).assign(**{name: 1 for name in usual if name not in runs})
+    runs = runs[(runs.seed == 0) & (runs.subset_seed == 0) & (runs.skip == 1)]
+    runs = with_settings_of(runs, sweep, [name for name in SETTING if name not in factors])
+    runs = runs.sort_values("utc", kind="stable")
     runs = runs.drop_duplicates([*SETTING, "fold"], keep="last")
     runs = runs.assign(
         model=tables.with_shown_names(runs[["model", "preset"]]).model,
-        avg_map=runs.cell.map(means),
         segments_trained=runs.get("train_segments"),
         people_trained=runs.get("train_people"),
     )

@@ -13,7 +13,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import LEVEL, groups, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent, place
-from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.pairs import interval, tested
 from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
@@ -131,8 +131,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
                 "model": here.model,
                 "small": here.small.round(1),
                 "large": here.large.round(1),
-                "difference": [interval(row.difference, row.low, row.high) for row in here.itertuples()],
-                "adjusted p": list(map(p_text, here.p_adjusted)),
+                **tested(here),
             }
         )
         caption = (
@@ -164,7 +163,8 @@ def _for_readers(rows):
             "parameters (M)": (rows.params / 1e6).map("{:.2f}".format),
             "latency (ms)": (1e3 * rows.latency_s).map("{:.1f}".format),
             "avg mAP": [
-                f"{interval(row.mean, row.low, row.high, '.1f')} {row.letters}" for row in rows.itertuples()
+                f"{score} {letters}"
+                for score, letters in zip(tables.with_interval(rows), rows.letters, strict=True)
             ],
         }
     )

@@ -15,7 +15,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
-from tal_lib.reports.equal.pairs import interval, p_text
+from tal_lib.reports.equal.pairs import tested
 from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
 SWEEP = "time_budget"
@@ -119,8 +119,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
                 "model": here.model,
                 "label fraction": list(map(percent, here.fraction)),
                 "pair": [f"{row.use} − {row.other}" for row in here.itertuples()],
-                "difference": [interval(row.difference, row.low, row.high) for row in here.itertuples()],
-                "adjusted p": list(map(p_text, here.p_adjusted)),
+                **tested(here),
             }
         )
         caption = (
@@ -137,7 +136,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
 
 def _by_use(rows):
     """A row per model and label fraction, a column per use of the time."""
-    texts = rows.assign(text=[interval(row.mean, row.low, row.high, ".1f") for row in rows.itertuples()])
+    texts = rows.assign(text=tables.with_interval(rows))
     keys = texts[["model", "fraction"]].drop_duplicates()
     text = texts.set_index(["model", "fraction", "use"]).text
     shown = pd.DataFrame({"model": keys.model, "label fraction": list(map(percent, keys.fraction))})
