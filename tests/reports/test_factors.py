@@ -282,10 +282,11 @@ def test_the_cost_beside_a_size_is_the_newest_of_its_model_and_width():
                 row | {"options": "head_width=64, width=64", "latency_s_median": 3.0, "utc": "2026-01-01"},
                 row | {"options": "head_width=32, width=64", "latency_s_median": 4.0, "threads_used": 2},
                 row | {"options": "head_width=96, width=96", "latency_s_median": 5.0, "length_steps": 288},
+                row | {"options": "head_width=64, width=64", "latency_s_median": 6.0, "benchmark": "urfall"},
             ]
         )
     )
-    assert costs == {("tridet", 64): (100, 10, 2.0)}
+    assert costs == {("hapt", "tridet", 64): (100, 10, 2.0), ("urfall", "tridet", 64): (100, 10, 6.0)}
 
 
 def test_a_report_of_the_three_sweeps(annotated, timed, sized, tmp_path):

@@ -1,7 +1,7 @@
 """Accuracy against the size of a model: six one-stage models at three widths, the sweep `size`.
 
-At each size the MACs of the models are within 10 % of each other, so models are compared at equal MACs. Their
-latency is measured beside it (`size_cost`).
+The widths are chosen so that the MACs of the models at each size are within 10 % of each other on a recording
+of hapt. MACs and latency on every benchmark's shape are measured beside it (`size_cost`).
 """
 
 import itertools
@@ -19,7 +19,7 @@ from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
 SWEEP = "size"
 SIZES = ("small", "medium", "large")
-STEPS, SHAPE = 576, "hapt"  # the recording whose cost is shown: a crop of the recipe
+STEPS = 576  # of the recording whose cost is shown: a crop of the recipe
 COSTS = ["macs", "params", "latency_s"]
 GROUP = ["benchmark", "fraction"]
 SCORES = [*GROUP, "model", "size", "width", *COSTS, "folds", "mean", "low", "high", "letters"]
@@ -31,7 +31,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Only models that have all sizes on a benchmark at a label fraction count. Models of one size that share a
     letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s` (median, one
-    CPU thread) are of `STEPS` steps of `SHAPE`; NaN where they were not measured. The gains are paired by
+    CPU thread) are of `STEPS` steps of the benchmark's shape; NaN where they were not measured. The gains are paired by
     person; p-values are Holm-adjusted over the models of a benchmark and label fraction.
     """
     people = people_of_sweep(data, SWEEP)
@@ -54,7 +54,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
             for model in sorted(models, key=lambda name: -means[name]):
                 width = settings[size, model].width.iloc[0]
                 values = known[model].folds, known[model].mean, known[model].low, known[model].high
-                costed = costs.get((model, width), (float("nan"),) * len(COSTS))
+                costed = costs.get((key[0], model, width), (float("nan"),) * len(COSTS))
                 rows.append((*key, model, size, width, *costed, *values, letters[model]))
         gains = {
             model: paired_estimate(settings[SIZES[-1], model], settings[SIZES[0], model]) for model in models
@@ -80,16 +80,17 @@ def _width(options):
 
 
 def _costs(table):
-    """(model, width) → `COSTS` of the newest measurement on one CPU thread."""
+    """(benchmark, model, width) → `COSTS` of the newest measurement on one CPU thread."""
     if not len(table) or not {"options", "benchmark", "length_steps", "device", "threads_used"} <= set(table):
         return {}
-    rows = table[(table.benchmark == SHAPE) & (table.length_steps == STEPS) & (table.device == "cpu")]
-    rows = rows[(rows.threads_used == 1) & (rows.precision == "float32") & (rows.preset == "compact")]
+    rows = table[(table.length_steps == STEPS) & (table.device == "cpu") & (table.threads_used == 1)]
+    rows = rows[(rows.precision == "float32") & (rows.preset == "compact")]
     names = tables.with_shown_names(rows[["model", "preset"]]).model
     rows = rows.assign(
         model=names, width=rows.options.fillna("").map(_width), latency_s=rows.latency_s_median
     ).sort_values("utc", kind="stable")
-    newest = rows.drop_duplicates(["model", "width"], keep="last").set_index(["model", "width"])
+    keys = ["benchmark", "model", "width"]
+    newest = rows.drop_duplicates(keys, keep="last").set_index(keys)
     return {key: tuple(row) for key, row in zip(newest.index, newest[COSTS].itertuples(index=False))}
 
 
@@ -121,7 +122,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         caption = (
             f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
             f"over folds and test groups ({unit}). Models of one size and label fraction that share a letter "
-            f"cannot be told apart (Holm). Costs: {STEPS} steps of {SHAPE}, one CPU thread."
+            f"cannot be told apart (Holm). Costs: a recording of {STEPS} steps, one CPU thread."
         )
         out.table(_for_readers(rows), f"size_{benchmark}", caption)
         here = growth[growth.benchmark == benchmark]
@@ -145,7 +146,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         known = table[table[cost].notna()]
         if len(known):
             caption = (
-                f"avg mAP against {label} (of {SHAPE}) of {known.model.nunique()} one-stage models at three "
+                f"avg mAP against {label} of {known.model.nunique()} one-stage models at three "
                 "widths, by benchmark and label fraction; plain recipe."
             )
             out.figure(figures.size_curves(known, cost)[0], f"size_{cost}", caption)
