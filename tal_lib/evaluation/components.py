@@ -94,6 +94,26 @@ _AXES = {
 }
 
 
+def repeated(table: pd.DataFrame, source: str, value: str = "value") -> tuple[float, float, float]:
+    """Standard deviation of a fold's mean score when only `source` changes, with its 95 % interval.
+
+    The chi-square interval counts the levels of the other source once: they share what the levels of `source`
+    add to both. So it is too wide rather than too narrow.
+
+    Args:
+        table: as for `components`, crossed within folds.
+        source: `seed` (another training seed on the same subset sample) or `subset_seed`.
+    """
+    from scipy import stats  # here: the import takes long
+
+    other = {"seed": "subset_seed", "subset_seed": "seed"}[source]
+    means = table.groupby(["fold", other, source])[value].mean()
+    variance = means.groupby(["fold", other]).var(ddof=1).mean()
+    freedom = table.fold.nunique() * (table[source].nunique() - 1)
+    ends = freedom * variance / stats.chi2.ppf([0.975, 0.025], freedom)
+    return variance**0.5, *(ends**0.5)
+
+
 def _cube(rows, value):
     """Scores (people, subset samples, seeds) of one fold; NaN where a score is missing."""
     wide = rows.set_index(["person", "subset_seed", "seed"])[value]

@@ -79,19 +79,19 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
     return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, template.read_text(encoding="utf-8")))
 
 
-FACTORS = {  # name → the tidy table that it is told from, and the sentence
-    "annotation": ("people_or_segments", annotation.sentence),
-    "training_time": ("training_time_pairs", training_time.sentence),
-    "size": ("size_growth", size.sentence),
-    "variance": ("components_of_variance", components.sentence),
+FACTORS = {  # name → the tidy tables that it is told from, and the sentence
+    "annotation": (["people_or_segments"], annotation.sentence),
+    "training_time": (["training_time_pairs"], training_time.sentence),
+    "size": (["size_growth", "size"], size.sentence),
+    "variance": (["components_of_variance"], components.sentence),
 }
 
 
 def _factor(read, name):
     """The answer to the question about one factor, in words."""
-    source, sentence = FACTORS[name]
-    table = read(source)
-    return escape.markdown(sentence(table)) if len(table) else "Not run yet."
+    sources, sentence = FACTORS[name]
+    read_tables = [read(source) for source in sources]
+    return escape.markdown(sentence(*read_tables)) if len(read_tables[0]) else "Not run yet."
 
 
 def _models(layout):

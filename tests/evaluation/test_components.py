@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tal_lib.evaluation.components import PARTS, components, variances
+from tal_lib.evaluation.components import PARTS, components, repeated, variances
 
 KNOWN = {"person": 6.0, "subset": 2.0, "seed": 3.0, "subset_seed": 1.5, "rest": 2.5, "fold": 4.0}
 
@@ -72,3 +72,24 @@ def test_what_has_no_components_is_refused():
         components(rows[rows.subset_seed == 0])
     with pytest.raises(ValueError, match="1 fold"):
         components(rows[rows.fold == 0])
+
+
+def test_a_repeat_with_another_seed_by_hand():
+    """Two folds, one person each: variances 2, 8 (fold 0) and 0, 2 (fold 1) of the two samples; mean 3."""
+    scores = np.array([[[[1, 3], [2, 6]]], [[[5, 5], [4, 6]]]], dtype=float)
+    sd, low, high = repeated(table(scores), "seed")
+    assert sd == pytest.approx(3**0.5)
+    # 2 degrees of freedom: the quantile of p is -2 ln(1 - p)
+    assert low == pytest.approx((6 / (-2 * np.log(0.025))) ** 0.5)
+    assert high == pytest.approx((6 / (-2 * np.log(0.975))) ** 0.5)
+    assert repeated(table(scores.swapaxes(2, 3)), "subset_seed") == pytest.approx((sd, low, high))
+
+
+@pytest.mark.parametrize("own", [0.0, 3.0])
+def test_the_interval_of_a_repeat_covers_its_value(own):
+    """In 1,000 studies, whether or not two subset samples share what a seed changes."""
+    known = KNOWN | {"seed": 3.0 - own, "subset_seed": own}
+    true = (known["seed"] ** 2 + known["subset_seed"] ** 2 + known["rest"] ** 2 / 6) ** 0.5
+    rng = np.random.default_rng(3)
+    intervals = [repeated(table(simulated(rng, known)), "seed")[1:] for _ in range(1000)]
+    assert np.mean([low <= true <= high for low, high in intervals]) >= 0.93

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from tal_lib.data.registry import group_name
-from tal_lib.evaluation.components import PARTS, components
+from tal_lib.evaluation.components import PARTS, components, repeated
+from tal_lib.reports import tables
 from tal_lib.reports.equal.arms import VARIANCE, people_of, percent, place, runs_of
 
 NAMES = {
@@ -14,13 +15,16 @@ NAMES = {
     "rest": "interactions with the person, and residual",
     "fold": "fold",
 }
+REPEATS = {"seed": "another seed", "subset_seed": "another sample"}
 
 
 def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Standard deviations (points) of a person's score in the arm `variance`; and the incomplete designs.
 
-    `benchmark, fraction, model`, the name of each part with `_sd`, `folds, people, subsets, seeds`;
-    and `benchmark, fraction, model, why`.
+    `benchmark, fraction, model`, the name of each part with `_sd`, `folds, people, subsets, seeds`, and of a
+    fold's avg mAP the standard deviation with another seed alone and with another subset sample alone
+    (`repeat_seed_sd, repeat_seed_low, repeat_seed_high`, `repeat_subset_seed_…`; see `components.repeated`).
+    The second table: `benchmark, fraction, model, why`.
     """
     keys = ["benchmark", "fraction", "model"]
     rows, gaps = [], []
@@ -32,8 +36,10 @@ def components_of_variance(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame,
             continue
         sizes = [group[name].nunique() for name in ("fold", "subset_seed", "seed")]
         people = len(group.drop_duplicates(["fold", "person"]))
-        rows.append((*key, *parts.values(), sizes[0], people, *sizes[1:]))
+        again = [value for source in REPEATS for value in repeated(group, source)]
+        rows.append((*key, *parts.values(), sizes[0], people, *sizes[1:], *again))
     columns = [*keys, *(f"{name}_sd" for name in PARTS), "folds", "people", "subsets", "seeds"]
+    columns += [f"repeat_{source}_{what}" for source in REPEATS for what in ("sd", "low", "high")]
     table = pd.DataFrame(rows, columns=columns)
     by_place = lambda column: column.map(place) if column.name == "benchmark" else column
     table = table.sort_values(keys, key=by_place)
@@ -52,6 +58,10 @@ def sentence(table: pd.DataFrame) -> str:
             f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}; the subset sample: "
             f"{sizes['subset']}; the training seed: {sizes['seed']}; both together: {sizes['subset_seed']}.",
             f"What sample and seed change for a {unit} alone, and the rest: {sizes['rest']}.",
+            f"Trained again with another seed, the avg mAP of a fold has a standard deviation of "
+            f"{_range(rows.repeat_seed_sd)} points (up to {rows.repeat_seed_high.max():.1f} by its 95 % "
+            f"intervals); with another sample, {_range(rows.repeat_subset_seed_sd)} "
+            f"(up to {rows.repeat_subset_seed_high.max():.1f}).",
         ]
     return " ".join([*parts, "Estimates below zero are given as 0."] if parts else [])
 
@@ -59,6 +69,11 @@ def sentence(table: pd.DataFrame) -> str:
 def _range(values):
     low, high = f"{values.min():.1f}", f"{values.max():.1f}"
     return low if low == high else f"{low} to {high}"
+
+
+def _with_interval(table, source):
+    names = {f"repeat_{source}_{old}": new for old, new in (("sd", "mean"), ("low", "low"), ("high", "high"))}
+    return tables.with_interval(table[list(names)].rename(columns=names))
 
 
 def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
@@ -72,13 +87,14 @@ def write(table: pd.DataFrame, gaps: pd.DataFrame, out) -> None:
             "label fraction": list(map(percent, table.fraction)),
             "model": table.model,
             **{shown: table[f"{name}_sd"].round(1) for name, shown in NAMES.items()},
+            **{f"fold, {words}": _with_interval(table, source) for source, words in REPEATS.items()},
             "design": [f"{row.folds} folds, {row.subsets} × {row.seeds}" for row in table.itertuples()],
         }
     )
     caption = (
         f"Sources of variance of the score of a {group_name(*table.benchmark)}: standard deviation (points) "
         "from each source. Crossed design within folds (subset samples × training seeds), random effects, "
-        "mean squares averaged over folds."
+        "mean squares averaged over folds. Last: standard deviation of a fold's avg mAP, with 95 % interval."
     )
     if len(gaps):
         caption += f" Incomplete designs are left out: {', '.join(gaps.model.unique())}."

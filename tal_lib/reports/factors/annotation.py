@@ -131,40 +131,40 @@ def sentence(pairs: pd.DataFrame) -> str:
         models = pairs[(pairs.benchmark == benchmark) & (pairs.model != EVERY_MODEL)]
         planned, added = models[models.options == ""], models[models.options != ""]
         segments = group[["many_segments", "few_segments"]]
-        told = group[group.p_adjusted < LEVEL]
-        left_out = listed(dict.fromkeys(group.without), "or")
-        parts += [
+        told = planned[planned.p_adjusted < LEVEL]
+        names = list(dict.fromkeys(told.model))
+        only = " alone" if len(names) == 1 else ""
+        parts.append(
             f"On {benchmark}, many people with few segments each are compared with few people with many, at "
             f"the same number of segments ({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}; "
-            "points of avg mAP, plain recipe).",
-            f"Mean over {planned.model.nunique()} models, {len(group)} pairs: "
-            f"{signed_range(group.difference)}; without {left_out}, where it is largest: "
-            f"{signed_range(group.without_difference)}.",
-            f"After Holm's correction, {len(told) or 'none'} of these {len(group)} means can be told apart "
-            "from zero.",
-        ]
-        parts += [
-            f"{_where(row)}: {interval(row.difference, row.low, row.high)}." for row in told.itertuples()
-        ]
-        parts += [_single(row) for row in planned[planned.p_adjusted < LEVEL].itertuples()]
+            f"plain recipe). Of {planned.model.nunique()} models, a difference can be told apart from zero "
+            f"for {listed(names, 'and') + only if names else 'none'}."
+        )
+        if names:
+            parts.append(f"Many minus few, points of avg mAP: {'; '.join(map(_single, told.itertuples()))}.")
+        parts.append(
+            f"Mean over {planned.model.nunique()} models: {signed_range(group.difference)}, "
+            f"{(group.p_adjusted < LEVEL).sum()} of {len(group)} told apart; without "
+            f"{listed(dict.fromkeys(group.without), 'or')}, where it is largest: "
+            f"{signed_range(group.without_difference)}."
+        )
         parts += [_changed(row) for row in added.dropna(subset=CHANGE).itertuples()]
     return " ".join(parts)
+
+
+def _single(row):
+    difference = interval(row.difference, row.low, row.high)
+    return f"{row.model} {difference} ({_where(row)})"
 
 
 def _where(row):
     return f"{row.many_segments:.0f} segments of {row.many_people:.0f} against {row.few_people:.0f} people"
 
 
-def _single(row):
-    difference = interval(row.difference, row.low, row.high)
-    return f"Told apart for {row.model} alone ({_where(row)}): {difference}."
-
-
 def _changed(row):
     """What the options of a model change in its difference."""
-    difference = interval(row.difference, row.low, row.high)
     change = interval(row.change, row.change_low, row.change_high)
-    return f"{row.model}, added later ({_where(row)}): {difference}; a change of {change} by the option."
+    return f"Added later: {_single(row)}; a change of {change} by the option."
 
 
 def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:

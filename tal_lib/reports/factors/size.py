@@ -14,7 +14,7 @@ from tal_lib.evaluation.nested import LEVEL, groups, holm, nested_estimate, pair
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent, place
 from tal_lib.reports.equal.pairs import interval, tested
-from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.equal.sentences import leaders, listed
 from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 
 SWEEP = "size"
@@ -94,20 +94,30 @@ def _costs(table):
     return {key: tuple(row) for key, row in zip(newest.index, newest[COSTS].itertuples(index=False))}
 
 
-def sentence(growth: pd.DataFrame) -> str:
-    """What size buys, in words, from the table `GROWTH`; empty without one."""
+def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
+    """What size buys and which models lead at equal size, in words, from both tables; empty without them."""
     parts = []
-    for (benchmark, fraction), gains in growth.groupby(GROUP, sort=False):
+    scores = dict(list(table.groupby(GROUP)))
+    for key, gains in growth.groupby(GROUP, sort=False):
+        benchmark, fraction = key
         told = gains[gains.p_adjusted < LEVEL]
         texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
+        leading = [_leading(size, rows) for size, rows in scores[key].groupby("size", sort=False)]
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, some ten times the MACs change avg mAP "
-            f"by {signed_range(gains.difference)} points.",
-            f"Told apart from zero: {listed(texts, 'and')}."
-            if texts
-            else "None can be told apart from zero.",
+            f"by {signed_range(gains.difference)} points; told apart from zero: "
+            f"{listed(texts, 'and') if texts else 'none'}.",
+            f"Highest at equal size: {'; '.join(leading)}.",
         ]
     return " ".join(parts)
+
+
+def _leading(size, rows):
+    """The highest mean of one size, and the models that are told apart from it."""
+    rows = rows.sort_values("mean", ascending=False)
+    first, lower = rows.iloc[0], rows[~rows.model.isin(leaders(rows).model)]
+    apart = f"told apart from {listed(lower.model, 'and')}" if len(lower) else "told apart from none"
+    return f"{size}, {first.model} {first['mean']:.1f} ({apart})"
 
 
 def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
