@@ -122,12 +122,16 @@ def report(
 
 def _records(layout, runs):
     """All current records, including those of the run folders. A record that any ledger has stays there."""
-    for folder in sorted(runs.glob("*")) if runs.is_dir() else []:
+    folders = sorted(runs.glob("*")) if runs.is_dir() else []
+    known = {record["id"]: recency(record) for record in ledgers(layout.results)} if folders else {}
+    for folder in folders:
         ledger = layout.ledger / f"{folder.name}.jsonl"
         finished = finished_runs(folder, ledger)
-        known = {record["id"]: recency(record) for record in ledgers(layout.results)} if finished else {}
-        is_new = lambda record: record["id"] not in known or recency(record) > known[record["id"]]  # noqa: B023
-        update_ledger(ledger, {id: record for id, record in finished.items() if is_new(record)})
+        new = {
+            id: record for id, record in finished.items() if id not in known or recency(record) > known[id]
+        }
+        update_ledger(ledger, new)
+        known |= {id: recency(record) for id, record in new.items()}
     records = read_all(layout.results)
     if not records:
         raise TalError(

@@ -93,10 +93,11 @@ def gained(quantization: pd.DataFrame) -> str:
             f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup.max():.2f} times: "
             f"{' or '.join(names)}."
         )
-    sentences.append(
-        f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "
-        f"with at most {LOST:g} point lost."
-    )
+    if rows.model.nunique() > 1:
+        sentences.append(
+            f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "
+            f"with at most {LOST:g} point lost."
+        )
     return " ".join(sentences)
 
 
