@@ -143,7 +143,7 @@ def test_no_notebook_depends_on_the_working_folder(path):
     code = "\n".join(sources)
     assert "REPOSITORY" not in code and "chdir" not in code and not re.search(r"[(\"']/\w+/", code)
     if "results" in defaults:
-        assert re.search(r"nearest\(results\)|costs\.measured\(results, |upwards\(results ", code)
+        assert re.search(r"nearest\(results\)|measured\(results\b|upwards\(results ", code)
 
 
 def test_folders_are_found_upwards(tmp_path, monkeypatch):

@@ -26,8 +26,8 @@ CONDITIONS = ("study", "benchmark")  # parameters at the end of a page's name
 def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Path]:
     """Write the pages of all run folders that exist here, and the pages that read the tables alone.
 
-    These are the findings and the costs of inference, which several cells have measured. Pages of other runs
-    stay unchanged.
+    These are the findings and the costs of inference and of videos, which several cells have measured. Pages
+    of other runs stay unchanged.
     """
     candidates = {}
     for record in records:
@@ -38,9 +38,8 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
         _, executed = max(pairs, key=lambda pair: _worth_showing(pair[0]))
         pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
     where = {"results": str(layout.results.resolve())}
-    for name, parameters in cost_page.pages(layout).items():
-        notebook = study_folder() / cost_page.NOTEBOOK
-        pages.execute(notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
+    for name, (notebook, parameters) in cost_page.pages(layout).items():
+        pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
     findings = study_folder() / "00_findings.ipynb"
     pages.execute(findings, layout.notebooks / findings.name, where)
     return sorted(layout.notebooks.glob("*.ipynb"))

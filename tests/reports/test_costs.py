@@ -135,7 +135,7 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
     assert limits["steps in 2 GB"]["heavy"] == "< 18,432"  # a measured failure bounds the line
     assert machine == {"device_name": "c"}
     assert page.pages(layout) == {
-        "03_inference_cost_b": {"shape_of": "b", "preset": "compact", "device": "cpu"}
+        "03_inference_cost_b": (page.NOTEBOOK, {"shape_of": "b", "preset": "compact", "device": "cpu"})
     }
     with pytest.raises(TalError, match="no measured cost of paper models"):
         costs.measured(tmp_path, "b", "paper")

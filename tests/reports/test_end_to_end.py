@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
-from tal_lib.reports import figures
-from tal_lib.reports.costs import end_to_end
+from tal_lib import TalError
+from tal_lib.reports import figures, tables
+from tal_lib.reports.costs import end_to_end, page
+from tal_lib.reports.layout import Layout
 
 
 def measured(model="a", backbone="hog-hof", height=480, video_s=120.0, repeat=0, factor=1.0):
@@ -47,6 +49,29 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
     shares = [int(long[name].split("(")[1].split(" %")[0]) for name in end_to_end.PARTS.values()]
     assert sum(shares) == pytest.approx(100, abs=2) and long["feature GMACs"] == "–"
     assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
+
+
+def test_a_bar_is_a_backbone_or_the_model_of_a_single_video():
+    rows = end_to_end.per_minute(COST)
+    assert end_to_end.bars(rows).way.tolist() == ["hog-hof, 480p", "resnet50*, 480p"]
+    assert end_to_end.bars(rows).video_s.tolist() == [120, 120]
+    two = end_to_end.per_minute(pd.DataFrame([measured("a"), measured("b")]))
+    assert end_to_end.bars(two).way.tolist() == ["a", "b"]
+    assert end_to_end.first_video(rows).backbone.tolist() == ["hog-hof"]
+
+
+def test_the_page_shows_the_machine_with_the_most_rows(tmp_path):
+    layout = Layout(tmp_path, tmp_path / "figures")
+    assert page.pages(layout) == {}
+    with pytest.raises(TalError, match="no measured cost of a video"):
+        end_to_end.measured(tmp_path)
+    others = COST.iloc[:1].assign(device_name="other")
+    every = pd.concat([others, COST.assign(device_name="main")])
+    tables.write_csv(every, layout.tables, "end_to_end")
+    tables.write_csv(every.iloc[:3], layout.tables, "end_to_end_live")
+    cost, live = end_to_end.measured(tmp_path)
+    assert set(cost.device_name) == set(live.device_name) == {"main"} and (len(cost), len(live)) == (5, 2)
+    assert page.pages(layout) == {"10_end_to_end": ("10_end_to_end.ipynb", {})}
 
 
 def test_bars_are_seconds_of_an_hour():

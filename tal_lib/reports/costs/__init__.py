@@ -5,10 +5,11 @@ repeatability.py  how far a latency repeats            training.py      steps, m
 quantization.py   lower precision                      deployment.py    export, inference on windows
 prior.py       beside the prior study's                accuracy.py      against accuracy
 precision.py   training in mixed precision             checks.py        models on another device
-page.py        the page of inference cost
+page.py        the pages that show the ledger
 end_to_end.py  from a video file to detections
 """
 
+from tal_lib.reports.costs import end_to_end
 from tal_lib.reports.costs.growth import (
     GROWTH_CAPTION,
     exponents_of,
@@ -29,6 +30,7 @@ __all__ = [
     "beside_prior",
     "conditions",
     "cost_by_length",
+    "end_to_end",
     "exponents_of",
     "gained",
     "growth_for_readers",

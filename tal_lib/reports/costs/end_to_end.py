@@ -1,9 +1,13 @@
 """From file to detections: seconds and MACs of a minute of video, memory, and the share of each part."""
 
+from pathlib import Path
+
 import pandas as pd
 
+from tal_lib.errors import TalError
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.layout import nearest
 
 PARTS = {
     "decoding_s": "decoding",
@@ -29,21 +33,54 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             "the models. *: random weights, for the cost alone."
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, tables.LOWEST)
-        longest = rows[rows.video_s == rows.groupby(["backbone", "height"]).video_s.transform("max")]
-        first = longest[longest.backbone == longest.backbone.iloc[0]]
-        first = first[first.height == first.height.min()]
+        first = first_video(rows)
         caption = (
             f"Localization in a video of {first.video_s.iloc[0] / 60:,.3g} minutes, by model, features of "
             f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the same result as the whole "
             "recording."
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
-        axes = figures.where_time_goes(longest.assign(way=_names(longest)))
+        axes = figures.where_time_goes(bars(rows))
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
             "NMS, a bar per backbone and height of the pictures."
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
+
+
+def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of `end_to_end.csv` and `end_to_end_live.csv` from the machine with the most of them.
+
+    Raises:
+        TalError: the first table has no rows.
+    """
+    layout = nearest(results)
+    cost, live = (tables.read_csv(layout.table(name)) for name in ("end_to_end", "end_to_end_live"))
+    if cost.empty:
+        raise TalError(
+            "no measured cost of a video",
+            where=layout.table("end_to_end"),
+            remedy="Run `tal sweep end_to_end` and `tal report`, or leave `results` empty to measure.",
+        )
+    cost = tables.on_main_machine(cost)
+    return cost, live[live.device_name == cost.device_name.iloc[0]] if len(live) else live
+
+
+def bars(rows: pd.DataFrame) -> pd.DataFrame:
+    """The longest video of each backbone and height, with the bar of the figure as `way`.
+
+    A bar is a backbone and height, or a model if there is a single video; `rows` from `per_minute`.
+    """
+    longest = rows[rows.video_s == rows.groupby(["backbone", "height"]).video_s.transform("max")]
+    names = _names(longest)
+    return longest.assign(way=names if names.nunique() > 1 else longest.model)
+
+
+def first_video(rows: pd.DataFrame) -> pd.DataFrame:
+    """The models on the longest video of the first backbone, at its smallest height."""
+    longest = bars(rows)
+    longest = longest[longest.backbone == longest.backbone.iloc[0]]
+    return longest[longest.height == longest.height.min()]
 
 
 def write_live(data: dict[str, pd.DataFrame], out) -> None:

@@ -1,4 +1,4 @@
-"""The page of inference cost (notebook 03) from the ledger: all measured lengths of one shape and preset."""
+"""Pages of cost from the ledger: inference (notebook 03) by shape and preset, and a video's whole way (10)."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tal_lib.provenance import COLUMNS
 from tal_lib.reports import tables
 from tal_lib.reports.layout import Layout, file_stem, nearest
 
-NOTEBOOK = "03_inference_cost.ipynb"
+NOTEBOOK, OF_VIDEOS = "03_inference_cost.ipynb", "10_end_to_end.ipynb"
 WHAT = ("shape_of", "preset", "device")  # parameters of the notebook that tell the pages apart
 
 
@@ -40,17 +40,17 @@ def measured(
     return rows.reset_index(drop=True), machine
 
 
-def pages(layout: Layout) -> dict[str, dict]:
-    """Name of each page of measured costs → the parameters of its notebook."""
+def pages(layout: Layout) -> dict[str, tuple[str, dict]]:
+    """Name of each page of measured costs → its notebook and the notebook's parameters."""
+    every = {Path(OF_VIDEOS).stem: (OF_VIDEOS, {})} if layout.table("end_to_end").is_file() else {}
     rows = _rows(layout)
     if rows.empty:
-        return {}
+        return every
     measured_rows = rows.dropna(subset=["latency_s_median"])
-    every = {}
     for given in dict.fromkeys(measured_rows[["benchmark", "preset", "device"]].itertuples(index=False)):
         extra = [name for name in (given.preset, given.device) if name not in ("compact", "cpu")]
         name = file_stem("_".join([Path(NOTEBOOK).stem, given.benchmark, *extra]))
-        every[name] = dict(zip(WHAT, given, strict=True))
+        every[name] = NOTEBOOK, dict(zip(WHAT, given, strict=True))
     return every
 
 
