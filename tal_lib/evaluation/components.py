@@ -107,11 +107,12 @@ def repeated(table: pd.DataFrame, source: str, value: str = "value") -> tuple[fl
     from scipy import stats  # here: the import takes long
 
     other = {"seed": "subset_seed", "subset_seed": "seed"}[source]
-    means = table.groupby(["fold", other, source])[value].mean()
-    variance = means.groupby(["fold", other]).var(ddof=1).mean()
-    freedom = table.fold.nunique() * (table[source].nunique() - 1)
-    ends = freedom * variance / stats.chi2.ppf([0.975, 0.025], freedom)
-    return variance**0.5, *(ends**0.5)
+    means = table.pivot_table(index=["fold", other], columns=source, values=value, aggfunc="mean")
+    scores = means.to_numpy(dtype=float)
+    variance = float(np.var(scores, axis=1, ddof=1).mean())
+    freedom = table.fold.nunique() * (scores.shape[1] - 1)
+    low, high = np.sqrt(freedom * variance / stats.chi2.ppf([0.975, 0.025], freedom))
+    return variance**0.5, float(low), float(high)
 
 
 def _cube(rows, value):

@@ -152,6 +152,8 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
         plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()
         for name, rows in (("inference_cost", cost[plain]), ("inference_cost_options", cost[~plain])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}
+    if "end_to_end_live" in data:  # cells of a longer video measure the same minute again
+        data["end_to_end_live"] = tables.newest(data["end_to_end_live"], end_to_end.LIVE)
     if "machines" in data:  # every run describes its machine
         data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(
             columns=tables.KEYS, errors="ignore"

@@ -1,13 +1,13 @@
 """What a video costs from the file to its detections: decoding, features, network, decode and NMS.
 
-Everything is measured in one fresh process, in three passes. Memory does not grow with the video: pictures
-are read in batches, and features wait in a file.
+Everything is measured in one fresh process. Memory does not grow with the video: pictures are read in
+batches, and features wait in a file. The peak memory of extraction and of localization comes first. Then the
+process keeps the memory that it frees, as the commands do, and times three passes.
 
-1. Extraction as it is used: one thread decodes while the other describes. It gives the wall time and the peak
-   memory of extraction.
+1. Extraction as it is used: one thread decodes while the other describes.
 2. Extraction without overlap: the seconds of decoding (with conversion to RGB) and of features, alone.
 3. Each model on the features, in windows (`tal_lib.models.parts.streamed`): the seconds of the network, and
-   of decoding its outputs and NMS; the peak memory of localization.
+   of decoding its outputs and NMS.
 
 The whole way takes the wall time of pass 1 plus the seconds of pass 3. The shares are of the parts alone.
 """
@@ -30,7 +30,8 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.errors import TalError
 from tal_lib.models import build, build_from
 from tal_lib.models.parts.streamed import Streamed, windows_for
-from tal_lib.process.parts import Parts, real_time_factor
+from tal_lib.process.memory import keep_freed
+from tal_lib.process.parts import Parts, real_time_factor, untimed
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.training.checkpoints import warn_if_not_stated
@@ -138,7 +139,7 @@ def end_to_end(
     chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
     dim, specs = sum(chosen.streams.values()), []
     for model in models:
-        specs.append(_spec(model, dim, preset, num_classes, options or {}))
+        specs.append(_spec(model, dim, preset, num_classes, options or {}, SAMPLINGS[backbone_name].window))
     samplings = {sampling for _, sampling in specs if sampling}
     if len(samplings) > 1:
         raise TalError(
@@ -159,8 +160,11 @@ def end_to_end(
     return [EndToEnd(**row) for row in rows]
 
 
-def _spec(model, dim, preset, num_classes, options):
-    """(what the measuring process builds, the sampling that a checkpoint asks for or None)."""
+def _spec(model, dim, preset, num_classes, options, per_step):
+    """(what the measuring process builds, the sampling that a checkpoint asks for or None).
+
+    per_step: described pictures in a step.
+    """
     if Path(model).suffix == ".pt":
         trained = load_model(model)
         warn_if_not_stated(trained.statistics_stated, model)
@@ -170,7 +174,7 @@ def _spec(model, dim, preset, num_classes, options):
                 where=model,
                 remedy="Name the backbone that it was trained on, or a model trained on all streams.",
             )
-        return {"checkpoint": str(model)}, sampling_of(trained.feature_spec)
+        return {"checkpoint": str(model)}, sampling_of(trained.feature_spec, per_step)
     spec = {"name": str(model), "preset": preset, "input_dim": dim, "num_classes": num_classes}
     build(spec["name"], **{name: spec[name] for name in ("preset", "input_dim", "num_classes")}, **options)
     return spec | {"overrides": options}, None
@@ -196,23 +200,28 @@ def _measure(video, backbone_name, sampling, specs, window, threads):
     new_reader = lambda: Reader(video, sampling.rate, chosen.size)
     next(feature_steps(new_reader(), chosen, sampling, ahead=False))  # what libraries allocate once
     with tempfile.TemporaryFile() as store:
-        reader, counts = new_reader(), {}
+        reader = new_reader()
 
-        def extract():
-            began = time.perf_counter()
-            counts["steps"] = sum(1 for _ in feature_steps(reader, chosen, sampling))
-            counts["wall"] = time.perf_counter() - began
+        def extract(ahead=True, timed=untimed, reader=None, keep=lambda step: None):
+            for step in feature_steps(reader or new_reader(), chosen, sampling, ahead=ahead, timed=timed):
+                keep(np.ascontiguousarray(step, np.float32).tobytes())
 
+        extraction_memory = peak_memory(lambda: extract(reader=reader, keep=store.write), "cpu")
+        dim = sum(chosen.streams.values())
+        steps, video_s = store.tell() // (4 * dim), _seconds(reader)
+        about = (store, dim, video_s, sampling, window)
+        peaks = [peak_memory(_Localization(spec, *about).run, "cpu") for spec in specs]
+        keep_freed(max(extraction_memory, *peaks))
         with Energy("cpu") as energy:
-            extraction_memory = peak_memory(extract, "cpu")
+            began = time.perf_counter()
+            extract()
+            wall = time.perf_counter() - began
         alone = Parts()
-        for step in feature_steps(new_reader(), chosen, sampling, ahead=False, timed=alone.timed):
-            store.write(np.ascontiguousarray(step, np.float32).tobytes())
+        extract(ahead=False, timed=alone.timed)
         network = chosen.network
         example = network and torch.zeros(1, 3, network.pixels, network.pixels)
         macs, uncounted = count_call(network.module, network.call, example) if network else (None, [])
         width, height = _picture_size(video)
-        video_s, dim = reader.seconds, sum(chosen.streams.values())
         common = dict(
             video_s=video_s,
             width=width,
@@ -222,39 +231,57 @@ def _measure(video, backbone_name, sampling, specs, window, threads):
             backbone=backbone_name,
             random_weights=backbone_name not in TRAINED,
             described_per_s=sampling.rate,
-            steps=counts["steps"],
+            steps=steps,
             stride_s=sampling.stride_s,
             input_dim=dim,
             threads=threads,
             decoding_s=alone.seconds["decoding"],
             features_s=alone.seconds["features"],
-            extraction_wall_s=counts["wall"],
+            extraction_wall_s=wall,
             extraction_memory_bytes=extraction_memory,
             feature_macs=macs and macs * round(video_s * sampling.rate),
             energy_j=energy.joules,
         )
-        return [common | _localized(spec, store, common, uncounted, sampling, window) for spec in specs]
+        return [
+            common | _localized(spec, _Localization(spec, *about), peak, common, uncounted)
+            for spec, peak in zip(specs, peaks, strict=True)
+        ]
 
 
-def _localized(spec, store, common, uncounted, sampling, window):
-    """What localization adds to a row."""
-    model, classes, prepared = _model(spec)
-    windows = windows_for(model, window) if window else windows_for(model)
-    dim, parts = common["input_dim"], Parts()
-    sizes = []
+def _seconds(reader):
+    """The length of a video that was read: the file's own, unless it ends earlier.
 
-    def localize(timed, most=None):
-        store.seek(0)
-        streamed = Streamed(model, classes, windows, timed=timed)
-        for step in iter(partial(store.read, 4 * dim), b""):
-            streamed.push(prepared(np.frombuffer(step, np.float32).copy()))
+    The last picture is shown up to a whole period of the sampling, so `reader.seconds` may be longer.
+    """
+    return min(reader.duration or reader.seconds, reader.seconds)
+
+
+class _Localization:
+    """A model that has seen a few steps, and its run over the stored features."""
+
+    def __init__(self, spec, store, dim, video_s, sampling, window):
+        self.model, self.classes, self.prepared = _model(spec)
+        self.windows = windows_for(self.model, window) if window else windows_for(self.model)
+        self.store, self.dim, self.video_s, self.sampling = store, dim, video_s, sampling
+        self.run(most=64)  # what libraries allocate once
+
+    def run(self, timed=untimed, most=None):
+        """Localize in the video, or in its first `most` steps. Returns the windows' numbers of steps."""
+        self.store.seek(0)
+        streamed = Streamed(self.model, self.classes, self.windows, timed=timed)
+        for step in iter(partial(self.store.read, 4 * self.dim), b""):
+            streamed.push(self.prepared(np.frombuffer(step, np.float32).copy()))
             if most and streamed.steps == most:
                 break
-        streamed.finish("video", common["video_s"], common["stride_s"], sampling.window_s)
-        sizes[:] = streamed.sizes
+        streamed.finish("video", self.video_s, self.sampling.stride_s, self.sampling.window_s)
+        return streamed.sizes
 
-    localize(Parts().timed, most=64)  # what libraries allocate once
-    peak = peak_memory(lambda: localize(parts.timed), "cpu")
+
+def _localized(spec, localization, peak, common, uncounted):
+    """What localization adds to a row."""
+    parts, dim = Parts(), common["input_dim"]
+    sizes = localization.run(parts.timed)
+    model, windows = localization.model, localization.windows
     counted = {size: count_macs(_model(spec)[0], dim, size) for size in set(sizes)}
     network_macs = sum(counted[size][0] for size in sizes)
     unknown = {name for _, names in counted.values() for name in names} | set(uncounted)
@@ -263,7 +290,7 @@ def _localized(spec, store, common, uncounted, sampling, window):
     return dict(
         model=model.spec["name"],
         preset=model.spec["preset"],
-        num_classes=len(classes),
+        num_classes=len(localization.classes),
         window=windows.window,
         overlap=windows.overlap,
         same_as_whole=windows.joined,
@@ -303,7 +330,8 @@ def live(
     if backbone_name not in SAMPLINGS:
         raise unknown_name(backbone_name, SAMPLINGS, name="backbone")
     chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
-    spec, _ = _spec(model, sum(chosen.streams.values()), preset, num_classes, {})
+    per_step = SAMPLINGS[backbone_name].window
+    spec, _ = _spec(model, sum(chosen.streams.values()), preset, num_classes, {}, per_step)
     job = dict(video=str(video), backbone_name=backbone_name, spec=spec, seconds=seconds)
     return isolated(_measure_live, f"{Path(video).name} live with {backbone_name}", threads, **job)
 
@@ -327,6 +355,7 @@ def live_detector(spec: dict, backbone_name: str) -> LiveDetector:
 
 def _measure_live(video, backbone_name, spec, seconds, threads):
     torch.set_num_threads(threads)
+    keep_freed()  # as `tal serve`
     stream = Stream(video, live_detector(spec, backbone_name), loop=False)
     viewer = threading.Thread(target=lambda: deque(stream.pictures(), maxlen=0), daemon=True)
     viewer.start()

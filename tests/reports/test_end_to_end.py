@@ -26,6 +26,7 @@ def measured(model="a", backbone="hog-hof", height=480, video_s=120.0, repeat=0,
         "feature_macs": 6e12 if backbone == "resnet50" else None,
         "network_macs": 2e9,
         "threads_used": 2,
+        "num_classes": 20,
         "window": 2304,
         "overlap": 384,
         "same_as_whole": True,
@@ -53,11 +54,23 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
 
 def test_a_bar_is_a_backbone_or_the_model_of_a_single_video():
     rows = end_to_end.per_minute(COST)
-    assert end_to_end.bars(rows).way.tolist() == ["hog-hof, 480p", "resnet50*, 480p"]
+    assert end_to_end.bars(rows).way.tolist() == ["hog-hof, 480p, 2 min", "resnet50*, 480p, 2 min"]
     assert end_to_end.bars(rows).video_s.tolist() == [120, 120]
     two = end_to_end.per_minute(pd.DataFrame([measured("a"), measured("b")]))
     assert end_to_end.bars(two).way.tolist() == ["a", "b"]
     assert end_to_end.first_video(rows).backbone.tolist() == ["hog-hof"]
+
+
+def test_a_file_of_somebody_is_a_video_of_its_own():
+    rows = end_to_end.per_minute(pd.concat([COST.assign(video=""), COST.assign(video="clips/walk.mp4")]))
+    assert len(rows) == 6 and set(rows.video) == {"", "walk.mp4"}
+    assert set(end_to_end.by_video(rows).backbone) >= {"hog-hof, 480p", "hog-hof, 480p, walk.mp4"}
+
+
+def test_a_minute_is_of_the_exact_length():
+    """10.4 s are shown as 10 s; seconds per minute and real-time factor agree."""
+    row = end_to_end.per_minute(pd.DataFrame([measured(video_s=10.4)])).iloc[0]
+    assert row.total_s == pytest.approx(60 * row.real_time_factor) and row.video_s == 10
 
 
 def test_the_page_shows_the_machine_with_the_most_rows(tmp_path):
@@ -87,5 +100,14 @@ def test_the_live_demo_is_told_per_minute_of_video():
     rows = pd.DataFrame([row, row | {"decoding_s": 60.0}, row])
     table = end_to_end.by_live(rows)
     assert table.to_numpy().tolist() == [
-        ["hog-hof, 480p", "30", "a", "12.0", "6.00", "3.00", "1.00", "0.349"]  # 10.5 / 30.06: without drawing
+        [
+            "hog-hof, 480p",
+            "30",
+            "a",
+            "12.0",
+            "5.99",
+            "2.99",
+            "0.998",
+            "0.349",
+        ]  # 10.5 / 30.06: without drawing
     ]

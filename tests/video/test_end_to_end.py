@@ -2,7 +2,6 @@
 
 import itertools
 import tracemalloc
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -25,21 +24,18 @@ def video(tmp_path_factory):
 
 
 def test_parts_and_shares_of_a_video_add_up(video):
-    specs = [whole_way._spec("window_cnn", 549, "compact", 3, {})[0]]
-    (row,) = whole_way._measure(str(video), "hog-hof", asdict(whole_way.SAMPLINGS["hog-hof"]), specs, None, 1)
-    row = whole_way.EndToEnd(**row)
+    (row,) = whole_way.end_to_end(video, "hog-hof", ["window_cnn"], num_classes=3, threads=1)
     assert sum(row.shares.values()) == pytest.approx(1) and min(row.parts.values()) > 0
     assert row.total_s == pytest.approx(row.extraction_wall_s + row.network_s + row.decode_nms_s)
     assert row.real_time_factor == pytest.approx(row.total_s / row.video_s)
-    assert row.video_s == pytest.approx(4.5, abs=0.11) and (row.width, row.height) == (64, 48)
+    assert row.video_s == pytest.approx(4.5, abs=1e-6) and (row.width, row.height) == (64, 48)
     assert row.feature_macs is None and row.network_macs > 0 and not row.uncounted_ops
     features, _ = features_of(video, backbone("hog-hof"), whole_way.SAMPLINGS["hog-hof"])
     assert row.steps == len(features)
 
 
 def test_the_live_way_counts_the_parts_of_the_live_demo(video):
-    spec = whole_way._spec("window_cnn", 549, "compact", 3, {})[0]
-    row = whole_way._measure_live(str(video), "hog-hof", spec, 3.0, 1)
+    row = whole_way.live(video, "hog-hof", "window_cnn", num_classes=3, seconds=3.0, threads=1)
     assert row["video_s"] == pytest.approx(3.0, abs=0.1)
     work = sum(row[f"{part}_s"] for part in ("decoding", "features", "localization"))
     assert min(row[f"{part}_s"] for part in whole_way.LIVE_PARTS) > 0

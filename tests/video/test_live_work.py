@@ -47,7 +47,7 @@ def test_pictures_that_wait_for_each_other_give_the_same_answers():
 
 @pytest.mark.parametrize("sizes", [[1], [3, 1, 5]])
 def test_bursts_of_hog_hof_are_the_features_of_single_pictures(sizes):
-    spec = whole_way._spec("window_cnn", 549, "compact", 3, {})[0]
+    spec = whole_way._spec("window_cnn", 549, "compact", 3, {}, 16)[0]
     live = whole_way.live_detector(spec, "hog-hof")
     pictures = np.random.default_rng(0).integers(0, 255, (40, 60, 80, 3), dtype=np.uint8)
     pushed(live, pictures, sizes)

@@ -15,18 +15,21 @@ PARTS = {
     "network_s": "network",
     "decode_nms_s": "decode and NMS",
 }
-VIDEO = ["backbone", "random_weights", "height", "video_s"]
+VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
+LIVE = ("backbone", "height", "video", "video_s", "model", "threads_used", "device_name", "repeat")
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write one table by backbone and video, one by model on the longest video, and one figure."""
     cost = data["end_to_end"]
-    main = tables.main_machine(cost)
-    for machine, rows in cost.groupby("device_name", sort=False):
+    main, usual = tables.main_machine(cost), cost.threads_used.mode()[0]
+    for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
         rows = per_minute(rows)
-        suffix = tables.machine_suffix(machine, main)
-        threads = f"{rows.threads_used.iloc[0]:g} CPU threads"
-        about = f"seconds per minute of video; {threads} of {machine}; rendered H.264 videos, 30 frames/s"
+        suffix = _suffix(machine, main, threads, usual)
+        made = (
+            "rendered H.264 videos, 30 frames/s" if (rows.video == "").all() else "named or rendered videos"
+        )
+        about = f"seconds per minute of video; {threads:g} CPU threads of {machine}; {made}"
         caption = (
             f"From file to detections: {about}. Each part is timed alone. “whole way” is the time from file "
             "to detections, in which decoding and features overlap. Network, decode and NMS are medians over "
@@ -69,10 +72,10 @@ def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def bars(rows: pd.DataFrame) -> pd.DataFrame:
     """The longest video of each backbone and height, with the bar of the figure as `way`.
 
-    A bar is a backbone and height, or a model if there is a single video; `rows` from `per_minute`.
+    A bar is a backbone, height and length, or a model if there is a single video; `rows` from `per_minute`.
     """
-    longest = rows[rows.video_s == rows.groupby(["backbone", "height"]).video_s.transform("max")]
-    names = _names(longest)
+    longest = rows[rows.video_s == rows.groupby(["backbone", "height", "video"]).video_s.transform("max")]
+    names = _names(longest) + ", " + (longest.video_s / 60).map(lambda minutes: f"{minutes:.3g} min")
     return longest.assign(way=names if names.nunique() > 1 else longest.model)
 
 
@@ -80,20 +83,22 @@ def first_video(rows: pd.DataFrame) -> pd.DataFrame:
     """The models on the longest video of the first backbone, at its smallest height."""
     longest = bars(rows)
     longest = longest[longest.backbone == longest.backbone.iloc[0]]
-    return longest[longest.height == longest.height.min()]
+    longest = longest[longest.height == longest.height.min()]
+    return longest[longest.video == longest.video.iloc[0]]
 
 
 def write_live(data: dict[str, pd.DataFrame], out) -> None:
     """Write the table of the live demo's way."""
     table = data["end_to_end_live"]
-    main = tables.main_machine(table)
-    for machine, rows in table.groupby("device_name", sort=False):
+    main, usual = tables.main_machine(table), table.threads_used.mode()[0]
+    for (machine, threads), rows in table.groupby(["device_name", "threads_used"], sort=False):
         caption = (
             "The live demo: seconds of work per minute of video. The model runs on its history after every "
             "step. The real-time factor leaves out drawing, which happens only for viewers. "
-            f"{rows.threads_used.iloc[0]:g} CPU threads of {machine}."
+            f"{threads:g} CPU threads of {machine}."
         )
-        out.table(by_live(rows), f"end_to_end_live{tables.machine_suffix(machine, main)}", caption)
+        suffix = _suffix(machine, main, threads, usual)
+        out.table(by_live(rows), f"end_to_end_live{suffix}", caption)
 
 
 def by_live(rows: pd.DataFrame) -> pd.DataFrame:
@@ -101,28 +106,36 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     parts = {"decoding_s": "decoding", "features_s": "features", "localization_s": "localization"}
     parts |= {"drawing_s": "drawing"}
     work_s = rows.decoding_s + rows.features_s + rows.localization_s  # drawing serves viewers only
-    rows = rows.assign(real_time_factor=work_s / rows.video_s, video_s=rows.video_s.round())
-    keys = ["backbone", "height", "video_s", "model"]
+    rows = rows.assign(real_time_factor=work_s / rows.video_s)
+    rows = _named(rows.assign(**{part: 60 * rows[part] / rows.video_s for part in parts}))
+    keys = ["backbone", "height", "video", "video_s", "model"]
     middle = rows.groupby(keys)[[*parts, "real_time_factor"]].median().reset_index()
     shown = {
-        "backbone": middle.backbone + ", " + middle.height.astype(int).astype(str) + "p",
+        "backbone": _names(middle.assign(random_weights=False)),
         "seconds of video": middle.video_s.map("{:.0f}".format),
         "model": middle.model,
     }
-    shown |= {name: (60 * middle[part] / middle.video_s).map(short) for part, name in parts.items()}
+    shown |= {name: middle[part].map(short) for part, name in parts.items()}
     return pd.DataFrame(shown | {"real-time factor": middle.real_time_factor.map(short)})
 
 
 def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
-    """One row per video, backbone and model: the median over repeats, parts in seconds per minute."""
-    cost = cost.assign(video_s=cost.video_s.round())
-    keys = [*VIDEO, "model", "preset"]
-    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
-    rows = cost.groupby(keys, sort=False)[values].median().reset_index()
-    rest = cost.groupby(keys, sort=False)[["threads_used", "window", "overlap", "same_as_whole"]].first()
-    rows = rows.merge(rest.reset_index(), on=keys)
+    """One row per video, backbone and model: the median over repeats, parts in seconds per minute.
+
+    `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video.
+    """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs"]
-    return rows.assign(**{name: 60 * rows[name] / rows.video_s for name in scaled})
+    cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
+    keys = [*VIDEO, "model", "preset", "num_classes"]
+    rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
+    rest = cost.groupby(keys, sort=False)[["threads_used", "window", "overlap", "same_as_whole"]].first()
+    return rows.reset_index().merge(rest.reset_index(), on=keys)
+
+
+def _named(rows):
+    """The rows with the name of their video's file, and its length in whole seconds."""
+    files = rows.video.fillna("") if "video" in rows else pd.Series("", rows.index)
+    return rows.assign(video=[Path(file).name for file in files], video_s=rows.video_s.round())
 
 
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +176,13 @@ def by_model(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _suffix(machine, main, threads, usual):
+    """What tells the files of another machine or number of threads apart."""
+    return tables.machine_suffix(machine, main) + ("" if threads == usual else f"_{threads:g}_threads")
+
+
 def _names(rows):
-    """Backbone and height of the pictures as text."""
+    """Backbone, height of the pictures and file, if it is not rendered, as text."""
     star = rows.random_weights.map({True: "*", False: ""})
-    return rows.backbone + star + ", " + rows.height.astype(int).astype(str) + "p"
+    file = rows.video.map(lambda name: f", {name}" if name else "")
+    return rows.backbone + star + ", " + rows.height.astype(int).astype(str) + "p" + file

@@ -1,4 +1,4 @@
-"""Pages of cost from the ledger: inference (notebook 03) by shape and preset, and a video's whole way (10)."""
+"""Pages of cost from the ledger: inference (notebook 03) by shape and preset, and videos (notebook 10)."""
 
 from pathlib import Path
 

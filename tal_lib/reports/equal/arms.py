@@ -18,6 +18,7 @@ from tal_lib.reports.efficiency.runs import FLOOR, with_all_data
 
 MAIN, PLAIN, TUNING, VARIANCE = "equal", "plain", "tuning", "variance"
 TUNED = ("hapt", "sfinge3d", "rendered", "urfall")  # the mean over benchmarks is over these
+SETTINGS_OF = {"hapt_recomposed": "hapt", "hapt_recomposed_test": "hapt"}  # whose trials another has
 MEAN = "mean"  # in place of a benchmark's name
 CELL = ["benchmark", "fraction", "model", "fold"]
 
@@ -175,6 +176,15 @@ def place(benchmark: str) -> int:
     """The place of a benchmark in tables: the tuned ones first, the mean over benchmarks last."""
     order = (*TUNED, MEAN)
     return order.index(benchmark) if benchmark in TUNED else len(order) - (benchmark != MEAN)
+
+
+def recipe_of(benchmark: str) -> str:
+    """What recipe the models have on a benchmark in the main arm, in words."""
+    if benchmark in (*TUNED, MEAN):
+        return "each model tuned"
+    return (
+        f"settings tuned on {SETTINGS_OF[benchmark]}" if benchmark in SETTINGS_OF else "plain recipe, untuned"
+    )
 
 
 def percent(fraction: float) -> str:

@@ -7,7 +7,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent, recipe_of
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 COLUMNS = [
@@ -183,7 +183,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         where = (
             f"mean over {', '.join(TUNED)}" if benchmark == MEAN else f"{benchmark}, {rows.folds.max()} folds"
         )
-        recipe = "each model tuned" if benchmark in (*TUNED, MEAN) else "the equal recipe, not tuned here"
+        recipe = recipe_of(benchmark)
         caption = f"Avg mAP (%) by label fraction, {recipe}: {where}. " + NOTES.format(
             marks="Brackets",
             units=_units(benchmark),
@@ -193,10 +193,8 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
-            caption = (
-                f"Avg mAP (%) on {benchmark} by fold, with the equal recipe. Settings were tuned on training "
-                "recordings of fold 0."
-            )
+            tuning = "" if recipe_of(benchmark).startswith("plain") else " on training recordings of fold 0"
+            caption = f"Avg mAP (%) on {benchmark} by fold, {recipe}{tuning}."
             here = {fraction: scores[benchmark, fraction] for fraction in rows.fraction.unique()}
             best = tables.Best(high=(...,), within=("label fraction",))
             out.table(folds_table(here), f"equal_folds_{benchmark}", caption, best)

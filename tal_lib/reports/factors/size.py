@@ -29,10 +29,11 @@ GROWTH = [*GROUP, "model", "small", "large", "difference", "low", "high", "p", "
 def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every model at every size (`SCORES`), and what the largest gains over the smallest (`GROWTH`).
 
-    Only models that have all sizes on a benchmark at a label fraction count. Models of one size that share a
-    letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s` (median, one
-    CPU thread) are of `STEPS` steps of the benchmark's shape; NaN where they were not measured. The gains are paired by
-    person; p-values are Holm-adjusted over the models of a benchmark and label fraction.
+    Only models that have all sizes on a benchmark at a label fraction count. Models of one size that
+    share a letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s`
+    (median, one CPU thread) are of `STEPS` steps of the benchmark's shape; NaN where they were not
+    measured. The gains are paired by person; p-values are Holm-adjusted over the models of a benchmark
+    and label fraction.
     """
     people = people_of_sweep(data, SWEEP)
     people = people.assign(width=people.options.map(_width))

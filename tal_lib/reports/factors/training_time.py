@@ -1,9 +1,11 @@
 """The same training time on one core for more data, more steps or a larger model: the sweep `time_budget`.
 
-The base of a label fraction is a short training. The other three take twice its time: twice the steps on the
-same data; twice the steps on twice the data, so that each recording is seen as often; or a model of twice the
-width, with as many steps as fit (from the measured time of a step, `experiments/time_budget.py`). More data
-also costs more annotation.
+The base of a label fraction is a short training. The other three take about twice its time: twice the
+steps on the same data; twice the steps on twice the data, so that each recording is seen about as often;
+or a model of twice the width, with as many steps as fit (from the measured time of a step,
+`experiments/time_budget.py`). More data has twice the annotation. Batches of two do not divide five
+recordings: at 10 % one batch in three has a single recording, so that more data takes more time there
+than more steps.
 """
 
 import itertools
@@ -90,8 +92,8 @@ def sentence(pairs: pd.DataFrame) -> str:
     parts = []
     for benchmark, group in pairs.groupby("benchmark", sort=False):
         parts.append(
-            f"On {benchmark}, twice the time of a short training is spent in three ways (points of avg mAP, "
-            "plain recipe, by model and label fraction)."
+            f"On {benchmark}, about twice the time of a short training is spent in three ways (points of avg "
+            "mAP, plain recipe, by model and label fraction). More data has twice the annotation."
         )
         for (other, use), rows in group.groupby(["other", "use"], sort=False):
             told = f"{(rows.p_adjusted < LEVEL).sum()} of {len(rows)} told apart from zero"
@@ -109,7 +111,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         unit = group_name(benchmark)
         caption = (
-            f"Twice the training time on one core, spent in three ways, on {benchmark}: avg mAP (%), plain "
+            f"Twice the training time (about), spent in three ways, on {benchmark}: avg mAP (%), plain "
             f"recipe, mean over folds with 95 % interval over folds and test groups ({unit})."
         )
         out.table(_by_use(rows), f"training_time_{benchmark}", caption, tables.Best(high=USES, by_row=True))
@@ -128,8 +130,8 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         )
         out.table(shown, f"training_time_pairs_{benchmark}", caption)
         caption = (
-            f"avg mAP on {benchmark} of a short training, and of three trainings that take twice its time: "
-            "more steps, more data, or a larger model; plain recipe."
+            f"avg mAP on {benchmark} of a short training, and of three that take about twice its time: more "
+            "steps, more data (with twice the annotation), or a larger model; plain recipe."
         )
         out.figure(figures.training_time(rows)[0], f"training_time_{benchmark}", caption)
 

@@ -189,9 +189,9 @@ def where_time_goes(table: pd.DataFrame):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
     table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
-    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way give
-    their median, and the range of the whole way. The diamond is the whole way, in which decoding and
-    features overlap.
+    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
+    (models, which share one extraction) give their median, and the range of the whole way. The diamond is
+    the whole way, in which decoding and features overlap.
     """
     parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
@@ -216,7 +216,7 @@ def where_time_goes(table: pd.DataFrame):
     least, most = counts.min(), counts.max()
     number = f"{least} to {most}" if least < most else f"{most}"
     text = "One run each, so there is no interval."
-    text = f"Median of {number} measurements; black line: lowest to highest." if most > 1 else text
+    text = f"Network and NMS: median of {number} models; black line: lowest to highest." if most > 1 else text
     star = (
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )

@@ -52,7 +52,7 @@ def annotation_budget(table: pd.DataFrame):
 
 
 def training_time(table: pd.DataFrame):
-    """avg mAP of a short training, and of three that take twice its time: a panel per base label fraction.
+    """avg mAP of a short training, and of three of about twice its time: a panel per base label fraction.
 
     Args:
         table: `model, fraction, use, mean, low, high`; scores in %.
@@ -81,7 +81,7 @@ def training_time(table: pd.DataFrame):
         ax.grid(axis="y", visible=False)
     legend_above(axes[0], len(models))
     axes[-1].set_xlabel("avg mAP (%)")
-    note(axes[0], f"All but the base take twice its training time. {BARS} {classified}")
+    note(axes[0], f"All but the base take about twice its training time. {BARS} {classified}")
     return axes
 
 

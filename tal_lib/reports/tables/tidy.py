@@ -23,6 +23,7 @@ KEYS = [
     "subset_seed",
     "stream",
     "skip",
+    "video",
     "student",
     "student_options",
     "options",
