@@ -78,7 +78,7 @@ class Versions:
         for kind in ("raised", "stamped"):
             for entry in getattr(self, kind):
                 lines += ["", f"[[{kind}]]", *(f"{name} = {_toml(value)}" for name, value in entry.items())]
-        write_text(path, "\n".join(lines) + "\n")
+        write_text(path, "\n".join(lines) + "\n", state=True)  # `moved` and `added` are edited by hand
 
 
 def _toml(value):

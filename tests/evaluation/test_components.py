@@ -85,10 +85,10 @@ def test_a_repeat_with_another_seed_by_hand():
     assert repeated(table(scores.swapaxes(2, 3)), "subset_seed") == pytest.approx((sd, low, high))
 
 
-@pytest.mark.parametrize("own", [0.0, 3.0])
-def test_the_interval_of_a_repeat_covers_its_value(own):
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_the_interval_of_a_repeat_covers_its_value(apart):
     """In 1,000 studies, whether or not two subset samples share what a seed changes."""
-    known = KNOWN | {"seed": 3.0 - own, "subset_seed": own}
+    known = KNOWN | {"seed": 3.0 - apart, "subset_seed": apart}
     true = (known["seed"] ** 2 + known["subset_seed"] ** 2 + known["rest"] ** 2 / 6) ** 0.5
     rng = np.random.default_rng(3)
     intervals = [repeated(table(simulated(rng, known)), "seed")[1:] for _ in range(1000)]

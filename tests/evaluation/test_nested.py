@@ -67,7 +67,7 @@ def test_a_table_of_equal_models_rarely_has_a_difference(between):
     for _ in range(size):
         models = between * rng.standard_normal((9, 5, 1)) + rng.standard_normal((9, 5, 6))
         pairs = itertools.combinations(models, 2)
-        wrong += holm([estimate(list(one - other)).p for one, other in pairs]).min() < 0.05
+        wrong += holm([estimate(list(first - other)).p for first, other in pairs]).min() < 0.05
     assert wrong / size <= 0.05 + 2 * (0.05 * 0.95 / size) ** 0.5
 
 

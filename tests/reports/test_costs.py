@@ -157,6 +157,12 @@ def test_memory_has_the_digits_that_repeat(share, text, words):
     assert bool(costs.interval(rows, "peak_memory_bytes")) == (share is not None)
 
 
+def test_memory_says_how_many_values_have_repeats():
+    once, repeated = costs_of({"a": 10_000}), with_repeats(costs_of({"b": 10_000}), 0.1)
+    text = costs.spread_of_memory(pd.concat([once, repeated]))
+    assert text.startswith(f"Of {len(repeated)} of {len(once) + len(repeated)} values it is the median of 9")
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [(5586.3, 3, "5,586"), (5586.3, 2, "5,600"), (21.52, 3, "21.5"), (9.96, 2, "10"), (2.04, 2, "2.0")],

@@ -218,7 +218,8 @@ def test_components_need_a_complete_crossed_design(cell):
     assert text.startswith("On hapt with 20 % of the labels") and "range of 2 models" in text
     assert f"The person: {row.person_sd:.1f} to 20.0; the fold: {row.fold_sd:.1f};" in text
     assert f"and the rest: {row.rest_sd:.1f}." in text
-    assert f"standard deviation of {row.repeat_seed_sd:.1f} points (up to {row.repeat_seed_high:.1f} " in text
+    known = f"{row.repeat_seed_sd:.1f} points (95 % intervals end at {row.repeat_seed_high:.1f})."
+    assert f"standard deviation of {known}" in text
     assert row.repeat_subset_seed_low < row.repeat_subset_seed_sd < row.repeat_subset_seed_high < 2
 
 

@@ -285,7 +285,8 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
     assert "interval of the equal recipe's score. Green link: the gain can be told apart" in notes[0]
-    assert "Median of 2 measurements; black line: lowest to highest." in notes[1] and "*: random" in notes[1]
+    assert "Network and NMS: median of 2 models; black line: lowest to highest." in notes[1]
+    assert "*: random" in notes[1]
     for ax in drawn:
         plt.close(ax.figure)
 

@@ -71,6 +71,14 @@ def test_the_file_is_read_as_it_was_written(tmp_path):
     assert read_versions(tmp_path / "v.toml") == versions
 
 
+def test_what_a_person_adds_by_hand_stays(tmp_path):
+    path = tmp_path / "v.toml"
+    Versions({"segments": Declared(2, "ab")}).write(path)
+    path.write_text(path.read_text("utf-8") + '[added."notebooks/01_data"]\nfold = -1\n', "utf-8")
+    read_versions(path).write(path)
+    assert read_versions(path).added == {"notebooks/01_data": {"fold": -1}}
+
+
 @pytest.mark.parametrize(
     "text", ["[areas", "x = 1", '[areas]\n"a" = 3', '[areas]\n"a" = { version = "x" }', "\x00"]
 )

@@ -11,8 +11,8 @@ GROWTH_CAPTION = (
     "Growth of cost with the recording length: exponents e of cost ∝ lengthᵉ from 1,152 steps on, with 95 % "
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
     "weights. Peak memory is interpolated linearly between two measured lengths. ≈: extrapolated from the "
-    "longest three. >: longer, but the measurements do not show by how much. <: decoding did not fit at this "
-    "length."
+    "longest three. >: longer, but the measurements do not show by how much. <: this length did not fit "
+    "into the memory that was allowed."
 )
 
 

@@ -25,7 +25,7 @@ from tal_lib.reports.costs.shapes import (
 NOT_DRAWN = ("peak_reserved_bytes", "gpu_utilisation", "joules_per_minute")  # a table is enough
 WITHOUT_INTERVAL = {  # what a figure says of values without one
     "macs": "Counted, not measured: there is no interval.",
-    "detect_s_median": "Median of the passes of one process; no interval was measured.",
+    "detect_s_median": "Median of the passes, each in a process of its own; no interval was measured.",
     "peak_memory_bytes": "One process per pass, so there is no interval.",
 }
 OF_THE_CPU = ("macs", "detect_s_median")  # on a GPU a table is enough
@@ -117,8 +117,11 @@ def spread_of_memory(rows: pd.DataFrame) -> str:
     if known.memory_samples.max() < 2:
         return "It was measured in one process, so its spread is not known."
     spread = (known[names[1]] - known[names[0]]) / known.peak_memory_bytes
+    others = len(rows) - len(known)
+    which = f"Of {len(known)} of {len(rows)} values it" if others else "It"
     return (
-        f"It is the median of {known.memory_samples.min():.0f} or more fresh processes. From the tenth to "
+        f"{which} is the median of {known.memory_samples.min():.0f} or more fresh processes"
+        f"{' (of the others: one process per pass, two digits)' if others else ''}. From the tenth to "
         f"the ninetieth percentile, it spans {100 * spread.median():.1f} % of its median (median over rows; "
         f"at most {100 * spread.max():.0f} %). Values that span more than 2 % have two digits."
     )

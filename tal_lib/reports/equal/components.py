@@ -58,10 +58,11 @@ def sentence(table: pd.DataFrame) -> str:
             f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}; the subset sample: "
             f"{sizes['subset']}; the training seed: {sizes['seed']}; both together: {sizes['subset_seed']}.",
             f"What sample and seed change for a {unit} alone, and the rest: {sizes['rest']}.",
-            f"Trained again with another seed, the avg mAP of a fold has a standard deviation of "
-            f"{_range(rows.repeat_seed_sd)} points (up to {rows.repeat_seed_high.max():.1f} by its 95 % "
-            f"intervals); with another sample, {_range(rows.repeat_subset_seed_sd)} "
-            f"(up to {rows.repeat_subset_seed_high.max():.1f}).",
+            f"With another seed alone, the avg mAP of a fold has a standard deviation of "
+            f"{_range(rows.repeat_seed_sd)} points (95 % intervals end at "
+            f"{rows.repeat_seed_high.max():.1f}).",
+            f"With another sample alone: {_range(rows.repeat_subset_seed_sd)} (they end at "
+            f"{rows.repeat_subset_seed_high.max():.1f}).",
         ]
     return " ".join([*parts, "Estimates below zero are given as 0."] if parts else [])
 
