@@ -178,13 +178,16 @@ def place(benchmark: str) -> int:
     return order.index(benchmark) if benchmark in TUNED else len(order) - (benchmark != MEAN)
 
 
+def is_tuned(benchmark: str) -> bool:
+    """Whether the models have tuned settings on a benchmark in the main arm, not the plain recipe."""
+    return benchmark in (*TUNED, MEAN, *SETTINGS_OF)
+
+
 def recipe_of(benchmark: str) -> str:
     """What recipe the models have on a benchmark in the main arm, in words."""
-    if benchmark in (*TUNED, MEAN):
-        return "each model tuned"
-    return (
-        f"settings tuned on {SETTINGS_OF[benchmark]}" if benchmark in SETTINGS_OF else "plain recipe, untuned"
-    )
+    if benchmark in SETTINGS_OF:
+        return f"settings tuned on {SETTINGS_OF[benchmark]}"
+    return "each model tuned" if is_tuned(benchmark) else "plain recipe, untuned"
 
 
 def percent(fraction: float) -> str:

@@ -7,7 +7,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent, recipe_of
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, is_tuned, percent, recipe_of
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 COLUMNS = [
@@ -193,7 +193,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
-            tuning = "" if recipe_of(benchmark).startswith("plain") else " on training recordings of fold 0"
+            tuning = " on training recordings of fold 0" if is_tuned(benchmark) else ""
             caption = f"Avg mAP (%) on {benchmark} by fold, {recipe}{tuning}."
             here = {fraction: scores[benchmark, fraction] for fraction in rows.fraction.unique()}
             best = tables.Best(high=(...,), within=("label fraction",))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tal_lib.data.registry import group_name
 from tal_lib.evaluation.agreement import agreement
-from tal_lib.reports.equal.arms import Scores, percent, recipe_of
+from tal_lib.reports.equal.arms import Scores, is_tuned, percent
 from tal_lib.reports.equal.pairs import interval
 
 COLUMNS = ["fraction", "first", "second", "models", "tau", "low", "high"]
@@ -46,9 +46,7 @@ def write(table: pd.DataFrame, out) -> None:
         if table.models.nunique() == 1
         else (f"{table.models.min()}–{table.models.max()}")
     )
-    plain = [
-        name for name in dict.fromkeys([*table["first"], *table["second"]]) if "plain" in recipe_of(name)
-    ]
+    plain = [name for name in dict.fromkeys([*table["first"], *table["second"]]) if not is_tuned(name)]
     except_plain = f" ({', '.join(plain)}: plain)" if plain else ""
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
