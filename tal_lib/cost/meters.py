@@ -80,6 +80,17 @@ def reference_seconds(calls: int = 20) -> float:
         )
 
 
+def quiet_rounds(rounds: list[tuple[float, Any]], least: int) -> list[tuple[float, Any]]:
+    """The rounds in which the reference was quiet, or the `least` quietest rounds if those are more.
+
+    Args:
+        rounds: (seconds of the reference around the round, its samples).
+    """
+    ordered = sorted(rounds, key=lambda measured: measured[0])
+    quiet = sum(reference <= QUIET * ordered[0][0] for reference, _ in rounds)
+    return ordered[: max(quiet, least)]
+
+
 def steady_samples(
     call: Callable[[], object],
     device: str,

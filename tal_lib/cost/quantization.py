@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
+from tal_lib.cost.meters import quiet_rounds, reference_seconds
 from tal_lib.data import Benchmark, make_item
 from tal_lib.errors import TalError
 from tal_lib.export import Exported
@@ -41,6 +42,8 @@ VARIANTS = {
 }
 GRAPHS = {"onnx": "model.onnx", "onnx int8 dynamic": "dynamic.onnx", "onnx int8 static": "static.onnx"}
 _WEIGHTED = ("Conv", "MatMul", "Gemm", "LSTM")
+REST = 0.02  # seconds before a call, in which threads that wait for work go to sleep
+LEAST = 5  # rounds that count
 
 
 @dataclass(frozen=True)
@@ -317,8 +320,15 @@ def compare_latency(
     """Seconds of the network alone in each variant, for one recording of random features.
 
     All variants run in one fresh process and take turns, call by call. A drift of the machine then hits all
-    of them, so their ratios hold. Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90,
-    latency_samples`. min_seconds: per variant.
+    of them, so their ratios hold. Before each call the process rests for `REST` seconds. The waiting threads
+    of torch and of ONNX Runtime keep their cores busy for a while after a call, and would slow the other
+    down. The rounds in which a reference convolution was slow do not count.
+
+    Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples, reference_s`. The last
+    is the reference's seconds in the slowest round that counts.
+
+    Args:
+        min_seconds: sampling time of each variant, rests excluded.
     """
     return isolated(
         _compare,
@@ -339,17 +349,24 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
     models = {variant: quantize(trained, variant, folder, threads=threads).model for variant in variants}
     plain = torch.randn(1, trained.model.input_dim, length)
     features = {variant: plain.bfloat16() if variant == "bfloat16" else plain for variant in variants}
-    samples = {variant: [] for variant in variants}
+    rounds = []  # (seconds of the reference, seconds of every variant)
     with torch.inference_mode():
         for _ in range(2):
             for variant, model in models.items():
                 model(features[variant], mask if variant in GRAPHS else None)
-        began = time.perf_counter()
-        while len(samples[variants[0]]) < 5 or time.perf_counter() - began < min_seconds * len(variants):
+        spent, before = 0.0, reference_seconds()
+        while len(rounds) < LEAST or spent < min_seconds * len(variants):
+            taken = []
             for variant, model in models.items():
+                time.sleep(REST)
                 start = time.perf_counter()
                 model(features[variant], mask if variant in GRAPHS else None)
-                samples[variant].append(time.perf_counter() - start)
+                taken.append(time.perf_counter() - start)
+            after = reference_seconds()
+            rounds.append((max(before, after), taken))
+            spent, before = spent + sum(taken), after
+    kept = quiet_rounds(rounds, LEAST)
+    reference = max(slowest for slowest, _ in kept)
     return [
         {
             "variant": variant,
@@ -357,6 +374,7 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
             "latency_s_p10": float(np.percentile(measured, 10)),
             "latency_s_p90": float(np.percentile(measured, 90)),
             "latency_samples": len(measured),
+            "reference_s": reference,
         }
-        for variant, measured in samples.items()
+        for variant, measured in zip(variants, zip(*(taken for _, taken in kept)))
     ]

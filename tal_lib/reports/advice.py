@@ -10,6 +10,7 @@ import pandas as pd
 
 from tal_lib.models.parts import registry
 from tal_lib.reports import cards, tables, unseen
+from tal_lib.reports.costs import quantization
 from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.efficiency.runs import OUR_MODEL, main_arm
 from tal_lib.reports.equal import sentences
@@ -192,13 +193,24 @@ def _macs(read, benchmark, wanted):
     return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
-def _measured(read, name):
-    """A table of costs on the main machine, without those of models whose code has changed since."""
+def _measured(read, name, kinds=("models", "presets")):
+    """A table of costs on the main machine, without the cells that were measured by other code than today's.
+
+    Such code is the measuring code, and of the cell's model the areas of these kinds. A cell that was trained
+    by an older recipe has the same network.
+    """
     rows, stale = tables.on_main_machine(read(name)), read("stale")
     if not len(rows) or not len(stale):
         return rows
+    measuring = set(stale.cell[stale.area.str.startswith(("cost/", "notebooks/"))])
     older = set(zip(stale.cell, stale.area))
-    return rows[[(row.cell, f"models/{row.model}") not in older for row in rows.itertuples()]]
+    return rows[
+        [
+            row.cell not in measuring
+            and not any((row.cell, f"{kind}/{row.model}") in older for kind in kinds)
+            for row in rows.itertuples()
+        ]
+    ]
 
 
 def _end_to_end(read, benchmark):
@@ -286,7 +298,7 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 f"{sentences.listed(lean, 'or')}, {short(least / 1e6, digits=2)} MB.",
                 f"detect_{long_shape}_cpu",
             )
-    milestones = _measured(read, "training_milestones")
+    milestones = _measured(read, "training_milestones", ("models", "recipes"))
     if len(milestones):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
@@ -305,6 +317,7 @@ def _costs(read, say, benchmark, long_shape, close, near):
             & numbers.model.isin(close)
             & (numbers.threads_used == 1)
             & (numbers.map_lost <= 1)
+            & ~numbers.variant.isin(quantization.WITHOUT)
         ]
         rows = rows.dropna(subset=["latency_s_median"])
         if len(rows):

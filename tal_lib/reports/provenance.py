@@ -10,6 +10,16 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables.files import read_csv
 
+# tables of costs, whose captions say how many cells have older code
+COSTS = (
+    "inference_cost",
+    "end_to_end",
+    "end_to_end_live",
+    "training_step",
+    "quantization",
+    "export",
+    "inference_length",
+)
 STALE = ["sweep", "cell", "notebook", "area", "made_by", "now"]
 
 
@@ -41,11 +51,30 @@ def stale_cells(layout: Layout) -> pd.DataFrame:
     return find(layout.results) if find else pd.DataFrame(columns=STALE)
 
 
-def write(data: dict[str, pd.DataFrame], layout: Layout, out: Output) -> Origin:
-    """Write `tables/stale.csv`. Returns the counts."""
-    stale = stale_cells(layout)
+def write(data: dict[str, pd.DataFrame], stale: pd.DataFrame, out: Output) -> Origin:
+    """Write `tables/stale.csv`. Returns the counts. stale: from `stale_cells`."""
     out.data(stale, "stale")
     return origin(data.values(), stale.cell.nunique(), stale_in_equal(data, stale))
+
+
+def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The tables of costs with a column `older`: whether the code of a row's cell has changed since.
+
+    data: tidy tables; stale: from `stale_cells`.
+    """
+    cells = set(stale.cell)
+    of = lambda table: table.cell.astype(str).str.partition(":")[0]
+    return data | {
+        name: data[name].assign(older=of(data[name]).isin(cells)) for name in COSTS if name in data
+    }
+
+
+def of_older_code(rows: pd.DataFrame) -> str:
+    """A sentence for a caption: how many of the cells have older code. Empty if none, or if not marked."""
+    if "older" not in rows or not rows.older.any():
+        return ""
+    older, cells = rows[rows.older].cell.nunique(), rows.cell.nunique()
+    return f" {older} of {cells} cells were measured with older code."
 
 
 def read(layout: Layout) -> Origin:

@@ -102,7 +102,9 @@ def report(
     data = tidy_tables(records)
     for name, table in data.items():
         out.data(table, name)
-    origin = provenance.write(data, layout, out)
+    stale = provenance.stale_cells(layout)
+    origin = provenance.write(data, stale, out)
+    data = provenance.mark_older(data, stale)
     official = {name: folds.on_official_split(table) for name, table in data.items()}
     for section in SECTIONS:
         if all(len(official.get(name, ())) for name in section.needs):

@@ -112,6 +112,7 @@ def test_variants_take_turns(kept, artefact, tmp_path):
     assert [row["variant"] for row in rows] == ["float32", "bfloat16", "onnx"] and len(
         {row["latency_samples"] for row in rows}
     ) == 1
+    assert all(0 < row["reference_s"] for row in rows)
     assert all(0 < row["latency_s_p10"] <= row["latency_s_median"] <= row["latency_s_p90"] for row in rows)
 
 

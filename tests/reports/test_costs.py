@@ -4,7 +4,7 @@ import pytest
 
 from tal_lib import TalError
 from tal_lib.models import build
-from tal_lib.reports import costs, tables
+from tal_lib.reports import costs, provenance, tables
 from tal_lib.reports.costs import inference, page, quantization
 from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.costs.shapes import short
@@ -50,6 +50,10 @@ def test_repeats_are_told_as_they_were_measured():
         "is 2.0 %."
     )
     assert costs.repeats(costs.repeatability(cost[cost.repeat == 0])) == []
+    # a reference is slow or quiet among those with as many threads
+    more = cost.assign(threads_used=2, reference_s=cost.reference_s / 2)
+    quiet = costs.repeatability(pd.concat([cost, more])).quiet
+    assert quiet.tolist() == [True, False, True, False]
 
 
 def test_figures_of_a_table_are_written_alike(tmp_path):
@@ -114,6 +118,18 @@ def with_repeats(cost, share):
         for end, sign in ((10, -1), (90, 1))
     }
     return cost.assign(memory_samples=9, **ends)
+
+
+def test_a_caption_says_how_many_cells_have_older_code(tmp_path):
+    cost = costs_of({"lean": 1000, "heavy": 100_000}).assign(cell=lambda rows: rows.model + ":1")
+    marked = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["heavy"]}))
+    layout = Layout(tmp_path, tmp_path)
+    inference.write(marked, Output(layout, "cost"))
+    for name in ("latency_b_cpu", "growth_b_cpu"):
+        caption = layout.reader("cost", name).with_suffix(".md").read_text().splitlines()[0]
+        assert caption.endswith(" 1 of 2 cells were measured with older code."), caption
+    nothing = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["other"]}))
+    assert provenance.of_older_code(nothing["inference_cost"]) == provenance.of_older_code(cost) == ""
 
 
 def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
@@ -203,8 +219,11 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "With at most 1 point lost, the largest speed-up is 2.16 times: bfloat16 of window_cnn (gained 0.19 "
         "points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
     )
+    assert "ONNX Runtime in float32 alone is 2.10 times as fast (median)." in text
     assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
     assert costs.gained(quantized().iloc[:0]) == ""
+    graph = quantized()[quantized().variant.isin(["float32", "onnx"])]
+    assert costs.gained(graph) == ""  # its precision is not lower
     layout = Layout(tmp_path, tmp_path)
     quantization.write({"quantization": quantized()}, Output(layout, "quantization"))
     table = tables.read_csv(layout.reader("quantization", "quantization_hapt").with_suffix(".csv"))

@@ -96,6 +96,10 @@ def test_costs_of_an_older_network_are_left_out(study):
     answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
     assert answers.use["a CPU only, one thread"] == "tridet"
     assert answers.because["a CPU only, one thread"].endswith("Not measured: actionformer.")
+    given["stale"] = pd.DataFrame({"cell": ["tridet"], "area": ["cost/meters"]})  # measured otherwise today
+    answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
+    assert answers.use["a CPU only, one thread"] == "actionformer"
+    assert answers.because["a CPU only, one thread"].endswith("Not measured: tridet.")
 
 
 def test_findings_open_with_the_factorial_and_give_the_floor(study):

@@ -250,8 +250,24 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     assert f"told apart from zero: temporalmaxer {gains.difference['temporalmaxer']:+.1f} [" in text
     best = table[(table["size"] == "medium") & (table.model == "temporalmaxer")]["mean"].item()
     assert f"; medium, temporalmaxer {best:.1f} (told apart from actionformer); large" in text
+    assert "the largest size instead of the smallest changes avg mAP by" in text
+    grown = {"small": 1.0, "medium": 3.0, "large": 10.0}
+    macs = table["size"].map(grown) * table.model.map({"temporalmaxer": 1.2, "actionformer": 1.0})
+    text = size.sentence(growth, table.assign(macs=macs))
+    assert "labels, 10 times the MACs change avg mAP by" in text
+    assert text.endswith("The MACs of one size differ by up to 20 % on hapt.")
     alike = table.assign(letters="a")
     assert "told apart from none" in size.sentence(growth, alike)
+
+
+def test_what_else_changes_with_the_size_is_shown(sized):
+    for record in sized:
+        if record["parameters"]["options"]["width"] == 64 and record["parameters"]["model"] == "actionformer":
+            record["parameters"]["options"]["embedding_kernel"] = 1
+    table, _ = size.scores(tidy_tables(sized))
+    small = table[table["size"] == "small"].set_index("model").embedding
+    assert small["actionformer"] == "embedding_kernel=1" and small["temporalmaxer"] == ""
+    assert not table.embedding[table["size"] != "small"].any()
 
 
 def test_pairs_of_all_sizes_are_one_family(sized):

@@ -6,6 +6,7 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.provenance import of_older_code
 
 
 def write_export(data: dict[str, pd.DataFrame], out) -> None:
@@ -24,9 +25,7 @@ def write_export(data: dict[str, pd.DataFrame], out) -> None:
         "Exported graphs: largest difference from the model, relative to 1 + |value|, over several batch "
         "sizes and lengths other than the traced ones. If there is no graph, the cell gives the reason."
     )
-    if (table.largest_difference > 1e-4).any():
-        caption += " Above 1e-4, float32 is the cause: the model differs as much from itself in float64."
-    out.table(shown, "export_parity", caption)
+    out.table(shown, "export_parity", caption + of_older_code(table))
 
 
 def _reason(problem):
@@ -67,7 +66,7 @@ def write_windows(data: dict[str, pd.DataFrame], out) -> None:
             caption = (
                 f"{title} on {benchmark}: models run on whole recordings, or on windows of a given number of "
                 f"steps. Network, decoding and NMS on one CPU thread of {machine}; recordings of at most "
-                f"{rows.longest_steps.max():,.0f} steps."
+                f"{rows.longest_steps.max():,.0f} steps.{of_older_code(rows)}"
             )
             best = tables.HIGHEST if name == "map" else tables.LOWEST
             out.table(shown.reset_index(), f"inference_length_{name}_{stem}", caption, best)

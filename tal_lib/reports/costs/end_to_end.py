@@ -8,6 +8,7 @@ from tal_lib.errors import TalError
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.layout import nearest
+from tal_lib.reports.provenance import of_older_code
 
 PARTS = {
     "decoding_s": "decoding",
@@ -24,7 +25,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = tables.main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
-        rows = per_minute(rows)
+        older, rows = of_older_code(rows), per_minute(rows)
         suffix = _suffix(machine, main, threads, usual)
         made = (
             "rendered H.264 videos, 30 frames/s" if (rows.video == "").all() else "named or rendered videos"
@@ -34,13 +35,14 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"From file to detections: {about}. Each part is timed alone. “whole way” is the time from file "
             "to detections, in which decoding and features overlap. Network, decode and NMS are medians over "
             "the models. *: random weights, for the cost alone."
+            f"{older}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, tables.LOWEST)
         first = first_video(rows)
         caption = (
             f"Localization in a video of {first.video_s.iloc[0] / 60:,.3g} minutes, by model, features of "
             f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the same result as the whole "
-            "recording."
+            f"recording.{older}"
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
         axes = figures.where_time_goes(bars(rows))
@@ -95,7 +97,7 @@ def write_live(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             "The live demo: seconds of work per minute of video. The model runs on its history after every "
             "step. The real-time factor leaves out drawing, which happens only for viewers. "
-            f"{threads:g} CPU threads of {machine}."
+            f"{threads:g} CPU threads of {machine}.{of_older_code(rows)}"
         )
         suffix = _suffix(machine, main, threads, usual)
         out.table(by_live(rows), f"end_to_end_live{suffix}", caption)

@@ -21,6 +21,7 @@ from tal_lib.reports.costs.shapes import (
     short,
     with_energy_per_minute,
 )
+from tal_lib.reports.provenance import of_older_code
 
 NOT_DRAWN = ("peak_reserved_bytes", "gpu_utilisation", "joules_per_minute")  # a table is enough
 WITHOUT_INTERVAL = {  # what a figure says of values without one
@@ -41,7 +42,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         _write_against_length(rows, stem, words, out)
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
-            caption = f"{GROWTH_CAPTION} {words[0].upper()}{words[1:]}."
+            caption = f"{GROWTH_CAPTION} {words[0].upper()}{words[1:]}.{of_older_code(rows)}"
             best = tables.Best(low=tuple(GROWTHS.values()))
             out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption, best)
         grown.append(exponents.assign(condition=stem))
@@ -72,6 +73,7 @@ def _write_against_length(rows, stem, words, out):
         caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
         if column == "peak_memory_bytes":
             caption += f" {spread_of_memory(common)}"
+        caption += of_older_code(common)
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
         if common.length_steps.nunique() > 1 and _is_drawn(common, column):
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})

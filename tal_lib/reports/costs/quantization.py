@@ -3,8 +3,10 @@
 import pandas as pd
 
 from tal_lib.reports import figures, tables
+from tal_lib.reports.provenance import of_older_code
 
 PLAIN = "float32"
+WITHOUT = (PLAIN, "onnx")  # variants without lower precision
 LOST = 1.0  # points of avg mAP; a variant that loses at most this keeps the accuracy
 ALIKE = 0.01  # times; speed-ups that differ by less are read as one
 GAIN = 1.3  # times as fast as float32; a smaller gain is not worth another format
@@ -23,7 +25,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
             "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
             "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
-            f"{gained(rows)}"
+            f"{gained(rows)}{of_older_code(rows)}"
         )
         shown = table(rows)
         fast = tuple(name for name in shown if name.startswith("speed-up"))
@@ -77,7 +79,8 @@ def gained(quantization: pd.DataFrame) -> str:
         quantization: timed rows of one machine. The smallest number of threads counts.
     """
     rows = quantization.dropna(subset=["latency_s_median", "speedup"])
-    rows = rows[(rows.threads_used == rows.threads_used.min()) & (rows.variant != PLAIN)]
+    rows = rows[rows.threads_used == rows.threads_used.min()]
+    graphs, rows = rows[rows.variant == "onnx"], rows[~rows.variant.isin(WITHOUT)]
     if rows.empty:
         return ""
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
@@ -94,6 +97,10 @@ def gained(quantization: pd.DataFrame) -> str:
             f"{' or '.join(names)}."
         )
     if rows.model.nunique() > 1:
+        if len(graphs):
+            sentences.append(
+                f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast (median)."
+            )
         sentences.append(
             f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "
             f"with at most {LOST:g} point lost."
@@ -106,7 +113,7 @@ def _name(row):
     words = row.variant.split()
     runtime = " (ONNX Runtime)" if words[0] == "onnx" else ""
     kind = " ".join(reversed(words[1:])) if runtime else row.variant
-    return f"{kind or 'float32'} of {row.model}{runtime}"
+    return f"{kind} of {row.model}{runtime}"
 
 
 def _lost(points):

@@ -10,11 +10,12 @@ def repeatability(cost: pd.DataFrame) -> pd.DataFrame:
     """Cells whose latency was measured twice: `model, length_steps, first_s, again_s, change, quiet`.
 
     `change` is again / first − 1. `quiet` says whether the machine was quiet both times: the reference that
-    was timed with the samples took at most `QUIET` times its fastest time on that machine.
+    was timed with the samples took at most `QUIET` times its fastest time on that machine and
+    number of threads.
     """
     keys = ["benchmark", "preset", "device_name", "precision", "threads_used", "model", "length_steps"]
     slower = (
-        cost.reference_s / cost.groupby("device_name").reference_s.transform("min")
+        cost.reference_s / cost.groupby(["device_name", "threads_used"]).reference_s.transform("min")
         if "reference_s" in cost
         else np.inf
     )

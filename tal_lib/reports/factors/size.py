@@ -22,14 +22,15 @@ SIZES = ("small", "medium", "large")
 STEPS = 576  # of the recording whose cost is shown: a crop of the recipe
 COSTS = ["macs", "params", "latency_s"]
 GROUP = ["benchmark", "fraction"]
-SCORES = [*GROUP, "model", "size", "width", *COSTS, "folds", "mean", "low", "high", "letters"]
+SCORES = [*GROUP, "model", "size", "width", "embedding", *COSTS, "folds", "mean", "low", "high", "letters"]
 GROWTH = [*GROUP, "model", "small", "large", "difference", "low", "high", "p", "p_adjusted"]
 
 
 def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every model at every size (`SCORES`), and what the largest gains over the smallest (`GROWTH`).
 
-    Only models that have all sizes on a benchmark at a label fraction count. Models of one size that
+    `embedding`: options other than the widths, which only some models change with their size. Only models
+    that have all sizes on a benchmark at a label fraction count. Models of one size that
     share a letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s`
     (median, one CPU thread) are of `STEPS` steps of the benchmark's shape; NaN where they were not
     measured. The gains are paired by person; p-values are Holm-adjusted over the models of a benchmark
@@ -53,10 +54,12 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
             means = {model: each.mean for model, each in known.items()}
             letters = groups(means, adjusted[size])
             for model in sorted(models, key=lambda name: -means[name]):
-                width = settings[size, model].width.iloc[0]
+                width, options = settings[size, model][["width", "options"]].iloc[0]
                 values = known[model].folds, known[model].mean, known[model].low, known[model].high
                 costed = costs.get((key[0], model, width), (float("nan"),) * len(COSTS))
-                rows.append((*key, model, size, width, *costed, *values, letters[model]))
+                rows.append(
+                    (*key, model, size, width, _without_widths(options), *costed, *values, letters[model])
+                )
         gains = {
             model: paired_estimate(settings[SIZES[-1], model], settings[SIZES[0], model]) for model in models
         }
@@ -80,12 +83,17 @@ def _width(options):
     return int(match[1]) if match else 0
 
 
+def _without_widths(options):
+    """`embedding_kernel=1` of `embedding_kernel=1, head_width=64, width=64`."""
+    return ", ".join(part for part in options.split(", ") if "width=" not in part)
+
+
 def _costs(table):
     """(benchmark, model, width) → `COSTS` of the newest measurement on one CPU thread."""
     if not len(table) or not {"options", "benchmark", "length_steps", "device", "threads_used"} <= set(table):
         return {}
     rows = table[(table.length_steps == STEPS) & (table.device == "cpu") & (table.threads_used == 1)]
-    rows = rows[(rows.precision == "float32") & (rows.preset == "compact")]
+    rows = tables.on_main_machine(rows[(rows.precision == "float32") & (rows.preset == "compact")])
     names = tables.with_shown_names(rows[["model", "preset"]]).model
     rows = rows.assign(
         model=names, width=rows.options.fillna("").map(_width), latency_s=rows.latency_s_median
@@ -105,12 +113,30 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
         texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
         leading = [_leading(size, rows) for size, rows in scores[key].groupby("size", sort=False)]
         parts += [
-            f"On {benchmark} with {percent(fraction)} of the labels, some ten times the MACs change avg mAP "
+            f"On {benchmark} with {percent(fraction)} of the labels, {_times(scores[key])} avg mAP "
             f"by {signed_range(gains.difference)} points; told apart from zero: "
             f"{listed(texts, 'and') if texts else 'none'}.",
             f"Highest at equal size: {'; '.join(leading)}.",
         ]
-    return " ".join(parts)
+    return " ".join([*parts, unequal] if (unequal := _unequal(table)) else parts)
+
+
+def _times(rows):
+    """`8 to 13 times the MACs change`: of the largest size over the smallest, by model."""
+    macs = rows.pivot(index="model", columns="size", values="macs")
+    times = (macs[SIZES[-1]] / macs[SIZES[0]]).dropna()
+    if times.empty:
+        return "the largest size instead of the smallest changes"
+    ends = dict.fromkeys(f"{end:.0f}" for end in (times.min(), times.max()))
+    return f"{' to '.join(ends)} times the MACs change"
+
+
+def _unequal(table):
+    """How far the MACs of the models of one size differ, on each benchmark; empty if none are known."""
+    macs = table.dropna(subset=["macs"]).groupby(["benchmark", "size"]).macs
+    apart = (macs.max() / macs.min() - 1).groupby("benchmark", sort=False).max()
+    texts = [f"up to {percent(share)} on {benchmark}" for benchmark, share in apart.items()]
+    return f"The MACs of one size differ by {listed(texts, 'and')}." if texts else ""
 
 
 def _leading(size, rows):
@@ -171,6 +197,7 @@ def _for_readers(rows):
             "size": rows["size"],
             "model": rows.model,
             "width": rows.width,
+            **({"embedding": rows.embedding} if rows.embedding.any() else {}),
             "GMACs": (rows.macs / 1e9).map("{:.2f}".format),
             "parameters (M)": (rows.params / 1e6).map("{:.2f}".format),
             "latency (ms)": (1e3 * rows.latency_s).map("{:.1f}".format),
@@ -180,4 +207,4 @@ def _for_readers(rows):
             ],
         }
     )
-    return shown.replace("nan", "–")
+    return shown.replace({"nan": "–", "": "–"})

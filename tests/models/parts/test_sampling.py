@@ -98,7 +98,7 @@ def test_a_proposal_that_ends_at_the_edge_is_sampled():
 def test_boundary_matching_needs_a_third_of_the_memory_at_most():
     peaks = {}
     for form in ("published", "here"):
-        job = json.dumps([form, 64, 48, False])
+        job = json.dumps([form, 64, 48, False, 1])
         done = subprocess.run(
             [sys.executable, REPOSITORY / "experiments" / "boundary_matching.py", job],
             check=True,
