@@ -77,7 +77,7 @@ def test_results_lie_where_the_layout_says():
         Layout(),
         {"ledger", "tables", "readers", "experiments", "notebooks", "subsets", "prior"},
     )
-    made_elsewhere = {"quick", "models", "detections", "unfinished"}
+    made_elsewhere = {"quick", "models", "detections"}
     assert {path.name for path in layout.results.iterdir() if path.is_dir()} - made_elsewhere == folders
     assert {path.name for path in layout.results.iterdir() if path.is_file()} == {"README.md"}
     for kind, suffixes in ((layout.readers, {".md", ".tex", ".csv"}), (layout.figures, {".png"})):

@@ -52,12 +52,14 @@ def profile_training(
     device: str = "cpu",
     threads: int | None = None,
     min_seconds: float = 5.0,
+    fold: int = -1,
     options: dict | None = None,
     **recipe,
 ) -> TrainingCostRow:
     """Measure the training step of a model on the benchmark's recordings, in a fresh process.
 
     Args:
+        fold: cross-validation fold of the benchmark, from 0; −1: the official split.
         options: options of the model.
         recipe: fields of its training recipe, e.g. `batch_size` and `max_steps` to use the same for all
             models.
@@ -72,13 +74,14 @@ def profile_training(
     recipe = recipe | {"precision": chosen_precision(plan.precision, device)}
     threads = validate(Threads | None, threads, name="threads")
     min_seconds = validate(NotNegative, min_seconds, name="min_seconds")
-    load_benchmark(benchmark)
+    load_benchmark(benchmark, fold=fold)
     row = isolated(
         _measure,
         f"training {model}",
         threads or usable_cores(),
         name=model,
         benchmark=benchmark,
+        fold=fold,
         preset=preset,
         device=device,
         min_seconds=min_seconds,
@@ -88,10 +91,10 @@ def profile_training(
     return TrainingCostRow(**row | {"device_name": device_name(device)})
 
 
-def _measure(name, benchmark, preset, device, threads, min_seconds, options, recipe):
+def _measure(name, benchmark, fold, preset, device, threads, min_seconds, options, recipe):
     torch.set_num_threads(threads)
     use_device(device)
-    data, plan = load_benchmark(benchmark), recipe_for(name, preset, **recipe)
+    data, plan = load_benchmark(benchmark, fold=fold), recipe_for(name, preset, **recipe)
     model = build_model(data, name, preset=preset, options=options).to(device).train()
     model.name_classes(data.classes)
     optimizer = make_optimizer(model, plan)

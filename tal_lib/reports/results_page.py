@@ -6,7 +6,7 @@ from pathlib import Path
 from tal_lib import __version__
 from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
-from tal_lib.reports.costs import gained, repeats
+from tal_lib.reports.costs import end_to_end, gained, repeats
 from tal_lib.reports.equal import components, page
 from tal_lib.reports.factors import annotation, size, training_time
 from tal_lib.reports.layout import Layout
@@ -69,6 +69,8 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             rows = tables.on_main_machine(read("quantization"))
             text = gained(rows[rows.benchmark == benchmark]) if len(rows) else ""
             return escape.markdown(text) or "Lower precision was not measured yet."
+        if what == "end_to_end":
+            return escape.markdown(end_to_end.in_words(read("end_to_end"))) or "Not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, [benchmark])) or "Nothing measured yet."
         answers = advice(read, benchmark)

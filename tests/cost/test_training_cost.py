@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from tal_lib import TalError
-from tal_lib.cost import milestones, profile_training
+from tal_lib.cost import milestones, profile_training, training
 
 
 def test_milestones_by_hand():
@@ -31,6 +31,23 @@ def test_milestones_of_one_evaluation_start_from_nothing():
         milestones(pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0], "map": [0.0, 0.0]})).near_final_s
         == 1.0
     )
+
+
+def test_a_step_is_measured_on_the_fold(monkeypatch):
+    """Its batches are those of the fold's training recordings."""
+    loaded = []
+    real = training.load_benchmark
+    monkeypatch.setattr(
+        training, "load_benchmark", lambda name, fold: loaded.append((name, fold)) or real(name, fold=fold)
+    )
+    monkeypatch.setattr(
+        training, "isolated", lambda function, subject, threads, **job: function(**job, threads=1)
+    )
+    monkeypatch.setattr(training, "keep_freed", lambda peak: None)
+    profile_training("temporalmaxer", "synthetic", threads=1, min_seconds=0.0, max_steps=96, fold=2)
+    assert loaded == [("synthetic", 2)] * 2
+    with pytest.raises(TalError, match="fold"):
+        profile_training("temporalmaxer", "synthetic", fold=99)
 
 
 def test_a_step_is_measured_in_a_process_of_its_own():

@@ -52,6 +52,15 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
     assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
 
 
+def test_what_a_minute_costs_is_said_of_videos_of_a_minute():
+    text = end_to_end.in_words(COST.assign(device_name="c"))
+    # 75 % = (10 + 20) / (10 + 20 + 4 + 6); of the first video, 30 / 42 = 71 % by the median of its repeats
+    assert "decoding and features take at least 71 % of the time" in text
+    assert text.endswith("range from 0.28 (resnet50, 480p) to 0.57 (hog-hof, 480p).")  # 34 s of 59.9
+    short = COST[COST.video_s < 59].assign(device_name="c")
+    assert end_to_end.in_words(short) == end_to_end.in_words(COST.iloc[:0]) == ""
+
+
 def test_a_bar_is_a_backbone_or_the_model_of_a_single_video():
     rows = end_to_end.per_minute(COST)
     assert end_to_end.bars(rows).way.tolist() == ["hog-hof, 480p, 2 min", "resnet50*, 480p, 2 min"]
