@@ -80,15 +80,20 @@ def reference_seconds(calls: int = 20) -> float:
         )
 
 
-def quiet_rounds(rounds: list[tuple[float, Any]], least: int) -> list[tuple[float, Any]]:
-    """The rounds in which the reference was quiet, or the `least` quietest rounds if those are more.
+def number_of_quiet(rounds: list[tuple[float, Any]], fastest: float = float("inf")) -> int:
+    """How many rounds were quiet: at most `QUIET` times the fastest reference of all rounds and `fastest`.
 
     Args:
         rounds: (seconds of the reference around the round, its samples).
     """
+    fastest = min(fastest, *(reference for reference, _ in rounds))
+    return sum(reference <= QUIET * fastest for reference, _ in rounds)
+
+
+def quiet_rounds(rounds: list[tuple[float, Any]], least: int) -> list[tuple[float, Any]]:
+    """The quiet rounds, or the `least` quietest if those are more, the quietest first. Rounds: see above."""
     ordered = sorted(rounds, key=lambda measured: measured[0])
-    quiet = sum(reference <= QUIET * ordered[0][0] for reference, _ in rounds)
-    return ordered[: max(quiet, least)]
+    return ordered[: max(number_of_quiet(rounds), least)]
 
 
 def steady_samples(
@@ -128,7 +133,7 @@ def steady_samples(
         after = reference_seconds()
         rounds.append((max(before, after), samples))
         fastest, before = min(fastest, before, after), after
-        quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
+        quiet = number_of_quiet(rounds, fastest)
         spent = time.perf_counter() - began
         if (
             quiet >= ROUNDS

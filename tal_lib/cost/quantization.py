@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
-from tal_lib.cost.meters import quiet_rounds, reference_seconds
+from tal_lib.cost.meters import number_of_quiet, quiet_rounds, reference_seconds
 from tal_lib.data import Benchmark, make_item
 from tal_lib.errors import TalError
 from tal_lib.export import Exported
@@ -44,6 +44,7 @@ GRAPHS = {"onnx": "model.onnx", "onnx int8 dynamic": "dynamic.onnx", "onnx int8 
 _WEIGHTED = ("Conv", "MatMul", "Gemm", "LSTM")
 REST = 0.02  # seconds before a call, in which threads that wait for work go to sleep
 LEAST = 5  # rounds that count
+PATIENCE = 3  # times the sampling time, after which disturbed rounds count too
 
 
 @dataclass(frozen=True)
@@ -320,9 +321,10 @@ def compare_latency(
     """Seconds of the network alone in each variant, for one recording of random features.
 
     All variants run in one fresh process and take turns, call by call. A drift of the machine then hits all
-    of them, so their ratios hold. Before each call the process rests for `REST` seconds. The waiting threads
-    of torch and of ONNX Runtime keep their cores busy for a while after a call, and would slow the other
-    down. The rounds in which a reference convolution was slow do not count.
+    of them, so their ratios hold. Before each call the process rests for `REST` seconds: on several threads,
+    those of torch wait actively for a while after a call, and would slow ONNX Runtime down. Rounds in which a
+    reference convolution was slow are left out, if at least `LEAST` others remain. Sampling goes on for them,
+    for at most `PATIENCE` times `min_seconds`.
 
     Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples, reference_s`. The last
     is the reference's seconds in the slowest round that counts.
@@ -355,7 +357,7 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
             for variant, model in models.items():
                 model(features[variant], mask if variant in GRAPHS else None)
         spent, before = 0.0, reference_seconds()
-        while len(rounds) < LEAST or spent < min_seconds * len(variants):
+        while True:
             taken = []
             for variant, model in models.items():
                 time.sleep(REST)
@@ -365,6 +367,10 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
             after = reference_seconds()
             rounds.append((max(before, after), taken))
             spent, before = spent + sum(taken), after
+            enough = min_seconds * len(variants)
+            waiting = number_of_quiet(rounds) < LEAST and spent < PATIENCE * enough
+            if len(rounds) >= LEAST and spent >= enough and not waiting:
+                break
     kept = quiet_rounds(rounds, LEAST)
     reference = max(slowest for slowest, _ in kept)
     return [

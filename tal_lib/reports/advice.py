@@ -163,7 +163,7 @@ def _cpu_costs(read):
     cost = read("inference_cost")
     if cost.empty:
         return cost
-    cost = tables.on_main_machine(cost[cost.device == "cpu"])
+    cost = _measured(cost[cost.device == "cpu"], read("stale"))
     cost = cost[(cost.preset == "compact") & (cost.precision == "float32") & (cost.threads_used == 1)]
     return tables.with_shown_names(cost.assign(options=""))
 
@@ -193,30 +193,35 @@ def _macs(read, benchmark, wanted):
     return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
-def _measured(read, name, kinds=("models", "presets")):
-    """A table of costs on the main machine, without the cells that were measured by other code than today's.
+def _measured(rows, stale, *, trained=False):
+    """The rows of a table of costs on the main machine, without the cells of other code than today's.
 
-    Such code is the measuring code, and of the cell's model the areas of these kinds. A cell that was trained
-    by an older recipe has the same network.
+    trained: whether training matters, as for the time to an accuracy. A cost of the network alone is the same
+    after training by an older recipe.
     """
-    rows, stale = tables.on_main_machine(read(name)), read("stale")
-    if not len(rows) or not len(stale):
+    rows = tables.on_main_machine(rows)
+    if not len(rows) or not len(stale) or "cell" not in rows:
         return rows
-    measuring = set(stale.cell[stale.area.str.startswith(("cost/", "notebooks/"))])
-    older = set(zip(stale.cell, stale.area))
-    return rows[
-        [
-            row.cell not in measuring
-            and not any((row.cell, f"{kind}/{row.model}") in older for kind in kinds)
-            for row in rows.itertuples()
-        ]
+    areas = stale.groupby("cell").area.agg(list)
+    older = [
+        any(_concerns(area, row.model, trained) for area in areas.get(row.cell, []))
+        for row in rows.itertuples()
     ]
+    return rows[~pd.Series(older, rows.index)]
+
+
+def _concerns(area, model, trained):
+    """Whether a cost of a model depends on an area of the code. A cell names areas of other models too."""
+    kind, _, name = area.partition("/")
+    if kind in ("models", "presets", "recipes") and name in registry.every_name() and name != model:
+        return False
+    return trained or not (kind in ("recipes", "training", "evaluation") or area.startswith("data"))
 
 
 def _end_to_end(read, benchmark):
     """Shown name → seconds for an hour of recording of a trained model: network, decoding and NMS, one
     thread."""
-    rows = _measured(read, "inference_length")
+    rows = _measured(read("inference_length"), read("stale"))
     if rows.empty:
         return pd.Series(dtype=float)
     rows = rows[(rows.benchmark == benchmark) & (rows.window == 0) & (rows.threads_used == 1)]
@@ -298,7 +303,7 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 f"{sentences.listed(lean, 'or')}, {short(least / 1e6, digits=2)} MB.",
                 f"detect_{long_shape}_cpu",
             )
-    milestones = _measured(read, "training_milestones", ("models", "recipes"))
+    milestones = _measured(read("training_milestones"), read("stale"), trained=True)
     if len(milestones):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
@@ -310,16 +315,15 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 f"{_unknown(close, reached.index)}",
                 f"training_{benchmark}",
             )
-    numbers = _measured(read, "quantization")
+    numbers = _measured(read("quantization"), read("stale"))
     if len(numbers):
         rows = numbers[
             (numbers.benchmark == benchmark)
             & numbers.model.isin(close)
             & (numbers.threads_used == 1)
-            & (numbers.map_lost <= 1)
-            & ~numbers.variant.isin(quantization.WITHOUT)
+            & ~numbers.variant.isin(quantization.FULL_PRECISION)
         ]
-        rows = rows.dropna(subset=["latency_s_median"])
+        rows, known = rows[rows.map_lost <= 1].dropna(subset=["latency_s_median"]), rows.model
         if len(rows):
             best = rows.loc[rows.latency_s_median.idxmin()]
             say(
@@ -328,6 +332,6 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 f"{1e3 * best.latency_s_median:.1f} ms at {best.length_steps:,.0f} steps for the network "
                 f"alone on one thread, {best.speedup:.2f} times as fast as float32. {abs(best.map_lost):.2f} "
                 f"points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'}."
-                f"{_unknown(close, rows.model)}",
+                f"{_unknown(close, known)}",
                 f"quantization_{benchmark}",
             )

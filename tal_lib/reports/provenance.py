@@ -10,8 +10,8 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables.files import read_csv
 
-# tables of costs, whose captions say how many cells have older code
-COSTS = (
+# tables of costs, whose captions say how many cells are older
+MEASURED = (
     "inference_cost",
     "end_to_end",
     "end_to_end_live",
@@ -58,23 +58,23 @@ def write(data: dict[str, pd.DataFrame], stale: pd.DataFrame, out: Output) -> Or
 
 
 def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The tables of costs with a column `older`: whether the code of a row's cell has changed since.
+    """The tables of costs with a column `older`: whether code or data of a row's cell has changed since.
 
     data: tidy tables; stale: from `stale_cells`.
     """
-    cells = set(stale.cell)
+    cells = set(stale.cell) if len(stale) else set()
     of = lambda table: table.cell.astype(str).str.partition(":")[0]
     return data | {
-        name: data[name].assign(older=of(data[name]).isin(cells)) for name in COSTS if name in data
+        name: data[name].assign(older=of(data[name]).isin(cells)) for name in MEASURED if name in data
     }
 
 
 def of_older_code(rows: pd.DataFrame) -> str:
-    """A sentence for a caption: how many of the cells have older code. Empty if none, or if not marked."""
+    """A sentence for a caption: how many of the cells are older. Empty if none, or if they are not marked."""
     if "older" not in rows or not rows.older.any():
         return ""
     older, cells = rows[rows.older].cell.nunique(), rows.cell.nunique()
-    return f" {older} of {cells} cells were measured with older code."
+    return f" {older} of {cells} cells were computed by older code or from older data."
 
 
 def read(layout: Layout) -> Origin:

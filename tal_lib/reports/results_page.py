@@ -21,6 +21,11 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
     """Fill a template with the tables. If a table is missing, the page says so at its place."""
     read = lambda name: tables.read_csv(layout.table(name))
 
+    def measured(name):
+        """A table of costs, marked by what is older."""
+        rows = read(name)
+        return provenance.mark_older({name: rows}, read("stale"))[name] if len(rows) else rows
+
     def table(name):
         for path in layout.reader_tables(name):
             return path.read_text(encoding="utf-8").strip()
@@ -66,11 +71,12 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
         if what == "repeats":
             return " ".join(repeats(read("repeatability"))) or "Their repeatability was not measured yet."
         if what == "quantization":
-            rows = tables.on_main_machine(read("quantization"))
-            text = gained(rows[rows.benchmark == benchmark]) if len(rows) else ""
+            rows = tables.on_main_machine(measured(what))
+            rows = rows[rows.benchmark == benchmark] if len(rows) else rows
+            text = gained(rows) + provenance.of_older_code(rows) if len(rows) else ""
             return escape.markdown(text) or "Lower precision was not measured yet."
         if what == "end_to_end":
-            return escape.markdown(end_to_end.in_words(read("end_to_end"))) or "Not measured yet."
+            return escape.markdown(end_to_end.in_words(measured(what))) or "Not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, [benchmark])) or "Nothing measured yet."
         answers = advice(read, benchmark)

@@ -4,7 +4,7 @@ An area is a module that computes numbers. Its name is its path: `models/tridet`
 `evaluation/average_precision`, `segments`. There are three other kinds: `recipes/<model>` is the values of a
 model's training recipes, `presets/<model>` those of its options in all presets but `compact` (cells with such
 a preset need it), and `notebooks/<name>` is a notebook's code. Modules that only connect, check, store or
-draw are not areas.
+draw are not areas, except `video/overlay`: the live demo's drawing is timed.
 """
 
 import ast

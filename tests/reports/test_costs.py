@@ -127,7 +127,7 @@ def test_a_caption_says_how_many_cells_have_older_code(tmp_path):
     inference.write(marked, Output(layout, "cost"))
     for name in ("latency_b_cpu", "growth_b_cpu"):
         caption = layout.reader("cost", name).with_suffix(".md").read_text().splitlines()[0]
-        assert caption.endswith(" 1 of 2 cells were measured with older code."), caption
+        assert caption.endswith(" 1 of 2 cells were computed by older code or from older data."), caption
     nothing = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["other"]}))
     assert provenance.of_older_code(nothing["inference_cost"]) == provenance.of_older_code(cost) == ""
 
@@ -219,7 +219,7 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "With at most 1 point lost, the largest speed-up is 2.16 times: bfloat16 of window_cnn (gained 0.19 "
         "points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
     )
-    assert "ONNX Runtime in float32 alone is 2.10 times as fast (median)." in text
+    assert "ONNX Runtime in float32 alone is 2.10 times as fast as torch (median of 1 models)." in text
     assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
     assert costs.gained(quantized().iloc[:0]) == ""
     graph = quantized()[quantized().variant.isin(["float32", "onnx"])]

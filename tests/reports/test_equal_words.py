@@ -96,10 +96,36 @@ def test_costs_of_an_older_network_are_left_out(study):
     answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
     assert answers.use["a CPU only, one thread"] == "tridet"
     assert answers.because["a CPU only, one thread"].endswith("Not measured: actionformer.")
-    given["stale"] = pd.DataFrame({"cell": ["tridet"], "area": ["cost/meters"]})  # measured otherwise today
+    for area in ("cost/meters", "models/parts/pyramid", "process/memory", "notebooks/03_inference_length"):
+        given["stale"] = pd.DataFrame({"cell": ["tridet"], "area": [area]})
+        answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
+        assert answers.use["a CPU only, one thread"] == "actionformer", area
+        assert answers.because["a CPU only, one thread"].endswith("Not measured: tridet.")
+    given["stale"] = pd.DataFrame({"cell": ["tridet"] * 2, "area": ["training/loop", "data of hapt"]})
     answers = advice(lambda name: given.get(name, read(name))).set_index("situation")
-    assert answers.use["a CPU only, one thread"] == "actionformer"
-    assert answers.because["a CPU only, one thread"].endswith("Not measured: tridet.")
+    assert "Not measured" not in answers.because["a CPU only, one thread"]  # the network is the same
+
+
+def test_lower_precision_is_not_another_runtime(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    shared = {"benchmark": "hapt", "threads_used": 1, "device_name": "c", "length_steps": 720, "speedup": 2.0}
+    variants = [
+        ("tridet", "onnx", 0.001, 0.0),
+        ("tridet", "int8", 0.003, 0.2),
+        ("temporalmaxer", "bfloat16", 0.002, 5.0),
+        ("actionformer", "float32", 0.004, 0.0),
+    ]
+    table = pd.DataFrame(
+        [
+            shared
+            | {"model": model, "cell": model, "variant": variant, "latency_s_median": s, "map_lost": lost}
+            for model, variant, s, lost in variants
+        ]
+    )
+    answers = advice(lambda name: table if name == "quantization" else read(name)).set_index("situation")
+    assert answers.use["smallest latency with lower precision"] == "tridet, int8"
+    because = answers.because["smallest latency with lower precision"]
+    assert because.endswith("Not measured: actionformer."), "the one that loses more is measured"
 
 
 def test_findings_open_with_the_factorial_and_give_the_floor(study):

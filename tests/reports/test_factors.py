@@ -250,12 +250,12 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     assert f"told apart from zero: temporalmaxer {gains.difference['temporalmaxer']:+.1f} [" in text
     best = table[(table["size"] == "medium") & (table.model == "temporalmaxer")]["mean"].item()
     assert f"; medium, temporalmaxer {best:.1f} (told apart from actionformer); large" in text
-    assert "the largest size instead of the smallest changes avg mAP by" in text
+    assert "labels, the largest size instead of the smallest changes avg mAP by" in text
     grown = {"small": 1.0, "medium": 3.0, "large": 10.0}
-    macs = table["size"].map(grown) * table.model.map({"temporalmaxer": 1.2, "actionformer": 1.0})
+    macs = table["size"].map(grown) * table.model.map({"temporalmaxer": 1.0956, "actionformer": 1.0})
     text = size.sentence(growth, table.assign(macs=macs))
-    assert "labels, 10 times the MACs change avg mAP by" in text
-    assert text.endswith("The MACs of one size differ by up to 20 % on hapt.")
+    assert "the largest size (10 times the MACs of the smallest) changes avg mAP by" in text
+    assert text.endswith("The MACs of one size differ by up to 10 % on hapt.")
     alike = table.assign(letters="a")
     assert "told apart from none" in size.sentence(growth, alike)
 
@@ -266,8 +266,10 @@ def test_what_else_changes_with_the_size_is_shown(sized):
             record["parameters"]["options"]["embedding_kernel"] = 1
     table, _ = size.scores(tidy_tables(sized))
     small = table[table["size"] == "small"].set_index("model").embedding
-    assert small["actionformer"] == "embedding_kernel=1" and small["temporalmaxer"] == ""
-    assert not table.embedding[table["size"] != "small"].any()
+    assert small["actionformer"] == "embedding_kernel=1" and small["temporalmaxer"] == "default"
+    assert (table.embedding[table["size"] != "small"] == "default").all()
+    assert size._also_changed(table) == " The embedding changes too in actionformer."
+    assert size._also_changed(table[table.model == "temporalmaxer"]) == ""
 
 
 def test_pairs_of_all_sizes_are_one_family(sized):

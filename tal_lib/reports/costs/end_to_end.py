@@ -162,22 +162,27 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(cost: pd.DataFrame) -> str:
-    """What a minute of video costs, from the measured rows; empty without a video of a minute."""
+    """What a minute of video costs, from measured rows (see `provenance.mark_older`), in words.
+
+    Empty without a video of a minute.
+    """
     if not len(cost):
         return ""
-    rows = per_minute(tables.on_main_machine(cost))
+    cost = tables.on_main_machine(cost)
+    rows = per_minute(cost)
     rows = rows[rows.video_s >= 60]
     if not len(rows):
         return ""
     middle = rows.groupby(VIDEO)[[*PARTS, "real_time_factor"]].median().reset_index()
     parts = middle[list(PARTS)]
     before = (parts.decoding_s + parts.features_s) / parts.sum(axis=1)
-    names, factor = _names(middle).str.replace("*", ""), middle.real_time_factor
+    names, factor = _names(middle).str.replace("*", " with random weights"), middle.real_time_factor
     ends = [f"{factor[at]:.2f} ({names[at]})" for at in (factor.idxmin(), factor.idxmax())]
     return (
         "In videos of a minute and more, decoding and features take at least "
         f"{math.floor(100 * before.min())} % of the time of the parts (median over the models). Real-time "
-        f"factors range from {' to '.join(ends)}."
+        f"factors range from {' to '.join(ends)}. The choice of the model hardly matters there."
+        f"{of_older_code(cost)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tal_lib.cost.growth import FIRST
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.growth import (
     GROWTH_CAPTION,
@@ -42,7 +43,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         _write_against_length(rows, stem, words, out)
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
-            caption = f"{GROWTH_CAPTION} {words[0].upper()}{words[1:]}.{of_older_code(rows)}"
+            fitted = rows[rows.length_steps >= FIRST]
+            caption = f"{GROWTH_CAPTION} {words[0].upper()}{words[1:]}.{of_older_code(fitted)}"
             best = tables.Best(low=tuple(GROWTHS.values()))
             out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption, best)
         grown.append(exponents.assign(condition=stem))

@@ -6,7 +6,7 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.provenance import of_older_code
 
 PLAIN = "float32"
-WITHOUT = (PLAIN, "onnx")  # variants without lower precision
+FULL_PRECISION = (PLAIN, "onnx")  # variants
 LOST = 1.0  # points of avg mAP; a variant that loses at most this keeps the accuracy
 ALIKE = 0.01  # times; speed-ups that differ by less are read as one
 GAIN = 1.3  # times as fast as float32; a smaller gain is not worth another format
@@ -35,7 +35,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         for threads, some in rows.groupby("threads_used"):
             axes = figures.speed_and_loss(some[some.variant != PLAIN], LOST)
             pictured = (
-                f"Speed-up over float32 by quantization and lower precision on {benchmark}, {steps:g} steps, "
+                f"Speed-up over torch in float32 by runtime and precision on {benchmark}, {steps:g} steps, "
                 f"{_threads(threads)} of {machine}: a row per model, a panel per runtime."
             )
             out.figure(axes, f"{stem}_{_threads(threads).replace(' ', '')}{suffix}", pictured)
@@ -80,7 +80,7 @@ def gained(quantization: pd.DataFrame) -> str:
     """
     rows = quantization.dropna(subset=["latency_s_median", "speedup"])
     rows = rows[rows.threads_used == rows.threads_used.min()]
-    graphs, rows = rows[rows.variant == "onnx"], rows[~rows.variant.isin(WITHOUT)]
+    graphs, rows = rows[rows.variant == "onnx"], rows[~rows.variant.isin(FULL_PRECISION)]
     if rows.empty:
         return ""
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
@@ -99,7 +99,8 @@ def gained(quantization: pd.DataFrame) -> str:
     if rows.model.nunique() > 1:
         if len(graphs):
             sentences.append(
-                f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast (median)."
+                f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast as torch "
+                f"(median of {graphs.model.nunique()} models)."
             )
         sentences.append(
             f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "

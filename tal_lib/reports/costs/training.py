@@ -49,9 +49,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"Training cost on {benchmark}: batches of {rows.batch_size.iloc[0]:g} crops of at most "
             f"{rows.crop_steps.max():g} steps for every model, {', '.join(filter(None, where))}. Memory: "
-            "peak of a step, above the state (weights, gradients and moments of the optimizer). A step leaves "
-            "out the moving average of the weights. Times are "
-            "of training alone. mAP is that of the test recordings at several epochs; it selects nothing."
+            "peak of a step, above the state (weights, gradients and moments of the optimizer). A step "
+            "leaves out the moving average of the weights. Times are of training alone. mAP is that of the "
+            "test recordings at several epochs; it selects nothing."
             f"{of_older_code(rows)}"
         )
         best = tables.Best(

@@ -20,6 +20,7 @@ from tal_lib.reports.factors.runs import people_of_sweep, signed_range
 SWEEP = "size"
 SIZES = ("small", "medium", "large")
 STEPS = 576  # of the recording whose cost is shown: a crop of the recipe
+DEFAULT = "default"  # embedding
 COSTS = ["macs", "params", "latency_s"]
 GROUP = ["benchmark", "fraction"]
 SCORES = [*GROUP, "model", "size", "width", "embedding", *COSTS, "folds", "mean", "low", "high", "letters"]
@@ -85,7 +86,7 @@ def _width(options):
 
 def _without_widths(options):
     """`embedding_kernel=1` of `embedding_kernel=1, head_width=64, width=64`."""
-    return ", ".join(part for part in options.split(", ") if "width=" not in part)
+    return ", ".join(part for part in options.split(", ") if "width=" not in part) or DEFAULT
 
 
 def _costs(table):
@@ -113,7 +114,7 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
         texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
         leading = [_leading(size, rows) for size, rows in scores[key].groupby("size", sort=False)]
         parts += [
-            f"On {benchmark} with {percent(fraction)} of the labels, {_times(scores[key])} avg mAP "
+            f"On {benchmark} with {percent(fraction)} of the labels, {_times(scores[key])} changes avg mAP "
             f"by {signed_range(gains.difference)} points; told apart from zero: "
             f"{listed(texts, 'and') if texts else 'none'}.",
             f"Highest at equal size: {'; '.join(leading)}.",
@@ -122,21 +123,28 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
 
 
 def _times(rows):
-    """`8 to 13 times the MACs change`: of the largest size over the smallest, by model."""
+    """`the largest size (8 to 13 times the MACs of the smallest)`, by model."""
     macs = rows.pivot(index="model", columns="size", values="macs")
     times = (macs[SIZES[-1]] / macs[SIZES[0]]).dropna()
     if times.empty:
-        return "the largest size instead of the smallest changes"
+        return "the largest size instead of the smallest"
     ends = dict.fromkeys(f"{end:.0f}" for end in (times.min(), times.max()))
-    return f"{' to '.join(ends)} times the MACs change"
+    return f"the largest size ({' to '.join(ends)} times the MACs of the smallest)"
 
 
 def _unequal(table):
     """How far the MACs of the models of one size differ, on each benchmark; empty if none are known."""
     macs = table.dropna(subset=["macs"]).groupby(["benchmark", "size"]).macs
     apart = (macs.max() / macs.min() - 1).groupby("benchmark", sort=False).max()
-    texts = [f"up to {percent(share)} on {benchmark}" for benchmark, share in apart.items()]
+    texts = [f"up to {100 * share:.0f} % on {benchmark}" for benchmark, share in apart.items()]
     return f"The MACs of one size differ by {listed(texts, 'and')}." if texts else ""
+
+
+def _also_changed(rows):
+    """The models whose embedding differs between the smallest and the largest size; empty if none does."""
+    ends = rows[rows["size"].isin((SIZES[0], SIZES[-1]))].groupby("model").embedding.nunique()
+    names = sorted(ends.index[ends > 1])
+    return f" The embedding changes too in {listed(names, 'and')}." if names else ""
 
 
 def _leading(size, rows):
@@ -175,6 +183,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         caption = (
             f"What the largest size gains over the smallest on {benchmark}: points of avg mAP, paired by "
             f"{unit}, with 95 % interval; p-values: Holm over the models of a label fraction."
+            f"{_also_changed(table[table.benchmark == benchmark])}"
         )
         out.table(
             shown, f"size_growth_{benchmark}", caption, tables.Best(high=("small", "large"), by_row=True)
@@ -197,7 +206,7 @@ def _for_readers(rows):
             "size": rows["size"],
             "model": rows.model,
             "width": rows.width,
-            **({"embedding": rows.embedding} if rows.embedding.any() else {}),
+            **({"embedding": rows.embedding} if (rows.embedding != DEFAULT).any() else {}),
             "GMACs": (rows.macs / 1e9).map("{:.2f}".format),
             "parameters (M)": (rows.params / 1e6).map("{:.2f}".format),
             "latency (ms)": (1e3 * rows.latency_s).map("{:.1f}".format),
@@ -207,4 +216,4 @@ def _for_readers(rows):
             ],
         }
     )
-    return shown.replace({"nan": "–", "": "–"})
+    return shown.replace("nan", "–")
