@@ -80,22 +80,6 @@ def reference_seconds(calls: int = 20) -> float:
         )
 
 
-def number_of_quiet(rounds: list[tuple[float, Any]], fastest: float = float("inf")) -> int:
-    """How many rounds were quiet: at most `QUIET` times the fastest reference of all rounds and `fastest`.
-
-    Args:
-        rounds: (seconds of the reference around the round, its samples).
-    """
-    fastest = min(fastest, *(reference for reference, _ in rounds))
-    return sum(reference <= QUIET * fastest for reference, _ in rounds)
-
-
-def quiet_rounds(rounds: list[tuple[float, Any]], least: int) -> list[tuple[float, Any]]:
-    """The quiet rounds, or the `least` quietest if those are more, the quietest first. Rounds: see above."""
-    ordered = sorted(rounds, key=lambda measured: measured[0])
-    return ordered[: max(number_of_quiet(rounds), least)]
-
-
 def steady_samples(
     call: Callable[[], object],
     device: str,
@@ -133,7 +117,7 @@ def steady_samples(
         after = reference_seconds()
         rounds.append((max(before, after), samples))
         fastest, before = min(fastest, before, after), after
-        quiet = number_of_quiet(rounds, fastest)
+        quiet = sum(reference <= QUIET * fastest for reference, _ in rounds)
         spent = time.perf_counter() - began
         if (
             quiet >= ROUNDS

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from tal_lib.cost.isolated import isolated
 from tal_lib.cost.macs import count_macs
-from tal_lib.cost.meters import number_of_quiet, quiet_rounds, reference_seconds
 from tal_lib.data import Benchmark, make_item
 from tal_lib.errors import TalError
 from tal_lib.export import Exported
@@ -42,9 +41,6 @@ VARIANTS = {
 }
 GRAPHS = {"onnx": "model.onnx", "onnx int8 dynamic": "dynamic.onnx", "onnx int8 static": "static.onnx"}
 _WEIGHTED = ("Conv", "MatMul", "Gemm", "LSTM")
-REST = 0.02  # seconds before a call, in which threads that wait for work go to sleep
-LEAST = 5  # rounds that count
-PATIENCE = 3  # times the sampling time, after which disturbed rounds count too
 
 
 @dataclass(frozen=True)
@@ -321,16 +317,8 @@ def compare_latency(
     """Seconds of the network alone in each variant, for one recording of random features.
 
     All variants run in one fresh process and take turns, call by call. A drift of the machine then hits all
-    of them, so their ratios hold. Before each call the process rests for `REST` seconds: on several threads,
-    those of torch wait actively for a while after a call, and would slow ONNX Runtime down. Rounds in which a
-    reference convolution was slow are left out, if at least `LEAST` others remain. Sampling goes on for them,
-    for at most `PATIENCE` times `min_seconds`.
-
-    Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90, latency_samples, reference_s`. The last
-    is the reference's seconds in the slowest round that counts.
-
-    Args:
-        min_seconds: sampling time of each variant, rests excluded.
+    of them, so their ratios hold. Rows: `variant, latency_s_median, latency_s_p10, latency_s_p90,
+    latency_samples`. min_seconds: per variant.
     """
     return isolated(
         _compare,
@@ -351,28 +339,17 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
     models = {variant: quantize(trained, variant, folder, threads=threads).model for variant in variants}
     plain = torch.randn(1, trained.model.input_dim, length)
     features = {variant: plain.bfloat16() if variant == "bfloat16" else plain for variant in variants}
-    rounds = []  # (seconds of the reference, seconds of every variant)
+    samples = {variant: [] for variant in variants}
     with torch.inference_mode():
         for _ in range(2):
             for variant, model in models.items():
                 model(features[variant], mask if variant in GRAPHS else None)
-        spent, before = 0.0, reference_seconds()
-        while True:
-            taken = []
+        began = time.perf_counter()
+        while len(samples[variants[0]]) < 5 or time.perf_counter() - began < min_seconds * len(variants):
             for variant, model in models.items():
-                time.sleep(REST)
                 start = time.perf_counter()
                 model(features[variant], mask if variant in GRAPHS else None)
-                taken.append(time.perf_counter() - start)
-            after = reference_seconds()
-            rounds.append((max(before, after), taken))
-            spent, before = spent + sum(taken), after
-            enough = min_seconds * len(variants)
-            waiting = number_of_quiet(rounds) < LEAST and spent < PATIENCE * enough
-            if len(rounds) >= LEAST and spent >= enough and not waiting:
-                break
-    kept = quiet_rounds(rounds, LEAST)
-    reference = max(slowest for slowest, _ in kept)
+                samples[variant].append(time.perf_counter() - start)
     return [
         {
             "variant": variant,
@@ -380,7 +357,6 @@ def _compare(checkpoint, variants, length, folder, threads, min_seconds):
             "latency_s_p10": float(np.percentile(measured, 10)),
             "latency_s_p90": float(np.percentile(measured, 90)),
             "latency_samples": len(measured),
-            "reference_s": reference,
         }
-        for variant, measured in zip(variants, zip(*(taken for _, taken in kept)))
+        for variant, measured in samples.items()
     ]

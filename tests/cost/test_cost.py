@@ -244,15 +244,6 @@ def test_a_process_that_fails_otherwise_says_why():
     assert not isinstance(error.value, DoesNotFit)
 
 
-@given(st.lists(st.floats(1, 2), min_size=5, max_size=30))
-def test_disturbed_rounds_do_not_count(references):
-    rounds = [(reference, number) for number, reference in enumerate(references)]
-    kept = meters.quiet_rounds(rounds, 5)
-    quiet = [each for each in rounds if each[0] <= meters.QUIET * min(references)]
-    assert set(kept) >= set(quiet) and len(kept) == max(5, len(quiet)) == len(set(kept))
-    assert max(kept)[0] <= min((each for each in rounds if each not in kept), default=(2.0,))[0]
-
-
 def test_samples_stop_in_time(monkeypatch):
     clock = iter(range(0, 10**6))
     monkeypatch.setattr(
