@@ -106,6 +106,16 @@ def test_costs_of_an_older_network_are_left_out(study):
     assert "Not measured" not in answers.because["a CPU only, one thread"]  # the network is the same
 
 
+def test_times_of_different_days_tie(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    shared = {"benchmark": "hapt", "window": 0, "threads_used": 1, "device_name": "c"}
+    times = {"temporalmaxer": 0.203, "tridet": 0.18, "actionformer": 0.3}
+    length = pd.DataFrame([shared | {"model": m, "seconds_per_hour": s, "cell": m} for m, s in times.items()])
+    answers = advice(lambda name: length if name == "inference_length" else read(name)).set_index("situation")
+    assert answers.use["a CPU only, one thread"] == "tridet or temporalmaxer"
+    assert "They tie within 20 %" in answers.because["a CPU only, one thread"]
+
+
 def test_lower_precision_is_not_another_runtime(study):
     read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
     shared = {"benchmark": "hapt", "threads_used": 1, "device_name": "c", "length_steps": 720, "speedup": 2.0}

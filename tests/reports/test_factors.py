@@ -256,6 +256,8 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     text = size.sentence(growth, table.assign(macs=macs))
     assert "the largest size (10 times the MACs of the smallest) changes avg mAP by" in text
     assert text.endswith("The MACs of one size differ by up to 10 % on hapt.")
+    every = size.sentence(growth.assign(p_adjusted=0.01), table)
+    assert " points; all told apart from zero. Highest at equal size:" in every
     alike = table.assign(letters="a")
     assert "told apart from none" in size.sentence(growth, alike)
 

@@ -112,12 +112,13 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
         benchmark, fraction = key
         told = gains[gains.p_adjusted < LEVEL]
         texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
-        leading = [_leading(size, rows) for size, rows in scores[key].groupby("size", sort=False)]
+        which = "all told apart from zero"
+        if not len(told) == len(gains) > 1:
+            which = f"told apart from zero: {_names(texts)}"
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, {_times(scores[key])} changes avg mAP "
-            f"by {signed_range(gains.difference)} points; told apart from zero: "
-            f"{listed(texts, 'and') if texts else 'none'}.",
-            f"Highest at equal size: {'; '.join(leading)}.",
+            f"by {signed_range(gains.difference)} points; {which}.",
+            _highest(scores[key]),
         ]
     return " ".join([*parts, unequal] if (unequal := _unequal(table)) else parts)
 
@@ -147,12 +148,23 @@ def _also_changed(rows):
     return f" The embedding changes too in {listed(names, 'and')}." if names else ""
 
 
-def _leading(size, rows):
-    """The highest mean of one size, and the models that are told apart from it."""
-    rows = rows.sort_values("mean", ascending=False)
-    first, lower = rows.iloc[0], rows[~rows.model.isin(leaders(rows).model)]
-    apart = f"told apart from {listed(lower.model, 'and')}" if len(lower) else "told apart from none"
-    return f"{size}, {first.model} {first['mean']:.1f} ({apart})"
+def _names(names):
+    return listed(names, "and") if len(names) else "none"
+
+
+def _highest(rows):
+    """The highest mean of each size, and the models that are told apart from it."""
+    parts = []
+    for size, some in rows.groupby("size", sort=False):
+        some = some.sort_values("mean", ascending=False)
+        first, lower = some.iloc[0], some[~some.model.isin(leaders(some).model)]
+        parts.append((f"{size}, {first.model} {first['mean']:.1f}", _names(lower.model)))
+    if all(lower == "none" for _, lower in parts):
+        return (
+            f"Highest at equal size: {'; '.join(first for first, _ in parts)}. Each is told apart from none."
+        )
+    shown = [f"{first} (told apart from {lower})" for first, lower in parts]
+    return f"Highest at equal size: {'; '.join(shown)}."
 
 
 def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
