@@ -71,7 +71,8 @@ def measure(form, steps, max_duration, backward, calls=7):
                 layer(x)
         samples.append(time.perf_counter() - start)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"seconds": statistics.median(samples[2:] or samples), "peak_memory_mb": (grown + buffer_bytes) / 1e6}
+    seconds = statistics.median(samples[2:] or samples)
+    return {"seconds": seconds, "peak_memory_mb": (grown + buffer_bytes) / 1e6}
 
 
 def main():

@@ -42,7 +42,7 @@ def test_a_numbered_gpu_is_measured_and_not_the_first(cuda, monkeypatch):
 
 def test_training_cost(cuda, monkeypatch, small):
     monkeypatch.setattr(training_cost, "isolated", in_this_process)
-    monkeypatch.setattr(training_cost, "load_benchmark", lambda name: small)
+    monkeypatch.setattr(training_cost, "load_benchmark", lambda name, fold: small)
     row = profile_training(
         "window_cnn", "small", device="cuda", threads=1, min_seconds=0.0, max_steps=32, precision="float16"
     )
