@@ -375,7 +375,7 @@ def test_a_training_from_files_takes_no_more_memory_for_more_files(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     few, from_files, in_memory = json.loads(done.stdout.splitlines()[-1])
-    # in memory, files may lie where earlier trainings have freed some: growth of 1.04 times their size was seen
+    # in memory, files may lie where earlier trainings have freed some: 1.04 times their size was seen
     assert from_files - few < 0.25 * size < 0.9 * size < in_memory - few, (few, from_files, in_memory, size)
     outputs = [(folder / f"{way}-1.0" / "detections.json").read_bytes() for way in ("true", "false")]
     assert outputs[0] == outputs[1]
