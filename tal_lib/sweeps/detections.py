@@ -9,6 +9,8 @@ one table. A run that was tested on several benchmarks (`also`) is in the file o
 A file also records how many detections of a recording each cell keeps. If the grid's number is raised, cells
 are read again from their run folders. A cell without its run folder keeps the old number; `kept_less` names
 these cells. Cells whose model detected nothing at all have no row; the file names them (`without_any`).
+
+Two sweeps may share a cell, which one of them has run. Both then have its detections: they are copied.
 """
 
 import json
@@ -53,7 +55,7 @@ def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
             for benchmark, path in _written(folder / name, record["parameters"]).items():
                 runs.setdefault(benchmark, {})[name] = path, record["parameters"] | {"benchmark": benchmark}
     have: set[str] = set()
-    for benchmark in sorted({path.stem for path in target.glob("*.parquet")} | set(runs)):
+    for benchmark in sorted({path.stem for path in target.parent.glob("*/*.parquet")} | set(runs)):
         have |= _update(target / f"{benchmark}.parquet", runs.get(benchmark, {}), cells, best)
     return len(have)
 
@@ -73,6 +75,10 @@ def _update(target, runs, cells, best):
     numbers = _numbers(known)
     have, again, parts = {cell for cell in cells if numbers.get(cell, 0) >= best}, set(), []
     empty = {row["cell"]: row for row in without_any(known) if row["cell"] in cells}
+    for rows, nothing in _shared(target, cells - have - set(runs), best):
+        again |= set(rows.cell.unique()) | set(nothing)
+        parts.append(rows)
+        empty |= nothing
     for name, (path, parameters) in runs.items():
         if name not in have or path.stat().st_mtime_ns > written:  # new, run again since, or fewer kept
             again.add(name)
@@ -84,7 +90,7 @@ def _update(target, runs, cells, best):
     kept = known[known.cell.isin(cells - again)]
     parts = [part for part in (kept, *parts) if len(part)]
     new = {name for part in parts for name in part.cell.unique()} | set(empty)
-    if not again and len(kept) == len(known):
+    if not again and (not there or len(kept) == len(known)):
         return new
     table = pd.concat(parts or [known.iloc[:0]], ignore_index=True).sort_values(
         ["cell", "recording"], kind="stable"
@@ -97,6 +103,21 @@ def _update(target, runs, cells, best):
     with atomic_path(target, state=True) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", compression_level=15)
     return new
+
+
+def _shared(target, wanted, best):
+    """The detections of cells that other sweeps keep on the same benchmark: their rows, and cell → entry of
+    `EMPTY` of those without any. A cell that they keep fewer of than `best` is left out."""
+    for path in sorted(target.parent.parent.glob(f"*/{target.name}")) if wanted else ():
+        if path == target:
+            continue
+        table = pd.read_parquet(path)
+        here = {cell for cell, number in _numbers(table).items() if cell in wanted and number >= best}
+        wanted = wanted - here
+        rows = table[table.cell.isin(here)]
+        nothing = {row["cell"]: row for row in without_any(table) if row["cell"] in here}
+        if len(rows) or nothing:
+            yield rows.groupby(["cell", "recording"], observed=True, sort=False).head(best), nothing
 
 
 def without_any(known: pd.DataFrame) -> list[dict]:

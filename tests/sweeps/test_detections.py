@@ -82,6 +82,26 @@ def test_a_run_that_was_made_again_replaces_its_detections(runs):
     assert table[table.cell == "cell1"].score.tolist() == other
 
 
+def test_a_cell_that_another_sweep_has_run_is_in_both_files(runs):
+    """The runs of `main` are cells of `plain` too; one detected nothing."""
+    silent = runs / "runs" / "cell1" / kept.WRITTEN
+    evaluation.write_detections(silent, random_detections(1).iloc[:0])
+    main_file, plain_file = (kept.file_of(runs / "results", name, "hapt") for name in ("main", "plain"))
+    kept.collect(runs / "runs", main_file.parent, {"cell0", "cell1"}, best=5)
+    assert kept.collect(runs / "none", plain_file.parent, {"of plain alone"}, best=5) == 0
+    assert not plain_file.exists()
+    assert kept.collect(runs / "none", plain_file.parent, {"cell0", "cell1"}, best=6) == 0  # too few
+    assert kept.collect(runs / "none", plain_file.parent, {"cell0", "cell1", "of plain alone"}, best=4) == 2
+    whole, copied = pd.read_parquet(main_file), pd.read_parquet(plain_file)
+    best = whole.groupby(["cell", "recording"], observed=True).head(4).reset_index(drop=True)
+    pd.testing.assert_frame_equal(copied, best, check_categorical=False)
+    assert [row["cell"] for row in kept.without_any(copied)] == ["cell1"]
+    assert kept.kept_less(runs / "none", plain_file.parent, {"cell0", "cell1"}, 4) == {}
+    written = plain_file.stat().st_mtime_ns
+    assert kept.collect(runs / "none", plain_file.parent, {"cell0", "cell1", "of plain alone"}, best=4) == 2
+    assert plain_file.stat().st_mtime_ns == written
+
+
 def test_where_no_run_of_today_is_finished_nothing_is_kept(runs):
     target = kept.file_of(runs / "results", "main", "hapt")
     kept.collect(runs / "runs", target.parent, {"cell0"}, best=5)
