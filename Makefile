@@ -41,7 +41,7 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 	@$(BIN)/tal sweep notebooks/sweeps/streams.yaml --jobs 2
 	@$(BIN)/tal report
 
-COSTS := inference_cost training_cost quantization inference_length export mixed_precision end_to_end
+COSTS := inference_cost size_cost training_cost quantization inference_length export mixed_precision end_to_end
 
 costs: .venv/.installed  ## every cost that is missing or stale by its code: hours, on a machine that does nothing else (BUSY=1: anyway)
 	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'

@@ -6,7 +6,7 @@ The study reads this length off a line through measured peaks of resident memory
 (`results/tables/longest_recording.csv`). Here forward passes run: first at the stated length, then at lengths
 that are 5 % longer or shorter, until two neighbours are known: the longest that fits, and the next, which
 does not. A length fits if the peak of resident memory is within the limit. The statement holds if it is
-within 10 % of the longest that fits.
+within 10 % (`tolerance`) of the longest that fits. It may then need a little more than the limit.
 
 `fits_reserved` tells whether the same pass runs if the system lets the process *reserve* no more than the
 limit (Linux, RLIMIT_DATA). Allocators reserve more than they touch, so this is stricter. It needs no quiet
@@ -99,6 +99,7 @@ def measure(name: str, limit_gb: float, condition: str, layout: Layout) -> pd.Da
         stated_steps=start,
         peak_memory_bytes=rows.length_steps.map(peaks),
         fits_reserved=rows.length_steps.map(reserved),
+        tolerance=TOLERANCE,
         holds=bool(abs(start / longest - 1) <= TOLERANCE),
     )
 

@@ -15,6 +15,7 @@ from tal_lib import __version__
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import provenance, results_page, tables
 from tal_lib.reports.layout import TOPICS, Layout
+from tal_lib.sweeps.slices import GPU
 
 
 def test_version_is_one():
@@ -30,6 +31,18 @@ def test_readme_points_at_what_exists():
     for target in re.findall(r"make ([\w-]+)", text):
         assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.M), target
     assert "make test" in (REPOSITORY / ".ci" / "run").read_text() and "make test" in text
+
+
+def test_make_costs_measures_every_grid_of_costs():
+    """Cells of costs need a quiet machine (`alone`). Grids for a GPU are those of `make gpu`."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    listed = set(re.search(r"^COSTS := (.+)$", makefile, re.M)[1].split())
+    sweeps = (REPOSITORY / "notebooks" / "sweeps").glob("*.yaml")
+    grids = [yaml.safe_load(path.read_text()) for path in sweeps]
+    timed = [grid for grid in grids if all(cell.get("alone") for cell in grid["cells"])]
+    on_gpu = {grid["name"] for grid in timed if grid["cells"][0]["parameters"].get("device") == "cuda"}
+    assert {grid["name"] for grid in timed} - on_gpu <= listed <= {grid["name"] for grid in grids}
+    assert on_gpu and on_gpu <= set(GPU)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +61,10 @@ def test_the_summary_of_fidelity_is_that_of_its_rows():
 def test_the_readme_is_short_and_has_no_hole():
     lines = (REPOSITORY / "README.md").read_text().splitlines()
     assert len(lines) <= 150 and "not measured yet" not in "\n".join(lines)
+
+
+def test_the_results_are_short():
+    assert len((REPOSITORY / "RESULTS.md").read_text(encoding="utf-8").splitlines()) <= 250
 
 
 DICTIONARY = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")

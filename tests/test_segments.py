@@ -113,6 +113,12 @@ def test_candidates_of_other_classes_count_only_without_multiclass():
             "paper_activitynet",
             {"max_detections": 100, "multiclass": False, "voting_tiou": 0.9, "voting_weight": "score_tiou"},
         ),
+        ("action_mamba", "paper", {"max_detections": 200, "multiclass": True, "voting_tiou": 0.0}),
+        (
+            "action_mamba",
+            "paper_activitynet",
+            {"max_detections": 100, "multiclass": False, "voting_tiou": 0.9, "voting_weight": "score"},
+        ),
         (
             "tridet",
             "paper_activitynet",
@@ -124,12 +130,37 @@ def test_paper_presets_post_process_as_their_authors_do(name, preset, post):
     """Values of the released settings; their code votes in class-agnostic NMS only."""
     ours = config(name, preset).post
     assert {option: getattr(ours, option) for option in post} == post
+    if preset == "paper":
+        pair = config(name, preset, multiclass=False, voting_tiou=0.7).post
+        by_tiou = name in ("actionformer", "temporalmaxer")
+        assert pair.voting_weight == ("score_tiou" if by_tiou else "score")
     assert (ours.score_threshold, ours.min_score, ours.max_candidates, ours.nms) == (
         0.001,
         0.001,
         2000,
         "soft",
     )
+
+
+@pytest.mark.parametrize("name", ["actionformer", "temporalmaxer", "tridet", "action_mamba"])
+def test_paper_presets_vote_only_when_asked(name):
+    """The weight of a vote changes no default detection; with the pair of options it does."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 60, 300)
+    segments = torch.tensor(np.stack([start, start + rng.uniform(3, 9, 300)], 1), dtype=torch.float32)
+    drawn = Candidates(
+        segments, torch.tensor(rng.uniform(0.1, 1, 300)), torch.tensor(rng.integers(0, 3, 300))
+    )
+
+    def ends(**options):
+        return suppress(drawn, config(name, "paper", **options).post)[0]
+
+    given = {tuple(row) for row in segments.numpy()}
+    for weight in ("score", "score_tiou"):
+        assert np.array_equal(ends(voting_weight=weight), ends())
+    assert {tuple(row) for row in ends()} <= given
+    assert not {tuple(row) for row in ends(multiclass=False)} - given
+    assert {tuple(row) for row in ends(multiclass=False, voting_tiou=0.7)} - given
 
 
 @settings(deadline=None, max_examples=40)

@@ -150,6 +150,19 @@ def test_the_pages_have_short_sentences(template, tmp_path):
     assert problems(text, LONGEST) == []
 
 
+# protocol: as registered; fidelity: rows of layers and options; releases: history
+LONG_BY_NATURE = {"protocol.md", "fidelity.md", "releases.md"}
+DOCS = sorted(path for path in (REPOSITORY / "docs").glob("*.md") if path.name not in LONG_BY_NATURE)
+
+
+@pytest.mark.parametrize("page", [*DOCS, REPOSITORY / "results" / "README.md"], ids=lambda path: path.name)
+def test_the_docs_have_short_sentences(page):
+    """A cell of a table may list columns: there, a semicolon ends a part."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^\|.*", lambda row: re.sub(r"[;:] ", ". ", row[0]), text)
+    assert problems(text, LONGEST) == []
+
+
 def texts_of_page(path):
     """What a person reads on a rendered page, without tables and pictures."""
     for cell in nbformat.read(path, as_version=4).cells:

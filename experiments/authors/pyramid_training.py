@@ -37,6 +37,7 @@ from tal_lib.training.loop import (
 from tal_lib.training.state import Average
 
 STEPS, CLASSES = 2304, 20
+EXACT_STEPS = 576  # of the gradients in float64
 STEPS_OF_EPOCH = 7  # of the schedule that is compared at every step
 TRAINED = 50  # optimizer steps of the small training
 SMALL = {"input_dim": 16, "embd_dim": 32, "fpn_dim": 32, "head_dim": 32, "max_seq_len": 576}
@@ -188,21 +189,49 @@ def loss_rows(clone: Clone) -> Iterator[Row]:
         for model, total in ((ours, losses["total"]), (theirs, published["final_loss"])):
             model.zero_grad()
             total.backward()
-        first, last = gradient_differences(ours, theirs)
-        yield Row(clone.model, "gradient", "first convolution", *first, 1e-4, how)
-        yield Row(clone.model, "gradient", "tensor furthest apart", *last, 1e-2, how)
+        yield from gradient_rows(clone.model, ours, theirs, how)
+    yield from exact_gradient_rows(clone, how)
 
 
-def gradient_differences(ours: models.Detector, theirs: nn.Module) -> list[tuple[float, float, float]]:
+def gradient_rows(model: str, ours, theirs, how: str, *, case: str = "", limit=None, translate=None):
+    """Of the first convolution and of the tensor furthest apart; theirs by `translate` in our layout."""
+    first, last, name = gradient_differences(ours, theirs, translate)
+    yield Row(model, "gradient", f"first convolution{case}", *first, limit or 1e-4, how)
+    how = f"{how}; the tensor is {name}"
+    yield Row(model, "gradient", f"tensor furthest apart{case}", *last, limit or 1e-2, how)
+
+
+def exact_gradient_rows(clone: Clone, how: str) -> Iterator[Row]:
+    """The gradients in float64, which tell rounding from another formula."""
+    theirs, _ = clone.build(max_seq_len=EXACT_STEPS)
+    vary(theirs)
+    ours = clone.ours(theirs).double()
+    theirs.double()
+    batch = recordings(EXACT_STEPS, ours.input_dim)
+    exact = replace(
+        batch, features=batch.features.double(), segments=[each.double() for each in batch.segments]
+    )
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):  # both take the focal loss in float32
+        ours.loss(ours.run(exact), exact)["total"].backward()
+        theirs(their_form(exact))["final_loss"].backward()
+    how = how.replace(f"{STEPS:,}", str(EXACT_STEPS))
+    yield from gradient_rows(clone.model, ours, theirs, how, case=", float64", limit=1e-5)
+
+
+Difference = tuple[float, float, float]
+
+
+def gradient_differences(ours, theirs, translate=None) -> tuple[Difference, Difference, str]:
     """Of the first convolution and of the tensor furthest apart: largest value of ours, of theirs, and their
-    relative difference.
+    relative difference. Then the name of that tensor.
     """
+    translate = translate or (lambda tensors, target: _translated(tensors, target)[0])
     target = dict(ours.named_parameters())
     grads = {
         key: torch.zeros_like(value) if value.grad is None else value.grad
         for key, value in theirs.named_parameters()
     }
-    published, _ = _translated(grads, target)
+    published = translate(grads, target)
     table = []
     for key, value in published.items():
         grad = torch.zeros_like(value) if target[key].grad is None else target[key].grad
@@ -213,7 +242,7 @@ def gradient_differences(ours: models.Detector, theirs: nn.Module) -> list[tuple
     # gradients that are zero but for rounding have no relative difference
     scale = max(row[2] for row in table)
     worst = max((row for row in table if row[2] > 1e-4 * scale), key=lambda row: row[3])
-    return [first[1:], worst[1:]]
+    return first[1:], worst[1:], worst[0]
 
 
 # a small training

@@ -6,6 +6,7 @@ its setting for THUMOS14, and the heads that are compared.
 
 import importlib
 import importlib.util
+import itertools
 import statistics
 import tempfile
 import time
@@ -32,6 +33,7 @@ STRIDE_FRAMES, WINDOW_FRAMES, FPS = 4, 16, 30.0  # of their THUMOS14 features
 TIE = 1e-4  # scores that differ by less may stand in either order
 TIMED = 2304  # steps
 ROUNDS = 5  # of timing, ours and theirs in turn
+COMPILED_NMS = importlib.util.find_spec("nms_1d_cpu") is not None  # asked before a stand-in is there
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class Published:
     setting: str  # a file of their folder configs
     heads: tuple[str, ...] = ("cls_head", "reg_head")
     activitynet: str | None = None  # their setting for ActivityNet
-    voting: str = "score_tiou"  # weight of a vote in their code
 
 
 def rows(clone: Path, published: Published) -> Iterator[Row]:
@@ -159,10 +160,11 @@ def count_rows(published: Published, ours: Detector, theirs: nn.Module) -> Itera
 def forward_rows(
     published: Published, ours: Detector, theirs: nn.Module, lengths=LENGTHS, setting: str = ""
 ) -> Iterator[Row]:
-    """Raw outputs of every head at some lengths, and at 577 steps in float64; `setting` is in the rows."""
+    """Raw outputs of every head at some lengths, in float32 and in float64; `setting` is in the rows."""
     network = TheirNetwork(theirs, published.heads)
     how = "perturbed weights through load_checkpoint; every raw output at every point of the recording"
-    for steps, kind in (*((steps, torch.float32) for steps in lengths), (577, torch.float64)):
+    # float64 tells rounding from another formula
+    for kind, steps in itertools.product((torch.float32, torch.float64), lengths):
         features = features_of(steps, ours.input_dim).to(kind)
         outputs = [output.flatten(2) for output in ours.to(kind)(features)], list(network.to(kind)(features))
         largest = [max(float(output.abs().max()) for output in side) for side in outputs]
@@ -207,9 +209,9 @@ def their_table(result: dict) -> pd.DataFrame:
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-def decoding_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
-    """Detections, from features to segments in seconds, in their order, at four lengths."""
-    for steps in LENGTHS:
+def decoding_rows(published: Published, ours: Detector, theirs: nn.Module, lengths=LENGTHS) -> Iterator[Row]:
+    """Detections, from features to segments in seconds, in their order, at some lengths."""
+    for steps in lengths:
         recording = recording_of(steps)
         with torch.no_grad():
             tables = our_table(ours.detect(batch_of(ours, recording))[0]), their_table(theirs([recording])[0])
@@ -223,7 +225,7 @@ def voting_row(published: Published, ours: Detector, theirs: nn.Module) -> Row:
     """Their other branch of post-processing: suppression over all classes, then voting."""
     setting, recording = ours.config, recording_of(577)
     batch = batch_of(ours, recording)
-    ours.config = override(setting, multiclass=False, voting_tiou=0.7, voting_weight=published.voting)
+    ours.config = override(setting, multiclass=False, voting_tiou=0.7)  # the pair in docs/fidelity.md
     theirs.test_multiclass_nms = False
     try:
         given = ours.candidates(ours.run(batch), batch.mask)[0]
@@ -243,7 +245,7 @@ def voting_row(published: Published, ours: Detector, theirs: nn.Module) -> Row:
 
 def _decoding_row(model, case, ours, theirs, how):
     difference, exchanged = detections_apart(ours, theirs)
-    nms = "compiled" if importlib.util.find_spec("nms_1d_cpu") else "by an exact stand-in"
+    nms = "compiled" if COMPILED_NMS else "by an exact stand-in"
     how = (
         f"{how}; in order: labels equal, largest difference of seconds and scores; {exchanged} "
         f"stand elsewhere among scores equal to {TIE:g}; their NMS {nms}"

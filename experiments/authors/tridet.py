@@ -11,7 +11,6 @@ PUBLISHED = pyramids.Published(
     "tridet",
     "thumos_i3d.yaml",
     heads=("cls_head", "reg_head", "start_head", "end_head"),
-    voting="score",
     activitynet="anet_tsp.yaml",
 )
 

@@ -1,4 +1,4 @@
-"""ActionMamba beside OpenGVLab/video-mamba-suite: the block, and the pyramid with its heads.
+"""ActionMamba beside OpenGVLab/video-mamba-suite: block, detector, loss, gradient, detections, start.
 
 Their scan is a CUDA kernel; on a CPU their own plain-PyTorch reference of it (`selective_scan_ref`) takes its
 place, after a causal convolution. The folder FOLDER is a clone of their whole repository; einops and joblib
@@ -14,8 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.authors import Row, importable, largest_difference, parameters, perturb
+from experiments.authors import Row, importable, largest_difference, parameters, perturb, pyramids
+from experiments.authors.pyramid_training import gradient_rows, recordings, their_form
 from tal_lib import models
+from tal_lib.cost.macs import count_call
+from tal_lib.models import Detector
+from tal_lib.models.parts.blocks import DropPath
 from tal_lib.models.released import _translated
 
 FOLDER = "video-mamba-suite"
@@ -23,6 +27,9 @@ MODELS = ("action_mamba",)
 PROJECT = Path("video-mamba-suite/temporal-action-localization")
 PUBLISHED_LENGTH = 2304  # of their configuration
 LENGTHS = (64, 577, PUBLISHED_LENGTH)
+SETTINGS = {"paper": "mamba_thumos_new.yaml", "paper_activitynet": "mamba_anet_new.yaml"}
+COLUMNS = 2048  # of I3D
+COUNTED, LEARNED = 64, 576  # steps: their reference of the scan is a loop over the steps
 REFERENCE = "weights perturbed and copied; their selective_scan_ref in place of the CUDA kernel"
 
 
@@ -30,7 +37,7 @@ REFERENCE = "weights perturbed and copied; their selective_scan_ref in place of 
 def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     """Their module of the DBM block and their `libs.modeling`, with the compiled parts replaced."""
     names = ("causal_conv1d", "causal_conv1d_cuda", "selective_scan_cuda", "nms_1d_cpu", "mamba_ssm")
-    stand_ins = {name: ModuleType(name) for name in names}
+    stand_ins = {name: ModuleType(name) for name in names} | pyramids.stand_ins()
     stand_ins["causal_conv1d"].causal_conv1d_fn = causal_convolution  # pyright: ignore[reportAttributeAccessIssue]
     stand_ins["causal_conv1d"].causal_conv1d_update = None  # pyright: ignore[reportAttributeAccessIssue]
     stand_ins["mamba_ssm"].__path__ = [str(clone / "mamba" / "mamba_ssm")]
@@ -92,10 +99,14 @@ def in_our_order(projection: Tensor) -> Tensor:
 
 
 def rows(clone: Path, model: str) -> Iterator[Row]:
-    """Parameters and outputs of the block and of the detector; padding; recipe."""
-    with torch.no_grad(), their_modules(clone) as (block, modeling):
-        yield from block_rows(block, model)
-        yield from detector_rows(modeling, model)
+    """All rows of the fidelity table."""
+    with their_modules(clone) as (block, modeling):
+        with torch.no_grad():
+            yield from block_rows(block, model)
+            yield from detector_rows(modeling, clone, model)
+            yield from start_rows(modeling, clone, model)
+        for preset in SETTINGS:
+            yield from loss_rows(modeling, clone, model, preset)
 
 
 def block_rows(block: ModuleType, model: str) -> Iterator[Row]:
@@ -123,17 +134,10 @@ def block_rows(block: ModuleType, model: str) -> Iterator[Row]:
     )
 
 
-def detector_rows(modeling: ModuleType, model: str) -> Iterator[Row]:
-    """The detector, with and without padding, and its stochastic depth."""
-    torch.manual_seed(0)
-    theirs = perturb(their_detector(modeling)).eval()
-    ours = {
-        eps: models.build(model, input_dim=2048, num_classes=20, preset="paper", norm_eps=eps).eval()
-        for eps in (1e-5, 1e-6)
-    }
-    for each in ours.values():
-        target = {key: value for key, value in each.state_dict().items() if key != "positives"}
-        each.load_state_dict(our_tensors(theirs.state_dict(), target), strict=False)
+def detector_rows(modeling: ModuleType, clone: Path, model: str) -> Iterator[Row]:
+    """The detector, with and without padding, its detections, and its stochastic depth."""
+    theirs = perturb(their_detector(modeling, clone)).eval()
+    ours = {eps: our_detector(model, theirs, norm_eps=eps).eval() for eps in (1e-5, 1e-6)}
     count = parameters(ours[1e-6]), parameters(theirs)
     yield Row(
         model,
@@ -153,6 +157,9 @@ def detector_rows(modeling: ModuleType, model: str) -> Iterator[Row]:
             difference = largest_difference(list(ours[eps](x)), outputs)
             case = f"T = {steps}, norm_eps {eps:g}"
             yield Row(model, "forward", case, "", "", difference, None if padded > steps else limit, how)
+    yield macs_row(model, ours[1e-5], theirs)
+    published = pyramids.Published(model, SETTINGS["paper"])
+    yield from pyramids.decoding_rows(published, ours[1e-5], theirs, lengths=(PUBLISHED_LENGTH,))
     yield Row(
         model,
         "recipe",
@@ -165,22 +172,85 @@ def detector_rows(modeling: ModuleType, model: str) -> Iterator[Row]:
     )
 
 
-def their_detector(modeling: ModuleType):
-    """Their detector with the settings of configs/mamba_thumos_new.yaml and I3D's 2,048 columns."""
-    from libs.core.config import load_default_config  # pyright: ignore[reportMissingImports]
+def macs_row(model: str, ours: Detector, theirs) -> Row:
+    """MACs of both. Each product with a state counts, in our scan and in their reference of it."""
+    calls = ours, lambda x: raw_outputs(theirs, x, COUNTED)
+    macs = [
+        count_call(network, call, torch.zeros(1, COLUMNS, COUNTED))[0]
+        for network, call in zip((ours, theirs), calls)
+    ]
+    how = "one counter (tal_lib.cost.count_macs) for both; the difference is relative"
+    return Row(model, "MACs", f"T = {COUNTED}", *macs, abs(macs[0] / macs[1] - 1), None, how)
 
-    config = load_default_config()
-    options = config["model"] | {
-        "backbone_type": "mamba",
-        "n_mha_win_size": 19,
-        "max_seq_len": PUBLISHED_LENGTH,
-        "max_buffer_len_factor": 6.0,
-        "input_dim": 2048,
-        "num_classes": 20,
-        "train_cfg": config["train_cfg"] | {"init_loss_norm": 100},
-        "test_cfg": config["test_cfg"],
-    }
-    return modeling.make_meta_arch(config["model_name"], **options)
+
+def start_rows(modeling: ModuleType, clone: Path, model: str) -> Iterator[Row]:
+    """Initial weights: tensors that are constant, and the range of the bias of Δ."""
+    theirs = their_detector(modeling, clone)
+    ours = models.build(model, input_dim=COLUMNS, num_classes=20, preset="paper")
+    target = {key: value for key, value in ours.state_dict().items() if key != "positives"}
+    expected = our_tensors(theirs.state_dict(), target)
+    constant = [key for key, value in expected.items() if value.numel() == 1 or float(value.std()) == 0]
+    other = [key for key in constant if not torch.allclose(target[key], expected[key], rtol=1e-6)]
+    how = "both models as they start; how many tensors have another value"
+    same = len(constant) - len(other)
+    yield Row(model, "recipe", "initial constants", same, len(constant), len(other), 0, how)
+    drawn = [key for key in expected if key.endswith("scan.step.bias")]
+    means = [float(torch.cat([side[key] for key in drawn]).mean()) for side in (target, expected)]
+    how = f"mean of {len(drawn)} × {len(target[drawn[0]])} values; the bias that they exempt from zero"
+    yield Row(model, "recipe", "initial bias of Δ", *means, abs(means[0] - means[1]), 0.15, how)
+
+
+def loss_rows(modeling: ModuleType, clone: Path, model: str, preset: str) -> Iterator[Row]:
+    """Losses of both on recordings without padding; of THUMOS14's setting also their gradients."""
+    thumos = preset == "paper"
+    steps = LEARNED if thumos else 192
+    theirs = perturb(their_detector(modeling, clone, preset, max_seq_len=steps)).train()
+    for module in theirs.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0
+    ours = our_detector(model, theirs, preset, norm_eps=1e-5).train()
+    for module in ours.modules():
+        if isinstance(module, DropPath):
+            module.rate = 0.0
+    start = theirs.loss_normalizer
+    how = f"{REFERENCE}; 2 recordings of {steps} steps, drop path off; the difference is relative"
+    cases = {"segments anywhere": False, "segments on whole steps": True} if thumos else {"ActivityNet": True}
+    for case, whole in cases.items():
+        batch = recordings(steps, COLUMNS, whole=whole, classes=ours.num_classes)
+        theirs.loss_normalizer = start
+        ours.positives.fill_(start)
+        learned = thumos and whole
+        with torch.set_grad_enabled(learned):
+            published, losses = theirs(their_form(batch)), ours.loss(ours.run(batch), batch)
+        for name, key in (
+            ("classification", "cls_loss"),
+            ("regression", "reg_loss"),
+            ("total", "final_loss"),
+        ):
+            pair = float(losses[name].detach()), float(published[key].detach())
+            yield Row(model, "loss", f"{name}, {case}", *pair, abs(pair[0] / pair[1] - 1), 1e-5, how)
+        if learned:
+            losses["total"].backward()
+            published["final_loss"].backward()
+            yield from gradient_rows(model, ours, theirs, how, translate=our_tensors)
+
+
+def their_detector(modeling: ModuleType, clone: Path, preset: str = "paper", **changed):
+    """Their detector with one of their settings, and I3D's columns."""
+    from libs.core import load_config  # pyright: ignore[reportMissingImports]
+
+    config = load_config(str(clone / PROJECT / "configs" / SETTINGS[preset]))
+    torch.manual_seed(0)
+    return modeling.make_meta_arch(config["model_name"], **config["model"] | {"input_dim": COLUMNS} | changed)
+
+
+def our_detector(model: str, theirs, preset: str = "paper", **options) -> Detector:
+    """Our model with their weights."""
+    classes = len(theirs.cls_head.cls_head.conv.weight)
+    ours = models.build(model, input_dim=COLUMNS, num_classes=classes, preset=preset, **options)
+    target = {key: value for key, value in ours.state_dict().items() if key != "positives"}
+    ours.load_state_dict(our_tensors(theirs.state_dict(), target), strict=False)
+    return ours
 
 
 def raw_outputs(theirs, x: Tensor, padded: int) -> list[Tensor]:

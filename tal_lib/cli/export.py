@@ -9,7 +9,7 @@ def add_commands(commands) -> None:
     out = commands.add_parser(
         "export", help="export a trained model as ONNX, pt2 or TorchScript, with a description of its outputs"
     )
-    out.lists("models")
+    out.lists("models", "trained models")
     out.add_argument("model", help="name of the trained model; must match the checkpoint")
     out.add_argument(
         "--checkpoint",

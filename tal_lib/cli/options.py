@@ -21,7 +21,8 @@ class _Subcommands(argparse._SubParsersAction):
 class Command(argparse.ArgumentParser):
     """A parser that reports an error in one line. It has the option `--plugin`, as every command does.
 
-    `lists` names what its help lists at the end: the models, presets and benchmarks that it takes.
+    `lists` names what its help lists at the end: the models, presets, benchmarks and trained models that it
+    takes.
     """
 
     def __init__(self, *arguments, **options):
@@ -37,7 +38,7 @@ class Command(argparse.ArgumentParser):
         )
 
     def lists(self, *kinds: str) -> None:
-        """End the help with names: `models`, `presets`, `benchmarks`."""
+        """End the help with names: `models`, `presets`, `benchmarks`, `trained models`."""
         self._listed = kinds
 
     def format_help(self):
@@ -49,6 +50,7 @@ class Command(argparse.ArgumentParser):
             self.epilog = "\n".join(
                 fill(f"{kind}: {', '.join(names[kind])}", 78, subsequent_indent="  ", break_on_hyphens=False)
                 for kind in self._listed
+                if names[kind]
             )
         return super().format_help()
 
@@ -68,13 +70,15 @@ class Command(argparse.ArgumentParser):
 
 
 def known_names() -> dict[str, list[str]]:
-    """`models`, `presets` and `benchmarks` → their names, those of plug-ins too."""
+    """`models`, `presets`, `benchmarks`, `trained models` → their names, those of plug-ins too."""
     from tal_lib.data.registry import BENCHMARKS
     from tal_lib.models.parts import registry
+    from tal_lib.reports.layout import trained_models
 
     models = registry.every_name()
     presets = dict.fromkeys(preset for name in models for preset in registry.presets(name))
-    return {"models": models, "presets": sorted(presets), "benchmarks": list(BENCHMARKS)}
+    names = {"models": models, "presets": sorted(presets), "benchmarks": list(BENCHMARKS)}
+    return names | {"trained models": trained_models()}
 
 
 def typed(kind):

@@ -7,7 +7,7 @@ def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     collect = commands.add_parser(
         "collect",
-        help="model folders (safetensors, config, card) from the runs of a sweep",
+        help="write model folders (safetensors, config, card) from the runs of a sweep",
         description="Write a folder for each model that a sweep has trained: model.safetensors, config.json "
         "and a model card, in OUT/BENCHMARK/MODEL. `tal detect --model BENCHMARK/MODEL` uses it. Each is "
         "tested again first, with the weights as they are stored.",
@@ -15,6 +15,7 @@ def add_commands(commands) -> None:
     collect.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
     collect.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
     collect.add_argument("--out", default="results/models", help="folder (default: results/models)")
+    collect.lists("trained models")
     add_only(collect, "only cells with this parameter value")
     collect.add_argument(
         "--dtype",
@@ -29,6 +30,7 @@ def add_commands(commands) -> None:
         description="Check a model folder and upload its three files to the Hugging Face Hub. It needs a "
         "token with write access: `hf auth login`, or $HF_TOKEN.",
     )
+    publish.lists("trained models")
     publish.add_argument("folder", metavar="FOLDER", help="written by `tal collect`; or hapt/tridet")
     publish.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it does not exist")
     publish.add_argument("--private", action="store_true", help="make the repository private")

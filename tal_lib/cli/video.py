@@ -141,6 +141,7 @@ def add_commands(commands) -> None:
     serve.add_argument("--once", action="store_true", help="play a file once (default: in a loop)")
     serve.set_defaults(run=_serve)
     for command in (detect, serve):
+        command.lists("trained models")
         command.add_argument(
             "--model",
             required=True,

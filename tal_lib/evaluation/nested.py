@@ -240,64 +240,46 @@ def _letter(index):
 def improvement(ours: pd.DataFrame, theirs: pd.DataFrame, value: str = "value") -> tuple[float, float, float]:
     """Probability that ours is better for a person of a new fold, with a 95 % interval.
 
-    The share of people for whom ours is better (equal: half; without a score: left out), with the nested
-    interval.
-    With few people the interval is never a point: Agresti and Coull's two successes and two failures are
-    added to the people before the mean is taken.
+    The share of people for whom ours is better; equal: half; without a score: left out. Folds weigh equally.
+
+    The interval is that of Agresti and Coull (The American Statistician 1998): two successes and two failures
+    are added, so it is never a point. It has an effective number of people (Korn and Graubard, Survey
+    Methodology 1998): as many independent people would give the mean difference the variance that it has.
+    The share itself does not tell this: if ours is better for everybody, its variance is zero. The quantile
+    is Student's, with the degrees of freedom of the mean difference. Simulated coverage is at least 93 %.
     """
     keys = [name for name in ("fold", "person", "draw") if name in ours and name in theirs]
     both = ours.merge(theirs, on=keys, suffixes=("", "_other"), validate="1:1")
-    better = _better(both[value] - both[f"{value}_other"])
-    return _chance(nested_estimate(both.assign(better=better), "better"))
+    difference = both[value] - both[f"{value}_other"]
+    both = both.assign(difference=difference, better=_better(difference))
+    people = pd.DataFrame(both.groupby(["fold", "person"])[["difference", "better"]].mean()).dropna()
+    folds = [rows.to_numpy() for _, rows in people.groupby(level="fold")]
+    return _chance([values[:, 0] for values in folds], [values[:, 1] for values in folds])
 
 
 def chance_above_zero(differences: list[np.ndarray]) -> tuple[float, float, float]:
     """The same from arrays: the differences (P,) of each fold's people."""
-    return _chance(estimate([_better(values) for values in differences]))
+    return _chance(differences, [_better(values) for values in differences])
 
 
 def _better(difference):
     return np.where(np.isnan(difference), np.nan, (difference > 0) + 0.5 * (difference == 0))
 
 
-def _chance(known):
-    """The share of people with its interval, from the nested estimate of that share."""
+def _chance(differences, better):
+    """The mean share of people with its interval, from the differences and shares (P,) of each fold."""
     from scipy import stats
 
-    people = known.people
-    share = (people * known.mean + 2) / (people + 4)
-    variance = max(known.between + known.within, share * (1 - share) / (people + 4))
-    spread = stats.t.ppf(0.975, max(1, known.folds - 1) if known.between > 0 else people - 1)
-    spread *= variance**0.5
-    return known.mean, max(0.0, share - spread), min(1.0, share + spread)
+    share, known = float(np.mean([values.mean() for values in better])), estimate(differences)
+    people = _effective_people(known, np.array([len(values) for values in differences]))
+    centre = (people * share + 2) / (people + 4)
+    spread = float(stats.t.ppf(0.975, known.freedom)) * (centre * (1 - centre) / (people + 4)) ** 0.5
+    return share, max(0.0, centre - spread), min(1.0, centre + spread)
 
 
-def rank_correlation(
-    first: pd.Series, second: pd.Series, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Kendall's τ of the models' scores on two benchmarks, with a 95 % interval over models.
-
-    The interval is a bootstrap over models, bias-corrected and accelerated. It says how far the agreement
-    depends on which models were chosen. Models that only one benchmark has are left out.
-
-    Args:
-        first, second: model → score.
-    """
-    from scipy import stats
-
-    both = pd.concat([first, second], axis=1, keys=["first", "second"]).dropna()
-    if len(both) < 4:
-        return float("nan"), float("nan"), float("nan")
-    tau = lambda x, y: stats.kendalltau(x, y).statistic  # pyright: ignore[reportAttributeAccessIssue]
-    value = float(tau(both["first"], both["second"]))
-    if abs(value) > 1 - 1e-9:
-        return value, float("nan"), float("nan")  # every resample agrees: no interval can be had from it
-    interval = stats.bootstrap(
-        (both["first"].to_numpy(), both["second"].to_numpy()),
-        tau,
-        paired=True,
-        vectorized=False,
-        n_resamples=resamples,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return value, float(interval.low), float(interval.high)
+def _effective_people(known, sizes):
+    """How many independent people would give a mean the variance that it has, for folds of these sizes."""
+    variance = known.between + known.within  # of the mean
+    if variance == 0:
+        return known.people
+    return known.folds * (known.between + known.within / float((1 / sizes).mean())) / variance

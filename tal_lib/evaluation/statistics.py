@@ -1,42 +1,43 @@
-"""Statistics over runs: bootstrap intervals, probability of improvement, ranks, components of variance.
+"""Statistics over runs: intervals of means, probability of improvement, ranks, components of variance.
 
-Runs of different models are paired where they share their training recordings (`seed`).
+Runs of different models are paired where they share their training recordings (`seed`). The runs of a group
+are taken as independent. Intervals over people and folds are in `evaluation.nested`.
 
-Source of the interquartile mean, the stratified bootstrap and the probability of improvement: Agarwal et al.,
+Source of the interquartile mean, its stratified bootstrap and the probability of improvement: Agarwal et al.,
 Deep Reinforcement Learning at the Edge of the Statistical Precipice (NeurIPS 2021).
 """
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 RESAMPLES = 2000
+UNKNOWN = float("nan")
 
 
-def mean_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of values (N,) and its percentile-bootstrap interval; NaN bounds for fewer than two values."""
+def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean of values (N,) and Student's interval of it, in the unit of the values (Biometrika 1908).
+
+    NaN bounds if fewer than two values differ: equal values do not tell how far others would lie. NaN values
+    are left out. Simulated coverage is at least 93 % for three and five values (tests).
+    """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     if len(values) == 0:
-        return float("nan"), float("nan"), float("nan")
+        return UNKNOWN, UNKNOWN, UNKNOWN
     mean = float(values.mean())
-    if len(values) == 1:
-        return mean, float("nan"), float("nan")
     if np.ptp(values) == 0:
-        return mean, mean, mean
-    bootstrap = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=9999,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+        return mean, UNKNOWN, UNKNOWN
+    spread = (
+        float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+        * float(values.std(ddof=1))
+        / len(values) ** 0.5
     )
-    return mean, float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high)
+    return mean, mean - spread, mean + spread
 
 
 def summarise(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """One row per group: the keys, `mean, low, high` (95 % bootstrap interval) and `runs`."""
+    """One row per group: the keys, `mean, low, high` (95 % interval, Student's) and `runs`."""
     rows = [
         (*(key if isinstance(key, tuple) else (key,)), *mean_interval(group[value]), len(group))
         for key, group in table.groupby(by, sort=False)
@@ -52,7 +53,8 @@ def interquartile_mean(values) -> float:
 def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
     """Interquartile mean over all strata, and its 95 % interval; runs are resampled within each stratum.
 
-    A stratum is a label fraction here.
+    A stratum is a label fraction here. The interval is too narrow with few runs: in simulations of six strata
+    it covers 88 % with five runs of each, and 84 % with three.
     """
     rng = np.random.default_rng(seed)
     strata = [np.asarray(values, dtype=float) for values in strata]
@@ -64,37 +66,45 @@ def interquartile_interval(strata: list[np.ndarray], seed: int = 0) -> tuple[flo
 
 
 def probability_of_improvement(
-    ours: list[np.ndarray], theirs: list[np.ndarray], seed: int = 0
+    ours: list[np.ndarray], theirs: list[np.ndarray]
 ) -> tuple[float, float, float]:
     """Probability that a run of ours beats a run of theirs, mean over strata, with its 95 % interval.
 
-    The interval is a stratified bootstrap. Equal values count half.
+    Equal values count half. The interval is Newcombe's score interval (Statistics in Medicine 2006, part 2,
+    method 5), with the variance of all strata at their mean probability and Student's quantile. So it is no
+    point where every run of ours is better. NaN bounds if no stratum has more than one run of a side.
 
     Args:
         ours, theirs: the values of the runs, one array per stratum (here: a label fraction), in the same
             order.
     """
-    rng = np.random.default_rng(seed)
-
-    def wins(x, y):  # (..., n), (..., m) -> (...)
-        difference = x[..., :, None] - y[..., None, :]
-        return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
-
     pairs = [
         (np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for x, y in zip(ours, theirs, strict=True)
     ]
-    draws = np.mean(
-        [
-            wins(
-                x[rng.integers(len(x), size=(RESAMPLES, len(x)))],
-                y[rng.integers(len(y), size=(RESAMPLES, len(y)))],
-            )
-            for x, y in pairs
-        ],
-        axis=0,
-    )
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(np.mean([wins(x, y) for x, y in pairs])), float(low), float(high)
+    share = float(np.mean([_wins(x, y) for x, y in pairs]))
+    sizes = np.array([(len(x), len(y)) for x, y in pairs]).T
+    if sizes.sum() == 2 * len(pairs):
+        return share, UNKNOWN, UNKNOWN
+    return share, _lower_bound(share, *sizes), 1 - _lower_bound(1 - share, *sizes)
+
+
+def _wins(x, y):
+    """How often a value of x (N,) is above one of y (M,): Mann and Whitney's statistic over N · M."""
+    difference = x[:, None] - y
+    return ((difference > 0) + 0.5 * (difference == 0)).mean()
+
+
+def _lower_bound(share, n, m):
+    """The least probability that a share of wins allows, for n and m runs of each stratum (K,)."""
+    if share == 0:
+        return 0.0
+    quantile, more = stats.t.ppf(0.975, (n + m - 2).sum()), (n + m) / 2 - 1
+
+    def excess(p):
+        variance = p * (1 - p) / (n * m) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p)))
+        return (share - p) ** 2 - quantile**2 * variance.sum() / len(n) ** 2
+
+    return float(optimize.brentq(excess, 0, min(share, 1 - 1e-9)))  # pyright: ignore[reportArgumentType]
 
 
 def paired_difference(

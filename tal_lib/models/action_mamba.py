@@ -1,10 +1,11 @@
 """ActionMamba: ActionFormer's frame with selective state-space blocks.
 
-The preset `paper` has the published parameters, and the outputs of the authors' code
-(OpenGVLab/video-mamba-suite) on inputs without padding. Three things differ on purpose. Padded steps are
-zero before the scan; in their code the backward scan begins inside the padding, so their outputs depend on
-how much was padded. The skip D has no weight decay. The norm's eps is OpenTAD's (option `norm_eps`).
-`docs/fidelity.md` has the comparison.
+The preset `paper` has the published parameters and the outputs of the authors' code
+(OpenGVLab/video-mamba-suite) on inputs without padding. Its losses agree too. Some things differ on purpose.
+Padded steps are zero before the scan; in their code the backward scan begins inside the padding, so their
+outputs depend on how much was padded. The skip D has no weight decay. The norm's eps is OpenTAD's (option
+`norm_eps`). A detection whose clipped segment has length zero is dropped. `docs/fidelity.md` has the
+comparison.
 
 Sources: Chen et al., Video Mamba Suite: State Space Model as a Versatile Alternative for Video Understanding,
 2024 (DBM and ViM blocks, appendix); Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State
@@ -23,7 +24,7 @@ from tal_lib.models.parts.blocks import DropPath
 from tal_lib.models.parts.candidates import PostProcess
 from tal_lib.models.parts.conv import DepthwiseConv, exporting, halve, masked, max_pool
 from tal_lib.models.parts.published import PUBLISHED_POST
-from tal_lib.models.parts.pyramid import PyramidConfig, PyramidDetector
+from tal_lib.models.parts.pyramid import AUTHORS, PyramidConfig, PyramidDetector
 from tal_lib.models.parts.registry import register
 from tal_lib.models.parts.scan import linear_scan
 from tal_lib.validation import BelowOne, Positive, Size, require
@@ -71,13 +72,18 @@ class SelectiveScan(nn.Module):
         self.parameters_of = nn.Linear(channels, rank + 2 * state, bias=False)  # Δ's factors, B, C
         self.step = nn.Linear(rank, channels)
         nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
-        start = torch.exp(torch.rand(channels) * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3))
-        with torch.no_grad():  # softplus(bias) is log-uniform in [1e-3, 0.1]
-            self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
+        self.draw_step_bias()
         self.log_a = nn.Parameter(
             torch.arange(1, state + 1, dtype=torch.float32).log().repeat(channels, 1)
         )  # (C, N)
         self.skip = nn.Parameter(torch.ones(channels))
+
+    def draw_step_bias(self) -> None:
+        """Draw the initial bias of Δ: softplus(bias) is log-uniform in [1e-3, 0.1]."""
+        drawn = torch.rand(self.step.out_features)
+        start = torch.exp(drawn * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3))
+        with torch.no_grad():
+            self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         x = masked(F.silu(self.conv(x, keep)), keep)
@@ -164,7 +170,7 @@ class MambaBlock(nn.Module):
 @register(
     "action_mamba",
     family="one_stage",
-    paper=ActionMambaConfig(post=PUBLISHED_POST),  # their detector decodes as ActionFormer
+    paper=ActionMambaConfig(post=PUBLISHED_POST, **AUTHORS),  # learns and decodes as ActionFormer
     compact=ActionMambaConfig(
         width=128, head_width=128, state=8, expand=0.5, norm_eps=1e-5, drop_path=0.1, distance_bias=1.0
     ),
@@ -179,9 +185,9 @@ class MambaBlock(nn.Module):
             max_detections=100,
             nms_sigma=0.75,
             multiclass=False,
-            voting_tiou=0.9,
-            voting_weight="score_tiou",
+            voting_tiou=0.9,  # by score: their copy of ActionFormer's voting leaves the tIoU out
         ),
+        **AUTHORS,
     ),
 )
 class ActionMamba(PyramidDetector):
@@ -191,3 +197,10 @@ class ActionMamba(PyramidDetector):
 
     def block(self, stride: int) -> MambaBlock:
         return MambaBlock(self.config, stride)
+
+    def build_heads(self) -> None:
+        super().build_heads()
+        if self.config.bias_init == "zero":  # that was for the other biases: theirs exempts Mamba's Δ too
+            for layer in self.modules():
+                if isinstance(layer, SelectiveScan):
+                    layer.draw_step_bias()

@@ -4,10 +4,11 @@ Source: Zhang, Wu, Li, ActionFormer: Localizing Moments of Actions with Transfor
 
 Padding has no influence here; in the authors' code it changes the last steps of a recording
 (`padding="authors"`). Their code votes in class-agnostic NMS only, so the preset `paper` does not vote on
-THUMOS14. docs/fidelity.md compares both.
+THUMOS14. A detection whose clipped segment has length zero is dropped; theirs is kept. docs/fidelity.md
+compares both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -79,7 +80,8 @@ class TransformerBlock(nn.Module):
 @register(
     "actionformer",
     family="one_stage",
-    paper=ActionFormerConfig(post=PUBLISHED_POST, **AUTHORS),
+    # the weight counts only where a user sets multiclass=false and voting_tiou=0.7
+    paper=ActionFormerConfig(post=replace(PUBLISHED_POST, voting_weight="score_tiou"), **AUTHORS),
     compact=ActionFormerConfig(width=128, head_width=128, window=9, distance_bias=1.0),
     paper_activitynet=ActionFormerConfig(
         width=256,

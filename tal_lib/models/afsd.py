@@ -8,7 +8,8 @@ features and on the features of each head, refinement, quality, softmax over the
 boundary consistency and boundary contrast. Raw outputs, losses and gradients are equal. Deviations kept
 (reasons in docs/fidelity.md): features enter through one 1×1 convolution, where the authors have two 3-D
 convolutions on maps of an I3D network that they train too; recordings shorter than a clip are masked; the
-last clip is not moved back; segments are placed by the benchmark's time axis.
+last clip is not moved back; segments are placed by the benchmark's time axis; the last candidate of a class
+is kept, where their soft-NMS drops it.
 
 `compact` keeps the idea, in lighter layers: layer norms, pooling on the pyramid, sigmoid class scores, centre
 sampling and range limits as all pyramids here. It leaves the contrast out, which needs a second pass over

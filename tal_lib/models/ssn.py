@@ -4,7 +4,8 @@ Source: Zhao et al., Temporal Action Detection with Structured Segment Networks,
 `paper` has the classifiers' inputs, losses, roles of proposals and suppression of the authors' code
 (yjxiong/action-detection). Different on purpose: two convolutions over given features replace their image
 network; actionness trains with the rest, on the same recordings; every proposal of a recording teaches, not
-eight sampled ones; regression targets are not standardised; Adam, not SGD. `docs/fidelity.md` lists them.
+eight sampled ones; regression targets are not standardised; segments are suppressed after the regression, not
+before it; Adam, not SGD. `docs/fidelity.md` has the list with the reasons.
 
 The paper has one actionness curve, which cannot separate an action from a next one without a gap; the preset
 `compact` (`actionness = "class"`) groups one curve per class instead.

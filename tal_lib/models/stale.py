@@ -7,11 +7,11 @@ each step a mask over the window. A loss keeps the two consistent.
 Source: Nag et al., Zero-Shot Temporal Action Detection via Vision-Language Prompting, ECCV 2022.
 
 The preset `paper` has the network, losses and optimizer of the authors' code (sauradip/STALE) on a window
-without padding: `docs/fidelity.md` compares them. Kept different on purpose: the text encoder is frozen and
-its vectors have unit length; all instances of a recording teach, not the last one alone; long recordings are
-cut into windows, not resized to one; decoding reads no file of another classifier's labels, and its soft-NMS
-never raises a score. Where windows overlap, a step belongs to the window whose middle is nearest. A linear
-layer maps features to the width of the texts if they differ.
+without padding: `docs/fidelity.md` compares them, with the reasons. Kept different on purpose: the text
+encoder is frozen and its vectors have unit length; all instances of a recording teach at full length, not the
+last one alone; long recordings are cut into windows, not resized to one; decoding reads no file of another
+classifier's labels, and its soft-NMS never raises a score. Where windows overlap, a step belongs to the
+window whose middle is nearest. A linear layer maps features to the width of the texts if they differ.
 
 The preset `compact` is our own form ("soft"). A transformer of queries only finds the foreground; the texts
 attend to all steps, weighted by the foreground; the classes of a window are learned from the foreground's

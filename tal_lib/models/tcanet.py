@@ -6,10 +6,13 @@ and its published code (qinzhi-0110/Temporal-Context-Aggregation-Network-Pytorch
 The paper refines stored proposals. Here the generator is part of the model and trains with it, without a
 gradient from the refinement, so that one run on one subset gives both.
 
-The presets `paper…` are that code: with its weights and proposals, context, refinements, losses and
-gradients agree (docs/fidelity.md). We keep four differences on purpose. The encoder sees windows of a long
-recording, not 1,000 steps at once. It never attends to padding. A refined proposal is at least half a step
-long. Segments are clipped to the recording before soft-NMS, as those of all models.
+The presets `paper…` are that code: with its weights and proposals, context, refinements, losses and gradients
+agree. docs/fidelity.md has the reasons for what differs on purpose. The encoder sees windows of a long
+recording, not 1,000 steps at once. It never attends to padding. The regions of a proposal's ends are clipped
+to the recording; theirs to the padded 1,000 steps. A refined proposal is at least half a step long. Segments
+are clipped to the recording before soft-NMS, as those of all models. The warm-up is linear over a twentieth
+of the steps; theirs is 1,000 steps of a cosine. Annotations shorter than one second are kept; theirs are
+dropped.
 
 `compact` differs in size, and by the options that `COMPACT` lists.
 """

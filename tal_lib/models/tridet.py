@@ -3,7 +3,9 @@
 Source: Shi et al., TriDet: Temporal Action Detection with Relative Boundary Modeling, CVPR 2023. Means and
 group norms run over the valid steps. In the authors' code they run over its padding too: `padding="authors"`
 computes that, and `load_checkpoint` chooses it. Their code votes in class-agnostic NMS only, so the preset
-`paper` does not vote on THUMOS14. docs/fidelity.md compares both.
+`paper` does not vote on THUMOS14. A detection whose clipped segment has length zero is dropped; theirs is
+kept. The derivative of tIoU^0.2 is infinite at a tIoU of zero. Their loss then has a NaN gradient; ours is
+zero there. docs/fidelity.md compares both.
 """
 
 from dataclasses import dataclass, replace

@@ -27,7 +27,7 @@ def headlines(read, benchmarks: Iterable[str] = ("hapt",)) -> list[str]:
 
     Where there is an equal arm, they are its findings. Else they are those of each benchmark, by own recipes.
     """
-    if lines := sentences.findings(read):
+    if lines := sentences.findings(read, _macs_of_the_ranked(read, *benchmarks)):
         return [markdown(line) for line in lines]
     return [line for benchmark in benchmarks for line in _of_own_recipes(read, benchmark)]
 
@@ -118,7 +118,7 @@ def _by_equal_arm(read, say, benchmark):
         without an equal arm.
     """
     questions = sentences.questions(read)
-    macs = _macs(read, benchmark, set(read(sentences.RANKED).model)) if questions else None
+    macs = _macs_of_the_ranked(read, benchmark)
     level: dict[str, pd.DataFrame] = {}
     for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
@@ -194,6 +194,12 @@ def _macs(read, benchmark, wanted):
     return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
+def _macs_of_the_ranked(read, benchmark="hapt", *_):
+    """`_macs` of all models of the equal arm; None without an equal arm."""
+    ranked = read(sentences.RANKED)
+    return _macs(read, benchmark, set(ranked.model)) if len(ranked) else None
+
+
 def _measured(rows, stale, *, trained=False):
     """The rows of a table of costs on the main machine, without the cells of other code than today's.
 
@@ -236,15 +242,15 @@ def _tie(read):
     return max(TIE, float(table.change.abs().max())) if len(table) else TIE
 
 
-def _fastest(times, tie):
-    """(models, sentences) of the smallest time and of those that tie with it. times: model → seconds."""
+def _fastest(times, tie, more="as long"):
+    """(models, sentences) of the smallest cost and of those that tie with it. times: model → cost."""
     level = times[times <= times.min() * (1 + tie)].sort_values()
     others = times.drop(level.index).sort_values()
     text = ""
     if len(level) > 1:
         text = f" They tie within {100 * tie:.0f} %, the repeatability of latencies."
     if len(others):
-        text += f" Next: {others.index[0]}, {others.iloc[0] / level.iloc[0]:.2f} times as long."
+        text += f" Next: {others.index[0]}, {others.iloc[0] / level.iloc[0]:.2f} times {more}."
     return " or ".join(level.index), text
 
 
@@ -280,11 +286,11 @@ def _costs(read, say, benchmark, long_shape, close, near):
                 )
                 say("a CPU only, one thread", use, because, f"detect_{benchmark}_cpu")
             macs = _macs(read, benchmark, close)
-            small = macs.idxmin()
+            use, text = _fastest(macs, 0, "as many")
             say(
                 "little computation",
-                small,
-                f"{macs[small] / 1e9:.2f} GMACs for {steps:,} steps. The fewest {near}.",
+                use,
+                f"{macs.min() / 1e9:.2f} GMACs for {steps:,} steps. The fewest {near}.{text}",
                 f"macs_{benchmark}_cpu",
             )
         far = cost[(cost.benchmark == long_shape) & cost.model.isin(close)]
@@ -309,11 +315,12 @@ def _costs(read, say, benchmark, long_shape, close, near):
         rows = milestones[(milestones.benchmark == benchmark) & milestones.model.isin(close)]
         reached = rows.groupby("model").near_final_s.median()
         if len(reached):
+            use, text = _fastest(reached, max(tie, DAYS))
             say(
                 "little time to train",
-                reached.idxmin(),
-                f"{reached.min():.0f} s to 95 % of its final mAP on one thread. The shortest {near}."
-                f"{_unknown(close, reached.index)}",
+                use,
+                f"{reached.min():.0f} s to 95 % of its final mAP on one thread (default recipe, one run). "
+                f"The shortest {near}.{text}{_unknown(close, reached.index)}",
                 f"training_{benchmark}",
             )
     numbers = _measured(read("quantization"), read("stale"))
@@ -326,13 +333,17 @@ def _costs(read, say, benchmark, long_shape, close, near):
         ]
         rows, known = rows[rows.map_lost <= 1].dropna(subset=["latency_s_median"]), rows.model
         if len(rows):
-            best = rows.loc[rows.latency_s_median.idxmin()]
+            rows = rows.sort_values("latency_s_median").drop_duplicates("model")
+            best = rows.iloc[0]
+            use, text = _fastest(
+                pd.Series(list(rows.latency_s_median), rows.model + ", " + rows.variant), tie
+            )
             say(
                 "smallest latency with lower precision",
-                f"{best.model}, {best.variant}",
+                use,
                 f"{1e3 * best.latency_s_median:.1f} ms at {best.length_steps:,.0f} steps for the network "
                 f"alone on one thread, {best.speedup:.2f} times as fast as float32. {abs(best.map_lost):.2f} "
-                f"points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'}."
+                f"points of avg mAP {'lost' if best.map_lost >= 0 else 'gained'} (untuned).{text}"
                 f"{_unknown(close, known)}",
                 f"quantization_{benchmark}",
             )

@@ -74,7 +74,7 @@ def _errors(rows, benchmark, out):
         by_seed = first.groupby(["fraction", "error", "seed"]).value.mean().reset_index()
         pictured = (
             f"Types of errors among the G best detections on {benchmark} by label fraction: mean over "
-            f"{len(whole)} models, with 95 % bootstrap intervals over seeds."
+            f"{len(whole)} models, with 95 % intervals over seeds."
         )
         axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)))
         out.figure(axes, f"errors_by_fraction_{benchmark}", pictured)

@@ -23,8 +23,11 @@ CHARACTER_PT, GAP_PT = 4.6, 12  # approximate widths in \small: of a digit, and 
 COLUMN_PT, PAGE_PT = 240, 345  # widths of a column of a two-column paper, and of the text of `article`
 SMALLEST = 0.6  # scale of a table that is wider than the page: \small then has 5.4 pt
 MOST_PARTS = 5  # tables of `ROWS` lines
-FIGURES = re.compile(r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*")  # numbers, with or without an interval
+NUMBERS = r"[-+−\d.,<>≤≥≈±× %()\[\]–e]*"  # with or without an interval
+GROUPS = r"(?<=\d|\]) (?:[a-z]|\[\d+\])+"  # after an interval: the letters of equal models
+FIGURES = re.compile(rf"{NUMBERS}|(?=.*[±\[]){NUMBERS}{GROUPS}")
 FIRST_NUMBER = re.compile(r"[≤≥]? ?([-+−]?[\d,]*\.?\d+)")
+NEVER_BEST = ("timeline_prior",)  # the floor, which reads no features: its rows take part in no comparison
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Best:
 
     high, low: columns in which the largest or the smallest value is best (`...`: all columns of numbers).
     within: compare only rows with equal values in these columns. by_row: the best value of each row instead
-    of each column.
+    of each column. A value alone, and values that are all equal, are not the best of anything.
     """
 
     high: tuple[str, ...] = ()
@@ -48,9 +51,11 @@ HIGHEST, LOWEST = Best(high=(...,)), Best(low=(...,))
 def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
     """The cells with the best values: a table of booleans. Values that look equal are equally good.
 
-    table: the cells as shown. The first number of a cell such as `81.3 [79.0, 84.1]` counts.
+    table: the cells as shown. The first number of a cell such as `81.3 [79.0, 84.1] ab` counts.
     """
+    floor = table.isin(NEVER_BEST).any(axis=1)
     values = table.map(_first_number)
+    values[floor] = float("nan")
     marked = pd.DataFrame(False, index=table.index, columns=table.columns)
     for wanted, sign in ((best.high, 1), (best.low, -1)):
         if wanted == (...,):  # all columns of numbers; the first column names the row
@@ -59,14 +64,14 @@ def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
             ]
         else:
             columns = [name for name in table if name in wanted]
-        signed = sign * values[columns]
-        if best.by_row:
-            marked[columns] = signed.eq(signed.max(axis=1), axis=0) & signed.notna()
-        elif best.within:
-            keys = [table[name] for name in best.within]
-            marked[columns] = signed.eq(signed.groupby(keys, sort=False).transform("max")) & signed.notna()
+        signed = (sign * values[columns]).T if best.by_row else sign * values[columns]
+        if best.within and not best.by_row:
+            groups = signed.groupby([table[name] for name in best.within], sort=False)
+            top, bottom = groups.transform("max"), groups.transform("min")
         else:
-            marked[columns] = signed.eq(signed.max()) & signed.notna()
+            top, bottom = signed.max(), signed.min()
+        is_best = signed.eq(top) & signed.gt(bottom)
+        marked[columns] = is_best.T if best.by_row else is_best
     return marked
 
 

@@ -112,6 +112,12 @@ def nearest(results: str | Path = "results") -> Layout:
     return Layout(upwards(results, holds="tables"))
 
 
+def trained_models() -> list[str]:
+    """`BENCHMARK/MODEL` of the folders in `results/models/`; none where there are no results."""
+    folders = nearest().models.glob("*/*")
+    return sorted(f"{folder.parent.name}/{folder.name}" for folder in folders if folder.is_dir())
+
+
 def model_place(given: str | Path) -> Path:
     """The path of a model: the given one, or the folder in `results/models/` that `BENCHMARK/MODEL` names.
 
@@ -124,7 +130,7 @@ def model_place(given: str | Path) -> Path:
     models = nearest().models
     if (models / text).is_dir():
         return models / text
-    known = sorted(f"{folder.parent.name}/{folder.name}" for folder in models.glob("*/*") if folder.is_dir())
+    known = trained_models()
     if known:
         remedy = f"Give a path, or one of {', '.join(known)}."
     elif in_checkout():

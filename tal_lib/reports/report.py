@@ -110,6 +110,7 @@ def report(
         if all(len(official.get(name, ())) for name in section.needs):
             section.write(official, out.about(section.topic))
     folds.write(data, out.about("accuracy"))
+    official.write(data, out.about("accuracy"))
     frame_skip.write(data, out.about("accuracy"))
     validation_runs.write(data, out.about("accuracy"))
     precision.write(data, out.about("training"))

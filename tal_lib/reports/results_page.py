@@ -8,7 +8,7 @@ from tal_lib.reports import cards, citation, escape, provenance, tables
 from tal_lib.reports.advice import advice, headlines
 from tal_lib.reports.costs import end_to_end, gained, repeats
 from tal_lib.reports.equal import components, page
-from tal_lib.reports.factors import annotation, size, training_time
+from tal_lib.reports.factors import annotation, front, size, training_time
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.papers import PAPERS
 from tal_lib.reports.pictures import embedded
@@ -91,6 +91,8 @@ FACTORS = {  # name → the tidy tables that it is told from, and the sentence
     "annotation": (["people_or_segments"], annotation.sentence),
     "training_time": (["training_time_pairs"], training_time.sentence),
     "size": (["size_growth", "size"], size.sentence),
+    "front": (["size_front"], front.front_sentence),
+    "target": (["size_target"], front.target_sentence),
     "variance": (["components_of_variance"], components.sentence),
 }
 

@@ -72,7 +72,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
             (
                 f"zero-shot classes, known only by name ({where})",
                 listed(level.index, "or"),
-                f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen. Under wrong names "
+                f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen, untuned. Under wrong names "
                 f"{_range(wrong)}." + f" Next: {then}." * bool(then),
                 f"open_set_{where}",
             )

@@ -38,7 +38,7 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
         out.table(table, f"proposals_{benchmark}", caption, tables.HIGHEST)
         shown = (
             f"Average recall of class-agnostic proposals on {benchmark} by number of proposals per "
-            f"recording: {most.model.nunique()} models with 95 % bootstrap intervals over seeds."
+            f"recording: {most.model.nunique()} models with 95 % intervals over seeds."
         )
         runs = tables.with_shown_names(runs_of[runs_of.benchmark == benchmark])
         runs = runs[runs.fraction == rows.fraction.max()].assign(ar=lambda table: 100 * table.ar)
@@ -53,7 +53,7 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
         keep = rows.keep.iloc[0]
         caption = (
             f"Open-set localization on {benchmark}: avg mAP (%) of zero-shot classes, mean over splits of "
-            "the classes with 95 % bootstrap interval. Models are trained on "
+            "the classes with 95 % interval (Student's t). Models are trained on "
             f"{TRAINED_ON.get(keep, keep)} without unseen classes. Wrong names: class names are permuted, "
             "for the same detections or already in training."
         )
@@ -72,7 +72,7 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
     for (benchmark, fraction), rows in summary.groupby(["benchmark", "fraction"], sort=False):
         caption = (
             f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
-            f"{CAPTIONS[name]}. Mean over seeds with 95 % bootstrap interval."
+            f"{CAPTIONS[name]}. Mean over seeds with 95 % interval (Student's t)."
         )
         stem = f"{name}_{benchmark}_{100 * fraction:g}"
         table = shape(rows, benchmark)

@@ -197,7 +197,11 @@ def test_unknown_names_are_refused(arguments, message, capsys):
         (["cost"], ("models", "presets")),
         (["models"], ("models",)),
         (["cite"], ("models", "benchmarks")),
-        (["export"], ("models",)),
+        (["export"], ("models", "trained models")),
+        (["detect"], ("trained models",)),
+        (["serve"], ("trained models",)),
+        (["collect"], ("trained models",)),
+        (["publish"], ("trained models",)),
         (["data", "fetch"], ("benchmarks",)),
         (["data", "check"], ("benchmarks",)),
         (["data", "subset"], ("benchmarks",)),
@@ -209,7 +213,14 @@ def test_help_lists_names(command, kinds, capsys):
     out = capsys.readouterr().out
     for kind in kinds:
         listed = re.search(rf"(?m)^{kind}: (.*(?:\n  .*)*)", out)[1]
-        assert re.split(r",\s+", listed) == known_names()[kind]
+        assert re.split(r",\s+", listed) == known_names()[kind] != []
+
+
+def test_help_lists_no_trained_models_where_there_are_none(monkeypatch, capsys):
+    monkeypatch.setattr("tal_lib.reports.layout.trained_models", list)
+    with pytest.raises(SystemExit):
+        main(["detect", "--help"])
+    assert "trained models:" not in capsys.readouterr().out
 
 
 # CITATION.cff

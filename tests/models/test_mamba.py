@@ -1,13 +1,17 @@
 """The scan against a loop, forward and gradients; the blocks against Mamba's recurrence."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from tal_lib import TalError, models
 from tal_lib.models.action_mamba import SelectiveScan
+from tal_lib.models.parts.conv import DepthwiseConv
 from tal_lib.models.parts.scan import linear_scan
 
 
@@ -66,6 +70,45 @@ def test_paper_has_the_published_parameters():
     assert [count(block.mixer) for block in [*model.stem, *model.branch]] == [1_633_792] * 7
     assert count(model) == 18_571_292
     assert model.stem[0].norm.eps == 1e-6 and model.stem[0].drop.rate == 0.3
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper_activitynet"])
+def test_paper_learns_as_the_authors_do(preset):
+    """Their assignment takes the upper end of a range, and their biases start at zero, but for those of Δ."""
+    config = models.config("action_mamba", preset)
+    assert config.closed_ranges and config.bias_init == "zero"
+    model = models.build("action_mamba", input_dim=4, num_classes=2, preset=preset, width=32, head_width=16)
+    biases = {key: value for key, value in model.named_parameters() if key.endswith("bias")}
+    drawn = {key for key, value in biases.items() if float(value.detach().std()) > 0}
+    blocks = [f"stem.{index}" for index in range(2)] + [f"branch.{index}" for index in range(5)]
+    assert drawn == {f"{block}.mixer.scan.step.bias" for block in blocks}
+    assert all(float(value.detach().abs().max()) == 0 for key, value in biases.items() if "scan.conv" in key)
+
+
+def test_compact_starts_as_before():
+    """With the random numbers in the order that its published results had."""
+    config = models.config("action_mamba", "compact")
+    assert not config.closed_ranges and config.bias_init == "uniform"
+    torch.manual_seed(0)
+    scan = SelectiveScan(6, 3, 2, 4)
+    torch.manual_seed(0)
+    twin = nn.ModuleList([DepthwiseConv(6, 4, bias=True, causal=True), nn.Linear(6, 8, bias=False)])
+    step = nn.Linear(2, 6)
+    nn.init.uniform_(step.weight, -(2**-0.5), 2**-0.5)
+    sizes = torch.exp(torch.rand(6) * (math.log(0.1) - math.log(1e-3)) + math.log(1e-3))
+    assert torch.equal(scan.conv.bias, twin[0].bias) and torch.equal(scan.step.weight, step.weight)
+    torch.testing.assert_close(F.softplus(scan.step.bias), sizes)
+    # the last numbers drawn for the whole model are those of the heads: no bias of Δ is drawn again
+    torch.manual_seed(0)
+    model = models.build("action_mamba", input_dim=4, num_classes=2, width=16, head_width=16, state=3)
+    after, state = torch.rand(1), {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(0)
+    again = models.build(
+        "action_mamba", input_dim=4, num_classes=2, width=16, head_width=16, state=3, bias_init="zero"
+    )
+    assert not torch.equal(torch.rand(1), after)
+    same = {key for key, value in again.state_dict().items() if torch.equal(value, state[key])}
+    assert {key for key in state if key.endswith(("scan.step.bias", "scan.conv.bias"))} == state.keys() - same
 
 
 def test_compact_keeps_half_of_the_published_width():

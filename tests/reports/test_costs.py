@@ -1,15 +1,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tal_lib import TalError
 from tal_lib.models import build
 from tal_lib.reports import costs, provenance, tables
 from tal_lib.reports.costs import inference, page, quantization
 from tal_lib.reports.costs.present import as_built_today
-from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.costs.shapes import in_passes, short
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
+from tal_lib.reports.pictures import DESCRIPTION
 
 
 def measured(model, repeat, seconds, reference=1.0):
@@ -158,6 +160,54 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("passes", "text"),
+    [
+        ([1, 3, 3], " 1 of 3 measurements have one pass, others 3."),
+        ([1, 3, 2, 1], " 2 of 4 measurements have one pass, others 2 to 3."),
+        ([1, 1], " Each measurement has one pass."),
+        ([3, 3], ""),
+        ([np.nan], ""),
+    ],
+)
+def test_a_caption_says_how_many_measurements_have_one_pass(passes, text):
+    assert in_passes(pd.DataFrame({"passes": passes})) == text
+
+
+def test_captions_of_costs_are_short_and_count_passes(tmp_path):
+    cost = costs_of({"lean": 1000, "heavy": 100_000}, device_name="AMD EPYC, 2 cores")
+    cost = cost.assign(cell=cost.model, passes=[3] * 7 + [1])
+    layout = Layout(tmp_path, tmp_path)
+    marked = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["heavy"]}))
+    inference.write(marked, Output(layout, "cost"))
+    about = "1 of 8 measurements have one pass, others 3."
+    for name in ("latency", "detect", "memory", "growth", "macs"):
+        caption = layout.reader("cost", f"{name}_b_cpu").with_suffix(".md").read_text().splitlines()[0]
+        assert (about in caption) == (name != "macs") and len(caption.split()) < 50, caption
+    with Image.open(layout.figure("cost", "latency_against_length_b_cpu")) as picture:
+        assert about in picture.info[DESCRIPTION]
+
+
+@pytest.mark.parametrize(
+    ("steps", "beyond", "text"),
+    [
+        (38_815.2, True, "≈ 38,000"),  # not 39,000, which does not fit
+        (13_199.999_999_99, False, "13,200"),  # a length on the line, but for the last bit
+        (9_669.0, False, "9,660"),
+        (915.7, False, "915"),
+        (57.9, False, "57"),
+        (0.0, False, "0"),
+        (294_913.0, True, "> 294,912"),
+    ],
+)
+def test_the_longest_recording_is_rounded_down(steps, beyond, text):
+    row = {"model": "a", "limit_gb": 2, "steps": steps, "extrapolated": beyond, "longest_steps": 36_864}
+    limits = pd.DataFrame([row | {"did_not_fit_at": np.nan}])
+    exponents = pd.DataFrame(columns=["model", "cost", "exponent", "low", "high"])
+    shown = costs.growth_for_readers(exponents, limits)
+    assert shown["steps in 2 GB"].tolist() == [text]
+
+
+@pytest.mark.parametrize(
     ("share", "text", "words"),
     [
         (0.01, "21.5", "spans 1.0 % of its median"),
@@ -219,8 +269,8 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "With at most 1 point lost, the largest speed-up is 2.16 times: bfloat16 of window_cnn (gained 0.19 "
         "points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
     )
-    assert "ONNX Runtime in float32 alone is 2.10 times as fast as torch (median of 1 models)." in text
-    assert text.endswith("1 of 2 models become at least 1.3 times as fast with at most 1 point lost.")
+    assert "ONNX Runtime in float32 alone is 2.10 times as fast as torch (median of 1 model)." in text
+    assert text.endswith("1 of 2 models becomes at least 1.3 times as fast with at most 1 point lost.")
     assert costs.gained(quantized().iloc[:0]) == ""
     graph = quantized()[quantized().variant.isin(["float32", "onnx"])]
     assert costs.gained(graph) == ""  # its precision is not lower

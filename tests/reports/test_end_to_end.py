@@ -7,6 +7,7 @@ from tal_lib import TalError
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs import end_to_end, page
 from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 
 
 def measured(model="a", backbone="hog-hof", height=480, video_s=120.0, repeat=0, factor=1.0):
@@ -83,6 +84,17 @@ def test_a_minute_is_of_the_exact_length():
     """10.4 s are shown as 10 s; seconds per minute and real-time factor agree."""
     row = end_to_end.per_minute(pd.DataFrame([measured(video_s=10.4)])).iloc[0]
     assert row.total_s == pytest.approx(60 * row.real_time_factor) and row.video_s == 10
+
+
+def test_captions_are_short_and_say_what_macs_are_of(tmp_path):
+    layout = Layout(tmp_path, tmp_path / "figures")
+    end_to_end.write(
+        {"end_to_end": COST.assign(device_name="AMD EPYC, 2 cores", video="")}, Output(layout, "cost")
+    )
+    for name in ("end_to_end", "end_to_end_models"):
+        caption = layout.reader("cost", name).with_suffix(".md").read_text().splitlines()[0]
+        assert "GMACs per minute of video" in caption and len(caption.split()) < 50, caption
+        assert ("–: the backbone has no network" in caption) == (name == "end_to_end")
 
 
 def test_the_page_shows_the_machine_with_the_most_rows(tmp_path):

@@ -136,6 +136,30 @@ def test_lower_precision_is_not_another_runtime(study):
     assert answers.use["smallest latency with lower precision"] == "tridet, int8"
     because = answers.because["smallest latency with lower precision"]
     assert because.endswith("Not measured: actionformer."), "the one that loses more is measured"
+    others = table.assign(map_lost=table.map_lost / 10)  # now temporalmaxer loses little
+    for seconds, use, text in (
+        (0.002, "temporalmaxer, bfloat16", "Next: tridet, int8, 1.50 times as long."),
+        (0.00295, "temporalmaxer, bfloat16 or tridet, int8", "They tie within 5 %"),
+    ):
+        others.loc[2, "latency_s_median"] = seconds
+        given = {"quantization": others}
+        answers = advice(lambda name, given=given: given.get(name, read(name))).set_index("situation")
+        assert answers.use["smallest latency with lower precision"] == use
+        assert text in answers.because["smallest latency with lower precision"]
+
+
+def test_costs_have_runners_up_and_tie(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "actionformer": 0, "bilstm": -8}))
+    shared = {"benchmark": "hapt", "threads_used": 1, "device_name": "c"}
+    seconds = {"temporalmaxer": 6.0, "tridet": 7.0, "actionformer": 9.0, "bilstm": 1.0}
+    rows = [shared | {"model": model, "cell": model, "near_final_s": s} for model, s in seconds.items()]
+    answers = advice(
+        lambda name: pd.DataFrame(rows) if name == "training_milestones" else read(name)
+    ).set_index("situation")
+    assert answers.use["little time to train"] == "temporalmaxer or tridet"
+    assert "Next: actionformer, 1.50 times as long." in answers.because["little time to train"]
+    assert answers.use["little computation"] == "actionformer"
+    assert "Next: temporalmaxer, 2.00 times as many." in answers.because["little computation"]
 
 
 def test_findings_open_with_the_factorial_and_give_the_floor(study):
@@ -196,14 +220,27 @@ def test_without_an_equal_arm_the_old_answers_stay(study):
 
 
 @pytest.mark.parametrize(
-    ("effect", "words"),
+    ("effect", "ahead", "instead"),
     [
-        (20, "local_global, this study's own model, is ahead: its rank is 1 of 3 (100 %)."),
-        (-20, "local_global, this study's own model, is not ahead: its rank is 3 of 3 (100 %)."),
+        (20, "is ahead with the equal recipe: its rank in the mean over benchmarks is 1 of 4 (100 %).", ""),
+        (
+            -20,
+            "is not ahead with the equal recipe: its rank in the mean over benchmarks is 4 of 4 (100 %).",
+            " Use temporalmaxer instead: of the other models that cannot be told apart from the highest mean"
+            " at any label fraction, it has the fewest MACs (0.20 G).",
+        ),
     ],
 )
-def test_the_place_of_our_model_in_the_mean_is_said_whatever_it_is(study, effect, words):
-    models = {"temporalmaxer": 0, "tridet": 1, "local_global": effect}
-    assert headlines(tables_of(study(models, TUNED, (1.0,))))[-1].replace("\\", "").endswith(words)
+def test_the_place_of_our_model_is_said_first_and_another_is_named(study, effect, ahead, instead):
+    """bilstm has the fewest MACs of all, but does not lead."""
+    models = {"temporalmaxer": 0, "tridet": 0, "bilstm": -8, "local_global": effect}
+    lines = headlines(tables_of(study(models, TUNED, (1.0,))))
+    assert lines[1].replace("\\", "") == f"local_global, this study's own model, {ahead}{instead}"
+    assert not any("local" in line for line in lines[:1])
     alone = headlines(tables_of(study(models, ("hapt",), (1.0,))))
     assert "this study's own model" not in " ".join(alone)
+
+
+def test_no_other_model_is_named_without_known_costs(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 1, "local_global": -20}, TUNED, (1.0,)))
+    assert sentences.instead(read, None) == ""

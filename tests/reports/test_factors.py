@@ -6,7 +6,7 @@ import pytest
 
 from tal_lib.evaluation.nested import holm, paired_estimate
 from tal_lib.reports import figures
-from tal_lib.reports.factors import annotation, size, training_time
+from tal_lib.reports.factors import annotation, front, size, training_time
 from tal_lib.reports.factors.runs import EVERY_MODEL, people_of_sweep
 from tal_lib.reports.report import report, tidy_tables
 from tal_lib.sweeps.ledger import update_ledger
@@ -78,10 +78,14 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
         assert row.without == same.abs().idxmax()
         assert row.without_difference == pytest.approx(same.drop(row.without).mean())
     text = annotation.sentence(pairs)
-    assert "Of 2 models, a difference can be told apart from zero for actionformer and temporalmaxer." in text
+    assert "). actionformer and temporalmaxer show a significant difference (2 tested). Many minus" in text
     assert text.count("temporalmaxer +") == 5
     ends = f"{pairs[of_mean].difference.min():+.1f} to {pairs[of_mean].difference.max():+.1f}"
-    assert f"Mean over 2 models: {ends}, 5 of 5 told apart; without" in text
+    assert f"Mean over 2 models: {ends}, 5 of 5 significant; without" in text
+    none = annotation.sentence(pairs.assign(p_adjusted=1.0))
+    assert "). No model shows a significant difference (2 tested). Mean over" in none
+    one_model = pairs.assign(p_adjusted=pairs.p_adjusted.where(pairs.model == "actionformer", 1.0))
+    assert "). Only actionformer shows a significant difference (2 tested)." in annotation.sentence(one_model)
 
 
 def test_a_setting_without_all_folds_is_left_out(annotated):
@@ -214,7 +218,10 @@ def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
     assert set(unfinished.fraction) == {0.1}, "without its larger model a base is not known"
     text = training_time.sentence(pairs)
     gains = pairs[(pairs.use == "more data") & (pairs.other == "base")].difference
-    assert f"More data against the short training: {gains.min():+.1f} to {gains.max():+.1f}, 4 of 4" in text
+    ends = f"{gains.min():+.1f} to {gains.max():+.1f}"
+    assert f"More data against the short training: {ends}, 4 of 4 significant" in text
+    text = training_time.sentence(pairs.assign(p_adjusted=1.0))
+    assert " of 4" not in text and text.endswith(". No difference is significant.")
 
 
 @pytest.fixture
@@ -259,7 +266,7 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     every = size.sentence(growth.assign(p_adjusted=0.01), table)
     assert " points; all told apart from zero. Highest at equal size:" in every
     alike = table.assign(letters="a")
-    assert "told apart from none" in size.sentence(growth, alike)
+    assert ". None differs significantly from the others of its size." in size.sentence(growth, alike)
 
 
 def test_what_else_changes_with_the_size_is_shown(sized):
@@ -276,7 +283,7 @@ def test_what_else_changes_with_the_size_is_shown(sized):
 
 def test_pairs_of_all_sizes_are_one_family(sized):
     people = size.people_of_sweep(tidy_tables(sized), "size")
-    people = people.assign(size=people.options.map(size._width))
+    people = people.assign(size=people.options.map(size.width_of))
     settings = {
         (name, model): rows
         for name, width in zip(size.SIZES, (64, 128, 256), strict=True)
@@ -336,3 +343,59 @@ def test_curves_by_size_need_their_cost():
     axes = figures.size_curves(table, "macs")
     assert len(axes) == 1 and len(axes[0].lines) == 2
     assert axes[0].lines[0].get_xdata().tolist() == pytest.approx([0.1, 0.5, 2.0])
+
+
+def test_the_front_is_of_curves():
+    """b crosses a between their first two sizes; c lies below; the curve of d stays at its highest point."""
+    points = {"a": (50, 60, 70), "b": (30, 90, 95), "c": (40, 20, 45)}
+    rows = [
+        ("hapt", 0.1, model, value, cost, cost / 10)
+        for model, values in points.items()
+        for value, cost in zip(values, (1e8, 1e9, 1e10), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["benchmark", "fraction", "model", "mean", "macs", "latency_s"])
+    known = front.fronts(table)
+    assert known.cost.tolist() == ["macs"] * 2 + ["latency_s"] * 2
+    assert known.model.tolist() == ["a", "b"] * 2
+    crossing = 10 ** (8 + 20 / 50)  # 50 + 10 x = 30 + 60 x, x in powers of ten
+    assert known.from_cost[1] == pytest.approx(crossing, rel=0.02) and known.from_cost[0] == 1e8
+    assert known.to_cost[1] == pytest.approx(1e10)
+    text = "Front of the curves on hapt with 10 %: by MACs a, then b (from 0.25 GMACs); by latency a, then b"
+    assert front.front_sentence(known).startswith(text)
+    falls = table[table.model == "c"].assign(model="d", mean=[80.0, 10.0, 20.0])
+    assert front.fronts(pd.concat([table, falls])).model.tolist() == ["d", "b"] * 2
+    assert front.fronts(table.assign(macs=float("nan"), latency_s=float("nan"))).empty
+
+
+def test_our_model_meets_every_size_that_costs_no_more(sized, trained):
+    """local_global is 5 points above actionformer; its costs allow one size of that, none of the other."""
+    ours = [trained("plain", "local_global", fold, 55) for fold in range(5)]
+    data = tidy_tables(sized + ours)
+    table, _ = size.scores(data)
+    small = (table.model == "actionformer") & (table["size"] == "small")
+    table = table.assign(
+        macs=small.map({True: 1e8, False: 9e8}), latency_s=small.map({True: 0.01, False: 0.02})
+    )
+    row = {
+        "benchmark": "hapt",
+        "model": "local_global",
+        "device": "cpu",
+        "preset": "compact",
+        "threads_used": 1,
+    }
+    row |= {"precision": "float32", "length_steps": size.STEPS, "macs": 2e8, "device_name": "c"}
+    data["inference_cost"] = pd.DataFrame(
+        [row | {"latency_s_median": value} for value in (0.01, 0.02, 0.015)]
+    )
+    met = front.target(data, table)
+    assert met[["model", "size", "own_macs"]].values.tolist() == [["actionformer", "small", 2e8]]
+    scores = table[small].iloc[0]
+    assert met.difference.item() == pytest.approx(met.own_mean.item() - scores["mean"], abs=1e-9)
+    assert met.difference.item() == pytest.approx(5, abs=0.6) and met.low.item() > 0
+    text = front.target_sentence(met)
+    assert "actionformer (small) costs at most as much in both" in text and text.endswith(
+        "The target is met."
+    )
+    assert front.target_sentence(met.assign(low=-1.0)).endswith("The target is not met.")
+    slower = data["inference_cost"].assign(latency_s_median=0.009)
+    assert front.target(data | {"inference_cost": slower}, table).empty

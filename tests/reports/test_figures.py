@@ -313,11 +313,11 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
 @pytest.mark.parametrize(
     ("runs", "known", "text"),
     [
-        ([5, 5], [True, True], "Mean of 5 seeds; bars: 95 % bootstrap interval."),
+        ([5, 5], [True, True], "Mean of 5 seeds; bars: 95 % interval."),
         (
             [1, 5],
             [False, True],
-            "Mean of 1 to 5 seeds; bars: 95 % bootstrap interval. A single run has none.",
+            "Mean of 1 to 5 seeds; bars: 95 % interval. A single run, or equal ones, have none.",
         ),
         ([1, 1], [False, False], "One run each, so there is no interval."),
         (None, [False, False], "No intervals are known."),

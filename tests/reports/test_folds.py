@@ -2,7 +2,9 @@
 
 import pandas as pd
 
-from tal_lib.reports import folds
+from tal_lib.reports import folds, official
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 
 
 def rows(*cells):
@@ -82,3 +84,31 @@ def test_the_caption_names_the_folds_of_every_benchmark():
     assert folds.folds_of(pd.DataFrame(rows, columns=columns)) == (
         "Cross-validation folds: 0 on a, c; 0, 1 on b."
     )
+
+
+def test_the_official_split_has_the_plain_recipe_alone(tmp_path):
+    plain = "epochs=1, max_steps=576, min_steps=400"
+    table = rows(
+        ("tridet", -1, 0, (0.9, 0.8)),
+        ("gaf", -1, 0, (0.8, 0.7)),
+        ("gaf", 0, 0, (0.1, 0.1)),
+        ("timeline_prior", -1, 0, (0.3, 0.2)),
+        ("tadtr", -1, 0, (1.0, 1.0)),
+        ("bilstm", -1, 1, (1.0, 1.0)),
+    ).assign(benchmark="hapt")
+    of_floor = table.model == "timeline_prior"
+    table["recipe"] = table.recipe.mask(~of_floor, plain).mask(table.model == "tadtr", f"{plain}, lr=0.1")
+    few = table[table.model == "tridet"].assign(fraction=0.1, cell="few", map=0.6)
+    table = pd.concat([table, few])
+    known = official.scores(table)
+    assert [tuple(row) for row in known.round(6).itertuples(index=False)] == [
+        (0.1, "tridet", 60.0),
+        (1.0, "tridet", 85.0),
+        (1.0, "gaf", 75.0),
+        (1.0, "timeline_prior", 25.0),
+    ]
+    layout = Layout(tmp_path / "results", tmp_path / "figures")
+    official.write({"data_efficiency": table}, Output(layout).about("accuracy"))
+    text = (layout.readers / "accuracy" / "official_hapt.md").read_text()
+    assert "nan" not in text and text.index("tridet") < text.index("gaf") < text.index("timeline_prior")
+    assert official.scores(table.drop(columns="fold")).empty

@@ -172,11 +172,13 @@ def test_columns_stand_by_kind():
 
 TABLE = pd.DataFrame(
     {
-        "model": ["50salads", "b", "c"],
-        "data": ["x", "x", "y"],
-        "map": ["81.3 [79.0, 84.1]", "81.3 [80.0, 82.0]", "9.5"],
-        "ms": ["1,200", "≤ 48", "–"],
-        "why": ["1 of 2", "not reached", ""],
+        "model": ["50salads", "b", "c", "timeline_prior"],
+        "data": ["x", "x", "y", "x"],
+        "map": ["81.3 [79.0, 84.1]", "81.3 [80.0, 82.0]", "9.5", "99.0"],
+        "group": ["81.3 ± 2.4 a", "97.0 [95.0, 98.1] ab", "9.5 ± 1.2 [27][28]", "99.0 ± 0.5"],
+        "ms": ["1,200", "≤ 48", "–", "1"],
+        "why": ["1 of 2", "not reached", "", "2 runs"],
+        "window": ["2,304", "2,304", "2,304", "64"],
     }
 )
 
@@ -185,15 +187,24 @@ TABLE = pd.DataFrame(
     ("best", "bold"),
     [
         (Best(high=("map",), low=("ms",)), {("map", 0), ("map", 1), ("ms", 1)}),
-        (HIGHEST, {("map", 0), ("map", 1), ("ms", 0)}),
-        (LOWEST, {("map", 2), ("ms", 1)}),
-        (Best(high=("map",), within=("data",)), {("map", 0), ("map", 1), ("map", 2)}),
-        (Best(high=("map", "ms"), by_row=True), {("ms", 0), ("map", 1), ("map", 2)}),
+        (HIGHEST, {("map", 0), ("map", 1), ("group", 1), ("ms", 0)}),
+        (LOWEST, {("map", 2), ("group", 2), ("ms", 1)}),
+        (Best(high=("group", "map"), within=("data",)), {("group", 1)}),
+        (Best(high=("map", "ms"), by_row=True), {("ms", 0), ("map", 1)}),
         (Best(), set()),
     ],
 )
 def test_the_best_are_bold(best, bold):
+    """Not the floor, one value alone, or values that are all equal."""
     marked = best_cells(TABLE, best)
     assert {(name, row) for name in marked for row in marked.index[marked[name]]} == bold
     source = latex_table(TABLE, "c", "l", best)
     assert source.count("\\textbf") == len(bold)
+
+
+def test_numbers_with_letters_stand_right():
+    assert re.search(r"\\begin\{tabular\}\{(.*)\}", latex_table(TABLE, "c", "l"))[1] == "llrrrlr"
+
+
+def test_one_row_has_no_best():
+    assert not best_cells(TABLE.head(1), HIGHEST).any(axis=None)

@@ -63,7 +63,7 @@ def test_the_advice_shows_what_wrong_names_give(runs):
     ((_, use, because, table),) = unseen.answers(runs)
     assert use == "stale (text=glove) or stale (text=words)"  # one common split tells nothing
     assert because == (
-        "2 of 2 cannot be told apart (30.0 to 50.0 avg mAP on unseen classes), 75/25 seen/unseen. "
+        "2 of 2 cannot be told apart (30.0 to 50.0 avg mAP on unseen classes), 75/25 seen/unseen, untuned. "
         "Under wrong names 15.0 to 25.0."
     )
     assert table == "open_set_hapt"

@@ -1,6 +1,7 @@
 """The whole way from a file: its parts, its shares, and memory that does not depend on the length."""
 
 import itertools
+import re
 import tracemalloc
 
 import numpy as np
@@ -62,6 +63,21 @@ def test_bad_arguments_end_in_one_line(arguments, message, capsys):
     assert main(["cost", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_command_prints_parts_that_add_up(video, capsys):
+    given = ["--video", str(video), "--backbone", "hog-hof", "--model", "window_cnn"]
+    assert main(["cost", *given, "--classes", "3", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{video}: 4.5 s, 64 x 48, 10 frames/s;" in printed
+    value = lambda name: float(re.search(rf"^{name} +([\d.]+)$", printed, re.M)[1])
+    shares = {part: value(f"{part} %") for part in whole_way.PARTS}
+    seconds = {part: value(f"{part} s/min") for part in whole_way.PARTS}
+    assert sum(shares.values()) == pytest.approx(100, abs=0.3)  # each is rounded to a tenth
+    for part in whole_way.PARTS:
+        assert shares[part] == pytest.approx(100 * seconds[part] / sum(seconds.values()), abs=0.2)
+    assert value("total s/min") == pytest.approx(60 * value("real-time factor"), abs=0.004)
+    assert value("total s/min") > seconds["network"] + seconds["decode and NMS"]
 
 
 def test_decoding_ahead_changes_no_feature(video):

@@ -17,6 +17,10 @@ PARTS = {
     "network_s": "network",
     "decode_nms_s": "decode and NMS",
 }
+BEST_VIDEO = tables.Best(
+    low=("features", "end to end", "real-time factor", "feature GMACs", "peak (MB)"), within=("minutes",)
+)
+BEST_MODEL = tables.Best(low=("network", "decode and NMS", "end to end", "network GMACs", "peak (MB)"))
 VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
 LIVE = ("backbone", "height", "video", "video_s", "model", "threads_used", "device_name", "repeat")
 
@@ -31,21 +35,19 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         made = (
             "rendered H.264 videos, 30 frames/s" if (rows.video == "").all() else "named or rendered videos"
         )
-        about = f"seconds per minute of video; {threads:g} CPU threads of {machine}; {made}"
+        about = f"seconds and GMACs per minute of video; {threads:g} CPU threads of {machine}; {made}"
         caption = (
-            f"From file to detections: {about}. Each part is timed alone. “whole way” is the time from file "
-            "to detections, in which decoding and features overlap. Network, decode and NMS are medians over "
-            "the models. *: random weights, for the cost alone."
+            f"From file to detections: {about}. Each part is timed alone; end to end, decoding and features "
+            "overlap. Localization: medians over models. –: the backbone has no network. *: random weights."
             f"{older}"
         )
-        out.table(by_video(rows), f"end_to_end{suffix}", caption, tables.LOWEST)
+        out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
         first = first_video(rows)
         caption = (
-            f"Localization in a video of {first.video_s.iloc[0] / 60:,.3g} minutes, by model, features of "
-            f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the same result as the whole "
-            f"recording.{older}"
+            f"Localization by model, video of {first.video_s.iloc[0] / 60:,.3g} minutes, features of "
+            f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording.{older}"
         )
-        out.table(by_model(first), f"end_to_end_models{suffix}", caption, tables.LOWEST)
+        out.table(by_model(first), f"end_to_end_models{suffix}", caption, BEST_MODEL)
         axes = figures.where_time_goes(bars(rows))
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
@@ -153,7 +155,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
             f"{short(value)} ({100 * share:.0f} %)" for value, share in zip(parts[column], shares[column])
         ]
     shown |= {
-        "whole way": middle.total_s.map(short),
+        "end to end": middle.total_s.map(short),
         "real-time factor": middle.real_time_factor.map(short),
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
         "peak (MB)": (middle.peak_memory_bytes / 1e6).map(short),
@@ -194,7 +196,7 @@ def by_model(rows: pd.DataFrame) -> pd.DataFrame:
             "model": rows.model,
             "network": rows.network_s.map(short),
             "decode and NMS": rows.decode_nms_s.map(short),
-            "whole way": rows.total_s.map(short),
+            "end to end": rows.total_s.map(short),
             "network GMACs": (rows.network_macs / 1e9).map(short),
             "peak (MB)": (rows.peak_memory_bytes / 1e6).map(short),
             "window": rows.window.map("{:,.0f}".format),

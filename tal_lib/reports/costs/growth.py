@@ -1,18 +1,20 @@
 """How costs grow with the length of a recording, and the longest recording that fits into a given memory."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
-from tal_lib.cost.growth import growth_table, longest_text, longest_within
+from tal_lib.cost.growth import FAR, growth_table, longest_text, longest_within
 
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
-GROWTH_CAPTION = (
+GROWTH_CAPTION = (  # of page 03; docs/costs.md explains the signs of the tables
     "Growth of cost with the recording length: exponents e of cost ∝ lengthᵉ from 1,152 steps on, with 95 % "
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
-    "weights. Peak memory is interpolated linearly between two measured lengths. ≈: extrapolated from the "
-    "longest three. >: longer, but the measurements do not show by how much. <: this length did not fit "
-    "into the memory that was allowed."
+    "weights, rounded down. Peak memory is interpolated linearly between two measured lengths. ≈: "
+    "extrapolated from the longest three. >: longer, but the measurements do not show by how much. <: this "
+    "length did not fit into the memory that was allowed."
 )
 
 
@@ -70,4 +72,13 @@ def _steps(row):
         return f"< {row.did_not_fit_at:,.0f}"
     if np.isnan(row.steps):  # the longest measured length fits, and no line is known
         return f"> {row.longest_steps:,.0f}"
-    return longest_text(row.steps, row.extrapolated, row.longest_steps)
+    steps = row.steps
+    if steps <= FAR * row.longest_steps:  # of a longer one, only the bound is known
+        steps = _rounded_down(steps, 2 if row.extrapolated else 3)
+    return longest_text(steps, row.extrapolated, row.longest_steps)
+
+
+def _rounded_down(steps, digits):
+    """A length with this number of significant digits that is not above `steps`: what fits must still fit."""
+    unit = 10 ** max(0, math.floor(math.log10(max(steps, 1))) + 1 - digits)
+    return math.floor(steps / unit + 1e-9) * unit  # 13,199.999… of a line is 13,200

@@ -4,13 +4,7 @@ import pandas as pd
 
 from tal_lib.cost.growth import FIRST
 from tal_lib.reports import figures, tables
-from tal_lib.reports.costs.growth import (
-    GROWTH_CAPTION,
-    GROWTHS,
-    exponents_of,
-    growth_for_readers,
-    longest_recordings,
-)
+from tal_lib.reports.costs.growth import exponents_of, growth_for_readers, longest_recordings
 from tal_lib.reports.costs.prior import write_prior
 from tal_lib.reports.costs.repeatability import write_repeatability
 from tal_lib.reports.costs.shapes import (
@@ -18,6 +12,7 @@ from tal_lib.reports.costs.shapes import (
     OPTIONAL_COSTS,
     conditions,
     digits,
+    in_passes,
     interval,
     short,
     with_energy_per_minute,
@@ -44,9 +39,11 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
             fitted = rows[rows.length_steps >= FIRST]
-            caption = f"{GROWTH_CAPTION} {words[0].upper()}{words[1:]}.{of_older_code(fitted)}"
-            best = tables.Best(low=tuple(GROWTHS.values()))
-            out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption, best)
+            caption = (
+                f"Growth exponents from {FIRST:,} steps on, longest recordings that fit (signs: "
+                f"docs/costs.md): {words}.{in_passes(fitted)}{of_older_code(fitted)}"
+            )
+            out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption)  # no value is best
         grown.append(exponents.assign(condition=stem))
         longest.append(limits.assign(condition=stem)[["condition", *limits]])
     for name, parts in (("growth", grown), ("longest_recording", longest)):
@@ -72,9 +69,11 @@ def _write_against_length(rows, stem, words, out):
         if common[column].isna().all():  # MACs that were not counted
             continue
         table = cost_by_length(common, column)
-        caption = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}."
+        about = f"{label[0].upper()}{label[1:]} by recording length (steps): {words}."
+        measured = "" if column == "macs" else in_passes(common)  # MACs are counted once
+        caption = about + measured
         if column == "peak_memory_bytes":
-            caption += f" {spread_of_memory(common)}"
+            caption += " Noisy values have two digits."  # docs/costs.md says which
         caption += of_older_code(common)
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
         if common.length_steps.nunique() > 1 and _is_drawn(common, column):
@@ -83,7 +82,7 @@ def _write_against_length(rows, stem, words, out):
                 scaled, column, label, interval(common, column), WITHOUT_INTERVAL.get(column, "")
             )
             models = f"{common.model.nunique()} models, a panel per family"
-            shown = f"{label[0].upper()}{label[1:]} by recording length in steps: {words}. {models}."
+            shown = f"{about} {models}.{measured}"
             out.figure(axes, f"{name}_against_length_{stem}", shown)
 
 

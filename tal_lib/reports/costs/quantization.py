@@ -25,7 +25,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
             "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
             "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
-            f"{gained(rows)}{of_older_code(rows)}"
+            f"{gained(rows)}{tables.classified(rows.model)}{of_older_code(rows)}"
         )
         shown = table(rows)
         fast = tuple(name for name in shown if name.startswith("speed-up"))
@@ -100,10 +100,12 @@ def gained(quantization: pd.DataFrame) -> str:
         if len(graphs):
             sentences.append(
                 f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast as torch "
-                f"(median of {graphs.model.nunique()} models)."
+                f"(median of {graphs.model.nunique()} model{'s' if graphs.model.nunique() > 1 else ''})."
             )
+        many, whole = gain.model.nunique(), rows.model.nunique()
+        verb = "becomes" if many == 1 else "become"
         sentences.append(
-            f"{gain.model.nunique()} of {rows.model.nunique()} models become at least {GAIN:g} times as fast "
+            f"{many} of {whole} models {verb} at least {GAIN:g} times as fast "
             f"with at most {LOST:g} point lost."
         )
     return " ".join(sentences)

@@ -77,6 +77,18 @@ def interval(rows: pd.DataFrame, column: str) -> list[str]:
     return names if set(names) <= set(rows) and rows[names].notna().all(axis=1).any() else []
 
 
+def in_passes(rows: pd.DataFrame) -> str:
+    """A sentence for a caption: how many measurements have one pass. Empty if none, or if it is not known."""
+    passes = rows.passes.dropna() if "passes" in rows else pd.Series(dtype=float)
+    once, others = int((passes == 1).sum()), passes[passes > 1]
+    if not once:
+        return ""
+    if others.empty:
+        return " Each measurement has one pass."
+    ends = dict.fromkeys(f"{count:g}" for count in (others.min(), others.max()))
+    return f" {once:,} of {len(passes):,} measurements have one pass, others {' to '.join(ends)}."
+
+
 def digits(rows: pd.DataFrame, column: str) -> int:
     """How many digits of the median of a cost repeat: 3, or 2 if it is noisy or was measured once."""
     names = interval(rows, column)

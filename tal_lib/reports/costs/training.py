@@ -52,7 +52,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             "peak of a step, above the state (weights, gradients and moments of the optimizer). A step "
             "leaves out the moving average of the weights. Times are of training alone. mAP is that of the "
             "test recordings at several epochs; it selects nothing."
-            f"{of_older_code(rows)}"
+            f"{tables.classified(rows.model)}{of_older_code(rows)}"
         )
         best = tables.Best(
             high=("steps/s", "final avg mAP", "best avg mAP"),

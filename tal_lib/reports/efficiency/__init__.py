@@ -68,19 +68,19 @@ def _write_curves(runs, rows, benchmark, out):
     """Write avg mAP against the fraction of the recordings, and mAP by tIoU with all recordings."""
     caption = (
         f"avg mAP (%) on {benchmark} by label fraction (of the training recordings): mean of "
-        f"{span(rows.runs)} runs (seeds) with 95 % bootstrap interval."
+        f"{span(rows.runs)} runs (seeds) with 95 % interval (Student's t)."
     )
     if rows.fraction.nunique() > 1:
         shown = (
             f"Learning curves on {benchmark}: avg mAP of {rows.model.nunique()} models by label fraction, "
-            "with 95 % bootstrap intervals over seeds; a panel per family."
+            "with 95 % intervals over seeds; a panel per family."
         )
         out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}", shown)
     most = main_arm(runs)
     most = tables.with_shown_names(most[most.fraction == rows.fraction.max()])
     shown = (
         f"mAP by tIoU on {benchmark} with {100 * rows.fraction.max():g} % of the labels: "
-        f"{most.model.nunique()} models, with 95 % bootstrap intervals over seeds; a panel per family."
+        f"{most.model.nunique()} models, with 95 % intervals over seeds; a panel per family."
     )
     axes = figures.map_by_tiou(most.assign(map=100 * most["map"]))
     out.figure(axes, f"map_by_tiou_{benchmark}", shown)

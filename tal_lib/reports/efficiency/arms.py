@@ -82,8 +82,8 @@ def _every_variant(runs, benchmark, out):
     wide = wide.loc[summary.groupby(["model", "recipe"])["mean"].mean().sort_values(ascending=False).index]
     wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
     caption = (
-        f"Every tested model, option and recipe on {benchmark}: avg mAP (%) by label fraction, mean of "
-        f"{span(summary.runs)} seeds with 95 % bootstrap interval. An empty recipe is the model's own recipe."
+        f"Every tested model, option and recipe on {benchmark}: avg mAP (%) by label fraction, mean "
+        f"of {span(summary.runs)} seeds with 95 % interval (Student's t). An empty recipe is the model's own."
     )
     out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
 

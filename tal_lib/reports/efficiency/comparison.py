@@ -4,7 +4,13 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, complete, span, strata
+from tal_lib.reports.efficiency.runs import FLOOR, OUR_MODEL, complete, span, strata
+
+
+def _about(runs, text):
+    """A caption that first says whether every model had a recipe of its own, as in docs/first-study.md."""
+    unequal = (runs[runs.model != FLOOR].recipe == "").any()
+    return f"{'Older runs, unequal recipes' if unequal else 'One recipe'}: {text}"
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -48,10 +54,11 @@ def write_aggregate_ranking(runs: pd.DataFrame, benchmark: str, out) -> None:
     used = complete(runs)
     seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
     fractions = used.fraction.nunique()
-    caption = (
-        f"Aggregate ranking on {benchmark} over {fractions} label fraction{'s' * (fractions > 1)} and "
-        f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with 95 % interval (bootstrap stratified by "
-        "label fraction). Mean rank: 1 is best. Area: mean avg mAP along the curve over log recordings."
+    caption = _about(
+        runs,
+        f"aggregate ranking on {benchmark}, {fractions} label fraction{'s' * (fractions > 1)}, "
+        f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with stratified bootstrap interval, which "
+        "covers 88 % with five seeds. Mean rank: 1 is best. Area: mean along the curve over log recordings.",
     )
     out.data(table, f"aggregate_ranking_values_{benchmark}")
     best = tables.Best(high=("IQM", "area"), low=("mean rank",))
@@ -103,9 +110,10 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     order = list(aggregate_ranking(runs).model)
     matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
-    caption = (
-        f"Probability of improvement on {benchmark}, mean over label fractions: a run of the row's model has "
-        "a higher avg mAP than a run of the column's model."
+    caption = _about(
+        runs,
+        f"probability of improvement on {benchmark}, mean over label fractions: a run of the row's "
+        "model has a higher avg mAP than a run of the column's model. With few runs 1.00 is no certainty.",
     )
     out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}", caption)
     out.data(table, f"comparison_{benchmark}")
@@ -174,14 +182,17 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
                 for row in table.itertuples()
             ],
             "P(improvement)": [
-                f"{row.probability:.2f} [{row.p_low:.2f}, {row.p_high:.2f}]" for row in table.itertuples()
+                f"{row.probability:.2f}"
+                + (f" [{row.p_low:.2f}, {row.p_high:.2f}]" if row.p_low == row.p_low else "")
+                for row in table.itertuples()
             ],
         }
     )
-    caption = (
-        f"{OUR_MODEL} against the best other model on {benchmark}, by label fraction: mean avg mAP (%), "
-        "difference on the same recordings, and probability of improvement. Intervals are 95 % bootstrap "
-        "intervals. The best other model is selected on these results, which favours it."
+    caption = _about(
+        runs,
+        f"{OUR_MODEL} against the best other model on {benchmark}: mean avg mAP (%), difference on "
+        "the same recordings (Student's interval), and probability of improvement (Newcombe's interval). "
+        "The best other model is selected on these results, which favours it.",
     )
     out.data(table, f"against_the_best_values_{benchmark}")
     best = tables.Best(high=(OUR_MODEL, "best other, avg mAP"), by_row=True)

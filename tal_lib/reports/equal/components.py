@@ -57,7 +57,7 @@ def sentence(table: pd.DataFrame) -> str:
             f"score (points, range of {len(rows)} models) has these parts.",
             f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}; the subset sample: "
             f"{sizes['subset']}; the training seed: {sizes['seed']}; both together: {sizes['subset_seed']}.",
-            f"What sample and seed change for a {unit} alone, and the rest: {sizes['rest']}.",
+            f"Residual, with {unit}-specific effects of sample and seed: {sizes['rest']}.",
             f"With another seed alone, the avg mAP of a fold has a standard deviation of "
             f"{_range(rows.repeat_seed_sd)} points (95 % intervals end at "
             f"{rows.repeat_seed_high.max():.1f}).",

@@ -18,6 +18,7 @@ import pandas as pd
 
 from tal_lib.data import Benchmark, load_benchmark
 from tal_lib.errors import TalError
+from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import MAIN, Scores, scores_of
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.equal.ranking import ranking
@@ -104,14 +105,15 @@ def _kept(path, only):
 def headline(tables: dict[str, pd.DataFrame], arm: str = MAIN) -> pd.DataFrame:
     """Means over folds with intervals, and avg mAP of each fold, of the complete models of an arm.
 
-    `benchmark, fraction, model, mean, low, high, fold_0, fold_1, …`, in %.
+    `benchmark, fraction, model, mean, low, high, fold_0, fold_1, …`, in %. The mean over the tuned benchmarks
+    (`mean`), where all are there, has no folds. The floor is left out.
     """
     scores: dict[tuple[str, float], Scores] = scores_of(tables, arm)
     keys = ["benchmark", "fraction", "model"]
     ranked = ranking(scores, comparison(scores))[[*keys, "mean", "low", "high"]].set_index(keys)
     folds = pd.concat({key: here.folds.T for key, here in scores.items()}, names=keys)
     folds.columns = [f"fold_{number}" for number in folds.columns]
-    return ranked.join(folds, how="inner").reset_index()
+    return ranked[ranked.index.get_level_values("model") != FLOOR].join(folds).reset_index()
 
 
 def compared(path: str | Path, data: dict[str, pd.DataFrame], only=None, load=load_benchmark) -> pd.DataFrame:
@@ -123,8 +125,12 @@ def compared(path: str | Path, data: dict[str, pd.DataFrame], only=None, load=lo
     Returns:
         `benchmark, fraction, model`, and the differences of all numbers. Rows are the models of both.
     """
+    return differences(recomputed(path, only, load), data)
+
+
+def differences(tables: dict[str, pd.DataFrame], data: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The same from recomputed tables."""
     keys = ["benchmark", "fraction", "model"]
-    tables = recomputed(path, only, load)
     again, known = headline(tables).set_index(keys), headline(_on_benchmarks_of(tables, data)).set_index(keys)
     both = again.index.intersection(known.index)
     return (again.loc[both] - known.loc[both]).reset_index()

@@ -100,8 +100,14 @@ def listed(names: Iterable[str], word: str) -> str:
     return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
 
 
-def findings(read: Read) -> list[str]:
-    """Paragraphs in plain text: the factorial, then who leads where; empty without an equal arm."""
+def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
+    """Paragraphs in plain text: the factorial, this study's own model, then who leads where; empty without an
+    equal arm.
+
+    Args:
+        read: the tidy tables.
+        macs: model → MACs, to say which other model to use.
+    """
     summary = read("factorial_summary")
     if len(summary) and (summary.benchmark == MEAN).any():
         summary = summary[summary.benchmark == MEAN]
@@ -109,6 +115,8 @@ def findings(read: Read) -> list[str]:
         sentences = factorial.overview(summary)
     else:
         sentences = [factorial.sentence(row) for row in summary.itertuples()]
+    if rank := our_rank(read(RANKED)):
+        sentences.append(f"{rank} {instead(read, macs)}".strip())
     asked = groupby(questions(read), key=itemgetter(0))
     return sentences + [_of_benchmark(read, name, [pair[1] for pair in pairs]) for name, pairs in asked]
 
@@ -126,8 +134,6 @@ def _of_benchmark(read, benchmark, fractions):
     floor = table[(table.benchmark == benchmark) & (table.model == FLOOR)].set_index("fraction")["mean"]
     values = [f"{value:.1f}" for value in floor.reindex(fractions).dropna()]
     parts += [f"The floor, {FLOOR}, has {listed(values, 'and')}."] * bool(values)
-    if benchmark == MEAN and (rank := our_rank(table)):
-        parts.append(rank)
     return " ".join(parts)
 
 
@@ -136,6 +142,8 @@ def our_rank(table: pd.DataFrame) -> str:
 
     table: the tidy table `RANKED`.
     """
+    if not len(table):
+        return ""
     rows = table[(table.benchmark == MEAN) & table.place.notna()]
     models = rows.groupby("fraction").model.count()
     ours = rows[rows.model == OUR_MODEL].set_index("fraction").place.sort_index()
@@ -143,7 +151,29 @@ def our_rank(table: pd.DataFrame) -> str:
         return ""
     ranks = [f"{place:g} of {models[fraction]} ({percent(fraction)})" for fraction, place in ours.items()]
     ahead = "is ahead" if (ours == 1).all() else "is not ahead"
-    return f"{OUR_MODEL}, this study's own model, {ahead}: its rank is {listed(ranks, 'and')}."
+    return (
+        f"{OUR_MODEL}, this study's own model, {ahead} with the equal recipe: its rank in the mean over "
+        f"benchmarks is {listed(ranks, 'and')}."
+    )
+
+
+def instead(read: Read, macs: pd.Series | None) -> str:
+    """Which model to use instead of this study's own, where that is not ahead; empty where it is, or where no
+    other leads at every label fraction.
+
+    It is the cheapest of the others that lead in the mean over benchmarks at all label fractions.
+    """
+    asked = [ranked(read, *pair) for pair in questions(read)]
+    if all(rows.model.iloc[0] == OUR_MODEL for rows in asked):
+        return ""
+    level = set.intersection(*(set(leaders(rows).model) for rows in asked)) - {OUR_MODEL}
+    known = macs.reindex(sorted(level)).dropna() if macs is not None else pd.Series(dtype=float)
+    if known.empty:
+        return ""
+    return (
+        f"Use {known.idxmin()} instead: of the other models that cannot be told apart from the highest mean "
+        f"at any label fraction, it has the fewest MACs ({known.min() / 1e9:.2f} G)."
+    )
 
 
 def _finding(rows):

@@ -133,23 +133,28 @@ def sentence(pairs: pd.DataFrame) -> str:
         segments = group[["many_segments", "few_segments"]]
         told = planned[planned.p_adjusted < LEVEL]
         names = list(dict.fromkeys(told.model))
-        only = " alone" if len(names) == 1 else ""
         parts.append(
             f"On {benchmark}, many people with few segments each are compared with few people with many, at "
             f"the same number of segments ({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}; "
-            f"plain recipe). Of {planned.model.nunique()} models, a difference can be told apart from zero "
-            f"for {listed(names, 'and') + only if names else 'none'}."
+            f"plain recipe). {_significant(names)} a significant difference "
+            f"({planned.model.nunique()} tested)."
         )
         if names:
             parts.append(f"Many minus few, points of avg mAP: {'; '.join(map(_single, told.itertuples()))}.")
         parts.append(
             f"Mean over {planned.model.nunique()} models: {signed_range(group.difference)}, "
-            f"{(group.p_adjusted < LEVEL).sum()} of {len(group)} told apart; without "
+            f"{(group.p_adjusted < LEVEL).sum()} of {len(group)} significant; without "
             f"{listed(dict.fromkeys(group.without), 'or')}, where it is largest: "
             f"{signed_range(group.without_difference)}."
         )
         parts += [_changed(row) for row in added.dropna(subset=CHANGE).itertuples()]
     return " ".join(parts)
+
+
+def _significant(names):
+    if len(names) == 1:
+        return f"Only {names[0]} shows"
+    return f"{listed(names, 'and')} show" if names else "No model shows"
 
 
 def _single(row):
@@ -201,8 +206,8 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         best = tables.Best(high=("many people", "few people"), by_row=True)
         out.table(shown, f"people_or_segments_{benchmark}", caption, best)
         caption = (
-            f"avg mAP against the number of annotated training segments on {benchmark}, by the share of the "
-            "people that they come from; plain recipe."
+            f"avg mAP against the number of annotated training segments on {benchmark}, by the fraction of "
+            "the people that they come from; plain recipe."
         )
         out.figure(
             figures.annotation_budget(rows[rows.options == ""])[0], f"annotation_budget_{benchmark}", caption

@@ -38,7 +38,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     and label fraction.
     """
     people = people_of_sweep(data, SWEEP)
-    people = people.assign(width=people.options.map(_width))
+    people = people.assign(width=people.options.map(width_of))
     rank = people.groupby([*GROUP, "model"]).width.rank("dense").astype(int) - 1
     complete = people.groupby([*GROUP, "model"]).width.transform("nunique") == len(SIZES)
     people = people[complete].assign(size=[SIZES[each] for each in rank[complete]])
@@ -79,7 +79,8 @@ def _adjusted(settings, models):
     return {size: {pair: p for (at, pair), p in adjusted.items() if at == size} for size in SIZES}
 
 
-def _width(options):
+def width_of(options: str) -> int:
+    """The width in the text of a run's options; 0 if it has none."""
     match = re.search(r"(?<!\w)width=(\d+)", options)
     return int(match[1]) if match else 0
 
@@ -97,7 +98,7 @@ def _costs(table):
     rows = tables.on_main_machine(rows[(rows.precision == "float32") & (rows.preset == "compact")])
     names = tables.with_shown_names(rows[["model", "preset"]]).model
     rows = rows.assign(
-        model=names, width=rows.options.fillna("").map(_width), latency_s=rows.latency_s_median
+        model=names, width=rows.options.fillna("").map(width_of), latency_s=rows.latency_s_median
     ).sort_values("utc", kind="stable")
     keys = ["benchmark", "model", "width"]
     newest = rows.drop_duplicates(keys, keep="last").set_index(keys)
@@ -161,7 +162,8 @@ def _highest(rows):
         parts.append((f"{size}, {first.model} {first['mean']:.1f}", _names(lower.model)))
     if all(lower == "none" for _, lower in parts):
         return (
-            f"Highest at equal size: {'; '.join(first for first, _ in parts)}. Each is told apart from none."
+            f"Highest at equal size: {'; '.join(first for first, _ in parts)}. "
+            "None differs significantly from the others of its size."
         )
     shown = [f"{first} (told apart from {lower})" for first, lower in parts]
     return f"Highest at equal size: {'; '.join(shown)}."

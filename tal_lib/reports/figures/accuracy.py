@@ -154,7 +154,7 @@ def open_set(summary: pd.DataFrame):
     misnamed = rows[rows.part == MISNAMED]
     if len(misnamed) and "runs" in misnamed:
         about += f" Trained with wrong names: n = {misnamed.runs.min():g}."
-    note(axes[0], f"{about} Bars: 95 % bootstrap interval; fewer than five splits have none.")
+    note(axes[0], f"{about} Bars: 95 % interval; fewer than five splits have none.")
     return axes[0]
 
 
@@ -203,7 +203,9 @@ def variants(summary: pd.DataFrame):
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
         draw_points(ax, kind_rows, y, colour, marker, kind)
+    least, most = ax.get_xlim()  # an interval of two runs may pass the ends of the scale
     ax.set(yticks=range(len(order)), xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.set_xlim(max(0, least), min(101, most))
     ax.set_yticklabels(order.index)
     legend_above(ax, len(kinds) if sum(map(len, kinds)) < 45 else 3)
     note(ax, about)

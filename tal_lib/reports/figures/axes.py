@@ -31,6 +31,7 @@ def space_by_what_is_missing(ax, table):
     """
     beyond = 101.0  # so that 100 has a finite place
     low, high = table.low.fillna(table["mean"]).min(), table.high.fillna(table["mean"]).max()
+    low, high = max(0.0, low), min(100.0, high)  # an interval of few runs may pass the ends of the scale
     ax.set_yscale(
         "function",
         functions=(lambda y: -np.log(np.clip(beyond - y, 1e-9, None)), lambda z: beyond - np.exp(-z)),
@@ -38,7 +39,7 @@ def space_by_what_is_missing(ax, table):
     missing = beyond - low, beyond - high
     room = (missing[0] / missing[1]) ** 0.04
     ax.set_ylim(max(0, beyond - missing[0] * room), min(100, beyond - missing[1] / room))
-    least, ticks = np.log(missing[0] / missing[1]) / 12, []
+    least, ticks = np.log(missing[0] / missing[1]) / 8, []
     for tick in (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100):
         if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (
             not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least
@@ -143,7 +144,7 @@ def note(ax, text: str) -> None:
     ax.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
 
 
-def runs_note(table: pd.DataFrame, bars: str = "95 % bootstrap interval", runs: str = "seeds") -> str:
+def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "seeds") -> str:
     """What a point is the mean of, and what its bars are.
 
     table: `low, high` and, if known, `runs`; NaN where there is no interval.
@@ -155,7 +156,7 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % bootstrap interval", runs: 
     least, most = (counts.min(), counts.max()) if len(counts) else (0, 0)
     number = f"{least:g} to {most:g} {runs}" if least != most else f"{most:g} {runs}"
     text = f"Mean of {number}; bars: {bars}." if most else f"Bars: {bars}."
-    return text + (" A single run has none." if table.low.isna().any() else "")
+    return text + (" A single run, or equal ones, have none." if table.low.isna().any() else "")
 
 
 def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -190,8 +190,8 @@ def where_time_goes(table: pd.DataFrame):
 
     table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
     decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
-    (models, which share one extraction) give their median, and the range of the whole way. The diamond is
-    the whole way, in which decoding and features overlap.
+    (models, which share one extraction) give their median, and the range of the time end to end. The diamond
+    is this time, in which decoding and features overlap.
     """
     parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
@@ -207,7 +207,8 @@ def where_time_goes(table: pd.DataFrame):
         ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=label, linewidth=0)
         left = left + hours[column].to_numpy()
     ax.hlines(at, ends["min"], ends["max"], color="#000000", linewidth=1)
-    ax.plot(hours.total_s, at, linestyle="none", marker="D", markersize=4, color="#000000", label="whole way")
+    diamond = {"linestyle": "none", "marker": "D", "markersize": 4, "color": "#000000"}
+    ax.plot(hours.total_s, at, **diamond, label="end to end")
     ax.axvline(3600, color="#999999", linewidth=0.8, zorder=0)
     ax.set_yticks(at, hours.index)
     ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
@@ -281,7 +282,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str):
 
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
-        f"{runs_note(table, '95 % bootstrap interval' + across)} Line and bold names: Pareto front; no other "
+        f"{runs_note(table, '95 % interval' + across)} Line and bold names: Pareto front; no other "
         f"model is both cheaper and better. {classified}"
     )
     lines = {str(model): points.loc[[model]] for model in points.index}

@@ -45,7 +45,7 @@ def annotation_budget(table: pd.DataFrame):
     for ax in axes:
         plain_log(ax.xaxis)
     legend_above(axes[0], len(shares))
-    apart = "Points side by side have about as many segments; they are moved a little apart."
+    apart = "Neighbouring points have similar numbers of segments; they are offset for legibility."
     about = f"{apart} {BARS} {classified}"
     finish(axes, "annotated training segments (log scale)", "avg mAP (%)", about)
     return axes

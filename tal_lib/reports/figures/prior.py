@@ -41,7 +41,7 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str):
 
     titles = (f"this study: {benchmark}", "prior study: THUMOS14")
     axes = _two_panels(ours, theirs, titles, prepare, True)
-    about = "Bars: 95 % bootstrap interval over seeds. " if "low" in table else ""
+    about = "Bars: 95 % interval over seeds. " if "low" in table else ""
     about += "The prior study has published means alone."
     finish(axes, "label fraction (% of the training recordings, log scale)", "avg mAP (%)", about)
     return axes[0]

@@ -24,9 +24,9 @@ ABOUT = {
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
     "Intervals: 95 %, nested over folds and test groups (people, or recordings where people are unknown).",
     OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
-    "former design. Official split. Intervals: 95 % bootstrap over seeds.",
+    "former design. Official split. Intervals: 95 % over seeds, Student's t.",
 }
-SWEEP = "Runs of the sweep {}. Intervals: 95 % bootstrap over runs; a single run has none."
+SWEEP = "Runs of the sweep {}. Intervals: 95 % over runs, Student's t; a single run has none."
 READERS = {  # arm or sweep → topic and name of its table for readers
     MAIN: ("equal", "equal_{}"),
     PLAIN: ("equal", "factorial_{}"),

@@ -17,6 +17,12 @@ def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> 
     return f"{name} ({', '.join(extra)})" if extra else name
 
 
+def classified(models) -> str:
+    """A sentence for a caption of avg mAP: which of the models need the study's classifier; empty if none."""
+    names = sorted({model for model in models if has_separate_classifier(model)})
+    return f" avg mAP of {', '.join(names)}: with the study's classifier." if names else ""
+
+
 def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the shown names of its models."""
     columns = [name for name in ("model", "preset", "options", "stream") if name in table]

@@ -59,7 +59,7 @@ def with_interval(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-FEWEST = 5  # splits; an interval that resamples fewer is much too narrow
+FEWEST = 5  # splits for an interval: they share classes, so that few of them say little
 MISNAMED = "unseen, trained with wrong names"  # an arm of its own, with fewer splits
 OPEN_SET_PARTS = (
     "unseen",

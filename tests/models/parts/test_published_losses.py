@@ -15,7 +15,12 @@ from tal_lib.models.parts.position import Sinusoids
 from tal_lib.models.parts.pyramid import RANGES
 
 SMALL = {"width": 32, "head_width": 32}
-OPTIONS = {"actionformer": {}, "tridet": {"bins": 4, "mlp_width": 16}, "temporalmaxer": {}}
+OPTIONS = {
+    "actionformer": {},
+    "tridet": {"bins": 4, "mlp_width": 16},
+    "temporalmaxer": {},
+    "action_mamba": {"state": 4},
+}
 POINTS = 63  # of 32 steps
 
 
@@ -61,6 +66,8 @@ PUBLISHED = {
     "actionformer": (0.69356227, 0.06522003, (0.06455899, 0.01160338)),
     "tridet": (0.69065320, 0.09049694, (0.06447431, 0.006297668, 0.004381611, 0.005077414)),
     "temporalmaxer": (0.69356227, 0.06088136, (0.06455899, 0.01192620)),
+    # a copy of ActionFormer's code
+    "action_mamba": (0.69356227, 0.06522003, (0.06455899, 0.01160338)),
 }
 
 
@@ -81,6 +88,7 @@ OURS = [
     ("tridet", {"iou_gradient": False}),
     ("tridet", {"closed_ranges": False}),
     ("temporalmaxer", {"assignment": "centre"}),
+    ("action_mamba", {"closed_ranges": False}),
 ]
 
 
@@ -152,12 +160,16 @@ def test_the_segment_of_least_cost(seed, count):
 def test_biases_start_at_zero_but_for_the_prior(name):
     starts = {key: value.detach() for key, value in small(name).named_parameters() if key.endswith(".bias")}
     prior = -torch.log(torch.tensor(99.0))
+    for key in [key for key in starts if key.endswith("scan.step.bias")]:
+        sizes = F.softplus(starts.pop(key))  # of Mamba's steps: the authors exempt them from zero
+        assert 1e-3 * 0.99 <= float(sizes.min()) < float(sizes.max()) <= 0.1 * 1.01
+        assert float(sizes.log().std()) == pytest.approx(4.605 / 12**0.5, rel=0.3)  # log-uniform
     for key, value in starts.items():
         expected = prior if key in ("class_out.bias", "start_out.bias", "end_out.bias") else torch.tensor(0.0)
         torch.testing.assert_close(value, expected.expand_as(value), msg=key)
     if name != "temporalmaxer":  # has linear layers in its pyramid
         uniform = dict(small(name, bias_init="uniform").named_parameters())
-        assert any(float(uniform[key].abs().max()) > 0 for key in starts if "mlp" in key)
+        assert any(float(uniform[key].abs().max()) > 0 for key in starts if "mlp" in key or "scan" in key)
 
 
 def test_the_released_start_keeps_the_kernels_of_sgp_at_zero():

@@ -1,5 +1,8 @@
 """Localization of features that arrive in parts: equal to the whole recording where it is promised."""
 
+from dataclasses import fields, is_dataclass
+
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +115,39 @@ def test_options_that_see_more_need_a_wider_margin_or_end_the_equality():
     assert windows_for(built("temporalmaxer", ranges=seven)).overlap == 4 * MARGINS["temporalmaxer"]
     assert "global attention" in windows_for(built("actionformer", global_levels=2)).why
     assert "positions" in windows_for(built("temporalmaxer", position_steps=512)).why
+
+
+def size_of(kept):
+    """Bytes of the storages of all tensors in lists, tuples and dataclasses."""
+    if isinstance(kept, torch.Tensor):
+        return kept.untyped_storage().nbytes()
+    if is_dataclass(kept):
+        kept = [getattr(kept, field.name) for field in fields(kept)]
+    return sum(size_of(part) for part in kept)
+
+
+def peak_and_kept(model, windows, count):
+    """(peak of torch's memory, bytes of the outputs or candidates kept) after `count` windows."""
+    streamed, rng = Streamed(model, CLASSES, windows), np.random.default_rng(0)
+    steps = windows.window + (count - 1) * (windows.window - windows.overlap) + 1
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        for _ in range(steps):
+            streamed.push(rng.standard_normal(8, dtype=np.float32))
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    assert len(streamed.sizes) == count and set(streamed.sizes) == {windows.window}
+    return int(np.cumsum([event.nbytes() for event in events]).max()), size_of(
+        [streamed.outputs, streamed.parts]
+    )
+
+
+@pytest.mark.parametrize("name", ["window_cnn", "bsn"])  # outputs are joined; candidates are merged
+def test_memory_of_localization_does_not_grow_with_the_video(name):
+    """Ten windows need as much as two, apart from the outputs or candidates, a fixed number per window."""
+    model = built(name)
+    windows = windows_for(model, 128)
+    (two, kept_of_two), (ten, kept_of_ten) = (peak_and_kept(model, windows, count) for count in (2, 10))
+    assert 0 < kept_of_two < kept_of_ten <= 5 * kept_of_two
+    assert ten - kept_of_ten == pytest.approx(two - kept_of_two, rel=0.01)
 
 
 def test_windows_must_be_wider_than_their_overlap():

@@ -1,0 +1,180 @@
+"""Which model's curve is on top at a given cost, and the target of this study's own model.
+
+Both are read from the sweep `size` (`reports.factors.size`). A curve joins a model's three sizes, linearly in
+the logarithm of the cost. A smaller size is affordable too, so a curve never falls.
+"""
+
+import numpy as np
+import pandas as pd
+
+from tal_lib.evaluation.nested import holm, nested_estimate, paired_estimate
+from tal_lib.reports import tables
+from tal_lib.reports.efficiency.runs import OUR_MODEL
+from tal_lib.reports.equal.arms import PLAIN, percent, place
+from tal_lib.reports.equal.pairs import interval, tested
+from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.factors import size
+from tal_lib.reports.factors.runs import PERSON, people_of_sweep
+
+POINTS = 400  # costs at which the curves are compared, evenly spaced on a log scale
+FRONT = [*size.GROUP, "cost", "model", "from_cost", "to_cost"]
+TARGET = [*size.GROUP, "model", "size", "macs", "latency_s", "own_macs", "own_latency_s"]
+TARGET += ["mean", "own_mean", "difference", "low", "high", "p", "p_adjusted"]
+SHOWN = {"macs": ("MACs", "GMACs", 1e-9), "latency_s": ("latency", "ms", 1e3)}  # words, unit, factor
+
+
+def fronts(table: pd.DataFrame) -> pd.DataFrame:
+    """The model with the highest curve at each cost, as ranges of the cost: `FRONT`.
+
+    table: of `size.scores`. `cost` is `macs` or `latency_s`; the unit is that of the column.
+    """
+    rows = []
+    for key, group in table.groupby(size.GROUP, sort=False):
+        for cost in SHOWN:
+            known = group.dropna(subset=[cost])
+            if known.model.nunique() > 1:
+                rows += [(*key, cost, *part) for part in _front(known, cost)]
+    return pd.DataFrame(rows, columns=FRONT)
+
+
+def _front(rows, cost):
+    """(model, from, to) along the costs."""
+    costs = np.geomspace(rows[cost].min(), rows[cost].max(), POINTS)
+    curves = {}
+    for model, line in rows.groupby("model"):
+        line = line.sort_values(cost)
+        heights = np.maximum.accumulate(line["mean"].to_numpy())
+        curve = np.interp(np.log(costs), np.log(line[cost]), heights)
+        curves[model] = np.where(costs < line[cost].iloc[0] * (1 - 1e-9), -np.inf, curve)
+    on_top = pd.DataFrame(curves).idxmax(axis=1)
+    begins = [0, *np.flatnonzero(on_top.to_numpy()[1:] != on_top.to_numpy()[:-1]) + 1, POINTS]
+    return [
+        (on_top[begin], float(costs[begin]), float(costs[end - 1]))
+        for begin, end in zip(begins, begins[1:], strict=False)
+    ]
+
+
+def front_sentence(table: pd.DataFrame) -> str:
+    """The fronts in words, one sentence per benchmark and label fraction; empty without costs.
+
+    table: of `fronts`.
+    """
+    parts = []
+    for (benchmark, fraction), group in table.groupby(size.GROUP, sort=False):
+        costs = [
+            f"by {SHOWN[cost][0]} {', then '.join(_ranges(rows, cost))}"
+            for cost, rows in group.groupby("cost", sort=False)
+        ]
+        where = f"{benchmark} with {percent(fraction)}"
+        parts.append(f"Front of the curves on {where}: {'; '.join(costs)}.")
+    return " ".join(parts)
+
+
+def _ranges(rows, cost):
+    """`a`, `b from 0.5 GMACs` of the models along a front."""
+    _, unit, factor = SHOWN[cost]
+    first, *others = rows.itertuples()
+    return [first.model, *(f"{row.model} (from {factor * row.from_cost:.2g} {unit})" for row in others)]
+
+
+def target(data: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
+    """This study's own model in its compact size against every size of another model that costs at most as
+    much: at most its MACs and its latency on one thread. `TARGET`.
+
+    Both have the plain recipe. `difference` is ours minus the other's, paired by person. p-values are
+    Holm-adjusted over the rows of a benchmark and label fraction.
+
+    Args:
+        data: the tidy tables.
+        table: of `size.scores`.
+    """
+    costs = _own_costs(data.get("inference_cost", pd.DataFrame()))
+    ours = people_of_sweep(data, PLAIN)
+    ours = ours[(ours.model == OUR_MODEL) & (ours.options == "")]
+    others = people_of_sweep(data, size.SWEEP)
+    rows = []
+    for key in sorted({tuple(key) for key in table[size.GROUP].to_numpy()}, key=lambda k: (place(k[0]), k)):
+        if key[0] not in costs:
+            continue
+        macs, latency = costs[key[0]]
+        of_us = _people(ours, key)
+        here = table[(table.benchmark == key[0]) & (table.fraction == key[1]) & (table.model != OUR_MODEL)]
+        here = here[(here.macs <= macs) & (here.latency_s <= latency)]
+        known = []
+        for row in here.itertuples():
+            of_them = _people(others, key, model=row.model)
+            of_them = of_them[of_them.options.map(size.width_of) == row.width]
+            if len(of_us) and len(of_them):
+                known.append((row, paired_estimate(of_us, of_them)))
+        adjusted = holm([each.p for _, each in known])
+        for (row, each), p in zip(known, adjusted, strict=True):
+            about = (row.model, row.size, row.macs, row.latency_s, macs, latency)
+            means = row.mean, nested_estimate(of_us).mean
+            rows.append((*key, *about, *means, each.mean, each.low, each.high, each.p, p))
+    return pd.DataFrame(rows, columns=TARGET)
+
+
+def _people(people, key, **wanted):
+    """The rows of one setting, with the columns that pair them."""
+    for name, value in (dict(zip(size.GROUP, key, strict=True)) | wanted).items():
+        people = people[people[name] == value]
+    return people[["options", *PERSON, "value"]]
+
+
+def _own_costs(cost):
+    """Benchmark → MACs and latency (s) of our compact model on one CPU thread, at `size.STEPS`."""
+    needed = {"model", "length_steps", "device", "threads_used", "preset", "precision", "benchmark"}
+    if not needed <= set(cost):
+        return {}
+    rows = tables.on_main_machine(cost[(cost.device == "cpu") & (cost.model == OUR_MODEL)])
+    rows = rows[(rows.length_steps == size.STEPS) & (rows.threads_used == 1)]
+    rows = rows[(rows.preset == "compact") & (rows.precision == "float32")]
+    medians = rows.groupby("benchmark")[["macs", "latency_s_median"]].median().dropna()
+    return {name: (row.macs, row.latency_s_median) for name, row in medians.iterrows()}
+
+
+def target_sentence(table: pd.DataFrame) -> str:
+    """Whether the target is met, in words; empty without rows. table: of `target`."""
+    if not len(table):
+        return ""
+    settings = dict.fromkeys(f"{row.model} ({row.size})" for row in table.itertuples())
+    texts = [
+        f"{interval(row.difference, row.low, row.high)} points against {row.model} ({row.size}) on "
+        f"{row.benchmark} with {percent(row.fraction)}"
+        for row in table.itertuples()
+    ]
+    met = "met" if ((table.low > 0) & (table.p_adjusted < 0.05)).all() else "not met"
+    return (
+        f"In the arm on size, {listed(settings, 'and')} cost{'s' * (len(settings) == 1)} at most as much in "
+        f"both. With the plain recipe, {OUR_MODEL} has {'; '.join(texts)}. The target is {met}."
+    )
+
+
+def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, out) -> None:
+    """Write the fronts (tidy) and the comparison at equal cost (tidy and for readers)."""
+    if not len(table):
+        return
+    out.data(fronts(table), "size_front")
+    rows = target(data, table)
+    if not len(rows):
+        return
+    out.data(rows, "size_target")
+    shown = pd.DataFrame(
+        {
+            "benchmark": rows.benchmark,
+            "label fraction": list(map(percent, rows.fraction)),
+            "other model": rows.model + ", " + rows["size"],
+            "GMACs": (rows.macs / 1e9).map("{:.2f}".format),
+            "latency (ms)": (1e3 * rows.latency_s).map("{:.1f}".format),
+            "other, avg mAP": rows["mean"].round(1),
+            f"{OUR_MODEL}, avg mAP": rows.own_mean.round(1),
+            **tested(rows),
+        }
+    )
+    (macs, latency) = rows[["own_macs", "own_latency_s"]].median()
+    caption = (
+        f"{OUR_MODEL} (compact: {macs / 1e9:.2f} GMACs, {1e3 * latency:.1f} ms) against every size of "
+        "another model that costs at most as much in both; plain recipe. Difference: ours minus the other, "
+        "paired by person or recording, with 95 % interval."
+    )
+    out.table(shown, "size_target", caption)
