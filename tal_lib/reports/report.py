@@ -19,6 +19,7 @@ from tal_lib.reports import (
     factors,
     folds,
     frame_skip,
+    official,
     provenance,
     results_page,
     tables,
@@ -105,10 +106,10 @@ def report(
     stale = provenance.stale_cells(layout)
     origin = provenance.write(data, stale, out)
     data = provenance.mark_older(data, stale)
-    official = {name: folds.on_official_split(table) for name, table in data.items()}
+    split = {name: folds.on_official_split(table) for name, table in data.items()}
     for section in SECTIONS:
-        if all(len(official.get(name, ())) for name in section.needs):
-            section.write(official, out.about(section.topic))
+        if all(len(split.get(name, ())) for name in section.needs):
+            section.write(split, out.about(section.topic))
     folds.write(data, out.about("accuracy"))
     official.write(data, out.about("accuracy"))
     frame_skip.write(data, out.about("accuracy"))

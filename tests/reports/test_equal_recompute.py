@@ -11,8 +11,8 @@ from tal_lib import TalError, evaluation
 from tal_lib.data import load_benchmark
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.files import data_root
-from tal_lib.reports.equal import recompute, tuning
-from tal_lib.reports.equal.arms import MAIN, MEAN, TUNED
+from tal_lib.reports.equal import factorial, recompute, tuning
+from tal_lib.reports.equal.arms import MAIN, MEAN, PLAIN, TUNED, scores_of
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.report import tidy_tables
 from tal_lib.sweeps import detections as kept
@@ -108,12 +108,12 @@ def committed():
 
 
 @functools.cache
-def again(path):
+def again(path, arm=MAIN):
     """All models of a committed file at the smallest and the largest label fraction, recomputed once."""
     if path.stem not in BENCHMARKS or not BENCHMARKS[path.stem].is_here(data_root()):
         pytest.skip(f"{path.stem} is not on this machine")
     fractions = pd.read_parquet(path, columns=["fraction"]).fraction
-    return recompute.recomputed(path, {"fraction": [fractions.min(), fractions.max()]})
+    return recompute.recomputed(path, {"fraction": [fractions.min(), fractions.max()]}, arm=arm)
 
 
 @pytest.mark.slow
@@ -144,3 +144,26 @@ def test_the_committed_mean_over_benchmarks_follows_from_the_committed_detection
     assert len(differences) == 18 and set(differences.index.unique("fraction")) == {0.1, 1.0}
     assert differences["mean"].max() < recompute.CLOSE
     assert differences[["low", "high"]].max(axis=None) < recompute.CLOSE_FOLD
+
+
+PLAIN_TOO = [path for path in COMMITTED if (path.parent.parent / PLAIN / path.name).is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PLAIN_TOO or [None], ids=lambda path: path.stem if path else "none")
+def test_the_committed_recipe_effect_follows_from_the_committed_detections(path, committed):
+    """The factorial, the study's first figure: what the recipe adds, and how far architectures are apart."""
+    if path is None:
+        pytest.skip("no detections of the plain arm are in results/detections")
+    plain = path.parent.parent / PLAIN / path.name
+    detected = {MAIN: again(path), PLAIN: again(plain, PLAIN)}
+    arms = {arm: scores_of(tables, arm) for arm, tables in detected.items()}
+    _, recomputed = factorial.factorial(arms[MAIN], arms[PLAIN])
+    ledger = {arm: scores_of(committed, arm) for arm in arms}
+    only = {arm: {key: of[key] for key in arms[arm]} for arm, of in ledger.items()}
+    _, known = factorial.factorial(only[MAIN], only[PLAIN])
+    assert recomputed.models.tolist() == known.models.tolist() == [9, 9]
+    columns = ["recipe", "plain_sd", "equal_sd"]
+    assert (recomputed[columns] - known[columns]).abs().max(axis=None) < recompute.CLOSE
+    ends = ["recipe_low", "recipe_high"]
+    assert (recomputed[ends] - known[ends]).abs().max(axis=None) < recompute.CLOSE_FOLD
