@@ -91,7 +91,6 @@ FACTORS = {  # name → the tidy tables that it is told from, and the sentence
     "annotation": (["people_or_segments"], annotation.sentence),
     "training_time": (["training_time_pairs"], training_time.sentence),
     "size": (["size_growth", "size"], size.sentence),
-    "front": (["size_front"], front.front_sentence),
     "target": (["size_target"], front.target_sentence),
     "variance": (["components_of_variance"], components.sentence),
 }

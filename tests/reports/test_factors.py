@@ -254,19 +254,21 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     assert gains.difference["temporalmaxer"] == pytest.approx(9, abs=0.6)
     assert gains.p_adjusted["temporalmaxer"] < 0.05 < gains.p_adjusted["actionformer"]
     text = size.sentence(growth, table)
-    assert f"told apart from zero: temporalmaxer {gains.difference['temporalmaxer']:+.1f} [" in text
-    best = table[(table["size"] == "medium") & (table.model == "temporalmaxer")]["mean"].item()
-    assert f"; medium, temporalmaxer {best:.1f} (told apart from actionformer); large" in text
-    assert "labels, the largest size instead of the smallest changes avg mAP by" in text
+    assert text.startswith(
+        "What the largest gains over the smallest is significant for 1 of 2 models on hapt with 100 %."
+    )
+    assert "medium on hapt with 100 %, temporalmaxer differs from actionformer; large on" in text
     grown = {"small": 1.0, "medium": 3.0, "large": 10.0}
     macs = table["size"].map(grown) * table.model.map({"temporalmaxer": 1.0956, "actionformer": 1.0})
     text = size.sentence(growth, table.assign(macs=macs))
-    assert "the largest size (10 times the MACs of the smallest) changes avg mAP by" in text
+    assert text.startswith("The largest size has 10 times the MACs of the smallest. What")
     assert text.endswith("The MACs of one size differ by up to 10 % on hapt.")
-    every = size.sentence(growth.assign(p_adjusted=0.01), table)
-    assert " points; all told apart from zero. Highest at equal size:" in every
+    assert "significant for 2 of 2 models" in size.sentence(growth.assign(p_adjusted=0.01), table)
     alike = table.assign(letters="a")
-    assert ". None differs significantly from the others of its size." in size.sentence(growth, alike)
+    assert size.sentence(growth, alike).endswith(
+        "At equal size, no model differs significantly from the highest mean."
+    )
+    assert size.sentence(growth.iloc[:0], table) == ""
 
 
 def test_what_else_changes_with_the_size_is_shown(sized):
@@ -345,26 +347,39 @@ def test_curves_by_size_need_their_cost():
     assert axes[0].lines[0].get_xdata().tolist() == pytest.approx([0.1, 0.5, 2.0])
 
 
-def test_the_front_is_of_curves():
+def test_the_front_is_of_curves_and_stands_beside_the_gains():
     """b crosses a between their first two sizes; c lies below; the curve of d stays at its highest point."""
     points = {"a": (50, 60, 70), "b": (30, 90, 95), "c": (40, 20, 45)}
     rows = [
-        ("hapt", 0.1, model, value, cost, cost / 10)
+        ("hapt", 0.1, model, name, value, cost, cost / 10)
         for model, values in points.items()
-        for value, cost in zip(values, (1e8, 1e9, 1e10), strict=True)
+        for name, value, cost in zip(size.SIZES, values, (1e8, 1e9, 1e10), strict=True)
     ]
-    table = pd.DataFrame(rows, columns=["benchmark", "fraction", "model", "mean", "macs", "latency_s"])
+    columns = ["benchmark", "fraction", "model", "size", "mean", "macs", "latency_s"]
+    table = pd.DataFrame(rows, columns=columns)
     known = front.fronts(table)
     assert known.cost.tolist() == ["macs"] * 2 + ["latency_s"] * 2
     assert known.model.tolist() == ["a", "b"] * 2
     crossing = 10 ** (8 + 20 / 50)  # 50 + 10 x = 30 + 60 x, x in powers of ten
     assert known.from_cost[1] == pytest.approx(crossing, rel=0.02) and known.from_cost[0] == 1e8
     assert known.to_cost[1] == pytest.approx(1e10)
-    text = "Front of the curves on hapt with 10 %: by MACs a, then b (from 0.25 GMACs); by latency a, then b"
-    assert front.front_sentence(known).startswith(text)
     falls = table[table.model == "c"].assign(model="d", mean=[80.0, 10.0, 20.0])
     assert front.fronts(pd.concat([table, falls])).model.tolist() == ["d", "b"] * 2
+    dearer = table[table.model == "a"].assign(model="e", mean=[1, 1, 1], macs=[5e8, 1e9, 2e9])
+    assert front.fronts(pd.concat([table, dearer])).iloc[0][["model", "from_cost"]].tolist() == ["b", 5e8]
     assert front.fronts(table.assign(macs=float("nan"), latency_s=float("nan"))).empty
+    gains = pd.DataFrame({"difference": [20.0, 65.0, 5.0], "p_adjusted": [0.04, 0.01, 0.9]})
+    (row,) = front.for_readers(table, gains.assign(benchmark="hapt", fraction=0.1), known).to_dict("records")
+    assert row == {
+        "benchmark": "hapt",
+        "label fraction": "10 %",
+        "largest − smallest": "+5.0 to +65.0 (2 of 3)",
+        "small": "a 50.0",
+        "medium": "b 90.0",
+        "large": "b 95.0",
+        "front by MACs": "a, then b (from 0.25 GMACs)",
+        "front by latency": f"a, then b (from {crossing * 100:.2g} ms)",
+    }
 
 
 def test_our_model_meets_every_size_that_costs_no_more(sized, trained):

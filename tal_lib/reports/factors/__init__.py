@@ -21,4 +21,4 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     training_time.write(*training_time.scores(data), out)
     sizes = size.scores(data)
     size.write(sizes, out)
-    front.write(data, sizes[0], out)
+    front.write(data, *sizes, out)

@@ -7,14 +7,14 @@ the logarithm of the cost. A smaller size is affordable too, so a curve never fa
 import numpy as np
 import pandas as pd
 
-from tal_lib.evaluation.nested import holm, nested_estimate, paired_estimate
+from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OUR_MODEL
 from tal_lib.reports.equal.arms import PLAIN, percent, place
 from tal_lib.reports.equal.pairs import interval, tested
 from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.factors import size
-from tal_lib.reports.factors.runs import PERSON, people_of_sweep
+from tal_lib.reports.factors.runs import PERSON, people_of_sweep, signed_range
 
 POINTS = 400  # costs at which the curves are compared, evenly spaced on a log scale
 FRONT = [*size.GROUP, "cost", "model", "from_cost", "to_cost"]
@@ -39,13 +39,13 @@ def fronts(table: pd.DataFrame) -> pd.DataFrame:
 
 def _front(rows, cost):
     """(model, from, to) along the costs."""
-    costs = np.geomspace(rows[cost].min(), rows[cost].max(), POINTS)
+    cheapest = rows.groupby("model")[cost].min()
+    costs = np.geomspace(cheapest.max(), rows[cost].max(), POINTS)  # where every model has a curve
     curves = {}
     for model, line in rows.groupby("model"):
         line = line.sort_values(cost)
         heights = np.maximum.accumulate(line["mean"].to_numpy())
-        curve = np.interp(np.log(costs), np.log(line[cost]), heights)
-        curves[model] = np.where(costs < line[cost].iloc[0] * (1 - 1e-9), -np.inf, curve)
+        curves[model] = np.interp(np.log(costs), np.log(line[cost]), heights)
     on_top = pd.DataFrame(curves).idxmax(axis=1)
     begins = [0, *np.flatnonzero(on_top.to_numpy()[1:] != on_top.to_numpy()[:-1]) + 1, POINTS]
     return [
@@ -54,25 +54,35 @@ def _front(rows, cost):
     ]
 
 
-def front_sentence(table: pd.DataFrame) -> str:
-    """The fronts in words, one sentence per benchmark and label fraction; empty without costs.
+def for_readers(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+    """What size buys, a row per benchmark and label fraction: gain of the largest size, the highest mean of
+    each size, and the fronts.
 
-    table: of `fronts`.
+    Args:
+        table, growth: of `size.scores`.
+        front: of `fronts`.
     """
-    parts = []
-    for (benchmark, fraction), group in table.groupby(size.GROUP, sort=False):
-        costs = [
-            f"by {SHOWN[cost][0]} {', then '.join(_ranges(rows, cost))}"
-            for cost, rows in group.groupby("cost", sort=False)
-        ]
-        where = f"{benchmark} with {percent(fraction)}"
-        parts.append(f"Front of the curves on {where}: {'; '.join(costs)}.")
-    return " ".join(parts)
+    rows = []
+    for (benchmark, fraction), some in table.groupby(size.GROUP, sort=False):
+        at = lambda frame: frame[(frame.benchmark == benchmark) & (frame.fraction == fraction)]  # noqa: B023
+        gains, on_top = at(growth), at(front)
+        told = (gains.p_adjusted < LEVEL).sum()
+        row = {"benchmark": benchmark, "label fraction": percent(fraction)}
+        row["largest − smallest"] = f"{signed_range(gains.difference)} ({told} of {len(gains)})"
+        for name, group in some.groupby("size", sort=False):
+            best = group.loc[group["mean"].idxmax()]
+            row[name] = f"{best.model} {best['mean']:.1f}"
+        for cost, (words, _, _) in SHOWN.items():
+            row[f"front by {words}"] = ", then ".join(_ranges(on_top[on_top.cost == cost], cost)) or "–"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _ranges(rows, cost):
     """`a`, `b from 0.5 GMACs` of the models along a front."""
     _, unit, factor = SHOWN[cost]
+    if not len(rows):
+        return []
     first, *others = rows.itertuples()
     return [first.model, *(f"{row.model} (from {factor * row.from_cost:.2g} {unit})" for row in others)]
 
@@ -143,18 +153,25 @@ def target_sentence(table: pd.DataFrame) -> str:
         f"{row.benchmark} with {percent(row.fraction)}"
         for row in table.itertuples()
     ]
-    met = "met" if ((table.low > 0) & (table.p_adjusted < 0.05)).all() else "not met"
+    met = "met" if ((table.low > 0) & (table.p_adjusted < LEVEL)).all() else "not met"
     return (
         f"In the arm on size, {listed(settings, 'and')} cost{'s' * (len(settings) == 1)} at most as much in "
         f"both. With the plain recipe, {OUR_MODEL} has {'; '.join(texts)}. The target is {met}."
     )
 
 
-def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, out) -> None:
-    """Write the fronts (tidy) and the comparison at equal cost (tidy and for readers)."""
+def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFrame, out) -> None:
+    """Write the fronts and the comparison at equal cost. table, growth: of `size.scores`."""
     if not len(table):
         return
-    out.data(fronts(table), "size_front")
+    front = fronts(table)
+    out.data(front, "size_front")
+    caption = (
+        "Size, plain recipe, avg mAP (%): what the largest size gains over the smallest, by model (how many "
+        "significantly, Holm), the highest mean of each size, and the model with the highest curve from a "
+        "cost on (not tested)."
+    )
+    out.table(for_readers(table, growth, front), "size_summary", caption)
     rows = target(data, table)
     if not len(rows):
         return

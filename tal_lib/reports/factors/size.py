@@ -13,9 +13,9 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import LEVEL, groups, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent, place
-from tal_lib.reports.equal.pairs import interval, tested
+from tal_lib.reports.equal.pairs import tested
 from tal_lib.reports.equal.sentences import leaders, listed
-from tal_lib.reports.factors.runs import people_of_sweep, signed_range
+from tal_lib.reports.factors.runs import people_of_sweep
 
 SWEEP = "size"
 SIZES = ("small", "medium", "large")
@@ -106,32 +106,36 @@ def _costs(table):
 
 
 def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
-    """What size buys and which models lead at equal size, in words, from both tables; empty without them."""
-    parts = []
-    scores = dict(list(table.groupby(GROUP)))
-    for key, gains in growth.groupby(GROUP, sort=False):
-        benchmark, fraction = key
-        told = gains[gains.p_adjusted < LEVEL]
-        texts = [f"{row.model} {interval(row.difference, row.low, row.high)}" for row in told.itertuples()]
-        which = "all told apart from zero"
-        if not len(told) == len(gains) > 1:
-            which = f"told apart from zero: {_names(texts)}"
-        parts += [
-            f"On {benchmark} with {percent(fraction)} of the labels, {_times(scores[key])} changes avg mAP "
-            f"by {signed_range(gains.difference)} points; {which}.",
-            _highest(scores[key]),
-        ]
-    return " ".join([*parts, unequal] if (unequal := _unequal(table)) else parts)
+    """What size buys and whether models of equal size differ, in words; empty without tables."""
+    gains, lower = [], []
+    for (benchmark, fraction), rows in growth.groupby(GROUP, sort=False):
+        told = (rows.p_adjusted < LEVEL).sum()
+        gains.append(f"{told} of {len(rows)} models on {benchmark} with {percent(fraction)}")
+    for (benchmark, fraction, size), some in table.groupby([*GROUP, "size"], sort=False):
+        some = some.sort_values("mean", ascending=False)
+        if names := list(some[~some.model.isin(leaders(some).model)].model):
+            below = f"{some.model.iloc[0]} differs from {listed(names, 'and')}"
+            lower.append(f"{size} on {benchmark} with {percent(fraction)}, {below}")
+    if not gains:
+        return ""
+    equal = f"At equal size: {'; '.join(lower)}." if lower else ""
+    parts = [
+        _times(table),
+        f"What the largest gains over the smallest is significant for {', '.join(gains)}.",
+        equal or "At equal size, no model differs significantly from the highest mean.",
+        _unequal(table),
+    ]
+    return " ".join(part for part in parts if part)
 
 
-def _times(rows):
-    """`the largest size (8 to 13 times the MACs of the smallest)`, by model."""
-    macs = rows.pivot(index="model", columns="size", values="macs")
+def _times(table):
+    """How many times the MACs of the smallest size the largest has; empty if unknown."""
+    macs = table.pivot_table(index=["benchmark", "model"], columns="size", values="macs", dropna=False)
     times = (macs[SIZES[-1]] / macs[SIZES[0]]).dropna()
     if times.empty:
-        return "the largest size instead of the smallest"
+        return ""
     ends = dict.fromkeys(f"{end:.0f}" for end in (times.min(), times.max()))
-    return f"the largest size ({' to '.join(ends)} times the MACs of the smallest)"
+    return f"The largest size has {' to '.join(ends)} times the MACs of the smallest."
 
 
 def _unequal(table):
@@ -147,26 +151,6 @@ def _also_changed(rows):
     ends = rows[rows["size"].isin((SIZES[0], SIZES[-1]))].groupby("model").embedding.nunique()
     names = sorted(ends.index[ends > 1])
     return f" The embedding changes too in {listed(names, 'and')}." if names else ""
-
-
-def _names(names):
-    return listed(names, "and") if len(names) else "none"
-
-
-def _highest(rows):
-    """The highest mean of each size, and the models that are told apart from it."""
-    parts = []
-    for size, some in rows.groupby("size", sort=False):
-        some = some.sort_values("mean", ascending=False)
-        first, lower = some.iloc[0], some[~some.model.isin(leaders(some).model)]
-        parts.append((f"{size}, {first.model} {first['mean']:.1f}", _names(lower.model)))
-    if all(lower == "none" for _, lower in parts):
-        return (
-            f"Highest at equal size: {'; '.join(first for first, _ in parts)}. "
-            "None differs significantly from the others of its size."
-        )
-    shown = [f"{first} (told apart from {lower})" for first, lower in parts]
-    return f"Highest at equal size: {'; '.join(shown)}."
 
 
 def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
