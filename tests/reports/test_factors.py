@@ -254,16 +254,14 @@ def test_models_are_compared_at_equal_size_and_the_largest_with_the_smallest(siz
     assert gains.difference["temporalmaxer"] == pytest.approx(9, abs=0.6)
     assert gains.p_adjusted["temporalmaxer"] < 0.05 < gains.p_adjusted["actionformer"]
     text = size.sentence(growth, table)
-    assert text.startswith(
-        "What the largest gains over the smallest is significant for 1 of 2 models on hapt with 100 %."
-    )
+    assert text.startswith("It gains significantly for 1 of 2 models on hapt with 100 %.")
     assert "medium on hapt with 100 %, temporalmaxer differs from actionformer; large on" in text
     grown = {"small": 1.0, "medium": 3.0, "large": 10.0}
     macs = table["size"].map(grown) * table.model.map({"temporalmaxer": 1.0956, "actionformer": 1.0})
     text = size.sentence(growth, table.assign(macs=macs))
-    assert text.startswith("The largest size has 10 times the MACs of the smallest. What")
+    assert text.startswith("The largest size has 10 times the MACs of the smallest. It")
     assert text.endswith("The MACs of one size differ by up to 10 % on hapt.")
-    assert "significant for 2 of 2 models" in size.sentence(growth.assign(p_adjusted=0.01), table)
+    assert "It gains significantly for 2 of 2 models" in size.sentence(growth.assign(p_adjusted=0.01), table)
     alike = table.assign(letters="a")
     assert size.sentence(growth, alike).endswith(
         "At equal size, no model differs significantly from the highest mean."

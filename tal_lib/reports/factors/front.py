@@ -167,9 +167,9 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
     front = fronts(table)
     out.data(front, "size_front")
     caption = (
-        "Size, plain recipe, avg mAP (%): what the largest size gains over the smallest, by model (how many "
-        "significantly, Holm), the highest mean of each size, and the model with the highest curve from a "
-        "cost on (not tested)."
+        "Size of a model, plain recipe, avg mAP (%): gains of the largest size over the smallest, by model "
+        "(how many are significant, Holm), and the highest mean of each size. Fronts: the model with the "
+        "highest curve from a cost on, not tested."
     )
     out.table(for_readers(table, growth, front), "size_summary", caption)
     rows = target(data, table)

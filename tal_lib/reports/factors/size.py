@@ -109,19 +109,19 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
     """What size buys and whether models of equal size differ, in words; empty without tables."""
     gains, lower = [], []
     for (benchmark, fraction), rows in growth.groupby(GROUP, sort=False):
-        told = (rows.p_adjusted < LEVEL).sum()
-        gains.append(f"{told} of {len(rows)} models on {benchmark} with {percent(fraction)}")
+        if told := (rows.p_adjusted < LEVEL).sum():
+            gains.append(f"{told} of {len(rows)} models on {benchmark} with {percent(fraction)}")
     for (benchmark, fraction, size), some in table.groupby([*GROUP, "size"], sort=False):
         some = some.sort_values("mean", ascending=False)
         if names := list(some[~some.model.isin(leaders(some).model)].model):
             below = f"{some.model.iloc[0]} differs from {listed(names, 'and')}"
             lower.append(f"{size} on {benchmark} with {percent(fraction)}, {below}")
-    if not gains:
+    if not len(growth):
         return ""
     equal = f"At equal size: {'; '.join(lower)}." if lower else ""
     parts = [
         _times(table),
-        f"What the largest gains over the smallest is significant for {', '.join(gains)}.",
+        f"It gains significantly for {listed(gains, 'and') if gains else 'no model'}.",
         equal or "At equal size, no model differs significantly from the highest mean.",
         _unequal(table),
     ]

@@ -11,8 +11,8 @@ MARKERS = ("o", "s", "^", "D")
 ASIDE = (1.03, 1.0, 0.97, 0.94)  # factors of x, so that bars do not hide each other
 BARS = "Bars: 95 % interval over folds and test groups."
 COSTS = {
-    "macs": ("GMACs of 576 steps of hapt, log scale", 1e-9),
-    "latency_s": ("latency of 576 steps of hapt on one CPU thread (ms, log scale)", 1e3),
+    "macs": ("GMACs of 576 steps, log scale", 1e-9),
+    "latency_s": ("latency of 576 steps on one CPU thread (ms, log scale)", 1e3),
 }
 
 
