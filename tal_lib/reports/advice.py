@@ -27,7 +27,8 @@ def headlines(read, benchmarks: Iterable[str] = ("hapt",)) -> list[str]:
 
     Where there is an equal arm, they are its findings. Else they are those of each benchmark, by own recipes.
     """
-    if lines := sentences.findings(read, _macs_of_the_ranked(read, *benchmarks)):
+    benchmarks = list(benchmarks)
+    if lines := sentences.findings(read, _macs_of_the_ranked(read, benchmarks[0] if benchmarks else "hapt")):
         return [markdown(line) for line in lines]
     return [line for benchmark in benchmarks for line in _of_own_recipes(read, benchmark)]
 
@@ -194,7 +195,7 @@ def _macs(read, benchmark, wanted):
     return pd.Series({name: macs for name, macs in known.items() if name in wanted}, dtype=float)
 
 
-def _macs_of_the_ranked(read, benchmark="hapt", *_):
+def _macs_of_the_ranked(read, benchmark):
     """`_macs` of all models of the equal arm; None without an equal arm."""
     ranked = read(sentences.RANKED)
     return _macs(read, benchmark, set(ranked.model)) if len(ranked) else None

@@ -42,8 +42,12 @@ def fold_table(means: pd.DataFrame) -> pd.DataFrame:
     wide.columns = [f"fold {number:g}" for number in wide.columns]
     table = wide.assign(mean=wide.mean(axis=1, skipna=False))
     order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
-    text = table.loc[order].map(lambda value: "" if value != value else f"{value:.1f}")
-    return text.reset_index()
+    return in_tenths(table.loc[order]).reset_index()
+
+
+def in_tenths(table: pd.DataFrame) -> pd.DataFrame:
+    """The numbers as texts with one digit after the point; NaN is empty."""
+    return table.map(lambda value: "" if value != value else f"{value:.1f}")
 
 
 def of_shared_folds(means: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +68,7 @@ def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     wide = shared.pivot_table(index="model", columns="benchmark", values="avg_map", aggfunc="mean")
     wide = wide[list(dict.fromkeys(shared.benchmark))]
     order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
-    return wide.loc[order].map(lambda value: "" if value != value else f"{value:.1f}").reset_index()
+    return in_tenths(wide.loc[order]).reset_index()
 
 
 def folds_of(means: pd.DataFrame) -> str:

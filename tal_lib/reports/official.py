@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tal_lib.reports import tables
+from tal_lib.reports import folds, tables
 from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import percent
 
@@ -18,11 +18,12 @@ def scores(efficiency: pd.DataFrame) -> pd.DataFrame:
         efficiency: the tidy table `data_efficiency`.
     """
     columns = ["fraction", "model", "avg_map"]
-    if "fold" not in efficiency or not len(efficiency):
+    rows = folds.on_official_split(efficiency)
+    if "fold" not in rows or not len(rows):
         return pd.DataFrame(columns=columns)
-    rows = efficiency.fillna({"recipe": "", "options": "", "stream": ""})
+    rows = rows.fillna({"recipe": "", "options": "", "stream": ""})
     plain = rows.recipe.map(lambda text: set(text.split(", ")) == PLAIN) | (rows.model == FLOOR)
-    rows = rows[plain & (rows.fold < 0) & (rows.benchmark == BENCHMARK) & (rows.options == "")]
+    rows = rows[plain & (rows.benchmark == BENCHMARK) & (rows.options == "")]
     rows = rows[(rows.preset == "compact") & (rows.seed == 0) & (rows.stream == "")]
     runs = tables.average_map(rows) if len(rows) else rows.assign(avg_map=0.0)
     means = runs.groupby(columns[:2], as_index=False).avg_map.mean()
@@ -37,7 +38,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     out.data(known, f"official_{BENCHMARK}")
     wide = known.pivot(index="model", columns="fraction", values="avg_map")
     wide = wide.sort_values(wide.columns[-1], ascending=False).rename(columns=percent)
-    shown = wide.map(lambda value: "" if value != value else f"{value:.1f}").reset_index()
+    shown = folds.in_tenths(wide).reset_index()
     caption = (
         f"avg mAP (%) on the official split of {BENCHMARK} by label fraction: plain recipe, untuned, one "
         "training each. For comparison with other studies: without intervals this is no ranking."

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
-from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OUR_MODEL
-from tal_lib.reports.equal.arms import PLAIN, percent, place
+from tal_lib.reports.equal.arms import PLAIN, percent
 from tal_lib.reports.equal.pairs import interval, tested
 from tal_lib.reports.equal.sentences import listed
 from tal_lib.reports.factors import size
@@ -103,12 +102,11 @@ def target(data: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
     ours = ours[(ours.model == OUR_MODEL) & (ours.options == "")]
     others = people_of_sweep(data, size.SWEEP)
     rows = []
-    for key in sorted({tuple(key) for key in table[size.GROUP].to_numpy()}, key=lambda k: (place(k[0]), k)):
+    for key, here in table[table.model != OUR_MODEL].groupby(size.GROUP, sort=False):
         if key[0] not in costs:
             continue
         macs, latency = costs[key[0]]
         of_us = _people(ours, key)
-        here = table[(table.benchmark == key[0]) & (table.fraction == key[1]) & (table.model != OUR_MODEL)]
         here = here[(here.macs <= macs) & (here.latency_s <= latency)]
         known = []
         for row in here.itertuples():
@@ -133,12 +131,10 @@ def _people(people, key, **wanted):
 
 def _own_costs(cost):
     """Benchmark → MACs and latency (s) of our compact model on one CPU thread, at `size.STEPS`."""
-    needed = {"model", "length_steps", "device", "threads_used", "preset", "precision", "benchmark"}
-    if not needed <= set(cost):
+    rows = size.measured(cost)
+    if not len(rows):
         return {}
-    rows = tables.on_main_machine(cost[(cost.device == "cpu") & (cost.model == OUR_MODEL)])
-    rows = rows[(rows.length_steps == size.STEPS) & (rows.threads_used == 1)]
-    rows = rows[(rows.preset == "compact") & (rows.precision == "float32")]
+    rows = rows[rows.model == OUR_MODEL]
     medians = rows.groupby("benchmark")[["macs", "latency_s_median"]].median().dropna()
     return {name: (row.macs, row.latency_s_median) for name, row in medians.iterrows()}
 
@@ -188,7 +184,7 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
             **tested(rows),
         }
     )
-    (macs, latency) = rows[["own_macs", "own_latency_s"]].median()
+    macs, latency = rows[["own_macs", "own_latency_s"]].median()
     caption = (
         f"{OUR_MODEL} (compact: {macs / 1e9:.2f} GMACs, {1e3 * latency:.1f} ms) against every size of "
         "another model that costs at most as much in both; plain recipe. Difference: ours minus the other, "

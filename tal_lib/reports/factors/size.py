@@ -90,12 +90,22 @@ def _without_widths(options):
     return ", ".join(part for part in options.split(", ") if "width=" not in part) or DEFAULT
 
 
+def measured(table: pd.DataFrame) -> pd.DataFrame:
+    """The costs of compact models in float32 at `STEPS`, on one CPU thread of the main machine.
+
+    table: `inference_cost` or `inference_cost_options`; it may be empty.
+    """
+    if not {"benchmark", "length_steps", "device", "threads_used", "precision", "preset"} <= set(table):
+        return table.iloc[:0]
+    rows = table[(table.length_steps == STEPS) & (table.device == "cpu") & (table.threads_used == 1)]
+    return tables.on_main_machine(rows[(rows.precision == "float32") & (rows.preset == "compact")])
+
+
 def _costs(table):
     """(benchmark, model, width) → `COSTS` of the newest measurement on one CPU thread."""
-    if not len(table) or not {"options", "benchmark", "length_steps", "device", "threads_used"} <= set(table):
+    rows = measured(table)
+    if not len(rows) or "options" not in rows:
         return {}
-    rows = table[(table.length_steps == STEPS) & (table.device == "cpu") & (table.threads_used == 1)]
-    rows = tables.on_main_machine(rows[(rows.precision == "float32") & (rows.preset == "compact")])
     names = tables.with_shown_names(rows[["model", "preset"]]).model
     rows = rows.assign(
         model=names, width=rows.options.fillna("").map(width_of), latency_s=rows.latency_s_median
@@ -107,6 +117,8 @@ def _costs(table):
 
 def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
     """What size buys and whether models of equal size differ, in words; empty without tables."""
+    if not len(growth):
+        return ""
     gains, lower = [], []
     for (benchmark, fraction), rows in growth.groupby(GROUP, sort=False):
         if told := (rows.p_adjusted < LEVEL).sum():
@@ -116,13 +128,11 @@ def sentence(growth: pd.DataFrame, table: pd.DataFrame) -> str:
         if names := list(some[~some.model.isin(leaders(some).model)].model):
             below = f"{some.model.iloc[0]} differs from {listed(names, 'and')}"
             lower.append(f"{size} on {benchmark} with {percent(fraction)}, {below}")
-    if not len(growth):
-        return ""
-    equal = f"At equal size: {'; '.join(lower)}." if lower else ""
+    differ = "; ".join(lower) or "no model differs significantly from the highest mean"
     parts = [
         _times(table),
         f"It gains significantly for {listed(gains, 'and') if gains else 'no model'}.",
-        equal or "At equal size, no model differs significantly from the highest mean.",
+        f"At equal size{':' if lower else ','} {differ}.",
         _unequal(table),
     ]
     return " ".join(part for part in parts if part)
