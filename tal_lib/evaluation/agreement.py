@@ -13,6 +13,8 @@ Simulated coverage (tests) is at least 93 %, mostly more. Benchmarks are treated
 share people.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -50,19 +52,21 @@ def agreement(
 
 def _by_known_pairs(tables):
     """Bounds of τ if every pair whose order is not known on both benchmarks may agree or disagree."""
-    models = list(tables[0].columns)
+    folds = [[rows.to_numpy() for _, rows in table.groupby(level="fold")] for table in tables]
     p_values, agree = [], []
-    for place, model in enumerate(models):
-        for other in models[place + 1 :]:
-            both = []
-            for table in tables:
-                difference = (table[model] - table[other]).dropna().groupby(level="fold")
-                both.append(estimate([values.to_numpy() for _, values in difference]))
-            p_values.append(max(each.p for each in both))
-            agree.append(both[0].mean * both[1].mean > 0)
+    for pair in itertools.combinations(range(tables[0].shape[1]), 2):
+        both = [estimate(_differences(each, *pair)) for each in folds]
+        p_values.append(max(each.p for each in both))
+        agree.append(both[0].mean * both[1].mean > 0)
     known, agree = holm(p_values) < 0.05, np.array(agree)
     pairs = len(agree)
     return 2 * int((known & agree).sum()) / pairs - 1, 1 - 2 * int((known & ~agree).sum()) / pairs
+
+
+def _differences(folds, first, second):
+    """Scores of one column minus those of another, by fold, of the people that have both."""
+    rows = (values[:, first] - values[:, second] for values in folds)
+    return [known for known in (each[~np.isnan(each)] for each in rows) if len(known)]
 
 
 def _bootstrap(tables, value, draws, rng):

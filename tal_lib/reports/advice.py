@@ -202,12 +202,15 @@ def _macs_of_the_ranked(read, benchmark):
 
 
 def _measured(rows, stale, *, trained=False):
-    """The rows of a table of costs on the main machine, without the cells of other code than today's.
+    """The rows of a table of costs on the main machine, without the cells of other code than today's and
+    without other sizes of a model.
 
     trained: whether training matters, as for the time to an accuracy. A cost of the network alone is the same
     after training by an older recipe.
     """
     rows = tables.on_main_machine(rows)
+    if "options" in rows:
+        rows = rows[rows.options.fillna("") == ""]
     if not len(rows) or not len(stale) or "cell" not in rows:
         return rows
     areas = stale.groupby("cell").area.agg(list)

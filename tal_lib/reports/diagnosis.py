@@ -62,8 +62,8 @@ def _errors(rows, benchmark, out):
         stem = f"error_profile_{OUR_MODEL}_{benchmark}"
         pictured = (
             f"Types of errors of {OUR_MODEL} on {benchmark} with {100 * profile.fraction.max():g} % of the "
-            "labels: composition of the G best detections, of the next G, and so on; G is the number of "
-            "annotated segments."
+            "labels, among the G best detections, the next G, and so on. G is the number of annotated "
+            "segments."
         )
         out.figure(figures.error_profile(profile[["bucket", "error", "value"]]), stem, pictured)
     if table.index.get_level_values("fraction").nunique() > 1:
@@ -164,6 +164,6 @@ def _sensitivity(rows, benchmark, out):
         axes = figures.sensitivity(runs[runs.characteristic != "all"], whole)
         pictured = (
             f"Sensitivity of {OUR_MODEL} on {benchmark}: normalized mAP and missed segments by fifths of the "
-            "segments, sorted by coverage, by length, and by number of instances of the class."
+            "segments. They are sorted by coverage, by length, and by number of instances of the class."
         )
         out.figure(axes, f"sensitivity_{OUR_MODEL}_{benchmark}", pictured)

@@ -37,6 +37,7 @@ from tal_lib.reports.costs import (
     training,
 )
 from tal_lib.reports.costs.present import as_built_today
+from tal_lib.reports.factors.size import COST_SWEEP
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
@@ -71,7 +72,6 @@ SECTIONS = (
     Section("quantization", ("quantization",), quantization.write),
     Section("export", ("export",), deployment.write_export),
     Section("length", ("inference_length",), deployment.write_windows),
-    Section("cost", ("data_efficiency", "inference_cost"), accuracy.write),
 )
 
 
@@ -115,7 +115,9 @@ def report(
     frame_skip.write(data, out.about("accuracy"))
     validation_runs.write(data, out.about("accuracy"))
     precision.write(data, out.about("training"))
-    equal.write(data, out.about("equal"))
+    ranked = equal.write(data, out.about("equal"))
+    if all(len(split.get(name, ())) for name in ("data_efficiency", "inference_cost")):
+        accuracy.write(split, ranked, out.about("cost"))
     factors.write(data, out.about("factors"))
     if layout.results.resolve() == REPOSITORY / "results":
         out.tables.append(results_page.write(layout, REPOSITORY / "RESULTS.md"))
@@ -154,6 +156,7 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
         cost = tables.of_the_present_network(as_built_today(data.pop("inference_cost")))
         cost = tables.newest(tables.with_counted_macs(cost))
         plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()
+        plain &= cost.sweep != COST_SWEEP  # there, one model is measured beside those with options
         for name, rows in (("inference_cost", cost[plain]), ("inference_cost_options", cost[~plain])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}
     if "end_to_end_live" in data:  # cells of a longer video measure the same minute again

@@ -117,8 +117,9 @@ def _input(source):
     if source.data.inertial is not None:
         samples = source.data.inertial.samples
         lines.append(
-            f"Within a stream, columns are in blocks of {samples}, a block for each axis (x, y, z): the "
-            f"samples of its window in the order of time ({samples / spec.window_s:g} per second)."
+            f"Within a stream, columns are in blocks of {samples}, a block for each axis (x, y, z). "
+            f"A block has the samples of its window in the order of time ({samples / spec.window_s:g} per "
+            "second)."
         )
     if trained.statistics is not None:
         lines.append(

@@ -6,7 +6,7 @@ from PIL import Image
 from tal_lib import TalError
 from tal_lib.models import build
 from tal_lib.reports import costs, provenance, tables
-from tal_lib.reports.costs import inference, page, quantization
+from tal_lib.reports.costs import accuracy, inference, page, quantization
 from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.costs.shapes import in_passes, short
 from tal_lib.reports.layout import Layout
@@ -266,8 +266,8 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "Runtime). It lost 1.84 points of avg mAP."
     )
     assert (
-        "With at most 1 point lost, the largest speed-up is 2.16 times: bfloat16 of window_cnn (gained 0.19 "
-        "points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
+        "With at most 1 point lost, the largest speed-up is 2.16 times. It is that of bfloat16 of window_cnn "
+        "(gained 0.19 points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
     )
     assert "ONNX Runtime in float32 alone is 2.10 times as fast as torch (median of 1 model)." in text
     assert text.endswith("1 of 2 models becomes at least 1.3 times as fast with at most 1 point lost.")
@@ -288,6 +288,50 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "1 graph weight",
         "1 of 2 layers",
     }
+
+
+class _Output:
+    """Keeps the captions of figures, by name."""
+
+    def __init__(self):
+        self.shown = {}
+
+    def figure(self, axes, name, caption):
+        self.shown[name] = caption
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_accuracy_beside_cost_is_of_the_equal_arm_where_there_is_one(equal, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        accuracy.figures, "accuracy_against_cost", lambda table, *_, folds: drawn.append((table, folds))
+    )
+    runs = pd.DataFrame(
+        {
+            "cell": [f"{model}{seed}" for model in "ab" for seed in range(2)],
+            "benchmark": "b",
+            "model": [model for model in "ab" for _ in range(2)],
+            "preset": "compact",
+            "fraction": 1.0,
+            "seed": [0, 1] * 2,
+            "subset_seed": -1,
+            "options": "",
+            "recipe": "",
+            "stream": "",
+            "tiou": 0.5,
+            "map": [0.5, 0.5, 0.4, 0.4],
+        }
+    )
+    ranked = pd.DataFrame({"benchmark": "b", "fraction": [1.0] * 3, "model": ["a", "b", "timeline_prior"]})
+    ranked = ranked.assign(mean=[70.0, 80.0, 5.0], low=60.0, high=90.0, folds=5)
+    out = _Output()
+    data = {"data_efficiency": runs, "inference_cost": costs_of({"a": 1e3, "b": 2e3})}
+    accuracy.write(data, ranked if equal else ranked.iloc[:0], out)
+    table, folds = drawn[0]
+    assert folds == equal and dict(zip(table.model, table["mean"], strict=True)) == (
+        {"a": 70.0, "b": 80.0} if equal else {"a": 50.0, "b": 40.0}
+    )
+    assert all(("and the equal recipe against" in caption) == equal for caption in out.shown.values())
 
 
 def test_costs_of_a_former_design_are_left_out():

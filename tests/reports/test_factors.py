@@ -78,14 +78,20 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
         assert row.without == same.abs().idxmax()
         assert row.without_difference == pytest.approx(same.drop(row.without).mean())
     text = annotation.sentence(pairs)
-    assert "). actionformer and temporalmaxer show a significant difference (2 tested). Many minus" in text
+    assert (
+        "), the recipe plain. actionformer and temporalmaxer show a significant difference (2 tested). Many "
+        "minus" in text
+    )
     assert text.count("temporalmaxer +") == 5
     ends = f"{pairs[of_mean].difference.min():+.1f} to {pairs[of_mean].difference.max():+.1f}"
     assert f"Mean over 2 models: {ends}, 5 of 5 significant; without" in text
     none = annotation.sentence(pairs.assign(p_adjusted=1.0))
-    assert "). No model shows a significant difference (2 tested). Mean over" in none
+    assert "), the recipe plain. No model shows a significant difference (2 tested). Mean over" in none
     one_model = pairs.assign(p_adjusted=pairs.p_adjusted.where(pairs.model == "actionformer", 1.0))
-    assert "). Only actionformer shows a significant difference (2 tested)." in annotation.sentence(one_model)
+    assert (
+        "), the recipe plain. Only actionformer shows a significant difference (2 tested)."
+        in annotation.sentence(one_model)
+    )
 
 
 def test_a_setting_without_all_folds_is_left_out(annotated):

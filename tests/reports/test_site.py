@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from functools import cache, partial
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from bs4 import BeautifulSoup
 
 from tal_lib import TalError
 from tal_lib.reports import site, tables
+from tal_lib.reports.layout import Layout
 from tal_lib.reports.pictures import small_png
 from tal_lib.reports.site.explorer import OWN_RECIPES
 from tal_lib.reports.webpage import folded
@@ -257,6 +259,28 @@ def test_the_committed_results_make_a_site_within_the_budget(tmp_path):
     assert links_of(pages) > 1000
     assert loaded(pages[0]) < FRONT
     assert {page.name: size for page in pages if (size := loaded(page)) >= PAGE} == {}
+
+
+@pytest.mark.slow
+def test_the_findings_are_at_most_eight_screens(tmp_path, open_tab):
+    """At 1280 × 800, with all pictures."""
+    (pages := tmp_path / "results" / "notebooks").mkdir(parents=True)
+    shutil.copy(Layout().notebooks / "00_findings.ipynb", pages)
+    tidy_tables(tmp_path / "results" / "tables")
+    (tmp_path / "docs").mkdir()
+    for name in ("RESULTS.md", "results/README.md"):
+        (tmp_path / name).write_text("# A page\n")
+    build(tmp_path)
+    tab = open_tab(width=1280)
+    size = dict(width=1280, height=800, deviceScaleFactor=1, mobile=False)
+    tab.ask("Emulation.setDeviceMetricsOverride", **size)
+    tab.ask("Page.navigate", url=(tmp_path / "site" / NOTEBOOKS / "00_findings.html").as_uri())
+    tab.wait(
+        lambda: tab.value("document.readyState") == "complete" and tab.value("document.images.length") > 2
+    )
+    tab.value("[...document.images].forEach(picture => picture.loading = 'eager')")
+    tab.wait(lambda: tab.value("[...document.images].every(picture => picture.complete)"))
+    assert 2 * 800 < tab.value("document.documentElement.scrollHeight") <= 8 * 800
 
 
 def test_another_folder_is_not_overwritten(made, tmp_path):

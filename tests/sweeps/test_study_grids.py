@@ -99,7 +99,11 @@ def test_their_latency_is_measured(planned):
     *measured, compact = planned("size_cost")
     assert {shape(p, model) for p in measured for model in p["model_names"]} == trained
     assert {p["shape_of"] for p in measured} == {p["benchmark"] for p in planned("size")}
-    assert (compact["model_names"], compact["shape_of"], compact["options"]) == (["local_global"], "sfinge3d", {})
+    assert (compact["model_names"], compact["shape_of"], compact["options"]) == (
+        ["local_global"],
+        "sfinge3d",
+        {},
+    )
     assert len(measured) == 2 * len(trained) and all(576 in p["lengths"] for p in measured)
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import COSTS
-from tal_lib.reports.efficiency.runs import main_arm
+from tal_lib.reports.efficiency.runs import FLOOR, main_arm
 
 STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
 
@@ -29,20 +29,32 @@ def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
     return steps, tables.with_shown_names(measured).groupby("model")[columns].median().reset_index()
 
 
-def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Write one figure per cost: avg mAP at the largest fraction against the cost of `medians`."""
+def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:
+    """Write one figure per cost: avg mAP at the largest fraction against the cost of `medians`.
+
+    Accuracy is that of the equal arm. A benchmark without it, as in a quick study, has that of `main_arm`.
+
+    Args:
+        data: tidy tables of the official split.
+        ranked: the table of `equal.ranking.ranking`; it may be empty.
+    """
+    equal = ranked[ranked.model != FLOOR].assign(runs=ranked.folds)
     summary = tables.efficiency_summary(main_arm(data["data_efficiency"]))
-    for benchmark, rows in summary.groupby("benchmark", sort=False):
+    for benchmark in dict.fromkeys([*equal.benchmark, *summary.benchmark]):
         steps, costs = medians(data["inference_cost"], benchmark)
         if costs.empty:
             continue
+        arm = benchmark in set(equal.benchmark)
+        rows = equal if arm else summary
+        rows = rows[rows.benchmark == benchmark]
         both = rows[rows.fraction == rows.fraction.max()].merge(costs, on="model")
         for value, (name, label, unit) in COSTS.items() if len(both) > 1 else ():
             spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
             table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))
-            axes = figures.accuracy_against_cost(table, value, f"{label}, {steps:,} steps")
+            axes = figures.accuracy_against_cost(table, value, f"{label}, {steps:,} steps", folds=arm)
             shown = (
-                f"avg mAP on {benchmark} with {100 * both.fraction.max():g} % of the labels against {label}, "
-                f"at {steps:,} steps: {both.model.nunique()} models with intervals, and their Pareto front."
+                f"avg mAP on {benchmark} with {100 * both.fraction.max():g} % of the labels"
+                f"{' and the equal recipe' * arm} against {label} at {steps:,} steps. {both.model.nunique()} "
+                "models with intervals, and their Pareto front."
             )
             out.figure(axes, f"accuracy_{name}_{benchmark}", shown)

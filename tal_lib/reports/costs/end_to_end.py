@@ -51,7 +51,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         axes = figures.where_time_goes(bars(rows))
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
-            "NMS, a bar per backbone and height of the pictures."
+            "NMS. A bar per backbone and height of the pictures."
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
 

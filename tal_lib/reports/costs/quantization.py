@@ -93,8 +93,8 @@ def gained(quantization: pd.DataFrame) -> str:
         best = kept[kept.speedup > kept.speedup.max() - ALIKE].sort_values("speedup", ascending=False)
         names = [f"{_name(row)} ({_lost(row.map_lost)})" for row in best.itertuples()]
         sentences.append(
-            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup.max():.2f} times: "
-            f"{' or '.join(names)}."
+            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup.max():.2f} times. "
+            f"It is that of {' or '.join(names)}."
         )
     if rows.model.nunique() > 1:
         if len(graphs):

@@ -112,7 +112,7 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
     caption = _about(
         runs,
-        f"probability of improvement on {benchmark}, mean over label fractions: a run of the row's "
+        f"probability of improvement on {benchmark}, mean over label fractions. A run of the row's "
         "model has a higher avg mAP than a run of the column's model. With few runs 1.00 is no certainty.",
     )
     out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}", caption)

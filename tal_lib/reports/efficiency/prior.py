@@ -31,8 +31,8 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
     if both.model.nunique() < 2:
         return
     shown = (
-        f"Learning curves of {both.model.nunique()} models in this study ({benchmark}, compact sizes) and in "
-        "the prior study (THUMOS14, published sizes): avg mAP by label fraction, a panel per study."
+        f"Learning curves (avg mAP by label fraction) of {both.model.nunique()} models, a panel per study. "
+        f"This study: {benchmark}, compact sizes. Prior study: THUMOS14, published sizes."
     )
     axes = figures.curves_beside_prior(both, benchmark)
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)

@@ -13,8 +13,8 @@ from tal_lib.reports.equal import components, factorial, pairs, ranking, transfe
 from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of
 
 
-def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Write all tables and figures of the equal arm that the runs allow.
+def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
+    """Write all tables and figures of the equal arm that the runs allow, and return its ranking.
 
     Args:
         data: tidy tables; `data_efficiency` and `people` are read.
@@ -24,10 +24,11 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     components.write(*components.components_of_variance(data), out)
     scores = scores_of(data, MAIN)
     if not scores:
-        return
+        return pd.DataFrame(columns=ranking.COLUMNS)
     table = pairs.comparison(scores)
     ranked = ranking.ranking(scores, table)
     ranking.write(ranked, ranking.left_out(scores, ranked), scores, out)
     pairs.write(table, out)
     factorial.write(*factorial.factorial(scores, scores_of(data, PLAIN)), out)
     transfer.write(transfer.between_benchmarks(scores), out)
+    return ranked

@@ -55,8 +55,9 @@ def sentence(table: pd.DataFrame) -> str:
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, the standard deviation of a {unit}'s "
             f"score (points, range of {len(rows)} models) has these parts.",
-            f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}; the subset sample: "
-            f"{sizes['subset']}; the training seed: {sizes['seed']}; both together: {sizes['subset_seed']}.",
+            f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}.",
+            f"The subset sample: {sizes['subset']}; the training seed: {sizes['seed']}; both together: "
+            f"{sizes['subset_seed']}.",
             f"Residual, with {unit}-specific effects of sample and seed: {sizes['rest']}.",
             f"With another seed alone, the avg mAP of a fold has a standard deviation of "
             f"{_range(rows.repeat_seed_sd)} points (95 % intervals end at "

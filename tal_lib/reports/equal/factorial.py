@@ -179,7 +179,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
         }
     )
     caption = (
-        "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval; "
+        "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval. "
         "p-values: Holm over benchmarks and label fractions (of the mean: over label fractions). "
         "Architectures: standard deviation of their means (range; standard deviation from noise alone), by "
         "recipe."

@@ -152,7 +152,7 @@ def our_rank(table: pd.DataFrame) -> str:
     ranks = [f"{place:g} of {models[fraction]} ({percent(fraction)})" for fraction, place in ours.items()]
     ahead = "is ahead" if (ours == 1).all() else "is not ahead"
     return (
-        f"{OUR_MODEL}, this study's own model, {ahead} with the equal recipe: its rank in the mean over "
+        f"{OUR_MODEL}, this study's own model, {ahead} with the equal recipe. Its rank in the mean over "
         f"benchmarks is {listed(ranks, 'and')}."
     )
 
@@ -171,8 +171,8 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     if known.empty:
         return ""
     return (
-        f"Use {known.idxmin()} instead: of the other models that cannot be told apart from the highest mean "
-        f"at any label fraction, it has the fewest MACs ({known.min() / 1e9:.2f} G)."
+        f"Use {known.idxmin()} instead ({known.min() / 1e9:.2f} GMACs). It has the fewest MACs of the other "
+        "models that cannot be told apart from the highest mean at any label fraction."
     )
 
 

@@ -134,10 +134,10 @@ def sentence(pairs: pd.DataFrame) -> str:
         told = planned[planned.p_adjusted < LEVEL]
         names = list(dict.fromkeys(told.model))
         parts.append(
-            f"On {benchmark}, many people with few segments each are compared with few people with many, at "
-            f"the same number of segments ({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}; "
-            f"plain recipe). {_significant(names)} a significant difference "
-            f"({planned.model.nunique()} tested)."
+            f"On {benchmark}, many people with few segments each are compared with few people with many. The "
+            f"number of segments is the same ({segments.min(axis=None):.0f} to "
+            f"{segments.max(axis=None):.0f}), the recipe plain. {_significant(names)} a significant "
+            f"difference ({planned.model.nunique()} tested)."
         )
         if names:
             parts.append(f"Many minus few, points of avg mAP: {'; '.join(map(_single, told.itertuples()))}.")

@@ -97,7 +97,9 @@ def target(data: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
         data: the tidy tables.
         table: of `size.scores`.
     """
-    costs = _own_costs(data.get("inference_cost", pd.DataFrame()))
+    costs = {}
+    for name in ("inference_cost", "inference_cost_options"):  # of hapt; of the other benchmarks
+        costs |= _own_costs(data.get(name, pd.DataFrame()))
     ours = people_of_sweep(data, PLAIN)
     ours = ours[(ours.model == OUR_MODEL) & (ours.options == "")]
     others = people_of_sweep(data, size.SWEEP)
@@ -135,6 +137,8 @@ def _own_costs(cost):
     if not len(rows):
         return {}
     rows = rows[rows.model == OUR_MODEL]
+    if "options" in rows:
+        rows = rows[rows.options.fillna("") == ""]
     medians = rows.groupby("benchmark")[["macs", "latency_s_median"]].median().dropna()
     return {name: (row.macs, row.latency_s_median) for name, row in medians.iterrows()}
 
@@ -144,15 +148,18 @@ def target_sentence(table: pd.DataFrame) -> str:
     if not len(table):
         return ""
     settings = dict.fromkeys(f"{row.model} ({row.size})" for row in table.itertuples())
-    texts = [
-        f"{interval(row.difference, row.low, row.high)} points against {row.model} ({row.size}) on "
-        f"{row.benchmark} with {percent(row.fraction)}"
-        for row in table.itertuples()
-    ]
+    texts = []
+    for (model, name, benchmark), rows in table.groupby(["model", "size", "benchmark"], sort=False):
+        gaps = [
+            f"{interval(row.difference, row.low, row.high)} with {percent(row.fraction)}"
+            for row in rows.itertuples()
+        ]
+        texts.append(f"Against {model} ({name}) on {benchmark}: {listed(gaps, 'and')}.")
     met = "met" if ((table.low > 0) & (table.p_adjusted < LEVEL)).all() else "not met"
     return (
         f"In the arm on size, {listed(settings, 'and')} cost{'s' * (len(settings) == 1)} at most as much in "
-        f"both. With the plain recipe, {OUR_MODEL} has {'; '.join(texts)}. The target is {met}."
+        f"both. Differences of {OUR_MODEL} are in points, with the plain recipe. {' '.join(texts)} The "
+        f"target is {met}."
     )
 
 
@@ -163,8 +170,8 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
     front = fronts(table)
     out.data(front, "size_front")
     caption = (
-        "Size of a model, plain recipe, avg mAP (%): gains of the largest size over the smallest, by model "
-        "(how many are significant, Holm), and the highest mean of each size. Fronts: the model with the "
+        "Size of a model, plain recipe, avg mAP (%). Gains: the largest size minus the smallest, by model "
+        "(how many are significant, Holm). Means: the highest of each size. Fronts: the model with the "
         "highest curve from a cost on, not tested."
     )
     out.table(for_readers(table, growth, front), "size_summary", caption)
@@ -184,10 +191,13 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
             **tested(rows),
         }
     )
-    macs, latency = rows[["own_macs", "own_latency_s"]].median()
+    ours = [
+        f"{row.own_macs / 1e9:.2f} GMACs and {1e3 * row.own_latency_s:.1f} ms on {row.benchmark}"
+        for row in rows.drop_duplicates("benchmark").itertuples()
+    ]
     caption = (
-        f"{OUR_MODEL} (compact: {macs / 1e9:.2f} GMACs, {1e3 * latency:.1f} ms) against every size of "
-        "another model that costs at most as much in both; plain recipe. Difference: ours minus the other, "
-        "paired by person or recording, with 95 % interval."
+        f"{OUR_MODEL} (compact: {listed(ours, 'and')}) against every size of another model that costs at most "
+        "as much in both; plain recipe. Difference: ours minus the other, paired by person or recording, "
+        "with 95 % interval."
     )
     out.table(shown, "size_target", caption)

@@ -17,7 +17,7 @@ from tal_lib.reports.equal.pairs import tested
 from tal_lib.reports.equal.sentences import leaders, listed
 from tal_lib.reports.factors.runs import people_of_sweep
 
-SWEEP = "size"
+SWEEP, COST_SWEEP = "size", "size_cost"
 SIZES = ("small", "medium", "large")
 STEPS = 576  # of the recording whose cost is shown: a crop of the recipe
 DEFAULT = "default"  # embedding
@@ -190,7 +190,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         )
         caption = (
             f"What the largest size gains over the smallest on {benchmark}: points of avg mAP, paired by "
-            f"{unit}, with 95 % interval; p-values: Holm over the models of a label fraction."
+            f"{unit}, with 95 % interval. p-values: Holm over the models of a label fraction."
             f"{_also_changed(table[table.benchmark == benchmark])}"
         )
         out.table(

@@ -93,8 +93,9 @@ def sentence(pairs: pd.DataFrame) -> str:
     for benchmark, group in pairs.groupby("benchmark", sort=False):
         any_told = (group.p_adjusted < LEVEL).any()
         parts.append(
-            f"On {benchmark}, about twice the time of a short training is spent in three ways (points of avg "
-            "mAP, plain recipe, by model and label fraction). More data has twice the annotation."
+            f"On {benchmark}, about twice the time of a short training is spent in three ways. Differences "
+            "are points of avg mAP with the plain recipe, by model and label fraction. More data has twice "
+            "the annotation."
         )
         for (other, use), rows in group.groupby(["other", "use"], sort=False):
             told = f", {(rows.p_adjusted < LEVEL).sum()} of {len(rows)} significant" if any_told else ""
@@ -115,7 +116,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Twice the training time (about), spent in three ways, on {benchmark}: avg mAP (%), plain "
-            f"recipe, mean over folds with 95 % interval over folds and test groups ({unit})."
+            f"recipe. Mean over folds with 95 % interval over folds and test groups ({unit})."
         )
         out.table(_by_use(rows), f"training_time_{benchmark}", caption, tables.Best(high=USES, by_row=True))
         here = pairs[pairs.benchmark == benchmark]
@@ -133,8 +134,8 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         )
         out.table(shown, f"training_time_pairs_{benchmark}", caption)
         caption = (
-            f"avg mAP on {benchmark} of a short training, and of three that take about twice its time: more "
-            "steps, more data (with twice the annotation), or a larger model; plain recipe."
+            f"avg mAP on {benchmark} of a short training, and of three that take about twice its time. They "
+            "have more steps, more data (with twice the annotation), or a larger model. Plain recipe."
         )
         out.figure(figures.training_time(rows)[0], f"training_time_{benchmark}", caption)
 

@@ -243,12 +243,13 @@ def accuracy_over_time(curve: pd.DataFrame):
     return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about)
 
 
-def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str):
+def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: bool = False):
     """avg mAP of each model with its interval against a cost; a panel per family. The line is the Pareto
     front of all models; the names of its models are bold.
 
-    table: `model, mean, low, high` (in %), the cost column, and optionally its interval `cost_low,
-    cost_high`.
+    table: `model, mean, low, high` (in %), the cost column, and optionally `runs` and the cost's interval
+    `cost_low, cost_high`.
+    folds: the means and intervals are over folds and test groups, not over seeds.
     """
     table, classified = short_names(table)
     front = table[pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())].sort_values(cost)
@@ -280,10 +281,11 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str):
         space_by_what_is_missing(ax, table)
         plain_log(ax.xaxis)
 
+    bars = "95 % interval" + " over folds and test groups" * folds
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
-        f"{runs_note(table, '95 % interval' + across)} Line and bold names: Pareto front; no other "
-        f"model is both cheaper and better. {classified}"
+        f"{runs_note(table, bars + across, 'folds' if folds else 'seeds')} Line and bold names: Pareto front "
+        f"of the means, not tested. {classified}"
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)
