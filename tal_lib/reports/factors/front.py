@@ -196,8 +196,8 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
         for row in rows.drop_duplicates("benchmark").itertuples()
     ]
     caption = (
-        f"{OUR_MODEL} (compact: {listed(ours, 'and')}) against every size of another model that costs at most "
-        "as much in both; plain recipe. Difference: ours minus the other, paired by person or recording, "
-        "with 95 % interval."
+        f"{OUR_MODEL} (compact: {listed(ours, 'and')}) against every size of another model that costs at "
+        "most as much in both; plain recipe. Difference: ours minus the other, paired by person or "
+        "recording, with 95 % interval."
     )
     out.table(shown, "size_target", caption)
