@@ -247,12 +247,16 @@ def _tie(read):
 
 
 def _fastest(times, tie, more="as long"):
-    """(models, sentences) of the smallest cost and of those that tie with it. times: model → cost."""
+    """(models, sentences) of the smallest cost and of those that tie with it. times: model → cost.
+
+    tie: relative; `DAYS` is the allowance for times of different days.
+    """
     level = times[times <= times.min() * (1 + tie)].sort_values()
     others = times.drop(level.index).sort_values()
     text = ""
     if len(level) > 1:
-        text = f" They tie within {100 * tie:.0f} %, the repeatability of latencies."
+        of = "the allowance for different days" if tie == DAYS else "the repeatability of latencies"
+        text = f" They tie within {100 * tie:.0f} %, {of}."
     if len(others):
         text += f" Next: {others.index[0]}, {others.iloc[0] / level.iloc[0]:.2f} times {more}."
     return " or ".join(level.index), text

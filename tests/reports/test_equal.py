@@ -216,7 +216,7 @@ def test_components_need_a_complete_crossed_design(cell):
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "range of 2 models" in text
-    assert f"The person: {row.person_sd:.1f} to 20.0; the fold: {row.fold_sd:.1f};" in text
+    assert f"The person: {row.person_sd:.1f} to 20.0; the fold: {row.fold_sd:.1f}." in text
     assert f"effects of sample and seed: {row.rest_sd:.1f}." in text
     known = f"{row.repeat_seed_sd:.1f} points (95 % intervals end at {row.repeat_seed_high:.1f})."
     assert f"standard deviation of {known}" in text
@@ -258,7 +258,7 @@ def test_the_page_shows_every_benchmark_and_its_best_in_bold(known):
     ours = page.our_model(ranked.replace({"model": {"temporalmaxer": "local_global"}}))
     assert ours.count("hapt") == ours.count("urfall") == 2
     place = (
-        "with the equal recipe: its rank in the mean over benchmarks is {0} of 4 (10 %) and {0} of 4 (100 %)."
+        "with the equal recipe. Its rank in the mean over benchmarks is {0} of 4 (10 %) and {0} of 4 (100 %)."
     )
     assert f"own model, is ahead {place.format(1)}" in ours
     last = page.our_model(ranked.replace({"model": {"bilstm": "local_global"}}))

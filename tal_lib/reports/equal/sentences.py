@@ -171,8 +171,8 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     if known.empty:
         return ""
     return (
-        f"Use {known.idxmin()} instead ({known.min() / 1e9:.2f} GMACs). It has the fewest MACs of the other "
-        "models that cannot be told apart from the highest mean at any label fraction."
+        f"Use {known.idxmin()} instead ({known.min() / 1e9:.2f} GMACs). Of the other models that tie with "
+        "the highest mean at every label fraction, it has the fewest MACs. It is not shown to be better."
     )
 
 

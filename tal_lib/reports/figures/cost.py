@@ -285,7 +285,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
         f"{runs_note(table, bars + across, 'folds' if folds else 'seeds')} Line and bold names: Pareto front "
-        f"of the means, not tested. {classified}"
+        f"of the means, not tested. {classified}".rstrip()
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)
