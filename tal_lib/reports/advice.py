@@ -208,9 +208,7 @@ def _measured(rows, stale, *, trained=False):
     trained: whether training matters, as for the time to an accuracy. A cost of the network alone is the same
     after training by an older recipe.
     """
-    rows = tables.on_main_machine(rows)
-    if "options" in rows:
-        rows = rows[rows.options.fillna("") == ""]
+    rows = tables.as_preset(tables.on_main_machine(rows))
     if not len(rows) or not len(stale) or "cell" not in rows:
         return rows
     areas = stale.groupby("cell").area.agg(list)

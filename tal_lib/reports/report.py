@@ -155,9 +155,9 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
     if "inference_cost" in data:
         cost = tables.of_the_present_network(as_built_today(data.pop("inference_cost")))
         cost = tables.newest(tables.with_counted_macs(cost))
-        plain = cost.options.fillna("") == "" if "options" in cost else cost.model.notna()
-        plain &= cost.sweep != COST_SWEEP  # there, one model is measured beside those with options
-        for name, rows in (("inference_cost", cost[plain]), ("inference_cost_options", cost[~plain])):
+        # in that sweep, one model as its preset is measured beside those with options
+        main = cost.index.isin(tables.as_preset(cost[cost.sweep != COST_SWEEP]).index)
+        for name, rows in (("inference_cost", cost[main]), ("inference_cost_options", cost[~main])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}
     if "end_to_end_live" in data:  # cells of a longer video measure the same minute again
         data["end_to_end_live"] = tables.newest(data["end_to_end_live"], end_to_end.LIVE)

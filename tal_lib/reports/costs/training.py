@@ -10,8 +10,7 @@ from tal_lib.reports.provenance import of_older_code
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write the tables and figures of training cost."""
     step, reached, curve = (data[name] for name in ("training_step", "training_milestones", "training_curve"))
-    if "options" in step:  # other sizes of a model are not its row
-        step = step[step.options.fillna("") == ""]
+    step = tables.as_preset(step)  # other sizes of a model are not its row
     main = tables.main_machine(step)
     keys = ["benchmark", "device_name", "preset", "precision", "device"]
     for (benchmark, machine, preset, precision, device), rows in step.groupby(keys, sort=False):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
+from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OUR_MODEL
 from tal_lib.reports.equal.arms import PLAIN, percent
 from tal_lib.reports.equal.pairs import interval, tested
@@ -136,9 +137,7 @@ def _own_costs(cost):
     rows = size.measured(cost)
     if not len(rows):
         return {}
-    rows = rows[rows.model == OUR_MODEL]
-    if "options" in rows:
-        rows = rows[rows.options.fillna("") == ""]
+    rows = tables.as_preset(rows[rows.model == OUR_MODEL])
     medians = rows.groupby("benchmark")[["macs", "latency_s_median"]].median().dropna()
     return {name: (row.macs, row.latency_s_median) for name, row in medians.iterrows()}
 

@@ -24,7 +24,7 @@ from tal_lib.reports.tables.machines import (
     on_main_machine,
     with_counted_macs,
 )
-from tal_lib.reports.tables.names import classified, shown_name, with_shown_names
+from tal_lib.reports.tables.names import as_preset, classified, shown_name, with_shown_names
 from tal_lib.reports.tables.summaries import (
     average_map,
     efficiency_summary,
@@ -47,6 +47,7 @@ __all__ = [
     "KEYS",
     "LOWEST",
     "Best",
+    "as_preset",
     "average_map",
     "classified",
     "efficiency_summary",

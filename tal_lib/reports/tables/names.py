@@ -23,6 +23,11 @@ def classified(models) -> str:
     return f" avg mAP of {', '.join(names)}: with the study's classifier." if names else ""
 
 
+def as_preset(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models as their preset builds them. A table without `options` has no others."""
+    return table[table.options.fillna("") == ""] if "options" in table else table
+
+
 def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the shown names of its models."""
     columns = [name for name in ("model", "preset", "options", "stream") if name in table]
