@@ -15,6 +15,7 @@ from tal_lib import __version__
 from tal_lib.files import REPOSITORY
 from tal_lib.reports import provenance, results_page, tables
 from tal_lib.reports.layout import TOPICS, Layout
+from tal_lib.sweeps.grid_file import read_grid
 from tal_lib.sweeps.slices import GPU
 
 
@@ -142,3 +143,14 @@ def test_the_links_of_the_template_are_those_of_the_page():
     template = results_page.TEMPLATE.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", template):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_readme_has_the_label_fractions_of_the_quick_study():
+    (fractions,) = {
+        tuple(block.grid["fraction"])
+        for block in read_grid(REPOSITORY / "notebooks" / "sweeps" / "quick.yaml").blocks
+        if "fraction" in block.grid
+    }
+    shown = " and ".join(f"{100 * fraction:g}" for fraction in fractions)
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"`make study` trains four models with {shown} % of the labels" in text
