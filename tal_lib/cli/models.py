@@ -1,5 +1,7 @@
 """`tal models` and `tal cite`."""
 
+import sys
+
 from tal_lib.cli.options import print_table
 from tal_lib.errors import TalError
 
@@ -55,7 +57,7 @@ def _models(arguments):
 def _cite(arguments):
     from tal_lib.data.registry import BENCHMARKS
     from tal_lib.models.parts import registry
-    from tal_lib.reports import cards
+    from tal_lib.reports import cards, citation
     from tal_lib.reports.layout import nearest
     from tal_lib.validation import unknown_name
 
@@ -64,6 +66,14 @@ def _cite(arguments):
         if name not in known:
             raise unknown_name(name, known, name="model or benchmark")
     print("\n\n".join(cards.citations_of(arguments.names)))
+    if waiting := citation.placeholders():
+        print(
+            f"note: {' and '.join(waiting)} of this study are placeholders until its first public release",
+            file=sys.stderr,
+        )
+    for name in arguments.names:
+        if cards.paper_of(name) is None:
+            print(f"note: {name} has no paper: cite this study", file=sys.stderr)
     for name in [] if arguments.bib else arguments.names:
         card = cards.data_card(name, nearest()) if name in BENCHMARKS else None
         print(f"\n{card or cards.model_card(name, nearest(), cited=False)}")

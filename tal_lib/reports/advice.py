@@ -103,9 +103,12 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
         answers.append({"situation": situation, "use": model, "because": because, "from": table})
 
     judged = _by_equal_arm(read, say, benchmark) or _by_own_recipes(read, say, benchmark)
-    if judged is None:
+    if not judged:
         return pd.DataFrame(columns=["situation", "use", "because", "from"])
-    _costs(read, say, benchmark, long_shape, *judged)
+    for labels, close, near in judged:
+        _on_a_cpu(read, say, benchmark, labels, close, near)
+    _, close, near = judged[-1]  # with the most labels
+    _costs(read, say, benchmark, long_shape, close, near)
     for answer in unseen.answers(read("open_set")):
         say(*answer)
     return pd.DataFrame(answers)
@@ -115,35 +118,39 @@ def _by_equal_arm(read, say, benchmark):
     """Add the answers on accuracy of the equal arm.
 
     Returns:
-        the models that no benchmark tells apart from its best with the most labels, and that in words; None
-        without an equal arm.
+        for each label fraction that is asked, the most labels last: the labels in words (empty for the most),
+        the models that every benchmark advises, and that in words; empty without an equal arm.
     """
     questions = sentences.questions(read)
     macs = _macs_of_the_ranked(read, benchmark)
-    level: dict[str, pd.DataFrame] = {}
+    advised: dict[str, dict[str, set[str]]] = {}  # labels -> benchmark -> models
+    most = dict(questions)  # the last question of a benchmark has the most labels
     for name, fraction in questions:
         rows = sentences.ranked(read, name, fraction)
         where = "mean over benchmarks" if name == MEAN else name
-        labels = "all labels" if fraction == 1 else f"few labels ({percent(fraction)})"
+        few = f"few labels ({percent(fraction)})"
+        labels = "all labels" if fraction == 1 else few
         say(f"{labels}, {where}", *sentences.verdict(rows, macs), f"equal_{name}")
-        level[where] = sentences.leaders(rows)  # the last question of a benchmark has the most labels
-    if not level:
-        return None
-    close = set.intersection(*(set(rows.model) for rows in level.values()))
-    where = (
-        "in the mean over benchmarks" if MEAN in dict(questions) else f"on {sentences.listed(level, 'and')}"
-    )
-    at = f"with the most labels {where}"
+        key = "" if fraction == most[name] else few
+        advised.setdefault(key, {})[name] = set(sentences.advised(rows).model)
+    return [(labels, *_close(labels, advised[labels])) for labels in sorted(advised, reverse=True)]
+
+
+def _close(labels, models):
+    """The models that every benchmark advises, and that in words. models: benchmark -> its models."""
+    close = set.intersection(*models.values())
+    where = "in the mean over benchmarks" if MEAN in models else f"on {sentences.listed(models, 'and')}"
+    at = f"with {labels or 'the most labels'} {where}"
     if len(close) == 1:
         return close, f"of the best models {at} (only {min(close)})"
-    return close, f"of the {len(close)} that cannot be told apart from the best {at}"
+    return close, f"of the {len(close)} leading models {at}"
 
 
 def _by_own_recipes(read, say, benchmark):
     """The same of a study without an equal arm: each model by its own recipe, close by `CLOSE` points."""
     efficiency = read("data_efficiency")
     if efficiency.empty or not (efficiency.benchmark == benchmark).any():
-        return None
+        return []
     runs = efficiency[efficiency.benchmark == benchmark].fillna({"recipe": "", "options": "", "stream": ""})
     summary = tables.efficiency_summary(main_arm(runs))
     few, most = (
@@ -157,7 +164,7 @@ def _by_own_recipes(read, say, benchmark):
         because = f"{ranked.iloc[0]:.1f} avg mAP. Next: {then}."
         say(situation, ranked.index[0], because, f"data_efficiency_{benchmark}")
     near = f"within {CLOSE:g} points of the best ({most.idxmax()}, {most.max():.1f})"
-    return set(most[most >= most.max() - CLOSE].index), near
+    return [("", set(most[most >= most.max() - CLOSE].index), near)]
 
 
 def _cpu_costs(read):
@@ -266,8 +273,9 @@ def _unknown(close, known):
     return f" Not measured: {', '.join(missing)}." * bool(missing)
 
 
-def _costs(read, say, benchmark, long_shape, close, near):
-    """Add answers that weigh accuracy against a cost, among the models close to the best."""
+def _on_a_cpu(read, say, benchmark, labels, close, near):
+    """Add the answer for one thread of a CPU, among the models close to the best with these labels."""
+    situation = f"{labels} on a CPU, one thread" if labels else "a CPU only, one thread"
     cost, tie = _cpu_costs(read), _tie(read)
     times = _end_to_end(read, benchmark)
     times = times[times.index.isin(close)]
@@ -277,20 +285,32 @@ def _costs(read, say, benchmark, long_shape, close, near):
             f"{times.min():.2f} s per hour of recording, trained: network, decoding and NMS. The fastest "
             f"{near}.{text}{_unknown(close, times.index)}"
         )
-        say("a CPU only, one thread", use, because, f"inference_length_time_{benchmark}")
+        say(situation, use, because, f"inference_length_time_{benchmark}")
+    elif len(here := _with_latency(cost, benchmark, close)):
+        steps, at = _at_usual_length(here)
+        medians = at.groupby("model").detect_s_median.median()
+        use, text = _fastest(medians, tie)
+        because = (
+            f"{1e3 * medians.min():.1f} ms for {steps:,} steps, untrained: network, decoding and NMS. The "
+            f"fastest {near}.{text}"
+        )
+        say(situation, use, because, f"detect_{benchmark}_cpu")
+
+
+def _with_latency(cost, benchmark, close):
+    """The costs of these models at a benchmark's shape that were timed. cost: from `_cpu_costs`."""
+    if cost.empty:
+        return cost
+    return cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
+
+
+def _costs(read, say, benchmark, long_shape, close, near):
+    """Add answers that weigh accuracy against a cost, among the models close to the best."""
+    cost, tie = _cpu_costs(read), _tie(read)
     if len(cost):
-        here = cost[(cost.benchmark == benchmark) & cost.model.isin(close)]
-        here = here.dropna(subset=["latency_s_median"])
+        here = _with_latency(cost, benchmark, close)
         if len(here):
-            steps, at = _at_usual_length(here)
-            at = at.groupby("model")[["detect_s_median"]].median()
-            if times.empty:
-                use, text = _fastest(at.detect_s_median, tie)
-                because = (
-                    f"{1e3 * at.detect_s_median.min():.1f} ms for {steps:,} steps, untrained: network, "
-                    f"decoding and NMS. The fastest {near}.{text}"
-                )
-                say("a CPU only, one thread", use, because, f"detect_{benchmark}_cpu")
+            steps, _ = _at_usual_length(here)
             macs = _macs(read, benchmark, close)
             use, text = _fastest(macs, 0, "as many")
             say(

@@ -39,6 +39,13 @@ def bibtex(path: str | Path | None = None) -> str:
     return entry("misc", KEY, {"author": authors} | values)
 
 
+def placeholders(path: str | Path | None = None) -> list[str]:
+    """The fields of the preferred citation that wait for the first public release: `doi`, `url`, or none."""
+    preferred = citation(path)
+    waiting = {"doi": "0000000", "url": "OWNER"}
+    return [name for name, mark in waiting.items() if mark in str(preferred.get(name, ""))]
+
+
 def _author(person):
     if "name" in person:
         return f"{{{person['name']}}}"  # a group: BibTeX must not take it for first and family name

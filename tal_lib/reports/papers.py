@@ -37,19 +37,19 @@ class Paper:
             else ("inproceedings", "booktitle")
         )
         key = f"{self.first_author.lower()}{self.year}{self.title.split()[0].strip(':').lower()}"
-        return entry(
-            kind,
-            key,
-            {
-                "author": " and ".join(name.strip() for name in self.authors.split(",")),
-                "title": f"{{{self.title}}}",  # braces keep the capitals
-                container: self.venue,
-                "url": self.link,
-                "year": self.year,
-            },
-        )
+        fields = {
+            "author": " and ".join(name.strip() for name in self.authors.split(",")),
+            "title": f"{{{self.title}}}",  # braces keep the capitals
+            container: self.venue,
+            "url": self.link,
+            "year": self.year,
+        }
+        if self.link.startswith(DOI):
+            fields["doi"] = self.link.removeprefix(DOI)
+        return entry(kind, key, fields)
 
 
+DOI = "https://doi.org/"
 JOURNALS = (
     "IEEE TIP",
     "IEEE Access",

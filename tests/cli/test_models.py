@@ -80,7 +80,13 @@ def test_a_card_of_unused_data_promises_no_result_and_shows_no_module_of_many_se
 
 
 def test_several_citations_hold_each_entry_once(capsys):
-    out = printed(capsys, "cite", "hapt", "hapt_recomposed", "actionformer", "--bib")
+    assert main(["cite", "hapt", "hapt_recomposed", "actionformer", "window_cnn", "--bib"]) == 0
+    out, notes = capsys.readouterr()
+    assert notes.splitlines() == [
+        "note: doi and url of this study are placeholders until its first public release",
+        "note: window_cnn has no paper: cite this study",
+    ]
+    assert "doi = {10.1016/" in DATA_PAPERS["sfinge3d"].bibtex()
     keys = re.findall(r"(?m)^@\w+\{([\w-]+),$", out)
     assert keys == ["efficient_tal", "reyes-ortiz2016transition-aware", "zhang2022actionformer"]
     assert "#" not in out and r"Alb" in out

@@ -65,7 +65,7 @@ def test_no_winner_is_named_where_there_is_none(study):
         "The one with the fewest MACs is actionformer: 0.10 GMACs." in because and "Next: bilstm" in because
     )
     assert answers.use["a CPU only, one thread"] == "actionformer"
-    close = "of the 3 that cannot be told apart from the best with the most labels on hapt"
+    close = "of the 3 leading models with the most labels on hapt"
     assert close in answers.because["a CPU only, one thread"]
     assert "first" not in " ".join(headlines(read)) and "best other" not in " ".join(headlines(read))
 
@@ -169,12 +169,44 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
     read = tables_of(study({"temporalmaxer": 10, "tridet": 0, "bilstm": -8}, TUNED))
     lines = headlines(read)
     assert lines == [line for line in lines if "recipe" in line]  # the arm is said in every line
-    assert lines[0].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
-    assert len(lines) == 3
+    gaps = [sentences.ranked(read, "mean", fraction)["mean"].agg(["max", "min"]) for fraction in (0.1, 1.0)]
+    few, many = (ends["max"] - ends["min"] for ends in gaps)
+    assert lines[0].replace("\\", "") == (
+        "The first and the last architecture differ by more than the recipe adds on average. With 10 % of "
+        f"the labels, temporalmaxer leads; the last is {few:.1f} behind the first. With 100 % of the labels, "
+        f"temporalmaxer leads; the last is {many:.1f} behind the first."
+    )
+    assert lines[1].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
+    assert len(lines) == 4
     where = "hapt, sfinge3d, rendered and urfall"
     start = f"Averaged over {where}, with the equal recipe and 10 % of the labels, "
-    assert lines[2].startswith(f"{start}temporalmaxer has ") and lines[2].count("temporalmaxer has ") == 2
-    assert all("timeline" in line for line in lines)
+    assert lines[3].startswith(f"{start}temporalmaxer has ") and lines[3].count("temporalmaxer has ") == 2
+    assert all("timeline" in line for line in lines[1:])
+
+
+def test_the_conclusion_says_that_leading_models_cannot_be_told_apart(study):
+    read = tables_of(study({"temporalmaxer": 0, "tridet": 0, "bilstm": -30}, TUNED, (1.0,)))
+    summary = read("factorial_summary").query("benchmark == 'mean'")
+    rows = sentences.ranked(read, "mean", 1.0)
+    within, gap = rows["mean"].iloc[0] - rows["mean"].iloc[1], rows["mean"].iloc[0] - rows["mean"].iloc[2]
+    assert sentences.conclusion(read, summary) == (
+        "The first and the last architecture differ by more than the recipe adds on average. The leading "
+        f"ones cannot be told apart. With 100 % of the labels, 2 models lead within {within:.1f} points of "
+        f"avg mAP; the last is {gap:.1f} behind the first."
+    )
+    large = summary.assign(recipe=-2 * gap)
+    assert sentences.conclusion(read, large).startswith("The leading ones cannot be told apart. With 100 %")
+    assert sentences.conclusion(read, summary.assign(benchmark="hapt")) == ""
+
+
+def test_with_few_labels_costs_are_compared_among_the_models_that_lead_there(study):
+    """At 10 % bilstm leads with the others, and is the fastest; at 100 % it is behind."""
+    few = study({"temporalmaxer": 0, "tridet": 0, "bilstm": 0}, fractions=(0.1,))
+    many = study({"temporalmaxer": 0, "tridet": 0, "bilstm": -30}, fractions=(1.0,))
+    answers = advice(tables_of(few + many)).set_index("situation")
+    situation = "few labels (10 %) on a CPU, one thread"
+    assert answers.use[situation] == "bilstm" and answers.use["a CPU only, one thread"] == "temporalmaxer"
+    assert "of the 3 leading models with few labels (10 %) on hapt" in answers.because[situation]
 
 
 def test_each_benchmark_has_one_line_with_its_leaders_and_its_floors(study):
@@ -208,12 +240,14 @@ def test_leaders_share_a_letter_with_the_best(letters, level, words):
     assert words in sentences.verdict(rows)[1]
 
 
-def test_all_models_that_share_a_letter_with_the_best_are_advised():
+def test_no_model_is_advised_that_another_leader_is_better_than():
     rows = pd.DataFrame({"model": list("xyz"), "mean": [3.0, 2.0, 1.0], "low": 0.0, "high": 9.0})
-    assert sentences.verdict(rows.assign(letters=["ab", "a", "b"]))[0] == "x, y or z"
-    assert sentences.verdict(rows.assign(letters=["ab", "a", "b"]))[1].endswith(
-        "No model can be told apart from it."
+    use, because = sentences.verdict(rows.assign(letters=["ab", "a", "b"]), pd.Series({"y": 2e9, "z": 1e9}))
+    assert use == "x or y" and "The one with the fewest MACs is y" in because
+    assert because.endswith(
+        "No model can be told apart from it. z (1.0) is left out: y can be told apart from it."
     )
+    assert sentences.verdict(rows.assign(letters=["ab", "ab", "b"]))[0] == "x, y or z"
 
 
 def test_without_an_equal_arm_the_old_answers_stay(study):
@@ -238,8 +272,8 @@ def test_the_place_of_our_model_is_said_first_and_another_is_named(study, effect
     """bilstm has the fewest MACs of all, but does not lead."""
     models = {"temporalmaxer": 0, "tridet": 0, "bilstm": -8, "local_global": effect}
     lines = headlines(tables_of(study(models, TUNED, (1.0,))))
-    assert lines[1].replace("\\", "") == f"local_global, this study's own model, {ahead}{instead}"
-    assert not any("local" in line for line in lines[:1])
+    assert lines[2].replace("\\", "") == f"local_global, this study's own model, {ahead}{instead}"
+    assert "own model" not in " ".join(lines[:2])
     alone = headlines(tables_of(study(models, ("hapt",), (1.0,))))
     assert "this study's own model" not in " ".join(alone)
 

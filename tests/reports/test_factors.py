@@ -84,9 +84,11 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
     )
     assert text.count("temporalmaxer +") == 5
     ends = f"{pairs[of_mean].difference.min():+.1f} to {pairs[of_mean].difference.max():+.1f}"
-    assert f"Mean over 2 models: {ends}, 5 of 5 significant; without" in text
+    assert f"Many minus few, mean over 2 models: {ends}, 5 of 5 significant; without" in text
     none = annotation.sentence(pairs.assign(p_adjusted=1.0))
-    assert "), the recipe plain. No model shows a significant difference (2 tested). Mean over" in none
+    assert none.startswith("On hapt, it is not shown that more people are better. Many people with few")
+    assert "), the recipe plain. No model shows a significant difference (2 tested). Many minus few" in none
+    assert "not shown" not in text
     one_model = pairs.assign(p_adjusted=pairs.p_adjusted.where(pairs.model == "actionformer", 1.0))
     assert (
         "), the recipe plain. Only actionformer shows a significant difference (2 tested)."
@@ -154,9 +156,10 @@ def test_models_with_options_stand_beside_the_mean_over_models(annotated, traine
     means = [rows[rows.model == EVERY_MODEL].difference.tolist() for rows in (before, pairs)]
     assert means[0] == means[1]
     text = annotation.sentence(pairs)
-    assert "Mean over 2 models" in text and "Added later: actionformer (norm=half) " in text
+    assert "mean over 2 models" in text and "Added later: actionformer (norm=half) has -30" in text
     plain = pairs[(pairs.model == "actionformer") & (pairs.budget == 0.125)].iloc[0]
     assert row.change == pytest.approx(row.difference - plain.difference)
+    assert f"Without the option it has {plain.difference:+.1f}, a change of {row.change:+.1f} [" in text
     assert row.change_low < row.change < row.change_high and pairs[pairs.options == ""].change.isna().all()
 
 
@@ -227,7 +230,7 @@ def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
     ends = f"{gains.min():+.1f} to {gains.max():+.1f}"
     assert f"More data against the short training: {ends}, 4 of 4 significant" in text
     text = training_time.sentence(pairs.assign(p_adjusted=1.0))
-    assert " of 4" not in text and text.endswith(". No difference is significant.")
+    assert " of 4" not in text and "three ways. No difference is significant. " in text
 
 
 @pytest.fixture

@@ -98,9 +98,12 @@ def gained(quantization: pd.DataFrame) -> str:
         )
     if rows.model.nunique() > 1:
         if len(graphs):
+            without = sorted(set(rows.model) - set(graphs.model))
+            rest = f"; {', '.join(without)} not measured" if without else ""
+            many = graphs.model.nunique()
             sentences.append(
                 f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast as torch "
-                f"(median of {graphs.model.nunique()} model{'s' if graphs.model.nunique() > 1 else ''})."
+                f"(median of {many} model{'s' if many > 1 else ''}{rest})."
             )
         many, whole = gain.model.nunique(), rows.model.nunique()
         verb = "becomes" if many == 1 else "become"

@@ -19,7 +19,16 @@ from tal_lib.reports.efficiency.comparison import (
     write_comparison,
 )
 from tal_lib.reports.efficiency.prior import PRIOR, beside_prior, write_prior
-from tal_lib.reports.efficiency.runs import OUR_MODEL, compared, complete, main_arm, span, strata
+from tal_lib.reports.efficiency.runs import (
+    OUR_MODEL,
+    about_recipes,
+    compared,
+    complete,
+    main_arm,
+    own_recipes,
+    span,
+    strata,
+)
 
 __all__ = [
     "HELD_BACK",
@@ -66,9 +75,11 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 def _write_curves(runs, rows, benchmark, out):
     """Write avg mAP against the fraction of the recordings, and mAP by tIoU with all recordings."""
-    caption = (
-        f"avg mAP (%) on {benchmark} by label fraction (of the training recordings): mean of "
-        f"{span(rows.runs)} runs (seeds) with 95 % interval (Student's t)."
+    chosen = main_arm(runs)
+    caption = about_recipes(
+        chosen,
+        f"avg mAP (%) on {benchmark} by label fraction (of the training recordings), mean of "
+        f"{span(rows.runs)} runs (seeds) with 95 % interval (Student's t).",
     )
     if rows.fraction.nunique() > 1:
         shown = (
@@ -76,8 +87,7 @@ def _write_curves(runs, rows, benchmark, out):
             "with 95 % intervals over seeds; a panel per family."
         )
         out.figure(figures.data_efficiency(rows), f"data_efficiency_{benchmark}", shown)
-    most = main_arm(runs)
-    most = tables.with_shown_names(most[most.fraction == rows.fraction.max()])
+    most = tables.with_shown_names(chosen[chosen.fraction == rows.fraction.max()])
     shown = (
         f"mAP by tIoU on {benchmark} with {100 * rows.fraction.max():g} % of the labels: "
         f"{most.model.nunique()} models, with 95 % intervals over seeds; a panel per family."
@@ -85,4 +95,5 @@ def _write_curves(runs, rows, benchmark, out):
     axes = figures.map_by_tiou(most.assign(map=100 * most["map"]))
     out.figure(axes, f"map_by_tiou_{benchmark}", shown)
     table = tables.efficiency_table(rows, benchmark)
-    out.table(table, f"data_efficiency_{benchmark}", caption, tables.HIGHEST)
+    best = None if own_recipes(chosen) else tables.HIGHEST  # unequal recipes have no winner
+    out.table(table, f"data_efficiency_{benchmark}", caption, best)

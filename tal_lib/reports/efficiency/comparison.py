@@ -4,13 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import FLOOR, OUR_MODEL, complete, span, strata
-
-
-def _about(runs, text):
-    """A caption that first says whether every model had a recipe of its own, as in docs/first-study.md."""
-    unequal = (runs[runs.model != FLOOR].recipe == "").any()
-    return f"{'Older runs, unequal recipes' if unequal else 'One recipe'}: {text}"
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, span, strata
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +48,7 @@ def write_aggregate_ranking(runs: pd.DataFrame, benchmark: str, out) -> None:
     used = complete(runs)
     seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
     fractions = used.fraction.nunique()
-    caption = _about(
+    caption = about_recipes(
         runs,
         f"aggregate ranking on {benchmark}, {fractions} label fraction{'s' * (fractions > 1)}, "
         f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with stratified bootstrap interval, which "
@@ -110,7 +104,7 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
     order = list(aggregate_ranking(runs).model)
     matrix = table.pivot(index="model", columns="other", values="probability").loc[order, order]
     shown = matrix.map(lambda value: "" if value != value else f"{value:.2f}").reset_index()
-    caption = _about(
+    caption = about_recipes(
         runs,
         f"probability of improvement on {benchmark}, mean over label fractions. A run of the row's "
         "model has a higher avg mAP than a run of the column's model. With few runs 1.00 is no certainty.",
@@ -188,7 +182,7 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
             ],
         }
     )
-    caption = _about(
+    caption = about_recipes(
         runs,
         f"{OUR_MODEL} against the best other model on {benchmark}: mean avg mAP (%), difference on "
         "the same recordings (Student's interval), and probability of improvement (Newcombe's interval). "

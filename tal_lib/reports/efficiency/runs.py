@@ -23,6 +23,16 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     return alike[(alike.recipe == alike.benchmark.map(chosen).fillna("")) | (alike.model == FLOOR)]
 
 
+def own_recipes(runs: pd.DataFrame) -> bool:
+    """Whether every model had a recipe of its own, as in docs/first-study.md: then no ranking is fair."""
+    return bool((runs[runs.model != FLOOR].recipe == "").any())
+
+
+def about_recipes(runs: pd.DataFrame, text: str) -> str:
+    """A caption that first says whether the models had one recipe."""
+    return f"{'Unequal, each model by its own recipe' if own_recipes(runs) else 'One recipe'}: {text}"
+
+
 def with_all_data(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of runs with all people, annotations and feature steps."""
     for name in {"people", "annotated", "skip"} & set(table):

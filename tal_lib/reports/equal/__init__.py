@@ -29,6 +29,7 @@ def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
     ranked = ranking.ranking(scores, table)
     ranking.write(ranked, ranking.left_out(scores, ranked), scores, out)
     pairs.write(table, out)
-    factorial.write(*factorial.factorial(scores, scores_of(data, PLAIN)), out)
+    plain = scores_of(data, PLAIN)
+    factorial.write(*factorial.factorial(scores, plain), {"plain": plain, "equal": scores}, out)
     transfer.write(transfer.between_benchmarks(scores), out)
     return ranked

@@ -51,6 +51,23 @@ class Scores:
         return [rows.to_numpy() for _, rows in values.dropna().groupby(level="fold")]
 
 
+def failures(scores: dict[tuple[str, float], Scores], benchmarks, fractions) -> str:
+    """A sentence for a caption on trainings that detected nothing; empty if there are none.
+
+    Args:
+        scores: of one arm.
+        benchmarks: the benchmarks of the table; fractions: its label fractions.
+    """
+    where = [
+        f"{model} on fold {fold} of {benchmark} ({percent(fraction)})"
+        for (benchmark, fraction), here in scores.items()
+        if benchmark in benchmarks and fraction in fractions
+        for model, folds in here.folds.items()
+        for fold in folds.index[folds == 0]
+    ]
+    return f" Detected nothing and counts as 0: {'; '.join(where)}." * bool(where)
+
+
 def runs_on_folds(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """All runs of compact models on folds, a row per cell of the tidy table `data_efficiency`.
 

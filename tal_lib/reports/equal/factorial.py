@@ -15,7 +15,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import LEVEL, estimate, holm, mean_of, nested_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, percent
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, percent
 from tal_lib.reports.equal.pairs import differences, interval, p_text, tested
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
@@ -155,8 +155,17 @@ def overview(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
-    """Write both tables, tidy and for readers, and the figure."""
+def _failures(arms, benchmarks, fractions):
+    """Sentences on the failed trainings of the arms. arms: name -> scores."""
+    texts = {name: failures(scores, benchmarks, fractions) for name, scores in arms.items()}
+    return "".join(f" {name.capitalize()} recipe:{text}" for name, text in texts.items() if text)
+
+
+def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], out) -> None:
+    """Write both tables, tidy and for readers, and the figure.
+
+    arms: `plain` and `equal` -> their scores, as of `factorial`.
+    """
     if not len(summary):
         return
     out.data(models, "factorial")
@@ -180,7 +189,8 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
     )
     caption = (
         "Recipe effect: points of avg mAP from augmentation and tuning, mean over models with 95 % interval. "
-        "p-values: Holm over benchmarks and label fractions (of the mean: over label fractions). "
+        "It is not adjusted; p-values: Holm over benchmarks and label fractions (of the mean: over "
+        "fractions). "
         "Architectures: standard deviation of their means (range; standard deviation from noise alone), by "
         "recipe."
     )
@@ -196,10 +206,12 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, out) -> None:
             }
         )
         where = "averaged over the tuned benchmarks" if benchmark == MEAN else f"on {benchmark}"
-        unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
+        names = TUNED if benchmark == MEAN else (benchmark,)
+        unit = group_name(*names)
         caption = (
             f"Plain and equal recipe {where}: avg mAP (%), mean over folds. Differences are paired by "
-            f"{unit}, with 95 % nested interval; p-values are Holm-adjusted over models."
+            f"{unit}, with 95 % nested interval (not adjusted). p-values are Holm-adjusted over models."
+            f"{_failures(arms, names, set(group.fraction))}"
         )
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)

@@ -127,7 +127,7 @@ def write(table: pd.DataFrame, out) -> None:
     """Write all pairs, as a tidy table, and for readers per benchmark and label fraction."""
     out.data(table, "equal_comparison")
     for (benchmark, fraction), rows in table.groupby(["benchmark", "fraction"], sort=False):
-        shown = pd.DataFrame({"better": rows.model, "other": rows.other, **tested(rows)})
+        shown = pd.DataFrame({"higher mean": rows.model, "other": rows.other, **tested(rows)})
         if benchmark != MEAN:
             shown["P(improvement)"] = [
                 interval(row.probability, row.probability_low, row.probability_high, ".2f")
@@ -137,7 +137,8 @@ def write(table: pd.DataFrame, out) -> None:
         unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
         caption = (
             f"Pairs of models on {where} with {percent(fraction)} of the labels: difference of avg mAP "
-            f"(points), paired by {unit}, with 95 % nested interval. p-values: Holm-adjusted over all pairs."
+            f"(points), paired by {unit}, with 95 % nested interval (not adjusted). p-values: Holm-adjusted "
+            "over all pairs."
         )
         if benchmark != MEAN:
             caption += f" P(improvement): probability that the score of a new {unit} is higher."

@@ -7,7 +7,7 @@ from tal_lib.data.registry import group_name
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, is_tuned, percent, recipe_of
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, is_tuned, percent, recipe_of
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 COLUMNS = [
@@ -168,8 +168,8 @@ def main_table(ranked: pd.DataFrame, fraction: float) -> pd.DataFrame:
 
 
 NOTES = (
-    "{marks}: 95 % interval over folds and {units}, not seeds{more}. Models that share a letter cannot be "
-    "told apart (paired t test, Holm, p < 0.05). {floor} (floor) reads no features."
+    "{marks}: 95 % interval over folds and {units}, not seeds{more}. Bold: highest mean. Models that share a "
+    "letter cannot be told apart (paired t test, Holm, p < 0.05). {floor} (floor) reads no features.{failed}"
 )
 
 
@@ -184,24 +184,34 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
             f"mean over {', '.join(TUNED)}" if benchmark == MEAN else f"{benchmark}, {rows.folds.max()} folds"
         )
         recipe = recipe_of(benchmark)
-        caption = f"Avg mAP (%) by label fraction, {recipe}: {where}. " + NOTES.format(
+        order = f" Ordered by {fractions[-1]}." * (len(fractions) > 1)
+        names, shares = TUNED if benchmark == MEAN else (benchmark,), set(rows.fraction)
+        failed = failures(scores, names, shares)
+        caption = f"Avg mAP (%) by label fraction, {recipe}: {where}.{order} " + NOTES.format(
             marks="Brackets",
             units=_units(benchmark),
             more=" or benchmarks" * (benchmark == MEAN),
             floor=FLOOR,
+            failed=failed,
         )
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
             tuning = " on training recordings of fold 0" if is_tuned(benchmark) else ""
-            caption = f"Avg mAP (%) on {benchmark} by fold, {recipe}{tuning}."
+            caption = f"Avg mAP (%) on {benchmark} by fold, {recipe}{tuning}.{failed}"
             here = {fraction: scores[benchmark, fraction] for fraction in rows.fraction.unique()}
             best = tables.Best(high=(...,), within=("label fraction",))
             out.table(folds_table(here), f"equal_folds_{benchmark}", caption, best)
     for fraction in ranked[ranked.benchmark == MEAN].fraction.unique():
         caption = (
-            f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned: means over five folds. "
-            + NOTES.format(marks="±", units=_units(MEAN), more=" or benchmarks", floor=FLOOR)
+            f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned on fold 0: means over "
+            "five folds. "
+        ) + NOTES.format(
+            marks="±",
+            units=_units(MEAN),
+            more=" or benchmarks",
+            floor=FLOOR,
+            failed=failures(scores, TUNED, [fraction]),
         )
         name = f"equal_main_{100 * fraction:g}"
         out.table(main_table(ranked, fraction), name, caption, tables.Best(high=(*TUNED, MEAN)))

@@ -44,29 +44,48 @@ def leaders(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[bool(split[0] & letters) for letters in split]]
 
 
+def advised(rows: pd.DataFrame) -> pd.DataFrame:
+    """The leaders of which no other is significantly better: no two of them can be told apart."""
+    level = leaders(rows)
+    return level[[not _better(row, level) for row in level.itertuples()]]
+
+
+def _better(row, level):
+    """The names of the models in `level` that have a higher mean and share no letter."""
+    better = level[level["mean"] > row.mean]
+    return [
+        model
+        for model, letters in zip(better.model, better.letters)
+        if not _letters(letters) & _letters(row.letters)
+    ]
+
+
 def all_alike(level: pd.DataFrame) -> bool:
     """Whether the leaders share a letter, so that none of them differs from another."""
     return bool(set.intersection(*map(_letters, level.letters)))
 
 
 def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str]:
-    """(what to use, because) of ranked models. Without a winner, `use` names all models that cannot be told
-    apart from the one with the highest mean.
+    """(what to use, because) of ranked models. Without a winner, `use` names all models of `advised`.
 
     Args:
         rows: from `ranked`.
         macs: model → MACs; models without are never the cheapest.
     """
-    level = leaders(rows)
-    known = (
-        macs.reindex(level.model).dropna() if macs is not None and len(level) > 1 else pd.Series(dtype=float)
-    )
+    use = advised(rows)
+    known = macs.reindex(use.model).dropna() if macs is not None and len(use) > 1 else pd.Series(dtype=float)
     cheapest = (
         [f"The one with the fewest MACs is {known.idxmin()}: {known.min() / 1e9:.2f} GMACs."]
         if len(known)
         else []
     )
-    return listed(level.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows)])
+    level = leaders(rows)
+    left_out = [
+        f"{row.model} ({row.mean:.1f}) is left out: {listed(_better(row, level), 'and')} can be told apart "
+        "from it."
+        for row in level[~level.model.isin(use.model)].itertuples()
+    ]
+    return listed(use.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows), *left_out])
 
 
 def _lead(rows):
@@ -101,8 +120,8 @@ def listed(names: Iterable[str], word: str) -> str:
 
 
 def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
-    """Paragraphs in plain text: the factorial, this study's own model, then who leads where; empty without an
-    equal arm.
+    """Paragraphs in plain text: the conclusion, the factorial, this study's own model, then who leads where;
+    empty without an equal arm.
 
     Args:
         read: the tidy tables.
@@ -115,10 +134,45 @@ def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
         sentences = factorial.overview(summary)
     else:
         sentences = [factorial.sentence(row) for row in summary.itertuples()]
+    if text := conclusion(read, summary):
+        sentences.insert(0, text)
     if rank := our_rank(read(RANKED)):
         sentences.append(f"{rank} {instead(read, macs)}".strip())
     asked = groupby(questions(read), key=itemgetter(0))
     return sentences + [_of_benchmark(read, name, [pair[1] for pair in pairs]) for name, pairs in asked]
+
+
+def conclusion(read: Read, summary: pd.DataFrame) -> str:
+    """How far apart the models are, and whether that is more than the recipe adds; empty without a mean over
+    benchmarks.
+
+    summary: the factorial of the mean over benchmarks, a row per label fraction.
+    """
+    asked = [fraction for name, fraction in questions(read) if name == MEAN]
+    if not asked or set(summary.benchmark) != {MEAN}:
+        return ""
+    recipe = summary.set_index("fraction").recipe.abs().reindex(asked)
+    parts, gaps, groups = [], [], []
+    for fraction in asked:
+        rows = ranked(read, MEAN, fraction)
+        level, gap = advised(rows), rows["mean"].max() - rows["mean"].min()
+        within = level["mean"].max() - level["mean"].min()
+        lead = (
+            f"{len(level)} models lead within {within:.1f} points of avg mAP"
+            if len(level) > 1
+            else f"{level.model.iloc[0]} leads"
+        )
+        parts.append(
+            f"With {percent(fraction)} of the labels, {lead}; the last is {gap:.1f} behind the first."
+        )
+        gaps.append(gap)
+        groups.append(len(level))
+    verdict = []
+    if (pd.Series(gaps, recipe.index) > recipe).all():
+        verdict.append("The first and the last architecture differ by more than the recipe adds on average.")
+    if min(groups) > 1:
+        verdict.append("The leading ones cannot be told apart.")
+    return " ".join([*verdict, *parts])
 
 
 def _of_benchmark(read, benchmark, fractions):
@@ -166,7 +220,7 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     asked = [ranked(read, *pair) for pair in questions(read)]
     if all(rows.model.iloc[0] == OUR_MODEL for rows in asked):
         return ""
-    level = set.intersection(*(set(leaders(rows).model) for rows in asked)) - {OUR_MODEL}
+    level = set.intersection(*(set(advised(rows).model) for rows in asked)) - {OUR_MODEL}
     known = macs.reindex(sorted(level)).dropna() if macs is not None else pd.Series(dtype=float)
     if known.empty:
         return ""

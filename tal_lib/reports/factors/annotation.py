@@ -133,16 +133,18 @@ def sentence(pairs: pd.DataFrame) -> str:
         segments = group[["many_segments", "few_segments"]]
         told = planned[planned.p_adjusted < LEVEL]
         names = list(dict.fromkeys(told.model))
+        if not names:
+            parts.append(f"On {benchmark}, it is not shown that more people are better.")
         parts.append(
-            f"On {benchmark}, many people with few segments each are compared with few people with many. The "
-            f"number of segments is the same ({segments.min(axis=None):.0f} to "
-            f"{segments.max(axis=None):.0f}), the recipe plain. {_significant(names)} a significant "
-            f"difference ({planned.model.nunique()} tested)."
+            f"{'Many' if not names else f'On {benchmark}, many'} people with few segments each are compared "
+            f"with few people with many. The number of segments is the same "
+            f"({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}), the recipe plain. "
+            f"{_significant(names)} a significant difference ({planned.model.nunique()} tested)."
         )
         if names:
             parts.append(f"Many minus few, points of avg mAP: {'; '.join(map(_single, told.itertuples()))}.")
         parts.append(
-            f"Mean over {planned.model.nunique()} models: {signed_range(group.difference)}, "
+            f"Many minus few, mean over {planned.model.nunique()} models: {signed_range(group.difference)}, "
             f"{(group.p_adjusted < LEVEL).sum()} of {len(group)} significant; without "
             f"{listed(dict.fromkeys(group.without), 'or')}, where it is largest: "
             f"{signed_range(group.without_difference)}."
@@ -169,7 +171,11 @@ def _where(row):
 def _changed(row):
     """What the options of a model change in its difference."""
     change = interval(row.change, row.change_low, row.change_high)
-    return f"Added later: {_single(row)}; a change of {change} by the option."
+    before = interval(row.difference - row.change, float("nan"), float("nan"))
+    return (
+        f"Added later: {row.model} has {interval(row.difference, row.low, row.high)} ({_where(row)}). "
+        f"Without the option it has {before}, a change of {change}."
+    )
 
 
 def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:

@@ -156,9 +156,9 @@ def target_sentence(table: pd.DataFrame) -> str:
         texts.append(f"Against {model} ({name}) on {benchmark}: {listed(gaps, 'and')}.")
     met = "met" if ((table.low > 0) & (table.p_adjusted < LEVEL)).all() else "not met"
     return (
-        f"In the arm on size, {listed(settings, 'and')} cost{'s' * (len(settings) == 1)} at most as much in "
-        f"both. Differences of {OUR_MODEL} are in points, with the plain recipe. {' '.join(texts)} The "
-        f"target is {met}."
+        f"In the comparison of sizes, {listed(settings, 'and')} cost{'s' * (len(settings) == 1)} at most as "
+        f"much in both. Differences of {OUR_MODEL} are in points, with the plain recipe. {' '.join(texts)} "
+        f"The target is {met}."
     )
 
 
@@ -196,7 +196,7 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
     ]
     caption = (
         f"{OUR_MODEL} (compact: {listed(ours, 'and')}) against every size of another model that costs at "
-        "most as much in both; plain recipe. Difference: ours minus the other, paired by person or "
-        "recording, with 95 % interval."
+        f"most as much in both, at {size.STEPS} steps; plain recipe. Difference: ours minus the other, "
+        "paired by person or recording, with 95 % interval (not adjusted)."
     )
     out.table(shown, "size_target", caption)

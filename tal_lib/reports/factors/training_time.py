@@ -93,16 +93,14 @@ def sentence(pairs: pd.DataFrame) -> str:
     for benchmark, group in pairs.groupby("benchmark", sort=False):
         any_told = (group.p_adjusted < LEVEL).any()
         parts.append(
-            f"On {benchmark}, about twice the time of a short training is spent in three ways. Differences "
-            "are points of avg mAP with the plain recipe, by model and label fraction. More data has twice "
-            "the annotation."
+            f"On {benchmark}, about twice the time of a short training is spent in three ways."
+            f"{'' if any_told else ' No difference is significant.'} More data has twice the annotation. "
+            "Ranges are points of avg mAP with the plain recipe, over models and label fractions."
         )
         for (other, use), rows in group.groupby(["other", "use"], sort=False):
             told = f", {(rows.p_adjusted < LEVEL).sum()} of {len(rows)} significant" if any_told else ""
             against = "the short training" if other == BASE else other
             parts.append(f"{use.capitalize()} against {against}: {signed_range(rows.difference)}{told}.")
-        if not any_told:
-            parts.append("No difference is significant.")
     return " ".join(parts)
 
 

@@ -221,7 +221,8 @@ def where_time_goes(table: pd.DataFrame):
     star = (
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )
-    note(ax, f"Whole way: decoding and features overlap. Grey line: an hour. {text}{star}")
+    scaled = "Scaled to an hour from the longest video measured. Grey line: real time."
+    note(ax, f"End to end: decoding and features overlap. {scaled} {text}{star}")
     return ax
 
 
