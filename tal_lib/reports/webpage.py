@@ -39,7 +39,7 @@ ATTRIBUTES = {
     "ol": ["start"],
 }
 CSS = CSSSanitizer(allowed_css_properties=["text-align", "max-width", "width"])
-ACTIVE = "script, style, iframe, object, embed, template, noscript, svg, math, form, link, meta, base"
+ACTIVE = "script style iframe object embed template noscript svg math form link meta base".split()
 
 
 def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
@@ -48,7 +48,7 @@ def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
     A tree is changed in place.
     """
     soup = BeautifulSoup(body, "html.parser") if isinstance(body, str) else body
-    for element in soup.select(ACTIVE):
+    for element in soup.find_all(ACTIVE):  # `select` takes twice to four times as long
         element.decompose()
     cleaned = bleach.clean(
         str(soup),
@@ -59,7 +59,7 @@ def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
         strip=True,
     )
     soup = BeautifulSoup(cleaned, "html.parser")
-    for picture in soup.select("img"):
+    for picture in soup.find_all("img"):
         if ":" in (address := picture.get("src") or ":") or address.startswith("//"):
             picture.decompose()
     return soup
@@ -83,12 +83,13 @@ def of_markdown(source: str) -> BeautifulSoup:
 
 def folded(soup: BeautifulSoup) -> BeautifulSoup:
     """The page with folded code, without the marks next to headings, and with readable tables."""
-    for cell in soup.select("td, tbody th"):
-        if len(cell.get_text()) > LONG_TEXT:
+    for cell in soup.find_all(["td", "th"]):
+        if len(cell.get_text()) > LONG_TEXT and (cell.name == "td" or cell.find_parent("tbody")):
             cell["class"] = ["long"]
-    for mark in soup.select("a.anchor-link, style[scoped]"):  # pandas adds a style to every table
+    styles = soup.find_all("style", scoped=True)  # pandas adds one to every table
+    for mark in [*soup.find_all("a", class_="anchor-link"), *styles]:
         mark.decompose()
-    for table in soup.select("table"):
+    for table in soup.find_all("table"):
         if "dataframe" in (table.get("class") or ()):
             _one_row(table.select_one("thead"))
         _words_from_the_left(table)
@@ -104,10 +105,10 @@ def _one_row(head):
 
     pandas writes the index names into a second row; they fit into the empty cells of the first.
     """
-    rows = head.select("tr") if head else []
+    rows = head.find_all("tr") if head else []
     if len(rows) != 2:
         return
-    above, below = (row.select("th") for row in rows)
+    above, below = (row.find_all("th") for row in rows)
     if len(above) == len(below) and all(
         not (first.get_text(strip=True) and second.get_text(strip=True))
         for first, second in zip(above, below)
@@ -120,7 +121,7 @@ def _one_row(head):
 
 def _words_from_the_left(table):
     """Align columns of words, and their headings, at the left."""
-    rows = [row.select("td") for row in table.select("tbody tr")]
+    rows = [row.find_all("td") for row in table.find_all("tr") if row.find_parent("tbody")]
     headings = table.select("thead tr:last-child th")
     if not rows or len(headings) < len(rows[0]):
         return

@@ -17,9 +17,8 @@ from tal_lib.reports.site.sources import Sources
 
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)$")
 BUTTONS = (
-    ".jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .celltoolbar, .zeroclipboard-container, "
-    ".clipboard-copy-txt"
-)
+    "jp-InputPrompt jp-OutputPrompt jp-Collapser celltoolbar zeroclipboard-container clipboard-copy-txt"
+).split()
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|#", re.I)
 
 
@@ -38,10 +37,8 @@ class Safety(BasePlugin):
             soup = self._sanitised(soup, name, address, Path(config.site_dir))
             _make_safe(page.toc)
             if name.endswith(".ipynb"):
-                _match_headings(page.toc.items, soup.select("h1, h2, h3, h4, h5, h6"))
-        for element in soup.select(
-            "pre, table"
-        ):  # the search finds texts and headings; its index stays light
+                _match_headings(page.toc.items, soup.find_all(["h1", "h2", "h3", "h4", "h5", "h6"]))
+        for element in soup.find_all(["pre", "table"]):  # the search finds texts; its index stays light
             element["data-search-exclude"] = ""
         self._link(soup, name, address, files)
         _remove_absent_pictures(soup, address, files, Path(config.site_dir))
@@ -53,7 +50,7 @@ class Safety(BasePlugin):
             _simplify(soup)
             _take_out_pictures(soup, address, site)
         soup = webpage.sanitised(soup)
-        for table in soup.select("table"):
+        for table in soup.find_all("table"):
             table["class"] = [*(table.get("class") or ()), "tal-table"]
             table.wrap(soup.new_tag("div", attrs={"class": "tal-wide"}))
         return soup
@@ -63,7 +60,7 @@ class Safety(BasePlugin):
         here = posixpath.dirname(address)
         served = {file.dest_uri for file in files}
         pages = {file.src_uri: file.dest_uri for file in files} | self.sources.addresses
-        for link in soup.select("a[href]"):
+        for link in soup.find_all("a", href=True):
             target, mark, anchor = link["href"].partition("#")
             if ELSEWHERE.match(link["href"]) or posixpath.normpath(posixpath.join(here, target)) in served:
                 continue
@@ -76,7 +73,7 @@ class Safety(BasePlugin):
 
 def _remove_absent_pictures(soup, address, files, site):
     served = {file.dest_uri for file in files}
-    for image in soup.select("img[src]"):
+    for image in soup.find_all("img", src=True):
         name = posixpath.normpath(posixpath.join(posixpath.dirname(address), unquote(image["src"])))
         if name not in served and not (site / name).is_file():
             image.decompose()
@@ -84,7 +81,7 @@ def _remove_absent_pictures(soup, address, files, site):
 
 def _take_out_pictures(soup, address, site):
     """Write the pictures of a notebook to files; equal pictures share a file."""
-    for image in soup.select("img[src^='data:image/']"):
+    for image in soup.find_all("img", src=re.compile("^data:image/")):
         match = PICTURE.match(image["src"])
         if not match:
             continue  # another kind of picture: removed like all foreign pictures
@@ -108,9 +105,9 @@ def _description(image):
 
 def _simplify(soup):
     """Remove prompts and buttons of the cells; the code gets the colours of the theme."""
-    for part in soup.select(BUTTONS):
+    for part in soup.find_all(class_=BUTTONS):
         part.decompose()
-    for code in soup.select(".highlight-ipynb"):
+    for code in soup.find_all(class_="highlight-ipynb"):
         code["class"] = ["highlight"]
 
 
