@@ -45,6 +45,7 @@ class Areas:
         self.library, self.names = library, names or {}
         self._sources: dict[str, list] = {}
         self._fingerprints: dict[str, str] = {}
+        self._of_cells: dict[tuple[str, ...], str] = {}
         self._needed: dict[str, set[str]] = {}
 
     @cached_property
@@ -63,7 +64,10 @@ class Areas:
 
     def fingerprint_of(self, cells: list[str]) -> str:
         """Fingerprint of a notebook's code cells."""
-        return fingerprint(cells, self.resolve)
+        key = tuple(cells)
+        if key not in self._of_cells:
+            self._of_cells[key] = fingerprint(cells, self.resolve)
+        return self._of_cells[key]
 
     def needs(self, cells: list[str], models: tuple[str, ...], loader: str) -> set[str]:
         """Areas of the library that a notebook's numbers depend on.
