@@ -4,7 +4,8 @@ BIN := .venv/bin
 CODE := tal_lib tests experiments examples setup.py .ci
 QUICK := -m "not slow" tests/data tests/evaluation tests/models/parts tests/reports/test_advice.py tests/reports/test_efficiency.py \
   tests/test_architecture.py tests/test_packaging.py tests/test_project.py tests/test_segments.py tests/training/test_checkpoints.py
-TEST := $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal
+# compiled modules are kept: a hundred processes of the tests import the library
+TEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist worksteal
 STUDY := --results results/quick --runs runs/quick_study
 
 .PHONY: help study quick-test test coverage hapt costs gpu rehearsal demo report site lint format types lock lowest clean
