@@ -1,12 +1,12 @@
-"""Speed of the detectors compared with the machine's ceiling and with the authors' code.
+"""Speed of the detectors compared with the machine's ceiling.
 
     python experiments/speed.py [--quick]
 
 Measured are the forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2),
 post-processing, and what the steps-first layout gains in single layers. The ceiling is the best rate of a
-bare convolution in the same run. The authors' times were measured on two cores of the same kind of machine,
-in float32. Their code pads shorter recordings, so 576 steps cost as much as 2,304. Run it on an idle
-machine. Prints every row; without --quick writes results/experiments/speed.csv.
+bare convolution in the same run. Run it on an idle machine. Prints every row; without --quick writes
+results/experiments/speed.csv. `experiments/fidelity.py` times the authors' code: a ratio to their time needs
+both codes in turn on one machine, so no time of theirs is repeated here.
 """
 
 import argparse
@@ -37,9 +37,6 @@ from tal_lib.reports.tables import write_csv
 from tal_lib.training.loop import run_in
 
 D, K = 2048, 20
-THEIRS = {("actionformer", 2304): 0.315, ("tridet", 2304): 0.270, ("temporalmaxer", 2304): 0.117}
-THEIRS |= {(name, 576): seconds for (name, _), seconds in THEIRS.items()}
-THEIR_STEP = {"actionformer": 2.5}
 NAMES = ("actionformer", "tridet", "temporalmaxer")
 
 
@@ -92,7 +89,6 @@ def forward_rows(repeats, dtypes):
                 with torch.inference_mode():
                     seconds = median_seconds(lambda: cast(x), repeats)
                 model.float()
-                theirs = THEIRS[name, steps]
                 rows.append(
                     row(
                         what="forward",
@@ -102,8 +98,6 @@ def forward_rows(repeats, dtypes):
                         seconds=seconds,
                         gmac_per_s=macs / seconds,
                         share_of_ceiling=macs / seconds / top,
-                        theirs_s=theirs,
-                        ratio_to_theirs=seconds / theirs,
                     )
                 )
     return rows
@@ -125,8 +119,6 @@ def compiled_rows(repeats):
                 steps=2304,
                 precision="compiled",
                 seconds=seconds,
-                theirs_s=THEIRS[name, 2304],
-                ratio_to_theirs=seconds / THEIRS[name, 2304],
                 largest_difference=apart,
             )
         )
@@ -163,7 +155,6 @@ def training_rows(repeats):
             optimizer.step()
 
         seconds = median_seconds(step, max(2, repeats // 3))
-        theirs = THEIR_STEP.get(name)
         rows.append(
             row(
                 what="training step",
@@ -171,7 +162,6 @@ def training_rows(repeats):
                 steps=2304,
                 precision=precision,
                 seconds=seconds,
-                **({"theirs_s": theirs, "ratio_to_theirs": seconds / theirs} if theirs else {}),
             )
         )
     return rows

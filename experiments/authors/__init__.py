@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import torch
 from torch import nn
@@ -69,6 +70,21 @@ def importable(clone: Path, *packages: str, stand_ins: dict[str, ModuleType] | N
         forget()
         for name in present:  # one inside a package of theirs is forgotten already
             sys.modules.pop(name, None)
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """What is float32 in both codes is float64: `.float()`, `dtype=torch.float`, tensors without a kind."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with (
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+            mock.patch.object(torch, "float", torch.float64),
+            mock.patch.object(torch, "float32", torch.float64),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def perturb(model: nn.Module, seed: int = 0, equal: float = 0.0) -> nn.Module:

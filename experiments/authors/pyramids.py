@@ -209,7 +209,15 @@ def their_table(result: dict) -> pd.DataFrame:
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-def decoding_rows(published: Published, ours: Detector, theirs: nn.Module, lengths=LENGTHS) -> Iterator[Row]:
+def decoding_rows(published: Published, ours: Detector, theirs: nn.Module) -> Iterator[Row]:
+    """Detections of both branches of their post-processing."""
+    yield from detection_rows(published, ours, theirs, LENGTHS)
+    yield voting_row(published, ours, theirs)
+
+
+def detection_rows(
+    published: Published, ours: Detector, theirs: nn.Module, lengths: tuple[int, ...]
+) -> Iterator[Row]:
     """Detections, from features to segments in seconds, in their order, at some lengths."""
     for steps in lengths:
         recording = recording_of(steps)
@@ -217,7 +225,6 @@ def decoding_rows(published: Published, ours: Detector, theirs: nn.Module, lengt
             tables = our_table(ours.detect(batch_of(ours, recording))[0]), their_table(theirs([recording])[0])
         how = "features to detections on both sides"
         yield _decoding_row(published.model, f"T = {steps}", *tables, how)
-    yield voting_row(published, ours, theirs)
 
 
 @torch.no_grad()

@@ -1,27 +1,33 @@
-"""STALE beside sauradip/STALE: parameters, outputs, losses and gradients on windows of 100 steps.
+"""STALE beside sauradip/STALE: parameters, MACs, outputs, losses and gradients of windows, and soft-NMS.
 
 FOLDER is a clone of their repository with a clone of facebookresearch/MaskFormer inside, and the files of
 their `extra_file` copied over, as their README says. Stand-ins replace what a CPU without the network lacks:
 CLIP (both models get the same random vectors as texts), detectron2 (a decorator, and torch's own convolution)
-and the lists of classes, which they do not publish.
+and the lists of classes, which they do not publish. fvcore and joblib are needed.
 """
 
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from unittest import mock
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from experiments.authors import Row, importable, largest_difference, parameters, perturb
+from experiments.authors import Row, importable, in_float64, largest_difference, parameters, perturb
 from tal_lib import models
+from tal_lib.cost.macs import count_call
 from tal_lib.data.batches import Item, collate
+from tal_lib.models.parts.candidates import Candidates, suppress
 
 FOLDER = "STALE"
 MODELS = ("stale",)
 STEPS, WIDTH, CLASSES = 100, 512, 150  # of their 75/25 split
+DRAWN = 300  # segments of which soft-NMS keeps 100
 HOW = "weights perturbed and copied; random unit vectors in place of CLIP's; dropout off"
 # in their class, but not in their forward pass
 UNUSED = ("txt_model.", "proj.", "contexts", "classifier.", "bn1.", "reduce_mask.", "mask_MLP.")
@@ -49,8 +55,8 @@ class Texts(nn.Module):
 
 
 @contextmanager
-def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
-    """Their modules of the model and of the loss."""
+def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType, ModuleType]]:
+    """Their modules of the model, of the loss and of the post-processing."""
     transformer = "MaskFormer.mask_former.modeling.transformer"
     names = ["detectron2", "detectron2.config", "detectron2.layers", "transformers", "config.zero_shot"]
     packages = [transformer.rsplit(".", count)[0] for count in (3, 2, 1, 0)]
@@ -74,8 +80,9 @@ def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     ):
         import stale_lib.loss_stale as loss  # pyright: ignore[reportMissingImports]
         import stale_model as model  # pyright: ignore[reportMissingImports]
+        import utils.postprocess_utils as post  # pyright: ignore[reportMissingImports]
 
-        yield model, loss
+        yield model, loss, post
 
 
 def our_tensors(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +134,7 @@ def our_tensors(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def rows(clone: Path, model: str) -> Iterator[Row]:
     """Parameters, outputs, losses and gradients of both models."""
-    with their_modules(clone) as (modeling, losses):
+    with their_modules(clone) as (modeling, losses, post):
         torch.manual_seed(0)
         theirs = perturb(modeling.STALE()).eval()
         with (
@@ -143,6 +150,8 @@ def rows(clone: Path, model: str) -> Iterator[Row]:
         count = parameters(ours), used
         how = "counted, without CLIP and without what their forward pass never calls"
         yield Row(model, "parameters", f"K = {CLASSES}", *count, abs(count[0] - count[1]), 0.0, how)
+        yield macs_row(theirs, ours, model)
+        yield from suppression_rows(post, ours, model)
         yield from numbers(theirs, ours, losses, model)
         yield Row(
             model,
@@ -158,11 +167,7 @@ def rows(clone: Path, model: str) -> Iterator[Row]:
 
 def numbers(theirs, ours, losses: ModuleType, model: str) -> Iterator[Row]:
     """Outputs, losses and gradients on the same windows and targets."""
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(2, WIDTH, STEPS, generator=generator)
-    batch = collate([item(features, index) for index, features in enumerate(x)])
-    ours.class_names = batch.classes  # their texts are set already
-    outputs, reference = ours.run(batch), theirs(x, "train")
+    outputs, reference, our_losses, published = learned(theirs, ours, losses)
     scores, masks, foreground, window, features = reference
     compared = {
         "class scores": (outputs[0], scores.transpose(1, 2)),
@@ -172,40 +177,108 @@ def numbers(theirs, ours, losses: ModuleType, model: str) -> Iterator[Row]:
         "features": (outputs[3], features.transpose(1, 2)),
     }
     for case, pair in compared.items():
-        yield Row(
-            model, "forward", case, "", "", largest_difference(*pair), 1e-3 if "class" in case else 1e-4, HOW
-        )
+        difference = largest_difference(*(each.detach() for each in pair))
+        yield Row(model, "forward", case, "", "", difference, 1e-3 if "class" in case else 1e-4, HOW)
+    for name, value in published.items():
+        pair = float(our_losses[name].detach()), float(value.detach())
+        yield Row(model, "loss", name, *pair, abs(pair[0] - pair[1]), 1e-4, f"{HOW}; targets the same")
+    yield from gradient_rows(theirs, ours, our_losses["total"], published["total"], model)
+    with (
+        in_float64(),
+        mock.patch.object(Texts, "vectors", Texts.vectors.double()),
+    ):
+        ours.text = Texts.vectors
+        _, _, our_losses, published = learned(theirs.double(), ours.double(), losses)
+        totals = our_losses["total"], published["total"]
+        yield from gradient_rows(theirs, ours, *totals, model, ", float64", 1e-5)
+
+
+def learned(theirs, ours, losses: ModuleType):
+    """Outputs of ours and of theirs, losses of ours and of theirs, of the same windows and targets."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, WIDTH, STEPS, generator=generator).to(ours.text)
+    batch = collate([item(features, index) for index, features in enumerate(x)])
+    batch = replace(batch, features=x)
+    ours.class_names = batch.classes  # their texts are set already
+    outputs, reference = ours.run(batch), theirs(x, "train")
+    scores, masks, foreground, window, features = reference
     valid, instances, labels = ours.window_targets(batch)
     target = (instances[:, :, None] == instances[:, None]) & (instances >= 0)[:, :, None]
+    target, inside = target.to(x), (instances >= 0).to(x)
     present = nn.functional.one_hot(labels, CLASSES + 1).amax(1)[:, :-1]
-    inside = (instances >= 0).float()
     total, *_ = losses.stale_loss(
-        labels, scores, target.float(), masks, inside, foreground, inside, window, present, features, "train"
+        labels, scores, target, masks, inside, foreground, inside, window, present, features, "train"
     )
-    parts = SimpleNamespace(
-        step=losses.top_ce_loss(labels, scores),
-        recording=losses.top_ce_loss(present.argmax(1), window),
-        mask=losses.bottom_branch_loss(target.float(), masks),
-        foreground=nn.functional.binary_cross_entropy(foreground, inside),
-        consistency=losses.redundancy_loss(target.float(), masks, labels, scores, features),
-        total=total,
-    )
-    our_losses = ours.loss(outputs, batch)
-    for name, value in vars(parts).items():
-        pair = float(our_losses[name]), float(value)
-        yield Row(model, "loss", name, *pair, abs(pair[0] - pair[1]), 1e-4, f"{HOW}; targets the same")
-    pairs = (
+    published = {
+        "step": losses.top_ce_loss(labels, scores),
+        "recording": losses.top_ce_loss(present.argmax(1), window),
+        "mask": losses.bottom_branch_loss(target, masks),
+        "foreground": nn.functional.binary_cross_entropy(foreground, inside),
+        "consistency": losses.redundancy_loss(target, masks, labels, scores, features),
+        "total": total,
+    }
+    return outputs, reference, ours.loss(outputs, batch), published
+
+
+def gradient_rows(theirs, ours, our_total, total, model: str, case="", limit=None) -> Iterator[Row]:
+    """Of three layers. In float32 a value at the kink of a ReLU may pass it on one side alone: no limit."""
+    for name, our_weight, weight in (
         ("mask_conv.weight", ours.mask_conv.weight, theirs.localizer_mask[0].weight),
         ("snippet.query", ours.snippet.query.weight, theirs.embedding.w_qs.weight),
         ("adapter.out", ours.adapter.out.weight, theirs.cross_att.fc.weight),
-    )
-    for name, our_weight, weight in pairs:
-        gradient = torch.autograd.grad(our_losses["total"], our_weight, retain_graph=True)[0]
+    ):
+        gradient = torch.autograd.grad(our_total, our_weight, retain_graph=True)[0]
         their_gradient = torch.autograd.grad(total, weight, retain_graph=True)[0]
         if gradient.ndim == 3:
             gradient = gradient.permute(2, 1, 0)
         difference = largest_difference(gradient, their_gradient) / float(their_gradient.abs().max())
-        yield Row(model, "gradient", name, "", "", difference, 1e-3, f"{HOW}; relative to the largest")
+        how = f"{HOW}; relative to the largest"
+        yield Row(model, "gradient", f"{name}{case}", "", "", difference, limit, how)
+
+
+def macs_row(theirs, ours, model: str) -> Row:
+    """MACs of one window, without the encoder of the texts in both."""
+    example = torch.randn(1, WIDTH, STEPS, generator=torch.Generator().manual_seed(3))
+    counts = count_call(ours, ours, example), count_call(theirs, lambda x: theirs(x, "train"), example)
+    unknown = ", ".join(sorted({*counts[0][1], *counts[1][1]}))
+    how = "tal_lib.cost.macs on both, without CLIP; the difference is relative"
+    macs = counts[0][0], counts[1][0]
+    how += f"; not counted: {unknown}" if unknown else ""
+    return Row(model, "MACs", f"T = {STEPS}, K = {CLASSES}", *macs, abs(macs[0] / macs[1] - 1), 1e-9, how)
+
+
+@torch.no_grad()
+def suppression_rows(post: ModuleType, ours, model: str) -> Iterator[Row]:
+    """Soft-NMS of drawn segments: with the tIoU and without their division of the decay, and as it is.
+
+    Their function of the overlap counts from the smaller of two starts where the tIoU counts from the larger.
+    """
+    generator = torch.Generator().manual_seed(4)
+    start = 1000 * torch.rand(DRAWN, generator=generator)
+    segments = torch.stack([start, start + 2 + 40 * torch.rand(DRAWN, generator=generator)], 1)
+    scores = 0.1 + 0.8 * torch.rand(DRAWN, generator=generator)
+    number = torch.arange(DRAWN)  # in place of a class, which neither asks for
+    ours_kept = suppress(Candidates(segments, scores, number), ours.config.post)
+    table = np.concatenate([ours_kept[0], ours_kept[1][:, None], ours_kept[2][:, None]], 1)
+    columns = ["xmin", "xmax", "score", "label"]
+    given = torch.cat([segments, scores[:, None], number[:, None]], 1).double().numpy()
+    given = pd.DataFrame(given, columns=columns)
+    with mock.patch.object(post, "IOU", tiou):
+        kept = post.Soft_NMS(given, 1.0)[columns].to_numpy()
+    published = post.Soft_NMS(given, post.nms_thresh)[columns].to_numpy()
+    how = f"their Soft_NMS of {DRAWN} drawn segments"
+    difference = float(np.abs(table - kept).max()) if len(table) == len(kept) else float("inf")
+    case, rule = "soft-NMS with the tIoU", "; decay not divided by 0.6; segments (steps), scores in order"
+    yield Row(model, "decoding", case, len(table), len(kept), difference, 1e-3, how + rule)
+    other = len(set(published[:, 3]) - set(table[:, 3]))
+    case, rule = "soft-NMS as published", "; how many of theirs ours does not keep"
+    yield Row(model, "decoding", case, len(table), len(published), other, None, how + rule)
+
+
+def tiou(start: float, end: float, other_start: float, other_end: float) -> float:
+    """The tIoU of two segments."""
+    shared = max(0.0, min(end, other_end) - max(start, other_start))
+    return shared / (end - start + other_end - other_start - shared)
 
 
 def item(features: Tensor, index: int) -> Item:

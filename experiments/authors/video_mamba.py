@@ -2,19 +2,22 @@
 
 Their scan is a CUDA kernel; on a CPU their own plain-PyTorch reference of it (`selective_scan_ref`) takes its
 place, after a causal convolution. The folder FOLDER is a clone of their whole repository; einops and joblib
-are needed.
+are needed. Their code pads a shorter recording to the length of its setting, which changes its outputs, so
+detections are compared at lengths without padding.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.authors import Row, importable, largest_difference, parameters, perturb, pyramids
+from experiments.authors import Row, importable, in_float64, largest_difference, parameters, perturb, pyramids
 from experiments.authors.pyramid_training import gradient_rows, recordings, their_form
 from tal_lib import models
 from tal_lib.cost.macs import count_call
@@ -30,6 +33,8 @@ LENGTHS = (64, 577, PUBLISHED_LENGTH)
 SETTINGS = {"paper": "mamba_thumos_new.yaml", "paper_activitynet": "mamba_anet_new.yaml"}
 COLUMNS = 2048  # of I3D
 COUNTED, LEARNED = 64, 576  # steps: their reference of the scan is a loop over the steps
+DECODED = (96, 576, PUBLISHED_LENGTH, 5024)  # multiples of the coarsest stride: no padding
+DIFFERENTIATED = 192  # the backward pass of that loop takes a time that grows with the square of the steps
 REFERENCE = "weights perturbed and copied; their selective_scan_ref in place of the CUDA kernel"
 
 
@@ -41,7 +46,10 @@ def their_modules(clone: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     stand_ins["causal_conv1d"].causal_conv1d_fn = causal_convolution  # pyright: ignore[reportAttributeAccessIssue]
     stand_ins["causal_conv1d"].causal_conv1d_update = None  # pyright: ignore[reportAttributeAccessIssue]
     stand_ins["mamba_ssm"].__path__ = [str(clone / "mamba" / "mamba_ssm")]
-    with importable(clone / PROJECT, "libs", "mamba_ssm", stand_ins=stand_ins):
+    with (
+        importable(clone / PROJECT, "libs", "mamba_ssm", stand_ins=stand_ins),
+        patch.object(torch.jit, "script", lambda function: function),  # compiled losses stay in float32
+    ):
         import libs.modeling  # pyright: ignore[reportMissingImports]
         import mamba_ssm.modules.mamba_new as block  # pyright: ignore[reportMissingImports]
         from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]
@@ -107,6 +115,8 @@ def rows(clone: Path, model: str) -> Iterator[Row]:
             yield from start_rows(modeling, clone, model)
         for preset in SETTINGS:
             yield from loss_rows(modeling, clone, model, preset)
+        for kind in (torch.float32, torch.float64):
+            yield from learning_rows(modeling, clone, model, kind)
 
 
 def block_rows(block: ModuleType, model: str) -> Iterator[Row]:
@@ -159,7 +169,10 @@ def detector_rows(modeling: ModuleType, clone: Path, model: str) -> Iterator[Row
             yield Row(model, "forward", case, "", "", difference, None if padded > steps else limit, how)
     yield macs_row(model, ours[1e-5], theirs)
     published = pyramids.Published(model, SETTINGS["paper"])
-    yield from pyramids.decoding_rows(published, ours[1e-5], theirs, lengths=(PUBLISHED_LENGTH,))
+    for steps in DECODED:
+        theirs.max_seq_len = steps  # they pad to it
+        yield from pyramids.detection_rows(published, ours[1e-5], theirs, (steps,))
+    yield pyramids.voting_row(published, ours[1e-5], theirs)
     yield Row(
         model,
         "recipe",
@@ -200,18 +213,12 @@ def start_rows(modeling: ModuleType, clone: Path, model: str) -> Iterator[Row]:
     yield Row(model, "recipe", "initial bias of Δ", *means, abs(means[0] - means[1]), 0.15, how)
 
 
+@torch.no_grad()
 def loss_rows(modeling: ModuleType, clone: Path, model: str, preset: str) -> Iterator[Row]:
-    """Losses of both on recordings without padding; of THUMOS14's setting also their gradients."""
+    """Losses of both on recordings without padding."""
     thumos = preset == "paper"
     steps = LEARNED if thumos else 192
-    theirs = perturb(their_detector(modeling, clone, preset, max_seq_len=steps)).train()
-    for module in theirs.modules():
-        if hasattr(module, "drop_prob"):
-            module.drop_prob = 0.0
-    ours = our_detector(model, theirs, preset, norm_eps=1e-5).train()
-    for module in ours.modules():
-        if isinstance(module, DropPath):
-            module.rate = 0.0
+    theirs, ours = learners(modeling, clone, model, preset, max_seq_len=steps)
     start = theirs.loss_normalizer
     how = f"{REFERENCE}; 2 recordings of {steps} steps, drop path off; the difference is relative"
     cases = {"segments anywhere": False, "segments on whole steps": True} if thumos else {"ActivityNet": True}
@@ -219,20 +226,44 @@ def loss_rows(modeling: ModuleType, clone: Path, model: str, preset: str) -> Ite
         batch = recordings(steps, COLUMNS, whole=whole, classes=ours.num_classes)
         theirs.loss_normalizer = start
         ours.positives.fill_(start)
-        learned = thumos and whole
-        with torch.set_grad_enabled(learned):
-            published, losses = theirs(their_form(batch)), ours.loss(ours.run(batch), batch)
+        published, losses = theirs(their_form(batch)), ours.loss(ours.run(batch), batch)
         for name, key in (
             ("classification", "cls_loss"),
             ("regression", "reg_loss"),
             ("total", "final_loss"),
         ):
-            pair = float(losses[name].detach()), float(published[key].detach())
+            pair = float(losses[name]), float(published[key])
             yield Row(model, "loss", f"{name}, {case}", *pair, abs(pair[0] / pair[1] - 1), 1e-5, how)
-        if learned:
-            losses["total"].backward()
-            published["final_loss"].backward()
-            yield from gradient_rows(model, ours, theirs, how, translate=our_tensors)
+
+
+def learning_rows(modeling: ModuleType, clone: Path, model: str, kind: torch.dtype) -> Iterator[Row]:
+    """Gradients of the total loss, of THUMOS14's setting; float64 tells rounding from another formula."""
+    # the width of attention, which their backbone does not have, would forbid this length
+    theirs, ours = learners(modeling, clone, model, "paper", max_seq_len=DIFFERENTIATED, n_mha_win_size=1)
+    batch = recordings(DIFFERENTIATED, COLUMNS)
+    exact = kind == torch.float64
+    if exact:
+        segments = [each.double() for each in batch.segments]
+        batch = replace(batch, features=batch.features.double(), segments=segments)
+    with in_float64() if exact else nullcontext():
+        ours.to(kind).loss(ours.run(batch), batch)["total"].backward()
+        theirs.to(kind)(their_form(batch))["final_loss"].backward()
+    how = f"{REFERENCE}; 2 recordings of {DIFFERENTIATED} steps, drop path off; the difference is relative"
+    form = {"case": ", float64", "limit": 1e-9} if exact else {}
+    yield from gradient_rows(model, ours, theirs, how, translate=our_tensors, **form)
+
+
+def learners(modeling: ModuleType, clone: Path, model: str, preset: str, **changed):
+    """Both detectors with the same weights, in training mode without drop path."""
+    theirs = perturb(their_detector(modeling, clone, preset, **changed)).train()
+    ours = our_detector(model, theirs, preset, norm_eps=1e-5).train()
+    for module in theirs.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0
+    for module in ours.modules():
+        if isinstance(module, DropPath):
+            module.rate = 0.0
+    return theirs, ours
 
 
 def their_detector(modeling: ModuleType, clone: Path, preset: str = "paper", **changed):

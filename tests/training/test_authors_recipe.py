@@ -42,5 +42,6 @@ def test_no_difference_is_above_its_limit(training, clone, part):
     if part == "activitynet" and not clone.activitynet:
         pytest.skip("its authors have no setting for ActivityNet")
     table = list(getattr(training, f"{part}_rows")(clone))
+    table = [row for row in table if row.limit is not None]
     assert table
     assert [(row.case, row.difference, row.limit) for row in table if row.difference > row.limit] == []
