@@ -1,5 +1,6 @@
 """The benchmarks by name."""
 
+import difflib
 import json
 import os
 import re
@@ -315,10 +316,16 @@ def check_known(name: str, root: str | Path | None = None) -> None:
 
 
 def _unknown(name, root):
+    if Path(name).name != name:
+        return TalError(
+            "no such folder", where=name, remedy="Give a folder with annotations.json and features/."
+        )
+    close = difflib.get_close_matches(name, BENCHMARKS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
     return TalError(
         f"no benchmark {name!r}",
         remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
-        f"features/ (its path, or its name if it lies in {root}).",
+        f"features/ (its path, or its name if it lies in {root}).{hint}",
     )
 
 

@@ -27,7 +27,7 @@ BACKBONES = {"rendered": "hog-hof", "rendered_cnn": "efficientnet-lite0"}  # ben
 VERSION = 3  # of the scenes; raised with every change of the pictures or of their encoding
 STATISTICS = Path(__file__).with_suffix(".json")  # backbone -> recording -> `statistics`
 # in units of the features, whose standard deviations are 0.08 and 0.7. With AVX-512, x264 writes another file
-# each time (`asm=AVX2` would end it): 19 of 90 recordings differ by up to 2.5e-4, the others by less than 1e-5.
+# each time (`asm=AVX2` would end it): 19 of 90 recordings differ by up to 2.5e-4, others by less than 1e-5.
 # With another number of threads they differ by up to 1e-3.
 AGREE = 5e-4
 
