@@ -135,6 +135,8 @@ class Benchmark:
             classes=self.classes,
             where=where,
         )
+        # annotations, and which of their rows each recording has: no search of the whole table per recording
+        self._rows: tuple[pd.DataFrame, Mapping[str, np.ndarray]] | None = None
         self.notes = tuple(notes)
         self._load_features, self._load_part, self._count_steps = load_features, load_part, count_steps
         self._steps: dict[str, int] = {}
@@ -198,15 +200,17 @@ class Benchmark:
 
     def annotations_of(self, recordings) -> pd.DataFrame:
         """Annotated segments of the given recording ids."""
-        unknown = set(recordings) - set(self._recordings.index)
+        chosen = dict.fromkeys(recordings)
+        unknown = sorted(name for name in chosen if name not in self._recordings.index)
         if unknown:
             raise TalError(
-                f"{self.name} has no recording {sorted(unknown)[0]!r}",
+                f"{self.name} has no recording {unknown[0]!r}",
                 remedy="Take ids from benchmark.recordings().",
             )
-        return self._annotations[  # pyright: ignore[reportReturnType]
-            self._annotations.recording.isin(list(recordings))
-        ].reset_index(drop=True)
+        if self._rows is None or self._rows[0] is not self._annotations:  # a view may have other annotations
+            self._rows = self._annotations, self._annotations.groupby("recording", sort=False).indices
+        rows = [self._rows[1][name] for name in chosen if name in self._rows[1]]
+        return self._annotations.iloc[np.sort(np.concatenate(rows)) if rows else []].reset_index(drop=True)
 
     def duration(self, recording_id: str) -> float:
         """Seconds of one recording."""

@@ -105,10 +105,11 @@ def ready(benchmark: Benchmark, recordings: Iterable[str] | None, missing: Missi
     remarks = [remark for remark in benchmark.notes if remark.recording == ALL]
     if benchmark.files:
         names, off = list(dict.fromkeys(used["train"] + used["test"])), []
+        trained = set(used["train"])
         for name in names:
             held = benchmark.holds(name)
             off += _time_axis(benchmark, name, len(benchmark.features(name)))
-            if not held and name not in used["train"]:
+            if not held and name not in trained:
                 benchmark.forget(name)
         remarks += _time_axes(off, len(names), where)
     return Ready(used["train"], used["test"], absent["train"], absent["test"], tuple(remarks))

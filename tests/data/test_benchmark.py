@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tal_lib import TalError
-from tal_lib.data import load_benchmark
+from tal_lib.data import class_agnostic, load_benchmark
 
 ROWS = [("a", 1.0, 5.0, "x"), ("b", 2.0, 9.0, "y")]
 
@@ -59,6 +59,19 @@ def test_lookups(tiny):
     ):
         with pytest.raises(TalError, match="Choose from|Take ids"):
             call()
+
+
+def test_annotations_of_recordings_are_rows_of_the_table_in_its_order(tiny):
+    rows = [("b", 2.0, 9.0, "y"), ("a", 1.0, 5.0, "x"), ("b", 1.0, 3.0, "x")]
+    data = tiny(rows, recordings=("a", "b", "c"))
+    whole = data.annotations()
+    for names in (["a"], ["b"], ["c"], [], ["b", "a"], ["a", "a"], {"a", "c"}, iter(["c", "b", "a"])):
+        names = list(names)
+        expected = whole[whole.recording.isin(names)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(data.annotations_of(names), expected)
+    agnostic = class_agnostic(data)  # a view with other annotations, after the first were looked up
+    assert set(agnostic.annotations_of(["b"]).label) == {"action"}
+    assert list(data.annotations_of(["b"]).label) == ["y", "x"]
 
 
 def test_hash_follows_annotations(tiny):
