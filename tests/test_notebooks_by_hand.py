@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import types
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import matplotlib
@@ -177,6 +178,18 @@ def test_the_findings_without_any_results_name_tables_and_commands(monkeypatch):
         assert text.count(table) == 1
     assert "make study" in text and "tal report" in text and "no equal comparison" in text
     assert "by topic" not in text  # there are none
+
+
+def test_findings_without_results_say_so_in_every_section(monkeypatch):
+    text = run_all("00_findings", monkeypatch, results=EMPTY)
+    assert text.count("have nothing for this section") == 5
+    assert "Every benchmark of this page has an equal comparison" not in text
+
+
+def test_the_rehearsal_page_says_that_there_is_none(monkeypatch):
+    monkeypatch.setattr("tal_lib.files.upwards", lambda folder: Path(EMPTY))
+    text = run_all("10_rehearsal", monkeypatch)
+    assert "No rehearsal in `build/rehearsal`" in text and "`make rehearsal` makes one" in text
 
 
 def test_the_data_without_published_results_name_their_table(monkeypatch, tmp_path):
