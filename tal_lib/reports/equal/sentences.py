@@ -155,17 +155,15 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
     parts, gaps, groups = [], [], []
     for fraction in asked:
         rows = ranked(read, MEAN, fraction)
-        level, gap = advised(rows), rows["mean"].max() - rows["mean"].min()
-        within = level["mean"].max() - level["mean"].min()
+        level, last = advised(rows), rows["mean"].min()
+        first = f"{level['mean'].max():.1f} avg mAP"
         lead = (
-            f"{len(level)} models lead within {within:.1f} points of avg mAP"
+            f"{len(level)} models lead ({level['mean'].min():.1f} to {first})"
             if len(level) > 1
-            else f"{level.model.iloc[0]} leads"
+            else f"{level.model.iloc[0]} leads ({first})"
         )
-        parts.append(
-            f"With {percent(fraction)} of the labels, {lead}; the last is {gap:.1f} behind the first."
-        )
-        gaps.append(gap)
+        parts.append(f"With {percent(fraction)} of the labels, {lead}; the last has {last:.1f}.")
+        gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
     verdict = []
     if (pd.Series(gaps, recipe.index) > recipe).all():
