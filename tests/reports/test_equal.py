@@ -9,7 +9,7 @@ import pytest
 from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimate, paired_estimate
 from tal_lib.files import REPOSITORY
 from tal_lib.reports.equal import page, ranking, transfer
-from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, TUNED, people_of, runs_of, scores_of
+from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, TUNED, failures, people_of, runs_of, scores_of
 from tal_lib.reports.equal.components import components_of_variance, sentence
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import report, tidy_tables
@@ -337,3 +337,15 @@ def test_the_whole_report(study, tmp_path):
     tex = (folder / "readers" / "equal" / "equal_hapt.tex").read_text(encoding="utf-8")
     row = next(line for line in tex.splitlines() if line.startswith("temporalmaxer"))
     assert row.count("\\textbf") == 2  # the best at both label fractions
+
+
+def test_a_training_that_detected_nothing_is_named_in_the_caption(study):
+    records = study({"temporalmaxer": 0, "tridet": 0}, fractions=(1.0,))
+    scores = scores_of(tidy_tables(records), MAIN)
+    assert failures(scores, ["hapt"], [1.0]) == ""
+    folds = scores["hapt", 1.0].folds
+    folds.loc[2, "tridet"] = 0.0
+    assert failures(scores, ["hapt"], [1.0]) == (
+        " tridet on fold 2 of hapt (100 %) detected nothing and counts as 0."
+    )
+    assert failures(scores, ["urfall"], [1.0]) == failures(scores, ["hapt"], [0.1]) == ""

@@ -65,7 +65,7 @@ def failures(scores: dict[tuple[str, float], Scores], benchmarks, fractions) -> 
         for model, folds in here.folds.items()
         for fold in folds.index[folds == 0]
     ]
-    return f" Detected nothing and counts as 0: {'; '.join(where)}." * bool(where)
+    return f" {'; '.join(where)} detected nothing and count{'s' * (len(where) == 1)} as 0." * bool(where)
 
 
 def runs_on_folds(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
