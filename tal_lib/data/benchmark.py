@@ -136,7 +136,7 @@ class Benchmark:
             where=where,
         )
         # annotations, and which of their rows each recording has: no search of the whole table per recording
-        self._rows: tuple[pd.DataFrame, Mapping[str, np.ndarray]] | None = None
+        self._rows: tuple[pd.DataFrame, Mapping] | None = None
         self.notes = tuple(notes)
         self._load_features, self._load_part, self._count_steps = load_features, load_part, count_steps
         self._steps: dict[str, int] = {}
@@ -207,9 +207,10 @@ class Benchmark:
                 f"{self.name} has no recording {unknown[0]!r}",
                 remedy="Take ids from benchmark.recordings().",
             )
-        if self._rows is None or self._rows[0] is not self._annotations:  # a view may have other annotations
-            self._rows = self._annotations, self._annotations.groupby("recording", sort=False).indices
-        rows = [self._rows[1][name] for name in chosen if name in self._rows[1]]
+        known = self._rows
+        if known is None or known[0] is not self._annotations:  # a view may have other annotations
+            known = self._rows = self._annotations, self._annotations.groupby("recording", sort=False).indices
+        rows = [known[1][name] for name in chosen if name in known[1]]
         return self._annotations.iloc[np.sort(np.concatenate(rows)) if rows else []].reset_index(drop=True)
 
     def duration(self, recording_id: str) -> float:
