@@ -122,13 +122,17 @@ def unknown_name(
     given, known, *, where: object = None, name: str = "option", remedy: str | None = None
 ) -> TalError:
     """The error for an unknown name. It suggests similar names and lists all known ones."""
-    close = difflib.get_close_matches(str(given), [str(candidate) for candidate in known], n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     return TalError(
         f"unknown {name} {short(given)}",
         where=where,
-        remedy=remedy or f"Choose from {', '.join(map(str, known))}.{hint}",
+        remedy=remedy or f"Choose from {', '.join(map(str, known))}.{did_you_mean(given, known)}",
     )
+
+
+def did_you_mean(given, known) -> str:
+    """A question for the end of a remedy: the known name that is most similar; empty if none is."""
+    close = difflib.get_close_matches(str(given), [str(candidate) for candidate in known], n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _is_dataclass(kind):

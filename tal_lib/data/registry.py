@@ -1,6 +1,5 @@
 """The benchmarks by name."""
 
-import difflib
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from tal_lib.data.folds import OFFICIAL
 from tal_lib.data.subsets import PRIOR
 from tal_lib.errors import TalError
 from tal_lib.files import checked_name, data_root
+from tal_lib.validation import did_you_mean
 
 VALIDATION = "_validation"  # suffix of a benchmark's name: its training part, some people held out as test
 OTHER_LETTERS = re.compile(r"[^\W\x00-\x7f]")  # letters and digits that are not ASCII
@@ -320,12 +320,10 @@ def _unknown(name, root):
         return TalError(
             "no such folder", where=name, remedy="Give a folder with annotations.json and features/."
         )
-    close = difflib.get_close_matches(name, BENCHMARKS, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     return TalError(
         f"no benchmark {name!r}",
         remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
-        f"features/ (its path, or its name if it lies in {root}).{hint}",
+        f"features/ (its path, or its name if it lies in {root}).{did_you_mean(name, BENCHMARKS)}",
     )
 
 

@@ -105,10 +105,11 @@ def advice(read, benchmark: str = "hapt", long_shape: str = "thumos14") -> pd.Da
     judged = _by_equal_arm(read, say, benchmark) or _by_own_recipes(read, say, benchmark)
     if not judged:
         return pd.DataFrame(columns=["situation", "use", "because", "from"])
+    cost, tie = _cpu_costs(read), _tie(read)
     for labels, close, near in judged:
-        _on_a_cpu(read, say, benchmark, labels, close, near)
+        _on_a_cpu(read, say, benchmark, cost, tie, labels, close, near)
     _, close, near = judged[-1]  # with the most labels
-    _costs(read, say, benchmark, long_shape, close, near)
+    _costs(read, say, benchmark, long_shape, cost, tie, close, near)
     for answer in unseen.answers(read("open_set")):
         say(*answer)
     return pd.DataFrame(answers)
@@ -273,10 +274,12 @@ def _unknown(close, known):
     return f" Not measured: {', '.join(missing)}." * bool(missing)
 
 
-def _on_a_cpu(read, say, benchmark, labels, close, near):
-    """Add the answer for one thread of a CPU, among the models close to the best with these labels."""
+def _on_a_cpu(read, say, benchmark, cost, tie, labels, close, near):
+    """Add the answer for one thread of a CPU, among the models close to the best with these labels.
+
+    cost: from `_cpu_costs`; tie: from `_tie`.
+    """
     situation = f"{labels} on a CPU, one thread" if labels else "a CPU only, one thread"
-    cost, tie = _cpu_costs(read), _tie(read)
     times = _end_to_end(read, benchmark)
     times = times[times.index.isin(close)]
     if len(times):
@@ -304,9 +307,11 @@ def _with_latency(cost, benchmark, close):
     return cost[(cost.benchmark == benchmark) & cost.model.isin(close)].dropna(subset=["latency_s_median"])
 
 
-def _costs(read, say, benchmark, long_shape, close, near):
-    """Add answers that weigh accuracy against a cost, among the models close to the best."""
-    cost, tie = _cpu_costs(read), _tie(read)
+def _costs(read, say, benchmark, long_shape, cost, tie, close, near):
+    """Add answers that weigh accuracy against a cost, among the models close to the best.
+
+    cost: from `_cpu_costs`; tie: from `_tie`.
+    """
     if len(cost):
         here = _with_latency(cost, benchmark, close)
         if len(here):

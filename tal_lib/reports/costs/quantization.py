@@ -100,10 +100,10 @@ def gained(quantization: pd.DataFrame) -> str:
         if len(graphs):
             without = sorted(set(rows.model) - set(graphs.model))
             rest = f"; {', '.join(without)} not measured" if without else ""
-            many = graphs.model.nunique()
+            count = graphs.model.nunique()
             sentences.append(
                 f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast as torch "
-                f"(median of {many} model{'s' if many > 1 else ''}{rest})."
+                f"(median of {count} model{'s' if count > 1 else ''}{rest})."
             )
         many, whole = gain.model.nunique(), rows.model.nunique()
         verb = "becomes" if many == 1 else "become"
