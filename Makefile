@@ -75,14 +75,14 @@ types: .venv/.installed  ## types alone (pyright, which fetches itself from npm 
 	@$(BIN)/pyright --version > /dev/null 2>&1 || echo "pyright cannot be fetched from npm: types were not checked"
 	@! $(BIN)/pyright --version > /dev/null 2>&1 || $(BIN)/pyright --pythonpath $(BIN)/python
 
-format: .venv/.installed  ## mend style and formatting
+format: .venv/.installed  ## fix style and formatting
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format $(CODE)
 
 lock:  ## requirements.lock and environment.yml from pyproject.toml (UPGRADE=1: the newest versions in the ranges)
 	@$(PYTHON) .ci/lock.py $(if $(UPGRADE),--upgrade)
 
-lowest: .venv/.installed  ## the quick tests with the oldest version of each dependency, in an environment of its own
+lowest: .venv/.installed  ## the quick tests with the oldest version of each dependency, in a separate environment
 	@mkdir -p build
 	@$(PYTHON) .ci/lock.py --lowest > build/lowest.txt
 	@test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest

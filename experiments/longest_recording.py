@@ -27,7 +27,7 @@ from tal_lib.provenance import device_name, git_commit
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import read_csv
 
-MODELS = ("window_cnn", "bilstm", "local_global")
+MODELS = ("window_cnn", "bilstm", "temporalmaxer")
 STEP = 1.05  # ratio of neighbouring lengths
 TOLERANCE = 0.1  # relative, of a statement
 TRIES = 20

@@ -29,7 +29,7 @@ from tal_lib.data import limited_subset, load_benchmark, rehearsal, synthetic
 from tal_lib.files import REPOSITORY, write_json, write_text
 from tal_lib.process.environment import child_environment
 from tal_lib.process.memory import process_status
-from tal_lib.provenance import default_device, device_name, usable_cores
+from tal_lib.provenance import default_device, device_name, provenance, usable_cores
 from tal_lib.reports import pages
 from tal_lib.study import build_model
 from tal_lib.sweeps.ledger import read_ledger
@@ -194,7 +194,7 @@ def main(arguments=None) -> int:
         print(f"failed  {cell}: {reason}")
     if result.failed:
         return 1
-    config = rehearsal.RehearsalConfig()
+    config, origin = rehearsal.RehearsalConfig(), provenance()
     write_json(
         out / MEASURED,
         {
@@ -202,6 +202,8 @@ def main(arguments=None) -> int:
             "feature_gb": data.feature_bytes / 1e9,
             "recordings": {split: len(data.recordings(split)) for split in data.splits},
             "minutes": (time.monotonic() - started) / 60,
+            "git_commit": origin["git_commit"],
+            "utc": origin["utc"],
             "measured": measured,
             "cells": cells_of(result.ledger),  # pyright: ignore[reportArgumentType]
         }

@@ -1,12 +1,12 @@
 """Speed of the detectors compared with the machine's ceiling.
 
-    python experiments/speed.py [--quick]
+    python experiments/speed.py [--quick] [--parts layout …]
 
 Measured are the forward pass of the paper presets (D = 2048, K = 20, batch 1), a training step (batch 2),
 post-processing, and what the steps-first layout gains in single layers. The ceiling is the best rate of a
 bare convolution in the same run. Run it on an idle machine. Prints every row; without --quick writes
-results/experiments/speed.csv. `experiments/fidelity.py` times the authors' code: a ratio to their time needs
-both codes in turn on one machine, so no time of theirs is repeated here.
+results/experiments/speed.csv, and layout.csv with the part `layout`. `experiments/fidelity.py` times the
+authors' code: a ratio to their time needs both codes in turn on one machine, so no time of theirs is here.
 """
 
 import argparse
@@ -291,11 +291,10 @@ def main():
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else 15
     rows = []
+    layout = layout_rows(repeats) if "layout" in arguments.parts else []
     if "nms" in arguments.parts:
         torch.set_num_threads(1)
         rows += nms_rows(repeats)
-    if "layout" in arguments.parts:
-        rows += layout_rows(repeats)
     torch.set_num_threads(usable_cores())
     if "forward" in arguments.parts:
         rows += forward_rows(repeats, (torch.float32, torch.bfloat16))
@@ -305,10 +304,10 @@ def main():
         rows += cuda_rows(repeats)
     if "training" in arguments.parts:
         rows += training_rows(repeats)
-    if rows and not arguments.quick:
-        write_csv(
-            pd.DataFrame(rows).assign(**provenance(threads=usable_cores())), Layout().experiments, "speed"
-        )
+    for name, measured in (("speed", rows), ("layout", layout)):
+        if measured and not arguments.quick:
+            table = pd.DataFrame(measured).assign(**provenance(threads=usable_cores()))
+            write_csv(table, Layout().experiments, name)
     print(f"{device_name()}; torch {torch.__version__}")
 
 

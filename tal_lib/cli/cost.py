@@ -155,6 +155,7 @@ def _cost_of_video(arguments):
                 "feature GMACs/min": macs(row.feature_macs),
                 "network GMACs/min": macs(row.network_macs),
                 "peak MB": round(row.peak_memory_bytes / 1e6, 1),
+                **({} if row.energy_j is None else {"extraction J/min": round(row.energy_j / minutes, 2)}),
                 "window": f"{row.window}, overlap {row.overlap}",
                 "as whole": "yes" if row.same_as_whole else f"no: {row.why_not}",
                 "uncounted": row.uncounted_ops or "none",
@@ -168,6 +169,8 @@ def _cost_of_video(arguments):
         "\ntotal: video decoding and features run in parallel, then network, box decoding and NMS.\n"
         "Each part is also timed alone."
     )
+    if first.energy_j is None:
+        _say_no_energy()
 
 
 def _cost_of_model(arguments):
@@ -212,6 +215,8 @@ def _cost_of_model(arguments):
         ).to_string(index=False)
     )
     if all(row.energy_j is None for row in rows):
-        print(
-            "energy: not measured, because this machine has no energy counter (RAPL, NVML)", file=sys.stderr
-        )
+        _say_no_energy()
+
+
+def _say_no_energy():
+    print("energy: not measured, because this machine has no energy counter (RAPL, NVML)", file=sys.stderr)

@@ -13,6 +13,7 @@ def add_commands(commands) -> None:
         "ActivityNet. Numeric labels are looked up in label_id of the annotations. Labels that the "
         "annotations do not have are reported.",
     )
+    evaluate.lists("benchmarks")
     evaluate.add_argument(
         "detections",
         metavar="DETECTIONS",

@@ -81,8 +81,8 @@ def ready(benchmark: Benchmark, recordings: Iterable[str] | None, missing: Missi
             f"{len(absent['train']):,} of {len(parts['train']):,} training and {len(absent['test']):,} of "
             f"{len(parts['test']):,} test recordings have no features (first {first})",
             where=benchmark.files.folder,  # pyright: ignore[reportOptionalMemberAccess]
-            remedy="Put them there, or leave those recordings out with `--missing skip` (in a grid missing: "
-            "skip); `tal data check` lists them.",
+            remedy="Put them there, or leave those recordings out: `--missing skip` of `tal train`, or the "
+            "parameter missing: skip of a notebook or grid. `tal data check` lists them.",
         )
     used = {
         split: [name for name in names if name not in set(absent[split])] for split, names in parts.items()

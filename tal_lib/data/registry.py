@@ -48,12 +48,19 @@ class Entry:
     fetch: Callable[[Path, str | Path | None], Path] | None = None  # (data root, given file) → where it lies
     counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
     people: bool = False  # whether the person of a recording is known; then folds are by person
+    features: str | None = None  # folder of the user's own features, below the data root
 
     def is_here(self, root: Path) -> bool:
         """Whether its files are present."""
         if self.file is None:
             return True
         return (root / (self.file if isinstance(self.file, str) else self.file())).exists()
+
+    def present(self, root: Path) -> str:
+        """`yes`, `no`, or `annotations` if the user's features are missing."""
+        if not self.is_here(root):
+            return "no"
+        return "yes" if self.features is None or (root / self.features).is_dir() else "annotations"
 
 
 CC_BY_NC_SA = "CC BY-NC-SA 4.0 (not for commerce)"
@@ -177,6 +184,7 @@ BENCHMARKS = {
         "your annotations and features",
         "thumos14/thumos14.json",
         counts=(412, 20, 6365),
+        features="thumos14/features",
     ),
     rehearsal.NAME: Entry(
         rehearsal.load,
@@ -190,6 +198,7 @@ BENCHMARKS = {
         "your annotations and features",
         "activitynet",
         counts=(14950, 200, 23052),
+        features="activitynet/features",
     ),
 }
 BENCHMARKS |= {
@@ -202,7 +211,13 @@ BENCHMARKS |= {
     for count, segments in zip(hapt_recomposed.CLASS_COUNTS, (972, 1034, 1234))
 }
 BENCHMARKS |= {
-    name: Entry(partial(published.load, name), entry.about, "your annotations and features", entry.folder)
+    name: Entry(
+        partial(published.load, name),
+        entry.about,
+        "your annotations and features",
+        entry.folder,
+        features=f"{entry.folder}/features",
+    )
     for name, entry in published.PUBLISHED.items()
 }
 BENCHMARKS |= {
@@ -418,7 +433,7 @@ def shape_of(name: str, root: str | Path | None = None) -> Shape:
 
 def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
     """One row per benchmark: name, published counts, description, origin, licence, and whether its files are
-    present."""
+    present (`yes`, `no`, or `annotations` without features)."""
     plugins.load()
     root = Path(root) if root is not None else data_root()
     return pd.DataFrame(
@@ -429,7 +444,7 @@ def list_benchmarks(root: str | Path | None = None) -> pd.DataFrame:
                 "about": entry.about,
                 "origin": entry.origin,
                 "licence": entry.licence,
-                "here": "yes" if entry.is_here(root) else "no",
+                "here": entry.present(root),
             }
             for name, entry in BENCHMARKS.items()
         ]

@@ -202,6 +202,8 @@ def test_unknown_names_are_refused(arguments, message, capsys):
         (["sweep"], ("models", "presets", "benchmarks")),
         (["cost"], ("models", "presets")),
         (["models"], ("models",)),
+        (["eval"], ("benchmarks",)),
+        (["released"], ("presets", "benchmarks")),
         (["cite"], ("models", "benchmarks")),
         (["export"], ("models", "trained models")),
         (["detect"], ("trained models",)),

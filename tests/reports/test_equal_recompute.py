@@ -1,7 +1,7 @@
 """The headline from detections alone: on a small study, and on the committed files where they are."""
 
-import functools
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -107,18 +107,34 @@ def committed():
     return tidy_tables(records) | {"tuning_trials": tuning.trials(Layout().ledger / "tuning.jsonl")}
 
 
-@functools.cache
-def again(path, arm=MAIN):
-    """All models of a committed file at the smallest and the largest label fraction, recomputed once."""
-    if path.stem not in BENCHMARKS or not BENCHMARKS[path.stem].is_here(data_root()):
-        pytest.skip(f"{path.stem} is not on this machine")
-    fractions = pd.read_parquet(path, columns=["fraction"]).fraction
-    return recompute.recomputed(path, {"fraction": [fractions.min(), fractions.max()]}, arm=arm)
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """All models of a committed file at the smallest and the largest label fraction.
+
+    They are recomputed once: the workers of a run share them in a folder of the run.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def recomputed(path, arm=MAIN):
+        if path.stem not in BENCHMARKS or not BENCHMARKS[path.stem].is_here(data_root()):
+            pytest.skip(f"{path.stem} is not on this machine")
+        file = shared / f"recomputed_{arm}_{path.stem}.pickle"
+        if not file.is_file():
+            fractions = pd.read_parquet(path, columns=["fraction"]).fraction
+            tables = recompute.recomputed(path, {"fraction": [fractions.min(), fractions.max()]}, arm=arm)
+            part = file.with_suffix(f".{os.getpid()}")
+            pd.to_pickle(tables, part)
+            part.replace(file)
+        return pd.read_pickle(file)
+
+    return recomputed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", COMMITTED or [None], ids=lambda path: path.stem if path else "none")
-def test_the_committed_headline_follows_from_the_committed_detections(path, committed):
+def test_the_committed_headline_follows_from_the_committed_detections(path, committed, again):
     """All models at the smallest and the largest label fraction: each fold, mean over folds, and interval."""
     if path is None:
         pytest.skip("no detections of the equal arm are in results/detections")
@@ -131,7 +147,7 @@ def test_the_committed_headline_follows_from_the_committed_detections(path, comm
 
 
 @pytest.mark.slow
-def test_the_committed_mean_over_benchmarks_follows_from_the_committed_detections(committed):
+def test_the_committed_mean_over_benchmarks_follows_from_the_committed_detections(committed, again):
     """The first number of README: nine models at 10 and 100 %, mean over the four tuned benchmarks."""
     files = [path for path in COMMITTED if path.stem in TUNED]
     if len(files) < len(TUNED):
@@ -151,7 +167,7 @@ PLAIN_TOO = [path for path in COMMITTED if (path.parent.parent / PLAIN / path.na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PLAIN_TOO or [None], ids=lambda path: path.stem if path else "none")
-def test_the_committed_recipe_effect_follows_from_the_committed_detections(path, committed):
+def test_the_committed_recipe_effect_follows_from_the_committed_detections(path, committed, again):
     """The factorial, the study's first figure: what the recipe adds, and how far architectures are apart."""
     if path is None:
         pytest.skip("no detections of the plain arm are in results/detections")

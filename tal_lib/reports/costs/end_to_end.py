@@ -1,6 +1,7 @@
 """From file to detections: seconds and MACs of a minute of video, memory, and the share of each part."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ BEST_VIDEO = tables.Best(
 )
 BEST_MODEL = tables.Best(low=("network", "decode and NMS", "end to end", "network GMACs", "peak (MB)"))
 VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
+two_digits = partial(short, digits=2)  # of a peak: the third one differs between processes
 LIVE = ("backbone", "height", "video", "video_s", "model", "threads_used", "device_name", "repeat")
 
 
@@ -37,8 +39,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         )
         about = f"seconds and GMACs per minute of video; {threads:g} CPU threads of {machine}; {made}"
         caption = (
-            f"From file to detections: {about}. Each part is timed alone; end to end, decoding and features "
-            "overlap. Localization: medians over models. –: the backbone has no network. *: random weights."
+            f"From file to detections: {about}. Parts are timed alone; end to end, decoding and features "
+            f"overlap. Localization: medians of {_numbers(rows)} models. –: the backbone has no network. "
+            "*: random weights."
             f"{older}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
@@ -158,7 +161,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
         "end to end": middle.total_s.map(short),
         "real-time factor": middle.real_time_factor.map(short),
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
-        "peak (MB)": (middle.peak_memory_bytes / 1e6).map(short),
+        "peak (MB)": (middle.peak_memory_bytes / 1e6).map(two_digits),
     }
     return pd.DataFrame(shown).fillna("–")
 
@@ -198,12 +201,18 @@ def by_model(rows: pd.DataFrame) -> pd.DataFrame:
             "decode and NMS": rows.decode_nms_s.map(short),
             "end to end": rows.total_s.map(short),
             "network GMACs": (rows.network_macs / 1e9).map(short),
-            "peak (MB)": (rows.peak_memory_bytes / 1e6).map(short),
+            "peak (MB)": (rows.peak_memory_bytes / 1e6).map(two_digits),
             "window": rows.window.map("{:,.0f}".format),
             "overlap": rows.overlap.map("{:,.0f}".format),
             "as whole": rows.same_as_whole.map({True: "yes", False: "no"}),
         }
     )
+
+
+def _numbers(rows):
+    """How many models were measured with a backbone and video: `17`, or `3 to 17`."""
+    counts = rows.groupby(VIDEO).model.nunique()
+    return " to ".join(str(count) for count in sorted({counts.min(), counts.max()}))
 
 
 def _suffix(machine, main, threads, usual):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, span, strata
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, span, strata, unequal_first
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +109,11 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
         f"probability of improvement on {benchmark}, mean over label fractions. A run of the row's "
         "model has a higher avg mAP than a run of the column's model. With few runs 1.00 is no certainty.",
     )
-    out.figure(figures.probability_matrix(matrix), f"probability_of_improvement_{benchmark}", caption)
+    out.figure(
+        figures.probability_matrix(matrix, unequal_first(runs)),
+        f"probability_of_improvement_{benchmark}",
+        caption,
+    )
     out.data(table, f"comparison_{benchmark}")
     out.table(shown, f"probability_of_improvement_{benchmark}", caption)
 

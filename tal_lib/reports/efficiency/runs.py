@@ -33,6 +33,11 @@ def about_recipes(runs: pd.DataFrame, text: str) -> str:
     return f"{'Unequal, each model by its own recipe' if own_recipes(runs) else 'One recipe'}: {text}"
 
 
+def unequal_first(runs: pd.DataFrame) -> str:
+    """The words that the note of a figure begins with if the models had recipes of their own."""
+    return "Unequal: each model by its own recipe. " if own_recipes(runs) else ""
+
+
 def with_all_data(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of runs with all people, annotations and feature steps."""
     for name in {"people", "annotated", "skip"} & set(table):

@@ -50,7 +50,7 @@ def write(table: pd.DataFrame, out) -> None:
     except_plain = f" ({', '.join(plain)}: plain)" if plain else ""
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
-        f"with the equal recipe{except_plain}. 95 % intervals are over folds and test groups ({unit}). "
+        f"with the equal recipe{except_plain}. 95 % intervals are over folds and {unit}. "
         "1: same order; 0: no agreement."
     )
     out.table(shown, "between_benchmarks", caption)

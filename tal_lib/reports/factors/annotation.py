@@ -188,7 +188,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Annotation budget on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % "
-            f"interval over folds and test groups ({unit}). People and segments are means over folds."
+            f"interval over folds and {unit}. People and segments are means over folds."
         )
         out.table(_by_model(rows), f"annotation_budget_{benchmark}", caption)
         here = pairs[pairs.benchmark == benchmark]

@@ -174,7 +174,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
-            f"over folds and test groups ({unit}). Models of one size and label fraction that share a letter "
+            f"over folds and {unit}. Models of one size and label fraction that share a letter "
             f"cannot be told apart (Holm). Costs: a recording of {STEPS} steps, one CPU thread."
         )
         out.table(_for_readers(rows), f"size_{benchmark}", caption)

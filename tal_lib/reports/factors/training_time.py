@@ -114,7 +114,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Twice the training time (about), spent in three ways, on {benchmark}: avg mAP (%), plain "
-            f"recipe. Mean over folds with 95 % interval over folds and test groups ({unit})."
+            f"recipe. Mean over folds with 95 % interval over folds and {unit}."
         )
         out.table(_by_use(rows), f"training_time_{benchmark}", caption, tables.Best(high=USES, by_row=True))
         here = pairs[pairs.benchmark == benchmark]

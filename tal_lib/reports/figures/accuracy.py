@@ -32,10 +32,11 @@ def lines_of(summary: pd.DataFrame, x: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def data_efficiency(summary: pd.DataFrame):
+def data_efficiency(summary: pd.DataFrame, first: str = ""):
     """Learning curves: avg mAP of each model by label fraction, with 95 % intervals; a panel per family.
 
-    summary: `model, fraction, mean, low, high` (in %) and `runs`, one benchmark.
+    summary: `model, fraction, mean, low, high` (in %) and `runs`, one benchmark; first: words that the note
+    begins with.
     """
     summary, classified = short_names(summary)
 
@@ -43,15 +44,15 @@ def data_efficiency(summary: pd.DataFrame):
         fraction_axis(ax, summary, apart=1.2)
         space_by_what_is_missing(ax, summary)
 
-    about = f"{runs_note(summary)} {classified}"
+    about = f"{first}{runs_note(summary)} {classified}"
     xlabel = "label fraction (% of the training recordings, log scale)"
     return model_panels(lines_of(summary, "fraction"), prepare, xlabel, GAP_AXIS, about)
 
 
-def probability_matrix(matrix: pd.DataFrame):
+def probability_matrix(matrix: pd.DataFrame, first: str = ""):
     """Probability that a run of the row's model has a higher avg mAP than a run of the column's model.
 
-    matrix: models × models, best first, NaN on the diagonal.
+    matrix: models × models, best first, NaN on the diagonal; first: words that the note begins with.
     """
     names, classified = short_names(pd.DataFrame({"model": matrix.index}))
     matrix = matrix.set_axis(names.model, axis=0).set_axis(names.model, axis=1)
@@ -59,7 +60,7 @@ def probability_matrix(matrix: pd.DataFrame):
         matrix,
         matrix.map(lambda value: "" if value != value else f"{100 * value:.0f}"),
         "probability (%) that the model of the row is better than that of the column",
-        f"Better: a run has a higher avg mAP; mean over label fractions. {classified}",
+        f"{first}Better: a run has a higher avg mAP; mean over fractions. Without intervals. {classified}",
         matrix.map(lambda value: abs(value - 0.5) > 0.35),
         cmap="RdBu",
         vmin=0,
@@ -67,10 +68,10 @@ def probability_matrix(matrix: pd.DataFrame):
     )
 
 
-def map_by_tiou(table: pd.DataFrame):
+def map_by_tiou(table: pd.DataFrame, first: str = ""):
     """mAP of each model at each tIoU, with 95 % intervals; a panel per family.
 
-    table: `model, tiou, map` (in %), one row per run.
+    table: `model, tiou, map` (in %), one row per run; first: words that the note begins with.
     """
     table, classified = short_names(table)
     summary = summarise(table, ["model", "tiou"], "map")
@@ -79,7 +80,7 @@ def map_by_tiou(table: pd.DataFrame):
         space_by_what_is_missing(ax, summary)
         ax.set_xticks(sorted(table.tiou.unique()))
 
-    about = f"{runs_note(summary)} {classified}"
+    about = f"{first}{runs_note(summary)} {classified}"
     xlabel, ylabel = "least tIoU of a correct detection", GAP_AXIS.replace("avg mAP", "mAP")
     return model_panels(lines_of(summary, "tiou"), prepare, xlabel, ylabel, about)
 

@@ -250,7 +250,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
 
     table: `model, mean, low, high` (in %), the cost column, and optionally `runs` and the cost's interval
     `cost_low, cost_high`.
-    folds: the means and intervals are over folds and test groups, not over seeds.
+    folds: the means and intervals are over folds and people or recordings, not over seeds.
     """
     table, classified = short_names(table)
     front = table[pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())].sort_values(cost)
@@ -282,7 +282,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
         space_by_what_is_missing(ax, table)
         plain_log(ax.xaxis)
 
-    bars = "95 % interval" + " over folds and test groups" * folds
+    bars = "95 % interval" + " over folds and people or recordings" * folds
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
         f"{runs_note(table, bars + across, 'folds' if folds else 'seeds')} Line and bold names: Pareto front "

@@ -9,7 +9,7 @@ from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 SHADES = ("#0072B2", "#E69F00", "#D55E00", "#009E73")  # of the shares of people, the largest first
 MARKERS = ("o", "s", "^", "D")
 ASIDE = (1.03, 1.0, 0.97, 0.94)  # factors of x, so that bars do not hide each other
-BARS = "Bars: 95 % interval over folds and test groups."
+BARS = "Bars: 95 % interval over folds and people or recordings."
 COSTS = {
     "macs": ("GMACs of 576 steps, log scale", 1e-9),
     "latency_s": ("latency of 576 steps on one CPU thread (ms, log scale)", 1e3),

@@ -20,9 +20,9 @@ KEYS = ["arm", "benchmark", "fraction", "model"]
 COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
 ABOUT = {
     MAIN: "The same recipe and the same number of tuning trials for every model; cross-validation. "
-    "Intervals: 95 %, nested over folds and test groups (people, or recordings where people are unknown).",
+    "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
-    "Intervals: 95 %, nested over folds and test groups (people, or recordings where people are unknown).",
+    "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
     OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
     "former design. Official split. Intervals: 95 % over seeds, Student's t.",
 }
