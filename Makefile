@@ -25,13 +25,13 @@ study: .venv/.installed  ## the quick study on generated recordings
 	@$(BIN)/tal sweep notebooks/sweeps/quick.yaml --jobs 2 $(STUDY)
 	@$(BIN)/tal report $(STUDY)
 
-quick-test: .venv/.installed  ## what is tested fast: under a minute on two cores
+quick-test: .venv/.installed  ## the fast tests: under a minute on two cores
 	@$(TEST) $(QUICK)
 
-test: .venv/.installed  ## everything that is tested, by WORKERS (2) processes
+test: .venv/.installed  ## all tests, in WORKERS (2) processes
 	@$(TEST)
 
-coverage: .venv/.installed  ## everything that is tested, and which lines were never run: build/coverage/index.html
+coverage: .venv/.installed  ## all tests, and the lines that no test ran: build/coverage/index.html
 	@$(TEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
@@ -44,7 +44,7 @@ hapt: .venv/.installed  ## the committed results on real recordings, run again w
 
 COSTS := inference_cost size_cost training_cost quantization inference_length export mixed_precision end_to_end
 
-costs: .venv/.installed  ## every cost that is missing or stale by its code: hours, on a machine that does nothing else (BUSY=1: anyway)
+costs: .venv/.installed  ## measure every cost that is missing or stale: hours, on an idle machine (BUSY=1: on a busy one too)
 	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'
 	@$(BIN)/tal data fetch hapt
 	@for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --dry-run | sed "/^[0-9a-f]\{16\}  /d; s/^/$$sweep: /" || exit 1; done

@@ -17,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that test
     gc.disable()
 
 import hypothesis
+import matplotlib
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +31,7 @@ from tal_lib.files import data_root
 from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
 
 with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
-    import nbformat  # noqa: F401
+    import nbformat
 
 # No deadline: a busy machine is no fault. Every run has the same examples;
 # `--hypothesis-profile explore` draws others.
@@ -173,6 +175,28 @@ def tiny():
         )
 
     return make
+
+
+@pytest.fixture
+def run_cells():
+    """Runs the code cells of a notebook in this process, with other parameters than its own.
+
+    Returns a function (path of the notebook, folder of the run, **parameters) → the variables after the last
+    cell, and the measured tables: name → rows.
+    """
+    matplotlib.use("agg")
+
+    def run(path, out, **parameters):
+        out.mkdir(parents=True, exist_ok=True)
+        names = {"__name__": "__main__"}
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, path.name, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= parameters | {"out_dir": str(out)}
+        return names, json.loads((out / "measured.json").read_text())["tables"]
+
+    return run
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tal_lib.cli import main
 from tal_lib.files import REPOSITORY
 
 
@@ -31,3 +32,13 @@ def test_a_model_and_a_benchmark_from_files_work_together(tmp_path):
     assert score > 60, "the classes differ in their columns: a trained detector finds them"
     unknown = tal("train", "center_offset", "--benchmark", "counting", "--out", "out2")
     assert unknown.returncode == 2 and "center_offsets" in unknown.stderr
+
+
+def test_a_trained_model_detects_the_walk(tmp_path, capsys):
+    """It was annotated as walking, and down and up stairs, from 8.7, 37.1, 74.1, 92.6 and 113.0 s."""
+    files = ["examples/walk/walk.npy", "--model", "hapt/temporalmaxer"]
+    assert main(["detect", str(REPOSITORY / files[0]), *files[1:], "--out", str(tmp_path / "out")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("walk ")]
+    labels = ["walking", "walking", "walking_downstairs", "walking_upstairs", "walking_downstairs"]
+    assert [row[3] for row in rows] == labels
+    assert [float(row[1]) for row in rows] == pytest.approx([8.7, 37.1, 74.1, 92.6, 113.0], abs=2)

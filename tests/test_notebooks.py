@@ -189,6 +189,10 @@ def test_the_study_leaves_tables_figures_and_pages(study):
             and str(folder) not in text
         )
         assert len(text) < 1_000_000
+        assert ("**One of " in text) == (page.stem[:2] in ("02", "04")), page.stem
+        assert "An earlier form of this notebook" not in text
+    (page,) = (page for page in done.notebooks if page.stem == "04_open_set_synthetic")
+    assert "[open_set_synthetic](" in page.read_text()
     executed = [path.read_text() for path in (folder / "runs").rglob("notebook.ipynb")]
     bars = ("s/epoch", "epoch/s", "application/vnd.jupyter.widget-view+json")
     assert executed and not any(bar in text for text in executed for bar in bars)

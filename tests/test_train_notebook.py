@@ -1,9 +1,5 @@
 """Notebook 02 cell by cell: further benchmarks, the annotation budget, and nothing changed without them."""
 
-import json
-
-import matplotlib
-import nbformat
 import pandas as pd
 import pytest
 
@@ -28,9 +24,8 @@ def small(name="small", people=True, **changes):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, run_cells):
     """Runs the notebook's code in this process with some parameters; returns its folder's measured tables."""
-    matplotlib.use("agg")
     for name, changes in (("small", {}), ("other", {"seed": 7}), ("narrow", {"dim": 8})):
         make = lambda root, name=name, changes=changes: small(name, **changes)
         monkeypatch.setitem(BENCHMARKS, name, Entry(make, "", "", None))
@@ -38,14 +33,7 @@ def run(tmp_path, monkeypatch):
     def execute(**parameters):
         given = {"benchmark": "small", "model": "timeline_prior"}  # it detects without much training
         out = tmp_path / "_".join(map(str, parameters)) / "run"
-        out.mkdir(parents=True, exist_ok=True)
-        names = {"__name__": "__main__"}
-        for cell in nbformat.read(PATH, as_version=4).cells:
-            if cell.cell_type == "code":
-                exec(compile(cell.source, "notebook", "exec"), names)
-            if "parameters" in cell.metadata.get("tags", []):
-                names |= given | parameters | {"out_dir": str(out)}
-        return names, json.loads((out / "measured.json").read_text())["tables"], out
+        return *run_cells(PATH, out, **given | parameters), out
 
     return execute
 

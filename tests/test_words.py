@@ -155,16 +155,24 @@ def test_the_pages_have_short_sentences(template, tmp_path):
 
 
 # protocol: as registered; fidelity: rows of layers and options; releases: history
-LONG_BY_NATURE = {"protocol.md", "fidelity.md", "releases.md"}
-DOCS = sorted(path for path in (REPOSITORY / "docs").glob("*.md") if path.name not in LONG_BY_NATURE)
+LONG_BY_NATURE = {"protocol.md", "fidelity.md"}
+DOCS = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if path.name not in LONG_BY_NATURE)
+DOCS = [path for path in DOCS if path.parent.name != "releases"]
+DOCS += [REPOSITORY / name for name in ("CONTRIBUTING.md", "results/README.md", "results/prior/README.md")]
 
 
-@pytest.mark.parametrize("page", [*DOCS, REPOSITORY / "results" / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_the_docs_have_short_sentences(page):
     """A cell of a table may list columns: there, a semicolon ends a part."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"(?m)^\|.*", lambda row: re.sub(r"[;:] ", ". ", row[0]), text)
     assert problems(text, LONGEST) == []
+
+
+def test_the_commands_of_make_are_explained_in_plain_words():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    texts = re.findall(r"(?m)^[a-z-]+:.*## (.*)$", makefile)
+    assert len(texts) > 10 and not [problem for text in texts for problem in problems(text, LONGEST)]
 
 
 def texts_of_page(path):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation.diagnosis import ERRORS, HIT
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, main_arm
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, unequal_first
 from tal_lib.reports.layout import Layout
 
 PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that is `hapt` here
@@ -25,20 +25,30 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
     runs = tables.with_shown_names(main_arm(data["class_ap"]))
     for benchmark, rows in runs.groupby("benchmark", sort=False):
         for fraction in sorted({rows.fraction.min(), rows.fraction.max()}):
-            table = rows[rows.fraction == fraction]
-            table = table.pivot_table(index="label", columns="model", values="ap") * 100
+            runs = rows[rows.fraction == fraction]
+            table = runs.pivot_table(index="label", columns="model", values="ap") * 100
             hardest_first = table.mean(axis=1).sort_values().index
             best_first = table.mean().sort_values(ascending=False).index
             table, stem = table.loc[hardest_first, best_first], f"classes_{benchmark}_{100 * fraction:g}"
             if table.shape[1] < 2:
                 continue
-            caption = (
-                f"AP (%) of every class on {benchmark} with {100 * fraction:g} % of the training recordings: "
-                "mean over tIoUs and seeds. The most difficult class is first, the best model is at the left."
+            caption = about_recipes(
+                runs,
+                f"AP (%) of every class on {benchmark} with {100 * fraction:g} % of the training "
+                "recordings, mean over tIoUs and seeds. The most difficult class is first, the best model is "
+                "at the left.",
             )
-            out.figure(figures.class_matrix(table), stem, caption)
+            about = f"{unequal_first(runs)}Mean over tIoUs and {_number_of_seeds(runs)}, without intervals."
+            out.figure(figures.class_matrix(table, about), stem, caption)
             shown = table.round(1).reset_index().rename(columns={"label": "class"})
             out.table(shown, stem, caption, tables.Best(high=tuple(table.columns), by_row=True))
+
+
+def _number_of_seeds(runs):
+    """`5 seeds`, or `1 to 5 seeds` where models have different numbers."""
+    seeds = runs.groupby("model").seed.nunique()
+    least, most = int(seeds.min()), int(seeds.max())
+    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"
 
 
 def best_detections(rows: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +173,8 @@ def _sensitivity(rows, benchmark, out):
         whole = our_means[our_means.characteristic == "all"].set_index("analysis").value
         axes = figures.sensitivity(runs[runs.characteristic != "all"], whole)
         pictured = (
-            f"Sensitivity of {OUR_MODEL} on {benchmark}: normalized mAP and missed segments by fifths of the "
-            "segments. They are sorted by coverage, by length, and by number of instances of the class."
+            f"Sensitivity of {OUR_MODEL} on {benchmark} with {100 * values.fraction.max():g} % of the "
+            "training recordings: normalized mAP and missed segments by fifths of the segments. They are "
+            "sorted by coverage, by length, and by number of instances of the class."
         )
         out.figure(axes, f"sensitivity_{OUR_MODEL}_{benchmark}", pictured)

@@ -176,18 +176,27 @@ def _readable(columns: list[_Column]) -> list[list[int]]:
     names = texts if sum(column.width for column in columns[:texts]) <= page / 2 else 1
     names = max(1, names)
     limit = page - sum(column.width for column in columns[:names])
-    groups, room = [[]], limit
-    for place in range(names, len(columns)):
-        if groups[-1] and columns[place].width > room:
-            groups.append([])
-            room = limit
-        groups[-1].append(place)
-        room -= columns[place].width
+    widths = {place: columns[place].width for place in range(names, len(columns))}
+    groups = _filled(widths, limit)
+    while len(narrower := _filled(widths, limit - GAP_PT)) == len(groups) and limit > GAP_PT:
+        groups, limit = narrower, limit - GAP_PT  # no part has a single column, if they can share
     return [[*range(names), *group] for group in groups]
 
 
+def _filled(widths, limit):
+    """Groups of neighbouring places; each is at most `limit` wide, or a single place."""
+    groups, room = [[]], limit
+    for place, width in widths.items():
+        if groups[-1] and width > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(place)
+        room -= width
+    return groups
+
+
 def _cell(text, bold):
-    return f"\\textbf{{{latex(text)}}}" if bold else latex(text)
+    return f"\\textbf{{{latex(text)}}}" if bold else latex(text) or "--"
 
 
 def _form(cells, width, line):
@@ -206,6 +215,8 @@ def _printed_length(word):
 
 def _float(kind, form, head, lines, caption, label, number, count):
     part = f" (part {number} of {count})" if count > 1 else ""
+    if number > 1:  # the first part has the whole caption
+        caption = f"Continued: {caption.partition('. ')[0].removesuffix('.')}."
     suffix = f"-{number}" if number > 1 else ""
     rows = "".join(f"{line} \\\\\n" for line in lines)
     return (

@@ -42,7 +42,7 @@ def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
 
 def write(notebook: nbformat.NotebookNode, target: str | Path) -> Path:
     """Write a cleaned copy of an executed notebook."""
-    return keep(target, nbformat.writes(_relinked(clean(notebook), Path(target).resolve())) + "\n")
+    return keep(target, nbformat.writes(relinked(clean(notebook), Path(target).resolve())) + "\n")
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -65,8 +65,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def _relinked(notebook, target):
-    """Links to files of the repository, changed from the notebook's folder to the page's folder."""
+def relinked(notebook: nbformat.NotebookNode, target: Path) -> nbformat.NotebookNode:
+    """Links to files of the repository, changed from the notebook's folder to that of the page `target`."""
     if not target.is_relative_to(REPOSITORY):
         return notebook
 

@@ -33,6 +33,8 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables.files import read_csv
 
 NUMBER = re.compile(r"(?<![\w.])(?<!\d,)[-−+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-−+]?\d+)?(?!\w|,\d{3}|\.\d)")
+COUNT = r"(\d+(?:,\d{3})*)"
+COUNTS = re.compile(rf"(?<![\d.,]){COUNT} of (?:the |these |all )?{COUNT}(?![\d.,]*\d| ?%)")  # 61 of the 85
 COMMENT = re.compile(r"<!-- numbers\n(.*?)\n?-->", re.S)
 NOT_PROSE = (  # code, links' targets, comments: no numbers that a reader is told
     re.compile(r"^```.*?^```", re.S | re.M),
@@ -91,7 +93,8 @@ def differences(section: Section, layout: Layout | None = None, *, complete: boo
     """What a section says otherwise than the tables: one text each.
 
     Args:
-        complete: whether a number with a fraction or an exponent must be listed.
+        complete: whether a number with a fraction or an exponent, or a count such as `61 of 85`, must be
+            listed.
 
     Raises:
         TalError: a line that cannot be read, or that names a table, column or row that is not there.
@@ -116,7 +119,9 @@ def differences(section: Section, layout: Layout | None = None, *, complete: boo
     rest = [number for number in section.numbers if number not in listed]
     unknown = [number for number in rest if _is_long(number) and among and not _is_among(number, among)]
     if complete:
-        unknown += [number for number in rest if _is_measured(number) and not _is_among(number, among)]
+        counted = {number for pair in COUNTS.findall(section.prose) for number in pair}
+        measured = [number for number in rest if _is_measured(number) or number in counted]
+        unknown += [number for number in measured if not _is_among(number, among)]
     return problems + [f"{section.place}: {number} is in no table" for number in dict.fromkeys(unknown)]
 
 

@@ -8,6 +8,7 @@ from tal_lib.files import study_folder
 from tal_lib.reports import pages
 from tal_lib.reports.costs import page as cost_page
 from tal_lib.reports.layout import Layout, file_stem
+from tal_lib.reports.page_notes import note
 
 SHOWN = (
     "01_data.ipynb",
@@ -27,21 +28,25 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
     """Write the pages of all run folders that exist here, and the pages that read the tables alone.
 
     These are the findings and the costs of inference and of videos, which several cells have measured. Pages
-    of other runs stay unchanged.
+    of other runs stay, but for their notes.
     """
-    candidates = {}
+    of_pages = {}
     for record in records:
-        executed = runs / record["sweep"] / record["id"] / "notebook.ipynb"
-        if record["notebook"] in SHOWN and executed.is_file():
-            candidates.setdefault(_page_name(record), []).append((record, executed))
-    for name, pairs in sorted(candidates.items()):
-        _, executed = max(pairs, key=lambda pair: _worth_showing(pair[0]))
-        pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
+        if record["notebook"] in SHOWN:
+            of_pages.setdefault(_page_name(record), []).append(record)
+    for name, of_page in sorted(of_pages.items()):
+        of_page.sort(key=_worth_showing, reverse=True)
+        folders = [runs / record["sweep"] / record["id"] / "notebook.ipynb" for record in of_page]
+        if executed := next(filter(Path.is_file, folders), None):
+            pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
     where = {"results": str(layout.results.resolve())}
     for name, (notebook, parameters) in cost_page.pages(layout).items():
         pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
     findings = study_folder() / "00_findings.ipynb"
     pages.execute(findings, layout.notebooks / findings.name, where)
+    for name, of_page in of_pages.items():
+        if (page := layout.notebooks / f"{name}.ipynb").is_file():
+            note(layout, page, of_page)
     return sorted(layout.notebooks.glob("*.ipynb"))
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import main_arm
+from tal_lib.reports.efficiency.runs import about_recipes, main_arm, own_recipes, unequal_first
 
 SIZES = "; GMACs at 720 steps"  # a column of the tables, not in the figures
 CAPTIONS = {
@@ -29,20 +29,23 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
     summary = tables.proposal_summary(runs_of)
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
-        caption = (
-            f"Class-agnostic proposals on {benchmark}: average recall (%) over tIoU 0.5–0.95 with AN "
+        runs = runs_of[runs_of.benchmark == benchmark]
+        caption = about_recipes(
+            runs,
+            f"class-agnostic proposals on {benchmark}: average recall (%) over tIoU 0.5–0.95 with AN "
             "proposals per recording (AR@AN), and the area under it up to AN = 100 (AUC). "
-            f"{100 * most.fraction.max():g} % of the training recordings, mean over seeds."
+            f"{100 * most.fraction.max():g} % of the training recordings, mean over seeds.",
         )
         table = tables.proposal_table(summary, benchmark)
-        out.table(table, f"proposals_{benchmark}", caption, tables.HIGHEST)
+        best = None if own_recipes(runs) else tables.HIGHEST  # unequal recipes have no winner
+        out.table(table, f"proposals_{benchmark}", caption, best)
         shown = (
             f"Average recall of class-agnostic proposals on {benchmark} by number of proposals per "
             f"recording: {most.model.nunique()} models with 95 % intervals over seeds."
         )
-        runs = tables.with_shown_names(runs_of[runs_of.benchmark == benchmark])
+        first, runs = unequal_first(runs), tables.with_shown_names(runs)
         runs = runs[runs.fraction == rows.fraction.max()].assign(ar=lambda table: 100 * table.ar)
-        out.figure(figures.average_recall(runs), f"average_recall_{benchmark}", shown)
+        out.figure(figures.average_recall(runs, first), f"average_recall_{benchmark}", shown)
 
 
 def write_open_set(data: dict[str, pd.DataFrame], out) -> None:

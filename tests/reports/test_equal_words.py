@@ -198,6 +198,18 @@ def test_the_conclusion_says_that_leading_models_cannot_be_told_apart(study):
     assert sentences.conclusion(read, summary.assign(benchmark="hapt")) == ""
 
 
+def test_the_conclusion_names_the_model_that_ties_with_the_first_alone(study):
+    read = tables_of(study({"temporalmaxer": 1, "tridet": 0, "bilstm": -30}, TUNED, (1.0,)))
+    summary = read("factorial_summary").query("benchmark == 'mean'")
+    values = read("equal_values")
+    of_mean = values[values.benchmark.eq("mean") & values.place.notna()]
+    first, second, third = of_mean.sort_values("place").model
+    values["letters"] = values.model.map({first: "ab", second: "a", third: "b"})
+    text = sentences.conclusion(lambda name: values if name == "equal_values" else read(name), summary)
+    assert "With 100 % of the labels, 2 models lead (" in text
+    assert text.endswith(f" ties with {first}, but not with {second}.") and f". {third} (" in text
+
+
 def test_with_few_labels_costs_are_compared_among_the_models_that_lead_there(study):
     """At 10 % bilstm leads with the others, and is the fastest; at 100 % it is behind."""
     few = study({"temporalmaxer": 0, "tridet": 0, "bilstm": 0}, fractions=(0.1,))
@@ -262,8 +274,8 @@ def test_without_an_equal_arm_the_old_answers_stay(study):
         (
             -20,
             "is not ahead with the equal recipe. Its rank in the mean over benchmarks is 4 of 4 (100 %).",
-            " Use temporalmaxer instead (0.20 GMACs). Of the other models that tie with the "
-            "highest mean at every label fraction, it has the fewest MACs. It is not shown to be better.",
+            " Of the other models that tie with the highest mean at every label fraction, temporalmaxer has "
+            "the fewest MACs (0.20 G). local_global is behind at some label fraction.",
         ),
     ],
 )

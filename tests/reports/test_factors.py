@@ -350,7 +350,7 @@ def test_curves_by_size_need_their_cost():
     ]
     table = pd.DataFrame(rows, columns=["benchmark", "fraction", "model", "mean", "low", "high", "macs"])
     axes = figures.size_curves(table, "macs")
-    assert len(axes) == 1 and len(axes[0].lines) == 2
+    assert len(axes) == 1 and len(axes[0].lines) == 3  # two models and the front
     assert axes[0].lines[0].get_xdata().tolist() == pytest.approx([0.1, 0.5, 2.0])
 
 

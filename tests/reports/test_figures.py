@@ -284,8 +284,10 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
         figures.where_time_goes(ways),
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
-    assert "interval of the equal recipe's score. Green link: the gain can be told apart" in notes[0]
+    assert "interval of the equal recipe's score; the plain one has none here." in notes[0]
+    assert "Green link: the gain can be told apart" in notes[0]
     assert "Network and NMS: median of 2 models; black line: lowest to highest." in notes[1]
+    assert "50.00 %" in [text.get_text() for text in drawn[1].texts]  # the four parts are equal
     assert "*: random" in notes[1]
     for ax in drawn:
         plt.close(ax.figure)
@@ -317,7 +319,7 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
         (
             [1, 5],
             [False, True],
-            "Mean of 1 to 5 seeds; bars: 95 % interval. A single run, or equal ones, have none.",
+            "Mean of 1 to 5 seeds; bars: 95 % interval. Single or equal runs have no bar.",
         ),
         ([1, 1], [False, False], "One run each, so there is no interval."),
         (None, [False, False], "No intervals are known."),
@@ -326,6 +328,8 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
 def test_the_note_says_how_many_runs_there_are(runs, known, text):
     table = pd.DataFrame({"low": np.where(known, 1.0, np.nan)}).assign(**({"runs": runs} if runs else {}))
     assert runs_note(table) == text
+    if any(known):
+        assert runs_note(table.assign(high=101.0)) == f"{text} Bars are cut at 0 and 100."
 
 
 def test_short_names_say_what_they_leave_out():

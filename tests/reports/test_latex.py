@@ -135,7 +135,8 @@ def test_a_table_of_many_pages_is_cut_and_names_the_file_with_all_rows():
     table = pd.DataFrame({"model": [f"m{number}" for number in range(MOST_PARTS * ROWS + 1)], "n": 1})
     source = latex_table(table, "Many.", "many", source="many_x.csv")
     kept = MOST_PARTS * ROWS
-    assert source.count(f"First {kept} of {kept + 1} rows; many\\_x.csv has all of them.") == MOST_PARTS
+    assert source.count(f"First {kept} of {kept + 1} rows; many\\_x.csv has all of them.") == 1
+    assert source.count("\\caption{Continued: Many.") == MOST_PARTS - 1
     assert f"m{kept - 1} " in source and f"m{kept} " not in source
 
 

@@ -40,7 +40,7 @@ TYPED = {
         '2.3 = cell(latency_thumos14_cuda, "36,864", model="tridet")'
         ' / cell(latency_thumos14_cuda, "288", model="tridet")',
         "0.3, 0.7: tIoU thresholds",
-        "3.8, 6.2, 0.5: of the data",
+        "3.8, 6.2, 0.5, 45, 61: of the data",
         "93.9, 83.7: of the published code",
         '86.8 = 100 * mean("tables/data_efficiency", "map", benchmark="hapt", model="actionformer",'
         ' fraction="0.2", not_seed=3, sweep=["hapt", "hapt_first"])',
@@ -124,6 +124,7 @@ def test_a_number_agrees_with_its_table_and_another_does_not(tmp_path, layout, t
     [
         ("avg mAP 93.7, 12 models", ["93.7"]),
         ("at most 6e-5 and 1.29 s", ["6e-5", "1.29"]),
+        ("lost by 61 of the 85 rows, and 5 of 10 % of 3 labels", ["61", "85"]),
         ("`0.5` and [link](a-1.5.md) and version 0.2.0\n```\n1.5\n```", []),
         ("<!-- 1.5 -->", []),
     ],

@@ -16,7 +16,7 @@ from tal_lib import TalError
 from tal_lib.reports import site, tables
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.pictures import small_png
-from tal_lib.reports.site.explorer import OWN_RECIPES
+from tal_lib.reports.site.explorer import OWN_RECIPES, explorer_data, names_of_arms
 from tal_lib.reports.webpage import folded
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -307,9 +307,52 @@ def test_the_explorer_has_the_numbers_of_the_tables(made):
     assert {(row["model"], row["fraction"]): row["mean"] for row in rows} == pytest.approx(MEANS)
     assert all(row["low"] < row["mean"] < row["high"] and row["runs"] == 2 for row in rows)
     assert all(row["train_s"] == 15 and row["params"] == 2e6 for row in rows)
-    assert data["costs"]["hapt"]["steps"] == 720 and data["costs"]["hapt"]["models"]["tridet"]["macs"] == 4.0
+    costs = data["costs"]["hapt"]
+    assert (costs["of"], costs["steps"], costs["models"]["tridet"]["macs"]) == ("hapt", 720, 4.0)
     (arm,) = data["arms"]
+    assert arm["name"] == "own recipes, first study (unequal)"
     assert arm["files"]["hapt"][1] == "results/readers/accuracy/data_efficiency_hapt.tex"
+
+
+def test_a_sweep_shows_what_no_other_arm_shows(tmp_path):
+    """Two more runs of `tridet` in a sweep of their own; its runs with all labels are shared with the arm."""
+    folder = tmp_path / "results" / "tables"
+    tidy_tables(folder)
+    whole = tables.read_csv(folder / "data_efficiency.csv").assign(recipe="")
+    longer = whole[whole.model == "tridet"].assign(sweep="steps")
+    longer.loc[longer.fraction < 1, "cell"] += "long"
+    longer.loc[longer.fraction < 1, "recipe"] = "epochs=1, min_steps=800"
+    other = longer[longer.fraction < 1].assign(recipe="epochs=1, min_steps=900", cell=longer.cell + "er")
+    table = pd.concat([whole[(whole.model != "tridet") | (whole.fraction < 1)], longer, other])
+    tables.write_csv(table, folder, "data_efficiency")
+    data = explorer_data(Layout(results=tmp_path / "results"))
+    names = {arm["name"] for arm in data["arms"]} - {"own recipes, first study (unequal)"}
+    assert names == {"number of steps: least steps 800", "number of steps: least steps 900"}
+    rows = [row[:4] for row in data["rows"] if row[0] != OWN_RECIPES]
+    assert rows and all(row[1:] == ["hapt", 0.1, "tridet"] for row in rows)
+
+
+def test_a_benchmark_without_costs_has_those_of_hapt(tmp_path):
+    folder = tmp_path / "results" / "tables"
+    tidy_tables(folder)
+    table = tables.read_csv(folder / "data_efficiency.csv")
+    tables.write_csv(table.assign(benchmark="urfall"), folder, "data_efficiency")
+    costs = explorer_data(Layout(results=tmp_path / "results"))["costs"]
+    assert set(costs) == {"urfall"} and costs["urfall"]["of"] == "hapt"
+    assert costs["urfall"]["models"]["tridet"]["macs"] == 4.0
+
+
+def test_names_of_arms_say_what_differs():
+    arms = ["equal", "hapt_arms: own recipe", "hapt_arms: exchange=0.3, rotate=30", "a_new_sweep"]
+    arms += ["steps: epochs=1, min_steps=100", "steps: epochs=1, min_steps=200"]
+    assert list(names_of_arms(arms).values()) == [
+        "equal recipe, tuned",
+        "first study, other recipes: own recipe",
+        "first study, other recipes: instance mixing 0.3, random rotation (°) 30",
+        "a_new_sweep",
+        "number of steps: least steps 100",
+        "number of steps: least steps 200",
+    ]
 
 
 ROWS = (
@@ -342,6 +385,26 @@ def test_the_explorer_in_a_browser(made, open_tab, width):
     assert "GMACs" in before and "training time" in tab.value(axis)
     tab.value("document.querySelector('[data-sort=mean]').click()")
     assert [row[0] for row in tab.value(ROWS)] == ["bilstm", "tridet"]
+    click_all = "document.querySelector('.tal-models .tal-all').click()"
+    tab.value(click_all)
+    assert tab.value(ROWS) == [] and "No model is chosen" in tab.value(
+        "document.querySelector('.tal-charts').textContent"
+    )
+    tab.value(click_all)
+    search = "(() => {{ const box = document.getElementById('tal-find'); box.value = '{}';"
+    search += "box.dispatchEvent(new Event('input')); }})()"
+    tab.value(search.format("LST"))
+    assert [row[0] for row in tab.value(ROWS)] == ["bilstm"]
+    assert "1 model at 100 %" in tab.value("document.querySelector('.tal-count').textContent")
+    tab.value(search.format(""))
+    assert len(tab.value(ROWS)) == 2
+    links = "[...document.querySelectorAll('.tal-links a')].map(link => link.getAttribute('href'))"
+    assert [link.split("/")[-1] for link in tab.value(links)[1:]] == [
+        "data_efficiency_hapt.csv",
+        "data_efficiency_hapt.tex",
+    ]
+    chosen = "[...document.querySelectorAll('#tal-arm option')].map(option => option.textContent)"
+    assert tab.value(chosen) == ["own recipes, first study (unequal)"]
     tab.value("document.querySelector('.tal-models [data-model=bilstm]').click()")
     assert [row[0] for row in tab.value(ROWS)] == ["tridet"]
     mark = "document.querySelector('.tal-chart [data-model=tridet]')"

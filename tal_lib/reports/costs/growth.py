@@ -42,7 +42,8 @@ def longest_recordings(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
                     "steps": steps,
                     "extrapolated": beyond,
                     "longest_steps": measured.length_steps.max(),
-                    "did_not_fit_at": failed.get(model, np.nan),
+                    # the shortest measured length, if that needs more than the limit already
+                    "did_not_fit_at": failed.get(model, np.nan) if steps else measured.length_steps.min(),
                 }
             )
     return pd.DataFrame(table)
@@ -68,7 +69,7 @@ def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.Data
 
 
 def _steps(row):
-    if row.steps > row.did_not_fit_at:
+    if row.steps > row.did_not_fit_at or (row.steps == 0 and row.did_not_fit_at > 0):
         return f"< {row.did_not_fit_at:,.0f}"
     if np.isnan(row.steps):  # the longest measured length fits, and no line is known
         return f"> {row.longest_steps:,.0f}"

@@ -25,7 +25,7 @@ WITHOUT_INTERVAL = {  # what a figure says of values without one
     "detect_s_median": "Median of the passes, each in a process of its own; no interval was measured.",
     "peak_memory_bytes": "One process per pass, so there is no interval.",
 }
-OF_THE_CPU = ("macs", "detect_s_median")  # on a GPU a table is enough
+OF_THE_CPU = ("macs", "detect_s_median")  # of a GPU or of a second CPU, a table is enough
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
@@ -34,8 +34,10 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     It also writes the repeatability of latencies and the comparison with the prior study.
     """
     cost, grown, longest = data["inference_cost"], [], []
+    on_cpu = cost[cost.device == "cpu"]
+    main = tables.main_machine(on_cpu) if len(on_cpu) else ""
     for stem, words, rows in conditions(cost):
-        _write_against_length(rows, stem, words, out)
+        _write_against_length(rows, stem, words, main, out)
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
             fitted = rows[rows.length_steps >= FIRST]
@@ -53,8 +55,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     write_prior(cost, out.about("prior"))
 
 
-def _write_against_length(rows, stem, words, out):
-    """Write each cost by model and length.
+def _write_against_length(rows, stem, words, main, out):
+    """Write each cost by model and length. MACs are the same on every CPU: they are those of the main one.
 
     Only lengths that most models have are shown: the prior study's lengths have only its models.
     """
@@ -68,6 +70,8 @@ def _write_against_length(rows, stem, words, out):
     for column, (name, label, unit) in (COSTS | optional).items():
         if common[column].isna().all():  # MACs that were not counted
             continue
+        if column == "macs" and common.device_name.iloc[0] != main:
+            continue
         table = cost_by_length(common, column)
         about = f"{label[0].upper()}{label[1:]} by recording length (steps): {words}."
         measured = "" if column == "macs" else in_passes(common)  # MACs are counted once
@@ -76,7 +80,7 @@ def _write_against_length(rows, stem, words, out):
             caption += " Noisy values have two digits."  # docs/costs.md says which
         caption += of_older_code(common)
         out.table(table.reset_index(), f"{name}_{stem}", caption, tables.LOWEST)
-        if common.length_steps.nunique() > 1 and _is_drawn(common, column):
+        if common.length_steps.nunique() > 1 and _is_drawn(common, column, main):
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
             axes = figures.cost_against_length(
                 scaled, column, label, interval(common, column), WITHOUT_INTERVAL.get(column, "")
@@ -86,11 +90,15 @@ def _write_against_length(rows, stem, words, out):
             out.figure(axes, f"{name}_against_length_{stem}", shown)
 
 
-def _is_drawn(rows, column):
-    """Whether a cost has a figure beside its table; on a GPU latency and memory of compact models alone."""
+def _is_drawn(rows, column, main):
+    """Whether a cost has a figure beside its table; elsewhere than on the main CPU, latency and memory of
+    compact models alone.
+    """
     first = rows.iloc[0]  # the rows are of one condition
-    on_gpu_too = column not in OF_THE_CPU and first.preset == "compact"
-    return first.precision == "float32" and column not in NOT_DRAWN and (first.device == "cpu" or on_gpu_too)
+    elsewhere = column not in OF_THE_CPU and first.preset == "compact"
+    return (
+        first.precision == "float32" and column not in NOT_DRAWN and (first.device_name == main or elsewhere)
+    )
 
 
 def cost_by_length(rows: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -45,7 +45,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: one row per model and variant; latency and speed for each number of threads."""
     keys = ["model", "variant"]
     each = rows.groupby(keys, sort=False).first()
-    columns = {"avg mAP": each.avg_map.round(1), "avg mAP lost": each.map_lost.round(2) + 0.0}  # no -0.0
+    change = [f"{-value:+.2f}" if abs(value) >= 0.005 else "0.00" for value in each.map_lost]
+    columns = {"avg mAP": each.avg_map.round(1), "change of avg mAP": change}
     for threads, some in rows.groupby("threads_used"):
         at = some.groupby(keys)[["latency_s_median", "speedup"]].median()
         columns[f"ms, {_threads(threads)}"] = (1e3 * at.latency_s_median).round(1)

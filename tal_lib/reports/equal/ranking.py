@@ -10,6 +10,7 @@ from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, is_tuned, percent, recipe_of
 from tal_lib.reports.equal.pairs import over_benchmarks
 
+TUNED_AT = 0.2  # label fraction of the tuning for smaller fractions (docs/protocol.md)
 COLUMNS = [
     "benchmark",
     "fraction",
@@ -204,8 +205,8 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
             out.table(folds_table(here), f"equal_folds_{benchmark}", caption, best)
     for fraction in ranked[ranked.benchmark == MEAN].fraction.unique():
         caption = (
-            f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned on fold 0: means over "
-            "five folds. "
+            f"Avg mAP (%) with {percent(fraction)} of the labels, each model tuned on fold 0"
+            f"{_tuned_with(fraction)}: means over five folds. "
         ) + NOTES.format(
             marks="±",
             units=_units(MEAN),
@@ -215,6 +216,11 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         )
         name = f"equal_main_{100 * fraction:g}"
         out.table(main_table(ranked, fraction), name, caption, tables.Best(high=(*TUNED, MEAN)))
+
+
+def _tuned_with(fraction):
+    """The label fraction of the tuning, where it is another (docs/protocol.md)."""
+    return f" with {percent(TUNED_AT)} of them" if fraction < TUNED_AT else ""
 
 
 def _units(benchmark):

@@ -60,6 +60,12 @@ def _better(row, level):
     ]
 
 
+def _left_out(rows):
+    """(row, better models) of each leader that is not in `advised`."""
+    level = leaders(rows)
+    return [(row, better) for row in level.itertuples() if (better := _better(row, level))]
+
+
 def all_alike(level: pd.DataFrame) -> bool:
     """Whether the leaders share a letter, so that none of them differs from another."""
     return bool(set.intersection(*map(_letters, level.letters)))
@@ -79,11 +85,9 @@ def verdict(rows: pd.DataFrame, macs: pd.Series | None = None) -> tuple[str, str
         if len(known)
         else []
     )
-    level = leaders(rows)
     left_out = [
-        f"{row.model} ({row.mean:.1f}) is left out: {listed(_better(row, level), 'and')} can be told apart "
-        "from it."
-        for row in level[~level.model.isin(use.model)].itertuples()
+        f"{row.model} ({row.mean:.1f}) is left out: {listed(better, 'and')} can be told apart from it."
+        for row, better in _left_out(rows)
     ]
     return listed(use.model, "or"), " ".join([f"{_lead(rows)}.", *cheapest, *_next(rows), *left_out])
 
@@ -163,6 +167,11 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
             else f"{level.model.iloc[0]} leads ({first})"
         )
         parts.append(f"With {percent(fraction)} of the labels, {lead}; the last has {last:.1f}.")
+        parts += [
+            f"{row.model} ({row.mean:.1f}) ties with {level.model.iloc[0]}, but not with "
+            f"{listed(better, 'and')}."
+            for row, better in _left_out(rows)
+        ]
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
     verdict = []
@@ -210,8 +219,8 @@ def our_rank(table: pd.DataFrame) -> str:
 
 
 def instead(read: Read, macs: pd.Series | None) -> str:
-    """Which model to use instead of this study's own, where that is not ahead; empty where it is, or where no
-    other leads at every label fraction.
+    """The cheapest other model that leads, where this study's own is not ahead; empty where it is, or where
+    no other leads at every label fraction.
 
     It is the cheapest of the others that lead in the mean over benchmarks at all label fractions.
     """
@@ -223,9 +232,16 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     if known.empty:
         return ""
     return (
-        f"Use {known.idxmin()} instead ({known.min() / 1e9:.2f} GMACs). Of the other models that tie with "
-        "the highest mean at every label fraction, it has the fewest MACs. It is not shown to be better."
+        f"Of the other models that tie with the highest mean at every label fraction, {known.idxmin()} has "
+        f"the fewest MACs ({known.min() / 1e9:.2f} G). {_beside_ours(asked, known.idxmin())}"
     )
+
+
+def _beside_ours(asked, other):
+    """Whether this study's own model leads beside another everywhere."""
+    if all(OUR_MODEL in set(leaders(rows).model) for rows in asked):
+        return f"{OUR_MODEL} and {other} tie."
+    return f"{OUR_MODEL} is behind at some label fraction."
 
 
 def _finding(rows):

@@ -85,10 +85,10 @@ def map_by_tiou(table: pd.DataFrame, first: str = ""):
     return model_panels(lines_of(summary, "tiou"), prepare, xlabel, ylabel, about)
 
 
-def average_recall(table: pd.DataFrame):
+def average_recall(table: pd.DataFrame, first: str = ""):
     """Average recall of class-agnostic proposals by number of proposals per recording; a panel per family.
 
-    table: `model, an, ar` (in %), one row per run.
+    table: `model, an, ar` (in %), one row per run; first: words that the note begins with.
     """
     table = short_names(table)[0]  # no classifier has a part in it
     summary = summarise(table, ["model", "an"], "ar")
@@ -100,7 +100,7 @@ def average_recall(table: pd.DataFrame):
         ax.minorticks_off()
 
     xlabel = "proposals per recording (AN, log scale)"
-    about = f"{runs_note(summary)} Class-agnostic; mean over tIoU 0.5 to 0.95."
+    about = f"{first}{runs_note(summary)} Class-agnostic; mean over tIoU 0.5 to 0.95."
     return model_panels(lines_of(summary, "an"), prepare, xlabel, "average recall (%)", about)
 
 

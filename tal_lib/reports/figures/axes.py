@@ -10,7 +10,7 @@ from tal_lib.reports.tables.names import CLASSIFIED
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 FITTING = 14  # columns of a matrix with three figures each
-GAP_AXIS = "avg mAP (%), log scale of 100 − avg mAP"
+GAP_AXIS = "avg mAP (%), log scale of 101 − avg mAP"
 
 VARIANTS = [
     ("#0072B2", "o"),
@@ -147,7 +147,7 @@ def note(ax, text: str) -> None:
 def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "seeds") -> str:
     """What a point is the mean of, and what its bars are.
 
-    table: `low, high` and, if known, `runs`; NaN where there is no interval.
+    table: `low, high` (%) and, if known, `runs`; NaN where there is no interval.
     """
     counts = table.runs if "runs" in table else pd.Series([], dtype=int)
     known = "low" in table and table.low.notna().any()
@@ -156,7 +156,11 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "see
     least, most = (counts.min(), counts.max()) if len(counts) else (0, 0)
     number = f"{least:g} to {most:g} {runs}" if least != most else f"{most:g} {runs}"
     text = f"Mean of {number}; bars: {bars}." if most else f"Bars: {bars}."
-    return text + (" A single run, or equal ones, have none." if table.low.isna().any() else "")
+    if table.low.isna().any():
+        text += " Single or equal runs have no bar."
+    if "high" in table and ((table.high > 100) | (table.low < 0)).any():
+        text += " Bars are cut at 0 and 100."
+    return text
 
 
 def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

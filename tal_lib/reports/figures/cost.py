@@ -51,9 +51,9 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=()
         plain_log(ax.yaxis)
 
     drawn = len(interval) and table[interval[0]].notna().any()
-    text = (
-        f"Median of several measurements; bars: {PERCENTILES}." if drawn else about or "No interval is drawn."
-    )
+    text = about or "No interval is drawn."
+    if drawn:
+        text = f"Median of repeated forward passes; bars: {PERCENTILES}."
     xlabel = "recording length (steps, log scale)"
     return model_panels(lines, prepare, xlabel, f"{label}, log scale", text)
 
@@ -174,7 +174,8 @@ def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
     note(
         axes[0],
         "Speed-up: latency of the network in float32, divided by that of the variant; 1 is equal. Open: it "
-        f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model.",
+        f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model. Without a marker: "
+        "not exported, or not measured.",
     )
     return axes[0]
 
@@ -191,10 +192,11 @@ def where_time_goes(table: pd.DataFrame):
     table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
     decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
     (models, which share one extraction) give their median, and the range of the time end to end. The diamond
-    is this time, in which decoding and features overlap.
+    is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
+    NMS in the work, whose bars may be too short to see.
     """
-    parts = {"decoding_s": "decoding", "features_s": "features", "network_s": "network"}
-    parts |= {"decode_nms_s": "decode and NMS"}
+    parts = {"decoding_s": "decoding of the video", "features_s": "features", "network_s": "network"}
+    parts |= {"decode_nms_s": "detections and NMS"}
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
     by_way = hours.groupby("way", sort=False)
@@ -210,14 +212,22 @@ def where_time_goes(table: pd.DataFrame):
     diamond = {"linestyle": "none", "marker": "D", "markersize": 4, "color": "#000000"}
     ax.plot(hours.total_s, at, **diamond, label="end to end")
     ax.axvline(3600, color="#999999", linewidth=0.8, zorder=0)
+    work = hours[list(parts)].sum(axis=1)
+    right = {"xycoords": ax.get_yaxis_transform(), "fontsize": SMALL, "va": "center"}
+    for y, share in zip(at, 100 * hours[["network_s", "decode_nms_s"]].sum(axis=1) / work, strict=True):
+        ax.annotate(f"{share:.2f} %", (1.02, y), annotation_clip=False, **right)
+    ax.annotate("network\nand NMS", (1.02, len(hours) - 0.35), annotation_clip=False, **right)
     ax.set_yticks(at, hours.index)
     ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    least, most = counts.min(), counts.max()
+    least, most = int(counts.min()), int(counts.max())
     number = f"{least} to {most}" if least < most else f"{most}"
     text = "One run each, so there is no interval."
-    text = f"Network and NMS: median of {number} models; black line: lowest to highest." if most > 1 else text
+    text = f"Network and NMS: median of {number} models" if most > 1 else text
+    if most > 1:
+        is_wide = (ends["max"] - ends["min"]).max() > 0.01 * hours.total_s.max()
+        text += "; black line: lowest to highest." if is_wide else "."
     star = (
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )
@@ -239,7 +249,7 @@ def accuracy_over_time(curve: pd.DataFrame):
         ax.set(ylim=(0, 100), xscale="log")
         plain_log(ax.xaxis)
 
-    about = f"{runs_note(summary)} A marker is an evaluation of the test recordings; it selects nothing."
+    about = f"{runs_note(summary)} Markers: scores of the test recordings. No model is chosen by them."
     lines = lines_of(summary, "seconds")
     return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about)
 

@@ -16,30 +16,31 @@ from tal_lib.reports.figures.axes import (
 from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
-ERRORS = {  # as in the tables: (as a reader finds it in figures, colour)
-    "true positive": ("correct", "#009E73"),
-    "double detection": ("second detection", "#56B4E9"),
-    "wrong label": ("wrong class", "#D55E00"),
-    "localization": ("wrong boundaries", "#E69F00"),
-    "confusion": ("both wrong", "#CC79A7"),
-    "background": ("no action there", "#999999"),
+ERRORS = {  # DETAD's name → colour
+    "true positive": "#009E73",
+    "double detection": "#56B4E9",
+    "wrong label": "#D55E00",
+    "localization": "#E69F00",
+    "confusion": "#CC79A7",
+    "background": "#999999",
 }
+NAMES = "Wrong label: a classification error; confusion: wrong label and boundaries."
 ANALYSES = {
     "map_n": ("normalized\nmAP (%)", "#0072B2", "o"),
     "missed": ("missed\nsegments (%)", "#D55E00", "s"),
 }
 SORTED_BY = {  # characteristic → in words
-    "coverage": "share of the recording (%)",
+    "coverage": "coverage (% of the recording)",
     "length": "length (s)",
     "instances": "instances per recording",
 }
 FEW = 30  # segments
 
 
-def class_matrix(table: pd.DataFrame):
+def class_matrix(table: pd.DataFrame, about: str = "Mean over tIoUs and seeds."):
     """AP of every class (rows) by every model (columns).
 
-    table: classes × models, in %.
+    table: classes × models, in %. about: the words below, on runs and recipes.
     """
     names, classified = short_names(pd.DataFrame({"model": table.columns}))
     table = table.set_axis(names.model, axis=1)
@@ -47,7 +48,7 @@ def class_matrix(table: pd.DataFrame):
         table,
         table.map("{:.0f}".format),
         "AP (%) of every class (row) by every model (column)",
-        f"Mean over tIoUs and seeds. {classified}",
+        f"{about} {classified}",
         table > 65,
         cmap="YlGnBu",
         vmin=0,
@@ -64,8 +65,8 @@ def error_profile(profile: pd.DataFrame):
     table = profile.pivot_table(index="bucket", columns="error", values="value")[list(ERRORS)]
     ax = new_axes(figsize=(WIDTH, 3.0))
     bottom = np.zeros(len(table))
-    for kind, (label, colour) in ERRORS.items():
-        ax.bar(table.index, table[kind], bottom=bottom, color=colour, label=label, width=0.75)
+    for kind, colour in ERRORS.items():
+        ax.bar(table.index, table[kind], bottom=bottom, color=colour, label=kind, width=0.75)
         bottom += table[kind].to_numpy()
     ax.set(xlabel="rank of the detections by score", ylabel="detections (%)", ylim=(0, 100))
     ax.set_xticks(range(len(table)), [_ranks(bucket) for bucket in table.index])
@@ -74,7 +75,7 @@ def error_profile(profile: pd.DataFrame):
     note(
         ax,
         "G: the number of annotated segments; 1 to G are the G best detections. A detector without errors "
-        f"has only correct ones there. {_means(profile)}",
+        f"has only true positives there. {NAMES} {_means(profile)}",
     )
     return ax
 
@@ -128,7 +129,8 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
     for text in axes[0].get_yticklabels():
         text.set_fontweight("bold" if text.get_text() in SORTED_BY.values() else "normal")
     few = " n: number of segments, where few." if (ranges.segments < FEW).any() else ""
-    note(axes[0], f"XS to XL: fifths of the segments. Dashed: all segments. {runs_note(summary)}{few}")
+    fifths = "XS to XL: fifths of the segments, where equal values stay together."
+    note(axes[0], f"{fifths} Dashed: all segments. {runs_note(summary)}{few}")
     return axes[0]
 
 
@@ -143,11 +145,8 @@ def errors_by_fraction(table: pd.DataFrame):
     table: `fraction, error, value` (%), one row per seed; optionally `models`, their number.
     """
     summary = summarise(table, ["error", "fraction"], "value").rename(columns={"fraction": "x", "mean": "y"})
-    shown = {label: (colour, "o") for label, colour in list(ERRORS.values())[1:]}
-    lines = {
-        ERRORS[kind][0]: rows.sort_values("x") for kind, rows in summary.groupby("error") if kind in ERRORS
-    }
-    looks = {label: look for label, look in shown.items() if label in lines}
+    lines = {kind: rows.sort_values("x") for kind, rows in summary.groupby("error") if kind in ERRORS}
+    looks = {kind: (colour, "o") for kind, colour in list(ERRORS.items())[1:] if kind in lines}
     axes = stacked(1, 2.5)
     draw_lines(axes[0], {label: lines[label] for label in looks}, looks)
     fraction_axis(axes[0], table)
@@ -159,7 +158,8 @@ def errors_by_fraction(table: pd.DataFrame):
         axes,
         "label fraction (% of the training recordings, log scale)",
         "errors (%)",
-        f"{models}Errors among the G best detections; G: number of annotated segments. {runs_note(summary)}",
+        f"{models}Errors among the G best detections; G: number of annotated segments. {NAMES} "
+        f"{runs_note(summary)}",
     )
     return axes[0]
 
@@ -178,11 +178,10 @@ def error_impact(table: pd.DataFrame):
     ax = new_axes(figsize=(WIDTH, 0.19 * len(wide) + 1.3))
     left = np.zeros(len(wide))
     for kind in wide:
-        label, colour = ERRORS[kind]
-        ax.barh(wide.index, wide[kind], left=left, color=colour, label=label)
+        ax.barh(wide.index, wide[kind], left=left, color=ERRORS[kind], label=kind)
         left += wide[kind].to_numpy()
     ax.set(xlabel="gain of avg mAP without these errors (points)")
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    note(ax, f"Errors by DETAD. {_means(table)} {classified}")
+    note(ax, f"Errors by DETAD. {NAMES} {_means(table)} {classified}")
     return ax

@@ -58,7 +58,9 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    bars = "Bars: 95 % interval of the equal recipe's score. " if "equal_low" in table else ""
+    bars = ""
+    if "equal_low" in table:
+        bars = "Bars: 95 % interval of the equal recipe's score; the plain one has none here. "
     if "p_adjusted" in table:
         bars += "Green link: the gain can be told apart from zero (Holm over the models of a panel). "
     order = "Sorted by the mean of the equal recipe over the label fractions. "

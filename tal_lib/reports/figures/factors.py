@@ -3,6 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports.figures.axes import legend_above, note, plain_log, short_names
+from tal_lib.reports.figures.cost import pareto_front
 from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
@@ -86,7 +87,8 @@ def training_time(table: pd.DataFrame):
 
 
 def size_curves(table: pd.DataFrame, cost: str):
-    """avg mAP of models at several widths against a cost: a panel per benchmark and label fraction.
+    """avg mAP of models at several widths against a cost: a panel per benchmark and label fraction. The grey
+    line is the Pareto front; the names of its models are bold.
 
     Args:
         table: `benchmark, fraction, model, mean, low, high` and the cost; scores in %.
@@ -103,10 +105,13 @@ def size_curves(table: pd.DataFrame, cost: str):
     for ax, ((benchmark, fraction), rows) in zip(axes, panels, strict=True):
         lines = {str(model): line for model, line in rows.sort_values("x").groupby("model")}
         draw_lines(ax, lines, looks)
+        front = rows[pareto_front(rows.x.to_numpy(), rows.y.to_numpy())].sort_values("x")
+        ax.plot(front.x, front.y, color="#999999", linewidth=2.5, alpha=0.6, zorder=0)
         ax.set(xscale="log")
         plain_log(ax.xaxis)
         ax.set_title(f"{benchmark}, {100 * fraction:g} % of the labels", loc="left", fontsize=SMALL)
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
-        name_at_right(ax, ends, {model: looks[model][0] for model in lines})
-    finish(axes, label, "avg mAP (%)", f"{BARS} {classified}")
+        name_at_right(ax, ends, {model: looks[model][0] for model in lines}, set(front.model))
+    front_of = "Thick grey line: Pareto front of the means, not tested; bold: its models."
+    finish(axes, label, "avg mAP (%)", f"{BARS} {front_of} {classified}")
     return axes

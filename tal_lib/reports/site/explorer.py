@@ -16,17 +16,38 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.site.pages import download
 
 OWN_RECIPES = "own recipes"
+ELSEWHERE = "hapt"  # its costs stand in for those of benchmarks that have none
 KEYS = ["arm", "benchmark", "fraction", "model"]
 COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
 ABOUT = {
-    MAIN: "The same recipe and the same number of tuning trials for every model; cross-validation. "
-    "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
+    MAIN: "The same search space and number of tuning trials for every model; cross-validation. "
+    "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown). Models that "
+    "share a letter in the column group cannot be told apart.",
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
     "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
     OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
     "former design. Official split. Intervals: 95 % over seeds, Student's t.",
 }
 SWEEP = "Runs of the sweep {}. Intervals: 95 % over runs, Student's t; a single run has none."
+WORDS = {  # arm or sweep → how it is called in the list of arms; another sweep has its own name there
+    MAIN: "equal recipe, tuned",
+    PLAIN: "plain recipe, untuned",
+    OWN_RECIPES: "own recipes, first study (unequal)",
+    "hapt_arms": "first study, other recipes",
+    "mixed_precision": "mixed precision",
+    "own_design": "variants of local_global",
+    "released_models": "released models",
+    "size": "three model sizes",
+    "steps": "number of steps",
+    "time_budget": "equal training time",
+    "variance": "many runs of three models",
+    "worlds": "plain recipe, fold 0 alone",
+}
+RECIPE = {  # name in a recipe → in words
+    "exchange": "instance mixing",
+    "min_steps": "least steps",
+    "rotate": "random rotation (°)",
+}
 READERS = {  # arm or sweep → topic and name of its table for readers
     MAIN: ("equal", "equal_{}"),
     PLAIN: ("equal", "factorial_{}"),
@@ -42,9 +63,9 @@ AXES |= {"params": ("parameters (millions)", 1e6), "train": ("training time (s, 
 def explorer_data(layout: Layout) -> dict | None:
     """All that the explorer shows, ready for JSON; None without runs of data efficiency.
 
-    `arms` (id, text, benchmark → files of its table for readers), `models` (name → colour), `columns` and
-    `rows` of accuracy (avg mAP in %), `costs` (benchmark → length in steps and a row per model, in the units
-    of `axes`), `axes` (id → words).
+    `arms` (id, name, text, benchmark → files of its table for readers), `models` (name → colour),
+    `columns` and `rows` of accuracy (avg mAP in %), `costs` (benchmark → length in steps and a row per model,
+    in the units of `axes`), `axes` (id → words).
     """
     read = lambda name: tables.read_csv(layout.table(name), low_memory=False)
     efficiency = read("data_efficiency")
@@ -52,13 +73,18 @@ def explorer_data(layout: Layout) -> dict | None:
         return None
     efficiency = efficiency.fillna({"recipe": "", "options": "", "stream": ""})
     data = {"data_efficiency": efficiency, "people": read("people")}
-    accuracy = pd.concat([*_equal(data, read), *_own_recipes(efficiency), *_sweeps(efficiency)])
+    arms = [*_equal(data, read), *_own_recipes(efficiency)]
+    shown = {cell for arm in arms for cells in arm.cells.dropna() for cell in cells}
+    accuracy = pd.concat([*arms, *_sweeps(efficiency, shown)])
     rows = _with_training(accuracy, read("training_cost"))
     rows = rows.assign(order=rows.benchmark.map(place)).sort_values("order", kind="stable")
     costs = _costs(read("inference_cost"), rows)
-    names = sorted(rows.model.unique())
+    names, called = sorted(rows.model.unique()), names_of_arms(list(rows.arm.unique()))
     return {
-        "arms": [_arm(layout, arm, list(group.benchmark)) for arm, group in rows.groupby("arm", sort=False)],
+        "arms": [
+            _arm(layout, arm, called[arm], list(group.benchmark))
+            for arm, group in rows.groupby("arm", sort=False)
+        ],
         "models": {name: theme.style(name, number)[0] for number, name in enumerate(names)},
         "floor": FLOOR,
         "axes": {name: label for name, (label, _) in AXES.items()},
@@ -92,19 +118,22 @@ def _own_recipes(efficiency):
         yield _with_cells(_summary(runs).assign(arm=OWN_RECIPES), runs)
 
 
-def _sweeps(efficiency):
-    """An arm per sweep whose runs are in none of the arms above; one per recipe, if it compares recipes."""
+def _sweeps(efficiency, shown):
+    """An arm per sweep, one per recipe if it compares recipes, of the models that have runs beside those in
+    `shown` (cells).
+    """
     whole = with_all_data(efficiency[efficiency.stream == ""])
-    official = on_official_split(efficiency)
-    shown = set(main_arm(official).cell) if len(official) else set()
     for sweep, rows in whole.groupby("sweep", sort=True):
-        if sweep in (MAIN, PLAIN, TUNING) or set(rows.cell) <= shown:
+        if sweep in (MAIN, PLAIN, TUNING):
             continue
         runs = tables.average_map(rows)
-        compared = runs.groupby(["benchmark", "fraction", "model"]).recipe.nunique().max() > 1
+        compared = runs.groupby(KEYS[1:]).recipe.nunique().max() > 1
         for recipe, of_recipe in runs.groupby("recipe") if compared else [("", runs)]:
             arm = f"{sweep}: {recipe or 'own recipe'}" if compared else str(sweep)
-            yield _with_cells(_summary(of_recipe).assign(arm=arm), of_recipe)
+            is_new = ~of_recipe.cell.isin(shown)
+            of_recipe = of_recipe[is_new.groupby([of_recipe[key] for key in KEYS[1:]]).transform("any")]
+            if len(of_recipe):
+                yield _with_cells(_summary(of_recipe).assign(arm=arm), of_recipe)
 
 
 def _summary(runs):
@@ -113,9 +142,8 @@ def _summary(runs):
 
 def _with_cells(summary, runs):
     """The summary with the runs behind each row, whose training times are averaged later."""
-    keys = ["benchmark", "fraction", "model"]
-    cells = runs.groupby(keys).cell.agg(list).rename("cells").reset_index()
-    return summary.merge(cells, on=keys, how="left")
+    cells = runs.groupby(KEYS[1:]).cell.agg(list).rename("cells").reset_index()
+    return summary.merge(cells, on=KEYS[1:], how="left")
 
 
 def _with_training(accuracy, training):
@@ -131,10 +159,17 @@ def _with_training(accuracy, training):
 
 
 def _costs(cost, rows):
-    """benchmark → length in steps, machine, and model → costs in the units of their axes."""
+    """benchmark → length in steps, machine, benchmark that the costs are of, and model → costs in the units
+    of their axes.
+
+    A benchmark without measured costs has those of `ELSEWHERE`, and says so.
+    """
     costs = {}
     for benchmark in dict.fromkeys(rows.benchmark) if len(cost) else ():
-        steps, measured = medians(cost.fillna({"options": ""}), benchmark)
+        for measured_on in (benchmark, ELSEWHERE):
+            steps, measured = medians(cost.fillna({"options": ""}), measured_on)
+            if len(measured):
+                break
         if len(measured):
             of_model = {
                 row.model: {
@@ -143,18 +178,36 @@ def _costs(cost, rows):
                 for row in measured.itertuples()
             }
             machine = tables.main_machine(cost[cost.device == "cpu"])
-            costs[benchmark] = {"steps": int(steps), "machine": machine, "models": of_model}
+            about = {"steps": int(steps), "machine": machine, "of": measured_on}
+            costs[benchmark] = about | {"models": of_model}
     return costs
 
 
-def _arm(layout, arm, benchmarks):
-    topic, stem = READERS.get(arm.partition(":")[0], ("accuracy", ""))
+def names_of_arms(arms: list[str]) -> dict[str, str]:
+    """Arm → its name in the list: the sweep in words, and where its recipe differs from the others."""
+    recipes = {}
+    for arm in arms:
+        sweep, _, recipe = arm.partition(": ")
+        recipes.setdefault(sweep, {})[arm] = recipe.split(", ")
+    names = {}
+    for sweep, of_arm in recipes.items():
+        common = set.intersection(*map(set, of_arm.values())) if len(of_arm) > 1 else set()
+        for arm, parts in of_arm.items():
+            settings = [part.partition("=") for part in parts if part and part not in common]
+            words = [f"{RECIPE.get(name, name)} {value}".strip() for name, _, value in settings]
+            names[arm] = ": ".join([WORDS.get(sweep, sweep), *[", ".join(words)] * bool(words)])
+    return names
+
+
+def _arm(layout, arm, name, benchmarks):
+    sweep = arm.partition(":")[0]
+    topic, stem = READERS.get(sweep, ("accuracy", ""))
     files = {}
     for benchmark in dict.fromkeys(benchmarks) if stem else ():
         path = layout.reader(topic, stem.format(benchmark))
         if path.is_file():
             files[benchmark] = [download(topic, path.stem, suffix) for suffix in (".csv", ".tex")]
-    return {"id": arm, "about": ABOUT.get(arm, SWEEP.format(arm)), "files": files}
+    return {"id": arm, "name": name, "about": ABOUT.get(arm, SWEEP.format(sweep)), "files": files}
 
 
 def _plain(value):

@@ -6,7 +6,12 @@ from tal_lib.evaluation.statistics import summarise
 from tal_lib.models.parts.language import LanguageConfig
 from tal_lib.reports.tables.names import with_shown_names
 
-SHOWN_VARIANT = {"student taught": "distilled student"}  # variant in the runs → its name for readers
+SHOWN_VARIANT = {  # variant in the runs → its name for readers
+    "student taught": "distilled student",
+    "without intra": "without attention to steps",
+    "without inter": "without attention between levels",
+    "without generative": "without the generative model",
+}
 
 
 def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:

@@ -124,7 +124,7 @@
   };
   const choices = {
     benchmark: () => benchmarks().map((name) => [name, name === "mean" ? "mean over benchmarks" : name]),
-    arm: () => arms().map((name) => [name, name]),
+    arm: () => arms().map((id) => [id, data.arms.find((arm) => arm.id === id).name]),
     fraction: () => fractions().map((value) => [value, percent(value)]),
     cost: () => available().map((name) => [name, data.axes[name]]),
   };
@@ -142,7 +142,7 @@
   const table = make("table", { className: "tal-table", id: "tal-rows" });
 
   root.append(
-    make("div", { className: "tal-controls" }, control("benchmark", "Benchmark"), control("arm", "Arm (sweep)"), control("fraction", "Label fraction"), control("cost", "Cost axis")),
+    make("div", { className: "tal-controls" }, control("benchmark", "Benchmark"), control("arm", "Recipe or sweep"), control("fraction", "Label fraction"), control("cost", "Cost axis")),
     about,
     models,
     make("div", { className: "tal-charts" }, make("figure", {}, scatterTitle, scatter), make("figure", {}, curvesTitle, curves)),
@@ -162,7 +162,7 @@
     }
     const costs = data.costs[state.benchmark];
     about.textContent = data.arms.find((arm) => arm.id === state.arm).about
-      + (costs ? ` Costs: compact models, ${costs.steps.toLocaleString("en")} steps, one recording, ${costs.machine}.` : " Costs of inference were not measured for this benchmark.")
+      + (costs ? ` Costs: compact models, ${costs.steps.toLocaleString("en")} steps, one recording, feature width and classes of ${costs.of}, ${costs.machine}.` : " Costs of inference were not measured.")
       + (ofArm().some((row) => row.model === data.floor) ? ` ${data.floor} sees no features: it is the floor.` : "");
     const all = distinct(ofArm().map((row) => row.model)).sort();
     const everything = make("button", { type: "button", className: "tal-all", onclick: () => change({ hide: state.hide.length ? [] : all }) }, state.hide.length ? "show all" : "hide all");
@@ -215,7 +215,7 @@
     });
     const body = shown.map((row) => make("tr", {}, ...columns().map((column) => make("td", {}, cell(column, row)))));
     table.replaceChildren(make("thead", {}, make("tr", {}, ...headings)), make("tbody", {}, ...body));
-    count.textContent = ` ${shown.length} models at ${percent(state.fraction)} `;
+    count.textContent = ` ${shown.length} model${shown.length === 1 ? "" : "s"} at ${percent(state.fraction)} `;
     const files = data.arms.find((arm) => arm.id === state.arm).files[state.benchmark] || [];
     const report = files.map((address) => make("a", { href: address, download: "" }, address.endsWith(".csv") ? "CSV" : "LaTeX"));
     const rowsOnly = make("a", { href: "#", id: "tal-csv", download: `${state.benchmark}_${state.arm}_${state.fraction}.csv`.replace(/[^\w.-]+/g, "_") }, "these rows as CSV");
