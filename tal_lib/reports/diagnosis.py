@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation.diagnosis import ERRORS, HIT
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, unequal_first
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, own_recipes, unequal_first
 from tal_lib.reports.layout import Layout
 
 PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that is `hapt` here
@@ -12,7 +12,9 @@ PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write all tables and figures of the diagnosis."""
-    shown = tables.with_shown_names(data["diagnosis"].assign(options=""))
+    rows = data["diagnosis"].assign(options="")
+    rows["recipe"] = rows.recipe.fillna("") if "recipe" in rows else ""
+    shown = tables.with_shown_names(rows)
     for benchmark, rows in shown.groupby("benchmark", sort=False):
         for section in (_errors, _impact, _sensitivity):
             section(rows, benchmark, out)
@@ -41,7 +43,7 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
             about = f"{unequal_first(runs)}Mean over tIoUs and {_number_of_seeds(runs)}, without intervals."
             out.figure(figures.class_matrix(table, about), stem, caption)
             shown = table.round(1).reset_index().rename(columns={"label": "class"})
-            out.table(shown, stem, caption, tables.Best(high=tuple(table.columns), by_row=True))
+            out.table(shown, stem, caption, _best(runs, tables.Best(high=tuple(table.columns), by_row=True)))
 
 
 def _number_of_seeds(runs):
@@ -62,9 +64,10 @@ def _errors(rows, benchmark, out):
     order = table[HIT].unstack("fraction").mean(axis=1).sort_values(ascending=False).index
     shown = table.loc[order].round(1).reset_index()
     shown["fraction"] = [f"{100 * fraction:g} %" for fraction in shown.fraction]
-    caption = (
-        f"Error types (DETAD) of the G best detections on {benchmark} (%), by model and label fraction. G: "
-        "number of annotated segments; tIoU 0.5; mean over seeds."
+    caption = about_recipes(
+        rows,
+        f"error types (DETAD) of the G best detections on {benchmark} (%), by model and label fraction. G: "
+        "number of annotated segments; tIoU 0.5; mean over seeds.",
     )
     if (rows.model == OUR_MODEL).any():
         profile = rows[(rows.model == OUR_MODEL) & (rows.analysis == "profile")]
@@ -86,10 +89,15 @@ def _errors(rows, benchmark, out):
             f"Types of errors among the G best detections on {benchmark} by label fraction: mean over "
             f"{len(whole)} models, with 95 % intervals over seeds."
         )
-        axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)))
+        axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)), unequal_first(rows))
         out.figure(axes, f"errors_by_fraction_{benchmark}", pictured)
-    best = tables.Best(high=(HIT,), within=("label fraction",))
+    best = _best(rows, tables.Best(high=(HIT,), within=("label fraction",)))
     out.table(shown.rename(columns={"fraction": "label fraction"}), f"errors_{benchmark}", caption, best)
+
+
+def _best(rows, best):
+    """What is bold: nothing if the models had recipes of their own, since these have no winner."""
+    return None if own_recipes(rows) else best
 
 
 def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
@@ -133,13 +141,16 @@ def _impact(rows, benchmark, out):
         ]
         wide = wide.loc[wide.sum(axis=1).sort_values().index]
         stem = f"error_impact_{benchmark}_{100 * fraction:g}"
-        caption = (
-            f"Gain of avg mAP (points) on {benchmark} without each type of error (DETAD), with "
-            f"{100 * fraction:g} % of the training recordings; mean over seeds."
+        caption = about_recipes(
+            rows,
+            f"gain of avg mAP (points) on {benchmark} without each type of error (DETAD), with "
+            f"{100 * fraction:g} % of the training recordings; mean over seeds.",
         )
-        out.table(wide.round(2).reset_index(), stem, caption, tables.Best(low=tuple(wide.columns)))
+        best = _best(rows, tables.Best(low=tuple(wide.columns)))
+        out.table(wide.round(2).reset_index(), stem, caption, best)
         runs = rows[(rows.analysis == "impact") & (rows.fraction == fraction)]
-        out.figure(figures.error_impact(runs[["model", "error", "value"]]), stem, caption)
+        axes = figures.error_impact(runs[["model", "error", "value"]], unequal_first(rows))
+        out.figure(axes, stem, caption)
 
 
 def _sensitivity(rows, benchmark, out):
@@ -149,8 +160,8 @@ def _sensitivity(rows, benchmark, out):
     values = values.fillna({"bucket": "", "span": ""})
     means = values.groupby([*keys, "model"], sort=False).value.mean().reset_index()
     for analysis, words in (
-        ("map_n", "Normalized mAP (%)"),
-        ("missed", "Missed segments (%), which none of the G best detections finds,"),
+        ("map_n", "normalized mAP (%)"),
+        ("missed", "missed segments (%), which none of the G best detections finds,"),
     ):
         part = means[means.analysis == analysis]
         columns = [
@@ -161,12 +172,13 @@ def _sensitivity(rows, benchmark, out):
             list(dict.fromkeys(columns))
         ]
         wide = wide.loc[wide["all"].sort_values(ascending=analysis == "missed").index].round(1)
-        caption = (
+        caption = about_recipes(
+            rows,
             f"{words} on {benchmark}, by fifths of the segments: by coverage (fraction of the recording), "
             "length (s), and instances (of the class in the recording). All training recordings, mean over "
-            "seeds."
+            "seeds.",
         )
-        best = tables.HIGHEST if analysis == "map_n" else tables.LOWEST
+        best = _best(rows, tables.HIGHEST if analysis == "map_n" else tables.LOWEST)
         out.table(wide.reset_index(), f"sensitivity_{analysis}_{benchmark}", caption, best)
     if (means.model == OUR_MODEL).any():
         our_means, runs = means[means.model == OUR_MODEL], values[values.model == OUR_MODEL]

@@ -338,8 +338,10 @@ def test_a_benchmark_without_costs_has_those_of_hapt(tmp_path):
     table = tables.read_csv(folder / "data_efficiency.csv")
     tables.write_csv(table.assign(benchmark="urfall"), folder, "data_efficiency")
     costs = explorer_data(Layout(results=tmp_path / "results"))["costs"]
-    assert set(costs) == {"urfall"} and costs["urfall"]["of"] == "hapt"
-    assert costs["urfall"]["models"]["tridet"]["macs"] == 4.0
+    assert costs["urfall"] == {"of": "hapt"} and costs["hapt"]["models"]["tridet"]["macs"] == 4.0
+    cost = tables.read_csv(folder / "inference_cost.csv")
+    tables.write_csv(cost.assign(benchmark="sfinge3d"), folder, "inference_cost")
+    assert explorer_data(Layout(results=tmp_path / "results"))["costs"] == {}  # none of hapt either
 
 
 def test_names_of_arms_say_what_differs():

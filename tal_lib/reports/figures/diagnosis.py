@@ -139,10 +139,11 @@ def _percent(span):
     return "–".join(f"{100 * float(end):.2g}" for end in span.split("–")) if span else span
 
 
-def errors_by_fraction(table: pd.DataFrame):
+def errors_by_fraction(table: pd.DataFrame, first: str = ""):
     """Errors among the G best detections by label fraction, mean over models, with intervals over seeds.
 
-    table: `fraction, error, value` (%), one row per seed; optionally `models`, their number.
+    table: `fraction, error, value` (%), one row per seed; optionally `models`, their number. first: words
+    that the note begins with.
     """
     summary = summarise(table, ["error", "fraction"], "value").rename(columns={"fraction": "x", "mean": "y"})
     lines = {kind: rows.sort_values("x") for kind, rows in summary.groupby("error") if kind in ERRORS}
@@ -158,17 +159,17 @@ def errors_by_fraction(table: pd.DataFrame):
         axes,
         "label fraction (% of the training recordings, log scale)",
         "errors (%)",
-        f"{models}Errors among the G best detections; G: number of annotated segments. {NAMES} "
+        f"{first}{models}Errors among the G best detections; G: number of annotated segments. {NAMES} "
         f"{runs_note(summary)}",
     )
     return axes[0]
 
 
-def error_impact(table: pd.DataFrame):
+def error_impact(table: pd.DataFrame, first: str = ""):
     """Points of avg mAP gained without each type of error: one stacked bar per model, the largest at the
     bottom.
 
-    table: `model, error, value`, one row per run.
+    table: `model, error, value`, one row per run. first: words that the note begins with.
     """
     table, classified = short_names(table)
     wide = table.pivot_table(index="model", columns="error", values="value").clip(lower=0)
@@ -183,5 +184,5 @@ def error_impact(table: pd.DataFrame):
     ax.set(xlabel="gain of avg mAP without these errors (points)")
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    note(ax, f"Errors by DETAD. {NAMES} {_means(table)} {classified}")
+    note(ax, f"{first}Errors by DETAD. {NAMES} {_means(table)} {classified}")
     return ax

@@ -65,7 +65,7 @@ def explorer_data(layout: Layout) -> dict | None:
 
     `arms` (id, name, text, benchmark → files of its table for readers), `models` (name → colour),
     `columns` and `rows` of accuracy (avg mAP in %), `costs` (benchmark → length in steps and a row per model,
-    in the units of `axes`), `axes` (id → words).
+    in the units of `axes`, or the benchmark whose costs stand in), `axes` (id → words).
     """
     read = lambda name: tables.read_csv(layout.table(name), low_memory=False)
     efficiency = read("data_efficiency")
@@ -162,15 +162,14 @@ def _costs(cost, rows):
     """benchmark → length in steps, machine, benchmark that the costs are of, and model → costs in the units
     of their axes.
 
-    A benchmark without measured costs has those of `ELSEWHERE`, and says so.
+    A benchmark without measured costs has only the name of one that has them, `ELSEWHERE`.
     """
     costs = {}
-    for benchmark in dict.fromkeys(rows.benchmark) if len(cost) else ():
-        for measured_on in (benchmark, ELSEWHERE):
-            steps, measured = medians(cost.fillna({"options": ""}), measured_on)
-            if len(measured):
-                break
-        if len(measured):
+    for benchmark in dict.fromkeys([*rows.benchmark, ELSEWHERE]) if len(cost) else ():
+        steps, measured = medians(cost.fillna({"options": ""}), benchmark)
+        if measured.empty:
+            costs[benchmark] = {"of": ELSEWHERE}
+        else:
             of_model = {
                 row.model: {
                     name: _plain(getattr(row, column) / unit) for column, (name, _, unit) in COSTS.items()
@@ -178,9 +177,11 @@ def _costs(cost, rows):
                 for row in measured.itertuples()
             }
             machine = tables.main_machine(cost[cost.device == "cpu"])
-            about = {"steps": int(steps), "machine": machine, "of": measured_on}
+            about = {"steps": int(steps), "machine": machine, "of": benchmark}
             costs[benchmark] = about | {"models": of_model}
-    return costs
+    if "models" in costs.get(ELSEWHERE, {}):
+        return costs
+    return {benchmark: about for benchmark, about in costs.items() if "models" in about}
 
 
 def names_of_arms(arms: list[str]) -> dict[str, str]:
@@ -211,7 +212,7 @@ def _arm(layout, arm, name, benchmarks):
 
 
 def _plain(value):
-    """A value for JSON: no NaN, ten significant digits as in the tables."""
+    """A value for JSON: no NaN, five significant digits: the start page must stay light."""
     if pd.isna(value):
         return None
-    return float(f"{value:.10g}") if isinstance(value, float) else getattr(value, "item", lambda: value)()
+    return float(f"{value:.5g}") if isinstance(value, float) else getattr(value, "item", lambda: value)()

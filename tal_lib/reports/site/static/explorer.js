@@ -28,7 +28,8 @@
   const ofArm = () => rows.filter((row) => row.benchmark === state.benchmark && row.arm === state.arm);
   const fractions = () => distinct(ofArm().map((row) => row.fraction)).sort((a, b) => a - b);
   const percent = (fraction) => `${Number((100 * fraction).toPrecision(4))} %`;
-  const measured = () => (data.costs[state.benchmark] || { models: {} }).models;
+  const costsHere = () => data.costs[(data.costs[state.benchmark] || {}).of];
+  const measured = () => (costsHere() || { models: {} }).models;
 
   const cost = (row, name) => {
     if (name === "params") return row.params === null ? null : row.params / 1e6;
@@ -160,7 +161,7 @@
       const select = document.getElementById(`tal-${id}`);
       select.replaceChildren(...list().map(([value, words]) => make("option", { value: String(value), selected: value === state[id] }, words)));
     }
-    const costs = data.costs[state.benchmark];
+    const costs = costsHere();
     about.textContent = data.arms.find((arm) => arm.id === state.arm).about
       + (costs ? ` Costs: compact models, ${costs.steps.toLocaleString("en")} steps, one recording, feature width and classes of ${costs.of}, ${costs.machine}.` : " Costs of inference were not measured.")
       + (ofArm().some((row) => row.model === data.floor) ? ` ${data.floor} sees no features: it is the floor.` : "");
