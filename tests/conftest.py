@@ -178,6 +178,13 @@ def tiny():
 
 
 @pytest.fixture
+def in_this_process(monkeypatch):
+    """A function: from now on, these modules measure in this process instead of a fresh one."""
+    here = lambda function, subject, threads, **job: function(threads=threads, **job)
+    return lambda *modules: [monkeypatch.setattr(module, "isolated", here) for module in modules]
+
+
+@pytest.fixture
 def run_cells():
     """Runs the code cells of a notebook in this process, with other parameters than its own.
 

@@ -12,9 +12,9 @@ PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write all tables and figures of the diagnosis."""
-    rows = data["diagnosis"].assign(options="")
-    rows["recipe"] = rows.recipe.fillna("") if "recipe" in rows else ""
-    shown = tables.with_shown_names(rows)
+    whole = data["diagnosis"].assign(options="")
+    whole["recipe"] = whole.recipe.fillna("") if "recipe" in whole else ""
+    shown = tables.with_shown_names(whole)
     for benchmark, rows in shown.groupby("benchmark", sort=False):
         for section in (_errors, _impact, _sensitivity):
             section(rows, benchmark, out)
@@ -24,8 +24,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 def write_classes(data: dict[str, pd.DataFrame], out) -> None:
     """Write the AP of every class and model of the main arm, at the smallest and largest label fraction."""
-    runs = tables.with_shown_names(main_arm(data["class_ap"]))
-    for benchmark, rows in runs.groupby("benchmark", sort=False):
+    shown = tables.with_shown_names(main_arm(data["class_ap"]))
+    for benchmark, rows in shown.groupby("benchmark", sort=False):
         for fraction in sorted({rows.fraction.min(), rows.fraction.max()}):
             runs = rows[rows.fraction == fraction]
             table = runs.pivot_table(index="label", columns="model", values="ap") * 100
@@ -42,8 +42,8 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
             )
             about = f"{unequal_first(runs)}Mean over tIoUs and {_number_of_seeds(runs)}, without intervals."
             out.figure(figures.class_matrix(table, about), stem, caption)
-            shown = table.round(1).reset_index().rename(columns={"label": "class"})
-            out.table(shown, stem, caption, _best(runs, tables.Best(high=tuple(table.columns), by_row=True)))
+            best = _best(runs, tables.Best(high=tuple(table.columns), by_row=True))
+            out.table(table.round(1).reset_index().rename(columns={"label": "class"}), stem, caption, best)
 
 
 def _number_of_seeds(runs):

@@ -27,14 +27,15 @@ ALL_RUNS = {  # notebook → topic and name of a table of all its runs
 }
 
 
-def note(layout: Layout, path: Path, records: list[dict]) -> None:
-    """Write the note of a page anew; a page that needs none gets none.
+def note(layout: Layout, path: Path, records: list[dict], page: nbformat.NotebookNode | None = None) -> None:
+    """Write a page with its note anew; a page that needs none gets none.
 
     Args:
         path: the page, `results/notebooks/NAME.ipynb`.
         records: the runs that the page could show; the one that it shows is the first.
+        page: its new contents; None: those of the file.
     """
-    page = nbformat.read(path, as_version=4)
+    page = page or nbformat.read(path, as_version=4)
     page.cells = [cell for cell in page.cells if TAG not in _tags(cell)]
     if text := " ".join([*_of_one_run(layout, path, records), *_of_older_code(path, page)]):
         cell = nbformat.v4.new_markdown_cell(f"> {text}", id=TAG, metadata={"tags": [TAG]})

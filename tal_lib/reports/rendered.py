@@ -36,17 +36,18 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
             of_pages.setdefault(_page_name(record), []).append(record)
     for name, of_page in sorted(of_pages.items()):
         of_page.sort(key=_worth_showing, reverse=True)
+        page = layout.notebooks / f"{name}.ipynb"
         folders = [runs / record["sweep"] / record["id"] / "notebook.ipynb" for record in of_page]
         if executed := next(filter(Path.is_file, folders), None):
-            pages.write(nbformat.read(executed, as_version=4), layout.notebooks / f"{name}.ipynb")
+            shown = pages.clean(nbformat.read(executed, as_version=4))
+            note(layout, page, of_page, pages.relinked(shown, page.resolve()))
+        elif page.is_file():
+            note(layout, page, of_page)
     where = {"results": str(layout.results.resolve())}
     for name, (notebook, parameters) in cost_page.pages(layout).items():
         pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
     findings = study_folder() / "00_findings.ipynb"
     pages.execute(findings, layout.notebooks / findings.name, where)
-    for name, of_page in of_pages.items():
-        if (page := layout.notebooks / f"{name}.ipynb").is_file():
-            note(layout, page, of_page)
     return sorted(layout.notebooks.glob("*.ipynb"))
 
 

@@ -15,12 +15,10 @@ from tal_lib.study import build_model
 from tal_lib.training import fit, recipe_for
 from tal_lib.video.extraction_cost import profile_extraction
 
-in_this_process = lambda function, subject, threads, **job: function(threads=threads, **job)
-
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_inference_cost(cuda, monkeypatch, precision):
-    monkeypatch.setattr(sys.modules[profile.__module__], "isolated", in_this_process)
+def test_inference_cost(cuda, in_this_process, precision):
+    in_this_process(sys.modules[profile.__module__])
     row = profile(
         "window_cnn", 8, 64, "cuda", num_classes=3, min_seconds=0.05, threads=1, precision=precision
     )
@@ -33,15 +31,15 @@ def test_inference_cost(cuda, monkeypatch, precision):
     assert set(cuda.uuids) == {"GPU-ab-12"}  # not by number: CUDA_VISIBLE_DEVICES may hide GPUs
 
 
-def test_a_numbered_gpu_is_measured_and_not_the_first(cuda, monkeypatch):
+def test_a_numbered_gpu_is_measured_and_not_the_first(cuda, in_this_process, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(sys.modules[profile.__module__], "isolated", in_this_process)
+    in_this_process(sys.modules[profile.__module__])
     profile("window_cnn", 8, 64, "cuda:2", num_classes=3, min_seconds=0.0, threads=1, counted=False)
     assert cuda.chosen == [2]
 
 
-def test_training_cost(cuda, monkeypatch, small):
-    monkeypatch.setattr(training_cost, "isolated", in_this_process)
+def test_training_cost(cuda, in_this_process, monkeypatch, small):
+    in_this_process(training_cost)
     monkeypatch.setattr(training_cost, "load_benchmark", lambda name, fold: small)
     row = profile_training(
         "window_cnn", "small", device="cuda", threads=1, min_seconds=0.0, max_steps=32, precision="float16"

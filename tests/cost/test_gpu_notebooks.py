@@ -17,11 +17,9 @@ GPU = "Stand-in GPU"
 
 
 @pytest.fixture
-def on_gpu(cuda, monkeypatch, run_cells, tmp_path):
+def on_gpu(cuda, in_this_process, run_cells, tmp_path):
     """Runs a notebook with `device="cuda"`; returns its tables as frames."""
-    in_this_process = lambda function, subject, threads, **job: function(threads=threads, **job)
-    for module in (sys.modules[profile.__module__], training_cost):
-        monkeypatch.setattr(module, "isolated", in_this_process)
+    in_this_process(sys.modules[profile.__module__], training_cost)
 
     def run(name, **parameters):
         path = REPOSITORY / "notebooks" / f"{name}.ipynb"

@@ -34,10 +34,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     It also writes the repeatability of latencies and the comparison with the prior study.
     """
     cost, grown, longest = data["inference_cost"], [], []
-    on_cpu = cost[cost.device == "cpu"]
-    main = tables.main_machine(on_cpu) if len(on_cpu) else ""
     for stem, words, rows in conditions(cost):
-        _write_against_length(rows, stem, words, main, out)
+        _write_against_length(rows, stem, words, _main_machine(cost, rows.iloc[0]), out)
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
             fitted = rows[rows.length_steps >= FIRST]
@@ -55,8 +53,15 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     write_prior(cost, out.about("prior"))
 
 
+def _main_machine(cost, about):
+    """The machine with the most rows of a shape and preset: a CPU, if one measured them."""
+    alike = cost[(cost.benchmark == about.benchmark) & (cost.preset == about.preset)]
+    on_cpu = alike[alike.device == "cpu"]
+    return tables.main_machine(on_cpu if len(on_cpu) else alike)
+
+
 def _write_against_length(rows, stem, words, main, out):
-    """Write each cost by model and length. MACs are the same on every CPU: they are those of the main one.
+    """Write each cost by model and length. MACs are the same everywhere: only the main machine has a table.
 
     Only lengths that most models have are shown: the prior study's lengths have only its models.
     """
@@ -91,7 +96,7 @@ def _write_against_length(rows, stem, words, main, out):
 
 
 def _is_drawn(rows, column, main):
-    """Whether a cost has a figure beside its table; elsewhere than on the main CPU, latency and memory of
+    """Whether a cost has a figure beside its table; elsewhere than on the main machine, latency and memory of
     compact models alone.
     """
     first = rows.iloc[0]  # the rows are of one condition

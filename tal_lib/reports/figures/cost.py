@@ -224,10 +224,10 @@ def where_time_goes(table: pd.DataFrame):
     least, most = int(counts.min()), int(counts.max())
     number = f"{least} to {most}" if least < most else f"{most}"
     text = "One run each, so there is no interval."
-    text = f"Network and NMS: median of {number} models" if most > 1 else text
     if most > 1:
         is_wide = (ends["max"] - ends["min"]).max() > 0.01 * hours.total_s.max()
-        text += "; black line: lowest to highest." if is_wide else "."
+        line = "; black line: lowest to highest" if is_wide else ""
+        text = f"Network and NMS: median of {number} models{line}."
     star = (
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )
