@@ -2,5 +2,5 @@
 
 from tal_lib.errors import TalError
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["TalError", "__version__"]

@@ -20,7 +20,7 @@ def add_commands(commands) -> None:
     collect.add_argument(
         "--dtype",
         choices=("float32", "float16"),
-        help="of the stored weights (default: float32 if all stay below 20 MB, else float16)",
+        help="number format of the stored weights (default: float32 if all stay below 20 MB, else float16)",
     )
     add_overwrite(collect)
     collect.set_defaults(run=_collect)
@@ -32,11 +32,11 @@ def add_commands(commands) -> None:
     )
     publish.lists("trained models")
     publish.add_argument("folder", metavar="FOLDER", help="written by `tal collect`; or hapt/tridet")
-    publish.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it does not exist")
+    publish.add_argument("--repo", required=True, metavar="USER/NAME", help="created if it does not exist")
     publish.add_argument("--private", action="store_true", help="make the repository private")
     publish.add_argument("--dry-run", action="store_true", help="check and show what would be uploaded")
     publish.add_argument(
-        "--overwrite", action="store_true", help="also into a repository that holds other files"
+        "--overwrite", action="store_true", help="upload even if the repository holds other files"
     )
     publish.set_defaults(run=_publish)
 

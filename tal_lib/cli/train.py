@@ -84,7 +84,7 @@ def add_commands(commands) -> None:
     train.add_argument(
         "--teacher",
         metavar="MODEL.pt",
-        help="trained teacher for distillation; teacher and student must be pyramid detectors",
+        help="trained teacher for distillation; both must be one-stage models with a feature pyramid",
     )
     train.add_argument(
         "--skip", type=typed(Count), default=1, help="use every N-th feature step (default: 1)", metavar="N"

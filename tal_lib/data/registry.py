@@ -266,6 +266,11 @@ def group_name(*names: str) -> str:
     return " or ".join(words[each] for each in sorted(known, reverse=True))
 
 
+def group_names(*names: str) -> str:
+    """The plural of `group_name`: `people`, `recordings`, or `people or recordings`."""
+    return group_name(*names).replace("person", "people").replace("recording", "recordings")
+
+
 def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: int | None = None) -> Benchmark:
     """Load a benchmark, or one of its cross-validation folds.
 

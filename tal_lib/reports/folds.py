@@ -51,15 +51,18 @@ def in_tenths(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_shared_folds(means: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the folds that every model of a benchmark has."""
+    """The rows of the folds that most models of a benchmark have, of the models that have all of these."""
     models = means.groupby("benchmark").model.transform("nunique")
-    return means[means.groupby(["benchmark", "fold"]).model.transform("nunique") == models]
+    common = means[means.groupby(["benchmark", "fold"]).model.transform("nunique") > models / 2]
+    folds = common.groupby("benchmark").fold.transform("nunique")
+    return common[common.groupby(["benchmark", "model"]).fold.transform("nunique") == folds]
 
 
 def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: a row per model, a column per benchmark, trained on all labels.
 
-    The mean is over the folds that every model of the benchmark has. Models are in the order of their means.
+    The mean is over the folds that most models of the benchmark have; a model that lacks one of them has no
+    value. Models are in the order of their means.
 
     Args:
         means: from `fold_means`, of one label fraction.

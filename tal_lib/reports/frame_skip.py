@@ -17,7 +17,7 @@ COLUMNS = [*KEYS, "skip", "avg_map", "difference", "low", "high", "folds", "peop
 def skipped_runs(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The runs with the settings of the sweep, a row per cell: `KEYS, fold, skip, avg_map` (%), `cell`.
 
-    Runs that look at every step may come from another sweep.
+    Runs that look at every step may come from another sweep; of two with the same settings the newest counts.
     """
     columns = [*KEYS, "fold", "skip", "avg_map", "cell"]
     table = data.get("data_efficiency", pd.DataFrame())
@@ -29,7 +29,8 @@ def skipped_runs(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = with_settings_of(table, SWEEP, alike)
     table = table[table.fold >= 0]
     means = 100 * table.groupby("cell")["map"].mean()
-    runs = table.drop_duplicates("cell").reset_index(drop=True)
+    runs = table.drop_duplicates("cell").sort_values("utc", kind="stable")
+    runs = runs.drop_duplicates([*KEYS, "fold", "skip"], keep="last").sort_index().reset_index(drop=True)
     return tables.with_shown_names(runs.assign(avg_map=runs.cell.map(means)))[columns]
 
 

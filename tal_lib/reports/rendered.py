@@ -44,11 +44,14 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
         elif page.is_file():
             note(layout, page, of_page)
     where = {"results": str(layout.results.resolve())}
-    for name, (notebook, parameters) in cost_page.pages(layout).items():
+    of_tables = cost_page.pages(layout) | {"00_findings": ("00_findings.ipynb", {})}
+    for name, (notebook, parameters) in of_tables.items():
         pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
-    findings = study_folder() / "00_findings.ipynb"
-    pages.execute(findings, layout.notebooks / findings.name, where)
-    return sorted(layout.notebooks.glob("*.ipynb"))
+    every = sorted(layout.notebooks.glob("*.ipynb"))
+    for page in every:
+        if page.stem not in of_pages | of_tables:  # another command made it, such as `make rehearsal`
+            note(layout, page, [])
+    return every
 
 
 def _page_name(record):

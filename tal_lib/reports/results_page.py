@@ -79,10 +79,7 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
             return escape.markdown(end_to_end.in_words(measured(what))) or "Not measured yet."
         if what == "headlines":
             return "\n".join(f"- {line}" for line in headlines(read, [benchmark])) or "Nothing measured yet."
-        answers = advice(read, benchmark)
-        return (
-            answers.map(escape.markdown).to_markdown(index=False) if len(answers) else "Nothing measured yet."
-        )
+        return _advice(advice(read, benchmark), layout) or "Nothing measured yet."
 
     return tables.keep(target, re.sub(r"\{\{([^}]+)\}\}", fill, template.read_text(encoding="utf-8")))
 
@@ -101,6 +98,17 @@ def _factor(read, name):
     sources, sentence = FACTORS[name]
     read_tables = [read(source) for source in sources]
     return escape.markdown(sentence(*read_tables)) if len(read_tables[0]) else "Not run yet."
+
+
+def _advice(answers, layout):
+    """The table of answers, with links to the tables that they are from; empty without an answer."""
+    shown = {path.stem: path.relative_to(layout.results.parent) for path in layout.reader_tables()}
+    linked = [
+        f"[{escape.markdown(name)}]({shown[name].as_posix()})" if name in shown else escape.markdown(name)
+        for name in answers["from"]
+    ]
+    answers = answers.map(escape.markdown).assign(**{"from": linked})
+    return answers.to_markdown(index=False) if len(answers) else ""
 
 
 def _models(layout):

@@ -112,12 +112,14 @@ def test_a_collapsed_run_changes_the_order_of_means_and_not_that_of_medians(tmp_
     every = pd.DataFrame(
         [(model, 1.0, value) for model, values in scores.items() for value in values],
         columns=["model", "fraction", "avg_map"],
-    )
+    ).assign(recipe="")
     summary = every.groupby(["model", "fraction"], as_index=False).avg_map.mean()
     summary = summary.rename(columns={"avg_map": "mean"}).assign(low=0.0, high=100.0)
     layout = Layout(tmp_path / "results", tmp_path / "figures")
     write_prior(summary, every, "b", Output(layout))
-    row = pd.read_csv(layout.reader("accuracy", "prior_data_efficiency_b").with_suffix(".csv")).iloc[0]
+    page = layout.reader("accuracy", "prior_data_efficiency_b")
+    assert page.read_text().startswith("Unequal: each model by its own recipe.")
+    row = pd.read_csv(page.with_suffix(".csv")).iloc[0]
     order = "temporalmaxer > actionformer > tadtr"
     assert row["order on THUMOS14, prior study"] == row["by median run"] == order and row["τ of medians"] == 1
     assert row["order on b, this study, by mean"] == "temporalmaxer > tadtr > actionformer"

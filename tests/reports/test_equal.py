@@ -216,10 +216,11 @@ def test_components_need_a_complete_crossed_design(cell):
     assert 4 < row.person_sd < 11 and "missing" in gaps.why.iloc[0]
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "range of 2 models" in text
-    assert f"The person: {row.person_sd:.1f} to 20.0; the fold: {row.fold_sd:.1f}." in text
-    assert f"effects of sample and seed: {row.rest_sd:.1f}." in text
-    known = f"{row.repeat_seed_sd:.1f} points (95 % intervals end at {row.repeat_seed_high:.1f})."
-    assert f"standard deviation of {known}" in text
+    assert f"the score of a person varies by {row.person_sd:.1f} to 20.0 points between people" in text
+    assert f"It varies by {row.subset_sd:.1f} between subset samples and by {row.seed_sd:.1f} between" in text
+    again = f"{row.repeat_seed_sd:.1f} points with another seed (95 % intervals end at"
+    assert f"The avg mAP of a fold varies by {again} {row.repeat_seed_high:.1f})." in text
+    assert f"sample it varies by {row.repeat_subset_seed_sd:.1f} (they end at" in text
     assert row.repeat_subset_seed_low < row.repeat_subset_seed_sd < row.repeat_subset_seed_high < 2
 
 
@@ -273,9 +274,10 @@ def test_what_tuning_changed_is_counted_and_what_can_be_told_apart():
     rows += [("urfall", 1.0, -1.0, 0.04), ("urfall", 0.1, -3.0, 0.05)]
     table = pd.DataFrame(rows, columns=["benchmark", "fraction", "difference", "p_adjusted"])
     assert page.tuned(table) == (
-        "Tuning changed 4 of 5 means: 2 up and 2 down. Told apart from the plain recipe: 1 up and 1 down."
+        "Tuning changed 4 of 5 means: 2 rose and 2 fell. Significant: 1 of the rises and 1 of the falls."
     )
-    assert page.tuned(table.assign(p_adjusted=0.5)).endswith("the plain recipe: 0 up and 0 down.")
+    of_none = "Significant: 0 of the rises and 0 of the falls."
+    assert page.tuned(table.assign(p_adjusted=0.5)).endswith(of_none)
     assert page.tuned(table.iloc[:0]) == page.tuned(table.assign(difference=0.0)) == ""
 
 

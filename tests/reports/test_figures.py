@@ -17,7 +17,8 @@ from PIL import Image
 
 from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
-from tal_lib.reports.figures.axes import runs_note, short_names
+from tal_lib.reports.costs.shapes import COSTS
+from tal_lib.reports.figures.axes import runs_note, short_names, with_enough_runs
 from tal_lib.reports.figures.families import MOST, groups_of, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.writing import REPOSITORY
@@ -80,12 +81,17 @@ CASES = {
             scores(grid(MODELS[:6], benchmark=["hapt", "sfinge3d"], fraction=[0.1, 1.0], size=[1, 2, 3])),
         ).assign(macs=lambda table: 2e8 * 3.0 ** table["size"]),
         "macs",
+        values("cost", grid(MODELS[:1], benchmark=["hapt", "sfinge3d"], fraction=[0.1, 1.0])).assign(
+            cost="macs", from_cost=6e8, to_cost=5.4e9
+        ),
     )[0],
     "training_time": lambda: figures.training_time(
         scores(grid(FOUR[:2], fraction=[0.1, 0.4], use=["base", "more steps", "larger model", "more data"]))
     )[0],
     "accuracy_against_cost": lambda: figures.accuracy_against_cost(
-        values("ms", scores(grid())).assign(cost_low=1.0, cost_high=99.0), "ms", "latency (ms)"
+        values("ms", scores(grid())).assign(cost_low=1.0, cost_high=99.0),
+        "ms",
+        f"{COSTS['detect_s_median'][1]}, 720 steps",
     ),
     "accuracy_over_time": lambda: figures.accuracy_over_time(
         values("map", grid(epoch=[1, 2, 3])).assign(seconds=lambda table: 10.0 * table.epoch)
@@ -284,8 +290,8 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
         figures.where_time_goes(ways),
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
-    assert "interval of the equal recipe's score; the plain one has none here." in notes[0]
-    assert "Green link: the gain can be told apart" in notes[0]
+    assert "95 % interval of the score." in notes[0] and "*: the difference of the recipes" in notes[0]
+    assert "Floor" not in notes[0]
     assert "Network and NMS: median of 2 models; black line: lowest to highest." in notes[1]
     assert "50.00 %" in [text.get_text() for text in drawn[1].texts]  # the four parts are equal
     assert "*: random" in notes[1]
@@ -319,8 +325,14 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
         (
             [1, 5],
             [False, True],
-            "Mean of 1 to 5 seeds; bars: 95 % interval. Single or equal runs have no bar.",
+            "Mean of 1 to 5 seeds; bars: 95 % interval. One run has no bar.",
         ),
+        (
+            [2, 5],
+            [False, True],
+            "Mean of 2 to 5 seeds; bars: 95 % interval. One run, two runs, or equal runs have no bar.",
+        ),
+        ([2, 2], [False, False], "Mean of 2 seeds, without intervals."),
         ([1, 1], [False, False], "One run each, so there is no interval."),
         (None, [False, False], "No intervals are known."),
     ],
@@ -330,6 +342,12 @@ def test_the_note_says_how_many_runs_there_are(runs, known, text):
     assert runs_note(table) == text
     if any(known):
         assert runs_note(table.assign(high=101.0)) == f"{text} Bars are cut at 0 and 100."
+
+
+def test_two_runs_have_no_bar_in_a_figure():
+    table = pd.DataFrame({"low": [1.0, 2.0], "high": [3.0, 4.0], "runs": [2, 3]})
+    assert with_enough_runs(table).notna().to_numpy().tolist() == [[False, False, True], [True] * 3]
+    assert with_enough_runs(table.drop(columns="runs")).low.tolist() == [1.0, 2.0]
 
 
 def test_short_names_say_what_they_leave_out():

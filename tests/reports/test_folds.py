@@ -78,6 +78,13 @@ def test_one_table_of_all_benchmarks_over_the_folds_that_all_models_have():
     assert table.loc["window_cnn"].tolist() == ["20.0", "10.0"]
 
 
+def test_a_model_with_one_fold_does_not_reduce_the_others_to_it():
+    rows = [(model, fold, 10.0 * fold) for model in ("x", "y", "z") for fold in (0, 1, 2)] + [("w", 0, 99.0)]
+    means = pd.DataFrame(rows, columns=["model", "fold", "avg_map"]).assign(benchmark="b")
+    assert folds.folds_of(means) == "Cross-validation folds: 0, 1, 2 on b."
+    assert folds.benchmark_table(means).to_dict("list") == {"model": ["x", "y", "z"], "b": ["10.0"] * 3}
+
+
 def test_the_caption_names_the_folds_of_every_benchmark():
     columns = ["benchmark", "model", "fold"]
     rows = [("b", "x", 0), ("b", "x", 1), ("a", "x", 0), ("a", "y", 0), ("a", "y", 1), ("c", "x", 0)]

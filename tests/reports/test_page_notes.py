@@ -6,12 +6,11 @@ import pytest
 from tal_lib.files import study_folder
 from tal_lib.reports import page_notes
 from tal_lib.reports.layout import Layout
-from tal_lib.reports.rendered import SHOWN
+from tal_lib.reports.rendered import render_notebooks
 from tal_lib.reports.tables.files import keep
 
 OLDER = "An earlier form of this notebook made the page"
-SHOWN_STEMS = tuple(name.removesuffix(".ipynb") for name in SHOWN)
-COMMITTED = sorted(page for page in Layout().notebooks.glob("*.ipynb") if page.stem.startswith(SHOWN_STEMS))
+COMMITTED = sorted(Layout().notebooks.glob("*.ipynb"))
 
 
 def sources(path):
@@ -59,6 +58,18 @@ def test_a_page_of_an_older_notebook_says_so(page):
     keep(path, nbformat.writes(content))
     page_notes.note(layout, path, runs(2))
     assert OLDER in sources(path)[1] and "One of 2 runs" in sources(path)[1]
+
+
+def test_a_page_of_another_command_says_so_too(page, monkeypatch):
+    """`make rehearsal` writes the page 10_rehearsal; no run in a ledger names it."""
+    layout, path = page
+    content = nbformat.read(path, as_version=4)
+    content.cells[-1].source += "\n"
+    keep(path.with_name("10_rehearsal.ipynb"), nbformat.writes(content))
+    path.unlink()
+    monkeypatch.setattr("tal_lib.reports.pages.execute", lambda *_: None)
+    (page,) = render_notebooks(layout, layout.results / "runs", [])
+    assert OLDER in sources(page)[1]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

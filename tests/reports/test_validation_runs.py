@@ -28,7 +28,9 @@ def rows(*cells):
     }
     return pd.DataFrame(
         [
-            alike | cell | {"cell": str(number), "tiou": tiou, "map": cell["map"] + change}
+            alike
+            | cell
+            | {"cell": str(number), "utc": f"{number:04}", "tiou": tiou, "map": cell["map"] + change}
             for number, cell in enumerate(cells)
             for tiou, change in ((0.3, 0.1), (0.5, -0.1))
         ]
@@ -70,6 +72,7 @@ def test_the_effect_of_skipping_is_paired_by_person():
     cells = [
         {"map": value, "benchmark": "hapt", "fold": fold, "skip": skip, "sweep": sweep}
         for fold, skip, value, sweep in (
+            (0, 1, 0.2, "worlds"),  # the next one has its settings, and is newer
             (0, 1, 0.6, "plain"),
             (0, 2, 0.5, "frame_skip"),
             (1, 1, 0.8, "plain"),
@@ -88,6 +91,6 @@ def test_the_effect_of_skipping_is_paired_by_person():
     effect = frame_skip.effect({"data_efficiency": table, "people": people}).set_index("skip")
     assert effect.avg_map.to_dict() == pytest.approx({1: 70.0, 2: 60.0})
     assert effect.loc[2, ["difference", "low", "high"]].to_list() == pytest.approx([-10.0] * 3)
-    assert effect.folds.to_list() == [2, 2] and effect.loc[2].people == 4
+    assert effect.folds.to_list() == [2, 2] and effect.people.to_list() == [4, 4]
     text = frame_skip.effect_table(effect.reset_index())
     assert text["every step"].to_list() == ["70.0"] and text["1 of 2"].to_list() == ["-10.0 [-10.0, -10.0]"]

@@ -39,18 +39,16 @@ def repeats(table: pd.DataFrame) -> list[str]:
     sentences = []
     for machine, rows in table.groupby("device_name", sort=False) if len(table) else []:
         change = 100 * rows.change.abs()
-        below = f"{100 * (change < 10).mean():.0f} % differ by less than 10 %. " * bool(change.max() >= 10)
         sentences.append(
             f"{len(rows)} latencies were measured twice on {machine}, in another order and in another "
             f"process. Half of the medians differ by less than {change.median():.1f} %, nine of ten by less "
-            f"than {change.quantile(0.9):.1f} %. {below}The largest difference is {change.max():.1f} %."
+            f"than {change.quantile(0.9):.1f} %, all by at most {change.max():.1f} %."
         )
-        if 0 < rows.quiet.sum() < len(rows):
-            quiet = change[rows.quiet]
+        quiet = change[rows.quiet]
+        if 0 < len(quiet) < len(rows):
             sentences[-1] += (
-                f" The reference convolution shows that the machine was quiet both times for {len(quiet)} "
-                f"latencies. {100 * (quiet < 10).mean():.0f} % of these differ by less than 10 %. The "
-                f"largest difference is {quiet.max():.1f} %."
+                f" The reference convolution shows that the machine was quiet both times for {len(quiet)} of "
+                f"them, which differ by at most {quiet.max():.1f} %."
             )
     return sentences
 

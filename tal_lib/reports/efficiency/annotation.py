@@ -5,7 +5,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import complete
+from tal_lib.reports.efficiency.runs import about_recipes, complete, own_recipes
 
 WANTED = (80, 90)  # target avg mAP (%)
 
@@ -61,9 +61,10 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
             for wanted in WANTED
         }
     )
-    caption = (
-        f"Annotated segments needed for a target avg mAP on {benchmark}. Linear interpolation over log "
-        "segments between the measured label fractions."
+    caption = about_recipes(
+        runs,
+        f"annotated segments needed for a target avg mAP on {benchmark}. Linear interpolation over log "
+        "segments between the measured label fractions.",
     )
     if "error" in table:
         shown = shown.assign(
@@ -80,4 +81,4 @@ def write_annotation(runs: pd.DataFrame, benchmark: str, out) -> None:
         )
     out.data(table, f"annotation_values_{benchmark}")
     best = tables.Best(low=tuple(f"segments for {wanted}" for wanted in WANTED))
-    out.table(shown, f"annotation_{benchmark}", caption, best)
+    out.table(shown, f"annotation_{benchmark}", caption, None if own_recipes(runs) else best)

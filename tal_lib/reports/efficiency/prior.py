@@ -4,6 +4,7 @@ import pandas as pd
 from scipy import stats
 
 from tal_lib.reports import figures
+from tal_lib.reports.efficiency.runs import unequal_first
 from tal_lib.reports.layout import Layout
 
 PRIOR = Layout().prior / "data_efficiency.csv"
@@ -24,17 +25,18 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
 
     Args:
         rows: summary of the runs on the benchmark: `model, fraction, mean, low, high`.
-        runs: `model, fraction, avg_map`, a row per run. One collapsed training decides the order of means,
-            so the order of the median runs is written too.
+        runs: `model, fraction, recipe, avg_map`, a row per run. One collapsed training decides the order of
+            means, so the order of the median runs is written too.
     """
     both = beside_prior(rows)
     if both.model.nunique() < 2:
         return
+    first = unequal_first(runs)
     shown = (
         f"Learning curves (avg mAP by label fraction) of {both.model.nunique()} models, a panel per study. "
-        f"This study: {benchmark}, compact sizes. Prior study: THUMOS14, published sizes."
-    )
-    axes = figures.curves_beside_prior(both, benchmark)
+        f"This study: {benchmark}, compact sizes. Prior study: THUMOS14, published sizes. {first}"
+    ).strip()
+    axes = figures.curves_beside_prior(both, benchmark, first)
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
     lines = []
     for fraction, models in both.groupby("fraction"):
@@ -59,8 +61,8 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         ],
     )
     caption = (
-        "Order of the models that both studies have, by label fraction. Prior study: Warchocki et al., 2023 "
-        f"(THUMOS14, I3D features, published sizes). This study: {benchmark}, compact sizes."
+        f"{first}Order of the models that both studies have, by label fraction. Prior study: Warchocki et "
+        f"al., 2023 (THUMOS14, I3D features, published sizes). This study: {benchmark}, compact sizes."
     )
     out.table(table, f"prior_data_efficiency_{benchmark}", caption)
 

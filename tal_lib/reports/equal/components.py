@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_name, group_names
 from tal_lib.evaluation.components import PARTS, components, repeated
 from tal_lib.reports import tables
 from tal_lib.reports.equal.arms import VARIANCE, people_of, percent, place, runs_of
@@ -53,19 +53,18 @@ def sentence(table: pd.DataFrame) -> str:
         unit = group_name(benchmark)
         sizes = {name: _range(rows[f"{name}_sd"]) for name in PARTS}
         parts += [
-            f"On {benchmark} with {percent(fraction)} of the labels, the standard deviation of a {unit}'s "
-            f"score (points, range of {len(rows)} models) has these parts.",
-            f"The {unit}: {sizes['person']}; the fold: {sizes['fold']}.",
-            f"The subset sample: {sizes['subset']}; the training seed: {sizes['seed']}; both together: "
-            f"{sizes['subset_seed']}.",
-            f"Residual, with {unit}-specific effects of sample and seed: {sizes['rest']}.",
-            f"With another seed alone, the avg mAP of a fold has a standard deviation of "
-            f"{_range(rows.repeat_seed_sd)} points (95 % intervals end at "
-            f"{rows.repeat_seed_high.max():.1f}).",
-            f"With another sample alone: {_range(rows.repeat_subset_seed_sd)} (they end at "
+            f"On {benchmark} with {percent(fraction)} of the labels, the score of a {unit} varies by "
+            f"{sizes['person']} points between {group_names(benchmark)}.",
+            f"It varies by {sizes['subset']} between subset samples and by {sizes['seed']} between training "
+            "seeds.",
+            f"The avg mAP of a fold varies by {_range(rows.repeat_seed_sd)} points with another seed (95 % "
+            f"intervals end at {rows.repeat_seed_high.max():.1f}).",
+            f"With another sample it varies by {_range(rows.repeat_subset_seed_sd)} (they end at "
             f"{rows.repeat_subset_seed_high.max():.1f}).",
         ]
-    return " ".join([*parts, "Estimates below zero are given as 0."] if parts else [])
+    models = table.groupby(["benchmark", "fraction"]).size().max() if len(table) else 0
+    about = f"These are standard deviations, the range of {models} models; estimates below zero are 0."
+    return " ".join([*parts, about] if parts else [])
 
 
 def _range(values):

@@ -19,7 +19,7 @@ from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, percent
 from tal_lib.reports.equal.pairs import differences, interval, p_text, tested
 
 MODELS = ["benchmark", "fraction", "model", "plain", "equal", "difference", "low", "high", "p", "p_adjusted"]
-MODELS += ["equal_low", "equal_high"]
+MODELS += ["equal_low", "equal_high", "plain_low", "plain_high"]
 SPREADS = ["sd", "range", "noise"]
 SPREAD_COLUMNS = [*(f"plain_{name}" for name in SPREADS), *(f"equal_{name}" for name in SPREADS), "floor"]
 SUMMARY = [
@@ -42,9 +42,9 @@ def factorial(
     """Both arms of every model (`MODELS`), and the decomposition per benchmark and fraction (`SUMMARY`).
 
     Only models that have every fold in both arms count. `low, high` are the interval of the difference,
-    `equal_low, equal_high` that of the equal recipe's score. The mean over the tuned benchmarks, where all of
-    them are finished, is the benchmark `mean`: there, spreads are means over benchmarks. p-values of the
-    recipe are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
+    `equal_low, equal_high, plain_low, plain_high` those of the scores. The mean over the tuned benchmarks,
+    where all of them are finished, is the benchmark `mean`: there, spreads are means over them. p-values of
+    the recipe are Holm-adjusted over the benchmarks and fractions, and over the fractions of `mean`.
 
     A mean can be the gain of a single benchmark. So its rows have `WITHOUT` too: the benchmark with the
     largest gain or loss, and the mean over the others.
@@ -97,7 +97,7 @@ def _models(benchmark, fraction, known):
     adjusted = holm([gain.p for _, _, gain in known.values()])
     return [
         (benchmark, fraction, model, plain.mean, equal.mean, gain.mean, gain.low, gain.high, gain.p, p)
-        + (equal.low, equal.high)
+        + (equal.low, equal.high, plain.low, plain.high)
         for (model, (equal, plain, gain)), p in zip(known.items(), adjusted, strict=True)
     ]
 
@@ -115,7 +115,7 @@ def spread(scores: Scores, models: list[str]) -> tuple[float, float, float]:
 
 
 def sentence(row) -> str:
-    """The decomposition in words. row: of the table `SUMMARY`."""
+    """The decomposition in words; of the mean over benchmarks, the recipe alone. row: of `SUMMARY`."""
     of_mean = row.benchmark == MEAN
     where = "On average over the tuned benchmarks" if of_mean else f"On {row.benchmark}"
     text = (
@@ -125,10 +125,10 @@ def sentence(row) -> str:
     )
     if of_mean:
         rest = interval(row.without_recipe, row.without_low, row.without_high)
-        text += f" Without {row.without}, where it changes most, it adds {rest}."
+        return f"{text} Without {row.without}, where it changes most, it adds {rest}."
     text += (
         f" The standard deviation between architectures is {row.plain_sd:.1f} points without the recipe and "
-        f"{row.equal_sd:.1f} with it{', averaged over the benchmarks' if of_mean else ''}. Noise alone would "
+        f"{row.equal_sd:.1f} with it. Noise alone would "
         f"give {row.plain_noise:.1f} and {row.equal_noise:.1f}."
     )
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
@@ -224,7 +224,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], ou
         where = f"{'averaged over' if name == 'factorial_mean' else 'on'} {names}"
         shown = (
             f"Architecture and recipe: avg mAP of {part.model.nunique()} models with the plain recipe (open "
-            f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. The dashed line "
-            f"is {FLOOR}, which reads no features."
+            f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. The floor is "
+            f"{FLOOR}, which reads no features."
         )
         out.figure(figures.factorial(part, floors)[0], name, shown, dark=True)

@@ -87,8 +87,8 @@ def tuned(factorial: pd.DataFrame) -> str:
         return ""
     (up, down), (up_apart, down_apart) = map(_up_and_down, (changed, changed[changed.p_adjusted < LEVEL]))
     return (
-        f"Tuning changed {len(changed)} of {len(factorial)} means: {up} up and {down} down. "
-        f"Told apart from the plain recipe: {up_apart} up and {down_apart} down."
+        f"Tuning changed {len(changed)} of {len(factorial)} means: {up} rose and {down} fell. "
+        f"Significant: {up_apart} of the rises and {down_apart} of the falls."
     )
 
 

@@ -3,7 +3,7 @@ apart."""
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_names
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
@@ -225,5 +225,4 @@ def _tuned_with(fraction):
 
 def _units(benchmark):
     """What an interval is over, beside folds: people, recordings, or both."""
-    unit = group_name(*(TUNED if benchmark == MEAN else [benchmark]))
-    return unit.replace("person", "people").replace("recording", "recordings")
+    return group_names(*(TUNED if benchmark == MEAN else [benchmark]))

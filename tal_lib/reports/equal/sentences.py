@@ -9,7 +9,7 @@ import pandas as pd
 
 from tal_lib.reports.efficiency.runs import FLOOR, OUR_MODEL
 from tal_lib.reports.equal import factorial
-from tal_lib.reports.equal.arms import MEAN, TUNED, percent
+from tal_lib.reports.equal.arms import MEAN, percent
 
 Read = Callable[[str], pd.DataFrame]  # name of a tidy table → the table, empty if there is none
 RANKED = "equal_values"
@@ -124,8 +124,8 @@ def listed(names: Iterable[str], word: str) -> str:
 
 
 def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
-    """Paragraphs in plain text: the conclusion, the factorial, this study's own model, then who leads where;
-    empty without an equal arm.
+    """Paragraphs in plain text: the conclusion, the factorial, this study's own model, then who leads on each
+    benchmark if there is no mean over them; empty without an equal arm.
 
     Args:
         read: the tidy tables.
@@ -143,30 +143,36 @@ def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
     if rank := our_rank(read(RANKED)):
         sentences.append(f"{rank} {instead(read, macs)}".strip())
     asked = groupby(questions(read), key=itemgetter(0))
-    return sentences + [_of_benchmark(read, name, [pair[1] for pair in pairs]) for name, pairs in asked]
+    return sentences + [
+        _of_benchmark(read, name, [pair[1] for pair in pairs])
+        for name, pairs in asked
+        if not (text and name == MEAN)
+    ]
 
 
 def conclusion(read: Read, summary: pd.DataFrame) -> str:
-    """How far apart the models are, and whether that is more than the recipe adds; empty without a mean over
-    benchmarks.
+    """How far apart the models are, whether that is more than the recipe adds, who leads, and what the floor
+    has; empty without a mean over benchmarks.
 
     summary: the factorial of the mean over benchmarks, a row per label fraction.
     """
     asked = [fraction for name, fraction in questions(read) if name == MEAN]
     if not asked or set(summary.benchmark) != {MEAN}:
         return ""
-    recipe = summary.set_index("fraction").recipe.abs().reindex(asked)
+    summary = summary.set_index("fraction").reindex(asked)
     parts, gaps, groups = [], [], []
     for fraction in asked:
         rows = ranked(read, MEAN, fraction)
         level, last = advised(rows), rows["mean"].min()
-        first = f"{level['mean'].max():.1f} avg mAP"
+        best, first = level.model.iloc[0], f"{level['mean'].max():.1f} avg mAP"
         lead = (
-            f"{len(level)} models lead ({level['mean'].min():.1f} to {first})"
+            f"{len(level)} models lead ({level['mean'].min():.1f} to {first}, {best} the highest)"
             if len(level) > 1
-            else f"{level.model.iloc[0]} leads ({first})"
+            else f"{best} leads ({first})"
         )
-        parts.append(f"With {percent(fraction)} of the labels, {lead}; the last has {last:.1f}.")
+        floor = summary.floor[fraction]
+        of_floor = f", and the floor, {FLOOR}, {floor:.1f}" if floor == floor else ""
+        parts.append(f"With {percent(fraction)} of the labels, {lead}. The last has {last:.1f}{of_floor}.")
         parts += [
             f"{row.model} ({row.mean:.1f}) ties with {level.model.iloc[0]}, but not with "
             f"{listed(better, 'and')}."
@@ -175,19 +181,26 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
     verdict = []
-    if (pd.Series(gaps, recipe.index) > recipe).all():
-        verdict.append("The first and the last architecture differ by more than the recipe adds on average.")
+    if (pd.Series(gaps, summary.index) > summary.recipe.abs()).all():
+        verdict.append(
+            "The choice of architecture matters more than the recipe. The best and the last differ by "
+            f"{_range(gaps)} points; the recipe changes the mean by {_range(summary.recipe.abs())}."
+        )
     if min(groups) > 1:
         verdict.append("The leading ones cannot be told apart.")
     return " ".join([*verdict, *parts])
 
 
+def _range(values):
+    """`1.0 to 2.2`, or one number."""
+    ends = [f"{min(values):.1f}", f"{max(values):.1f}"]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def _of_benchmark(read, benchmark, fractions):
-    """Who leads on a benchmark (or averaged over the tuned ones), and what the floor has."""
+    """Who leads on a benchmark, and what the floor has."""
     table = read(RANKED)
-    names = [name for name in TUNED if (table.benchmark == name).any()]
-    where = f"Averaged over {listed(names, 'and')}" if benchmark == MEAN else f"On {benchmark}"
-    parts = [f"{where}, with the equal recipe and {percent(fractions[0])} of the labels,"]
+    parts = [f"On {benchmark}, with the equal recipe and {percent(fractions[0])} of the labels,"]
     for fraction in fractions:
         if fraction != fractions[0]:
             parts.append(f"With {percent(fraction)} of the labels,")
@@ -231,17 +244,13 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     known = macs.reindex(sorted(level)).dropna() if macs is not None else pd.Series(dtype=float)
     if known.empty:
         return ""
-    return (
-        f"Of the other models that tie with the highest mean at every label fraction, {known.idxmin()} has "
-        f"the fewest MACs ({known.min() / 1e9:.2f} G). {_beside_ours(asked, known.idxmin())}"
-    )
-
-
-def _beside_ours(asked, other):
-    """Whether this study's own model leads beside another everywhere."""
+    fewest = f"the fewest MACs ({known.min() / 1e9:.2f} G)"
     if all(OUR_MODEL in set(leaders(rows).model) for rows in asked):
-        return f"{OUR_MODEL} and {other} tie."
-    return f"{OUR_MODEL} is behind at some label fraction."
+        return (
+            f"It ties with {known.idxmin()}, which has {fewest} of the other models that lead at every label "
+            "fraction."
+        )
+    return f"{known.idxmin()} has {fewest} of the models that lead at every label fraction."
 
 
 def _finding(rows):

@@ -4,7 +4,7 @@ import itertools
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_names
 from tal_lib.evaluation.agreement import agreement
 from tal_lib.reports.equal.arms import Scores, is_tuned, percent
 from tal_lib.reports.equal.pairs import interval
@@ -40,7 +40,7 @@ def write(table: pd.DataFrame, out) -> None:
     shown = pd.DataFrame({"benchmarks": [f"{first} – {second}" for first, second in pairs]})
     for fraction in sorted(table.fraction.unique()):
         shown[percent(fraction)] = [text.get((fraction, *pair), "–") for pair in pairs]
-    unit = group_name(*table["first"], *table["second"])
+    units = group_names(*table["first"], *table["second"])
     models = (
         f"{table.models.min()}"
         if table.models.nunique() == 1
@@ -50,7 +50,7 @@ def write(table: pd.DataFrame, out) -> None:
     except_plain = f" ({', '.join(plain)}: plain)" if plain else ""
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "
-        f"with the equal recipe{except_plain}. 95 % intervals are over folds and {unit}. "
+        f"with the equal recipe{except_plain}. 95 % intervals are over folds and {units}. "
         "1: same order; 0: no agreement."
     )
     out.table(shown, "between_benchmarks", caption)

@@ -19,6 +19,4 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     """
     annotation.write(*annotation.scores(data), out)
     training_time.write(*training_time.scores(data), out)
-    sizes = size.scores(data)
-    size.write(sizes, out)
-    front.write(data, *sizes, out)
+    front.write(data, *size.scores(data), out)

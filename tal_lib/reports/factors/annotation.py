@@ -10,7 +10,7 @@ import itertools
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_name, group_names
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
@@ -137,8 +137,8 @@ def sentence(pairs: pd.DataFrame) -> str:
             parts.append(f"On {benchmark}, it is not shown that more people are better.")
         parts.append(
             f"{'Many' if not names else f'On {benchmark}, many'} people with few segments each are compared "
-            f"with few people with many. The number of segments is the same "
-            f"({segments.min(axis=None):.0f} to {segments.max(axis=None):.0f}), the recipe plain. "
+            f"with few people with many, at equal numbers of segments ({segments.min(axis=None):.0f} to "
+            f"{segments.max(axis=None):.0f}). "
             f"{_significant(names)} a significant difference ({planned.model.nunique()} tested)."
         )
         if names:
@@ -173,8 +173,8 @@ def _changed(row):
     change = interval(row.change, row.change_low, row.change_high)
     before = interval(row.difference - row.change, float("nan"), float("nan"))
     return (
-        f"Added later: {row.model} has {interval(row.difference, row.low, row.high)} ({_where(row)}). "
-        f"Without the option it has {before}, a change of {change}."
+        f"Added later: {row.model} has {interval(row.difference, row.low, row.high)} instead of {before}, a "
+        f"change of {change} ({_where(row)})."
     )
 
 
@@ -188,7 +188,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Annotation budget on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % "
-            f"interval over folds and {unit}. People and segments are means over folds."
+            f"interval over folds and {group_names(benchmark)}. People and segments are means over folds."
         )
         out.table(_by_model(rows), f"annotation_budget_{benchmark}", caption)
         here = pairs[pairs.benchmark == benchmark]

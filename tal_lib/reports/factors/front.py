@@ -163,10 +163,11 @@ def target_sentence(table: pd.DataFrame) -> str:
 
 
 def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFrame, out) -> None:
-    """Write the fronts and the comparison at equal cost. table, growth: of `size.scores`."""
+    """Write the sizes, the fronts and the comparison at equal cost. table, growth: of `size.scores`."""
     if not len(table):
         return
     front = fronts(table)
+    size.write(table, growth, front, out)
     out.data(front, "size_front")
     caption = (
         "Size of a model, plain recipe, avg mAP (%). Gains: the largest size minus the smallest, by model "

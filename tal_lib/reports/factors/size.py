@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_name, group_names
 from tal_lib.evaluation.nested import LEVEL, groups, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent, place
@@ -163,9 +163,8 @@ def _also_changed(rows):
     return f" The embedding changes too in {listed(names, 'and')}." if names else ""
 
 
-def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
-    """Write both tables, tidy and for readers, and the figures."""
-    table, growth = known
+def write(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame, out) -> None:
+    """Write both tables, tidy and for readers, and the figures, which show the front (`front.fronts`)."""
     if not len(table):
         return
     out.data(table, "size")
@@ -174,8 +173,8 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
-            f"over folds and {unit}. Models of one size and label fraction that share a letter "
-            f"cannot be told apart (Holm). Costs: a recording of {STEPS} steps, one CPU thread."
+            f"over folds and {group_names(benchmark)}. Models of one size and label fraction that share a "
+            f"letter cannot be told apart (Holm). Costs: a recording of {STEPS} steps, one CPU thread."
         )
         out.table(_for_readers(rows), f"size_{benchmark}", caption)
         here = growth[growth.benchmark == benchmark]
@@ -203,7 +202,7 @@ def write(known: tuple[pd.DataFrame, pd.DataFrame], out) -> None:
                 f"avg mAP against {label} of {known.model.nunique()} one-stage models at three "
                 "widths, by benchmark and label fraction; plain recipe."
             )
-            out.figure(figures.size_curves(known, cost)[0], f"size_{cost}", caption)
+            out.figure(figures.size_curves(known, cost, front)[0], f"size_{cost}", caption)
 
 
 def _for_readers(rows):

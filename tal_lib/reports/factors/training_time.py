@@ -13,7 +13,7 @@ import re
 
 import pandas as pd
 
-from tal_lib.data.registry import group_name
+from tal_lib.data.registry import group_name, group_names
 from tal_lib.evaluation.nested import LEVEL, holm, nested_estimate, paired_estimate
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import percent
@@ -114,7 +114,7 @@ def write(table: pd.DataFrame, pairs: pd.DataFrame, out) -> None:
         unit = group_name(benchmark)
         caption = (
             f"Twice the training time (about), spent in three ways, on {benchmark}: avg mAP (%), plain "
-            f"recipe. Mean over folds with 95 % interval over folds and {unit}."
+            f"recipe. Mean over folds with 95 % interval over folds and {group_names(benchmark)}."
         )
         out.table(_by_use(rows), f"training_time_{benchmark}", caption, tables.Best(high=USES, by_row=True))
         here = pairs[pairs.benchmark == benchmark]

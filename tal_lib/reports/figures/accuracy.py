@@ -6,6 +6,7 @@ import pandas as pd
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports.figures.axes import (
     GAP_AXIS,
+    STRETCHED,
     VARIANTS,
     coloured_matrix,
     draw_points,
@@ -15,6 +16,7 @@ from tal_lib.reports.figures.axes import (
     runs_note,
     short_names,
     space_by_what_is_missing,
+    with_enough_runs,
 )
 from tal_lib.reports.figures.families import model_panels
 from tal_lib.reports.tables.summaries import MISNAMED, SHOWN_VARIANT
@@ -38,13 +40,13 @@ def data_efficiency(summary: pd.DataFrame, first: str = ""):
     summary: `model, fraction, mean, low, high` (in %) and `runs`, one benchmark; first: words that the note
     begins with.
     """
-    summary, classified = short_names(summary)
+    summary, classified = short_names(with_enough_runs(summary))
 
     def prepare(ax):
         fraction_axis(ax, summary, apart=1.2)
         space_by_what_is_missing(ax, summary)
 
-    about = f"{first}{runs_note(summary)} {classified}"
+    about = f"{first}{runs_note(summary)} {STRETCHED} {classified}"
     xlabel = "label fraction (% of the training recordings, log scale)"
     return model_panels(lines_of(summary, "fraction"), prepare, xlabel, GAP_AXIS, about)
 
@@ -80,7 +82,7 @@ def map_by_tiou(table: pd.DataFrame, first: str = ""):
         space_by_what_is_missing(ax, summary)
         ax.set_xticks(sorted(table.tiou.unique()))
 
-    about = f"{first}{runs_note(summary)} {classified}"
+    about = f"{first}{runs_note(summary)} {STRETCHED.replace('avg mAP', 'mAP')} {classified}"
     xlabel, ylabel = "least tIoU of a correct detection", GAP_AXIS.replace("avg mAP", "mAP")
     return model_panels(lines_of(summary, "tiou"), prepare, xlabel, ylabel, about)
 
@@ -134,12 +136,14 @@ def open_set(summary: pd.DataFrame):
     for ax, seen in zip(axes, shares, strict=True):
         place = {row: number for number, row in enumerate(names[seen])}
         for offset, (part, (label, colour, marker)) in zip(
-            np.linspace(0.28, -0.28, len(PARTS)), PARTS.items()
+            np.linspace(0.24, -0.24, len(PARTS)), PARTS.items()
         ):
             part_rows = rows[(rows.seen == seen) & (rows.part == part)]
             if len(part_rows):  # the legend lacks arms that were not run
                 y = [place[row] + offset for row in part_rows.row]
                 draw_points(ax, part_rows, y, colour, marker, label)
+        for number in range(0, len(place), 2):  # which row a marker belongs to
+            ax.axhspan(number - 0.5, number + 0.5, color="#f2f2f2", zorder=0)
         ax.set(yticks=range(len(place)), ylim=(-0.6, len(place) - 0.4), xlim=(0, None))
         ax.set_yticklabels(list(place))
         title = f"{100 * seen:g} % of the classes trained, {100 - 100 * seen:g} % zero-shot"
@@ -152,6 +156,8 @@ def open_set(summary: pd.DataFrame):
     about = (
         f"Mean of {splits:g} splits of the classes." if splits else "n: splits of the classes; their mean."
     )
+    if summary.model.str.contains("text=", regex=False).any():
+        about += " words, glove, minilm and others: encoders of the class names."
     misnamed = rows[rows.part == MISNAMED]
     if len(misnamed) and "runs" in misnamed:
         about += f" Trained with wrong names: n = {misnamed.runs.min():g}."
@@ -183,7 +189,7 @@ def variants(summary: pd.DataFrame):
 
     summary: `model, variant, mean, low, high` (in %) and `runs`.
     """
-    summary, classified = short_names(summary)
+    summary, classified = short_names(with_enough_runs(summary))
     names, same = _with_runs(summary)
     few = "runs" in summary and not same
     summary = summary.assign(
@@ -206,7 +212,7 @@ def variants(summary: pd.DataFrame):
         draw_points(ax, kind_rows, y, colour, marker, kind)
     least, most = ax.get_xlim()  # an interval of two runs may pass the ends of the scale
     ax.set(yticks=range(len(order)), xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
-    ax.set_xlim(max(0, least), min(101, most))
+    ax.set_xlim(max(0, least), min(100, most))
     ax.set_yticklabels(order.index)
     legend_above(ax, len(kinds) if sum(map(len, kinds)) < 45 else 3)
     note(ax, about)

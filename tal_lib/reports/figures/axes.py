@@ -9,8 +9,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tal_lib.reports.tables.names import CLASSIFIED
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
+FEWEST = 3  # runs with an interval in a figure; the tables have those of two, too
 FITTING = 14  # columns of a matrix with three figures each
-GAP_AXIS = "avg mAP (%), log scale of 101 − avg mAP"
+GAP_AXIS = "avg mAP (%), stretched near 100"
+STRETCHED = "The vertical axis is logarithmic in 101 − avg mAP, which separates the best models."
 
 VARIANTS = [
     ("#0072B2", "o"),
@@ -19,13 +21,14 @@ VARIANTS = [
     ("#000000", "D"),
     ("#CC79A7", "v"),
     ("#E69F00", "P"),
+    ("#56B4E9", "X"),
 ]
 
 
 def space_by_what_is_missing(ax, table):
     """Scale a y axis of avg mAP so that halving the gap to 100 always has the same height.
 
-    This separates the best models; the axis is called `GAP_AXIS`.
+    This separates the best models; the axis is called `GAP_AXIS`, and the note has `STRETCHED`.
 
     table: `mean, low, high`; the intervals may be NaN.
     """
@@ -144,6 +147,17 @@ def note(ax, text: str) -> None:
     ax.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
 
 
+def with_enough_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the intervals of fewer than three runs, which would hide all points.
+
+    table: `low, high` and, if known, `runs`.
+    """
+    if "runs" not in table:
+        return table
+    enough = table.runs >= FEWEST
+    return table.assign(low=table.low.where(enough), high=table.high.where(enough))
+
+
 def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "seeds") -> str:
     """What a point is the mean of, and what its bars are.
 
@@ -151,13 +165,15 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "see
     """
     counts = table.runs if "runs" in table else pd.Series([], dtype=int)
     known = "low" in table and table.low.notna().any()
-    if not known:
-        return "One run each, so there is no interval." if counts.max() == 1 else "No intervals are known."
     least, most = (counts.min(), counts.max()) if len(counts) else (0, 0)
     number = f"{least:g} to {most:g} {runs}" if least != most else f"{most:g} {runs}"
+    if not known:
+        unknown = f"Mean of {number}, without intervals." if most else "No intervals are known."
+        return "One run each, so there is no interval." if most == 1 else unknown
     text = f"Mean of {number}; bars: {bars}." if most else f"Bars: {bars}."
     if table.low.isna().any():
-        text += " Single or equal runs have no bar."
+        few = len(counts) and (counts[table.low.isna()] > 1).any()
+        text += " One run, two runs, or equal runs have no bar." if few else " One run has no bar."
     if "high" in table and ((table.high > 100) | (table.low < 0)).any():
         text += " Bars are cut at 0 and 100."
     return text

@@ -1,5 +1,7 @@
 """Cost figures: against length, against accuracy, over the training, in lower precision."""
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
@@ -8,6 +10,7 @@ from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports.figures.accuracy import lines_of
 from tal_lib.reports.figures.axes import (
     GAP_AXIS,
+    STRETCHED,
     VARIANTS,
     legend_above,
     note,
@@ -141,12 +144,13 @@ def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
     }
     runtimes = {name: chosen for name, chosen in runtimes.items() if chosen.any()}
     order = table.groupby("model").speedup.max().sort_values().index
+    looks = dict(zip(dict.fromkeys(table.variant), cycle(VARIANTS)))  # the same in both panels
     size = (WIDTH, 0.19 * len(order) + 1.9)
     axes = new_axes(ncols=len(runtimes), sharex=True, sharey=True, squeeze=False, figsize=size).flat
     for ax, (runtime, chosen) in zip(axes, runtimes.items(), strict=True):
         kinds = list(dict.fromkeys(table[chosen].variant))
         for index, kind in enumerate(kinds):
-            colour, marker = VARIANTS[index % len(VARIANTS)]
+            colour, marker = looks[kind]
             rows = table[table.variant == kind]
             y = order.get_indexer(rows.model) + 0.26 * (1 - 2 * index / max(1, len(kinds) - 1))
             if {"latency_s_p10", "latency_s_p90", "latency_s_median"} <= set(rows):
@@ -175,7 +179,7 @@ def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
         axes[0],
         "Speed-up: latency of the network in float32, divided by that of the variant; 1 is equal. Open: it "
         f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model. Without a marker: "
-        "not exported, or not measured.",
+        "not exported, or not measured. Sorted by the largest speed-up.",
     )
     return axes[0]
 
@@ -296,7 +300,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
     across = f"; across: {PERCENTILES}" if "cost_low" in table else ""
     about = (
         f"{runs_note(table, bars + across, 'folds' if folds else 'seeds')} Line and bold names: Pareto front "
-        f"of the means, not tested. {classified}".rstrip()
+        f"of the means, not tested. {STRETCHED} {classified}".rstrip()
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)

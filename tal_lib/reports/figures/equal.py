@@ -7,7 +7,8 @@ from tal_lib.reports.figures.axes import note, short_names
 from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
-PLAIN, EQUAL, FLOOR, TOLD_APART = "#E69F00", "#0072B2", "#777777", "#009E73"
+PLAIN, EQUAL = "#E69F00", "#0072B2"
+ASIDE = 0.19  # rows that the two recipes are above and below the model's place
 BEST = 5  # models in colour, where all share a panel
 
 
@@ -15,11 +16,12 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     """Architecture and recipe: avg mAP of each model with the plain and with the tuned equal recipe.
 
     A row of panels per benchmark, a panel per label fraction. Models are sorted by the equal arm, mean over
-    the fractions, the best on top. The vertical line is the floor.
+    the fractions, the best on top. The floor is a number in the title: drawn, it would press all models
+    together at the right.
 
     Args:
-        table: `benchmark, fraction, model, plain, equal` (avg mAP, %); if known, `equal_low, equal_high`, the
-            interval of equal, and `p_adjusted` of the difference.
+        table: `benchmark, fraction, model, plain, equal` (avg mAP, %); if known, `plain_low, plain_high,
+            equal_low, equal_high`, their intervals, and `p_adjusted` of the difference.
         floors: (benchmark, fraction) → avg mAP (%) of the floor; NaN: not known.
 
     Returns:
@@ -40,32 +42,42 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax, key, rows in _each(axes, panels, table):
         order = orders[key[0]].index
         places = order.get_indexer(rows.model)
-        apart = rows.p_adjusted < LEVEL if "p_adjusted" in rows else rows.plain != rows.plain
-        links = [TOLD_APART if known else "#bbbbbb" for known in apart]
-        ax.hlines(places, rows.plain, rows.equal, color=links, linewidth=2.4, zorder=1)
-        ax.scatter(
-            rows.plain, places, s=14, color="white", edgecolor=PLAIN, linewidth=1.2, label="plain recipe"
-        )
-        ax.scatter(rows.equal, places, s=14, color=EQUAL, label="equal recipe, tuned")
-        if "equal_low" in rows:
-            ax.hlines(places, rows.equal_low, rows.equal_high, color=EQUAL, linewidth=0.8)
-        if (floor := floors.get(key, float("nan"))) == floor:
-            ax.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="floor (timeline_prior)")
+        for arm, label, face, edge, height in (
+            ("plain", "plain recipe", "white", PLAIN, places - ASIDE),
+            ("equal", "equal recipe, tuned", EQUAL, EQUAL, places + ASIDE),
+        ):
+            if f"{arm}_low" in rows:
+                ends = rows[f"{arm}_low"], rows[f"{arm}_high"]
+                ax.hlines(height, *ends, color=edge, linewidth=0.9, zorder=1)
+            ax.scatter(rows[arm], height, s=13, color=face, edgecolor=edge, linewidth=1.1, label=label)
+        if "p_adjusted" in rows:
+            for row, place in zip(rows.itertuples(), places, strict=True):
+                if row.p_adjusted < LEVEL:
+                    _star(ax, row, place)
+        floor = floors.get(key, float("nan"))
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
         ax.set(ylim=(-0.7, len(order) - 0.3))
-        ax.set_title(_title(*key, "\n"), fontsize=SMALL)
+        of_floor = f", floor {floor:.1f}" if floor == floor else ""
+        ax.set_title(_title(*key, f"{of_floor}\n"), fontsize=SMALL)
         ax.grid(axis="y", visible=False)
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    bars = ""
-    if "equal_low" in table:
-        bars = "Bars: 95 % interval of the equal recipe's score; the plain one has none here. "
+    words = ["Bars: 95 % interval of the score."] if "equal_low" in table else []
     if "p_adjusted" in table:
-        bars += "Green link: the gain can be told apart from zero (Holm over the models of a panel). "
-    order = "Sorted by the mean of the equal recipe over the label fractions. "
-    note(axes.flat[0], f"{bars}{order}{classified}")
+        words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
+    words += ["Sorted by the mean of the equal recipe over the label fractions."]
+    if any(floor == floor for floor in floors.values()):
+        words += ["Floor: timeline_prior, which reads no features."]
+    note(axes.flat[0], " ".join([*words, classified]))
     return list(axes.flat)
+
+
+def _star(ax, row, place):
+    """Mark a significant difference, right of the row's bars."""
+    ends = [getattr(row, name, float("nan")) for name in ("plain", "equal", "plain_high", "equal_high")]
+    place = max(end for end in ends if end == end), place
+    ax.annotate("*", place, (3, -4), textcoords="offset points", fontsize=9, fontweight="bold")
 
 
 def expected_best(table: pd.DataFrame):

@@ -1,9 +1,9 @@
 """Figures of single factors with the plain recipe: annotation, training time, size."""
 
+import numpy as np
 import pandas as pd
 
 from tal_lib.reports.figures.axes import legend_above, note, plain_log, short_names
-from tal_lib.reports.figures.cost import pareto_front
 from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
@@ -86,13 +86,15 @@ def training_time(table: pd.DataFrame):
     return axes
 
 
-def size_curves(table: pd.DataFrame, cost: str):
+def size_curves(table: pd.DataFrame, cost: str, front: pd.DataFrame):
     """avg mAP of models at several widths against a cost: a panel per benchmark and label fraction. The grey
-    line is the Pareto front; the names of its models are bold.
+    line is the highest curve; the names of its models are bold.
 
     Args:
         table: `benchmark, fraction, model, mean, low, high` and the cost; scores in %.
         cost: a column, of `COSTS`.
+        front: `benchmark, fraction, cost, model, from_cost, to_cost`: which curve is the highest, from where
+            to where.
 
     Returns:
         the axes, a flat list.
@@ -100,18 +102,23 @@ def size_curves(table: pd.DataFrame, cost: str):
     table, classified = short_names(table)
     label, unit = COSTS[cost]
     table = table.assign(x=unit * table[cost], y=table["mean"])
+    front = short_names(front[front.cost == cost])[0]
     panels = list(table.groupby(["benchmark", "fraction"], sort=False))
     axes, looks = stacked(len(panels), 1.6, sharey=False), looks_of(table.model)
     for ax, ((benchmark, fraction), rows) in zip(axes, panels, strict=True):
         lines = {str(model): line for model, line in rows.sort_values("x").groupby("model")}
         draw_lines(ax, lines, looks)
-        front = rows[pareto_front(rows.x.to_numpy(), rows.y.to_numpy())].sort_values("x")
-        ax.plot(front.x, front.y, color="#999999", linewidth=2.5, alpha=0.6, zorder=0)
+        highest = front[(front.benchmark == benchmark) & (front.fraction == fraction)]
+        for part in highest.itertuples():
+            line = lines[part.model]
+            x = np.geomspace(unit * part.from_cost, unit * part.to_cost)
+            y = np.interp(np.log(x), np.log(line.x), np.maximum.accumulate(line.y))
+            ax.plot(x, y, color="#999999", linewidth=3, alpha=0.6, zorder=0)
         ax.set(xscale="log")
         plain_log(ax.xaxis)
         ax.set_title(f"{benchmark}, {100 * fraction:g} % of the labels", loc="left", fontsize=SMALL)
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
-        name_at_right(ax, ends, {model: looks[model][0] for model in lines}, set(front.model))
-    front_of = "Thick grey line: Pareto front of the means, not tested; bold: its models."
+        name_at_right(ax, ends, {model: looks[model][0] for model in lines}, set(highest.model))
+    front_of = "Thick grey line: the highest curve at each cost, not tested; bold: its models."
     finish(axes, label, "avg mAP (%)", f"{BARS} {front_of} {classified}")
     return axes

@@ -23,10 +23,11 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, comparable: boo
     return axes[0]
 
 
-def curves_beside_prior(table: pd.DataFrame, benchmark: str):
+def curves_beside_prior(table: pd.DataFrame, benchmark: str, first: str = ""):
     """Learning curves (avg mAP by label fraction) of the models that both studies have: a panel each.
 
-    table: `model, fraction, map, ours` (in %), and `low, high` of ours if intervals are known.
+    table: `model, fraction, map, ours` (in %), and `low, high` of ours if intervals are known; first: words
+    that the note begins with.
     """
     ours, theirs = (_lines(table, "fraction", name, sort=["fraction"]) for name in ("ours", "map"))
     if {"low", "high"} <= set(table):
@@ -41,7 +42,7 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str):
 
     titles = (f"this study: {benchmark}", "prior study: THUMOS14")
     axes = _two_panels(ours, theirs, titles, prepare, True)
-    about = "Bars: 95 % interval over seeds. " if "low" in table else ""
+    about = first + ("Bars: 95 % interval over seeds. " if "low" in table else "")
     about += "The prior study has published means alone."
     finish(axes, "label fraction (% of the training recordings, log scale)", "avg mAP (%)", about)
     return axes[0]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import unquote
 from bs4 import BeautifulSoup
 from mkdocs.plugins import BasePlugin
 
+from tal_lib.files import write_text
 from tal_lib.reports import webpage
 from tal_lib.reports.figures import described
 from tal_lib.reports.site.pages import plain
@@ -20,6 +22,7 @@ BUTTONS = (
     "jp-InputPrompt jp-OutputPrompt jp-Collapser celltoolbar zeroclipboard-container clipboard-copy-txt"
 ).split()
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|#", re.I)
+INSIDE = re.compile(r"</?(?:code|sub|sup|ul|ol)\b[^>]*>")  # paragraphs stay: the results show whole ones
 
 
 class Safety(BasePlugin):
@@ -28,6 +31,7 @@ class Safety(BasePlugin):
     def __init__(self, sources: Sources):
         super().__init__()
         self.sources = sources
+        self.indexed: set[str] = set()  # texts that the search finds on an earlier page
 
     def on_page_content(self, content, *, page, config, files):
         """Return the page's HTML, before the theme is put around it."""
@@ -38,11 +42,26 @@ class Safety(BasePlugin):
             _make_safe(page.toc)
             if name.endswith(".ipynb"):
                 _match_headings(page.toc.items, soup.find_all(["h1", "h2", "h3", "h4", "h5", "h6"]))
-        for element in soup.find_all(["pre", "table"]):  # the search finds texts; its index stays light
-            element["data-search-exclude"] = ""
+        self._lighten_search(soup)
         self._link(soup, name, address, files)
         _remove_absent_pictures(soup, address, files, Path(config.site_dir))
         return str(soup)
+
+    def on_post_build(self, *, config):
+        """Take markup that only costs bytes out of the index of the search: every page loads the index."""
+        path = Path(config.site_dir) / "search/search_index.json"
+        index = json.loads(path.read_text(encoding="utf-8"))
+        for entry in index["docs"]:
+            entry["text"] = " ".join(INSIDE.sub("", entry["text"]).split())
+        write_text(path, json.dumps(index, separators=(",", ":"), ensure_ascii=False))
+
+    def _lighten_search(self, soup):
+        """The search finds texts, and each text once: the notebooks of many pages are the same."""
+        for element in soup.find_all(["pre", "table", "p", "ul", "ol"]):
+            text = element.get_text()
+            if element.name in ("pre", "table") or text in self.indexed:
+                element["data-search-exclude"] = ""
+            self.indexed.add(text)
 
     def _sanitised(self, soup, name, address, site):
         if name.endswith(".ipynb"):

@@ -137,7 +137,7 @@
   const scatterTitle = make("figcaption");
   const curves = make("div", { className: "tal-chart" });
   const curvesTitle = make("figcaption");
-  const find = make("input", { type: "search", id: "tal-find", placeholder: "Filter, for example: pyramid", oninput: () => change({ find: find.value }) });
+  const find = make("input", { type: "search", id: "tal-find", placeholder: "Filter, for example: former", oninput: () => change({ find: find.value }) });
   const count = make("span", { className: "tal-count", role: "status" });
   const links = make("span", { className: "tal-links" });
   const table = make("table", { className: "tal-table", id: "tal-rows" });
