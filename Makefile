@@ -47,7 +47,7 @@ COSTS := inference_cost size_cost training_cost quantization inference_length ex
 costs: .venv/.installed  ## measure every cost that is missing or stale: hours, on an idle machine (BUSY=1: on a busy one too)
 	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'
 	@$(BIN)/tal data fetch hapt
-	@for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --dry-run | sed "/^[0-9a-f]\{16\}  /d; s/^/$$sweep: /" || exit 1; done
+	@for sweep in $(COSTS); do plan=$$($(BIN)/tal sweep $$sweep --dry-run) || exit 1; echo "$$plan" | sed "/^[0-9a-f]\{16\}  /d; s/^/$$sweep: /"; done
 	@failed=0; for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --again stale || failed=1; done; $(BIN)/tal report && exit $$failed
 
 gpu: .venv/.installed  ## everything that needs a CUDA GPU, in slices of MINUTES (10); SLICES=1: the next one alone (docs/gpu.md)

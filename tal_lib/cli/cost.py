@@ -136,6 +136,8 @@ def _cost_of_video(arguments):
         options=_options(arguments, models[0]) if arguments.set else None,
     )
     first = rows[0]
+    if problem := _ended_early(arguments.video, first.video_s):
+        print(problem)
     rate = f"{first.native_fps:g}" if first.native_fps else "unknown"
     print(
         f"{arguments.video}: {first.video_s:.1f} s, {first.width} x {first.height}, {rate} frames/s; "
@@ -171,6 +173,19 @@ def _cost_of_video(arguments):
     )
     if first.energy_j is None:
         _say_no_energy()
+
+
+def _ended_early(video, seconds):
+    """A sentence if a good part of a video could not be read: its cost is that of the part before."""
+    from tal_lib.video.frames import Reader
+
+    duration = Reader(video, fps=1).duration
+    if not duration or seconds >= 0.9 * duration - 1:
+        return ""
+    return (
+        f"{video}: only {seconds:.1f} of {duration:.1f} s can be read, and only these were measured. Copy or "
+        "download it again."
+    )
 
 
 def _cost_of_model(arguments):

@@ -22,7 +22,7 @@ PACKAGE = LIBRARY.name
 COMPUTES = re.compile(
     r"(models|training|evaluation|cost|data)/.+|segments|study|export(ed)?"
     r"|process/(memory|environment|parts|precision)|sweeps/(recording|trained)"
-    r"|video/(backbones|crowded|end_to_end|extract|frames|hog_hof|inception_resnet|live|long_videos|overlay|source|stream)"
+    r"|video/(backbones|crowded|end_to_end|extract|extraction_cost|frames|hog_hof|inception_resnet|live|long_videos|overlay|source|stream)"
 )
 CONNECTS = re.compile(
     r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"

@@ -37,7 +37,8 @@ def run_slices(
     """Run sweeps in slices until all is done, or `slices` of them are over.
 
     A cell that fails is not tried again by this call. A sweep that cannot be planned (its data are missing)
-    is reported once, and the others run.
+    is reported once, and the others run. A slice in which no cell ends is the last one: the next cell needs
+    longer slices.
 
     Args:
         jobs: cells at a time that measure no time; the others run one by one.
@@ -56,7 +57,7 @@ def run_slices(
     while left and (slices is None or number < slices):
         number, began = number + 1, time.monotonic()
         deadline = began + max(1.0, 60 * minutes - RESERVE)
-        done, left = 0, False
+        done, left, known = 0, False, set(failed)
         for grid in grids:
             if grid in refused:
                 continue
@@ -85,6 +86,9 @@ def run_slices(
         spent = (time.monotonic() - began) / 60
         rest = "cells are left" if left else "no cell is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
+        if left and not done and set(failed) == known:
+            say(f"No cell ended within {minutes:g} minutes. Give longer slices.")
+            return False
     if left:
         say("Run the same command to continue.")
     return not (failed or refused or left)

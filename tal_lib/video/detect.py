@@ -14,6 +14,7 @@ from tal_lib.evaluation import write_detections
 from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
+from tal_lib.models.parts.streamed import Streamed, windows_for
 from tal_lib.training import Trained, load_model
 from tal_lib.training.checkpoints import (
     STANDARDISE,
@@ -104,15 +105,31 @@ def detect(
             where=video,
             remedy="Name the backbone that the model was trained on.",
         )
-    item = unannotated(
-        Path(video).stem,
-        torch.from_numpy(chosen.prepared(features)).T.contiguous(),
-        reader.seconds,
-        chosen.spec.stride_s,
-        chosen.spec.window_s,
-        chosen.classes,
-    )
-    return chosen.model.detect(collate([item]))[0], reader
+    return localized(chosen, features, Path(video).stem, reader.seconds), reader
+
+
+def localized(
+    chosen: Ready, features: np.ndarray, name: str, seconds: float, window: int | None = None
+) -> pd.DataFrame:
+    """The detections of a recording with features (T, D), unprepared.
+
+    In windows where that gives the answer of the whole recording (`models.parts.streamed`), so that the
+    network's memory does not grow with the video; the other models see all of it.
+
+    Args:
+        window: steps of a window; None: the usual ones.
+    """
+    stride_s, window_s = chosen.spec.stride_s, chosen.spec.window_s
+    if isinstance(chosen.model, Detector):
+        windows = windows_for(chosen.model, window) if window else windows_for(chosen.model)
+        if windows.joined and len(features) > windows.window:
+            streamed = Streamed(chosen.model, chosen.classes, windows)
+            for step in features:
+                streamed.push(chosen.prepared(step))
+            return streamed.finish(name, seconds, stride_s, window_s)
+    steps = torch.from_numpy(chosen.prepared(features)).T.contiguous()
+    item = unannotated(name, steps, seconds, stride_s, window_s, chosen.classes)
+    return chosen.model.detect(collate([item]))[0]
 
 
 def claim_outputs(
@@ -148,7 +165,7 @@ def write_all(
     picture = theme.save(axes.figure, out / f"{name}.png", f"Detected actions in {name}, by class and time.")
     written = [out / f"{name}.json", out / f"{name}.csv", picture]
     if draw:
-        fps = round(reader.native_fps or reader.fps)
+        fps = max(1, round(reader.native_fps or reader.fps))  # a time lapse may have less than one
         strong = table[table.score >= threshold].sort_values("score", ascending=False)
 
         def drawn():

@@ -194,6 +194,7 @@ def test_captions_of_costs_are_short_and_count_passes(tmp_path):
         (57.9, False, "57"),
         (0.0, False, "0"),
         (294_913.0, True, "> 294,912"),
+        (np.nan, True, "> 36,864"),
     ],
 )
 def test_the_longest_recording_is_rounded_down(steps, beyond, text):
@@ -202,6 +203,17 @@ def test_the_longest_recording_is_rounded_down(steps, beyond, text):
     exponents = pd.DataFrame(columns=["model", "cost", "exponent", "low", "high"])
     shown = costs.growth_for_readers(exponents, limits)
     assert shown["steps in 2 GB"].tolist() == [text]
+
+
+def test_a_measured_failure_bounds_a_model_without_a_line():
+    row = {"model": "a", "limit_gb": 8, "steps": np.nan, "extrapolated": True, "longest_steps": 9_216}
+    exponents = pd.DataFrame(
+        [("a", "time", 1.0, 0.7, 1.3), ("a", "MACs", 1.0, 0.8, 1.2)],
+        columns=["model", "cost", "exponent", "low", "high"],
+    )
+    shown = costs.growth_for_readers(exponents, pd.DataFrame([row | {"did_not_fit_at": 18_432}]))
+    assert shown["steps in 8 GB"].tolist() == ["< 18,432"]
+    assert shown["MACs"].tolist() == ["1.00 [0.80, 1.20]"] and shown["time"].tolist() == ["–"]
 
 
 def test_a_model_that_never_fitted_is_shorter_than_the_shortest_length():

@@ -105,7 +105,7 @@ def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
     axes = figures.factorial(models, summary.set_index(["benchmark", "fraction"]).floor.to_dict())
     floors = summary.set_index(["benchmark", "fraction"]).floor
     assert [ax.get_title() for ax in axes] == [
-        f"{name}, floor {floors[name, fraction]:.1f}\n{100 * fraction:g} % of the labels"
+        f"{name}\n{100 * fraction:g} % of the labels\nfloor {floors[name, fraction]:.1f}"
         for name in ("hapt", "sfinge3d")
         for fraction in (0.1, 1.0)
     ]

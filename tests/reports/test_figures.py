@@ -91,7 +91,7 @@ CASES = {
     "accuracy_against_cost": lambda: figures.accuracy_against_cost(
         values("ms", scores(grid())).assign(cost_low=1.0, cost_high=99.0),
         "ms",
-        f"{COSTS['detect_s_median'][1]}, 720 steps",
+        f"{COSTS['detect_s_median'][1].replace(', median', '')}, 720 steps",
     ),
     "accuracy_over_time": lambda: figures.accuracy_over_time(
         values("map", grid(epoch=[1, 2, 3])).assign(seconds=lambda table: 10.0 * table.epoch)
@@ -128,10 +128,10 @@ CASES = {
         values("expected", grid(benchmark=["hapt", "50salads"], fraction=[0.1, 1.0], trials=[1, 2, 3]))
     )[0],
     "factorial": lambda: figures.factorial(
-        grid(benchmark=["hapt", "50salads"], fraction=[0.1, 0.2, 1.0]).assign(
+        grid(benchmark=["mean", "50salads"], fraction=[0.1, 0.2, 1.0]).assign(
             plain=50.0, equal=60.0, equal_low=58.0, equal_high=62.0, p_adjusted=[0.01, 0.5] * 39
         ),
-        {("hapt", 0.1): 5.0},
+        {("mean", 0.1): 5.0},
     )[0],
     "gap_lengths": lambda: figures.gap_lengths(pd.Series([0.1, 0.5, 2.0])),
     "inference_length": lambda: figures.inference_length(

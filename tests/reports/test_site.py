@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 from functools import cache, partial
 from html.parser import HTMLParser
@@ -451,6 +452,17 @@ def test_every_page_fits_a_telephone_and_no_cell_is_broken_into_lines(made, open
         sizes = tab.value(SIZES)
         assert sizes == {"scheme": "slate", "width": 390, "broken": []}, page.name
     assert tab.problems == []
+
+
+def test_the_search_has_each_paragraph_once_and_little_markup(made):
+    """Every page loads the index, so it counts in the budget of the start page."""
+    search = made[0] / "site" / "search"
+    index = (search / "search_index.json").read_text(encoding="utf-8")
+    texts = [entry["text"] for entry in json.loads(index)["docs"]]
+    assert not re.search(r"</?(code|ul|ol)\b", " ".join(texts))
+    paragraphs = [part for text in texts for part in re.findall(r"<p>(.+?)</p>", text)]
+    assert len(paragraphs) > 20 and len(paragraphs) == len(set(paragraphs))
+    assert index in (search / "search_index.js").read_text(encoding="utf-8")
 
 
 def test_the_search_works_in_a_folder(made, open_tab):

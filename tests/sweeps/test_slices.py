@@ -131,6 +131,12 @@ def test_a_cell_that_fails_holds_nothing_up(pretend):
     assert sum("failed: KeyError" in line for line in lines) == 2
 
 
+def test_slices_that_are_too_short_for_a_cell_end(pretend):
+    log, lines = pretend({"a": [3, 12]}), []
+    assert not run_slices(["a"], say=lines.append)
+    assert log == ["a0"] and lines[-1] == "No cell ended within 10 minutes. Give longer slices."
+
+
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": "long"}, {"slices": 0}])
 def test_nonsense_is_refused(wrong):
     with pytest.raises(TalError, match="minutes|slices"):

@@ -199,8 +199,8 @@ def where_time_goes(table: pd.DataFrame):
     is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
     NMS in the work, whose bars may be too short to see.
     """
-    parts = {"decoding_s": "decoding of the video", "features_s": "features", "network_s": "network"}
-    parts |= {"decode_nms_s": "detections and NMS"}
+    parts = {"decoding_s": "video decoding", "features_s": "features", "network_s": "network"}
+    parts |= {"decode_nms_s": "decode and NMS"}
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
     by_way = hours.groupby("way", sort=False)

@@ -36,7 +36,7 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         squeeze=False,
         sharey="row",
         height_ratios=heights,
-        figsize=(WIDTH, 0.145 * sum(heights) + 0.9),
+        figsize=(WIDTH, 0.145 * sum(heights) + 0.1 * len(panels) + 0.9),
     )
     orders = table.groupby(["benchmark", "model"]).equal.mean().sort_values()
     for ax, key, rows in _each(axes, panels, table):
@@ -57,8 +57,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         floor = floors.get(key, float("nan"))
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
         ax.set(ylim=(-0.7, len(order) - 0.3))
-        of_floor = f", floor {floor:.1f}" if floor == floor else ""
-        ax.set_title(_title(*key, f"{of_floor}\n"), fontsize=SMALL)
+        title = _title(*key, "\n")
+        ax.set_title(f"{title}\nfloor {floor:.1f}" if floor == floor else title, fontsize=SMALL)
         ax.grid(axis="y", visible=False)
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")

@@ -1,0 +1,37 @@
+"""From features to detections in `tal detect`: in windows, where the answer stays that of the whole video."""
+
+import numpy as np
+import pytest
+import torch
+
+from tal_lib import models
+from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.models.parts import streamed
+from tal_lib.training.checkpoints import Statistics
+from tal_lib.video import detect
+from tal_lib.video.detect import Ready
+
+STEPS, CLASSES = 400, ("a", "b", "c")
+
+
+def chosen(name):
+    torch.manual_seed(0)
+    model = models.build(name, input_dim=8, num_classes=3).eval()
+    spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"all": 8})
+    statistics = Statistics(np.full(8, 0.5, np.float32), np.full(8, 2.0, np.float32))
+    return Ready(model, CLASSES, spec, None, statistics)
+
+
+@pytest.mark.parametrize(("name", "in_windows"), [("bilstm", True), ("local_global", False)])
+def test_a_long_video_has_the_same_detections_in_windows(name, in_windows, monkeypatch):
+    runs = []
+    once = streamed.Streamed._run
+    monkeypatch.setattr(streamed.Streamed, "_run", lambda self, last: [runs.append(last), once(self, last)])
+    features = np.random.default_rng(0).normal(size=(STEPS, 8)).astype(np.float32)
+    whole = detect.localized(chosen(name), features, "video", STEPS / 2)
+    assert runs == [] and len(whole)
+    ours = detect.localized(chosen(name), features, "video", STEPS / 2, window=256)
+    assert (len(runs) > 1) == in_windows
+    assert ours.label.tolist() == whole.label.tolist() and set(ours.recording) == {"video"}
+    columns = ["start", "end", "score"]
+    np.testing.assert_allclose(ours[columns].to_numpy(), whole[columns].to_numpy(), atol=1e-4)
