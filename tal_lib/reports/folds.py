@@ -51,18 +51,23 @@ def in_tenths(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_shared_folds(means: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the folds that most models of a benchmark have, of the models that have all of these."""
-    models = means.groupby("benchmark").model.transform("nunique")
-    common = means[means.groupby(["benchmark", "fold"]).model.transform("nunique") > models / 2]
-    folds = common.groupby("benchmark").fold.transform("nunique")
-    return common[common.groupby(["benchmark", "model"]).fold.transform("nunique") == folds]
+    """The rows of folds that several models share: those that most models of a benchmark have, without the
+    models that lack one; or those that all of them have, if these are more rows."""
+    return pd.concat([_shared(rows) for _, rows in means.groupby("benchmark", sort=False)])
+
+
+def _shared(rows):
+    models = rows.groupby("fold").model.transform("nunique")
+    most, all_models = rows[models > rows.model.nunique() / 2], rows[models == rows.model.nunique()]
+    without = most[most.groupby("model").fold.transform("nunique") == most.fold.nunique()]
+    return max(all_models, without, key=len)
 
 
 def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: a row per model, a column per benchmark, trained on all labels.
 
-    The mean is over the folds that most models of the benchmark have; a model that lacks one of them has no
-    value. Models are in the order of their means.
+    The mean is over the folds of `of_shared_folds`; a model that lacks one of them has no value. Models are
+    in the order of their means.
 
     Args:
         means: from `fold_means`, of one label fraction.
@@ -102,7 +107,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     if whole.benchmark.nunique() > 1:
         caption = (
             f"avg mAP (%) on each benchmark, all labels; untuned, one training seed. {folds_of(whole)} "
-            "Differences are not tested. "
+            "A model that lacks one of these folds is left out. Differences are not tested. "
             "timeline_prior reads no features. The features of 50salads are class scores "
             "of a supervised frame classifier, so that column says nothing about few labels."
         )

@@ -30,7 +30,7 @@ def skipped_runs(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = table[table.fold >= 0]
     means = 100 * table.groupby("cell")["map"].mean()
     runs = table.drop_duplicates("cell").sort_values("utc", kind="stable")
-    runs = runs.drop_duplicates([*KEYS, "fold", "skip"], keep="last").sort_index().reset_index(drop=True)
+    runs = runs.drop_duplicates([*alike, "fold", "skip"], keep="last").sort_index().reset_index(drop=True)
     return tables.with_shown_names(runs.assign(avg_map=runs.cell.map(means)))[columns]
 
 

@@ -49,7 +49,8 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
         pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
     every = sorted(layout.notebooks.glob("*.ipynb"))
     for page in every:
-        if page.stem not in of_pages | of_tables:  # another command made it, such as `make rehearsal`
+        of_study = (study_folder() / page.name).is_file()
+        if of_study and page.stem not in of_pages | of_tables:  # made by another command: `make rehearsal`
             note(layout, page, [])
     return every
 

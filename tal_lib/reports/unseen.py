@@ -9,7 +9,7 @@ import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL, holm
 from tal_lib.reports import tables
-from tal_lib.reports.equal.sentences import listed
+from tal_lib.reports.equal.sentences import listed, value_range
 
 FEWEST = 3  # common splits; fewer tell nothing
 
@@ -64,7 +64,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         level = compared[~(compared.p_adjusted < LEVEL)]
         others = compared.drop(level.index)
         wrong = scores["unseen, wrong names"][level.index].mean()
-        scored = f"{_range(level['mean'])} avg mAP on unseen classes"
+        scored = f"{value_range(level['mean'])} avg mAP on unseen classes"
         if len(level) > 1:
             scored = f"{len(level)} of {len(compared)} cannot be told apart ({scored})"
         then = ", ".join(f"{model} {mean:.1f}" for model, mean in others["mean"].head(2).items())
@@ -73,13 +73,8 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
                 f"zero-shot classes, known only by name ({where})",
                 listed(level.index, "or"),
                 f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen, untuned. Under wrong names "
-                f"{_range(wrong)}." + f" Next: {then}." * bool(then),
+                f"{value_range(wrong)}." + f" Next: {then}." * bool(then),
                 f"open_set_{where}",
             )
         )
     return rows
-
-
-def _range(values):
-    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
-    return low if low == high else f"{low} to {high}"

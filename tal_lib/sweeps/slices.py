@@ -87,7 +87,7 @@ def run_slices(
         rest = "cells are left" if left else "no cell is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
         if left and not done and set(failed) == known:
-            say(f"No cell ended within {minutes:g} minutes. Give longer slices.")
+            say(f"No cell ended within {minutes:g} minutes. Run it again, or give longer slices.")
             return False
     if left:
         say("Run the same command to continue.")

@@ -173,9 +173,8 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
     gaps = [few.max() - few.min(), many.max() - many.min()]
     summary = read("factorial_summary").query("benchmark == 'mean'").sort_values("fraction")
     assert lines[0].replace("\\", "") == (
-        "The choice of architecture matters more than the recipe. The best and the last differ by "
-        f"{min(gaps):.1f} to {max(gaps):.1f} points; the recipe changes the mean by "
-        f"{sentences._range(summary.recipe)}. With 10 % of the labels, temporalmaxer "
+        f"The best and the last of 3 models differ by {min(gaps):.1f} to {max(gaps):.1f} points; the recipe "
+        f"adds {sentences.value_range(summary.recipe)} on average. With 10 % of the labels, temporalmaxer "
         f"leads ({few.max():.1f} avg mAP). The last has {few.min():.1f}, and the floor, timeline_prior, "
         f"{summary.floor.iloc[0]:.1f}. With 100 % of the labels, temporalmaxer leads ({many.max():.1f} avg "
         f"mAP). The last has {many.min():.1f}, and the floor, timeline_prior, {summary.floor.iloc[1]:.1f}."
@@ -190,14 +189,18 @@ def test_the_conclusion_says_that_leading_models_cannot_be_told_apart(study):
     rows = sentences.ranked(read, "mean", 1.0)
     first, second, last = rows["mean"]
     assert sentences.conclusion(read, summary) == (
-        "The choice of architecture matters more than the recipe. The best and the last differ by "
-        f"{first - last:.1f} points; the recipe changes the mean by {summary.recipe.item():.1f}. The "
+        f"The best and the last of 3 models differ by {first - last:.1f} points; the recipe adds "
+        f"{summary.recipe.item():.1f} on average. The "
         f"leading ones cannot be told apart. With 100 % of the labels, 2 models lead ({second:.1f} to "
         f"{first:.1f} avg mAP, {rows.model.iloc[0]} the highest). The last has {last:.1f}, and the floor, "
         f"timeline_prior, {summary.floor.item():.1f}."
     )
-    large = summary.assign(recipe=-2 * (first - last))
-    assert sentences.conclusion(read, large).startswith("The leading ones cannot be told apart. With 100 %")
+    loss = sentences.conclusion(read, summary.assign(recipe=-2.0))
+    assert "points; the recipe adds -2.0 on average." in loss
+    assert sentences.conclusion(read, summary.iloc[:0]) == ""
+    given = {"equal_values": read("equal_values")}
+    (only,) = sentences.findings(lambda name: given.get(name, pd.DataFrame()))
+    assert only.startswith("Averaged over the tuned benchmarks, with the equal recipe and 100 %")
     assert sentences.conclusion(read, summary.assign(benchmark="hapt")) == ""
 
 

@@ -129,7 +129,13 @@ CASES = {
     )[0],
     "factorial": lambda: figures.factorial(
         grid(benchmark=["mean", "50salads"], fraction=[0.1, 0.2, 1.0]).assign(
-            plain=50.0, equal=60.0, equal_low=58.0, equal_high=62.0, p_adjusted=[0.01, 0.5] * 39
+            plain=50.0,
+            plain_low=48.0,
+            plain_high=52.0,
+            equal=60.0,
+            equal_low=58.0,
+            equal_high=62.0,
+            p_adjusted=[0.01, 0.5] * 39,
         ),
         {("mean", 0.1): 5.0},
     )[0],
@@ -284,9 +290,10 @@ def test_a_figure_is_described_where_a_notebook_draws_it(name):
 
 def test_the_notes_explain_marks_that_are_absent_or_starred():
     table = grid(["tridet", "stale"], benchmark=["hapt"], fraction=[0.1]).assign(plain=50.0, equal=50.0)
+    ends = dict.fromkeys(["plain_low", "equal_low"], 0.0) | dict.fromkeys(["plain_high", "equal_high"], 99.0)
     ways = pd.DataFrame({"way": ["resnet50*", "resnet50*"]} | dict.fromkeys(WAY, [1.0, 3.0]))
     drawn = [
-        figures.factorial(table.assign(equal_low=0.0, equal_high=99.0, p_adjusted=1.0), {})[0],
+        figures.factorial(table.assign(**ends, p_adjusted=1.0), {})[0],
         figures.where_time_goes(ways),
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
@@ -330,7 +337,7 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
         (
             [2, 5],
             [False, True],
-            "Mean of 2 to 5 seeds; bars: 95 % interval. One run, two runs, or equal runs have no bar.",
+            "Mean of 2 to 5 seeds; bars: 95 % interval. Fewer than three runs, or equal ones, have no bar.",
         ),
         ([2, 2], [False, False], "Mean of 2 seeds, without intervals."),
         ([1, 1], [False, False], "One run each, so there is no interval."),

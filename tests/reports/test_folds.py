@@ -69,7 +69,7 @@ def test_the_floor_stands_beside_models_of_another_recipe():
     assert set(folds.fold_means(both).model) == {"bilstm", "window_cnn", "timeline_prior"}
 
 
-def test_one_table_of_all_benchmarks_over_the_folds_that_all_models_have():
+def test_one_table_of_all_benchmarks_over_shared_folds():
     means = folds.fold_means(
         pd.concat([TABLE, TABLE.assign(benchmark="c", map=TABLE["map"] / 2, cell=TABLE.cell + "c")])
     )
@@ -83,6 +83,10 @@ def test_a_model_with_one_fold_does_not_reduce_the_others_to_it():
     means = pd.DataFrame(rows, columns=["model", "fold", "avg_map"]).assign(benchmark="b")
     assert folds.folds_of(means) == "Cross-validation folds: 0, 1, 2 on b."
     assert folds.benchmark_table(means).to_dict("list") == {"model": ["x", "y", "z"], "b": ["10.0"] * 3}
+    finished = {"x": "012", "y": "01", "z": "02"}
+    rows = [(model, fold, 1.0) for model in finished for fold in finished[model]]
+    unfinished = pd.DataFrame(rows, columns=["model", "fold", "avg_map"]).assign(benchmark="b")
+    assert folds.benchmark_table(unfinished).model.tolist() == ["x", "y", "z"]  # fold 0, which all have
 
 
 def test_the_caption_names_the_folds_of_every_benchmark():

@@ -9,13 +9,13 @@ from tal_lib.cost.growth import FAR, growth_table, longest_text, longest_within
 
 GROWTHS = {"latency_s_median": "time", "macs": "MACs", "peak_memory_bytes": "memory"}
 LIMITS_GB = (0.5, 2, 8)
-WIDEST = 0.5  # an exponent with a wider interval says nothing
+OPEN = 0.75, 1.25  # an interval that holds both tells neither slower nor faster growth than linear
 GROWTH_CAPTION = (  # of page 03; docs/costs.md explains the signs of the tables
     "Growth of cost with the recording length: exponents e of cost ∝ lengthᵉ from 1,152 steps on, with 95 % "
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
     "weights, rounded down. Peak memory is interpolated linearly between two measured lengths. ≈: "
     "extrapolated from the longest three. >: longer, but the measurements do not show by how much. <: this "
-    "length did not fit into the memory that was allowed."
+    "length did not fit into the memory that was allowed. –: the interval of the exponent is too wide."
 )
 
 
@@ -63,7 +63,7 @@ def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.Data
     fits = limits.assign(text=[_steps(row) for row in limits.itertuples()])
     fits = fits.pivot(index="model", columns="limit_gb", values="text")
     fits = fits.rename(columns=lambda limit: f"steps in {limit:g} GB")
-    exponents = exponents[exponents.high - exponents.low <= WIDEST]
+    exponents = exponents[(exponents.low > OPEN[0]) | (exponents.high < OPEN[1])]
     text = [f"{row.exponent:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in exponents.itertuples()]
     powers = exponents.assign(text=text).pivot(index="model", columns="cost", values="text")
     powers = powers.reindex(columns=list(GROWTHS.values()))
@@ -71,9 +71,8 @@ def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.Data
 
 
 def _steps(row):
-    if row.steps > row.did_not_fit_at or (row.steps == 0 and row.did_not_fit_at > 0):
-        return f"< {row.did_not_fit_at:,.0f}"
-    if np.isnan(row.steps) and row.did_not_fit_at > 0:  # no line is known, but a failure
+    known = row.steps > 0 and not row.steps > row.did_not_fit_at  # a length, and no failure below it
+    if row.did_not_fit_at > 0 and not known:
         return f"< {row.did_not_fit_at:,.0f}"
     if np.isnan(row.steps):  # the longest measured length fits, and no line is known
         return f"> {row.longest_steps:,.0f}"

@@ -33,9 +33,9 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         return
     first = unequal_first(runs)
     shown = (
-        f"Learning curves (avg mAP by label fraction) of {both.model.nunique()} models, a panel per study. "
-        f"This study: {benchmark}, compact sizes. Prior study: THUMOS14, published sizes. {first}"
-    ).strip()
+        f"{first}Learning curves (avg mAP by label fraction) of {both.model.nunique()} models, a panel per "
+        f"study. This study: {benchmark}, compact sizes. Prior study: THUMOS14, published sizes."
+    )
     axes = figures.curves_beside_prior(both, benchmark, first)
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
     lines = []

@@ -6,6 +6,7 @@ from tal_lib.data.registry import group_name, group_names
 from tal_lib.evaluation.components import PARTS, components, repeated
 from tal_lib.reports import tables
 from tal_lib.reports.equal.arms import VARIANCE, people_of, percent, place, runs_of
+from tal_lib.reports.equal.sentences import value_range
 
 NAMES = {
     "person": "person",
@@ -51,25 +52,19 @@ def sentence(table: pd.DataFrame) -> str:
     parts = []
     for (benchmark, fraction), rows in table.groupby(["benchmark", "fraction"], sort=False):
         unit = group_name(benchmark)
-        sizes = {name: _range(rows[f"{name}_sd"]) for name in PARTS}
+        sizes = {name: value_range(rows[f"{name}_sd"]) for name in PARTS}
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, the score of a {unit} varies by "
-            f"{sizes['person']} points between {group_names(benchmark)}.",
+            f"{sizes['person']} points between {group_names(benchmark)} ({len(rows)} models).",
             f"It varies by {sizes['subset']} between subset samples and by {sizes['seed']} between training "
-            "seeds.",
-            f"The avg mAP of a fold varies by {_range(rows.repeat_seed_sd)} points with another seed (95 % "
-            f"intervals end at {rows.repeat_seed_high.max():.1f}).",
-            f"With another sample it varies by {_range(rows.repeat_subset_seed_sd)} (they end at "
+            f"seeds. What both do to single {group_names(benchmark)} is in the residual: {sizes['rest']}.",
+            f"The avg mAP of a fold varies by {value_range(rows.repeat_seed_sd)} points with another seed "
+            f"(95 % intervals end at {rows.repeat_seed_high.max():.1f}).",
+            f"With another sample it varies by {value_range(rows.repeat_subset_seed_sd)} (they end at "
             f"{rows.repeat_subset_seed_high.max():.1f}).",
         ]
-    models = table.groupby(["benchmark", "fraction"]).size().max() if len(table) else 0
-    about = f"These are standard deviations, the range of {models} models; estimates below zero are 0."
+    about = "These are standard deviations; estimates below zero are 0."
     return " ".join([*parts, about] if parts else [])
-
-
-def _range(values):
-    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
-    return low if low == high else f"{low} to {high}"
 
 
 def _with_interval(table, source):

@@ -151,15 +151,17 @@ def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
 
 
 def conclusion(read: Read, summary: pd.DataFrame) -> str:
-    """How far apart the models are, whether that is more than the recipe adds, who leads, and what the floor
-    has; empty without a mean over benchmarks.
+    """How far apart the models are, what the recipe adds, who leads, and what the floor has; empty without a
+    mean over benchmarks.
 
     summary: the factorial of the mean over benchmarks, a row per label fraction.
     """
     asked = [fraction for name, fraction in questions(read) if name == MEAN]
-    if not asked or set(summary.benchmark) != {MEAN}:
+    if not asked or not len(summary) or set(summary.benchmark) != {MEAN}:
         return ""
-    summary = summary.set_index("fraction").reindex(asked)
+    recipe = summary.set_index("fraction").recipe.reindex(asked)
+    table = read(RANKED)
+    floors = table[(table.benchmark == MEAN) & (table.model == FLOOR)].set_index("fraction")["mean"]
     parts, gaps, groups = [], [], []
     for fraction in asked:
         rows = ranked(read, MEAN, fraction)
@@ -170,8 +172,7 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
             if len(level) > 1
             else f"{best} leads ({first})"
         )
-        floor = summary.floor[fraction]
-        of_floor = f", and the floor, {FLOOR}, {floor:.1f}" if floor == floor else ""
+        of_floor = f", and the floor, {FLOOR}, {floors[fraction]:.1f}" if fraction in floors else ""
         parts.append(f"With {percent(fraction)} of the labels, {lead}. The last has {last:.1f}{of_floor}.")
         parts += [
             f"{row.model} ({row.mean:.1f}) ties with {level.model.iloc[0]}, but not with "
@@ -180,18 +181,16 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
         ]
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
-    verdict = []
-    if (pd.Series(gaps, summary.index) > summary.recipe.abs()).all():
-        verdict.append(
-            "The choice of architecture matters more than the recipe. The best and the last differ by "
-            f"{_range(gaps)} points; the recipe changes the mean by {_range(summary.recipe.abs())}."
-        )
+    verdict = [
+        f"The best and the last of {len(rows)} models differ by {value_range(gaps)} points; the recipe adds "
+        f"{value_range(recipe)} on average."
+    ]
     if min(groups) > 1:
         verdict.append("The leading ones cannot be told apart.")
     return " ".join([*verdict, *parts])
 
 
-def _range(values):
+def value_range(values) -> str:
     """`1.0 to 2.2`, or one number."""
     ends = [f"{min(values):.1f}", f"{max(values):.1f}"]
     return " to ".join(dict.fromkeys(ends))
@@ -200,7 +199,8 @@ def _range(values):
 def _of_benchmark(read, benchmark, fractions):
     """Who leads on a benchmark, and what the floor has."""
     table = read(RANKED)
-    parts = [f"On {benchmark}, with the equal recipe and {percent(fractions[0])} of the labels,"]
+    where = "Averaged over the tuned benchmarks" if benchmark == MEAN else f"On {benchmark}"
+    parts = [f"{where}, with the equal recipe and {percent(fractions[0])} of the labels,"]
     for fraction in fractions:
         if fraction != fractions[0]:
             parts.append(f"With {percent(fraction)} of the labels,")
@@ -247,8 +247,8 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     fewest = f"the fewest MACs ({known.min() / 1e9:.2f} G)"
     if all(OUR_MODEL in set(leaders(rows).model) for rows in asked):
         return (
-            f"It ties with {known.idxmin()}, which has {fewest} of the other models that lead at every label "
-            "fraction."
+            f"{OUR_MODEL} ties with {known.idxmin()}, which has {fewest} of the other models that lead "
+            "at every label fraction."
         )
     return f"{known.idxmin()} has {fewest} of the models that lead at every label fraction."
 

@@ -76,7 +76,7 @@ def map_by_tiou(table: pd.DataFrame, first: str = ""):
     table: `model, tiou, map` (in %), one row per run; first: words that the note begins with.
     """
     table, classified = short_names(table)
-    summary = summarise(table, ["model", "tiou"], "map")
+    summary = with_enough_runs(summarise(table, ["model", "tiou"], "map"))
 
     def prepare(ax):
         space_by_what_is_missing(ax, summary)
@@ -93,7 +93,7 @@ def average_recall(table: pd.DataFrame, first: str = ""):
     table: `model, an, ar` (in %), one row per run; first: words that the note begins with.
     """
     table = short_names(table)[0]  # no classifier has a part in it
-    summary = summarise(table, ["model", "an"], "ar")
+    summary = with_enough_runs(summarise(table, ["model", "an"], "ar"))
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick in set(table.an)]
 
     def prepare(ax):
@@ -156,8 +156,8 @@ def open_set(summary: pd.DataFrame):
     about = (
         f"Mean of {splits:g} splits of the classes." if splits else "n: splits of the classes; their mean."
     )
-    if summary.model.str.contains("text=", regex=False).any():
-        about += " words, glove, minilm and others: encoders of the class names."
+    encoders = sorted(set(summary.model.str.extract(r"text=(\w+)")[0].dropna()))
+    about += f" {', '.join(encoders)}: encoders of the class names." if encoders else ""
     misnamed = rows[rows.part == MISNAMED]
     if len(misnamed) and "runs" in misnamed:
         about += f" Trained with wrong names: n = {misnamed.runs.min():g}."

@@ -173,7 +173,7 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "see
     text = f"Mean of {number}; bars: {bars}." if most else f"Bars: {bars}."
     if table.low.isna().any():
         few = len(counts) and (counts[table.low.isna()] > 1).any()
-        text += " One run, two runs, or equal runs have no bar." if few else " One run has no bar."
+        text += " Fewer than three runs, or equal ones, have no bar." if few else " One run has no bar."
     if "high" in table and ((table.high > 100) | (table.low < 0)).any():
         text += " Bars are cut at 0 and 100."
     return text

@@ -19,6 +19,7 @@ from tal_lib.reports.figures.axes import (
     short_names,
     space_by_what_is_missing,
     spread_ticks,
+    with_enough_runs,
 )
 from tal_lib.reports.figures.families import GREY, model_panels
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
@@ -118,7 +119,8 @@ def window_accuracy(table: pd.DataFrame):
     windows = sorted(set(table.window) - {0})
     place = {window: number for number, window in enumerate([*windows, 0])}
     shown = table[(table.window == 0) | half]
-    summary = summarise(shown.assign(place=shown.window.map(place)), ["model", "place"], "avg_map")
+    shown = shown.assign(place=shown.window.map(place))
+    summary = with_enough_runs(summarise(shown, ["model", "place"], "avg_map"))
 
     def prepare(ax):
         ax.set_xticks(range(len(place)), [*(f"{window:g}" for window in windows), "whole"])
@@ -247,7 +249,8 @@ def accuracy_over_time(curve: pd.DataFrame):
     """
     curve = short_names(curve)[0]
     keys = ["model", "epoch"]
-    summary = summarise(curve, keys, "map").merge(curve.groupby(keys).seconds.mean().reset_index(), on=keys)
+    seconds = curve.groupby(keys).seconds.mean().reset_index()
+    summary = with_enough_runs(summarise(curve, keys, "map")).merge(seconds, on=keys)
 
     def prepare(ax):
         ax.set(ylim=(0, 100), xscale="log")
@@ -266,7 +269,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
     `cost_low, cost_high`.
     folds: the means and intervals are over folds and people or recordings, not over seeds.
     """
-    table, classified = short_names(table)
+    table, classified = short_names(with_enough_runs(table))
     front = table[pareto_front(table[cost].to_numpy(), table["mean"].to_numpy())].sort_values(cost)
     points = table.set_index("model").rename(columns={cost: "x", "mean": "y"})
 

@@ -57,13 +57,13 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         floor = floors.get(key, float("nan"))
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
         ax.set(ylim=(-0.7, len(order) - 0.3))
-        title = _title(*key, "\n")
+        title = _title(*key, "\n", short=shape[1] > 2)
         ax.set_title(f"{title}\nfloor {floor:.1f}" if floor == floor else title, fontsize=SMALL)
         ax.grid(axis="y", visible=False)
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    words = ["Bars: 95 % interval of the score."] if "equal_low" in table else []
+    words = ["Bars: 95 % interval of the score."] if {"equal_low", "plain_low"} <= set(table) else []
     if "p_adjusted" in table:
         words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
     words += ["Sorted by the mean of the equal recipe over the label fractions."]
@@ -132,8 +132,8 @@ def _each(axes, panels, table):
                 ax.set_visible(False)
 
 
-def _title(benchmark, fraction, between=", "):
-    where = "mean over benchmarks" if benchmark == "mean" else benchmark
+def _title(benchmark, fraction, between=", ", short=False):
+    where = "mean over benchmarks" if benchmark == "mean" and not short else benchmark
     return f"{where}{between}{100 * fraction:g} % of the labels"
 
 

@@ -119,6 +119,9 @@ def size_curves(table: pd.DataFrame, cost: str, front: pd.DataFrame):
         ax.set_title(f"{benchmark}, {100 * fraction:g} % of the labels", loc="left", fontsize=SMALL)
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
         name_at_right(ax, ends, {model: looks[model][0] for model in lines}, set(highest.model))
-    front_of = "Thick grey line: the highest curve at each cost, not tested; bold: its models."
-    finish(axes, label, "avg mAP (%)", f"{BARS} {front_of} {classified}")
+    words = [BARS]
+    if len(front):
+        words += ["Thick grey line: the highest curve, from where every model has one; it never falls."]
+        words += ["Not tested; bold: its models."]
+    finish(axes, label, "avg mAP (%)", " ".join([*words, classified]))
     return axes

@@ -57,9 +57,12 @@ class Safety(BasePlugin):
 
     def _lighten_search(self, soup):
         """The search finds texts, and each text once: the notebooks of many pages are the same."""
-        for element in soup.find_all(["pre", "table", "p", "ul", "ol"]):
-            text = element.get_text()
-            if element.name in ("pre", "table") or text in self.indexed:
+        for element in soup.find_all(["pre", "table"]):
+            element["data-search-exclude"] = ""
+        for element in soup.find_all("p"):  # no list: the search's parser cannot skip one inside another
+            if element.find_parent(["pre", "table"]):
+                continue
+            if (text := element.get_text()) in self.indexed:
                 element["data-search-exclude"] = ""
             self.indexed.add(text)
 
