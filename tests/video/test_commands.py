@@ -15,6 +15,7 @@ import torch
 
 from tal_lib import models
 from tal_lib.cli import main
+from tal_lib.cli.cost import _ended_early
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.files import REPOSITORY
 from tal_lib.training import Trained, save_model
@@ -83,6 +84,15 @@ def test_detect(folder, tmp_path, capsys):
     assert main(["detect", str(tmp_path / "none.mp4"), "--model", str(folder / "model.pt")]) == 2
     assert "none.mp4" in capsys.readouterr().err
     assert main(["detect", str(video), "--model", str(tmp_path / "none.pt")]) == 2
+
+
+def test_cost_of_a_checkpoint_and_of_a_video_that_ends_early(folder, capsys):
+    video, model = (str(folder / name) for name in ("videos/test_000.mp4", "model.pt"))
+    assert main(["cost", "--video", video, "--model", model, "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "temporalmaxer" in out and "hog-hof" in out and "can be read" not in out
+    assert _ended_early(video, 8.0) == ""
+    assert "only 2.0 of 8.0 s can be read" in _ended_early(video, 2.0)
 
 
 def test_serve(folder):

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 from bs4 import BeautifulSoup
 from mkdocs.plugins import BasePlugin
 
-from tal_lib.files import write_text
 from tal_lib.reports import webpage
 from tal_lib.reports.figures import described
 from tal_lib.reports.site.pages import plain
@@ -53,7 +52,7 @@ class Safety(BasePlugin):
         index = json.loads(path.read_text(encoding="utf-8"))
         for entry in index["docs"]:
             entry["text"] = " ".join(INSIDE.sub("", entry["text"]).split())
-        write_text(path, json.dumps(index, separators=(",", ":"), ensure_ascii=False))
+        path.write_text(json.dumps(index, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
     def _lighten_search(self, soup):
         """The search finds texts, and each text once: the notebooks of many pages are the same."""
