@@ -14,7 +14,7 @@ from tal_lib.evaluation import write_detections
 from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
-from tal_lib.models.parts.streamed import Streamed, windows_for
+from tal_lib.models.parts.streamed import Streamed, Windows, windows_for
 from tal_lib.training import Trained, load_model
 from tal_lib.training.checkpoints import (
     STANDARDISE,
@@ -109,27 +109,27 @@ def detect(
 
 
 def localized(
-    chosen: Ready, features: np.ndarray, name: str, seconds: float, window: int | None = None
+    chosen: Ready, features: np.ndarray, name: str, seconds: float, windows: Windows | None = None
 ) -> pd.DataFrame:
     """The detections of a recording with features (T, D), unprepared.
 
     In windows where that gives the answer of the whole recording (`models.parts.streamed`), so that the
-    network's memory does not grow with the video; the other models see all of it.
+    network's memory does not grow with the recording; the other models see all of it.
 
     Args:
-        window: steps of a window; None: the usual ones.
+        windows: those of `windows_for` if None.
     """
-    stride_s, window_s = chosen.spec.stride_s, chosen.spec.window_s
-    if isinstance(chosen.model, Detector):
-        windows = windows_for(chosen.model, window) if window else windows_for(chosen.model)
-        if windows.joined and len(features) > windows.window:
-            streamed = Streamed(chosen.model, chosen.classes, windows)
-            for step in features:
-                streamed.push(chosen.prepared(step))
-            return streamed.finish(name, seconds, stride_s, window_s)
-    steps = torch.from_numpy(chosen.prepared(features)).T.contiguous()
-    item = unannotated(name, steps, seconds, stride_s, window_s, chosen.classes)
-    return chosen.model.detect(collate([item]))[0]
+    model, steps = chosen.model, chosen.prepared(features)
+    times = chosen.spec.stride_s, chosen.spec.window_s
+    if isinstance(model, Detector):  # an exported graph is not cut
+        windows = windows or windows_for(model)
+        if windows.joined and len(steps) > windows.window:
+            streamed = Streamed(model, chosen.classes, windows)
+            for step in steps:
+                streamed.push(step)
+            return streamed.finish(name, seconds, *times)
+    item = unannotated(name, torch.from_numpy(steps).T.contiguous(), seconds, *times, chosen.classes)
+    return model.detect(collate([item]))[0]
 
 
 def claim_outputs(

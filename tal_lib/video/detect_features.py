@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.data.feature_folder import FeatureFolder
 from tal_lib.data.features import SUFFIXES, read_array, read_feature_file
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
-from tal_lib.video.detect import Ready
+from tal_lib.video.detect import Ready, localized
 from tal_lib.video.stated import columns_text, stated_for
 
 
@@ -50,7 +48,8 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
             if warning:  # only now: a file that cannot be used has its own message
                 tqdm.write(f"tal: {warning}", file=sys.stderr)
                 warning = ""
-            tables.append(_detect(recording, features, chosen))
+            seconds = (len(features) - 1) * chosen.spec.stride_s + chosen.spec.window_s
+            tables.append(localized(chosen, features, recording, seconds))
         except TalError as error:
             problem = _explained(error, chosen)
             if not source.is_dir():
@@ -64,19 +63,6 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
 def write_table(out: str | Path, table: pd.DataFrame) -> Path:
     """Write `detections.json` of all recordings into the folder `out`. Returns its path."""
     return write_detections(Path(out) / "detections.json", table)
-
-
-def _detect(recording, features, chosen):
-    spec = chosen.spec
-    item = unannotated(
-        recording,
-        torch.from_numpy(chosen.prepared(features)).T.contiguous(),
-        (len(features) - 1) * spec.stride_s + spec.window_s,
-        spec.stride_s,
-        spec.window_s,
-        chosen.classes,
-    )
-    return chosen.model.detect(collate([item]))[0]
 
 
 def _explained(error, chosen):

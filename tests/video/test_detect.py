@@ -30,7 +30,8 @@ def test_a_long_video_has_the_same_detections_in_windows(name, in_windows, monke
     features = np.random.default_rng(0).normal(size=(STEPS, 8)).astype(np.float32)
     whole = detect.localized(chosen(name), features, "video", STEPS / 2)
     assert runs == [] and len(whole)
-    ours = detect.localized(chosen(name), features, "video", STEPS / 2, window=256)
+    model = chosen(name)
+    ours = detect.localized(model, features, "video", STEPS / 2, streamed.windows_for(model.model, 256))
     assert (len(runs) > 1) == in_windows
     assert ours.label.tolist() == whole.label.tolist() and set(ours.recording) == {"video"}
     columns = ["start", "end", "score"]
