@@ -121,7 +121,7 @@ def localized(
     """
     model, steps = chosen.model, chosen.prepared(features)
     times = chosen.spec.stride_s, chosen.spec.window_s
-    if isinstance(model, Detector):  # an exported graph is not cut
+    if not isinstance(model, Exported):  # its graph has decoded points, which cannot be joined
         windows = windows or windows_for(model)
         if windows.joined and len(steps) > windows.window:
             streamed = Streamed(model, chosen.classes, windows)

@@ -285,7 +285,8 @@ def test_a_real_training_resumed_is_bit_equal(tmp_path):
                 [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
             )
             deadline = time.monotonic() + 120
-            while not list(Path(where["runs"]).glob("grid/*/cell.json")) and time.monotonic() < deadline:
+            finished = "grid/[!.]*/cell.json"  # a run's folder has a hidden name until it is complete
+            while not list(Path(where["runs"]).glob(finished)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             driver.kill()
             driver.wait()

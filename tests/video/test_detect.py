@@ -6,7 +6,11 @@ import torch
 
 from tal_lib import models
 from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.export import export
+from tal_lib.exported import Exported
 from tal_lib.models.parts import streamed
+from tal_lib.models.parts.streamed import WINDOW
+from tal_lib.training import Trained
 from tal_lib.training.checkpoints import Statistics
 from tal_lib.video import detect
 from tal_lib.video.detect import Ready
@@ -20,6 +24,18 @@ def chosen(name):
     spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"all": 8})
     statistics = Statistics(np.full(8, 0.5, np.float32), np.full(8, 2.0, np.float32))
     return Ready(model, CLASSES, spec, None, statistics)
+
+
+@pytest.mark.parametrize("name", ["window_cnn", "temporalmaxer"])
+def test_an_exported_graph_sees_the_whole_recording(name, tmp_path):
+    model = chosen(name)
+    folder = export(Trained(model.model, CLASSES, model.spec, None), tmp_path / "graph", "torchscript")
+    exported = Ready(Exported(folder, trust=True), CLASSES, model.spec, None, model.statistics)
+    features = np.random.default_rng(0).normal(size=(WINDOW + 100, 8)).astype(np.float32)
+    seconds = len(features) / 2
+    ours, theirs = (detect.localized(each, features, "video", seconds) for each in (model, exported))
+    assert len(ours) and ours.label.tolist() == theirs.label.tolist()
+    np.testing.assert_allclose(ours.score, theirs.score, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "in_windows"), [("bilstm", True), ("local_global", False)])
