@@ -18,7 +18,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch; the processes that test
 
 import hypothesis
 import matplotlib
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest

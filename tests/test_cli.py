@@ -8,7 +8,7 @@ import pytest
 
 from tal_lib import __version__, training
 from tal_lib.cli import main
-from tal_lib.cost import profile
+from tal_lib.cost import DoesNotFit, profile
 from tal_lib.data import limited_subset, partly_annotated, write_annotations
 from tal_lib.evaluation import write_detections
 from tal_lib.files import REPOSITORY
@@ -276,3 +276,19 @@ def test_cost_prints_a_table(capsys, monkeypatch):
     )
     out = capsys.readouterr().out
     assert "GMACs" in out and "none" in out and len(out.strip().splitlines()) == 4
+
+
+def test_a_length_that_does_not_fit_loses_no_other(capsys, monkeypatch):
+    def fits_up_to_64(model, dim, length, *given, **options):
+        if length > 64:
+            raise DoesNotFit(f"{model} at {length} steps does not fit into memory")
+        return profile(model, dim, length, *given, min_seconds=0.02, **options)
+
+    monkeypatch.setattr("tal_lib.cost.profile", fits_up_to_64)
+    given = ["--dim", "8", "--classes", "3", "--threads", "1"]
+    assert main(["cost", "window_cnn", "--length", "128", "64", "256", *given]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].split()[0] == "64"
+    assert "window_cnn at 128 steps does not fit" in printed.err and "256" not in printed.err
+    assert main(["cost", "window_cnn", "--length", "128", *given]) == 2
+    assert capsys.readouterr().out == ""

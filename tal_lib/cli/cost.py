@@ -30,7 +30,8 @@ def add_commands(commands) -> None:
         dest="models",
         nargs="+",
         metavar="MODEL",
-        help="with --video: checkpoints (model.pt), or names of models (random weights)",
+        help="with --video: trained models (model.pt, a model folder, or BENCHMARK/MODEL of results/models), "
+        "or names of models (random weights)",
     )
     cost.add_argument(
         "--window",
@@ -116,6 +117,7 @@ def _options(arguments, model):
 def _cost_of_video(arguments):
     import pandas as pd
 
+    from tal_lib.reports.layout import model_place
     from tal_lib.video.end_to_end import PARTS, end_to_end
 
     models = [*([arguments.model] if arguments.model else []), *(arguments.models or [])]
@@ -128,7 +130,7 @@ def _cost_of_video(arguments):
     rows = end_to_end(
         arguments.video,
         arguments.backbone or "hog-hof",
-        models,
+        [str(model_place(model)) for model in models],
         preset=arguments.preset,
         num_classes=arguments.classes,
         window=arguments.window,
@@ -189,25 +191,35 @@ def _ended_early(video, seconds):
 
 
 def _cost_of_model(arguments):
+    from tal_lib.cost import DoesNotFit, profile
+
+    options, rows, failed = _options(arguments, arguments.model), [], None
+    for length in arguments.length:
+        try:
+            row = profile(
+                arguments.model,
+                arguments.dim,
+                length,
+                arguments.device,
+                num_classes=arguments.classes,
+                preset=arguments.preset,
+                precision=arguments.precision,
+                threads=arguments.threads,
+                **options,
+            )
+        except DoesNotFit as error:  # what was measured before is shown first
+            failed = failed or error
+        else:
+            rows.append(row)
+    if rows:
+        _print_costs(rows)
+    if failed:
+        raise failed
+
+
+def _print_costs(rows):
     import pandas as pd
 
-    from tal_lib.cost import profile
-
-    options = _options(arguments, arguments.model)
-    rows = [
-        profile(
-            arguments.model,
-            arguments.dim,
-            length,
-            arguments.device,
-            num_classes=arguments.classes,
-            preset=arguments.preset,
-            precision=arguments.precision,
-            threads=arguments.threads,
-            **options,
-        )
-        for length in arguments.length
-    ]
     print(
         f"{rows[0].model} ({rows[0].preset}), {rows[0].params:,} parameters; {rows[0].device_name}, "
         f"{rows[0].threads} threads, {rows[0].precision}"

@@ -338,7 +338,7 @@ def _costs(read, say, benchmark, long_shape, cost, tie, close, near):
                 use,
                 f"{at.detect_s_median.min():.2f} s with decoding and NMS, untrained, so every point is a "
                 f"candidate. The fastest {near}.{text} Least memory: "
-                f"{sentences.listed(lean, 'or')}, {short(least / 1e6, digits=2)} MB.",
+                f"{sentences.listed(lean, 'or')}, {short(least / 1e6)} MB.",
                 f"detect_{long_shape}_cpu",
             )
     milestones = _measured(read("training_milestones"), read("stale"), trained=True)

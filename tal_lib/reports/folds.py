@@ -66,8 +66,8 @@ def _shared(rows):
 def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: a row per model, a column per benchmark, trained on all labels.
 
-    The mean is over the folds of `of_shared_folds`; a model that lacks one of them has no value. Models are
-    in the order of their means.
+    The mean is over the folds of `of_shared_folds`; a model that lacks one of them has no value. A single
+    fold is named in the head of its column. Models are in the order of their means.
 
     Args:
         means: from `fold_means`, of one label fraction.
@@ -76,7 +76,9 @@ def benchmark_table(means: pd.DataFrame) -> pd.DataFrame:
     wide = shared.pivot_table(index="model", columns="benchmark", values="avg_map", aggfunc="mean")
     wide = wide[list(dict.fromkeys(shared.benchmark))]
     order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
-    return in_tenths(wide.loc[order]).reset_index()
+    folds = shared.groupby("benchmark").fold.unique()
+    single = {name: f"{name} (fold {int(at[0])})" for name, at in folds.items() if len(at) == 1}
+    return in_tenths(wide.loc[order]).rename(columns=single).reset_index()
 
 
 def folds_of(means: pd.DataFrame) -> str:

@@ -88,7 +88,7 @@ PAPERS = {
         "Action Recognition in Video Sequences using Deep Bi-directional LSTM with CNN Features",
         "Amin Ullah, Jamil Ahmad, Khan Muhammad, Muhammad Sajjad, Sung Wook Baik",
         "IEEE Access",
-        2017,
+        2018,
         DOI + "10.1109/ACCESS.2017.2778011",
     ),
     "bmn": Paper(

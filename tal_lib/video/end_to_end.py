@@ -34,7 +34,7 @@ from tal_lib.process.memory import keep_freed
 from tal_lib.process.parts import Parts, real_time_factor, untimed
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
-from tal_lib.training.checkpoints import warn_if_not_stated
+from tal_lib.training.checkpoints import is_model_folder, warn_if_not_stated
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
 from tal_lib.video.detect import Ready
@@ -123,7 +123,7 @@ def end_to_end(
     """Measure a video with a backbone, and with each of several models.
 
     Args:
-        models: names of models, which get random weights, or checkpoints (`model.pt`).
+        models: names of models, which get random weights, or trained ones (`model.pt`, model folders).
         preset, num_classes, options: of the models given by name.
         window: steps that a model sees at once; by default `tal_lib.models.parts.streamed.WINDOW`.
         threads: CPU threads (None: all usable cores).
@@ -165,7 +165,7 @@ def _spec(model, dim, preset, num_classes, options, per_step):
 
     per_step: described pictures in a step.
     """
-    if Path(model).suffix == ".pt":
+    if Path(model).suffix == ".pt" or is_model_folder(model):
         trained = load_model(model)
         warn_if_not_stated(trained.statistics_stated, model)
         if trained.stream or trained.feature_spec.dim != dim:
@@ -325,6 +325,9 @@ def live(
     Returns:
         `backbone, height, model, video_s, decoding_s, features_s, localization_s, drawing_s,
             real_time_factor, dropped` (frames that the model missed), `threads`.
+
+    Raises:
+        TalError: as `end_to_end`; or a step or a picture failed, so the work is not complete.
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     if backbone_name not in SAMPLINGS:
@@ -361,6 +364,12 @@ def _measure_live(video, backbone_name, spec, seconds, threads):
     viewer.start()
     stream.play(seconds)
     viewer.join(2)
+    if stream.failures:
+        raise TalError(
+            f"{stream.failures} steps or pictures of the live demo failed",
+            where=Path(video).name,
+            remedy="`tal serve` shows them: `failures` in its analytics.",
+        )
     video_s = (stream.frames + stream.dropped) / stream.source.fps
     return {
         "backbone": backbone_name,

@@ -118,7 +118,7 @@ def test_a_collapsed_run_changes_the_order_of_means_and_not_that_of_medians(tmp_
     layout = Layout(tmp_path / "results", tmp_path / "figures")
     write_prior(summary, every, "b", Output(layout))
     page = layout.reader("accuracy", "prior_data_efficiency_b")
-    assert page.read_text().startswith("Unequal: each model by its own recipe.")
+    assert page.read_text().startswith("Unequal, each model by its own recipe: order of the models")
     row = pd.read_csv(page.with_suffix(".csv")).iloc[0]
     order = "temporalmaxer > actionformer > tadtr"
     assert row["order on THUMOS14, prior study"] == row["by median run"] == order and row["τ of medians"] == 1

@@ -53,6 +53,19 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
     assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
 
 
+def test_energy_is_told_per_minute_where_a_machine_measures_it(tmp_path):
+    """300 J of two minutes are 150 J a minute; a machine without a counter has no column."""
+    both = pd.concat([COST.assign(energy_j=300.0, device_name="with"), COST.assign(device_name="without")])
+    layout = Layout(tmp_path, tmp_path / "figures")
+    end_to_end.write({"end_to_end": both.assign(video="")}, Output(layout, "cost"))
+    written = (tmp_path / "readers" / "cost").glob("end_to_end*.md")
+    tables_of = {path.stem: path.read_text() for path in written}
+    with_energy = [name for name, text in tables_of.items() if "extraction (J)" in text]
+    assert with_energy == ["end_to_end"] and "end_to_end_without" in tables_of
+    rows = end_to_end.by_video(end_to_end.per_minute(both[both.device_name == "with"]))
+    assert rows[rows.minutes == "2"]["extraction (J)"].unique().tolist() == ["150"]
+
+
 def test_what_a_minute_costs_is_said_of_videos_of_a_minute():
     text = end_to_end.in_words(COST.assign(device_name="c"))
     # 75 % = (10 + 20) / (10 + 20 + 4 + 6); of the first video, 30 / 42 = 71 % by the median of its repeats

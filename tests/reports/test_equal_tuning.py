@@ -70,7 +70,7 @@ def test_it_writes_tables_and_the_figure(results):
         "tuning_trials_hapt.md",
         "expected_best_hapt.md",
     }
-    assert [path.name for path in out.figures] == ["expected_best.png"] and not plt.get_fignums()
+    assert [path.name for path in out.figures] == ["expected_best_hapt.png"] and not plt.get_fignums()
     nothing = Output(Layout(results / "empty", results / "figures"), "equal")
     tuning.write(nothing)
     assert not nothing.tables

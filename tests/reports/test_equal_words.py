@@ -245,7 +245,7 @@ def test_each_benchmark_has_one_line_with_its_leaders_and_its_floors(study):
         (("a", "b", "c"), ["x"], "significantly better than all others. Next: y 2.0 (b), z 1.0 (c)."),
         (("a", "a", "b"), ["x", "y"], "2 models cannot be told apart (2.0 to 3.0 avg mAP). Next: z 1.0 (b)."),
         (("ab", "a", "b"), ["x", "y", "z"], "x has the highest mean (3.0 avg mAP)."),
-        (("ab", "a", "b", "c"), ["x", "y", "z"], "Only v (0.5) can be told apart from it."),
+        (("ab", "a", "b", "c"), ["x", "y", "z"], "Only v (0.5) can be told apart from x."),
         (("a", "b", "a"), ["x", "z"], "2 models cannot be told apart (1.0 to 3.0 avg mAP). Next: y 2.0 (b)."),
         (("[27]", "[28]", "[27]"), ["x", "z"], "2 models cannot be told apart ("),
     ],
@@ -262,7 +262,7 @@ def test_no_model_is_advised_that_another_leader_is_better_than():
     use, because = sentences.verdict(rows.assign(letters=["ab", "a", "b"]), pd.Series({"y": 2e9, "z": 1e9}))
     assert use == "x or y" and "The one with the fewest MACs is y" in because
     assert because.endswith(
-        "No model can be told apart from it. z (1.0) is left out: y can be told apart from it."
+        "No model can be told apart from x. z (1.0) is left out: y can be told apart from it."
     )
     assert sentences.verdict(rows.assign(letters=["ab", "ab", "b"]))[0] == "x, y or z"
 

@@ -383,8 +383,8 @@ def test_the_front_is_of_curves_and_stands_beside_the_gains():
         "small": "a 50.0",
         "medium": "b 90.0",
         "large": "b 95.0",
-        "front by MACs": "a, then b (from 0.25 GMACs)",
-        "front by latency": f"a, then b (from {crossing * 100:.2g} ms)",
+        "highest curve by MACs": "a, then b (from 0.25 GMACs)",
+        "highest curve by latency": f"a, then b (from {crossing * 100:.2g} ms)",
     }
 
 

@@ -83,6 +83,8 @@ def test_a_model_with_one_fold_does_not_reduce_the_others_to_it():
     means = pd.DataFrame(rows, columns=["model", "fold", "avg_map"]).assign(benchmark="b")
     assert folds.folds_of(means) == "Cross-validation folds: 0, 1, 2 on b."
     assert folds.benchmark_table(means).to_dict("list") == {"model": ["x", "y", "z"], "b": ["10.0"] * 3}
+    only_first = folds.benchmark_table(means[means.fold == 0])
+    assert list(only_first) == ["model", "b (fold 0)"]
     finished = {"x": "012", "y": "01", "z": "02"}
     rows = [(model, fold, 1.0) for model in finished for fold in finished[model]]
     unfinished = pd.DataFrame(rows, columns=["model", "fold", "avg_map"]).assign(benchmark="b")

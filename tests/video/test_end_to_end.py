@@ -7,8 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from tal_lib import TalError, models
 from tal_lib.cli import main
+from tal_lib.data import FeatureSpec
 from tal_lib.process.parts import Parts, real_time_factor
+from tal_lib.training import Trained
+from tal_lib.training.checkpoints import folder_files
 from tal_lib.video import Reader, backbone, write_video
 from tal_lib.video import end_to_end as whole_way
 from tal_lib.video.extract import BATCH, Sampling, feature_steps, features_of
@@ -78,6 +82,26 @@ def test_the_command_prints_parts_that_add_up(video, capsys):
         assert shares[part] == pytest.approx(100 * seconds[part] / sum(seconds.values()), abs=0.2)
     assert value("total s/min") == pytest.approx(60 * value("real-time factor"), abs=0.004)
     assert value("total s/min") > seconds["network"] + seconds["decode and NMS"]
+
+
+def test_a_model_folder_is_measured_as_its_model(tmp_path, video):
+    """The folder of a trained model costs the MACs of the same architecture by name."""
+    chosen, sampling = backbone("hog-hof"), whole_way.SAMPLINGS["hog-hof"]
+    spec = FeatureSpec(stride_s=sampling.stride_s, window_s=sampling.window_s, streams=dict(chosen.streams))
+    model = models.build("window_cnn", input_dim=spec.dim, num_classes=3)
+    for name, content in folder_files(Trained(model, ("a", "b", "c"), spec, None), "float32", {}).items():
+        (tmp_path / name).write_bytes(content)
+    both = ["window_cnn", str(tmp_path)]
+    named, trained = whole_way.end_to_end(video, "hog-hof", both, num_classes=3, threads=1)
+    assert trained.model == "window_cnn" and trained.network_macs == named.network_macs
+
+
+def test_a_live_run_that_fails_is_no_measurement(video, in_this_process, monkeypatch):
+    in_this_process(whole_way)
+    monkeypatch.setattr(whole_way, "keep_freed", lambda: None)
+    monkeypatch.setattr(whole_way.LiveDetector, "push", lambda self, pictures: 1 / 0)
+    with pytest.raises(TalError, match="of the live demo failed"):
+        whole_way.live(video, "hog-hof", "window_cnn", num_classes=3, seconds=1.0, threads=1)
 
 
 def test_decoding_ahead_changes_no_feature(video):

@@ -31,8 +31,8 @@ from tal_lib.models.parts.detector import Detector, in_float32
 from tal_lib.models.parts.pyramid import PyramidDetector
 from tal_lib.validation import unknown_name
 
-# Steps on each side that an output depends on. Convolutions, pooling and recurrence within blocks give exact
-# limits; local attention would reach farther, with an influence below the tolerance of the test.
+# Steps on each side that a window adds, at least. No output depends on features farther away: options that
+# make it see more widen the margin (`_margin`), or end the equality (`_option_that_sees_all`).
 MARGINS = {
     "window_cnn": 32,
     "bilstm": 64,
@@ -55,7 +55,6 @@ WHY_NOT = {
     "prn": "proposals near a cut; its windows are those of the whole recording",
     "stale": "its windows are embedded with their neighbourhood, which a cut ends",
 }
-PUBLISHED_LEVELS, PUBLISHED_ATTENTION = 6, 19  # of the margins: levels, and steps that attention sees
 WINDOW = 2304  # steps
 MERGED_OVERLAP = 256  # steps; segments up to this length are complete in one window
 
@@ -98,14 +97,24 @@ def _margin(model, name):
     if isinstance(model, DenseDetector):
         block = getattr(config, "sequence", 0) + getattr(config, "context", 0)
         return max(margin, model.cell_width() + model.cell_stride(), block)
-    levels, seen = len(config.ranges), getattr(config, "window", PUBLISHED_ATTENTION)
-    return margin * 2 ** max(0, levels - PUBLISHED_LEVELS) * ceil_div(seen, PUBLISHED_ATTENTION)
+    return max(margin, _reach(config))
+
+
+def _reach(config):
+    """Steps on each side that the outputs of a pyramid depend on: by embedding, stem, levels and heads."""
+    top = 2 ** (len(config.ranges) - 1)  # stride of the coarsest level
+    seen = getattr(config, "window", 1) // 2  # by attention; without it there are no blocks
+    embedding = config.embedding_kernel // 2 + config.embedding_layers - 1
+    stem = config.stem_blocks * (1 + seen) if seen else 0
+    return embedding + stem + (top - 1) * (1 + 2 * seen) + (config.head_layers + 1) * top
 
 
 def _option_that_sees_all(config):
     """The option by which outputs depend on the place in the recording, or on all of it; empty: none."""
     if getattr(config, "norm", "layer") != "layer":
         return _INSTANCE
+    if getattr(config, "neck_norm", "none") == "group":
+        return "group norm over the recording"
     if getattr(config, "global_levels", 0):
         return "global attention in the coarsest levels"
     if getattr(config, "padding", "none") == "authors":
@@ -121,7 +130,8 @@ def _alignment(model):
         return lcm(model.cell_stride(), getattr(model.config, "sequence", 1))
     # proposal models cut the recording themselves
     config = model.config
-    return config.window - config.overlap if hasattr(config, "overlap") and hasattr(config, "window") else 1
+    own = hasattr(config, "overlap") and hasattr(config, "window")
+    return max(1, config.window - config.overlap) if own else 1
 
 
 class Streamed:

@@ -32,6 +32,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = tables.main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
+        once = "" if "repeat" in rows and rows.repeat.nunique() > 1 else " Each was measured once."
         older, rows = of_older_code(rows), per_minute(rows)
         suffix = _suffix(machine, main, threads, usual)
         made = (
@@ -41,8 +42,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"From file to detections: {about}. Parts are timed alone; end to end, decoding and features "
             f"overlap. Localization: medians of {_numbers(rows)} models. –: the backbone has no network. "
-            "*: random weights."
-            f"{older}"
+            f"*: random weights.{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
+            f"{once}{older}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
         first = first_video(rows)
@@ -54,7 +55,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         axes = figures.where_time_goes(bars(rows))
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
-            "NMS. A bar per backbone and height of the pictures."
+            f"NMS. A bar per backbone and height of the pictures.{once}"
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
 
@@ -132,7 +133,7 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
 
     `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video.
     """
-    scaled = [*PARTS, "total_s", "feature_macs", "network_macs"]
+    scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
     cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
     keys = [*VIDEO, "model", "preset", "num_classes"]
     rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
@@ -148,7 +149,7 @@ def _named(rows):
 
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone and video, for readers; `rows` from `per_minute`."""
-    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs"]
+    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", *_energy(rows)]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     parts = middle[list(PARTS)]
     shares = parts.div(parts.sum(axis=1), axis=0)
@@ -163,7 +164,14 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
         "peak (MB)": (middle.peak_memory_bytes / 1e6).map(two_digits),
     }
+    if _energy(rows):
+        shown["extraction (J)"] = middle.energy_j.map(short)
     return pd.DataFrame(shown).fillna("–")
+
+
+def _energy(rows):
+    """The column of the energy of decoding and features, if a machine measured it."""
+    return ["energy_j"] if "energy_j" in rows and rows.energy_j.notna().any() else []
 
 
 def in_words(cost: pd.DataFrame) -> str:

@@ -15,7 +15,8 @@ GROWTH_CAPTION = (  # of page 03; docs/costs.md explains the signs of the tables
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
     "weights, rounded down. Peak memory is interpolated linearly between two measured lengths. ≈: "
     "extrapolated from the longest three. >: longer, but the measurements do not show by how much. <: this "
-    "length did not fit into the memory that was allowed. –: the interval of the exponent is too wide."
+    "length needs more, or did not fit into the memory that was allowed. –: not counted, or the interval of "
+    "the exponent holds both 0.75 and 1.25."
 )
 
 

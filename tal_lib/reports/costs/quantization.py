@@ -41,11 +41,16 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             out.figure(axes, f"{stem}_{_threads(threads).replace(' ', '')}{suffix}", pictured)
 
 
+def _signed(value):
+    """`+0.05`, `-1.84`; `0.00` without a sign."""
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+
+
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Table for readers: one row per model and variant; latency and speed for each number of threads."""
     keys = ["model", "variant"]
     each = rows.groupby(keys, sort=False).first()
-    change = [f"{-value:+.2f}" if abs(value) >= 0.005 else "0.00" for value in each.map_lost]
+    change = ["–" if pd.isna(value) else _signed(-value) for value in each.map_lost]
     columns = {"avg mAP": each.avg_map.round(1), "change of avg mAP": change}
     for threads, some in rows.groupby("threads_used"):
         at = some.groupby(keys)[["latency_s_median", "speedup"]].median()

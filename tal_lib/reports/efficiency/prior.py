@@ -4,7 +4,7 @@ import pandas as pd
 from scipy import stats
 
 from tal_lib.reports import figures
-from tal_lib.reports.efficiency.runs import unequal_first
+from tal_lib.reports.efficiency.runs import about_recipes, unequal_first
 from tal_lib.reports.layout import Layout
 
 PRIOR = Layout().prior / "data_efficiency.csv"
@@ -61,8 +61,9 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         ],
     )
     caption = (
-        f"{first}Order of the models that both studies have, by label fraction. Prior study: Warchocki et "
-        f"al., 2023 (THUMOS14, I3D features, published sizes). This study: {benchmark}, compact sizes."
+        f"{about_recipes(runs, 'order of the models that both studies have')}, by label fraction. Prior "
+        "study: Warchocki et al., 2023 (THUMOS14, I3D features, published sizes). This study: "
+        f"{benchmark}, compact sizes."
     )
     out.table(table, f"prior_data_efficiency_{benchmark}", caption)
 

@@ -112,7 +112,8 @@ def _next(rows):
     others = rows[~rows.model.isin(level.model)]
     if not all_alike(level):
         parts = [f"{row.model} ({row.mean:.1f})" for row in others.itertuples()]
-        return [f"{'Only ' + listed(parts, 'and') if parts else 'No model'} can be told apart from it."]
+        others_told = "Only " + listed(parts, "and") if parts else "No model"
+        return [f"{others_told} can be told apart from {rows.iloc[0].model}."]
     parts = [f"{row.model} {row.mean:.1f} ({row.letters})" for row in others.head(3).itertuples()]
     return [f"Next: {', '.join(parts)}."] if parts else []
 
@@ -159,7 +160,7 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
     asked = [fraction for name, fraction in questions(read) if name == MEAN]
     if not asked or not len(summary) or set(summary.benchmark) != {MEAN}:
         return ""
-    recipe = summary.set_index("fraction").recipe.reindex(asked)
+    recipe = summary.set_index("fraction").recipe.reindex(asked)  # NaN where the plain arm is not finished
     table = read(RANKED)
     floors = table[(table.benchmark == MEAN) & (table.model == FLOOR)].set_index("fraction")["mean"]
     parts, gaps, groups = [], [], []
@@ -181,10 +182,8 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
         ]
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
-    verdict = [
-        f"The best and the last of {len(rows)} models differ by {value_range(gaps)} points; the recipe adds "
-        f"{value_range(recipe)} on average."
-    ]
+    adds = "" if recipe.isna().any() else f"; the recipe adds {value_range(recipe)} on average"
+    verdict = [f"The best and the last of {len(rows)} models differ by {value_range(gaps)} points{adds}."]
     if min(groups) > 1:
         verdict.append("The leading ones cannot be told apart.")
     return " ".join([*verdict, *parts])
@@ -245,12 +244,19 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     if known.empty:
         return ""
     fewest = f"the fewest MACs ({known.min() / 1e9:.2f} G)"
-    if all(OUR_MODEL in set(leaders(rows).model) for rows in asked):
+    cheapest = known.idxmin()
+    if all(_share_a_letter(rows, OUR_MODEL, cheapest) for rows in asked):
         return (
-            f"{OUR_MODEL} ties with {known.idxmin()}, which has {fewest} of the other models that lead "
+            f"{OUR_MODEL} ties with {cheapest}, which has {fewest} of the other models that lead "
             "at every label fraction."
         )
-    return f"{known.idxmin()} has {fewest} of the models that lead at every label fraction."
+    return f"{cheapest} has {fewest} of the models that lead at every label fraction."
+
+
+def _share_a_letter(rows, first, second):
+    """Whether two ranked models cannot be told apart."""
+    letters = {row.model: _letters(row.letters) for row in rows.itertuples()}
+    return bool(letters.get(first, set()) & letters.get(second, set()))
 
 
 def _finding(rows):

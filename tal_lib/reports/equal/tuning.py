@@ -123,12 +123,11 @@ def write(out) -> pd.DataFrame:
             f"Expected best validation avg mAP (%) on {benchmark} by number of trials of the random search."
         )
         out.table(expected_table(here), f"expected_best_{benchmark}", caption, tables.HIGHEST)
-    where = ", ".join(dict.fromkeys(best.benchmark))
-    caption = (
-        f"Expected best validation avg mAP by number of tuning trials on {where}: a panel per label "
-        "fraction; the best five models are in colour."
-    )
-    out.figure(figures.expected_best(best)[0], "expected_best", caption)
+        caption = (
+            f"Expected best validation avg mAP by number of tuning trials on {benchmark}: a panel per label "
+            "fraction; the best five models are in colour."
+        )
+        out.figure(figures.expected_best(here)[0], f"expected_best_{benchmark}", caption)
     return table
 
 

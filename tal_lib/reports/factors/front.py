@@ -73,7 +73,8 @@ def for_readers(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame) 
             best = group.loc[group["mean"].idxmax()]
             row[name] = f"{best.model} {best['mean']:.1f}"
         for cost, (words, _, _) in SHOWN.items():
-            row[f"front by {words}"] = ", then ".join(_ranges(on_top[on_top.cost == cost], cost)) or "–"
+            stretches = _ranges(on_top[on_top.cost == cost], cost)
+            row[f"highest curve by {words}"] = ", then ".join(stretches) or "–"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -171,8 +172,8 @@ def write(data: dict[str, pd.DataFrame], table: pd.DataFrame, growth: pd.DataFra
     out.data(front, "size_front")
     caption = (
         "Size of a model, plain recipe, avg mAP (%). Gains: the largest size minus the smallest, by model "
-        "(how many are significant, Holm). Means: the highest of each size. Fronts: the model with the "
-        "highest curve from a cost on, not tested."
+        "(how many are significant, Holm). Means: the highest of each size. Highest curve: not tested, and "
+        "only from the cost on at which every model has a curve; cheaper points may be better there."
     )
     out.table(for_readers(table, growth, front), "size_summary", caption)
     rows = target(data, table)

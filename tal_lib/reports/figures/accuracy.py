@@ -210,13 +210,18 @@ def variants(summary: pd.DataFrame):
         ]
         colour, marker = VARIANTS[index % len(VARIANTS)]
         draw_points(ax, kind_rows, y, colour, marker, kind)
-    least, most = ax.get_xlim()  # an interval of two runs may pass the ends of the scale
+    _cut_at_0_and_100(ax)
     ax.set(yticks=range(len(order)), xlabel="avg mAP (%)", ylim=(-0.6, len(order) - 0.4))
-    ax.set_xlim(max(0, least), min(100, most))
     ax.set_yticklabels(order.index)
     legend_above(ax, len(kinds) if sum(map(len, kinds)) < 45 else 3)
     note(ax, about)
     return ax
+
+
+def _cut_at_0_and_100(ax):
+    """An interval of few runs may pass the ends of the scale."""
+    least, most = ax.get_xlim()
+    ax.set_xlim(max(0, least), min(100, most))
 
 
 def _variants_of_one(summary, about):
@@ -225,6 +230,7 @@ def _variants_of_one(summary, about):
     for place, (index, row) in zip(places, summary.reset_index(drop=True).iterrows()):
         colour, marker = VARIANTS[index % len(VARIANTS)]
         draw_points(ax, row.to_frame().T, [place], colour, marker, None)
+    _cut_at_0_and_100(ax)
     ax.set(yticks=places, xlabel="avg mAP (%)", ylim=(-0.6, len(summary) - 0.4))
     ax.set_yticklabels(summary.variant)
     note(ax, about)

@@ -12,6 +12,7 @@ from tal_lib.reports.figures.axes import (
     note,
     runs_note,
     short_names,
+    with_enough_runs,
 )
 from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
@@ -118,7 +119,8 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
         ticks[place[name, bucket]] = f"{bucket}: {span}{few}" if span else f"{bucket}{few}"
     size = (WIDTH, 0.17 * len(place) + 1.0)
     axes = new_axes(ncols=2, sharey=True, squeeze=False, figsize=size).flat
-    summary = summarise(buckets, ["analysis", "row"], "value")
+    summary = with_enough_runs(summarise(buckets, ["analysis", "row"], "value"))
+    summary = summary.assign(low=summary.low.clip(lower=0), high=summary.high.clip(upper=100))
     for ax, (analysis, (label, colour, marker)) in zip(axes, ANALYSES.items(), strict=True):
         points = summary[summary.analysis == analysis]
         y = [place[row] for row in points.row]
@@ -145,7 +147,8 @@ def errors_by_fraction(table: pd.DataFrame, first: str = ""):
     table: `fraction, error, value` (%), one row per seed; optionally `models`, their number. first: words
     that the note begins with.
     """
-    summary = summarise(table, ["error", "fraction"], "value").rename(columns={"fraction": "x", "mean": "y"})
+    summary = with_enough_runs(summarise(table, ["error", "fraction"], "value"))
+    summary = summary.rename(columns={"fraction": "x", "mean": "y"})
     lines = {kind: rows.sort_values("x") for kind, rows in summary.groupby("error") if kind in ERRORS}
     looks = {kind: (colour, "o") for kind, colour in list(ERRORS.items())[1:] if kind in lines}
     axes = stacked(1, 2.5)

@@ -38,7 +38,7 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         height_ratios=heights,
         figsize=(WIDTH, 0.145 * sum(heights) + 0.1 * len(panels) + 0.9),
     )
-    orders = table.groupby(["benchmark", "model"]).equal.mean().sort_values()
+    orders, has_floor = table.groupby(["benchmark", "model"]).equal.mean().sort_values(), False
     for ax, key, rows in _each(axes, panels, table):
         order = orders[key[0]].index
         places = order.get_indexer(rows.model)
@@ -55,6 +55,7 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
                 if row.p_adjusted < LEVEL:
                     _star(ax, row, place)
         floor = floors.get(key, float("nan"))
+        has_floor = has_floor or floor == floor
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
         ax.set(ylim=(-0.7, len(order) - 0.3))
         title = _title(*key, "\n", short=shape[1] > 2)
@@ -66,8 +67,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     words = ["Bars: 95 % interval of the score."] if {"equal_low", "plain_low"} <= set(table) else []
     if "p_adjusted" in table:
         words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
-    words += ["Sorted by the mean of the equal recipe over the label fractions."]
-    if any(floor == floor for floor in floors.values()):
+    words += ["Sorted by the mean of the equal recipe over the label fractions. The axes differ."]
+    if has_floor:
         words += ["Floor: timeline_prior, which reads no features."]
     note(axes.flat[0], " ".join([*words, classified]))
     return list(axes.flat)

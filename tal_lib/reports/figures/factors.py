@@ -121,7 +121,7 @@ def size_curves(table: pd.DataFrame, cost: str, front: pd.DataFrame):
         name_at_right(ax, ends, {model: looks[model][0] for model in lines}, set(highest.model))
     words = [BARS]
     if len(front):
-        words += ["Thick grey line: the highest curve, from where every model has one; it never falls."]
+        words += ["Thick grey line: the highest curve so far, from the cost at which every model has one."]
         words += ["Not tested; bold: its models."]
     finish(axes, label, "avg mAP (%)", " ".join([*words, classified]))
     return axes
