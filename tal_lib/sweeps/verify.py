@@ -26,7 +26,7 @@ NOTEBOOKS = study_folder()
 # columns that depend on the machine's speed, memory and load, not on the computation
 MEASURED = re.compile(
     r"second|latency|_s(_|$)|per_s|peak|memory|bytes|utilisation|energy|(^|_)ms(_|$)|samples|factor|faster"
-    r"|^(decoding|features|network|decode_and_NMS)_share$|^dropped$"  # of the seconds; frames of the live demo
+    r"|^(decoding|features|network|decode_and_NMS)_share$|^dropped$"  # of seconds; of the live demo
     r"|wall"
 )
 # columns that name the weights: another clone trains them again, or has them from another cell

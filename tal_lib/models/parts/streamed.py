@@ -130,8 +130,8 @@ def _alignment(model):
         return lcm(model.cell_stride(), getattr(model.config, "sequence", 1))
     # proposal models cut the recording themselves
     config = model.config
-    own = hasattr(config, "overlap") and hasattr(config, "window")
-    return max(1, config.window - config.overlap) if own else 1
+    cuts = hasattr(config, "overlap") and hasattr(config, "window")
+    return max(1, config.window - config.overlap) if cuts else 1
 
 
 class Streamed:
