@@ -38,7 +38,7 @@ def add_commands(commands) -> None:
         type=typed(Count),
         default=None,
         metavar="T",
-        help="with --video: number of feature steps per window (default: 2,304)",
+        help="with --video: number of feature steps per window (default: 2,304); more where a model needs it",
     )
     cost.add_argument(
         "--length",
@@ -193,8 +193,11 @@ def _ended_early(video, seconds):
 def _cost_of_model(arguments):
     from tal_lib.cost import DoesNotFit, profile
 
-    options, rows, failed = _options(arguments, arguments.model), [], None
+    options, rows, too_long = _options(arguments, arguments.model), [], []
     for length in arguments.length:
+        if too_long and length >= min(too_long):
+            too_long.append(length)
+            continue
         try:
             row = profile(
                 arguments.model,
@@ -207,14 +210,17 @@ def _cost_of_model(arguments):
                 threads=arguments.threads,
                 **options,
             )
-        except DoesNotFit as error:  # what was measured before is shown first
-            failed = failed or error
+        except DoesNotFit:  # what fits is shown first
+            too_long.append(length)
         else:
             rows.append(row)
     if rows:
         _print_costs(rows)
-    if failed:
-        raise failed
+    if too_long:
+        raise DoesNotFit(
+            f"{arguments.model} does not fit into memory at {', '.join(map(str, too_long))} steps",
+            remedy="Try a shorter length, or a machine with more memory.",
+        )
 
 
 def _print_costs(rows):

@@ -3,7 +3,7 @@
 Sequences run in parallel, so the slow recurrence is as long as a sequence, not as the recording.
 
 Source: the project's brief, after Ullah et al., Action Recognition in Video Sequences using Deep
-Bi-directional LSTM with CNN Features, IEEE Access 2017.
+Bi-directional LSTM with CNN Features, IEEE Access 2018.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,8 @@
 
 A slice ends on time: no cell begins after it. A cell that is still running is stopped, and a later slice
 runs it again. The ledger keeps finished cells, so the same command continues the work, also on another day.
-A slice starts with the first sweep that is not done: name the most important sweeps first.
+A slice starts with the first sweep that is not done: name the most important sweeps first. A sweep whose
+next cell is longer than a slice comes last.
 """
 
 import argparse
@@ -37,8 +38,8 @@ def run_slices(
     """Run sweeps in slices until all is done, or `slices` of them are over.
 
     A cell that fails is not tried again by this call. A sweep that cannot be planned (its data are missing)
-    is reported once, and the others run. A slice in which no cell ends is the last one: the next cell needs
-    longer slices.
+    is reported once, and the others run. It ends when every sweep that is left had a slice of its own in
+    which no cell ended: they need longer slices.
 
     Args:
         jobs: cells at a time that measure no time; the others run one by one.
@@ -54,18 +55,18 @@ def run_slices(
     failed: dict[str, str] = {}
     refused: dict[str | Path, str] = {}
     stuck: set[str | Path] = set()  # grids that ended no cell in a slice of their own; they come last
-    number, left = 0, True
+    number, done, left = 0, 0, True
     while left and (slices is None or number < slices):
         number, began = number + 1, time.monotonic()
         deadline = began + max(1.0, 60 * minutes - RESERVE)
-        done, left, known, slow = 0, False, set(failed), set(stuck)
+        done, left, known = 0, False, (set(failed), set(refused), set(stuck))
         for grid in sorted(grids, key=stuck.__contains__):
             if grid in refused:
                 continue
             if time.monotonic() >= deadline:
                 left = True
                 break
-            is_first = time.monotonic() - began < 6 * minutes  # it has nine tenths of the slice
+            is_first = time.monotonic() - began < 6 * minutes  # nearly the whole slice is left
             try:
                 result = run(
                     grid,
@@ -92,10 +93,12 @@ def run_slices(
         spent = (time.monotonic() - began) / 60
         rest = "cells are left" if left else "no cell is left"
         say(f"slice {number}: {done} cells done in {spent:.1f} minutes; {rest}")
-        if left and not done and (set(failed), stuck) == (known, slow):
-            say(f"No cell ended within {minutes:g} minutes. Give longer slices.")
-            return False
-    if left:
+        if left and not done and (set(failed), set(refused), stuck) == known:
+            break
+    if left and not done and stuck:
+        of = ", ".join(sorted(Path(grid).stem for grid in stuck))
+        say(f"No cell of {of} ended within {minutes:g} minutes. Give longer slices.")
+    elif left:
         say("Run the same command to continue.")
     return not (failed or refused or left)
 

@@ -34,7 +34,7 @@ from tal_lib.process.memory import keep_freed
 from tal_lib.process.parts import Parts, real_time_factor, untimed
 from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
-from tal_lib.training.checkpoints import is_model_folder, warn_if_not_stated
+from tal_lib.training.checkpoints import WEIGHTS, is_model_folder, warn_if_not_stated
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
 from tal_lib.video.backbones import backbone
 from tal_lib.video.detect import Ready
@@ -125,7 +125,8 @@ def end_to_end(
     Args:
         models: names of models, which get random weights, or trained ones (`model.pt`, model folders).
         preset, num_classes, options: of the models given by name.
-        window: steps that a model sees at once; by default `tal_lib.models.parts.streamed.WINDOW`.
+        window: steps that a model sees at once, more where it needs more; by default
+            `tal_lib.models.parts.streamed.WINDOW`.
         threads: CPU threads (None: all usable cores).
 
     Raises:
@@ -165,7 +166,7 @@ def _spec(model, dim, preset, num_classes, options, per_step):
 
     per_step: described pictures in a step.
     """
-    if Path(model).suffix == ".pt" or is_model_folder(model):
+    if Path(model).suffix == ".pt" or Path(model).name == WEIGHTS or is_model_folder(model):
         trained = load_model(model)
         warn_if_not_stated(trained.statistics_stated, model)
         if trained.stream or trained.feature_spec.dim != dim:

@@ -135,13 +135,15 @@ def test_slices_that_are_too_short_for_a_cell_end(pretend):
     log, lines = pretend({"a": [3, 12]}), []
     assert not run_slices(["a"], say=lines.append)
     assert log == ["a0"]
-    assert lines[-1] == "No cell ended within 10 minutes. Give longer slices."
+    assert lines[-1] == "No cell of a ended within 10 minutes. Give longer slices."
+    assert not run_slices(["a"], slices=1, say=lines.append)  # again, a slice at a time
+    assert lines[-1] == "No cell of a ended within 10 minutes. Give longer slices."
 
 
 def test_a_cell_that_is_too_long_does_not_hold_the_next_sweeps_up(pretend):
     log, lines = pretend({"a": [12, 3], "b": [3, 12], "d": [6, 6]}), []
     assert not run_slices(["a", "b", "d"], say=lines.append)
-    assert log == ["b0", "d0", "d1"] and lines[-1].startswith("No cell ended")
+    assert log == ["b0", "d0", "d1"] and lines[-1].startswith("No cell of a, b ended")
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": "long"}, {"slices": 0}])

@@ -91,9 +91,10 @@ def test_a_model_folder_is_measured_as_its_model(tmp_path, video):
     model = models.build("window_cnn", input_dim=spec.dim, num_classes=3)
     for name, content in folder_files(Trained(model, ("a", "b", "c"), spec, None), "float32", {}).items():
         (tmp_path / name).write_bytes(content)
-    both = ["window_cnn", str(tmp_path)]
-    named, trained = whole_way.end_to_end(video, "hog-hof", both, num_classes=3, threads=1)
-    assert trained.model == "window_cnn" and trained.network_macs == named.network_macs
+    given = ["window_cnn", str(tmp_path), str(tmp_path / "model.safetensors")]
+    named, *trained = whole_way.end_to_end(video, "hog-hof", given, num_classes=3, threads=1)
+    for row in trained:
+        assert row.model == "window_cnn" and row.network_macs == named.network_macs
 
 
 def test_a_live_run_that_fails_is_no_measurement(video, in_this_process, monkeypatch):

@@ -103,9 +103,9 @@ def _margin(model, name):
 def _reach(config):
     """Steps on each side that the outputs of a pyramid depend on: by embedding, stem, levels and heads."""
     top = 2 ** (len(config.ranges) - 1)  # stride of the coarsest level
-    seen = getattr(config, "window", 1) // 2  # by attention; without it there are no blocks
+    seen = getattr(config, "window", 0) // 2  # by attention
     embedding = config.embedding_kernel // 2 + config.embedding_layers - 1
-    stem = config.stem_blocks * (1 + seen) if seen else 0
+    stem = config.stem_blocks * (1 + seen) if hasattr(config, "window") else 0  # blocks have attention
     return embedding + stem + (top - 1) * (1 + 2 * seen) + (config.head_layers + 1) * top
 
 

@@ -32,7 +32,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = tables.main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
-        once = "" if "repeat" in rows and rows.repeat.nunique() > 1 else " Each was measured once."
+        repeated = "repeat" in rows and rows.repeat.nunique() > 1
+        once = "" if repeated else " Each pair of backbone and video was measured once."
         older, rows = of_older_code(rows), per_minute(rows)
         suffix = _suffix(machine, main, threads, usual)
         made = (

@@ -246,9 +246,10 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     fewest = f"the fewest MACs ({known.min() / 1e9:.2f} G)"
     cheapest = known.idxmin()
     if all(_share_a_letter(rows, OUR_MODEL, cheapest) for rows in asked):
+        leads = all(OUR_MODEL in set(leaders(rows).model) for rows in asked)
         return (
-            f"{OUR_MODEL} ties with {cheapest}, which has {fewest} of the other models that lead "
-            "at every label fraction."
+            f"{OUR_MODEL} ties with {cheapest}, which has {fewest} of the {'other ' if leads else ''}models "
+            "that lead at every label fraction."
         )
     return f"{cheapest} has {fewest} of the models that lead at every label fraction."
 

@@ -238,7 +238,8 @@ def where_time_goes(table: pd.DataFrame):
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )
     scaled = "Scaled to an hour from the longest video measured. Grey line: real time."
-    note(ax, f"End to end: decoding and features overlap. {scaled} {text}{star}")
+    bars = "End to end: decoding and features overlap. Bars: parts timed alone, at another time."
+    note(ax, f"{bars} {scaled} {text}{star}")
     return ax
 
 

@@ -120,6 +120,7 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
     size = (WIDTH, 0.17 * len(place) + 1.0)
     axes = new_axes(ncols=2, sharey=True, squeeze=False, figsize=size).flat
     summary = with_enough_runs(summarise(buckets, ["analysis", "row"], "value"))
+    about_runs = runs_note(summary)
     summary = summary.assign(low=summary.low.clip(lower=0), high=summary.high.clip(upper=100))
     for ax, (analysis, (label, colour, marker)) in zip(axes, ANALYSES.items(), strict=True):
         points = summary[summary.analysis == analysis]
@@ -132,7 +133,7 @@ def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
         text.set_fontweight("bold" if text.get_text() in SORTED_BY.values() else "normal")
     few = " n: number of segments, where few." if (ranges.segments < FEW).any() else ""
     fifths = "XS to XL: fifths of the segments, where equal values stay together."
-    note(axes[0], f"{fifths} Dashed: all segments. {runs_note(summary)}{few}")
+    note(axes[0], f"{fifths} Dashed: all segments. {about_runs}{few}")
     return axes[0]
 
 

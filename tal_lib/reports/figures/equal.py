@@ -67,7 +67,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     words = ["Bars: 95 % interval of the score."] if {"equal_low", "plain_low"} <= set(table) else []
     if "p_adjusted" in table:
         words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
-    words += ["Sorted by the mean of the equal recipe over the label fractions. The axes differ."]
+    words += ["Sorted by the mean of the equal recipe over the label fractions."]
+    words += ["The axes differ."] if len(axes.flat) > 1 else []
     if has_floor:
         words += ["Floor: timeline_prior, which reads no features."]
     note(axes.flat[0], " ".join([*words, classified]))

@@ -86,6 +86,7 @@ SEVEN = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 10_000))
         ("actionformer", {}),
         ("actionformer", {"window": 19, "embedding_kernel": 5}),  # as published
         ("actionformer", {"stem_blocks": 5, "ranges": SEVEN}),
+        ("actionformer", {"window": 1, "embedding_kernel": 1, "stem_blocks": 9}),
         ("text_pyramid", {"window": 19, "head_layers": 3}),
     ],
 )
