@@ -61,6 +61,7 @@ def test_expected_best_is_the_mean_over_all_choices_of_trials(results):
 
 
 def test_it_writes_tables_and_the_figure(results):
+    plt.close("all")  # what other tests left open
     out = Output(Layout(results, results / "figures"), "equal")
     tuning.write(out)
     assert {path.name for path in out.tables} == {
