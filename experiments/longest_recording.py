@@ -129,7 +129,12 @@ def main():
         tables.append(table)
     about = {"device_name": device_name(), "git_commit": git_commit()}
     path = layout.experiments / "longest_recording.csv"
-    write_text(path, pd.concat(tables).assign(**about).to_csv(index=False))
+    measured, others = pd.concat(tables).assign(**about), read_csv(path)
+    if len(others):
+        same = others.model.isin(chosen.models) & (others.condition == chosen.condition)
+        same &= (others.limit_gb == chosen.limit) & (others.device_name == about["device_name"])
+        others = others[~same]
+    write_text(path, pd.concat([others, measured]).to_csv(index=False))
     print(path)
 
 

@@ -159,8 +159,6 @@ def tidy_tables(records: list[dict]) -> dict[str, pd.DataFrame]:
         main = cost.index.isin(tables.as_preset(cost[cost.sweep != COST_SWEEP]).index)
         for name, rows in (("inference_cost", cost[main]), ("inference_cost_options", cost[~main])):
             data |= {name: rows.reset_index(drop=True)} if len(rows) else {}
-    if "end_to_end_live" in data:  # cells of a longer video measure the same minute again
-        data["end_to_end_live"] = tables.newest(data["end_to_end_live"], end_to_end.LIVE)
     if "machines" in data:  # every run describes its machine
         data["machines"] = tables.newest(data["machines"], ("device_name",)).drop(
             columns=tables.KEYS, errors="ignore"

@@ -288,7 +288,9 @@ def test_what_lower_precision_gained_is_derived_from_the_table(tmp_path):
         "(gained 0.19 points of avg mAP) or int8 of window_cnn (lost 0.91 points of avg mAP)." in text
     )
     assert "float32 alone is 2.10 times as fast as torch (median of 1 model; bilstm not measured)." in text
-    assert text.endswith("1 of 2 models becomes at least 1.3 times as fast with at most 1 point lost.")
+    assert text.endswith(
+        "1 of 2 models becomes at least 1.3 times as fast with at most 1 point lost; on 2 threads, 1 of 2."
+    )
     assert costs.gained(quantized().iloc[:0]) == ""
     graph = quantized()[quantized().variant.isin(["float32", "onnx"])]
     assert costs.gained(graph) == ""  # its precision is not lower

@@ -24,7 +24,6 @@ BEST_VIDEO = tables.Best(
 BEST_MODEL = tables.Best(low=("network", "decode and NMS", "end to end", "network GMACs", "peak (MB)"))
 VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
 two_digits = partial(short, digits=2)  # of a peak: the third one differs between processes
-LIVE = ("backbone", "height", "video", "video_s", "model", "threads_used", "device_name", "repeat")
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
@@ -103,16 +102,20 @@ def write_live(data: dict[str, pd.DataFrame], out) -> None:
     main, usual = tables.main_machine(table), table.threads_used.mode()[0]
     for (machine, threads), rows in table.groupby(["device_name", "threads_used"], sort=False):
         caption = (
-            "The live demo: seconds of work per minute of video. The model runs on its history after every "
-            "step. The real-time factor leaves out drawing, which happens only for viewers. "
-            f"{threads:g} CPU threads of {machine}.{of_older_code(rows)}"
+            "The live demo: seconds of work per minute of video, median over runs. The model runs on its "
+            "history after every step. The real-time factor leaves out drawing, which happens only for "
+            f"viewers. {threads:g} CPU threads of {machine}.{of_older_code(rows)}"
         )
         suffix = _suffix(machine, main, threads, usual)
         out.table(by_live(rows), f"end_to_end_live{suffix}", caption)
 
 
 def by_live(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per backbone, video and model of the live demo, for readers: the median over repeats."""
+    """One row per backbone, video and model of the live demo, for readers: the median over runs.
+
+    Runs are repeats, and cells of longer videos, which measure the same minute again. Where a row has
+    several, the range of its real-time factor is beside the median.
+    """
     parts = {"decoding_s": "decoding", "features_s": "features", "localization_s": "localization"}
     parts |= {"drawing_s": "drawing"}
     work_s = rows.decoding_s + rows.features_s + rows.localization_s  # drawing serves viewers only
@@ -126,7 +129,13 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
         "model": middle.model,
     }
     shown |= {name: middle[part].map(short) for part, name in parts.items()}
-    return pd.DataFrame(shown | {"real-time factor": middle.real_time_factor.map(short)})
+    shown["real-time factor"] = middle.real_time_factor.map(short)
+    runs = rows.groupby(keys).real_time_factor.agg(["min", "max", "count"]).reset_index()
+    if (runs["count"] > 1).any():
+        ends = [f"{short(run.min)} to {short(run.max)}" for run in runs.itertuples()]
+        shown["lowest to highest"] = [ends if n > 1 else "–" for ends, n in zip(ends, runs["count"])]
+        shown["runs"] = runs["count"]
+    return pd.DataFrame(shown)
 
 
 def per_minute(cost: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ GROWTH_CAPTION = (  # of page 03; docs/costs.md explains the signs of the tables
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
     "weights, rounded down. Peak memory is interpolated linearly between two measured lengths. ≈: "
     "extrapolated from the longest three. >: longer, but the measurements do not show by how much. <: this "
-    "length needs more, or did not fit into the memory that was allowed. –: not counted, or the interval of "
+    "length needs more, or its decoding and NMS did not fit into 8 GB. –: not counted, or the interval of "
     "the exponent holds both 0.75 and 1.25."
 )
 
@@ -44,7 +44,8 @@ def longest_recordings(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
                     "steps": steps,
                     "extrapolated": beyond,
                     "longest_steps": measured.length_steps.max(),
-                    # the shortest measured length, if that needs more than the limit already
+                    # a length that decoding and NMS did not allow; else the shortest measured length, if that
+                    # needs more than the limit already
                     "did_not_fit_at": failed.get(model, np.nan) if steps else measured.length_steps.min(),
                 }
             )

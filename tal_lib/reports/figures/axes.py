@@ -113,11 +113,8 @@ def draw_points(ax, rows, y, colour, marker, label, **style):
         xerr=np.nan_to_num(error),
         color=colour,
         marker=marker,
-        markersize=4.5,
-        linestyle="none",
-        linewidth=1,
         label=label,
-        **style,
+        **{"markersize": 4.5, "linestyle": "none", "linewidth": 1} | style,
     )
 
 

@@ -25,6 +25,7 @@ from tal_lib.reports.figures.families import GREY, model_panels
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 PERCENTILES = "tenth to ninetieth percentile"
+VISIBLE = 0.005  # of the longest bar: about a pixel
 
 
 def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), about: str = ""):
@@ -199,7 +200,7 @@ def where_time_goes(table: pd.DataFrame):
     decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
     (models, which share one extraction) give their median, and the range of the time end to end. The diamond
     is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
-    NMS in the work, whose bars may be too short to see.
+    NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
     """
     parts = {"decoding_s": "video decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
@@ -212,7 +213,9 @@ def where_time_goes(table: pd.DataFrame):
     at, left = np.arange(len(hours))[::-1], np.zeros(len(hours))
     colours = [VARIANTS[place][0] for place in (0, 5, 2, 4)]
     for colour, (column, label) in zip(colours, parts.items()):
-        ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=label, linewidth=0)
+        seen = hours[column].max() > VISIBLE * hours.total_s.max()
+        name = label if seen else "_nolegend_"
+        ax.barh(at, hours[column], left=left, height=0.62, color=colour, label=name, linewidth=0)
         left = left + hours[column].to_numpy()
     ax.hlines(at, ends["min"], ends["max"], color="#000000", linewidth=1)
     diamond = {"linestyle": "none", "marker": "D", "markersize": 4, "color": "#000000"}

@@ -35,6 +35,7 @@ SORTED_BY = {  # characteristic → in words
     "length": "length (s)",
     "instances": "instances per recording",
 }
+MARKERS = dict(zip(ERRORS, ("P", "o", "s", "D", "^", "v")))
 FEW = 30  # segments
 
 
@@ -170,23 +171,29 @@ def errors_by_fraction(table: pd.DataFrame, first: str = ""):
 
 
 def error_impact(table: pd.DataFrame, first: str = ""):
-    """Points of avg mAP gained without each type of error: one stacked bar per model, the largest at the
-    bottom.
+    """Points of avg mAP gained without each type of error: a row per model, the largest gains at the bottom.
+
+    Each type is taken away alone. Gains do not add up, so they are points, not parts of a bar.
 
     table: `model, error, value`, one row per run. first: words that the note begins with.
     """
     table, classified = short_names(table)
-    wide = table.pivot_table(index="model", columns="error", values="value").clip(lower=0)
-    wide = wide.loc[
-        wide.sum(axis=1).sort_values(ascending=False).index, [kind for kind in ERRORS if kind in wide]
-    ]
-    ax = new_axes(figsize=(WIDTH, 0.19 * len(wide) + 1.3))
-    left = np.zeros(len(wide))
-    for kind in wide:
-        ax.barh(wide.index, wide[kind], left=left, color=ERRORS[kind], label=kind)
-        left += wide[kind].to_numpy()
-    ax.set(xlabel="gain of avg mAP without these errors (points)")
+    summary = with_enough_runs(summarise(table, ["model", "error"], "value"))
+    about_runs = runs_note(summary)
+    summary = summary.assign(low=summary.low.clip(lower=0))
+    models = summary.groupby("model")["mean"].sum().sort_values(ascending=False).index
+    kinds = [kind for kind in ERRORS if (summary.error == kind).any()]
+    ax = new_axes(figsize=(WIDTH, 0.34 * len(models) + 1.5))
+    for index, kind in enumerate(kinds):
+        rows = summary[summary.error == kind]
+        y = models.get_indexer(rows.model) + 0.3 * (1 - 2 * index / max(1, len(kinds) - 1))
+        draw_points(ax, rows, y, ERRORS[kind], MARKERS[kind], kind, markersize=3.5)
+    for row in range(1, len(models)):
+        ax.axhline(row - 0.5, color="#dddddd", linewidth=0.6, zorder=0)
+    ax.set_yticks(range(len(models)), models)
+    ax.set(xlabel="gain of avg mAP without these errors (points)", xlim=(0, None))
+    ax.set_ylim(-0.6, len(models) - 0.4)
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    note(ax, f"{first}Errors by DETAD. {NAMES} {_means(table)} {classified}")
+    note(ax, f"{first}Errors by DETAD, each type taken away alone. {NAMES} {about_runs} {classified}")
     return ax
