@@ -24,6 +24,7 @@ from tal_lib.data import shape_of
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
 from tal_lib.provenance import device_name, git_commit
+from tal_lib.reports.costs.growth import rounded_down
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import read_csv
 
@@ -34,7 +35,7 @@ TRIES = 20
 
 
 def stated(name: str, limit_gb: float, condition: str, layout: Layout) -> int:
-    """The longest recording (steps) that fits by the study's table.
+    """The longest recording (steps) that fits by the study's table, rounded as readers see it.
 
     Raises:
         TalError: the table does not say it.
@@ -50,7 +51,7 @@ def stated(name: str, limit_gb: float, condition: str, layout: Layout) -> int:
             where=path,
             remedy="Run `tal sweep inference_cost` and `tal report` first, or name another model.",
         )
-    return round(steps.iloc[0])
+    return round(rounded_down(steps.iloc[0], bool(table.extrapolated.loc[steps.index[0]])))
 
 
 def around(start: int, fits: Callable[[int], bool]) -> Iterator[tuple[int, bool]]:

@@ -80,11 +80,12 @@ def _steps(row):
         return f"> {row.longest_steps:,.0f}"
     steps = row.steps
     if steps <= FAR * row.longest_steps:  # of a longer one, only the bound is known
-        steps = _rounded_down(steps, 2 if row.extrapolated else 3)
+        steps = rounded_down(steps, row.extrapolated)
     return longest_text(steps, row.extrapolated, row.longest_steps)
 
 
-def _rounded_down(steps, digits):
-    """A length with this number of significant digits that is not above `steps`: what fits must still fit."""
+def rounded_down(steps: float, extrapolated: bool) -> float:
+    """A length of three digits, two if extrapolated, that is not above `steps`: what fits must still fit."""
+    digits = 2 if extrapolated else 3
     unit = 10 ** max(0, math.floor(math.log10(max(steps, 1))) + 1 - digits)
     return math.floor(steps / unit + 1e-9) * unit  # 13,199.999… of a line is 13,200
