@@ -26,6 +26,7 @@ DIALECT = re.compile(
     r"goes on|mend\b|somebody|\bstandings?\b",
     re.IGNORECASE,
 )
+PER = re.compile(r"\b(?:one|row|kept|many) an? (?!time|day)\w+", re.IGNORECASE)  # "one per class"
 
 # names that do not say what they hold: `detections`, `row`, `message` do
 VAGUE = {"found", "one", "mine", "own", "its", "said", "foretold", "standing", "nursery", "kin"}
@@ -85,6 +86,24 @@ def test_help_explains_every_command_and_option_in_plain_words(parser):
     assert not [problem for text in texts for problem in problems(text, LONGEST)]
 
 
+# docstrings and comments of options, which the reference and `tal models NAME` show
+
+WITH_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+
+def test_the_reference_and_the_options_say_per():
+    hits = []
+    for path in sorted(LIBRARY.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, WITH_DOCSTRINGS)]
+        texts = [ast.get_docstring(node) or "" for node in nodes]
+        if path.parts[len(LIBRARY.parts)] in ("models", "training"):
+            texts += [line.partition("#")[2] for line in source.splitlines()]
+        hits += [f"{path.name}: {match[0]}" for text in texts for match in PER.finditer(text)]
+    assert not hits
+    assert PER.search("kept a recording") and PER.search("one a class") and not PER.search("one per class")
+
+
 # errors and generated sentences, in the source
 
 
@@ -105,9 +124,7 @@ def texts_of(tree):
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
+        if isinstance(node, WITH_DOCSTRINGS) and node.body and isinstance(node.body[0], ast.Expr)
     }
     todo = [tree]
     while todo:

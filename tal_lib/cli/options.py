@@ -38,7 +38,7 @@ class Command(argparse.ArgumentParser):
         )
 
     def lists(self, *kinds: str) -> None:
-        """End the help with names: `models`, `presets`, `benchmarks`, `trained models`."""
+        """End the help with names: `models`, `presets`, `benchmarks`, `trained models`, `grids`."""
         self._listed = kinds
 
     def format_help(self):
@@ -70,15 +70,16 @@ class Command(argparse.ArgumentParser):
 
 
 def known_names() -> dict[str, list[str]]:
-    """`models`, `presets`, `benchmarks`, `trained models` → their names, those of plug-ins too."""
+    """`models`, `presets`, `benchmarks`, `trained models`, `grids` → their names, those of plug-ins too."""
     from tal_lib.data.registry import BENCHMARKS
     from tal_lib.models.parts import registry
     from tal_lib.reports.layout import trained_models
+    from tal_lib.sweeps.grid_file import grids
 
     models = registry.every_name()
     presets = dict.fromkeys(preset for name in models for preset in registry.presets(name))
     names = {"models": models, "presets": sorted(presets), "benchmarks": list(BENCHMARKS)}
-    return names | {"trained models": trained_models()}
+    return names | {"trained models": trained_models(), "grids": grids()}
 
 
 def typed(kind):
@@ -124,7 +125,7 @@ def add_device(parser) -> None:
 
 def add_root(parser) -> None:
     """Add the option `--root`."""
-    parser.add_argument("--root", help="data folder (default: $TAL_DATA, data/ or ../shared/data)")
+    parser.add_argument("--root", help="data folder (default: $TAL_DATA, else data/ in the checkout)")
 
 
 def root_of(arguments) -> str | None:

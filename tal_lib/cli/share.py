@@ -15,7 +15,7 @@ def add_commands(commands) -> None:
     collect.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
     collect.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
     collect.add_argument("--out", default="results/models", help="folder (default: results/models)")
-    collect.lists("trained models")
+    collect.lists("grids")
     add_only(collect, "only cells with this parameter value")
     collect.add_argument(
         "--dtype",

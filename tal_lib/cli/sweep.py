@@ -9,7 +9,7 @@ from tal_lib.validation import Count, Gigabytes, NotNegative, Positive, Seed, Th
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
     sweep = commands.add_parser("sweep", help="run the unfinished cells of a grid")
-    sweep.lists("models", "presets", "benchmarks")
+    sweep.lists("grids", "models", "presets", "benchmarks")
     sweep.add_argument("grid", metavar="GRID.yaml", help="grid file, or name of a grid in notebooks/sweeps")
     sweep.add_argument(
         "--jobs",

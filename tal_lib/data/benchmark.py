@@ -311,7 +311,7 @@ class Benchmark:
             )
 
     def _strides(self):
-        """Seconds between steps: one number, or one a recording."""
+        """Seconds between steps: one number, or one per recording."""
         return self._recordings.get("stride_s", self.feature_spec.stride_s)
 
     def learning_from(self, recordings: Collection[str]) -> "Benchmark":

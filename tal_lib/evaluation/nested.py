@@ -65,7 +65,7 @@ def by_person(
         person_of: recording → person, of every tested recording.
 
     Returns:
-        One row a person: annotated segments, avg mAP without the person's recordings, and the pseudo-value.
+        One row per person: annotated segments, avg mAP without the person's recordings, and the pseudo-value.
         Empty if there is only one person.
     """
     people = sorted(set(person_of.values()))
@@ -117,7 +117,7 @@ def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float
     """Mean over folds of a value of people, with an interval for other people and other trainings.
 
     Args:
-        table: one row a person: `fold, person` and the value. A person who has several rows (draws, seeds)
+        table: one row per person: `fold, person` and the value. A person who has several rows (draws, seeds)
             counts once, with their mean. Folds weigh equally.
 
     Raises:

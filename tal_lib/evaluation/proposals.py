@@ -76,5 +76,5 @@ def first_hits(truth: np.ndarray, proposals: np.ndarray, tious: np.ndarray) -> n
 
 
 def area_under_recall(recall: pd.Series) -> float:
-    """AUC in %: the area under AR over AN, as a share of the widest AN."""
+    """AUC in %: the area under AR over AN, divided by the largest AN."""
     return float(100 * np.trapezoid(recall.to_numpy(), recall.index.to_numpy()) / recall.index[-1])

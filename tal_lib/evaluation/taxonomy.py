@@ -31,7 +31,7 @@ class Taxonomy:
 
     Attributes:
         levels: names of the levels, coarse to fine; the classes themselves are one level more, `class`.
-        ancestors: class → its ancestors, one a level. A class that is less deep has fewer.
+        ancestors: class → its ancestors, one per level. A class that is less deep has fewer.
     """
 
     levels: tuple[str, ...]

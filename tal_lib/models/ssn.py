@@ -37,7 +37,7 @@ class SSNConfig(DetectorConfig):
     """THUMOS14 values by default."""
 
     width: Size = 512  # channels of the convolutions
-    actionness: Literal["binary", "class"] = "binary"  # one curve, or one a class
+    actionness: Literal["binary", "class"] = "binary"  # one curve, or one per class
     # of water, and of the share that is wet
     levels: tuple[Probability, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
     duplicate_tiou: Fraction = 0.95  # proposals closer than this are one

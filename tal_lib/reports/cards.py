@@ -77,7 +77,7 @@ def model_table(layout: Layout) -> pd.DataFrame:
         rows.append(
             {
                 "model": name,
-                "family": registry.family(name),
+                "family": registry.family(name).replace("_", " "),
                 "paper": paper,
                 "venue": venue,
                 "year": year,

@@ -1,7 +1,7 @@
 """Numbers that a person typed into `docs/`: each names the table that holds it, and is compared with it.
 
 README and RESULTS are filled from the tables. A page of `docs/` is written by hand. The numbers of a section
-are listed in a comment at its end, one a line:
+are listed in a comment at its end, one per line:
 
     <!-- numbers
     1.29 = cell(latency_thumos14_cpu, "36,864", model="temporalmaxer") / 1000

@@ -119,6 +119,4 @@ def _models(layout):
         for row in table.itertuples()
     ]
     shown = table.assign(paper=linked).drop(columns="from")
-    return shown.assign(family=shown.family.str.replace("_", " ")).to_markdown(
-        index=False, disable_numparse=True
-    )
+    return shown.to_markdown(index=False, disable_numparse=True)

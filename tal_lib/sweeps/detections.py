@@ -1,7 +1,7 @@
 """The detections of a sweep's runs in compressed files: anyone computes any metric without training.
 
 A grid asks for it with `detections: 100` beside its name: the best 100 of each recording are kept. There is
-one file per benchmark, `results/detections/<sweep>/<benchmark>.parquet`, one row a detection: `cell,
+one file per benchmark, `results/detections/<sweep>/<benchmark>.parquet`, one row per detection: `cell,
 benchmark, model, fraction, fold, seed, subset_seed, recording, start_cs, end_cs, label, score`. Times are
 whole hundredths of a second. `tal eval` reads a file; `pandas.read_parquet` reads a file, or the folder as
 one table. A run that was tested on several benchmarks (`also`) is in the file of each, under the same cell.

@@ -204,7 +204,7 @@ def _with_settings(parameters, block, grid, place):
     if needed or (block.search and block.tuned):
         problem = f"no parameter {needed[0]} to search or tune" if needed else "search and tuned in one block"
         raise TalError(
-            problem, where=place, remedy="Use them with notebooks that train a model, one a block."
+            problem, where=place, remedy="Use them with notebooks that train a model, one per block."
         )
     if block.search:
         trials = block.search.drawn(parameters["model"], parameters["preset"])

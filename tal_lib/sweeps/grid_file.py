@@ -74,6 +74,11 @@ class GridFile:
         )
 
 
+def grids() -> list[str]:
+    """The names of the study's sweeps."""
+    return sorted(path.stem for path in (study_folder() / "sweeps").glob("*.yaml"))
+
+
 def find_grid(given: str | Path) -> Path:
     """A grid's file, from its path or from the name of one of the study's sweeps.
 
@@ -85,11 +90,9 @@ def find_grid(given: str | Path) -> Path:
             return Path(given).resolve()
     except (OSError, ValueError):  # a name that no file can have
         pass
-    sweeps = study_folder() / "sweeps"
-    name = str(given).removesuffix(".yaml")
-    known = sorted(path.stem for path in sweeps.glob("*.yaml"))
+    name, known = str(given).removesuffix(".yaml"), grids()
     if name in known:
-        return sweeps / f"{name}.yaml"
+        return study_folder() / "sweeps" / f"{name}.yaml"
     raise TalError(
         "grid file not found",
         where=short(str(given)),

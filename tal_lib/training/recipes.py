@@ -63,8 +63,10 @@ class Recipe(Checked):
     feature_noise: NotNegative = 0.0  # standard deviation of noise added to the features
     # probability that a feature column of a crop is zero; the others are scaled up (OpenTAD's dropout)
     feature_dropout: BelowOne = 0.0
-    exchange: Probability = 0.0  # that another instance of the class replaces a segment's steps
-    # standard deviation (degrees) of a random rotation of inertial sensors; no effect on other features
+    exchange: Probability = (
+        0.0  # instance mixing: that another instance of the class replaces a segment's steps
+    )
+    # random rotation: its standard deviation (degrees), of inertial sensors; no effect on other features
     rotate: NotNegative = 0.0
     # forward and backward pass: float32, or automatic mixed precision (torch.autocast) in bfloat16 or
     # float16. float16 needs a CUDA GPU and scales the loss, so that small gradients do not vanish. auto:

@@ -199,7 +199,6 @@ def test_unknown_names_are_refused(arguments, message, capsys):
     ("command", "kinds"),
     [
         (["train"], ("models", "presets", "benchmarks")),
-        (["sweep"], ("models", "presets", "benchmarks")),
         (["cost"], ("models", "presets")),
         (["models"], ("models",)),
         (["eval"], ("benchmarks",)),
@@ -208,7 +207,8 @@ def test_unknown_names_are_refused(arguments, message, capsys):
         (["export"], ("models", "trained models")),
         (["detect"], ("trained models",)),
         (["serve"], ("trained models",)),
-        (["collect"], ("trained models",)),
+        (["collect"], ("grids",)),
+        (["sweep"], ("grids", "models", "presets", "benchmarks")),
         (["publish"], ("trained models",)),
         (["data", "fetch"], ("benchmarks",)),
         (["data", "check"], ("benchmarks",)),

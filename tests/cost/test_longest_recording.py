@@ -18,9 +18,9 @@ experiment = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(experiment)
 
 
-def table(layout, steps):
+def table(layout, steps, extrapolated=False):
     rows = {"condition": "hapt_cpu", "model": "window_cnn", "limit_gb": 0.02, "steps": steps}
-    write_csv(pd.DataFrame([rows]), layout.tables, "longest_recording")
+    write_csv(pd.DataFrame([rows | {"extrapolated": extrapolated}]), layout.tables, "longest_recording")
 
 
 @pytest.mark.parametrize("start", [60, 100, 101, 240])
@@ -45,6 +45,12 @@ def test_a_statement_is_verified_by_running_it(tmp_path, monkeypatch):
     line = lambda name, columns, steps, *limit, **more: int(20e6 + (long - short) / 200 * (steps - right))
     monkeypatch.setattr(experiment, "peak_within", line)
     assert not experiment.measure("window_cnn", 0.02, "hapt_cpu", layout).holds.any()
+
+
+def test_the_length_is_the_one_that_readers_see(tmp_path):
+    for steps, extrapolated, seen in ((38_815.4, True, 38_000), (13_219.0, False, 13_200)):
+        table(Layout(tmp_path), steps, extrapolated)
+        assert experiment.stated("window_cnn", 0.02, "hapt_cpu", Layout(tmp_path)) == seen
 
 
 def test_a_length_that_nobody_stated_is_refused(tmp_path):

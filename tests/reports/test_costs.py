@@ -159,9 +159,9 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("passes", "text"),
     [
-        ([1, 3, 3], " 1 of 3 measurements have one pass, others 3."),
-        ([1, 3, 2, 1], " 2 of 4 measurements have one pass, others 2 to 3."),
-        ([1, 1], " Each measurement has one pass."),
+        ([1, 3, 3], " 1 of 3 values have one pass, others 3."),
+        ([1, 3, 2, 1], " 2 of 4 values have one pass, others 2 to 3."),
+        ([1, 1], " Each value has one pass."),
         ([3, 3], ""),
         ([np.nan], ""),
     ],
@@ -176,7 +176,7 @@ def test_captions_of_costs_are_short_and_count_passes(tmp_path):
     layout = Layout(tmp_path, tmp_path)
     marked = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["heavy"]}))
     inference.write(marked, Output(layout, "cost"))
-    about = "1 of 8 measurements have one pass, others 3."
+    about = "1 of 8 values have one pass, others 3."
     for name in ("latency", "detect", "memory", "growth", "macs"):
         caption = layout.reader("cost", f"{name}_b_cpu").with_suffix(".md").read_text().splitlines()[0]
         assert (about in caption) == (name != "macs") and len(caption.split()) < 50, caption

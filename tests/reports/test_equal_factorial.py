@@ -64,8 +64,9 @@ def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
     rest = each[each.benchmark != largest.benchmark]
     assert mean.without == largest.benchmark and mean.without_recipe == pytest.approx(rest.recipe.mean())
     assert mean.without_low < mean.without_recipe < mean.without_high and mean.without_p < 0.001
-    text = factorial.sentence(mean)
-    assert "On average over the tuned benchmarks" in text and f"Without {mean.without}, where it" in text
+    text = factorial.of_mean(summary[summary.benchmark == MEAN])
+    assert f"adds {mean.recipe:+.1f} [" in text and "means over 3 models and the tuned benchmarks." in text
+    assert f"Without {mean.without}, where it changes most with 100 %, it adds" in text
     assert "architectures" not in text  # the conclusion compares them
 
 

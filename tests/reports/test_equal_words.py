@@ -172,15 +172,19 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
     few, many = (sentences.ranked(read, "mean", fraction)["mean"] for fraction in (0.1, 1.0))
     gaps = [few.max() - few.min(), many.max() - many.min()]
     summary = read("factorial_summary").query("benchmark == 'mean'").sort_values("fraction")
-    assert lines[0].replace("\\", "") == (
+    assert [line.replace("\\", "") for line in lines[:3]] == [
         f"The best and the last of 3 models differ by {min(gaps):.1f} to {max(gaps):.1f} points; the recipe "
-        f"adds {sentences.value_range(summary.recipe)} on average. With 10 % of the labels, temporalmaxer "
+        f"adds {sentences.value_range(summary.recipe)} on average.",
+        "With the equal recipe and 10 % of the labels, temporalmaxer "
         f"leads ({few.max():.1f} avg mAP). The last has {few.min():.1f}, and the floor, timeline_prior, "
-        f"{summary.floor.iloc[0]:.1f}. With 100 % of the labels, temporalmaxer leads ({many.max():.1f} avg "
-        f"mAP). The last has {many.min():.1f}, and the floor, timeline_prior, {summary.floor.iloc[1]:.1f}."
-    )
-    assert lines[1].startswith("On average over the tuned benchmarks with 10 % of the labels, the recipe")
-    assert len(lines) == 3
+        f"{summary.floor.iloc[0]:.1f}.",
+        "With the equal recipe and 100 % of the labels, temporalmaxer leads ("
+        f"{many.max():.1f} avg mAP). The last has {many.min():.1f}, and the floor, timeline_prior, "
+        f"{summary.floor.iloc[1]:.1f}.",
+    ]
+    low, high = (f"{value:+.1f} [" for value in summary.recipe)
+    assert lines[3].count(low) and high in lines[3] and "with 10 % of the labels and" in lines[3]
+    assert len(lines) == 4
 
 
 def test_the_conclusion_says_that_leading_models_cannot_be_told_apart(study):
@@ -188,20 +192,20 @@ def test_the_conclusion_says_that_leading_models_cannot_be_told_apart(study):
     summary = read("factorial_summary").query("benchmark == 'mean'")
     rows = sentences.ranked(read, "mean", 1.0)
     first, second, last = rows["mean"]
-    assert sentences.conclusion(read, summary) == (
+    assert sentences.conclusion(read, summary) == [
         f"The best and the last of 3 models differ by {first - last:.1f} points; the recipe adds "
-        f"{summary.recipe.item():.1f} on average. The "
-        f"leading ones cannot be told apart. With 100 % of the labels, 2 models lead ({second:.1f} to "
+        f"{summary.recipe.item():.1f} on average. The leading ones cannot be told apart.",
+        f"With the equal recipe and 100 % of the labels, 2 models lead ({second:.1f} to "
         f"{first:.1f} avg mAP, {rows.model.iloc[0]} the highest). The last has {last:.1f}, and the floor, "
-        f"timeline_prior, {summary.floor.item():.1f}."
-    )
-    loss = sentences.conclusion(read, summary.assign(recipe=-2.0))
+        f"timeline_prior, {summary.floor.item():.1f}.",
+    ]
+    loss, _ = sentences.conclusion(read, summary.assign(recipe=-2.0))
     assert "points; the recipe adds -2.0 on average." in loss
-    assert sentences.conclusion(read, summary.iloc[:0]) == ""
+    assert sentences.conclusion(read, summary.iloc[:0]) == []
     given = {"equal_values": read("equal_values")}
     (only,) = sentences.findings(lambda name: given.get(name, pd.DataFrame()))
     assert only.startswith("Averaged over the tuned benchmarks, with the equal recipe and 100 %")
-    assert sentences.conclusion(read, summary.assign(benchmark="hapt")) == ""
+    assert sentences.conclusion(read, summary.assign(benchmark="hapt")) == []
 
 
 def test_the_conclusion_names_the_model_that_ties_with_the_first_alone(study):
@@ -211,9 +215,9 @@ def test_the_conclusion_names_the_model_that_ties_with_the_first_alone(study):
     of_mean = values[values.benchmark.eq("mean") & values.place.notna()]
     first, second, third = of_mean.sort_values("place").model
     values["letters"] = values.model.map({first: "ab", second: "a", third: "b"})
-    text = sentences.conclusion(lambda name: values if name == "equal_values" else read(name), summary)
-    assert "With 100 % of the labels, 2 models lead (" in text
-    assert text.endswith(f" ties with {first}, but not with {second}.") and f". {third} (" in text
+    _, text = sentences.conclusion(lambda name: values if name == "equal_values" else read(name), summary)
+    assert "100 % of the labels, 2 models lead (" in text
+    assert f" ties with {first}, but not with {second}. The last has" in text and f". {third} (" in text
 
 
 def test_with_few_labels_costs_are_compared_among_the_models_that_lead_there(study):
@@ -288,7 +292,7 @@ def test_the_place_of_our_model_is_said_first_and_another_is_named(study, effect
     """bilstm has the fewest MACs of all, but does not lead."""
     models = {"temporalmaxer": 0, "tridet": 0, "bilstm": -8, "local_global": effect}
     lines = headlines(tables_of(study(models, TUNED, (1.0,))))
-    assert lines[2].replace("\\", "") == f"local_global, this study's own model, {ahead}{instead}"
+    assert lines[3].replace("\\", "") == f"local_global, this study's own model, {ahead}{instead}"
     assert "own model" not in " ".join(lines[:2])
     alone = headlines(tables_of(study(models, ("hapt",), (1.0,))))
     assert "this study's own model" not in " ".join(alone)

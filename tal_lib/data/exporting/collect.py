@@ -50,7 +50,7 @@ def layers(
 
     Args:
         recordings: ids; also those without segments. Those of the tables are added.
-        min_score, top: of the detections only these: at least that score, so many a recording.
+        min_score, top: of the detections only these: at least that score, this many per recording.
 
     Raises:
         TalError: a table that does not fit, or ids and labels that are not one line of text.

@@ -65,7 +65,7 @@ def matches(path: Path, start: bytes) -> bool:
 
 
 def read(path: Path, options: Options) -> Iterator[Annotated]:
-    """The recordings of a table of aggregated events, one a media file.
+    """The recordings of a table of aggregated events, one per media file.
 
     Raises:
         TalError: columns are missing, an observation has no media file or a time offset, or an event has no

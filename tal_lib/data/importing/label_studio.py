@@ -39,7 +39,7 @@ def matches(path: Path, start: bytes) -> bool:
 
 
 def read(path: Path, options: Options) -> Iterator[Annotated]:
-    """The recordings of an export, one a task.
+    """The recordings of an export, one per task.
 
     Raises:
         TalError: unexpected JSON structure, a task with several annotations or without a video, frames

@@ -47,7 +47,7 @@ def matches(path: Path, start: bytes) -> bool:
 
 
 def read(path: Path, options: Options) -> Iterator[Annotated]:
-    """The recordings of a project file, one a view.
+    """The recordings of a project file, one per view.
 
     Raises:
         TalError: unexpected JSON structure, a view of several files, an unknown attribute, or a segment

@@ -15,7 +15,7 @@ class PostProcess(Checked):
     """Options of the way from candidates to detections."""
 
     score_threshold: Probability = 0.001  # candidates below are ignored
-    max_candidates: Count = 2000  # kept a pyramid level (or a recording) before NMS
+    max_candidates: Count = 2000  # kept per pyramid level (or recording) before NMS
     min_segment_steps: NotNegative = 0.05  # shorter candidates are dropped
     # soft: lower the scores of overlapping candidates; hard: drop these
     nms: Literal["soft", "hard", "none"] = "soft"
@@ -28,7 +28,7 @@ class PostProcess(Checked):
     nms_span: Positive = 100.0  # steps at which the tIoU is `nms_high`
     nms_tiou: Probability = 0.5  # of hard NMS
     min_score: Probability = 0.001  # after suppression
-    max_detections: Count = 200  # kept a recording
+    max_detections: Count = 200  # kept per recording
     # candidates suppress those of their class only; False: of every class, as for class-agnostic proposals
     multiclass: bool = True
     voting_tiou: Probability = 0.7  # 0: no voting

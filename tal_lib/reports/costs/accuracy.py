@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports import figures, tables
-from tal_lib.reports.costs.shapes import COSTS
+from tal_lib.reports.costs.shapes import COSTS, digits
 from tal_lib.reports.efficiency.runs import FLOOR, main_arm
 
 STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
@@ -13,7 +13,8 @@ def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
     """(length in steps, a row per model) of compact models in float32 on the CPU of one machine.
 
     The rows are medians over repeated measurements, at the measured length nearest to `STEPS` and with the
-    fewest threads. The table is empty if the benchmark's costs were not measured.
+    fewest threads. `memory_digits`: how many digits of the peak memory repeat. The table is empty if the
+    benchmark's costs were not measured.
     """
     cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])
     measured = cost[
@@ -26,7 +27,9 @@ def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
         (measured.length_steps == steps) & (measured.threads_used == measured.threads_used.min())
     ]
     columns = [*COSTS, "latency_s_p10", "latency_s_p90"]
-    return steps, tables.with_shown_names(measured).groupby("model")[columns].median().reset_index()
+    by_model = tables.with_shown_names(measured).groupby("model")
+    known = {model: digits(rows, "peak_memory_bytes") for model, rows in by_model}
+    return steps, by_model[columns].median().assign(memory_digits=pd.Series(known)).reset_index()
 
 
 def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:

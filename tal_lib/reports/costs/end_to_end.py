@@ -52,7 +52,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording.{older}"
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, BEST_MODEL)
-        axes = figures.where_time_goes(bars(rows))
+        axes = figures.where_time_goes(bars(rows), bool(once))
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
             f"NMS. A bar per backbone and height of the pictures.{once}"

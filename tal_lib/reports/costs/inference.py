@@ -88,7 +88,12 @@ def _write_against_length(rows, stem, words, main, out):
         if common.length_steps.nunique() > 1 and _is_drawn(common, column, main):
             scaled = common.assign(**{at: common[at] / unit for at in (column, *interval(common, column))})
             axes = figures.cost_against_length(
-                scaled, column, label, interval(common, column), WITHOUT_INTERVAL.get(column, "")
+                scaled,
+                column,
+                label,
+                interval(common, column),
+                WITHOUT_INTERVAL.get(column, ""),
+                measured.strip(),
             )
             models = f"{common.model.nunique()} models, a panel per family"
             shown = f"{about} {models}.{measured}"

@@ -50,7 +50,10 @@ def write_prior(cost: pd.DataFrame, out) -> None:
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return
-    where = "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis."
+    where = (
+        "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis. "
+        "One measurement each."
+    )
     for column, name, label, about in (
         ("gmacs", "macs", "GMACs", "Counted by both studies, so there are no intervals."),
         (

@@ -78,15 +78,17 @@ def interval(rows: pd.DataFrame, column: str) -> list[str]:
 
 
 def in_passes(rows: pd.DataFrame) -> str:
-    """A sentence for a caption: how many measurements have one pass. Empty if none, or if it is not known."""
+    """A sentence for a caption: how many values were measured in one pass alone, and the number of passes of
+    the others. Empty if none, or if it is not known.
+    """
     passes = rows.passes.dropna() if "passes" in rows else pd.Series(dtype=float)
     once, others = int((passes == 1).sum()), passes[passes > 1]
     if not once:
         return ""
     if others.empty:
-        return " Each measurement has one pass."
+        return " Each value has one pass."
     ends = dict.fromkeys(f"{count:g}" for count in (others.min(), others.max()))
-    return f" {once:,} of {len(passes):,} measurements have one pass, others {' to '.join(ends)}."
+    return f" {once:,} of {len(passes):,} values have one pass, others {' to '.join(ends)}."
 
 
 def digits(rows: pd.DataFrame, column: str) -> int:

@@ -115,23 +115,35 @@ def spread(scores: Scores, models: list[str]) -> tuple[float, float, float]:
 
 
 def sentence(row) -> str:
-    """The decomposition in words; of the mean over benchmarks, the recipe alone. row: of `SUMMARY`."""
-    of_mean = row.benchmark == MEAN
-    where = "On average over the tuned benchmarks" if of_mean else f"On {row.benchmark}"
+    """The decomposition of a benchmark in words. row: of `SUMMARY`."""
     text = (
-        f"{where} with {percent(row.fraction)} of the labels, the recipe (augmentation and tuning) adds "
-        f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over {row.models:g} "
-        "models."
+        f"On {row.benchmark} with {percent(row.fraction)} of the labels, the recipe (augmentation and "
+        f"tuning) adds {interval(row.recipe, row.recipe_low, row.recipe_high)} points, averaged over "
+        f"{row.models:g} models."
     )
-    if of_mean:
-        rest = interval(row.without_recipe, row.without_low, row.without_high)
-        return f"{text} Without {row.without}, where it changes most, it adds {rest}."
     text += (
         f" The standard deviation between architectures is {row.plain_sd:.1f} points without the recipe and "
         f"{row.equal_sd:.1f} with it. Noise alone would "
         f"give {row.plain_noise:.1f} and {row.equal_noise:.1f}."
     )
     return text + (f" The floor, {FLOOR}, has {row.floor:.1f} avg mAP." if row.floor == row.floor else "")
+
+
+def of_mean(summary: pd.DataFrame) -> str:
+    """What the recipe adds in the mean over the tuned benchmarks, by label fraction, and what it adds without
+    the benchmark where it changes most.
+
+    summary: the rows of `SUMMARY` of this mean.
+    """
+    gains, rests = [], []
+    for row in summary.itertuples():
+        labels = f"with {percent(row.fraction)}"
+        gains.append(f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points {labels} of the labels")
+        rest = interval(row.without_recipe, row.without_low, row.without_high)
+        rests.append(f"Without {row.without}, where it changes most {labels}, it adds {rest}.")
+    models = " to ".join(dict.fromkeys(f"{count:g}" for count in sorted(summary.models)))
+    text = f"The recipe (augmentation and tuning) adds {' and '.join(gains)}"
+    return " ".join([f"{text}.", f"These are means over {models} models and the tuned benchmarks.", *rests])
 
 
 def overview(summary: pd.DataFrame) -> list[str]:

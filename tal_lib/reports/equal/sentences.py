@@ -137,29 +137,31 @@ def findings(read: Read, macs: pd.Series | None = None) -> list[str]:
         summary = summary[summary.benchmark == MEAN]
     if len(summary) and summary.benchmark.nunique() > 1:
         sentences = factorial.overview(summary)
+    elif len(summary) and summary.benchmark.iloc[0] == MEAN:
+        sentences = [factorial.of_mean(summary)]
     else:
         sentences = [factorial.sentence(row) for row in summary.itertuples()]
-    if text := conclusion(read, summary):
-        sentences.insert(0, text)
+    first = conclusion(read, summary)
+    sentences = first + sentences
     if rank := our_rank(read(RANKED)):
         sentences.append(f"{rank} {instead(read, macs)}".strip())
     asked = groupby(questions(read), key=itemgetter(0))
     return sentences + [
         _of_benchmark(read, name, [pair[1] for pair in pairs])
         for name, pairs in asked
-        if not (text and name == MEAN)
+        if not (first and name == MEAN)
     ]
 
 
-def conclusion(read: Read, summary: pd.DataFrame) -> str:
-    """How far apart the models are, what the recipe adds, who leads, and what the floor has; empty without a
-    mean over benchmarks.
+def conclusion(read: Read, summary: pd.DataFrame) -> list[str]:
+    """How far apart the models are and what the recipe adds; then, by label fraction, who leads and what the
+    floor has. Empty without a mean over benchmarks.
 
     summary: the factorial of the mean over benchmarks, a row per label fraction.
     """
     asked = [fraction for name, fraction in questions(read) if name == MEAN]
     if not asked or not len(summary) or set(summary.benchmark) != {MEAN}:
-        return ""
+        return []
     recipe = summary.set_index("fraction").recipe.reindex(asked)  # NaN where the plain arm is not finished
     table = read(RANKED)
     floors = table[(table.benchmark == MEAN) & (table.model == FLOOR)].set_index("fraction")["mean"]
@@ -174,19 +176,20 @@ def conclusion(read: Read, summary: pd.DataFrame) -> str:
             else f"{best} leads ({first})"
         )
         of_floor = f", and the floor, {FLOOR}, {floors[fraction]:.1f}" if fraction in floors else ""
-        parts.append(f"With {percent(fraction)} of the labels, {lead}. The last has {last:.1f}{of_floor}.")
-        parts += [
+        text = f"With the equal recipe and {percent(fraction)} of the labels, {lead}."
+        ties = [
             f"{row.model} ({row.mean:.1f}) ties with {level.model.iloc[0]}, but not with "
             f"{listed(better, 'and')}."
             for row, better in _left_out(rows)
         ]
+        parts.append(" ".join([text, *ties, f"The last has {last:.1f}{of_floor}."]))
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
     adds = "" if recipe.isna().any() else f"; the recipe adds {value_range(recipe)} on average"
     verdict = [f"The best and the last of {len(rows)} models differ by {value_range(gaps)} points{adds}."]
     if min(groups) > 1:
         verdict.append("The leading ones cannot be told apart.")
-    return " ".join([*verdict, *parts])
+    return [" ".join(verdict), *parts]
 
 
 def value_range(values) -> str:

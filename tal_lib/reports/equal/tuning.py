@@ -4,6 +4,7 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import TUNING, percent
+from tal_lib.reports.tables.names import AUGMENTATIONS
 from tal_lib.sweeps.search import VALIDATION, Trial, expected_best, trials_of, tuned
 
 KEYS = ["benchmark", "fraction", "model"]
@@ -103,7 +104,7 @@ def write(out) -> pd.DataFrame:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
             f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the plain recipe (no "
-            "tuning) and of the best trial. Every model has the same number of trials."
+            f"tuning) and of the best trial. Every model has the same number of trials. {AUGMENTATIONS}"
         )
         within = tables.Best(high=("plain recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)
@@ -116,7 +117,7 @@ def write(out) -> pd.DataFrame:
                 "chosen": rows.chosen.map({True: "yes", False: ""}),
             }
         )
-        caption = f"All trials of the tuning on {benchmark}: validation avg mAP (%)."
+        caption = f"All trials of the tuning on {benchmark}: validation avg mAP (%). {AUGMENTATIONS}"
         out.table(every, f"tuning_trials_{benchmark}", caption)
         here = best[best.benchmark == benchmark]
         caption = (

@@ -28,12 +28,14 @@ PERCENTILES = "tenth to ninetieth percentile"
 VISIBLE = 0.005  # of the longest bar: about a pixel
 
 
-def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=(), about: str = ""):
+def cost_against_length(
+    table: pd.DataFrame, value: str, label: str, interval=(), about: str = "", more: str = ""
+):
     """A cost of each model by recording length, both axes logarithmic; a panel per family.
 
     table: `model, length_steps, <value>`.
     interval: the columns of the ends of the value's interval, drawn as bars; empty: none.
-    about: what the values are if there is no interval.
+    about: what the values are if there is no interval. more: a sentence on how often they were measured.
     """
     table = short_names(table.dropna(subset=[value]))[0]
     names = ["x", "y", *(("low", "high") if len(interval) else ())]
@@ -58,9 +60,9 @@ def cost_against_length(table: pd.DataFrame, value: str, label: str, interval=()
     drawn = len(interval) and table[interval[0]].notna().any()
     text = about or "No interval is drawn."
     if drawn:
-        text = f"Median of repeated forward passes; bars: {PERCENTILES}."
+        text = f"Median of repeated runs of the network; bars: {PERCENTILES}."
     xlabel = "recording length (steps, log scale)"
-    return model_panels(lines, prepare, xlabel, f"{label}, log scale", text)
+    return model_panels(lines, prepare, xlabel, f"{label}, log scale", f"{text} {more}".strip())
 
 
 def inference_length(table: pd.DataFrame):
@@ -193,7 +195,7 @@ def _shown(variant):
     return ", ".join([words[0], " ".join(words[1:])] if len(words) > 1 else words) or "float32"
 
 
-def where_time_goes(table: pd.DataFrame):
+def where_time_goes(table: pd.DataFrame, once: bool = False):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
     table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
@@ -201,6 +203,7 @@ def where_time_goes(table: pd.DataFrame):
     (models, which share one extraction) give their median, and the range of the time end to end. The diamond
     is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
     NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
+    once: each video was measured once.
     """
     parts = {"decoding_s": "video decoding", "features_s": "features", "network_s": "network"}
     parts |= {"decode_nms_s": "decode and NMS"}
@@ -237,6 +240,8 @@ def where_time_goes(table: pd.DataFrame):
         is_wide = (ends["max"] - ends["min"]).max() > 0.01 * hours.total_s.max()
         line = "; black line: lowest to highest" if is_wide else ""
         text = f"Network and NMS: median of {number} models{line}."
+    if once:
+        text += " Each video was measured once: trust the shares more than the seconds."
     star = (
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )

@@ -163,7 +163,7 @@ def errors_by_fraction(table: pd.DataFrame, first: str = ""):
     finish(
         axes,
         "label fraction (% of the training recordings, log scale)",
-        "errors (%)",
+        "G best detections with this error (%)",
         f"{first}{models}Errors among the G best detections; G: number of annotated segments. {NAMES} "
         f"{runs_note(summary)}",
     )

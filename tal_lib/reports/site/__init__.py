@@ -63,7 +63,7 @@ def _check_installed():
     for name in ("mkdocs", "material", "mkdocs_jupyter", "mkdocstrings"):
         if importlib.util.find_spec(name) is None:
             raise TalError(
-                f"{name} is not installed", remedy="`pip install 'efficient-tal[site]'` builds the site."
+                f"{name} is not installed", remedy="Run `pip install -e '.[site]'` in the checkout."
             )
 
 

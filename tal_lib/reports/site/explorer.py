@@ -22,7 +22,8 @@ COLUMNS = [*KEYS, "mean", "low", "high", "runs", "group", "params", "train_s"]
 ABOUT = {
     MAIN: "The same search space and number of tuning trials for every model; cross-validation. "
     "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown). Models that "
-    "share a letter in the column group cannot be told apart.",
+    "share a letter in the column group cannot be told apart. Parameters are those of the tuned models; "
+    "MACs, latency and memory those of the preset.",
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
     "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
     OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
@@ -33,6 +34,7 @@ WORDS = {  # arm or sweep → how it is called in the list of arms; another swee
     MAIN: "equal recipe, tuned",
     PLAIN: "plain recipe, untuned",
     OWN_RECIPES: "own recipes, first study (unequal)",
+    "frame_skip": "features at a lower rate",
     "hapt_arms": "first study, other recipes",
     "mixed_precision": "mixed precision",
     "own_design": "variants of local_global",
@@ -45,7 +47,7 @@ WORDS = {  # arm or sweep → how it is called in the list of arms; another swee
 }
 RECIPE = {  # name in a recipe → in words
     "exchange": "instance mixing",
-    "min_steps": "least steps",
+    "min_steps": "steps, at least",
     "rotate": "random rotation (°)",
 }
 READERS = {  # arm or sweep → topic and name of its table for readers
@@ -65,7 +67,8 @@ def explorer_data(layout: Layout) -> dict | None:
 
     `arms` (id, name, text, benchmark → files of its table for readers), `models` (name → colour),
     `columns` and `rows` of accuracy (avg mAP in %), `costs` (benchmark → length in steps and a row per model,
-    in the units of `axes`, or the benchmark whose costs stand in), `axes` (id → words).
+    in the units of `axes`, `noisy`: cost → models whose third digit does not repeat; or the benchmark whose
+    costs stand in), `axes` (id → words).
     """
     read = lambda name: tables.read_csv(layout.table(name), low_memory=False)
     efficiency = read("data_efficiency")
@@ -155,7 +158,7 @@ def _with_training(accuracy, training):
     cells = accuracy.cells.explode().dropna()
     for name, column in (("params", "params"), ("train_s", "train_seconds")):
         accuracy[name] = cells.map(training[column]).astype(float).groupby(level=0).mean()
-    return accuracy
+    return accuracy.assign(params=accuracy.params.where(accuracy.model != FLOOR))
 
 
 def _costs(cost, rows):
@@ -177,7 +180,8 @@ def _costs(cost, rows):
                 for row in measured.itertuples()
             }
             machine = tables.main_machine(cost[cost.device == "cpu"])
-            about = {"steps": int(steps), "machine": machine, "of": benchmark}
+            noisy = list(measured.model[measured.memory_digits < 3])
+            about = {"steps": int(steps), "machine": machine, "of": benchmark, "noisy": {"memory": noisy}}
             costs[benchmark] = about | {"models": of_model}
     if "models" in costs.get(ELSEWHERE, {}):
         return costs

@@ -22,6 +22,9 @@ NOTEBOOKS = (  # the stems of the study's notebooks without their numbers
     "quantization",
     "export",
     "diagnosis",
+    "end_to_end",
+    "device_check",
+    "extraction_on_device",
     "findings",
     "rehearsal",
 )
@@ -121,7 +124,9 @@ def start(data: dict | None, about: Path) -> str:
         "---\ntitle: Explorer\nhide: [navigation, toc]\n---\n\n"
         "# Efficient temporal action localization\n\n"
         "Given an untrimmed recording, when does which action happen? Compare the models by accuracy, label "
-        f"fraction and cost.\n\n{explorer}" + (f"\n## In short\n\n{block(summary[1])}\n" if summary else "")
+        "fraction and cost. Most data are real: a phone's motion sensors (hapt), tracked hands (sfinge3d), "
+        f"kitchens (50salads), falls (urfall). Two are generated (rendered, synthetic).\n\n{explorer}"
+        + (f"\n## In short\n\n{block(summary[1])}\n" if summary else "")
     )
 
 

@@ -5,6 +5,8 @@ import pandas as pd
 from tal_lib.models.parts.registry import has_separate_classifier
 
 CLASSIFIED = " + classifier"
+# for captions of tables with settings
+AUGMENTATIONS = "exchange: instance mixing (probability); rotate: random rotation (degrees)."
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:

@@ -46,7 +46,7 @@
       const value = choices.find((choice) => String(choice) === asked.get(name));
       return value === undefined ? otherwise : value;
     };
-    state.benchmark = pick("benchmark", benchmarks(), benchmarks()[0]);
+    state.benchmark = pick("benchmark", benchmarks(), benchmarks().find((name) => name === "mean") || benchmarks()[0]);
     state.arm = pick("arm", arms(), arms()[0]);
     state.fraction = pick("fraction", fractions(), fractions().at(-1));
     state.cost = pick("cost", Object.keys(data.axes), "macs");
@@ -77,7 +77,13 @@
 
   /* ---- words ---- */
   const decimal = (value) => (value === null ? "–" : value.toFixed(1));
-  const short = (value) => (value === null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3));
+  const short = (value, digits = 3) => {
+    if (value === null) return "–";
+    const known = digits < 3 ? Number(value.toPrecision(digits)) : value;
+    return known >= 10 ** (digits - 1) ? Math.round(known).toLocaleString("en") : known.toPrecision(digits);
+  };
+  const isNoisy = (row, name) => (((costsHere() || {}).noisy || {})[name] || []).includes(row.model);
+  const costWords = (row, name) => short(cost(row, name), isNoisy(row, name) ? 2 : 3);
   const interval = (row) => (row.low === null ? "–" : `[${decimal(row.low)}, ${decimal(row.high)}]`);
   const runsOf = (row) => (row.runs === null ? "" : row.runs === 1 ? "one run" : `${row.runs} ${hasFolds() ? "folds" : "runs"}`);
   const hasFolds = () => ["equal", "plain"].includes(state.arm);
@@ -87,7 +93,7 @@
       row.model,
       `${decimal(row.mean)} avg mAP${row.low === null ? "" : ` ${interval(row)}`} at ${percent(row.fraction)}`,
       runsOf(row),
-      cost(row, state.cost) === null ? "" : `${data.axes[state.cost]}: ${short(cost(row, state.cost))}`,
+      cost(row, state.cost) === null ? "" : `${data.axes[state.cost]}: ${costWords(row, state.cost)}`,
     ].filter(Boolean),
   });
 
@@ -97,7 +103,7 @@
     { id: "interval", words: "95 % interval", value: (row) => row.low, text: interval },
     { id: "runs", words: "runs", value: (row) => row.runs, show: (value) => (value === null ? "–" : String(value)) },
     ...(ofArm().some((row) => row.group) ? [{ id: "group", words: "group", text: (row) => row.group || "–" }] : []),
-    ...available().map((name) => ({ id: name, words: data.axes[name], value: (row) => cost(row, name), show: short })),
+    ...available().map((name) => ({ id: name, words: data.axes[name], value: (row) => cost(row, name), text: (row) => costWords(row, name) })),
   ];
   const cell = (column, row) => (column.text ? column.text(row) : column.show(column.value(row)));
 
@@ -182,7 +188,7 @@
     const here = visible(ofArm());
     const points = here.filter((row) => row.fraction === state.fraction && row.mean !== null && cost(row, state.cost) > 0)
       .map((row) => ({ ...point(row), x: cost(row, state.cost) }));
-    scatterTitle.textContent = `Accuracy against cost at ${percent(state.fraction)} of the labels. Dashed: no other model is both cheaper and better.`;
+    scatterTitle.textContent = `Accuracy against cost at ${percent(state.fraction)} of the labels. Dashed: no other model is both cheaper and better (means, not tested).`;
     if (points.length) charts.scatter(scatter, points, { title: scatterTitle.textContent, x: `${data.axes[state.cost]}, log scale`, y: "avg mAP (%)" }, tip);
     else message(scatter, here.length ? "No cost was measured for these models." : "No model is chosen.");
     const lines = distinct(here.map((row) => row.model)).map((model) => ({
