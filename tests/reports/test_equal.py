@@ -217,8 +217,9 @@ def test_components_need_a_complete_crossed_design(cell):
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "between people (2 models)." in text
     assert f"the score of a person varies by {row.person_sd:.1f} to 20.0 points between people" in text
-    assert f"It varies by {row.subset_sd:.1f} between subset samples and by {row.seed_sd:.1f} between" in text
-    assert f"is in the residual: {row.rest_sd:.1f}." in text
+    shared = f"people share add {row.subset_sd:.1f} (subset sample) and {row.seed_sd:.1f} (training seed)."
+    assert shared in text
+    assert f"are in the residual: {row.rest_sd:.1f}." in text
     again = f"{row.repeat_seed_sd:.1f} points with another seed (95 % intervals end at"
     assert f"The avg mAP of a fold varies by {again} {row.repeat_seed_high:.1f})." in text
     assert f"sample it varies by {row.repeat_subset_seed_sd:.1f} (they end at" in text

@@ -222,7 +222,7 @@ def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
     text = training_time.sentence(pairs)
     gains = pairs[(pairs.use == "more data") & (pairs.other == "base")].difference
     ends = f"{gains.min():+.1f} to {gains.max():+.1f}"
-    assert f"More data against the short training: {ends}, 4 of 4 significant" in text
+    assert f"More data: {ends}, 4 of 4 significant" in text
     text = training_time.sentence(pairs.assign(p_adjusted=1.0))
     assert " of 4" not in text and "three ways. No difference is significant. " in text
 

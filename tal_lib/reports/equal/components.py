@@ -56,8 +56,9 @@ def sentence(table: pd.DataFrame) -> str:
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, the score of a {unit} varies by "
             f"{sizes['person']} points between {group_names(benchmark)} ({len(rows)} models).",
-            f"It varies by {sizes['subset']} between subset samples and by {sizes['seed']} between training "
-            f"seeds. What both do to single {group_names(benchmark)} is in the residual: {sizes['rest']}.",
+            f"Shifts that all {group_names(benchmark)} share add {sizes['subset']} (subset sample) and "
+            f"{sizes['seed']} (training seed). Shifts of single {group_names(benchmark)} are in the "
+            f"residual: {sizes['rest']}.",
             f"The avg mAP of a fold varies by {value_range(rows.repeat_seed_sd)} points with another seed "
             f"(95 % intervals end at {rows.repeat_seed_high.max():.1f}).",
             f"With another sample it varies by {value_range(rows.repeat_subset_seed_sd)} (they end at "

@@ -95,12 +95,14 @@ def sentence(pairs: pd.DataFrame) -> str:
         parts.append(
             f"On {benchmark}, about twice the time of a short training is spent in three ways."
             f"{'' if any_told else ' No difference is significant.'} More data has twice the annotation. "
-            "Ranges are points of avg mAP with the plain recipe, over models and label fractions."
+            "Ranges are points of avg mAP above the short training (plain recipe), over models and label "
+            "fractions."
         )
-        for (other, use), rows in group.groupby(["other", "use"], sort=False):
+        above = group[group.other == BASE]
+        for use in above.groupby("use").difference.mean().sort_values(ascending=False).index:
+            rows = above[above.use == use]
             told = f", {(rows.p_adjusted < LEVEL).sum()} of {len(rows)} significant" if any_told else ""
-            against = "the short training" if other == BASE else other
-            parts.append(f"{use.capitalize()} against {against}: {signed_range(rows.difference)}{told}.")
+            parts.append(f"{use.capitalize()}: {signed_range(rows.difference)}{told}.")
     return " ".join(parts)
 
 

@@ -183,10 +183,19 @@ def speed_and_loss(table: pd.DataFrame, lost: float = 1.0):
     note(
         axes[0],
         "Speed-up: latency of the network in float32, divided by that of the variant; 1 is equal. Open: it "
-        f"loses more than {lost:g} point of avg mAP. {bars} One trained network per model. Without a marker: "
+        f"loses more than {lost:g} point of avg mAP. {_about_int8(table.variant)}{bars} One trained "
+        "network per model. Without a marker: "
         "not exported, or not measured. Sorted by the largest speed-up.",
     )
     return axes[0]
+
+
+def _about_int8(variants):
+    """What the kinds of int8 are, where there are several."""
+    if not {"int8", "int8 linear"} <= set(variants):
+        return ""
+    torchao = "; torchao: by that library" if "int8 torchao" in set(variants) else ""
+    return f"int8: linear layers and convolutions; linear: without convolutions{torchao}. "
 
 
 def _shown(variant):

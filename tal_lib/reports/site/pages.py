@@ -139,7 +139,7 @@ def tables_page(topic: str, paths: list[Path]) -> str:
             for suffix, name in ((".csv", "CSV"), (".tex", "LaTeX"))
             if path.with_suffix(suffix).is_file()
         )
-        heading = f"## {plain(path.stem)} {{#{anchor(path.stem)}}}"
+        heading = f"## {plain(words(path.stem))} {{#{anchor(path.stem)}}}"
         parts.append(f"{heading}\n\n<p class='tal-links'>{links}</p>\n")
         parts.append(block(path.read_text(encoding="utf-8")) + "\n")
     return "\n".join(parts)
