@@ -163,3 +163,14 @@ def test_parts_that_cannot_be_seen_are_not_in_the_legend():
     texts = figures.where_time_goes(small).figure.legends[0].get_texts()
     assert [text.get_text() for text in texts].count("network") == 0
     assert "decode and NMS" in [text.get_text() for text in texts]
+
+
+def test_the_live_demo_has_the_main_machine_of_the_files(tmp_path):
+    live = {"backbone": "hog-hof", "height": 480, "video": "", "model": "a", "video_s": 60.0}
+    live |= {"decoding_s": 6.0, "features_s": 3.0, "localization_s": 1.5, "drawing_s": 0.5, "threads_used": 2}
+    live = pd.DataFrame([live | {"real_time_factor": 0.2, "device_name": name} for name in "aabbb"])
+    layout = Layout(tmp_path, tmp_path / "figures")
+    data = {"end_to_end": COST.assign(device_name="a"), "end_to_end_live": live}
+    end_to_end.write_live(data, Output(layout, "cost"))
+    assert "threads of a." in layout.reader("cost", "end_to_end_live").read_text()
+    assert "threads of b." in layout.reader("cost", "end_to_end_live_b").read_text()
