@@ -328,7 +328,7 @@ def test_a_sweep_shows_what_no_other_arm_shows(tmp_path):
     tables.write_csv(table, folder, "data_efficiency")
     data = explorer_data(Layout(results=tmp_path / "results"))
     names = {arm["name"] for arm in data["arms"]} - {"own recipes, first study (unequal)"}
-    assert names == {"number of steps: least steps 800", "number of steps: least steps 900"}
+    assert names == {"number of steps: at least 800 steps", "number of steps: at least 900 steps"}
     rows = [row[:4] for row in data["rows"] if row[0] != OWN_RECIPES]
     assert rows and all(row[1:] == ["hapt", 0.1, "tridet"] for row in rows)
 
@@ -353,8 +353,8 @@ def test_names_of_arms_say_what_differs():
         "first study, other recipes: own recipe",
         "first study, other recipes: instance mixing 0.3, random rotation (°) 30",
         "a_new_sweep",
-        "number of steps: least steps 100",
-        "number of steps: least steps 200",
+        "number of steps: at least 100 steps",
+        "number of steps: at least 200 steps",
     ]
 
 

@@ -45,10 +45,10 @@ WORDS = {  # arm or sweep → how it is called in the list of arms; another swee
     "variance": "many runs of three models",
     "worlds": "plain recipe, fold 0 alone",
 }
-RECIPE = {  # name in a recipe → in words
-    "exchange": "instance mixing",
-    "min_steps": "steps, at least",
-    "rotate": "random rotation (°)",
+RECIPE = {  # name in a recipe → in words, with its value
+    "exchange": "instance mixing {}",
+    "min_steps": "at least {} steps",
+    "rotate": "random rotation (°) {}",
 }
 READERS = {  # arm or sweep → topic and name of its table for readers
     MAIN: ("equal", "equal_{}"),
@@ -199,7 +199,7 @@ def names_of_arms(arms: list[str]) -> dict[str, str]:
         common = set.intersection(*map(set, of_arm.values())) if len(of_arm) > 1 else set()
         for arm, parts in of_arm.items():
             settings = [part.partition("=") for part in parts if part and part not in common]
-            words = [f"{RECIPE.get(name, name)} {value}".strip() for name, _, value in settings]
+            words = [RECIPE.get(name, f"{name} {{}}").format(value).strip() for name, _, value in settings]
             names[arm] = ": ".join([WORDS.get(sweep, sweep), *[", ".join(words)] * bool(words)])
     return names
 
