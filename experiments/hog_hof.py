@@ -2,9 +2,9 @@
 
     python experiments/hog_hof.py [--seconds 60] [--repeats 15]
 
-Both describe the same pictures of a rendered video (480p, 16 per second), after decoding, in turn. A row is a
-height of the pictures: 480, whole ones; 192, as the reader of an extraction scales them; 48, the gray ones
-that are described. Both versions scale to the last. The process keeps the memory that it frees, as the
+Both describe the same pictures of a rendered video (480p, 16 per second), after decoding, in turn, in the
+batches of an extraction. A row is a height of the pictures: 480, whole ones; 192, as the reader of an
+extraction scales them; 48, the gray ones that are described. Both versions scale to the last. The process keeps the memory that it frees, as the
 commands of `tal` do: otherwise the threads wait for each other. The former version is the one that the tests
 compare every bit with (`tests/video/test_same_hog_hof.py`). Prints the least seconds of each and their ratio
 (other programs and other virtual machines only add time), and writes results/experiments/hog_hof.csv; rows of
@@ -28,6 +28,7 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.tables import read_csv
 from tal_lib.video import Reader, backbone, long_videos
 from tal_lib.video.end_to_end import SAMPLINGS
+from tal_lib.video.extract import BATCH
 from tests.video.test_same_hog_hof import slow
 
 
@@ -61,12 +62,22 @@ def main():
     print(path)
 
 
+def in_batches(describe, pictures):
+    """Descriptions of all pictures, in the batches of an extraction."""
+    parts, before = [], None
+    for start in range(0, len(pictures), BATCH):
+        batch = pictures[start : start + BATCH]
+        parts.append(describe(batch, before))
+        before = batch[-1]
+    return np.concatenate(parts)
+
+
 def measured(model, pictures, repeats):
     """The row of these pictures."""
     rows = []
     for _ in range(repeats):
-        former_s, former = timed(lambda: slow(pictures, None))
-        now_s, now = timed(lambda: model.describe(pictures, None))
+        former_s, former = timed(lambda: in_batches(slow, pictures))
+        now_s, now = timed(lambda: in_batches(model.describe, pictures))
         rows.append((former_s, now_s, float(np.abs(former - now).max())))
     former_s, now_s = (min(column) for column in list(zip(*rows))[:2])
     return {

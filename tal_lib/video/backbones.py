@@ -23,7 +23,7 @@ from tal_lib.provenance import usable_cores
 from tal_lib.video import hog_hof
 
 WINDOW = 16  # frames
-CHUNK = 16  # pictures that a thread describes at a time
+CHUNK = 8  # pictures that a thread describes at a time
 HOG_HOF = {"hog": hog_hof.HOG, "hof": hog_hof.HOF}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
