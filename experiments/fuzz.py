@@ -1,6 +1,6 @@
 """Fuzz every file reader: it must return, or raise a `TalError` that names the file.
 
-    pip install 'efficient-tal[fuzz]'
+    pip install -e '.[fuzz]'
     python experiments/fuzz.py --seconds 60                 # all readers, one after another
     python experiments/fuzz.py --only annotations --seconds 600
 

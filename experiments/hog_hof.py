@@ -4,11 +4,11 @@
 
 Both describe the same pictures of a rendered video (480p, 16 per second), after decoding, in turn, in the
 batches of an extraction. A row is a height of the pictures: 480, whole ones; 192, as the reader of an
-extraction scales them; 48, the gray ones that are described. Both versions scale to the last. The process keeps the memory that it frees, as the
-commands of `tal` do: otherwise the threads wait for each other. The former version is the one that the tests
-compare every bit with (`tests/video/test_same_hog_hof.py`). Prints the least seconds of each and their ratio
-(other programs and other virtual machines only add time), and writes results/experiments/hog_hof.csv; rows of
-other machines stay. Needs an idle machine.
+extraction scales them; 48, the gray ones that are described. Both versions scale to the last. The process
+keeps the memory that it frees, as the commands of `tal` do: otherwise the threads wait for each other. The
+former version is the one that the tests compare every bit with (`tests/video/test_same_hog_hof.py`). Prints
+the least seconds of each and their ratio (other programs and other virtual machines only add time), and
+writes results/experiments/hog_hof.csv; rows of other machines stay. Needs an idle machine.
 """
 
 import argparse

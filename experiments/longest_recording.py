@@ -35,7 +35,7 @@ TRIES = 20
 
 
 def stated(name: str, limit_gb: float, condition: str, layout: Layout) -> int:
-    """The longest recording (steps) that fits by the study's table, rounded as readers see it.
+    """The longest recording (steps) that fits by the study's table, rounded down as for readers.
 
     Raises:
         TalError: the table does not say it.

@@ -125,7 +125,11 @@ def add_device(parser) -> None:
 
 def add_root(parser) -> None:
     """Add the option `--root`."""
-    parser.add_argument("--root", help="data folder (default: $TAL_DATA, else data/ in the checkout)")
+    parser.add_argument(
+        "--root",
+        help="data folder (default: $TAL_DATA, else data/ in the checkout; if the package is installed: "
+        "~/.local/share/efficient-tal)",
+    )
 
 
 def root_of(arguments) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from tal_lib.reports.equal import tuning
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
+from tal_lib.reports.tables.names import about_settings
 
 LEARNING_RATES = (None, 3e-4, 2e-3)
 SCORES = {"tridet": (70.0, 75.0, 60.0), "bilstm": (50.0, 40.0, 45.0)}
@@ -75,3 +76,10 @@ def test_it_writes_tables_and_the_figure(results):
     nothing = Output(Layout(results / "empty", results / "figures"), "equal")
     tuning.write(nothing)
     assert not nothing.tables
+
+
+def test_captions_explain_augmentations_where_a_setting_has_them():
+    assert about_settings(["", "dropout=0.1"]) == ""
+    assert about_settings(["exchange=0.3, dropout=0.1"]) == " exchange: instance mixing (probability)."
+    both = about_settings(["rotate=30", "exchange=0.3"])
+    assert both == " exchange: instance mixing (probability); rotate: random rotation (degrees)."

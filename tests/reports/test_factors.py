@@ -223,6 +223,8 @@ def test_uses_of_the_training_time_are_told_apart_by_their_settings(timed):
     gains = pairs[(pairs.use == "more data") & (pairs.other == "base")].difference
     ends = f"{gains.min():+.1f} to {gains.max():+.1f}"
     assert f"More data: {ends}, 4 of 4 significant" in text
+    assert text.index("More data: ") < text.index("More steps: ") < text.index("Larger model: ")
+    assert "against" not in text  # other pairs are in the table
     text = training_time.sentence(pairs.assign(p_adjusted=1.0))
     assert " of 4" not in text and "three ways. No difference is significant. " in text
 

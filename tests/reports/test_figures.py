@@ -442,3 +442,23 @@ def test_the_words_of_a_picture_are_its_description(page):
 def test_every_model_has_a_colour_and_marker_that_no_other_has():
     styles = [theme.style(name) for name in models.names()]
     assert len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == len(styles)
+
+
+def test_gains_without_errors_are_cut_at_zero_and_say_so():
+    kinds = ["wrong label", "localization"]
+    rows = [("a", kind, value) for kind in kinds for value in (0.0, 0.0, 1.0)]
+    table = pd.DataFrame(rows, columns=["model", "error", "value"])
+    figure = figures.error_impact(table).figure
+    assert "Bars are cut at 0." in " ".join(figure.get_supxlabel().split())
+    assert "0 and 100" not in figure.get_supxlabel()
+    axes = figures.error_impact(table[table.error == "localization"])
+    assert axes.lines[0].get_ydata().tolist() == [0.0]  # one type is on the line of its model
+    plt.close("all")
+
+
+def test_kinds_of_int8_are_explained_where_there_are_several():
+    rows = pd.DataFrame({"variant": ["int8", "int8 linear", "bfloat16"], "speedup": 1.5, "map_lost": 0.0})
+    for table, explained in ((rows, True), (rows[rows.variant != "int8 linear"], False)):
+        text = figures.speed_and_loss(table).figure.get_supxlabel()
+        assert ("linear: without convolutions" in " ".join(text.split())) == explained
+    plt.close("all")

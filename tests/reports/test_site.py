@@ -17,7 +17,7 @@ from tal_lib import TalError
 from tal_lib.reports import site, tables
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.pictures import small_png
-from tal_lib.reports.site.explorer import OWN_RECIPES, explorer_data, names_of_arms
+from tal_lib.reports.site.explorer import OWN_RECIPES, _with_training, explorer_data, names_of_arms
 from tal_lib.reports.webpage import folded
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -310,9 +310,18 @@ def test_the_explorer_has_the_numbers_of_the_tables(made):
     assert all(row["train_s"] == 15 and row["params"] == 2e6 for row in rows)
     costs = data["costs"]["hapt"]
     assert (costs["of"], costs["steps"], costs["models"]["tridet"]["macs"]) == ("hapt", 720, 4.0)
+    assert costs["noisy"] == {"memory": ["bilstm", "tridet"]}  # measured in one process
     (arm,) = data["arms"]
     assert arm["name"] == "own recipes, first study (unequal)"
     assert arm["files"]["hapt"][1] == "results/readers/accuracy/data_efficiency_hapt.tex"
+
+
+def test_the_floor_has_no_parameters():
+    """Its training cost says a few numbers; README has none."""
+    rows = pd.DataFrame({"model": ["bilstm", "timeline_prior"], "cells": [["a"], ["b"]]})
+    training = pd.DataFrame({"cell": ["a", "b"], "params": [3, 1], "train_seconds": 1.0, "device_name": "m"})
+    known = _with_training(rows, training)
+    assert known.params.iloc[0] == 3 and known.params.isna().tolist() == [False, True]
 
 
 def test_a_sweep_shows_what_no_other_arm_shows(tmp_path):

@@ -15,8 +15,8 @@ GROWTH_CAPTION = (  # of page 03; docs/costs.md explains the signs of the tables
     "intervals. “steps in N GB”: longest recording whose forward pass fits into this memory, without the "
     "weights, rounded down. Peak memory is interpolated linearly between two measured lengths. ≈: "
     "extrapolated from the longest three. >: longer, but the measurements do not show by how much. <: this "
-    "length needs more, or its decoding and NMS did not fit into 8 GB. –: not counted, or the interval of "
-    "the exponent holds both 0.75 and 1.25."
+    "length needs more, or its decoding and NMS did not fit into the memory limit (8 GB on CPUs). –: not "
+    "counted, or the interval of the exponent holds both 0.75 and 1.25."
 )
 
 

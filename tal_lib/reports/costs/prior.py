@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports import figures, tables
-from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.costs.shapes import in_passes, short
 from tal_lib.reports.layout import Layout
 
 PRIOR = Layout().prior / "warchocki_2023_inference.csv"
@@ -50,19 +50,18 @@ def write_prior(cost: pd.DataFrame, out) -> None:
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return
-    where = (
-        "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis. "
-        "One measurement each."
-    )
+    where = "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis."
+    shared = cost[(cost.device == "cpu") & (cost.preset == "paper") & cost.model.isin(both.model)]
+    passes = in_passes(shared[shared.length_steps.isin(both.length_steps)]).replace(" Each", " Here each")
     for column, name, label, about in (
         ("gmacs", "macs", "GMACs", "Counted by both studies, so there are no intervals."),
         (
             "memory_mib",
             "memory",
             "peak memory (MiB)",
-            where.format(", weights included", ", without weights"),
+            where.format(", weights included", ", without weights") + passes,
         ),
-        ("time_ms", "time", "time with NMS (ms)", where.format("", "")),
+        ("time_ms", "time", "time with NMS (ms)", where.format("", "") + passes),
     ):
         axes = figures.beside_prior(both, column, label, name == "macs", about)
         shown = (

@@ -5,7 +5,7 @@ import pandas as pd
 from tal_lib.evaluation import statistics
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import OUR_MODEL, span
-from tal_lib.reports.tables.names import AUGMENTATIONS
+from tal_lib.reports.tables.names import about_settings
 
 
 def write_arms(runs: pd.DataFrame, benchmark: str, out) -> None:
@@ -67,8 +67,8 @@ def _recipes(runs, benchmark, out):
     out.data(table, f"recipes_values_{benchmark}")
     caption = (
         f"avg mAP (%) on {benchmark} with another training recipe, by label fraction. In brackets: "
-        f"difference from the model's own recipe on the same recordings. Mean of {span(table.pairs)} seeds. "
-        f"{AUGMENTATIONS}"
+        f"difference from the model's own recipe on the same recordings. Mean of {span(table.pairs)} seeds."
+        f"{about_settings(table.recipe)}"
     )
     best = tables.Best(high=tuple(shown.columns), within=("recipe",))
     out.table(shown.reset_index(), f"recipes_{benchmark}", caption, best)

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.equal.arms import TUNING, percent
-from tal_lib.reports.tables.names import AUGMENTATIONS
+from tal_lib.reports.tables.names import about_settings
 from tal_lib.sweeps.search import VALIDATION, Trial, expected_best, trials_of, tuned
 
 KEYS = ["benchmark", "fraction", "model"]
@@ -104,7 +104,8 @@ def write(out) -> pd.DataFrame:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
             f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the plain recipe (no "
-            f"tuning) and of the best trial. Every model has the same number of trials. {AUGMENTATIONS}"
+            f"tuning) and of the best trial. Every model has the same number of "
+            f"trials.{about_settings(rows[rows.chosen].settings)}"
         )
         within = tables.Best(high=("plain recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)
@@ -117,7 +118,9 @@ def write(out) -> pd.DataFrame:
                 "chosen": rows.chosen.map({True: "yes", False: ""}),
             }
         )
-        caption = f"All trials of the tuning on {benchmark}: validation avg mAP (%). {AUGMENTATIONS}"
+        caption = (
+            f"All trials of the tuning on {benchmark}: validation avg mAP (%).{about_settings(rows.settings)}"
+        )
         out.table(every, f"tuning_trials_{benchmark}", caption)
         here = best[best.benchmark == benchmark]
         caption = (

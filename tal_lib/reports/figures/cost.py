@@ -195,7 +195,7 @@ def _about_int8(variants):
     if not {"int8", "int8 linear"} <= set(variants):
         return ""
     torchao = "; torchao: by that library" if "int8 torchao" in set(variants) else ""
-    return f"int8: linear layers and convolutions; linear: without convolutions{torchao}. "
+    return f"torch, int8: linear layers, LSTMs and convolutions; linear: without convolutions{torchao}. "
 
 
 def _shown(variant):

@@ -179,14 +179,16 @@ def error_impact(table: pd.DataFrame, first: str = ""):
     """
     table, classified = short_names(table)
     summary = with_enough_runs(summarise(table, ["model", "error"], "value"))
-    about_runs = runs_note(summary)
+    cut = " Bars are cut at 0." * bool((summary.low < 0).any())
     summary = summary.assign(low=summary.low.clip(lower=0))
+    about_runs = runs_note(summary) + cut
     models = summary.groupby("model")["mean"].sum().sort_values(ascending=False).index
     kinds = [kind for kind in ERRORS if (summary.error == kind).any()]
     ax = new_axes(figsize=(WIDTH, 0.34 * len(models) + 1.5))
     for index, kind in enumerate(kinds):
         rows = summary[summary.error == kind]
-        y = models.get_indexer(rows.model) + 0.3 * (1 - 2 * index / max(1, len(kinds) - 1))
+        offset = 0.3 * (1 - 2 * index / (len(kinds) - 1)) if len(kinds) > 1 else 0.0
+        y = models.get_indexer(rows.model) + offset
         draw_points(ax, rows, y, ERRORS[kind], MARKERS[kind], kind, markersize=3.5)
     for row in range(1, len(models)):
         ax.axhline(row - 0.5, color="#dddddd", linewidth=0.6, zorder=0)

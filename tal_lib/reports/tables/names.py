@@ -5,8 +5,7 @@ import pandas as pd
 from tal_lib.models.parts.registry import has_separate_classifier
 
 CLASSIFIED = " + classifier"
-# for captions of tables with settings
-AUGMENTATIONS = "exchange: instance mixing (probability); rotate: random rotation (degrees)."
+AUGMENTATIONS = {"exchange": "instance mixing (probability)", "rotate": "random rotation (degrees)"}
 
 
 def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> str:
@@ -36,3 +35,10 @@ def with_shown_names(table: pd.DataFrame) -> pd.DataFrame:
     rows = list(table[columns].itertuples(index=False, name=None))
     names = {row: shown_name(*row) for row in set(rows)}
     return table.assign(model=[names[row] for row in rows])
+
+
+def about_settings(settings) -> str:
+    """What the augmentations in texts such as `exchange=0.3, rotate=30` are, for a caption; empty without."""
+    text = " ".join(map(str, settings))
+    known = [f"{name}: {words}" for name, words in AUGMENTATIONS.items() if f"{name}=" in text]
+    return f" {'; '.join(known)}." if known else ""
