@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from PIL import Image
 from tal_lib import TalError
 from tal_lib.models import build
 from tal_lib.reports import costs, provenance, tables
-from tal_lib.reports.costs import accuracy, inference, page, quantization
+from tal_lib.reports.costs import accuracy, inference, page, prior, quantization
 from tal_lib.reports.costs.present import as_built_today
 from tal_lib.reports.costs.shapes import in_passes, short
 from tal_lib.reports.layout import Layout
@@ -368,3 +370,16 @@ def test_costs_of_a_former_design_are_left_out():
     )
     assert as_built_today(table).macs.tolist() == [1, 3, 4, 5]
     assert as_built_today(table.iloc[:0]).empty and as_built_today(table[["model"]]).equals(table[["model"]])
+
+
+def test_passes_beside_the_prior_study_are_those_of_the_same_rows(monkeypatch):
+    """The same length at another shape, in other numbers, or not in the prior study does not count."""
+    row = {"benchmark": "thumos14", "preset": "paper", "device": "cpu", "device_name": "c", "passes": 1}
+    row |= {"precision": "float32", "model": "actionformer", "length_steps": 200, "macs": 1e9}
+    row |= {"peak_memory_bytes": 1e8, "detect_s_median": 0.1}
+    others = ({"benchmark": "activitynet"}, {"precision": "bfloat16"}, {"length_steps": 201})
+    cost = pd.DataFrame([row, *(row | other | {"passes": 3} for other in others)])
+    notes = []
+    monkeypatch.setattr(prior.figures, "beside_prior", lambda *given: notes.append(given[-1]))
+    prior.write_prior(cost, SimpleNamespace(figure=lambda *_: None, table=lambda *_: None))
+    assert [note.endswith(" Here each value has one pass.") for note in notes] == [False, True, True]

@@ -26,10 +26,9 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
     our_time_ms` are ours (CPU, with NMS).
     """
     prior = pd.read_csv(PRIOR)
-    cost = tables.on_main_machine(cost[cost.device == "cpu"])
-    ours = cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
     ours = (
-        ours.groupby(["model", "length_steps"])
+        _ours(cost)
+        .groupby(["model", "length_steps"])
         .agg(
             our_gmacs=("macs", "median"),
             our_memory_mib=("peak_memory_bytes", "median"),
@@ -45,14 +44,20 @@ def beside_prior(cost: pd.DataFrame) -> pd.DataFrame:
     return prior.merge(ours, on=["model", "length_steps"])
 
 
+def _ours(cost):
+    """The rows that are comparable: published sizes at the shape of THUMOS14 on the main CPU, float32."""
+    cost = tables.on_main_machine(cost[cost.device == "cpu"])
+    return cost[(cost.benchmark == "thumos14") & (cost.preset == "paper") & (cost.precision == "float32")]
+
+
 def write_prior(cost: pd.DataFrame, out) -> None:
     """Write tables and figures of the models that both studies have measured."""
     both = beside_prior(cost) if PRIOR.is_file() else pd.DataFrame()
     if both.empty:
         return
     where = "Prior study: on a GPU{}. This study: on one CPU thread{}. Not comparable: each has its own axis."
-    shared = cost[(cost.device == "cpu") & (cost.preset == "paper") & cost.model.isin(both.model)]
-    passes = in_passes(shared[shared.length_steps.isin(both.length_steps)]).replace(" Each", " Here each")
+    measured = _ours(cost).merge(both[["model", "length_steps"]], on=["model", "length_steps"])
+    passes = in_passes(measured).replace(" Each", " Here each")
     for column, name, label, about in (
         ("gmacs", "macs", "GMACs", "Counted by both studies, so there are no intervals."),
         (

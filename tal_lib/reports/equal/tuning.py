@@ -104,8 +104,8 @@ def write(out) -> pd.DataFrame:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
             f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the plain recipe (no "
-            f"tuning) and of the best trial. Every model has the same number of "
-            f"trials.{about_settings(rows[rows.chosen].settings)}"
+            "tuning) and of the best trial. Every model has the same number of trials."
+            f"{about_settings(rows[rows.chosen].settings)}"
         )
         within = tables.Best(high=("plain recipe", "best trial"), within=("label fraction",))
         out.table(chosen_table(rows), f"tuning_{benchmark}", caption, within)

@@ -89,9 +89,8 @@ def _ranks(bucket):
 
 
 def _means(table):
-    """How many runs the values are means of, as a sentence. table: one row per run and value."""
-    keys = [name for name in ("model", "fraction", "bucket", "error") if name in table]
-    runs = table.groupby(keys).size()
+    """How many runs the values of a profile are means of, as a sentence. table: one row per run and value."""
+    runs = table.groupby(["bucket", "error"]).size()
     most, least = runs.max(), runs.min()
     if most == 1:
         return "One run each, so there is no interval."
