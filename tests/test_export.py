@@ -96,7 +96,10 @@ def test_torchscript_of_any_length(name, options, small, tmp_path):
     assert parity(Deployed(kept.model), load_graph(path), [(1, 3), (4, 77), (1, 900)]) < 1e-4
 
 
-@pytest.mark.parametrize("name, options", [("temporalmaxer", SMALL), ("actionformer", ACTIVITYNET)])
+TWO_LEVELS = ACTIVITYNET | {"ranges": ((0, 4), (4, 10_000))}  # one local and one global: quicker to trace
+
+
+@pytest.mark.parametrize("name, options", [("temporalmaxer", SMALL), ("actionformer", TWO_LEVELS)])
 def test_pt2_of_any_length(name, options, small, tmp_path):
     kept = trained(small, name, **options)
     path = export(kept, tmp_path, "pt2") / "model.pt2"
@@ -121,7 +124,10 @@ def test_an_export_shows_no_warnings_of_torch(form, small, tmp_path, monkeypatch
 def test_onnx_of_models_that_propose(name, small, tmp_path):
     """Proposal attention, proposal maps, and lists in which proposals with equal scores may swap places."""
     pytest.importorskip("onnxruntime")
-    narrow = {"window": 32, "overlap": 16, "max_duration": 16} | ({"points": 4} if name == "prn" else {})
+    narrow = {"window": 32, "overlap": 16, "max_duration": 16, "width": 16}
+    if name == "prn":
+        narrow |= {"base_width": 16, "sampled_width": 16, "map_width": 8, "relation_width": 8, "points": 4}
+        narrow |= {"heads": 4, "relation_heads": 2}
     kept = trained(small, name, **narrow)
     path = export(kept, tmp_path, "onnx") / "model.onnx"
     assert parity(Deployed(kept.model), load_graph(path), [(1, 31), (2, 150)]) < 1e-4

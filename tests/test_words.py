@@ -6,6 +6,7 @@ Docstrings and comments are not looked at. A value in an f-string counts as one 
 import argparse
 import ast
 import re
+from functools import cache
 
 import nbformat
 import pytest
@@ -33,6 +34,12 @@ VAGUE = {"found", "one", "mine", "own", "its", "said", "foretold", "standing", "
 KEPT = {
     ("tal_lib/sweeps/search.py", "own"),  # a key of grid files
 }
+
+
+@cache
+def tree_of(path):
+    """The syntax tree of a module, which several tests read."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def sentences(text):
@@ -95,7 +102,7 @@ def test_the_reference_and_the_options_say_per():
     hits = []
     for path in sorted(LIBRARY.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
-        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, WITH_DOCSTRINGS)]
+        nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, WITH_DOCSTRINGS)]
         texts = [ast.get_docstring(node) or "" for node in nodes]
         if path.parts[len(LIBRARY.parts)] in ("models", "training"):
             texts += [line.partition("#")[2] for line in source.splitlines()]
@@ -151,7 +158,7 @@ def faults(folder, select, longest):
     return [
         f"{path.relative_to(REPOSITORY)}:{line}: {problem}"
         for path in sorted(folder.rglob("*.py"))
-        for line, text in select(ast.parse(path.read_text(encoding="utf-8")))
+        for line, text in select(tree_of(path))
         if re.search(r"[.,:;]", text)  # else it is a list of names
         for problem in problems(text, longest)
     ]
@@ -250,7 +257,7 @@ def vague_names(tree):
 @pytest.mark.parametrize("folder", CODE)
 def test_names_say_what_they_hold(folder):
     modules = {
-        path.relative_to(REPOSITORY).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        path.relative_to(REPOSITORY).as_posix(): tree_of(path)
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
     }
     assert modules

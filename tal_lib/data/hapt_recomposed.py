@@ -99,13 +99,13 @@ def recompose(raw: hapt.Raw, recomposed: tuple[str, ...], classes: int | None):
         split = raw.splits[names[0]]
         rng = np.random.default_rng([SEED, int(person[-2:]), 11])
         annotated = {name: raw.annotations[raw.annotations.recording == name] for name in names}
-        parts = [part for name in names for part in pieces_of(raw.signals[name], annotated[name], rng)]  # pyright: ignore[reportArgumentType]
         if split not in recomposed:
             for name in names:
                 signals[name] = raw.signals[name]
                 tables.append(annotated[name])
                 splits[name], people[name] = split, person
             continue
+        parts = [part for name in names for part in pieces_of(raw.signals[name], annotated[name], rng)]  # pyright: ignore[reportArgumentType]
         groups = deal(len(parts), len(names), rng)
         if classes is not None and split == "test":
             labels = [segments.label.iloc[0] for _, segments in parts]

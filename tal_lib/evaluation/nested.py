@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tal_lib.evaluation.average_precision import interpolated_ap, matches, mean_average_precision
+from tal_lib.evaluation.average_precision import interpolated_ap, matches
 
 NONE = np.arange(0)  # ranks of no detection
 LEVEL = 0.05  # adjusted p-value below which a difference is told apart from none (docs/protocol.md)
@@ -71,9 +71,9 @@ def by_person(
     people = sorted(set(person_of.values()))
     if len(people) < 2:
         return pd.DataFrame({"person": [], "segments": [], "without": [], "score": []})
-    whole = float(mean_average_precision(annotations, detections, tious).mean())
     owner = annotations.recording.map(person_of)
-    without = _without_each(annotations, detections, tious, person_of, people)
+    scores = _without_each(annotations, detections, tious, person_of, people)
+    whole, without = float(scores[0]), scores[1:]
     segments = owner.value_counts().reindex(people, fill_value=0).to_numpy()
     return pd.DataFrame(
         {"person": people, "segments": segments, "without": without, "score": pseudo_values(whole, without)}
@@ -81,7 +81,7 @@ def by_person(
 
 
 def _without_each(annotations, detections, tious, person_of, people):
-    """avg mAP (P,) without the recordings of each person.
+    """avg mAP of all recordings, then without those of each person: (1 + P,).
 
     A detection takes an annotation of its own recording. So all matches are found once: those of the other
     recordings stay as they are when a person's recordings are left out.
@@ -94,23 +94,23 @@ def _without_each(annotations, detections, tious, person_of, people):
     of_class = pd.Series(best_first).groupby(detections.label.to_numpy()[best_first]).indices
     hits = {tiou: row[best_first] >= 0 for tiou, row in taken.items()}
     rows = []
-    for person in people:
+    for place, person in enumerate([None, *people]):
         kept = detected != person
         counts, ranks = Counter(labels[owner != person]), {}
         for label in counts:
             at = of_class.get(label, NONE)
             ranks[label] = at[kept[at]]
         rows += [
-            (person, tiou, interpolated_ap(hit[ranks[label]], total))
+            (place, tiou, interpolated_ap(hit[ranks[label]], total))
             for tiou, hit in hits.items()
             for label, total in counts.items()
         ]
     if not rows:  # nothing is annotated
-        return np.full(len(people), np.nan)
-    table = pd.DataFrame(rows, columns=["person", "tiou", "ap"])
-    by_tiou = table.groupby(["person", "tiou"], sort=False).ap.mean()
-    means = {person: scores.mean() for person, scores in by_tiou.groupby(level="person")}
-    return np.array([means.get(person, np.nan) for person in people])
+        return np.full(1 + len(people), np.nan)
+    table = pd.DataFrame(rows, columns=["place", "tiou", "ap"])
+    by_tiou = table.groupby(["place", "tiou"], sort=False).ap.mean()
+    means = {place: scores.mean() for place, scores in by_tiou.groupby(level="place")}
+    return np.array([means.get(place, np.nan) for place in range(1 + len(people))])
 
 
 def nested_estimate(table: pd.DataFrame, value: str = "value", confidence: float = 0.95) -> Estimate:
@@ -150,13 +150,13 @@ def estimate(scores: list[np.ndarray], confidence: float = 0.95) -> Estimate:
 
 def _with_interval(mean, between, within, freedoms, folds, people, confidence):
     """The estimate of a mean with this variance: Student's interval and p-value, each with its freedom."""
-    from scipy import stats  # in functions: the import takes long, and mAP needs none of it
+    from scipy.special import stdtr, stdtrit  # in functions: the import takes long, and mAP needs none of it
 
     variance, (freedom, of_p) = between + within, freedoms
     if variance == 0:
         return Estimate(mean, mean, mean, float(mean == 0), 0.0, 0.0, folds, people, freedom)
-    spread = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * variance**0.5
-    p = float(2 * stats.t.sf(abs(mean) / variance**0.5, of_p))
+    spread = float(stdtrit(freedom, 0.5 + confidence / 2)) * variance**0.5
+    p = float(2 * stdtr(of_p, -abs(mean) / variance**0.5))
     return Estimate(mean, mean - spread, mean + spread, p, between, within, folds, people, freedom)
 
 
@@ -268,12 +268,12 @@ def _better(difference):
 
 def _chance(differences, better):
     """The mean share of people with its interval, from the differences and shares (P,) of each fold."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
     share, known = float(np.mean([values.mean() for values in better])), estimate(differences)
     people = _effective_people(known, np.array([len(values) for values in differences]))
     centre = (people * share + 2) / (people + 4)
-    spread = float(stats.t.ppf(0.975, known.freedom)) * (centre * (1 - centre) / (people + 4)) ** 0.5
+    spread = float(stdtrit(known.freedom, 0.975)) * (centre * (1 - centre) / (people + 4)) ** 0.5
     return share, max(0.0, centre - spread), min(1.0, centre + spread)
 
 

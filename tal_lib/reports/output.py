@@ -35,7 +35,9 @@ class Output:
         self.tables.append(path)
 
     def table(self, table: pd.DataFrame, name: str, caption: str, best: Best | None = None) -> None:
-        """Write a table for readers. best: the values to set in bold."""
+        """Write a table for readers, with the models' short names. best: the values to set in bold."""
+        table, classified = tables.short_names(table)
+        caption = f"{caption} {classified}".strip()
         path = self.layout.reader(self.topic, name)
         self.tables.append(tables.write_table(table, path, caption, best))
 

@@ -36,7 +36,7 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
             "proposals per recording (AR@AN), and the area under it up to AN = 100 (AUC). "
             f"{100 * most.fraction.max():g} % of the training recordings, mean over seeds.",
         )
-        table = tables.proposal_table(summary, benchmark)
+        table = tables.short_names(tables.proposal_table(summary, benchmark))[0]  # it has no part in it
         best = None if own_recipes(runs) else tables.HIGHEST  # unequal recipes have no winner
         out.table(table, f"proposals_{benchmark}", caption, best)
         shown = (

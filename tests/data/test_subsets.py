@@ -1,3 +1,5 @@
+from functools import cache, partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +15,13 @@ from tal_lib.data import (
     write_limited_annotations,
 )
 
+synthetic = cache(partial(load_benchmark, "synthetic"))  # read by every example, changed by none
+
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000), fractions=st.lists(st.floats(0.01, 1.0), min_size=2, max_size=2))
 def test_nested_and_deterministic(seed, fractions):
-    data = load_benchmark("synthetic")
+    data = synthetic()
     small, large = (limited_subset(data, fraction, seed) for fraction in sorted(fractions))
     assert large[: len(small)] == small == limited_subset(data, min(fractions), seed)
     assert len(set(large)) == len(large) == max(1, round(max(fractions) * 40))
@@ -53,7 +57,7 @@ def test_subset_files(tmp_path, small):
 @given(seen=st.floats(0.01, 0.99), seed=st.integers(0, 100))
 @settings(deadline=None, max_examples=30)
 def test_open_set_is_a_partition(seen, seed):
-    data = load_benchmark("synthetic")
+    data = synthetic()
     known, unknown = open_set_split(data, seen, seed)
     assert (
         set(known) | set(unknown) == set(data.classes) and not set(known) & set(unknown) and known and unknown

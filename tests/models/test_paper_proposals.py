@@ -1,5 +1,8 @@
 """The published presets of the proposal family as detectors: padding, lengths, gradients, recipes. Narrow."""
 
+from copy import deepcopy
+from functools import cache
+
 import pytest
 import torch
 
@@ -19,11 +22,16 @@ SMALL = {
 PRESETS = [(name, preset) for name in SMALL for preset in ("paper", "paper_activitynet")]
 
 
-def make(name, preset, small):
+@cache
+def made(name, preset, dim, classes):
     torch.manual_seed(0)
     options = SMALL[name] | ({"proposals": 60} if preset == "paper_activitynet" else {})
-    dim, classes = small.feature_spec.dim, len(small.classes)
     return models.build(name, input_dim=dim, num_classes=classes, preset=preset, **options)
+
+
+def make(name, preset, small):
+    """A model with equal weights for every test; a test may change its own."""
+    return deepcopy(made(name, preset, small.feature_spec.dim, len(small.classes)))
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)

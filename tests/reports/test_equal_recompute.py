@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -94,7 +95,18 @@ def test_a_part_of_the_runs_and_what_is_not_there(published, tmp_path):
         recompute.recomputed(tmp_path / "equal.parquet")
 
 
-COMMITTED = sorted((Layout().results / "detections" / MAIN).glob("*.parquet"))
+def with_plain(path):
+    """Whether the detections of the plain arm are there too."""
+    return (path.parent.parent / PLAIN / path.name).is_file()
+
+
+# those with both arms first: the two tests of such a file follow each other, in one process of a run
+COMMITTED = sorted(
+    (Layout().results / "detections" / MAIN).glob("*.parquet"), key=lambda path: (not with_plain(path), path)
+)
+of_a_file = partial(
+    pytest.mark.parametrize, "path", ids=lambda path: path.stem if path else "none", scope="module"
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +145,7 @@ def again(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", COMMITTED or [None], ids=lambda path: path.stem if path else "none")
+@of_a_file(COMMITTED or [None])
 def test_the_committed_headline_follows_from_the_committed_detections(path, committed, again):
     """All models at the smallest and the largest label fraction: each fold, mean over folds, and interval."""
     if path is None:
@@ -162,11 +174,11 @@ def test_the_committed_mean_over_benchmarks_follows_from_the_committed_detection
     assert differences[["low", "high"]].max(axis=None) < recompute.CLOSE_FOLD
 
 
-PLAIN_TOO = [path for path in COMMITTED if (path.parent.parent / PLAIN / path.name).is_file()]
+PLAIN_TOO = list(filter(with_plain, COMMITTED))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PLAIN_TOO or [None], ids=lambda path: path.stem if path else "none")
+@of_a_file(PLAIN_TOO or [None])
 def test_the_committed_recipe_effect_follows_from_the_committed_detections(path, committed, again):
     """The factorial, the study's first figure: what the recipe adds, and how far architectures are apart."""
     if path is None:

@@ -18,9 +18,11 @@ from PIL import Image
 from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
 from tal_lib.reports.costs.shapes import COSTS
-from tal_lib.reports.figures.axes import runs_note, short_names, with_enough_runs
+from tal_lib.reports.figures.axes import runs_note, with_enough_runs
 from tal_lib.reports.figures.families import MOST, groups_of, spread_out
 from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
+from tal_lib.reports.tables import read_table, short_names
 from tal_lib.writing import REPOSITORY
 
 MODELS = ["local_global", "actionformer", "tridet", "temporalmaxer", "action_mamba", "afsd", "gaf"]
@@ -351,6 +353,15 @@ def test_the_note_says_how_many_runs_there_are(runs, known, text):
         assert runs_note(table.assign(high=101.0)) == f"{text} Bars are cut at 0 and 100."
 
 
+def test_the_note_names_the_models_with_fewer_runs():
+    table = pd.DataFrame({"model": ["a", "a", "b", "floor"], "runs": [5, 5, 5, 1], "low": 1.0})
+    assert runs_note(table) == "Mean of 5 seeds (floor: 1); bars: 95 % interval."
+    assert runs_note(table.assign(runs=[5, 3, 5, 1])).startswith("Mean of 1 to 5 seeds;")  # a: 5 and 3
+    many = pd.DataFrame({"model": list("abcde"), "runs": [5, 1, 1, 1, 1], "low": 1.0})
+    assert runs_note(many).startswith("Mean of 1 to 5 seeds;")
+    assert runs_note(many.assign(runs=[5, 5, 1, 2, 1])).startswith("Mean of 5 seeds (c: 1, d: 2, e: 1);")
+
+
 def test_two_runs_have_no_bar_in_a_figure():
     table = pd.DataFrame({"low": [1.0, 2.0], "high": [3.0, 4.0], "runs": [2, 3]})
     assert with_enough_runs(table).notna().to_numpy().tolist() == [[False, False, True], [True] * 3]
@@ -363,6 +374,19 @@ def test_short_names_say_what_they_leave_out():
     )
     assert table.model.tolist() == ["bmn", "ssn", "bsn (width=9)"]
     assert text == "bmn, bsn (width=9): with the study's classifier."
+    matrix = pd.DataFrame({"model": ["ssn", "bmn + classifier"], "bmn + classifier": [1.0, 2.0]})
+    table, text = short_names(matrix)
+    assert table.to_dict("list") == {"model": ["ssn", "bmn"], "bmn": [1.0, 2.0]}
+    assert text == "bmn: with the study's classifier."
+    assert short_names(table)[1] == ""
+
+
+def test_a_table_for_readers_has_the_short_names(tmp_path):
+    out = Output(Layout(results=tmp_path))
+    out.table(pd.DataFrame({"model": ["prn + classifier"], "avg mAP": [9.0]}), "some", "Some table.")
+    caption, table = read_table(tmp_path / "readers" / "accuracy" / "some.md")
+    assert table.model.tolist() == ["prn"]
+    assert caption == "Some table. prn: with the study's classifier."
 
 
 @settings(max_examples=50, deadline=None)

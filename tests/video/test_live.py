@@ -185,7 +185,8 @@ def test_a_bad_frame_does_not_end_the_stream(video):
         stream.stop()
 
 
-def test_a_lost_source_says_so_and_comes_back(video, tmp_path):
+def test_a_lost_source_says_so_and_comes_back(video, tmp_path, monkeypatch):
+    monkeypatch.setattr("tal_lib.video.source.RETRY_S", (0.05, 0.1))
     path = tmp_path / "comes_and_goes.mp4"
     taken = []
     source = Source(str(path), 10, lambda picture, index: taken.append(index)).start()
@@ -315,7 +316,7 @@ def test_nonsense_does_not_bring_it_down(served):
             )[kind]
             connection.sendall(payload)
             if rng.random() < 0.5:
-                connection.settimeout(0.2)
+                connection.settimeout(0.02)
                 try:
                     connection.recv(1000)
                 except OSError:

@@ -51,6 +51,12 @@ def video(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("video") / "plain.mp4", pictures(), 10)
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The same pictures in a fifth of a second: the source of the live page plays at the pace of a video."""
+    return write_video(tmp_path_factory.mktemp("quick") / "plain.mp4", pictures(), 60)
+
+
 @contextmanager
 def inside(folder):
     before = os.getcwd()
@@ -68,16 +74,16 @@ def named(folder, name, content):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_every_name_is_a_file(video, tmp_path, name):
+def test_every_name_is_a_file(quick, tmp_path, name):
     """By its bare name, as people type it: for `extract` and for the source of the live page."""
-    path = named(tmp_path, name, video.read_bytes())
+    path = named(tmp_path, name, quick.read_bytes())
     taken = []
     with inside(tmp_path):
-        assert len(list(Reader(path.name, 10))) == 12
-        source = Source(path.name, 50, lambda picture, index: taken.append(index), loop=False).start()
+        assert len(list(Reader(path.name, 60))) == 12
+        source = Source(path.name, 60, lambda picture, index: taken.append(index), loop=False).start()
         source._thread.join(20)
         assert source.state == "ended" and len(taken) >= 12 and not source.problem
-        table = extract([Path(path.name)], tmp_path / "out", sampling=Sampling(fps=10), progress=False)
+        table = extract([Path(path.name)], tmp_path / "out", sampling=Sampling(fps=60), progress=False)
     assert table.problem.tolist() == [""] and (tmp_path / "out" / f"{path.stem}.npy").is_file()
 
 
@@ -284,7 +290,7 @@ def test_a_killed_worker_costs_its_video_alone(video, tmp_path):
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp"])
 def test_a_playlist_that_pretends_to_be_a_video_reaches_no_network(tmp_path, kind):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(1)
+        server.settimeout(0.1)  # `Reader` has returned: a connection would wait already
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
         text = {
             "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n",

@@ -26,7 +26,6 @@ from tal_lib.reports.efficiency.runs import (
     complete,
     main_arm,
     own_recipes,
-    span,
     strata,
     unequal_first,
 )
@@ -81,7 +80,7 @@ def _write_curves(runs, rows, benchmark, out):
     caption = about_recipes(
         chosen,
         f"avg mAP (%) on {benchmark} by label fraction (of the training recordings), mean of "
-        f"{span(rows.runs)} runs (seeds) with 95 % interval (Student's t).",
+        f"{tables.number_of_runs(rows, 'seeds')} with 95 % interval (Student's t).",
     )
     if rows.fraction.nunique() > 1:
         shown = (

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import statistics
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, span
+from tal_lib.reports.efficiency.runs import OUR_MODEL
 from tal_lib.reports.tables.names import about_settings
 
 
@@ -65,9 +65,10 @@ def _recipes(runs, benchmark, out):
     shown = shown.loc[sorted(order, key=lambda key: key[0])]
     shown.columns = [f"{100 * fraction:g} %" for fraction in shown.columns]
     out.data(table, f"recipes_values_{benchmark}")
+    seeds = tables.number_of_runs(table.rename(columns={"pairs": "runs"}), "seeds", by="recipe")
     caption = (
         f"avg mAP (%) on {benchmark} with another training recipe, by label fraction. In brackets: "
-        f"difference from the model's own recipe on the same recordings. Mean of {span(table.pairs)} seeds."
+        f"difference from the model's own recipe on the same recordings. Mean of {seeds}."
         f"{about_settings(table.recipe)}"
     )
     best = tables.Best(high=tuple(shown.columns), within=("recipe",))
@@ -85,7 +86,8 @@ def _every_variant(runs, benchmark, out):
     wide.columns = [f"{100 * fraction:g} %" for fraction in wide.columns]
     caption = (
         f"Every tested model, option and recipe on {benchmark}: avg mAP (%) by label fraction, mean "
-        f"of {span(summary.runs)} seeds with 95 % interval (Student's t). An empty recipe is the model's own."
+        f"of {tables.number_of_runs(summary, 'seeds')} with 95 % interval (Student's t). An empty recipe is "
+        "the model's own."
     )
     out.table(wide.reset_index(), f"variants_{benchmark}", caption, tables.Best(high=tuple(wide.columns)))
 

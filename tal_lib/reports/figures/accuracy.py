@@ -14,11 +14,11 @@ from tal_lib.reports.figures.axes import (
     legend_above,
     note,
     runs_note,
-    short_names,
     space_by_what_is_missing,
     with_enough_runs,
 )
 from tal_lib.reports.figures.families import model_panels
+from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.tables.summaries import MISNAMED, SHOWN_VARIANT
 from tal_lib.reports.theme import WIDTH, new_axes
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from tal_lib.reports.tables.names import CLASSIFIED
+from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 FEWEST = 3  # runs with an interval in a figure; the tables have those of two, too
@@ -162,8 +162,8 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "see
     """
     counts = table.runs if "runs" in table else pd.Series([], dtype=int)
     known = "low" in table and table.low.notna().any()
-    least, most = (counts.min(), counts.max()) if len(counts) else (0, 0)
-    number = f"{least:g} to {most:g} {runs}" if least != most else f"{most:g} {runs}"
+    most = counts.max() if len(counts) else 0
+    number = number_of_runs(table, runs) if most else ""
     if not known:
         unknown = f"Mean of {number}, without intervals." if most else "No intervals are known."
         return "One run each, so there is no interval." if most == 1 else unknown
@@ -174,14 +174,3 @@ def runs_note(table: pd.DataFrame, bars: str = "95 % interval", runs: str = "see
     if "high" in table and ((table.high > 100) | (table.low < 0)).any():
         text += " Bars are cut at 0 and 100."
     return text
-
-
-def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The table with the models' short names, and a sentence on what the long ones tell, for the note.
-
-    `+ classifier` is said once below the figure, not at every name.
-    """
-    classified = sorted({str(name) for name in table.model if CLASSIFIED in str(name)})
-    table = table.assign(model=[str(name).replace(CLASSIFIED, "") for name in table.model])
-    names = ", ".join(name.replace(CLASSIFIED, "") for name in classified)
-    return table, f"{names}: with the study's classifier." if names else ""

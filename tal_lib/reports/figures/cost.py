@@ -16,12 +16,12 @@ from tal_lib.reports.figures.axes import (
     note,
     plain_log,
     runs_note,
-    short_names,
     space_by_what_is_missing,
     spread_ticks,
     with_enough_runs,
 )
 from tal_lib.reports.figures.families import GREY, model_panels
+from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 PERCENTILES = "tenth to ninetieth percentile"

@@ -11,10 +11,10 @@ from tal_lib.reports.figures.axes import (
     legend_above,
     note,
     runs_note,
-    short_names,
     with_enough_runs,
 )
 from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
+from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 ERRORS = {  # DETAD's name → colour

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL
-from tal_lib.reports.figures.axes import note, short_names
+from tal_lib.reports.figures.axes import note
 from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 PLAIN, EQUAL = "#E69F00", "#0072B2"

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from tal_lib.reports.figures.axes import legend_above, note, plain_log, short_names
+from tal_lib.reports.figures.axes import legend_above, note, plain_log
 from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 SHADES = ("#0072B2", "#E69F00", "#D55E00", "#009E73")  # of the shares of people, the largest first

@@ -4,13 +4,13 @@ import math
 
 import pandas as pd
 
-from tal_lib.evaluation.nested import estimate
+from tal_lib.evaluation.nested import estimate, mean_of
 from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports import tables, theme
 from tal_lib.reports.costs.accuracy import medians
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.efficiency.runs import FLOOR, main_arm, with_all_data
-from tal_lib.reports.equal.arms import MAIN, PLAIN, TUNING, place, runs_of, scores_of
+from tal_lib.reports.equal.arms import MAIN, MEAN, PLAIN, TUNED, TUNING, place, runs_of, scores_of
 from tal_lib.reports.folds import on_official_split
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.site.pages import download
@@ -104,11 +104,16 @@ def _equal(data, read):
         shown = equal.rename(columns={"letters": "group", "folds": "runs"})
         cells = runs_of(data | {"tuning_trials": read("tuning_trials")}, MAIN)
         yield _with_cells(shown.assign(arm=MAIN), cells)
-    rows = []
-    for (benchmark, fraction), here in scores_of(data, PLAIN).items():
-        for model in here.models:
-            known = estimate(here.by_fold(here.people[model]))
-            rows.append((PLAIN, benchmark, fraction, model, known.mean, known.low, known.high, known.folds))
+    known = {
+        (benchmark, fraction, model): estimate(here.by_fold(here.people[model]))
+        for (benchmark, fraction), here in scores_of(data, PLAIN).items()
+        for model in here.models
+    }
+    for fraction, model in dict.fromkeys(key[1:] for key in known):
+        of_tuned = [known.get((benchmark, fraction, model)) for benchmark in TUNED]
+        if all(of_tuned):
+            known[MEAN, fraction, model] = mean_of(of_tuned)
+    rows = [(PLAIN, *key, each.mean, each.low, each.high, each.folds) for key, each in known.items()]
     if rows:
         yield _with_cells(pd.DataFrame(rows, columns=COLUMNS[:8]), runs_of(data, PLAIN))
 

@@ -24,11 +24,12 @@ from tal_lib.reports.tables.machines import (
     on_main_machine,
     with_counted_macs,
 )
-from tal_lib.reports.tables.names import as_preset, classified, shown_name, with_shown_names
+from tal_lib.reports.tables.names import as_preset, classified, short_names, shown_name, with_shown_names
 from tal_lib.reports.tables.summaries import (
     average_map,
     efficiency_summary,
     efficiency_table,
+    number_of_runs,
     open_set_runs,
     open_set_summary,
     open_set_table,
@@ -57,6 +58,7 @@ __all__ = [
     "main_machine",
     "measured_columns",
     "newest",
+    "number_of_runs",
     "of_the_present_network",
     "on_main_machine",
     "open_set_runs",
@@ -67,6 +69,7 @@ __all__ = [
     "read_csv",
     "read_parquet",
     "read_table",
+    "short_names",
     "shown_name",
     "split_name",
     "streams_table",

@@ -24,6 +24,20 @@ def classified(models) -> str:
     return f" avg mAP of {', '.join(names)}: with the study's classifier." if names else ""
 
 
+def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The table with the models' short names, and a sentence on what the long ones tell, empty if none.
+
+    `+ classifier` is said once, below a figure or in a caption, not at every name. It is looked for in the
+    names of columns and in columns of text.
+    """
+    texts = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
+    long = {str(name) for name in (*table.columns, *table[texts].to_numpy().ravel())}
+    classified = sorted(name.replace(CLASSIFIED, "") for name in long if CLASSIFIED in name)
+    short = lambda name: name.replace(CLASSIFIED, "") if isinstance(name, str) else name
+    shortened = table.assign(**{name: table[name].map(short) for name in texts}).rename(columns=short)
+    return shortened, f"{', '.join(classified)}: with the study's classifier." if classified else ""
+
+
 def as_preset(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of models as their preset builds them. A table without `options` has no others."""
     return table[table.options.fillna("") == ""] if "options" in table else table

@@ -64,6 +64,28 @@ def with_interval(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+NAMED = 3  # models with fewer runs than the others that a caption names
+
+
+def number_of_runs(table: pd.DataFrame, unit: str, by: str = "model") -> str:
+    """How many runs are behind the means of a table, for a caption: `5 seeds`, `5 seeds (tadtr: 3)`.
+
+    Where more than `NAMED` models have fewer, or one has different numbers, it is a range: `1 to 5 seeds`.
+
+    table: `runs` and, if known, the column `by`; unit: what the runs differ in.
+    """
+    least, most = table.runs.min(), table.runs.max()
+    if least == most:
+        return f"{most:g} {unit}"
+    if by in table:
+        counts = table.groupby(by, sort=False).runs.agg(["min", "max"])
+        fewer = counts[counts["min"] < most]
+        if len(fewer) <= NAMED and (fewer["min"] == fewer["max"]).all():
+            named = ", ".join(f"{name}: {count:g}" for name, count in fewer["min"].items())
+            return f"{most:g} {unit} ({named})"
+    return f"{least:g} to {most:g} {unit}"
+
+
 FEWEST = 5  # splits for an interval: they share classes, so that few of them say little
 MISNAMED = "unseen, trained with wrong names"  # an arm of its own, with fewer splits
 OPEN_SET_PARTS = (

@@ -1,0 +1,140 @@
+"""The numbers on rendered notebooks are those of the tables beside them."""
+
+import csv
+from functools import cache
+
+import nbformat
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from tal_lib.reports import tables
+from tal_lib.reports.costs.inference import cost_by_length
+from tal_lib.reports.costs.shapes import conditions
+from tal_lib.reports.layout import Layout
+from tal_lib.writing import REPOSITORY
+
+LAYOUT = Layout(REPOSITORY / "results", REPOSITORY / "figures")
+PAGES = {path.stem: path for path in sorted(LAYOUT.notebooks.glob("*.ipynb"))}
+OF_TABLES = [name for name in PAGES if name.startswith(("00_", "03_inference_cost_", "10_end_to_end"))]
+PRECISIONS = ("bfloat16", "tf32")  # a page has them in one table, readers have a table of each
+TIOU = ["0.3", "0.4", "0.5", "0.6", "0.7"]
+OF_RUNS = {"02_train_evaluate": "data_efficiency", "04_open_set": "open_set"}
+OF_RUNS |= {f"05_streams_and_distillation_{name}": name for name in ("streams", "distillation", "ablation")}
+
+
+def shown(page):
+    """(header, rows) of every table of data on a page, as text; an index is the first columns."""
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            html = output.get("data", {}).get("text/html", "")
+            for table in BeautifulSoup(html, "html.parser").find_all("table"):
+                yield grid(table)
+
+
+def grid(table):
+    """The cells of a table of pandas, those that span several rows repeated in each."""
+    heads = [[cell.get_text() for cell in row.find_all("th")] for row in table.thead.find_all("tr")]
+    index = [name for name in heads[1] if name] if len(heads) > 1 else [""]
+    rows, waiting = [], {}  # column → (rows that its cell still spans, its text)
+    for row in table.tbody.find_all("tr"):
+        cells, line = iter(row.find_all(["th", "td"])), []
+        for column in range(len(heads[0])):
+            left, text = waiting.get(column, (0, ""))
+            if not left:
+                cell = next(cells)
+                left, text = int(cell.get("rowspan", 1)), cell.get_text()
+            waiting[column] = left - 1, text
+            line.append(text)
+        rows.append(line)
+    return [*index, *heads[0][len(index) :]], rows
+
+
+@cache
+def readers():
+    """(header, rows) of every table for readers, as text."""
+    made = {}
+    for path in sorted((LAYOUT.results / "readers").rglob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+            made[path.stem] = header, rows
+    return made
+
+
+@cache
+def macs_elsewhere():
+    """MACs on the GPUs: readers have those of the main machine alone, of which some are of older code."""
+    cost = tables.read_csv(LAYOUT.table("inference_cost"), low_memory=False)
+    made = [
+        cost_by_length(rows, "macs").reset_index() for _, _, rows in conditions(cost[cost.device == "cuda"])
+    ]
+    return [(list(table), table.to_numpy().tolist()) for table in made]
+
+
+def is_part(header, rows, table):
+    """Whether every row is one of the table's, in the columns that both have; a table may show a choice of
+    the columns."""
+    names, others = table
+    shared = [name for name in header if name in names]
+    if len(shared) < 3:
+        return False
+    take = lambda line, names: tuple(line[names.index(name)] for name in shared)
+    return {take(row, header) for row in rows} <= {take(row, names) for row in others}
+
+
+def by_precision(header, rows):
+    """The rows of each precision, without its name."""
+    parts = {}
+    for row in rows:
+        model, _, precision = row[0].partition(", ")
+        known = header[0] == "model" and precision in PRECISIONS
+        parts.setdefault(precision if known else "", []).append([model, *row[1:]] if known else row)
+    return parts.values()
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_a_page_of_tables_shows_those_for_readers(name):
+    compared = 0
+    for header, rows in shown(PAGES[name]):
+        if header[0] not in ("model", "backbone", "benchmark"):
+            continue  # the machine; advice in words
+        for part in by_precision(header, rows):
+            known = [*readers().values(), *macs_elsewhere()]
+            assert any(is_part(header, part, table) for table in known), (header, part[0])
+            compared += 1
+    assert compared >= 2
+
+
+def test_another_number_is_noticed():
+    header, rows = readers()["latency_hapt_cpu"]
+    assert is_part(header, rows[:2], (header, rows))
+    assert not is_part(header, [[*rows[0][:-1], "1"]], (header, rows))
+
+
+def of_tiou(header, rows, digits):
+    """The mAPs (%) of each row, as text."""
+    places = [header.index(name) for name in TIOU]
+    return {tuple(f"{float(row[place]):.{digits}f}" for place in places) for row in rows}
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith(tuple(OF_RUNS))])
+def test_a_page_of_a_run_shows_a_run_of_the_ledgers(name):
+    """All values of mAP on the page are those of one cell."""
+    about = next(table for start, table in OF_RUNS.items() if name.startswith(start))
+    runs = tables.read_csv(LAYOUT.table(about), low_memory=False)
+    runs = runs[[name.endswith(benchmark) for benchmark in runs.benchmark]]
+    digits = 2 if about == "data_efficiency" else 1
+    keys = ["cell", *{"part", "variant"} & set(runs)]
+    wide = 100 * runs.pivot_table(index=keys, columns="tiou", values="map")
+    lines = wide.apply(lambda row: tuple(f"{value:.{digits}f}" for value in row), axis=1)
+    of_cells = lines.groupby("cell").agg(set)
+    pages = [of_tiou(header, rows, digits) for header, rows in shown(PAGES[name]) if set(TIOU) <= set(header)]
+    assert pages
+    for values in pages:
+        assert any(values <= cell for cell in of_cells), values
+
+
+def test_cells_that_span_rows_are_repeated():
+    table = pd.DataFrame({"a": [1, 2, 3]}, index=pd.MultiIndex.from_tuples([("x", 1), ("x", 2), ("y", 1)]))
+    html = BeautifulSoup(table.rename_axis(["i", "j"]).to_html(), "html.parser").table
+    assert grid(html) == (["i", "j", "a"], [["x", "1", "1"], ["x", "2", "2"], ["y", "1", "3"]])
