@@ -266,7 +266,8 @@ def test_eval_refuses_other_recordings(small, tmp_path, capsys):
     assert "recording other is not in the annotations" in capsys.readouterr().err
 
 
-def test_cost_prints_a_table(capsys, monkeypatch):
+def test_cost_prints_a_table(capsys, monkeypatch, in_this_process):
+    in_this_process(sys.modules[profile.__module__])
     monkeypatch.setattr("tal_lib.cost.profile", partial(profile, min_seconds=0.02))
     assert (
         main(
@@ -278,7 +279,8 @@ def test_cost_prints_a_table(capsys, monkeypatch):
     assert "GMACs" in out and "none" in out and len(out.strip().splitlines()) == 4
 
 
-def test_a_length_that_does_not_fit_loses_no_other(capsys, monkeypatch):
+def test_a_length_that_does_not_fit_loses_no_other(capsys, monkeypatch, in_this_process):
+    in_this_process(sys.modules[profile.__module__])
     asked = []
 
     def fits_up_to_64(model, dim, length, *given, **options):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -13,11 +11,12 @@ from torch import nn
 
 from tal_lib import TalError, models
 from tal_lib.cli import main
+from tal_lib.cost.isolated import _server
 from tal_lib.data.batches import collate, unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.export import FORMATS, export
 from tal_lib.exported import Exported, load_graph, read_about
-from tal_lib.files import REPOSITORY
+from tal_lib.process.fork_server import Failed
 from tal_lib.training import Trained
 
 SPEC = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3, "flow": 2})
@@ -114,9 +113,8 @@ def test_trusted_torchscript_detects_as_its_model(tmp_path):
 def test_what_another_process_wrote_needs_trust(tmp_path):
     folder = export(model_of(), tmp_path, "torchscript")
     Exported(folder)  # this process knows what it has written
-    code = f"from tal_lib.exported import Exported; Exported({str(folder)!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode and "can run any code" in done.stderr
+    with pytest.raises(Failed, match="can run any code"):
+        _server(1).run("tal_lib.exported:Exported", folder=str(folder))
 
 
 def test_onnx_is_preferred_where_it_is_of_the_same_weights(tmp_path):

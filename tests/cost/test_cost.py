@@ -32,6 +32,7 @@ from tal_lib.files import REPOSITORY
 from tal_lib.process.environment import child_environment
 
 
+@pytest.mark.shallow
 @pytest.mark.parametrize(
     ("name", "params", "gmacs"),
     [("actionformer", 29.252, 45.250), ("tridet", 15.990, 43.698), ("temporalmaxer", 7.118, 23.491)],

@@ -14,6 +14,7 @@ from tal_lib import models
 from tal_lib.cost import count_macs
 from tal_lib.models.parts.proposals import window_starts
 
+pytestmark = pytest.mark.shallow
 NO_MATRIX = ("latents", "log_a", "query", "background")  # learned tokens and decays
 
 

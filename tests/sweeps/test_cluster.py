@@ -498,7 +498,7 @@ def test_hosts_of_which_one_is_cut_off(project, processes, hosts):
     """A scheduler here, two workers on two other hosts; the cable of one of these is pulled amid a cell."""
     names, subnet = hosts
     processes.address = f"tcp://{subnet}.254:{processes.port}"
-    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
+    quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s"}
     ENVIRONMENT.update(quick)
     try:
         processes.scheduler(f"{subnet}.254")

@@ -70,6 +70,7 @@ def macs(model, options, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.shallow
 def test_the_sizes_are_equal(planned):
     """At each size, the models' MACs on a crop of HAPT are within 10 % of each other; sizes are far apart."""
     cells = pd.DataFrame(
@@ -133,6 +134,7 @@ def test_the_released_models_are_cells_of_the_equal_arm(planned):
     assert {"benchmark": "hapt", "recipe": PLAIN} in [block.parameters for block in official]
 
 
+@pytest.mark.shallow
 @pytest.mark.parametrize("model", models.names())
 def test_no_trial_costs_more_than_a_tenth_more(model):
     block, _ = read_grid(STUDY / "tuning.yaml").blocks

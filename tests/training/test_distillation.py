@@ -74,7 +74,7 @@ def test_a_distillation_is_not_taken_up_with_another_teacher(small, tmp_path, mo
         teacher = make(small, "actionformer", **narrow)
         next(teacher.parameters()).data += shift
         pair = Distilled(make(small, "actionformer", **narrow), teacher, Distillation())
-        return fit(pair, small, small.recordings("train"), recipe, 0, out, on_epoch=on_epoch)
+        return fit(pair, small, small.recordings("train")[:4], recipe, 0, out, on_epoch=on_epoch)
 
     def stop(epoch, seconds, model):
         if epoch == 2:
