@@ -26,7 +26,7 @@ import torch
 
 from tal_lib import plugins
 from tal_lib.cost import meters
-from tal_lib.data import Benchmark, FeatureSpec, synthetic
+from tal_lib.data import Benchmark, FeatureSpec, synthetic, write_annotations
 from tal_lib.files import data_root
 from tal_lib.process.fork_server import IRI_GRAMMAR, hidden
 
@@ -180,6 +180,21 @@ def tiny():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def few_recordings(tmp_path_factory):
+    """A folder benchmark, smaller than `synthetic`: 20 training and 12 test recordings of a minute."""
+    config = synthetic.SyntheticConfig(train_recordings=20, test_recordings=12, median_duration_s=60.0)
+    data, folder = synthetic.load(config), tmp_path_factory.mktemp("data") / "few"
+    (folder / "features").mkdir(parents=True)
+    write_annotations(folder / "annotations.json", data.table(), data.annotations())
+    spec = data.feature_spec
+    about = {"streams": dict(spec.streams), "stride_s": spec.stride_s, "window_s": spec.window_s}
+    (folder / "features" / "spec.json").write_text(json.dumps(about))
+    for name in data.recordings():
+        np.save(folder / "features" / f"{name}.npy", data.features(name))
+    return folder
 
 
 @pytest.fixture

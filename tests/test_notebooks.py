@@ -19,12 +19,13 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """The quick study's notebooks with the least work."""
+def study(tmp_path_factory, few_recordings):
+    """The quick study's notebooks with the least work: most on few and short recordings."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "sweeps").mkdir()
     for notebook in NOTEBOOKS:
         (folder / notebook.name).symlink_to(notebook)
+    small = {"benchmark": str(few_recordings)}
     grid = {
         "cells": [
             {
@@ -35,18 +36,20 @@ def study(tmp_path_factory):
             {"notebook": "01_data.ipynb"},
             {
                 "notebook": "04_open_set.ipynb",
-                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+                "parameters": small | {"recipe": {"epochs": 1, "min_steps": 4}},
                 "grid": {"split": [0, 1], "misnamed": [False]},
             },
             {
                 "notebook": "04_open_set.ipynb",
-                "parameters": {"recipe": {"epochs": 1, "min_steps": 4}},
+                "parameters": small | {"recipe": {"epochs": 1, "min_steps": 4}},
                 "grid": {"split": [0], "misnamed": [True]},
             },
             *(
                 {
                     "notebook": "05_streams_and_distillation.ipynb",
-                    "parameters": {"recipe": {"epochs": 1, "min_steps": 1}, "fraction": 0.1} | parameters,
+                    "parameters": small
+                    | {"recipe": {"epochs": 1, "min_steps": 1}, "fraction": 0.1}
+                    | parameters,
                 }
                 for parameters in (
                     {"study": "streams", "model": "window_cnn"},
@@ -67,7 +70,8 @@ def study(tmp_path_factory):
             {
                 "notebook": "03_inference_length.ipynb",
                 "alone": True,
-                "parameters": {
+                "parameters": small
+                | {
                     "model": "window_cnn",
                     "recipe": {"epochs": 1, "min_steps": 4},
                     "windows": [64],
@@ -77,7 +81,8 @@ def study(tmp_path_factory):
             {
                 "notebook": "06_training_cost.ipynb",
                 "alone": True,
-                "parameters": {
+                "parameters": small
+                | {
                     "recipe": {"epochs": 2, "min_steps": 4},
                     "model": "window_cnn",
                     "min_seconds": 0.05,
@@ -86,7 +91,8 @@ def study(tmp_path_factory):
             {
                 "notebook": "07_quantization.ipynb",
                 "alone": True,
-                "parameters": {
+                "parameters": small
+                | {
                     "recipe": {"epochs": 1, "min_steps": 4},
                     "model": "window_cnn",
                     "lengths": [64],
@@ -97,7 +103,8 @@ def study(tmp_path_factory):
             },
             {
                 "notebook": "08_export.ipynb",
-                "parameters": {
+                "parameters": small
+                | {
                     "recipe": {"epochs": 1, "min_steps": 4},
                     "model": "window_cnn",
                     "formats": ["pt2", "torchscript"],
@@ -106,7 +113,8 @@ def study(tmp_path_factory):
             },
             {
                 "notebook": "09_diagnosis.ipynb",
-                "parameters": {
+                "parameters": small
+                | {
                     "model": "window_cnn",
                     "fraction": 0.1,
                     "seeds": [0],
@@ -122,12 +130,12 @@ def study(tmp_path_factory):
     return folder, report(folder / "results", folder / "figures", folder / "runs")
 
 
-def test_the_study_leaves_tables_figures_and_pages(study):
+def test_the_study_leaves_tables_figures_and_pages(study, few_recordings):
     folder, done = study
     assert len(pd.read_csv(folder / "results" / "tables" / "data_efficiency.csv")) == 4 * 5
     cost = pd.read_csv(folder / "results" / "tables" / "inference_cost.csv", keep_default_na=False)
     assert len(cost) == 4 and set(cost.uncounted_ops) == {""} and "latency_s_raw" not in cost
-    open_set = pd.read_csv(folder / "results" / "readers" / "open_set" / "open_set_synthetic.csv")
+    open_set = pd.read_csv(folder / "results" / "readers" / "open_set" / "open_set_few.csv")
     assert set(open_set.model) == {"stale (text=words)"} and set(open_set.splits) == {2}
     assert set(open_set.columns) >= {
         "unseen",
@@ -135,7 +143,7 @@ def test_the_study_leaves_tables_figures_and_pages(study):
         "unseen, trained with wrong names",
         "seen, all names",
     }
-    streams = pd.read_csv(folder / "results" / "readers" / "streams" / "streams_synthetic_10.csv")
+    streams = pd.read_csv(folder / "results" / "readers" / "streams" / "streams_few_10.csv")
     assert list(streams.columns) == ["model", "rgb", "flow", "early", "late", "runs"] and len(streams) == 1
     assert set(pd.read_csv(folder / "results" / "tables" / "ablation.csv").variant) >= {
         "whole",
@@ -147,9 +155,9 @@ def test_the_study_leaves_tables_figures_and_pages(study):
         set(numbers.index) == set(VARIANTS)
         and numbers.converted["int8"] == numbers.layers["int8"] > numbers.converted["int8 linear"]
     )
-    assert pd.read_csv(
-        folder / "results" / "readers" / "training" / "training_synthetic.csv"
-    ).model.tolist() == ["window_cnn"]
+    assert pd.read_csv(folder / "results" / "readers" / "training" / "training_few.csv").model.tolist() == [
+        "window_cnn"
+    ]
     assert pd.read_csv(folder / "results" / "tables" / "inference_length.csv").window.tolist() == [0, 64, 64]
     assert set(pd.read_csv(folder / "results" / "tables" / "export.csv").format) == {"pt2", "torchscript"}
     diagnosis = pd.read_csv(folder / "results" / "tables" / "diagnosis.csv")
@@ -160,26 +168,23 @@ def test_the_study_leaves_tables_figures_and_pages(study):
         "data_efficiency_synthetic",
         "latency_against_length_synthetic_cpu",
         "accuracy_macs_synthetic",
-        "open_set_synthetic",
-        "streams_synthetic_10",
-        "distillation_synthetic_10",
-        "ablation_synthetic_10",
+        "open_set_few",
+        "streams_few_10",
+        "distillation_few_10",
+        "ablation_few_10",
     } <= names
     assert {path.stem for path in done.notebooks} == {
         "01_data_synthetic",
         "02_train_evaluate_synthetic",
         "03_inference_cost_synthetic",
-        "03_inference_length_synthetic",
-        "04_open_set_synthetic",
-        "06_training_cost_synthetic",
-        "07_quantization_synthetic",
-        "08_export_synthetic",
-        *(
-            f"05_streams_and_distillation_{study}_synthetic"
-            for study in ("streams", "distillation", "ablation")
-        ),
+        "03_inference_length_few",
+        "04_open_set_few",
+        "06_training_cost_few",
+        "07_quantization_few",
+        "08_export_few",
+        *(f"05_streams_and_distillation_{study}_few" for study in ("streams", "distillation", "ablation")),
         "00_findings",
-        "09_diagnosis_synthetic",
+        "09_diagnosis_few",
     }
     for page in done.notebooks:
         text = page.read_text()
@@ -187,12 +192,13 @@ def test_the_study_leaves_tables_figures_and_pages(study):
             ('"image/png"' in text or "08_export" in page.stem)
             and "Traceback" not in text
             and str(folder) not in text
+            and str(few_recordings) not in text
         )
         assert len(text) < 1_000_000
         assert ("**One of " in text) == (page.stem[:2] in ("02", "04")), page.stem
         assert "An earlier form of this notebook" not in text
-    (page,) = (page for page in done.notebooks if page.stem == "04_open_set_synthetic")
-    assert "[open_set_synthetic](" in page.read_text()
+    (page,) = (page for page in done.notebooks if page.stem == "04_open_set_few")
+    assert "[open_set_few](" in page.read_text()
     executed = [path.read_text() for path in (folder / "runs").rglob("notebook.ipynb")]
     bars = ("s/epoch", "epoch/s", "application/vnd.jupyter.widget-view+json")
     assert executed and not any(bar in text for text in executed for bar in bars)
@@ -211,8 +217,15 @@ def test_sources_are_clean(path):
 
 
 def test_every_committed_grid_plans(monkeypatch):
-    monkeypatch.setattr(about_data, "cache_clear", lambda: None)  # data are read once for all grids,
-    for name in ("hapt", "hapt_recomposed", "sfinge3d"):  # their validation parts and skipped steps too
+    monkeypatch.setattr(about_data, "cache_clear", lambda: None)  # data are read once for all grids
+    for name in (
+        "hapt",
+        "hapt_recomposed",
+        "sfinge3d",
+        "rendered",
+        "urfall",
+        "50salads",
+    ):  # their validation parts and skipped steps too
         entry = BENCHMARKS[name]
         monkeypatch.setitem(BENCHMARKS, name, replace(entry, load=cache(entry.load)))
     for grid in (REPOSITORY / "notebooks" / "sweeps").glob("*.yaml"):

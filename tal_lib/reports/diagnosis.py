@@ -40,17 +40,15 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
                 "recordings, mean over tIoUs and seeds. The most difficult class is first, the best model is "
                 "at the left.",
             )
-            about = f"{unequal_first(runs)}Mean over tIoUs and {_number_of_seeds(runs)}, without intervals."
+            about = f"{unequal_first(runs)}Mean over tIoUs and {seeds_of(runs)}, without intervals."
             out.figure(figures.class_matrix(table, about), stem, caption)
-            best = _best(runs, tables.Best(high=tuple(table.columns), by_row=True))
+            best = _best(runs, tables.Best(high=(...,), by_row=True))
             out.table(table.round(1).reset_index().rename(columns={"label": "class"}), stem, caption, best)
 
 
-def _number_of_seeds(runs):
-    """`5 seeds`, or `1 to 5 seeds` where models have different numbers."""
-    seeds = runs.groupby("model").seed.nunique()
-    least, most = int(seeds.min()), int(seeds.max())
-    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"
+def seeds_of(runs: pd.DataFrame) -> str:
+    """How many seeds the models have, for a caption. runs: `model, seed`."""
+    return tables.number_of_runs(runs.groupby("model").seed.nunique().rename("runs").reset_index(), "seeds")
 
 
 def best_detections(rows: pd.DataFrame) -> pd.DataFrame:

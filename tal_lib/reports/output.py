@@ -36,8 +36,8 @@ class Output:
 
     def table(self, table: pd.DataFrame, name: str, caption: str, best: Best | None = None) -> None:
         """Write a table for readers, with the models' short names. best: the values to set in bold."""
-        table, classified = tables.short_names(table)
-        caption = f"{caption} {classified}".strip()
+        table, about = tables.short_names(table)
+        caption = f"{caption.replace(tables.CLASSIFIED, '')} {about}".strip()
         path = self.layout.reader(self.topic, name)
         self.tables.append(tables.write_table(table, path, caption, best))
 

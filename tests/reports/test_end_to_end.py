@@ -112,7 +112,12 @@ def test_captions_are_short_and_say_what_macs_are_of(tmp_path):
         assert ("–: the backbone has no network" in caption) == (name == "end_to_end")
 
 
-def test_the_page_shows_the_machine_with_the_most_rows(tmp_path):
+def test_the_main_machine_has_the_most_videos_not_the_most_models():
+    few = pd.DataFrame([measured(model=f"{number}") for number in range(9)]).assign(device_name="few videos")
+    assert end_to_end.main_machine(pd.concat([few, COST.assign(device_name="main")])) == "main"
+
+
+def test_the_page_shows_the_machine_with_the_most_videos(tmp_path):
     layout = Layout(tmp_path, tmp_path / "figures")
     assert page.pages(layout) == {}
     with pytest.raises(TalError, match="no measured cost of a video"):

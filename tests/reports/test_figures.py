@@ -22,7 +22,7 @@ from tal_lib.reports.figures.axes import runs_note, with_enough_runs
 from tal_lib.reports.figures.families import MOST, groups_of, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
-from tal_lib.reports.tables import read_table, short_names
+from tal_lib.reports.tables import number_of_runs, read_table, short_names
 from tal_lib.writing import REPOSITORY
 
 MODELS = ["local_global", "actionformer", "tridet", "temporalmaxer", "action_mamba", "afsd", "gaf"]
@@ -360,6 +360,9 @@ def test_the_note_names_the_models_with_fewer_runs():
     many = pd.DataFrame({"model": list("abcde"), "runs": [5, 1, 1, 1, 1], "low": 1.0})
     assert runs_note(many).startswith("Mean of 1 to 5 seeds;")
     assert runs_note(many.assign(runs=[5, 5, 1, 2, 1])).startswith("Mean of 5 seeds (c: 1, d: 2, e: 1);")
+    recipes = pd.DataFrame({"recipe": ["", "a=1, b=2"], "runs": [3, 1]})
+    assert number_of_runs(recipes, "seeds", by="recipe") == "3 seeds (“a=1, b=2”: 1)"
+    assert number_of_runs(recipes.iloc[1:], "seeds") == "1 seed"
 
 
 def test_two_runs_have_no_bar_in_a_figure():
@@ -387,6 +390,9 @@ def test_a_table_for_readers_has_the_short_names(tmp_path):
     caption, table = read_table(tmp_path / "readers" / "accuracy" / "some.md")
     assert table.model.tolist() == ["prn"]
     assert caption == "Some table. prn: with the study's classifier."
+    out.table(pd.DataFrame({"model": ["prn + classifier"]}), "other", "5 seeds (prn + classifier: 3).")
+    caption, _ = read_table(tmp_path / "readers" / "accuracy" / "other.md")
+    assert caption == "5 seeds (prn: 3). prn: with the study's classifier."
 
 
 @settings(max_examples=50, deadline=None)

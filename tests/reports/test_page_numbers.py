@@ -18,6 +18,8 @@ LAYOUT = Layout(REPOSITORY / "results", REPOSITORY / "figures")
 PAGES = {path.stem: path for path in sorted(LAYOUT.notebooks.glob("*.ipynb"))}
 OF_TABLES = [name for name in PAGES if name.startswith(("00_", "03_inference_cost_", "10_end_to_end"))]
 PRECISIONS = ("bfloat16", "tf32")  # a page has them in one table, readers have a table of each
+# this page has the lengths of the prior study too, which only some models have; the table for readers has not
+LEAST_SHARED = {"03_inference_cost_thumos14_paper": 5}
 TIOU = ["0.3", "0.4", "0.5", "0.6", "0.7"]
 OF_RUNS = {"02_train_evaluate": "data_efficiency", "04_open_set": "open_set"}
 OF_RUNS |= {f"05_streams_and_distillation_{name}": name for name in ("streams", "distillation", "ablation")}
@@ -71,12 +73,11 @@ def macs_elsewhere():
     return [(list(table), table.to_numpy().tolist()) for table in made]
 
 
-def is_part(header, rows, table):
-    """Whether every row is one of the table's, in the columns that both have; a table may show a choice of
-    the columns."""
+def is_part(header, rows, table, least=None):
+    """Whether every row is one of the table's, in all columns of the page, or in `least` of them."""
     names, others = table
     shared = [name for name in header if name in names]
-    if len(shared) < 3:
+    if len(shared) < (least or len(header)):
         return False
     take = lambda line, names: tuple(line[names.index(name)] for name in shared)
     return {take(row, header) for row in rows} <= {take(row, names) for row in others}
@@ -100,7 +101,8 @@ def test_a_page_of_tables_shows_those_for_readers(name):
             continue  # the machine; advice in words
         for part in by_precision(header, rows):
             known = [*readers().values(), *macs_elsewhere()]
-            assert any(is_part(header, part, table) for table in known), (header, part[0])
+            least = LEAST_SHARED.get(name)
+            assert any(is_part(header, part, table, least) for table in known), (header, part[0])
             compared += 1
     assert compared >= 2
 

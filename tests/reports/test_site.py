@@ -14,10 +14,12 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tal_lib import TalError
-from tal_lib.reports import site, tables
+from tal_lib.reports import report, site, tables
+from tal_lib.reports.equal import factorial
+from tal_lib.reports.equal.arms import MAIN, MEAN, PLAIN, TUNED, scores_of
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.pictures import small_png
-from tal_lib.reports.site.explorer import OWN_RECIPES, _with_training, explorer_data, names_of_arms
+from tal_lib.reports.site.explorer import OWN_RECIPES, _equal, _with_training, explorer_data, names_of_arms
 from tal_lib.reports.webpage import folded
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -314,6 +316,23 @@ def test_the_explorer_has_the_numbers_of_the_tables(made):
     (arm,) = data["arms"]
     assert arm["name"] == "own recipes, first study (unequal)"
     assert arm["files"]["hapt"][1] == "results/readers/accuracy/data_efficiency_hapt.tex"
+
+
+def test_the_plain_recipe_has_the_mean_over_the_tuned_benchmarks(study):
+    """As the factorial has it; without one of the benchmarks there is none."""
+    records = study({"tridet": 4, "bilstm": 0}, TUNED)
+    data = report.tidy_tables(records)
+    plain = [*_equal(data, lambda name: pd.DataFrame())][-1]
+    mean = plain[plain.benchmark == MEAN].set_index(["fraction", "model"])
+    arms = (scores_of(data, arm) for arm in (MAIN, PLAIN))
+    known = factorial.factorial(*arms)[0].query("benchmark == 'mean'").set_index(["fraction", "model"])
+    columns = {"plain": "mean", "plain_low": "low", "plain_high": "high"}
+    pd.testing.assert_frame_equal(
+        mean[list(columns.values())], known[[*columns]].rename(columns=columns), check_like=True
+    )
+    assert (mean.runs == 20).all()
+    fewer = report.tidy_tables(study({"tridet": 4, "bilstm": 0}, TUNED[1:]))
+    assert MEAN not in set([*_equal(fewer, lambda name: pd.DataFrame())][-1].benchmark)
 
 
 def test_the_floor_has_no_parameters():

@@ -3,6 +3,7 @@
 Every fault but a changed clock leaves, after the sweep has gone on, the tables of an undisturbed one.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -267,15 +268,13 @@ def test_a_run_cut_off_while_it_was_put_in_place_is_made_again(project):
     assert project.tables() == whole and len(project.log()) == 4
 
 
-def test_a_real_training_resumed_is_bit_equal(tmp_path):
+def test_a_real_training_resumed_is_bit_equal(tmp_path, few_recordings):
     """Two real trainings, one of them killed midway with its driver, give bit-equal numbers."""
     grid = tmp_path / "grid.yaml"
-    notebooks = REPOSITORY / "notebooks"
-    grid.write_text(
-        "cells: [{notebook: %s, parameters: "
-        "{benchmark: synthetic, fraction: 0.1, model: window_cnn, recipe: {epochs: 1, min_steps: 6}}, "
-        "grid: {seed: [0, 1]}}]" % (notebooks / "02_train_evaluate.ipynb")
-    )
+    notebook, recipe = REPOSITORY / "notebooks" / "02_train_evaluate.ipynb", {"epochs": 1, "min_steps": 6}
+    given = {"benchmark": str(few_recordings), "fraction": 0.2, "model": "window_cnn", "recipe": recipe}
+    block = {"notebook": str(notebook), "parameters": given, "grid": {"seed": [0, 1]}}
+    grid.write_text(json.dumps({"cells": [block]}))
 
     def run(name, kill=False):
         where = {"results": str(tmp_path / name / "results"), "runs": str(tmp_path / name / "runs")}

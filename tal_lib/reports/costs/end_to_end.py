@@ -29,7 +29,7 @@ two_digits = partial(short, digits=2)  # of a peak: the third one differs betwee
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write one table by backbone and video, one by model on the longest video, and one figure."""
     cost = data["end_to_end"]
-    main, usual = tables.main_machine(cost), cost.threads_used.mode()[0]
+    main, usual = main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
         repeated = "repeat" in rows and rows.repeat.nunique() > 1
         once = "" if repeated else " Each pair of backbone and video was measured once."
@@ -61,7 +61,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of `end_to_end.csv` and `end_to_end_live.csv` from the machine with the most of them.
+    """The rows of `end_to_end.csv` and `end_to_end_live.csv` from the main machine.
 
     Raises:
         TalError: the first table has no rows.
@@ -74,8 +74,14 @@ def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             where=layout.table("end_to_end"),
             remedy="Run `tal sweep end_to_end` and `tal report`, or leave `results` empty to measure.",
         )
-    cost = tables.on_main_machine(cost)
-    return cost, live[live.device_name == cost.device_name.iloc[0]] if len(live) else live
+    main = main_machine(cost)
+    return cost[cost.device_name == main], live[live.device_name == main] if len(live) else live
+
+
+def main_machine(cost: pd.DataFrame) -> str:
+    """The machine that has measured the most pairs of backbone and video; a pair has a row per model."""
+    pairs = ["device_name", *(name for name in VIDEO if name in cost)]
+    return tables.main_machine(cost.drop_duplicates(pairs))
 
 
 def bars(rows: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +106,7 @@ def write_live(data: dict[str, pd.DataFrame], out) -> None:
     """Write the table of the live demo's way."""
     table = data["end_to_end_live"]
     # the main machine is that of the tables of files: on another the live demo may have more runs
-    main, usual = tables.main_machine(data.get("end_to_end", table)), table.threads_used.mode()[0]
+    main, usual = main_machine(data.get("end_to_end", table)), table.threads_used.mode()[0]
     for (machine, threads), rows in table.groupby(["device_name", "threads_used"], sort=False):
         caption = (
             "The live demo: seconds of work per minute of video, median over runs. The model runs on its "
@@ -192,7 +198,7 @@ def in_words(cost: pd.DataFrame) -> str:
     """
     if not len(cost):
         return ""
-    cost = tables.on_main_machine(cost)
+    cost = cost[cost.device_name == main_machine(cost)]
     rows = per_minute(cost)
     rows = rows[rows.video_s >= 60]
     if not len(rows):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, span, strata, unequal_first
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, strata, unequal_first
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -46,12 +46,13 @@ def write_aggregate_ranking(runs: pd.DataFrame, benchmark: str, out) -> None:
         }
     )
     used = complete(runs)
-    seeds = span(used.groupby(["model", "fraction"]).seed.nunique())
+    counts = used.groupby(["model", "fraction"]).seed.nunique().rename("runs").reset_index()
+    seeds = tables.number_of_runs(counts, "seeds")
     fractions = used.fraction.nunique()
     caption = about_recipes(
         runs,
         f"aggregate ranking on {benchmark}, {fractions} label fraction{'s' * (fractions > 1)}, "
-        f"{seeds} seeds. IQM: interquartile mean of avg mAP (%) with stratified bootstrap interval, which "
+        f"{seeds}. IQM: interquartile mean of avg mAP (%) with stratified bootstrap interval, which "
         "covers 88 % with five seeds. Mean rank: 1 is best. Area: mean along the curve over log recordings.",
     )
     out.data(table, f"aggregate_ranking_values_{benchmark}")

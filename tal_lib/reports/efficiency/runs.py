@@ -77,8 +77,3 @@ def strata(runs: pd.DataFrame) -> dict[str, list[np.ndarray]]:
         ]
         for model, rows in runs.groupby("model", sort=False)
     }
-
-
-def span(counts) -> str:
-    """The number of runs for a caption: `5`, or a range such as `2–5`."""
-    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"

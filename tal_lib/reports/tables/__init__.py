@@ -24,7 +24,14 @@ from tal_lib.reports.tables.machines import (
     on_main_machine,
     with_counted_macs,
 )
-from tal_lib.reports.tables.names import as_preset, classified, short_names, shown_name, with_shown_names
+from tal_lib.reports.tables.names import (
+    CLASSIFIED,
+    as_preset,
+    classified,
+    short_names,
+    shown_name,
+    with_shown_names,
+)
 from tal_lib.reports.tables.summaries import (
     average_map,
     efficiency_summary,
@@ -44,6 +51,7 @@ from tal_lib.reports.tables.summaries import (
 from tal_lib.reports.tables.tidy import KEYS, tidy
 
 __all__ = [
+    "CLASSIFIED",
     "HIGHEST",
     "KEYS",
     "LOWEST",

@@ -21,7 +21,7 @@ def shown_name(model: str, preset: str, options: str = "", stream: str = "") -> 
 def classified(models) -> str:
     """A sentence for a caption of avg mAP: which of the models need the study's classifier; empty if none."""
     names = sorted({model for model in models if has_separate_classifier(model)})
-    return f" avg mAP of {', '.join(names)}: with the study's classifier." if names else ""
+    return f" avg mAP of {_with_classifier(names)}" if names else ""
 
 
 def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -31,11 +31,17 @@ def short_names(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     names of columns and in columns of text.
     """
     texts = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
-    long = {str(name) for name in (*table.columns, *table[texts].to_numpy().ravel())}
-    classified = sorted(name.replace(CLASSIFIED, "") for name in long if CLASSIFIED in name)
+    names = {str(name) for name in (*table.columns, *table[texts].to_numpy().ravel())}
     short = lambda name: name.replace(CLASSIFIED, "") if isinstance(name, str) else name
-    shortened = table.assign(**{name: table[name].map(short) for name in texts}).rename(columns=short)
-    return shortened, f"{', '.join(classified)}: with the study's classifier." if classified else ""
+    shortened = table.copy()
+    for name in texts:
+        shortened[name] = table[name].map(short)
+    long = sorted(map(short, (name for name in names if CLASSIFIED in name)))
+    return shortened.rename(columns=short), _with_classifier(long) if long else ""
+
+
+def _with_classifier(names):
+    return f"{', '.join(names)}: with the study's classifier."
 
 
 def as_preset(table: pd.DataFrame) -> pd.DataFrame:

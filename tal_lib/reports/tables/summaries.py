@@ -64,7 +64,7 @@ def with_interval(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-NAMED = 3  # models with fewer runs than the others that a caption names
+NAMED = 3  # models (or recipes) with fewer runs than the others that a caption names
 
 
 def number_of_runs(table: pd.DataFrame, unit: str, by: str = "model") -> str:
@@ -72,16 +72,17 @@ def number_of_runs(table: pd.DataFrame, unit: str, by: str = "model") -> str:
 
     Where more than `NAMED` models have fewer, or one has different numbers, it is a range: `1 to 5 seeds`.
 
-    table: `runs` and, if known, the column `by`; unit: what the runs differ in.
+    table: `runs` and, if known, the column `by`: model or recipe; unit: what the runs differ in, plural.
     """
     least, most = table.runs.min(), table.runs.max()
-    if least == most:
-        return f"{most:g} {unit}"
+    if not least < most:
+        return f"{most:g} {unit.removesuffix('s') if most == 1 else unit}"
     if by in table:
         counts = table.groupby(by, sort=False).runs.agg(["min", "max"])
         fewer = counts[counts["min"] < most]
-        if len(fewer) <= NAMED and (fewer["min"] == fewer["max"]).all():
-            named = ", ".join(f"{name}: {count:g}" for name, count in fewer["min"].items())
+        if 0 < len(fewer) <= NAMED and (fewer["min"] == fewer["max"]).all():
+            mark = "“{}”" if by == "recipe" else "{}"
+            named = ", ".join(f"{mark.format(name)}: {count:g}" for name, count in fewer["min"].items())
             return f"{most:g} {unit} ({named})"
     return f"{least:g} to {most:g} {unit}"
 
