@@ -107,7 +107,7 @@ def repeated(table: pd.DataFrame, source: str, value: str = "value") -> tuple[fl
     from scipy import stats  # here: the import takes long
 
     other = {"seed": "subset_seed", "subset_seed": "seed"}[source]
-    means = table.groupby(["fold", other, source])[value].mean().unstack(source)
+    means = table.groupby(["fold", other, source])[value].mean().unstack(source)  # pyright: ignore[reportAttributeAccessIssue]
     scores = means.to_numpy(dtype=float)
     variance = float(np.var(scores, axis=1, ddof=1).mean())
     freedom = table.fold.nunique() * (scores.shape[1] - 1)
