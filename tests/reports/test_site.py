@@ -266,7 +266,7 @@ def test_the_committed_results_make_a_site_within_the_budget(tmp_path):
 
 @pytest.mark.slow
 def test_the_findings_are_at_most_eight_screens(tmp_path, open_tab):
-    """At 1280 × 900, with all pictures. At 1280 × 800 they are 8.6 screens."""
+    """At 1280 × 900, with all pictures. At 1280 × 800 they are 8.1 screens."""
     (pages := tmp_path / "results" / "notebooks").mkdir(parents=True)
     shutil.copy(Layout().notebooks / "00_findings.ipynb", pages)
     tidy_tables(tmp_path / "results" / "tables")
