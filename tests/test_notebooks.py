@@ -217,15 +217,9 @@ def test_sources_are_clean(path):
 
 
 def test_every_committed_grid_plans(monkeypatch):
-    monkeypatch.setattr(about_data, "cache_clear", lambda: None)  # data are read once for all grids
-    for name in (
-        "hapt",
-        "hapt_recomposed",
-        "sfinge3d",
-        "rendered",
-        "urfall",
-        "50salads",
-    ):  # their validation parts and skipped steps too
+    # data are read once for all grids, their validation parts and skipped steps too
+    monkeypatch.setattr(about_data, "cache_clear", lambda: None)
+    for name in ("hapt", "hapt_recomposed", "sfinge3d", "rendered", "urfall", "50salads"):
         entry = BENCHMARKS[name]
         monkeypatch.setitem(BENCHMARKS, name, replace(entry, load=cache(entry.load)))
     for grid in (REPOSITORY / "notebooks" / "sweeps").glob("*.yaml"):

@@ -69,9 +69,8 @@ def test_profile_measures_in_a_process_of_its_own(monkeypatch):
     assert profile(model, 16, 200, min_seconds=0.0, threads=1, memory_repeats=1).num_classes == 4
     assert row.memory_samples == len(row.peak_memory_bytes_raw) == 3
     assert 0 < row.peak_memory_bytes_p10 <= row.peak_memory_bytes <= row.peak_memory_bytes_p90
-    monkeypatch.setattr(
-        sys.modules[profile.__module__], "usable_cores", lambda: 1
-    )  # a process is there already
+    # the default is all cores; for one, the process of the rows above is there already
+    monkeypatch.setattr(sys.modules[profile.__module__], "usable_cores", lambda: 1)
     row = profile(model, 16, 200, min_seconds=0.0, memory_repeats=1)
     assert row.memory_samples == row.threads == 1
 

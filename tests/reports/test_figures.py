@@ -22,7 +22,7 @@ from tal_lib.reports.figures.axes import runs_note, with_enough_runs
 from tal_lib.reports.figures.families import MOST, groups_of, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
-from tal_lib.reports.tables import number_of_runs, read_table, short_names
+from tal_lib.reports.tables import Best, number_of_runs, read_table, short_names
 from tal_lib.writing import REPOSITORY
 
 MODELS = ["local_global", "actionformer", "tridet", "temporalmaxer", "action_mamba", "afsd", "gaf"]
@@ -393,6 +393,11 @@ def test_a_table_for_readers_has_the_short_names(tmp_path):
     out.table(pd.DataFrame({"model": ["prn + classifier"]}), "other", "5 seeds (prn + classifier: 3).")
     caption, _ = read_table(tmp_path / "readers" / "accuracy" / "other.md")
     assert caption == "5 seeds (prn: 3). prn: with the study's classifier."
+    classes = pd.DataFrame({"class": ["x"], "prn + classifier": [9.0], "ssn": [8.0]})
+    out.table(
+        classes, "classes", "AP.", Best(high=(...,), by_row=True)
+    )  # a name that became short still wins
+    assert r"\textbf{9" in (tmp_path / "readers" / "accuracy" / "classes.tex").read_text()
 
 
 @settings(max_examples=50, deadline=None)
