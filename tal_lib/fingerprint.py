@@ -22,13 +22,25 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # parts of a statement that hold statements
 
 
-def fingerprint(
-    sources: str | Iterable[str], resolve: Resolve = lambda module, path: ".".join([module, *path])
-) -> str:
+def as_named(module: str, path: list[str]) -> str:
+    """What an import means: the name that it gives."""
+    return ".".join([module, *path])
+
+
+def fingerprint(sources: str | Iterable[str], resolve: Resolve = as_named) -> str:
     """Hash of a module's source, or of a notebook's code cells in order: 16 hexadecimal digits.
 
     Source that is not Python (such as an IPython command) is hashed as text.
     """
+    return _of_one(sources) if isinstance(sources, str) and resolve is as_named else _of(sources, resolve)
+
+
+@lru_cache(maxsize=512)  # every training asks for that of the same files
+def _of_one(source):
+    return _of(source, as_named)
+
+
+def _of(sources, resolve):
     trees = parse(sources)
     writer = _Writer([tree for tree in trees if isinstance(tree, ast.Module)], resolve)
     text = repr([writer.block(tree.body) if isinstance(tree, ast.Module) else tree for tree in trees])

@@ -72,7 +72,9 @@ def gaps(annotations: pd.DataFrame) -> pd.Series:
     Segments are in the order of their starts.
     """
     ordered = annotations.sort_values(["recording", "start", "end"], kind="stable")
-    between = ordered.start - ordered.groupby("recording").end.shift()
+    between = (ordered.start - ordered.groupby("recording").end.shift()).round(
+        9
+    )  # 0 is no overlap of 1e-13 s
     return between.dropna().rename("gap_s").reset_index(drop=True)
 
 

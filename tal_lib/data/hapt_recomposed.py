@@ -18,7 +18,7 @@ Where pieces are joined, the signal jumps. A jump says that a boundary is near, 
 """
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,26 +34,37 @@ SEED = 0
 CLASS_COUNTS = (2, 3, 6)
 
 
-def pieces_of(signal: np.ndarray, segments: pd.DataFrame, rng: np.random.Generator):
-    """Cut a recording once between any two segments that do not overlap.
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of a recording.
 
-    Returns:
-        A list of (signal (S, 6), segments in seconds from the piece's start).
+    Attributes:
+        signal: (S, 6).
+        rows: (N,) the piece's segments as index labels of the recording's table.
+        start, end: (N,) seconds from the piece's start.
     """
+
+    signal: np.ndarray
+    rows: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def pieces_of(signal: np.ndarray, segments: pd.DataFrame, rng: np.random.Generator) -> list[Piece]:
+    """Cut a recording once between any two segments that do not overlap."""
     segments = segments.sort_values(["start", "end"])
-    ends = segments.end.cummax().to_numpy()
-    starts = segments.start.to_numpy()
+    rows, starts, ends = (values.to_numpy() for values in (segments.index, segments.start, segments.end))
     cuts = [0]
-    for end, start in zip(ends[:-1], starts[1:]):
+    for end, start in zip(np.maximum.accumulate(ends)[:-1], starts[1:]):
         first, last = round(end * hapt.RATE_HZ), round(start * hapt.RATE_HZ)
         if last >= first:
             cuts.append(int(rng.integers(first, last + 1)))
     cuts.append(len(signal))
     parts = []
     for first, last in zip(cuts[:-1], cuts[1:]):
-        inside = segments[(segments.start >= first / hapt.RATE_HZ) & (segments.end <= last / hapt.RATE_HZ)]
         shift = first / hapt.RATE_HZ
-        parts.append((signal[first:last], inside.assign(start=inside.start - shift, end=inside.end - shift)))
+        inside = (starts >= shift) & (ends <= last / hapt.RATE_HZ)
+        parts.append(Piece(signal[first:last], rows[inside], starts[inside] - shift, ends[inside] - shift))
     return parts
 
 
@@ -108,19 +119,19 @@ def recompose(raw: hapt.Raw, recomposed: tuple[str, ...], classes: int | None):
         parts = [part for name in names for part in pieces_of(raw.signals[name], annotated[name], rng)]  # pyright: ignore[reportArgumentType]
         groups = deal(len(parts), len(names), rng)
         if classes is not None and split == "test":
-            labels = [segments.label.iloc[0] for _, segments in parts]
+            labels = [raw.annotations.label[part.rows[0]] for part in parts]
             groups = deal_classes(labels, len(names), classes, rng)
         for number, group in enumerate(groups, 1):
             name = f"{person}_{number}"
-            offset = 0
-            for index in group:
-                signal, segments = parts[index]
-                shift = offset / hapt.RATE_HZ
-                tables.append(
-                    segments.assign(recording=name, start=segments.start + shift, end=segments.end + shift)
-                )
-                offset += len(signal)
-            signals[name] = np.concatenate([parts[index][0] for index in group])
+            chosen = [parts[index] for index in group]
+            offsets = np.cumsum([0, *(len(part.signal) for part in chosen[:-1])]) / hapt.RATE_HZ
+            rows = raw.annotations.loc[np.concatenate([part.rows for part in chosen])]
+            start, end = (
+                np.concatenate([getattr(part, side) + shift for part, shift in zip(chosen, offsets)])
+                for side in ("start", "end")
+            )
+            tables.append(rows.assign(recording=name, start=start, end=end))
+            signals[name] = np.concatenate([part.signal for part in chosen])
             splits[name], people[name] = split, person
     return signals, pd.concat(tables, ignore_index=True), splits, people
 

@@ -12,7 +12,7 @@ gestures from 3D fingers' trajectories, Computers & Graphics 91 (2020). The owne
 """
 
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from tal_lib.data.folds import folds_by_number, with_fold
 from tal_lib.data.remarks import Remark
 from tal_lib.data.standardise import standardise
 from tal_lib.errors import TalError
+from tal_lib.files import file_state
 
 RATE_HZ = 20
 HOP, WINDOW = 2, 4  # frames: a step every 0.1 s, over 0.2 s
@@ -140,11 +141,21 @@ def load(root: Path) -> Benchmark:
     return _load_file(Path(root) / SOURCE.file)
 
 
-def _load_file(path, name=None) -> Benchmark:
+@lru_cache(maxsize=2)
+def _recordings(path, name, state):
+    """Frames, annotations and remarks of the 72 recordings, and the archive as it was read; `state`: of the
+    file."""
     with _open(path, name) as archive:
         frames = _sequences(archive)
+        for rows in frames.values():
+            rows.flags.writeable = False
         durations = {recording: len(rows) / RATE_HZ for recording, rows in frames.items()}
         annotations, notes = _annotations(archive, durations)
+    return archive, frames, durations, annotations, notes
+
+
+def _load_file(path, name=None) -> Benchmark:
+    archive, frames, durations, annotations, notes = _recordings(path, name, file_state(path))
     folds = folds_by_number(list(frames))
     groups = {recording: recording for recording in frames}
     table = pd.DataFrame({"recording": list(frames), "split": "train", "duration": list(durations.values())})

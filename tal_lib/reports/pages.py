@@ -17,13 +17,15 @@ from tal_lib.reports.tables.files import keep
 from tal_lib.sweeps.local import RUN_PAGE, warm_processes
 
 WHERE = ("out_dir", "results", "figures")  # parameters for the place of the output
+NOTE = "about-this-page"  # tag and id of the note at the top of a page
+FUNCTION = re.compile(r"^def (\w+)\(.*?(?=^\S|\Z)", re.M | re.S)  # of a notebook's cell, with its body
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # to another file of the repository
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # an object's address in memory
 
 
-def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
-    """Run a notebook and write its executed copy. No partial copy is left."""
+def execute(notebook: str | Path, target: str | Path, parameters: dict, note: str = "") -> Path:
+    """Run a notebook and write its executed copy, with a note at its top. No partial copy is left."""
     with tempfile.TemporaryDirectory(prefix="tal-page-") as folder:
         executed = Path(folder) / "page.ipynb"
         texts = {name: str(value) for name, value in parameters.items()}
@@ -37,12 +39,21 @@ def execute(notebook: str | Path, target: str | Path, parameters: dict) -> Path:
                 where=notebook,
                 remedy="Open it in Jupyter and run it cell by cell.",
             ) from None
-        return write(nbformat.read(executed, as_version=4), target)
+        page = relinked(clean(nbformat.read(executed, as_version=4)), Path(target).resolve())
+        return write(with_note(page, note), target)
 
 
-def write(notebook: nbformat.NotebookNode, target: str | Path) -> Path:
-    """Write a cleaned copy of an executed notebook."""
-    return keep(target, nbformat.writes(relinked(clean(notebook), Path(target).resolve())) + "\n")
+def write(page: nbformat.NotebookNode, target: str | Path) -> Path:
+    """Write a page, if its content has changed."""
+    return keep(target, nbformat.writes(page) + "\n")
+
+
+def with_note(page: nbformat.NotebookNode, text: str) -> nbformat.NotebookNode:
+    """The page with this note (Markdown) below its first cell, instead of another; empty: without a note."""
+    page.cells = [cell for cell in page.cells if NOTE not in cell.metadata.get("tags", [])]
+    if text:
+        page.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {text}", id=NOTE, metadata={"tags": [NOTE]}))
+    return page
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -51,6 +62,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     notebook.cells = [cell for cell in notebook.cells if not _empty_parameters(cell)]
+    functions = {match[1]: match[0] for cell in notebook.cells for match in FUNCTION.finditer(cell.source)}
     for number, cell in enumerate(notebook.cells):
         for key in ("papermill", "execution", "trusted"):
             cell.metadata.pop(key, None)
@@ -58,7 +70,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source = "\n".join(_what_was_run(cell))
             cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
-            description = described(cell.source)
+            called = [body for name, body in functions.items() if f"{name}(" in cell.source]
+            description = described("\n".join([cell.source, *called]))
             cell.outputs = [
                 _clean_output(output, description) for output in cell.outputs if not _passing(output)
             ]

@@ -45,8 +45,10 @@ def render_notebooks(layout: Layout, runs: Path, records: list[dict]) -> list[Pa
             note(layout, page, of_page)
     where = {"results": str(layout.results.resolve())}
     of_tables = cost_page.pages(layout) | {"00_findings": ("00_findings.ipynb", {})}
+    notes = cost_page.notes(layout)
     for name, (notebook, parameters) in of_tables.items():
-        pages.execute(study_folder() / notebook, layout.notebooks / f"{name}.ipynb", parameters | where)
+        page, about = layout.notebooks / f"{name}.ipynb", notes.get(name, "")
+        pages.execute(study_folder() / notebook, page, parameters | where, about)
     every = sorted(layout.notebooks.glob("*.ipynb"))
     for page in every:
         of_study = (study_folder() / page.name).is_file()

@@ -388,11 +388,11 @@ def test_pieces_are_cut_between_segments_only():
         {"recording": "a", "start": [1.0, 5.0, 8.0], "end": [3.0, 8.0, 12.0], "label": ["x", "y", "z"]}
     )
     parts = hapt_recomposed.pieces_of(signal, segments, rng)
-    assert [list(rows.label) for _, rows in parts] == [["x"], ["y"], ["z"]]
-    assert np.array_equal(np.concatenate([part for part, _ in parts]), signal)
-    first, second = (len(part) / hapt.RATE_HZ for part, _ in parts[:2])
+    assert [list(segments.label[part.rows]) for part in parts] == [["x"], ["y"], ["z"]]
+    assert np.array_equal(np.concatenate([part.signal for part in parts]), signal)
+    first, second = (len(part.signal) / hapt.RATE_HZ for part in parts[:2])
     assert 3 <= first <= 5 and first + second == 8  # in the gap; where two touch, at their boundary
-    for part, rows in parts:  # the signal under a segment is the same as before
-        row = rows.iloc[0]
-        before = segments[segments.label == row.label].iloc[0]
-        assert part[round(row.start * 50), 0] == round(before.start * 50)
+    for part in parts:  # the signal under a segment is the same as before
+        before = segments.loc[part.rows[0]]
+        assert part.signal[round(part.start[0] * 50), 0] == round(before.start * 50)
+        assert part.end - part.start == pytest.approx(before.end - before.start)

@@ -150,10 +150,15 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
     limits = written.set_index("model")
     assert limits["steps in 0.5 GB"].to_dict() == {"heavy": "4,900", "lean": "> 73,728"}
     assert limits["steps in 2 GB"]["heavy"] == "< 18,432"  # a measured failure bounds the line
-    assert machine == {"device_name": "c"}
+    assert machine == {"device": "c"}
     assert page.pages(layout) == {
         "03_inference_cost_b": (page.NOTEBOOK, {"shape_of": "b", "preset": "compact", "device": "cpu"})
     }
+    caption = layout.reader("cost", f"latency_{stem}").read_text().splitlines()[0]
+    assert page.notes(layout)["03_inference_cost_b"].split(caption) == [
+        f"{page.STORED} ",
+        f" Tables: [latency_{stem}](../readers/cost/latency_{stem}.md).",
+    ]
     with pytest.raises(TalError, match="no measured cost of paper models"):
         costs.measured(tmp_path, "b", "paper")
 
@@ -243,10 +248,22 @@ def test_memory_has_the_digits_that_repeat(share, text, words):
     assert bool(costs.interval(rows, "peak_memory_bytes")) == (share is not None)
 
 
+def test_a_table_of_many_lengths_has_those_of_many_models():
+    """The prior study measured three models at lengths of its own."""
+    lengths = [2**power for power in range(8, 18)]
+    shared = costs_of(dict.fromkeys("abcd", 10_000)).iloc[:4].assign(model=list("abcd"))
+    rows = pd.concat([shared.assign(length_steps=length) for length in lengths])
+    alone = pd.concat([shared.head(1).assign(length_steps=length) for length in (300, 700, 900)])
+    assert len(costs.cost_by_length(rows, "macs").columns) == 10
+    assert len(costs.cost_by_length(pd.concat([rows, alone]), "macs").columns) == 10
+    assert len(costs.cost_by_length(pd.concat([rows, alone.head(2)]), "macs").columns) == 12
+
+
 def test_memory_says_how_many_values_have_repeats():
+    """A value that was measured again in a repeat is one value."""
     once, repeated = costs_of({"a": 10_000}), with_repeats(costs_of({"b": 10_000}), 0.1)
-    text = costs.spread_of_memory(pd.concat([once, repeated]))
-    assert text.startswith(f"Of {len(repeated)} of {len(once) + len(repeated)} values it is the median of 9")
+    text = costs.spread_of_memory(pd.concat([once, once, repeated, repeated]))
+    assert text.startswith(f"For {len(repeated)} of {len(once) + len(repeated)} values it is the median of 9")
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from PIL import Image
 
 from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.figures.axes import runs_note, with_enough_runs
-from tal_lib.reports.figures.families import MOST, groups_of, spread_out
+from tal_lib.reports.figures.families import GREY, MOST, groups_of, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables import Best, number_of_runs, read_table, short_names
@@ -157,6 +157,9 @@ CASES = {
     "probability_matrix": lambda: figures.probability_matrix(
         values("p", grid(other=MODELS), 1.0).pivot(index="model", columns="other", values="p")
     ),
+    "recording": lambda: figures.recording(
+        np.zeros((6, 5)), SEGMENTS, 1.0, 1.0, 6.0, {"acc": 3, "gyro": 2}, "a"
+    ),
     "segment_lengths": lambda: figures.segment_lengths(SEGMENTS),
     "sensitivity": lambda: figures.sensitivity(buckets(), pd.Series({"map_n": 50.0, "missed": 10.0})),
     "speed_and_loss": lambda: figures.speed_and_loss(
@@ -202,7 +205,8 @@ def test_epochs_are_whole_numbers():
     plt.close(ax.figure)
 
 
-OF_ONE = ("ap_by_class", "gap_lengths", "loss_curve", "segment_lengths", "timeline")  # one run or data alone
+# one run or data alone
+OF_ONE = ("ap_by_class", "gap_lengths", "loss_curve", "recording", "segment_lengths", "timeline")
 
 
 def test_every_figure_has_a_case():
@@ -312,6 +316,50 @@ def test_a_large_family_has_several_panels():
     panels = groups_of(MODELS)
     assert list(panels) == ["one stage (1 of 2)", "one stage (2 of 2)", "proposals", "other families"]
     assert sum(panels.values(), []) == MODELS and max(map(len, panels.values())) <= MOST
+
+
+def test_a_second_line_of_a_model_is_dashed_in_its_colour_beside_the_first():
+    lines = [name for model in MODELS for name in (model, f"{model}, bfloat16")]
+    panels = groups_of(lines)
+    assert sorted(sum(panels.values(), [])) == sorted(lines) and max(map(len, panels.values())) <= MOST
+    assert all(
+        (f"{model}, bfloat16" in panel) == (model in panel) for panel in panels.values() for model in MODELS
+    )
+    table = values("latency_s_median", grid(["bsn", "bsn, bfloat16", "tridet"], length_steps=[288, 576]))
+    ax = figures.cost_against_length(table, "latency_s_median", "latency (ms)")
+    drawn = {line.get_label(): line for line in ax.lines}
+    first, second, other = (drawn[name] for name in ("bsn", "bsn, bfloat16", "tridet"))
+    assert first.get_color() == second.get_color() != other.get_color()
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    assert second.get_markerfacecolor() != second.get_color()
+    plt.close(ax.figure)
+    table = table.rename(columns={"latency_s_median": "macs"})
+    ax = figures.cost_against_length(table, "macs", "GMACs")  # the same in every precision
+    assert sorted(line.get_label() for line in ax.lines) == ["bsn", "tridet"]
+    plt.close(ax.figure)
+
+
+def test_the_line_of_a_name_that_crosses_the_panel_is_grey():
+    table = values("latency_s_median", grid(["bsn", "tridet"], length_steps=[288, 576, 36_864]))
+    table = table[(table.model != "bsn") | (table.length_steps < 1000)]
+    ax = figures.cost_against_length(table, "latency_s_median", "latency (ms)")
+    colours = {text.get_text(): text.arrow_patch.get_edgecolor() for text in ax.texts}
+    assert colours["bsn"] == to_rgba(GREY) != colours["tridet"]
+    plt.close(ax.figure)
+
+
+def test_a_recording_names_its_streams_and_the_values_of_its_colours():
+    ax = CASES["recording"]()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["acc", "gyro"]
+    assert [float(tick) for tick in ax.get_yticks()] == [1.5, 4.0]
+    assert "value of the feature" in [axes.get_ylabel() for axes in ax.figure.axes]
+    plt.close(ax.figure)
+
+
+def test_a_timeline_without_sure_detections_says_so():
+    ax = figures.timeline(SEGMENTS, SEGMENTS.assign(score=0.1), 6.0)
+    assert ax.get_title() == "annotated (grey); no score of a detection is ≥ 0.3"
+    plt.close(ax.figure)
 
 
 @settings(max_examples=50, deadline=None)

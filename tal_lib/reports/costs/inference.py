@@ -25,6 +25,7 @@ WITHOUT_INTERVAL = {  # what a figure says of values without one
     "detect_s_median": "Median of the passes, each in a process of its own; no interval was measured.",
     "peak_memory_bytes": "One process per pass, so there is no interval.",
 }
+MOST = 12  # lengths in a table: more do not fit beside each other, and notebooks leave some out
 OF_THE_CPU = ("macs", "detect_s_median")  # of a GPU or of a second CPU, a table is enough
 
 
@@ -114,12 +115,16 @@ def _is_drawn(rows, column, main):
 def cost_by_length(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """A cost as text: one row per model, one column per length, the cheapest at the longest length first.
 
-    Peak memory has only the digits that repeat.
+    Peak memory has only the digits that repeat. Of more than `MOST` lengths, those stay that a third of the
+    models have.
 
     Args:
         column: one of `COSTS` or `OPTIONAL_COSTS`.
     """
     unit = (COSTS | OPTIONAL_COSTS)[column][2]
+    if rows.length_steps.nunique() > MOST:
+        models = rows.groupby("length_steps").model.nunique()
+        rows = rows[rows.length_steps.map(models) >= rows.model.nunique() / 3]
     values = rows.pivot_table(index="model", columns="length_steps", values=column, aggfunc="median") / unit
     text = values.map(short)
     if column == "peak_memory_bytes":
@@ -138,11 +143,12 @@ def spread_of_memory(rows: pd.DataFrame) -> str:
     if known.memory_samples.max() < 2:
         return "It was measured in one process, so its spread is not known."
     spread = (known[names[1]] - known[names[0]]) / known.peak_memory_bytes
-    others = len(rows) - len(known)
-    which = f"Of {len(known)} of {len(rows)} values it" if others else "It"
+    keys = [name for name in ("model", "length_steps", "precision") if name in rows]  # repeats: one value
+    some, every = (len(part.drop_duplicates(keys)) for part in (known, rows))
+    which = f"For {some} of {every} values it" if some < every else "It"
     return (
         f"{which} is the median of {known.memory_samples.min():.0f} or more fresh processes"
-        f"{' (of the others: one process per pass, two digits)' if others else ''}. From the tenth to "
+        f"{' (the others: one process per pass, two digits)' if some < every else ''}. From the tenth to "
         f"the ninetieth percentile, it spans {100 * spread.median():.1f} % of its median (median over rows; "
         f"at most {100 * spread.max():.0f} %). Values that span more than 2 % have two digits."
     )

@@ -5,18 +5,43 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib.errors import TalError
-from tal_lib.provenance import COLUMNS
 from tal_lib.reports import tables
+from tal_lib.reports.costs.shapes import conditions
 from tal_lib.reports.layout import Layout, file_stem, nearest
 
+STORED = "**This page shows stored measurements; it measured nothing itself.**"
 NOTEBOOK, OF_VIDEOS = "03_inference_cost.ipynb", "10_end_to_end.ipynb"
 WHAT = ("shape_of", "preset", "device")  # parameters of the notebook that tell the pages apart
+MACHINE = {  # columns of machines.csv, in words for readers
+    "device_name": "device",
+    "processor": "processor",
+    "cores": "cores",
+    "threads_per_core": "threads per core",
+    "ceiling_gmac_s_float32": "matrix products of the processor, float32 (GMAC/s)",
+    "ceiling_gmac_s_bfloat16": "matrix products of the processor, bfloat16 (GMAC/s)",
+    "instruction_sets": "instruction sets",
+    "l2_cache": "L2 cache",
+    "l3_cache": "L3 cache",
+    "frequency_governor": "frequency governor",
+    "memory_gb": "memory (GB)",
+    "gpu_memory_gb": "memory of the GPU (GB)",
+    "gpu_driver": "driver of the GPU",
+    "cuda": "CUDA",
+    "tf32": "TF32 allowed",
+    "energy_counter": "energy counter",
+    "mkldnn": "oneDNN",
+    "virtual_machine": "virtual machine",
+    "system": "system",
+    "python": "Python",
+    "torch": "PyTorch",
+}
 
 
 def measured(
     results: str | Path, shape_of: str, preset: str = "compact", device: str = "cpu"
 ) -> tuple[pd.DataFrame, dict]:
-    """Rows of `inference_cost.csv` from the machine with the most of them, and that machine's description.
+    """Rows of `inference_cost.csv` from the machine with the most of them, and that machine's description in
+    words (`MACHINE`).
 
     Raises:
         TalError: the table has no such rows.
@@ -35,8 +60,8 @@ def measured(
     machines = tables.read_csv(layout.table("machines"))
     name = rows.device_name.iloc[0]
     about = machines[machines.device_name == name] if len(machines) else machines
-    about = about.drop(columns={"sweep", "cell", *COLUMNS} - {"device_name"}, errors="ignore")
-    machine = about.iloc[0].dropna().to_dict() if len(about) else {"device_name": name}
+    known = about.iloc[0].dropna().to_dict() if len(about) else {"device_name": name}
+    machine = {words: known[column] for column, words in MACHINE.items() if column in known}
     return rows.reset_index(drop=True), machine
 
 
@@ -52,6 +77,31 @@ def pages(layout: Layout) -> dict[str, tuple[str, dict]]:
         name = file_stem("_".join([Path(NOTEBOOK).stem, given.benchmark, *extra]))
         every[name] = NOTEBOOK, dict(zip(WHAT, given, strict=True))
     return every
+
+
+def notes(layout: Layout) -> dict[str, str]:
+    """Name of each page of measured costs → the note at its top: it measured nothing, and the conditions of
+    what it shows, as the captions of the tables for readers have them.
+    """
+    texts = {}
+    for name, (notebook, parameters) in pages(layout).items():
+        if notebook == OF_VIDEOS:
+            stems, names = ["end_to_end", "end_to_end_live"], ["by video", "the live demo"]
+        else:
+            rows, _ = measured(layout.results, *parameters.values())
+            stems = [f"latency_{stem}" for stem, _, _ in conditions(rows)]
+            names = [Path(stem).name for stem in stems]
+        tables_of = [layout.reader("cost", stem) for stem in stems]
+        captions = [
+            table.read_text(encoding="utf-8").splitlines()[0] for table in tables_of if table.is_file()
+        ]
+        links = ", ".join(
+            f"[{name}](../readers/cost/{table.name})"
+            for name, table in zip(names, tables_of)
+            if table.is_file()
+        )
+        texts[name] = " ".join([STORED, *captions, *([f"Tables: {links}."] if links else ())])
+    return texts
 
 
 def _rows(layout):

@@ -138,12 +138,14 @@ def of_mean(summary: pd.DataFrame) -> str:
     gains, rests = [], []
     for row in summary.itertuples():
         labels = f"with {percent(row.fraction)}"
-        gains.append(f"{interval(row.recipe, row.recipe_low, row.recipe_high)} points {labels} of the labels")
+        what = "it" if gains else "the recipe (augmentation and tuning)"
+        of_what = "" if gains else " of the labels"
+        gain = interval(row.recipe, row.recipe_low, row.recipe_high)
+        gains.append(f"{labels.capitalize()}{of_what}, {what} adds {gain} points.")
         rest = interval(row.without_recipe, row.without_low, row.without_high)
         rests.append(f"Without {row.without}, where it changes most {labels}, it adds {rest}.")
     models = " to ".join(dict.fromkeys(f"{count:g}" for count in sorted(summary.models)))
-    text = f"The recipe (augmentation and tuning) adds {' and '.join(gains)}"
-    return " ".join([f"{text}.", f"These are means over {models} models and the tuned benchmarks.", *rests])
+    return " ".join([*gains, f"These are means over {models} models and the tuned benchmarks.", *rests])
 
 
 def overview(summary: pd.DataFrame) -> list[str]:

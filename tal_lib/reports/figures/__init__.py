@@ -31,7 +31,14 @@ from tal_lib.reports.figures.diagnosis import (
 from tal_lib.reports.figures.equal import expected_best, factorial
 from tal_lib.reports.figures.factors import annotation_budget, size_curves, training_time
 from tal_lib.reports.figures.prior import beside_prior, curves_beside_prior
-from tal_lib.reports.figures.recordings import ap_by_class, gap_lengths, loss_curve, segment_lengths, timeline
+from tal_lib.reports.figures.recordings import (
+    ap_by_class,
+    gap_lengths,
+    loss_curve,
+    recording,
+    segment_lengths,
+    timeline,
+)
 
 
 def described(source: str) -> str:
@@ -69,6 +76,7 @@ __all__ = [
     "open_set",
     "pareto_front",
     "probability_matrix",
+    "recording",
     "segment_lengths",
     "sensitivity",
     "size_curves",

@@ -20,7 +20,7 @@ from tal_lib.reports.figures.axes import (
     spread_ticks,
     with_enough_runs,
 )
-from tal_lib.reports.figures.families import GREY, model_panels
+from tal_lib.reports.figures.families import GREY, model_of, model_panels
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
@@ -38,6 +38,8 @@ def cost_against_length(
     about: what the values are if there is no interval. more: a sentence on how often they were measured.
     """
     table = short_names(table.dropna(subset=[value]))[0]
+    if value == "macs":  # the same in every precision
+        table = table.assign(model=table.model.map(model_of))
     names = ["x", "y", *(("low", "high") if len(interval) else ())]
     lines = {
         str(model): rows.groupby("length_steps")[[value, *interval]]
@@ -60,7 +62,8 @@ def cost_against_length(
     drawn = len(interval) and table[interval[0]].notna().any()
     text = about or "No interval is drawn."
     if drawn:
-        text = f"Median of repeated runs of the network; bars: {PERCENTILES}."
+        of_what = "fresh processes" if value == "peak_memory_bytes" else "repeated runs of the network"
+        text = f"Median of {of_what}; bars: {PERCENTILES}."
     xlabel = "recording length (steps, log scale)"
     return model_panels(lines, prepare, xlabel, f"{label}, log scale", f"{text} {more}".strip())
 
@@ -89,7 +92,7 @@ def inference_length(table: pd.DataFrame):
             ax.annotate(
                 f"{row.window:g}",
                 (row.seconds_per_hour, row.avg_map),
-                xytext=(4, -9),
+                xytext=(4, 4),  # lines fall to the right
                 textcoords="offset points",
                 fontsize=SMALL,
                 color=colour,

@@ -19,29 +19,40 @@ GREY, DIM, INK = "#cccccc", "#777777", "#222222"
 PANEL = 1.5  # inches, the height of one of several panels
 LINE = 0.125  # inches between two names
 LONGEST = 58  # letters of a line below the panels, which leave place for names at the right
+FAR = 0.9  # a name's line that begins further left crosses the panel: grey, so that nobody reads it as data
 
 Looks = Mapping[str, tuple[str, str]]  # name → colour, marker
 
 
 def groups_of(models: list[str], most: int = MOST) -> dict[str, list[str]]:
-    """Title of a panel → its models, at most `most`. Small families, and models that are not registered,
-    share one; a larger group has several panels, filled in the given order."""
-    groups: dict[str, list[str]] = {title: [] for title in (*TOGETHER.values(), OTHERS)}
-    for model in models:
-        name = model.split(" + ")[0].split(",")[0].split(" (")[0]
+    """Title of a panel → its lines, at most `most`. Small families, and models that are not registered,
+    share one; a larger group has several panels, filled in the given order. All lines of a model (`bsn`;
+    `bsn, bfloat16`) are in one panel."""
+    groups: dict[str, dict[str, list[str]]] = {title: {} for title in (*TOGETHER.values(), OTHERS)}
+    for line in models:
+        model = model_of(line)
+        name = model.split(" + ")[0].split(" (")[0]
         kind = family(name) if name in every_name() else ""
-        groups[TOGETHER.get(kind, OTHERS)].append(model)
+        groups[TOGETHER.get(kind, OTHERS)].setdefault(model, []).append(line)
     panels: dict[str, list[str]] = {}
-    for title, names in groups.items():
-        parts = [part.tolist() for part in np.array_split(names, -(-len(names) // most))] if names else []
+    for title, lines in groups.items():
+        at_once = max(1, most // max(map(len, lines.values()), default=1))
+        parts = np.array_split(list(lines), -(-len(lines) // at_once)) if lines else []
         for place, part in enumerate(parts, 1):
-            panels[f"{title} ({place} of {len(parts)})" if len(parts) > 1 else title] = part
+            members = [line for model in part for line in lines[model]]
+            panels[f"{title} ({place} of {len(parts)})" if len(parts) > 1 else title] = members
     return panels
 
 
-def looks_of(models) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each model; those without their own get different ones."""
-    return {model: style(model, place) for place, model in enumerate(dict.fromkeys(models))}
+def model_of(line: str) -> str:
+    """The model of a line's name: `bsn` of `bsn, bfloat16`."""
+    return line.partition(", ")[0]
+
+
+def looks_of(lines) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each line, those of its model; models without their own get different ones."""
+    places = {model: place for place, model in enumerate(dict.fromkeys(map(model_of, lines)))}
+    return {line: style(model_of(line), places[model_of(line)]) for line in lines}
 
 
 def stacked(count: int, height: float = PANEL, sharey=True):
@@ -99,12 +110,15 @@ def finish(axes, xlabel: str, ylabel: str, about: str) -> None:
 
 
 def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
-    """Draw the lines that have a look, with their intervals as bars; all other lines are grey."""
+    """Draw the lines that have a look, with their intervals as bars; all other lines are grey.
+
+    A second line of a model (`bsn, bfloat16`) is dashed, with hollow markers.
+    """
     for model, line in lines.items():
         if model not in looks:
             ax.plot(line.x, line.y, color=GREY, linewidth=0.7, zorder=1)
     for model, (colour, marker) in looks.items():
-        line = lines[model]
+        line, second = lines[model], model != model_of(model)
         ax.plot(
             line.x,
             line.y,
@@ -112,6 +126,8 @@ def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
             marker=marker,
             markersize=3.2,
             linewidth=1.1,
+            linestyle="--" if second else "-",
+            markerfacecolor="#ffffff" if second else colour,
             label=model,
             markevery=max(1, len(line) // 12),
         )
@@ -143,7 +159,7 @@ def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mappin
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colours[name],
+                "color": colours[name] if x >= FAR else GREY,
                 "linewidth": 0.8,
                 "linestyle": (0, (1, 1.5)),  # unlike lines and intervals
                 "shrinkA": 0,

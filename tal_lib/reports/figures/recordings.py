@@ -1,5 +1,8 @@
-"""Figures of recordings and of one training: segments, detections, loss, AP by class."""
+"""Figures of recordings and of one training: features, segments, detections, loss, AP by class."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
@@ -33,6 +36,48 @@ def ap_by_class(table: pd.DataFrame, ax=None):
     return ax
 
 
+def recording(
+    features: np.ndarray,
+    annotations: pd.DataFrame,
+    stride_s: float,
+    window_s: float,
+    duration: float,
+    streams: Mapping[str, int],
+    name: str = "",
+):
+    """Features of a recording over time, by stream, and its annotated segments.
+
+    Args:
+        features: (T, D), a step every `stride_s`, over `window_s` seconds.
+        annotations: the recording's segments, `start, end, label`.
+        streams: name → number of its columns, in their order.
+    """
+    rows, limit = max(3, annotations.label.nunique()), 3
+    size = (WIDTH, 2.7 + 0.2 * rows)
+    above, below = new_axes(nrows=2, sharex=True, figsize=size, height_ratios=[2, 0.2 * rows])
+    end = stride_s * len(features) + window_s / 2
+    image = above.imshow(
+        features.T,
+        aspect="auto",
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        interpolation="nearest",
+        extent=(0, end, features.shape[1], 0),
+    )
+    ends = np.cumsum(list(streams.values()))
+    above.set_yticks(ends - np.array(list(streams.values())) / 2, list(streams))
+    for boundary in ends[:-1]:
+        above.axhline(boundary, color="#222222", linewidth=0.8)
+    above.set(ylabel="columns of a stream", title=f"recording {name}" if name else "")
+    above.grid(False)
+    scale = above.figure.colorbar(image, ax=[above, below], shrink=0.5, anchor=(0, 1), extend="both")
+    scale.set_label("value of the feature")
+    timeline(annotations, annotations.assign(score=0.0), duration, ax=below)
+    below.set_title("annotated segments", fontsize="medium")
+    return above
+
+
 def timeline(
     annotations: pd.DataFrame, detections: pd.DataFrame, duration: float, min_score: float = 0.3, ax=None
 ):
@@ -45,7 +90,8 @@ def timeline(
     ax = new_axes(ax, figsize=(WIDTH, 0.25 * max(2, len(labels)) + 0.8))
     for item in annotations.itertuples():
         ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
-    for item in detections[detections.score >= min_score].itertuples():
+    shown = detections[detections.score >= min_score]
+    for item in shown.itertuples():
         ax.barh(
             row[item.label] - 0.2,
             item.end - item.start,
@@ -56,7 +102,11 @@ def timeline(
         )
     ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
     ax.set_ylim(-0.5, max(1, len(labels)) - 0.5)  # whole rows, also if one half is empty
-    ax.set_title(f"annotated (grey) and detected with score ≥ {min_score:g} (orange)", fontsize="medium")
+    detected = (
+        "and detected with score ≥ {:g} (orange)" if len(shown) else "; no score of a detection is ≥ {:g}"
+    )
+    title = f"annotated (grey) {detected.format(min_score)}".replace(" ;", ";")
+    ax.set_title(title, fontsize="medium")
     return ax
 
 
@@ -68,7 +118,7 @@ def segment_lengths(annotations: pd.DataFrame, ax=None):
     sns.boxplot(
         table, x="seconds", y="label", order=order, ax=ax, color="#88CCEE", fliersize=2, linewidth=0.8
     )
-    ax.set(xlabel="segment duration (s)", ylabel="", xscale="log")
+    ax.set(xlabel="segment duration (s, log scale)", ylabel="", xscale="log")
     plain_log(ax.xaxis)
     return ax
 
