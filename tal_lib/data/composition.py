@@ -72,10 +72,9 @@ def gaps(annotations: pd.DataFrame) -> pd.Series:
     Segments are in the order of their starts.
     """
     ordered = annotations.sort_values(["recording", "start", "end"], kind="stable")
-    between = (ordered.start - ordered.groupby("recording").end.shift()).round(
-        9
-    )  # 0 is no overlap of 1e-13 s
-    return between.dropna().rename("gap_s").reset_index(drop=True)
+    between = ordered.start - ordered.groupby("recording").end.shift()
+    rounded = between.dropna().round(9)  # a rounding error of 1e-13 s is no overlap
+    return rounded.rename("gap_s").reset_index(drop=True)
 
 
 def entropy(values: Iterable[Hashable]) -> float:

@@ -91,6 +91,11 @@ def folds_of(means: pd.DataFrame) -> str:
     return f"Cross-validation folds: {'; '.join(parts)}."
 
 
+def table_name(benchmark: str, fraction: float = 1.0) -> str:
+    """Name of the table of all folds at a label fraction."""
+    return f"folds_{benchmark}" if fraction == 1 else f"folds_{benchmark}_{100 * fraction:g}"
+
+
 def write(data: dict[str, pd.DataFrame], out) -> None:
     """Write the means of all folds, and a table per benchmark and label fraction."""
     means = fold_means(data.get("data_efficiency", pd.DataFrame()))
@@ -102,9 +107,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"avg mAP (%) on the cross-validation folds of {benchmark}, trained on {100 * fraction:g} % of a "
             "fold's training recordings; mean over seeds."
         )
-        name = f"folds_{benchmark}" if fraction == 1 else f"folds_{benchmark}_{100 * fraction:g}"
         table = fold_table(rows)
-        out.table(table, name, caption, tables.Best(high=tuple(table.columns[1:])))
+        out.table(table, table_name(benchmark, fraction), caption, tables.Best(high=tuple(table.columns[1:])))
     whole = means[means.fraction == 1]
     if whole.benchmark.nunique() > 1:
         caption = (

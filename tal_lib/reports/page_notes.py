@@ -3,6 +3,7 @@
 A page is a run that happened. Its numbers stay as they are, so what a reader must know is said above them.
 """
 
+import ast
 import os
 from pathlib import Path
 
@@ -10,15 +11,15 @@ import nbformat
 import pandas as pd
 
 from tal_lib.files import study_folder
+from tal_lib.reports import folds
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.pages import NOTE, relinked, with_note, write
 from tal_lib.reports.tables.summaries import SHOWN_VARIANT
 
 NOT_COMPARED = {NOTE, "parameters", "injected-parameters"}  # tags
 REPEATED = {"fold", "seed", "seeds", "subset_seed", "split"}  # parameters that tell repeated runs apart
-ON_FOLDS = ("accuracy", "folds_{benchmark}")
 ALL_RUNS = {  # notebook → topic and name of a table of all its runs
-    "02_train_evaluate": ("accuracy", "data_efficiency_{benchmark}"),  # with a fold: `ON_FOLDS`
+    "02_train_evaluate": ("accuracy", "data_efficiency_{benchmark}"),  # of a fold: that of `folds`
     "03_inference_length": ("length", "inference_length_map_{benchmark}"),
     "04_open_set": ("open_set", "open_set_{benchmark}"),
     "05_streams_and_distillation": ("streams", "{study}_{benchmark}_{percent}"),
@@ -32,7 +33,6 @@ MEANS = {  # notebook → a table of its runs with a mAP per tIoU, and the colum
     "04_open_set": ("open_set", "part"),
     "05_streams_and_distillation": ("{study}", "variant"),
 }
-WITHOUT_FOLDS = {"01_data", "04_open_set"}  # classes are split there, or it has the official split in words
 
 
 def note(layout: Layout, path: Path, records: list[dict], page: nbformat.NotebookNode | None = None) -> None:
@@ -40,73 +40,75 @@ def note(layout: Layout, path: Path, records: list[dict], page: nbformat.Noteboo
 
     Args:
         path: the page, `results/notebooks/NAME.ipynb`.
-        records: the runs that the page could show; the one that it shows is the first.
+        records: the runs that the page could show, the most informative first.
         page: its new contents; None: those of the file.
     """
     page = page or nbformat.read(path, as_version=4)
-    sentences = [
-        *_of_one_run(layout, path, records),
-        *_of_the_split(layout, path, records),
-        *_of_older_notebook(path, page),
-    ]
+    sentences = [*_of_runs(layout, path, records, page), *_of_older_notebook(path, page)]
     write(with_note(page, " ".join(sentences)), path)
 
 
-def _of_one_run(layout, path, records):
-    """Sentences on the runs of the page's model and setting, and a link to the table of all runs."""
+def _of_runs(layout, path, records, page):
+    """Sentences on the run that the page shows and on those like it, with a link to the table of all runs."""
     if len(records) < 2 or (notebook := Path(records[0]["notebook"]).stem) not in ALL_RUNS:
         return
-    alike = _alike(records)
-    if len(alike) > 1:
-        yield f"**One of {len(alike):,} runs of this model and setting.**"
-        if means := _means(notebook, alike):
+    shown = _shown(page, records)
+    given = (shown or records[0])["parameters"]
+    fraction, on_a_fold = given.get("fraction", 1), given.get("fold", -1) >= 0
+    alike = _alike(shown, records) if shown else records
+    if len(given.get("seeds", ())) > 1:
+        yield f"**Means of {len(given['seeds'])} trainings.**"
+    else:
+        several = f"One of {len(alike):,} runs{' of this model and setting' if shown else ''}"
+        yield f"**{several if len(alike) > 1 else 'The only run of this model and setting'}.**"
+        if shown and len(alike) > 1 and (means := _means(notebook, alike)):
             texts = [f"{name} {value:.1f}".strip() for name, value in means.items()]
             yield f"Their mean avg mAP (%): {'; '.join(texts)}."
-    else:
-        yield "**The only run of this model and setting.**"
-    yield "One run does not show which model or variant is better."
-    given = records[0]["parameters"]
-    topic, name = ON_FOLDS if notebook == "02_train_evaluate" and _fold(given) >= 0 else ALL_RUNS[notebook]
-    percent = f"{100 * given.get('fraction', 1):g}"
-    yield from _link("All models", layout.reader(topic, name.format(**given | {"percent": percent})), path)
+        yield "One run does not show which model or variant is better."
+    of_folds = layout.reader("accuracy", folds.table_name(given.get("benchmark", ""), fraction))
+    if notebook == "02_train_evaluate" and on_a_fold:
+        yield from _link("All models", of_folds, path)
+        return
+    topic, name = ALL_RUNS[notebook]
+    table = layout.reader(topic, name.format(**given | {"percent": f"{100 * fraction:g}"}))
+    yield from _link("All models", table, path)
+    if not on_a_fold and notebook != "04_open_set" and of_folds.is_file():
+        yield "This run has the split of the benchmark, not a fold."
+        yield from _link("Means over folds", of_folds, path)
 
 
-def _alike(records):
-    """The runs that differ from the first one in nothing but what is repeated: seed, fold, class split."""
-    given = {name: value for name, value in records[0]["parameters"].items() if name not in REPEATED}
-    own = lambda record: {name: record["parameters"].get(name, value) for name, value in given.items()}
-    return [record for record in records if own(record) == given]
+def _shown(page, records):
+    """The run that has the parameters of the page; None if no run has them."""
+    cells = [cell.source for cell in page.cells if "injected-parameters" in _tags(cell)]
+    lines = ast.parse("\n".join(cells)).body
+    given = {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
+    fits = lambda record: all(record["parameters"].get(name) == value for name, value in given.items())
+    return next(filter(fits, records), None) if given else None
+
+
+def _alike(shown, records):
+    """The runs that differ from one in nothing but seed, class split or fold; a run without fold has no fold
+    beside it.
+    """
+
+    def setting(record):
+        given = record["parameters"]
+        fixed = {name: value for name, value in given.items() if name not in REPEATED}
+        return fixed | {"on a fold": given.get("fold", -1) >= 0}
+
+    return [record for record in records if setting(record) == setting(shown)]
 
 
 def _means(notebook, records):
     """avg mAP (%), mean over runs, of each variant; without variants under an empty name."""
     if notebook not in MEANS:
         return {}
-    name, variant = MEANS[notebook]
-    name, benchmark = name.format(**records[0]["parameters"]), records[0]["parameters"]["benchmark"]
-    rows = pd.DataFrame([row for record in records for row in record.get("tables", {}).get(name, ())])
-    if rows.empty:
-        return {}
+    given, (name, variant) = records[0]["parameters"], MEANS[notebook]
+    rows = pd.DataFrame([row for record in records for row in record["tables"][name.format(**given)]])
     if "benchmark" in rows:  # also tested on others
-        rows = rows[rows.benchmark == benchmark]
+        rows = rows[rows.benchmark == given["benchmark"]]
     names = rows[variant].replace(SHOWN_VARIANT) if variant else pd.Series("", rows.index)
     return (100 * rows.groupby(names, sort=False).map.mean()).to_dict()
-
-
-def _of_the_split(layout, path, records):
-    """A sentence if the page has the official split of a benchmark whose tables are of folds."""
-    if not records or Path(records[0]["notebook"]).stem in WITHOUT_FOLDS:
-        return
-    given = records[0]["parameters"]
-    topic, name = ON_FOLDS
-    folds = layout.reader(topic, name.format(benchmark=given.get("benchmark", "")))
-    if _fold(given) < 0 and folds.is_file():
-        yield "The page has the official split."
-        yield from _link("Means over cross-validation folds", folds, path)
-
-
-def _fold(given):
-    return given.get("fold", -1)
 
 
 def _link(text, table, path):

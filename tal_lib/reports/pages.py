@@ -70,7 +70,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source = "\n".join(_what_was_run(cell))
             cell["id"] = f"parameters-{number}"  # papermill's id is random
         if cell.cell_type == "code":
-            called = [body for name, body in functions.items() if f"{name}(" in cell.source]
+            called = [
+                body for name, body in functions.items() if re.search(rf"(?<![\w.]){name}\(", cell.source)
+            ]
             description = described("\n".join([cell.source, *called]))
             cell.outputs = [
                 _clean_output(output, description) for output in cell.outputs if not _passing(output)

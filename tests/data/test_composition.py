@@ -46,6 +46,14 @@ def test_seconds_of_action_count_once_and_inside_the_recording():
     assert comp.annotated_seconds(table, pd.Series({"a": 10.0, "b": 10.0})) == 5 + 2
 
 
+def test_segments_that_touch_do_not_overlap():
+    """0.1 + 0.2 s is 5e-17 s behind 0.3 s."""
+    rows = [("a", 0.0, 0.1 + 0.2, "x"), ("a", 0.3, 1.0, "y"), ("a", 0.9, 2.0, "x"), ("b", 5.0, 6.0, "x")]
+    table = pd.DataFrame(rows, columns=["recording", "start", "end", "label"])
+    between = comp.gaps(table)
+    assert between.tolist() == [0.0, -0.1] and (between < 0).tolist() == [False, True]
+
+
 def test_sequences_are_in_the_order_of_time():
     rows = [("b", 5, 6, "y"), ("b", 1, 2, "x"), ("b", 1, 1.5, "z")]
     table = pd.DataFrame(rows, columns=["recording", "start", "end", "label"])

@@ -161,6 +161,9 @@ def test_frames_count_from_one_with_their_ends(tmp_path):
     assert len(dictionary.recordings("train")) == 26
     cut = dictionary.annotations_of(["cut_13_02"]).iloc[0]
     assert (cut.start, cut.end, cut.label) == (0.0, 0.6, "swipe_O")
+    sfinge_archive(tmp_path / "sfinge3d" / "sfinge3d.zip", truth="1,1,2,21,30\n2,0\n")  # read anew
+    rows = sfinge3d.load(tmp_path).annotations()[["start", "end", "label"]].to_numpy().tolist()
+    assert rows == [[1.0, 1.5, "two"]]
 
 
 def test_hand_features_forget_where_the_hand_is():

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tal_lib import TalError
+from tal_lib.cost import describe_machine
 from tal_lib.models import build
 from tal_lib.reports import costs, provenance, tables
 from tal_lib.reports.costs import accuracy, inference, page, prior, quantization
@@ -150,15 +151,21 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
     limits = written.set_index("model")
     assert limits["steps in 0.5 GB"].to_dict() == {"heavy": "4,900", "lean": "> 73,728"}
     assert limits["steps in 2 GB"]["heavy"] == "< 18,432"  # a measured failure bounds the line
-    assert machine == {"device": "c"}
+    assert machine == {"device_name": "c"}
     assert page.pages(layout) == {
         "03_inference_cost_b": (page.NOTEBOOK, {"shape_of": "b", "preset": "compact", "device": "cpu"})
     }
-    caption = layout.reader("cost", f"latency_{stem}").read_text().splitlines()[0]
-    assert page.notes(layout)["03_inference_cost_b"].split(caption) == [
-        f"{page.STORED} ",
-        f" Tables: [latency_{stem}](../readers/cost/latency_{stem}.md).",
-    ]
+    assert page.notes(layout)["03_inference_cost_b"] == (
+        f"{page.STORED} Compact models, float32, batch size 1, c, 1 thread; shape of b. "
+        f"Tables: [latency_{stem}](../readers/cost/latency_{stem}.md)."
+    )
+    # another machine has more rows of all shapes: the table of this one's rows has its name
+    other = pd.concat([cost.assign(device_name="d", benchmark=shape) for shape in ("x", "y")])
+    both = pd.concat([cost, other], ignore_index=True)
+    inference.write({"inference_cost": both}, Output(layout, "cost"))
+    tables.write_csv(both, layout.tables, "inference_cost")
+    assert f"latency_{stem}_c](" in page.notes(layout)["03_inference_cost_b"]
+    assert " batch size 1, c, 1 thread; shape of b." in page.notes(layout)["03_inference_cost_b"]
     with pytest.raises(TalError, match="no measured cost of paper models"):
         costs.measured(tmp_path, "b", "paper")
 
@@ -257,6 +264,14 @@ def test_a_table_of_many_lengths_has_those_of_many_models():
     assert len(costs.cost_by_length(rows, "macs").columns) == 10
     assert len(costs.cost_by_length(pd.concat([rows, alone]), "macs").columns) == 10
     assert len(costs.cost_by_length(pd.concat([rows, alone.head(2)]), "macs").columns) == 12
+
+
+def test_a_machine_is_described_in_words():
+    """Each property that is measured has words; a property without a value is left out."""
+    measured = describe_machine(seconds=0.01)
+    table = costs.machine_in_words(measured | {"cuda": None})
+    assert set(measured) <= set(page.MACHINE)
+    assert table.loc["oneDNN", "the machine"] == measured["mkldnn"] and "CUDA" not in table.index
 
 
 def test_memory_says_how_many_values_have_repeats():

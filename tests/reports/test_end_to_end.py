@@ -129,6 +129,14 @@ def test_the_page_shows_the_machine_with_the_most_videos(tmp_path):
     cost, live = end_to_end.measured(tmp_path)
     assert set(cost.device_name) == set(live.device_name) == {"main"} and (len(cost), len(live)) == (5, 2)
     assert page.pages(layout) == {"10_end_to_end": ("10_end_to_end.ipynb", {})}
+    table = layout.reader("cost", "end_to_end")
+    tables.write_table(
+        pd.DataFrame({"a": [1]}), table, "From file to detections: seconds; measured with main."
+    )
+    assert page.notes(layout) == {
+        "10_end_to_end": f"{page.STORED} From file to detections: seconds; measured with main. "
+        "Tables: [end_to_end](../readers/cost/end_to_end.md)."
+    }
 
 
 def test_bars_are_seconds_of_an_hour():

@@ -19,7 +19,7 @@ from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.figures.axes import runs_note, with_enough_runs
-from tal_lib.reports.figures.families import GREY, MOST, groups_of, spread_out
+from tal_lib.reports.figures.families import GREY, MOST, groups_of, model_of, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables import Best, number_of_runs, read_table, short_names
@@ -158,7 +158,7 @@ CASES = {
         values("p", grid(other=MODELS), 1.0).pivot(index="model", columns="other", values="p")
     ),
     "recording": lambda: figures.recording(
-        np.zeros((6, 5)), SEGMENTS, 1.0, 1.0, 6.0, {"acc": 3, "gyro": 2}, "a"
+        np.zeros((6, 5)), SEGMENTS, 1.0, 2.0, 7.0, {"acc": 3, "gyro": 2}, "a"
     ),
     "segment_lengths": lambda: figures.segment_lengths(SEGMENTS),
     "sensitivity": lambda: figures.sensitivity(buckets(), pd.Series({"map_n": 50.0, "missed": 10.0})),
@@ -333,6 +333,7 @@ def test_a_second_line_of_a_model_is_dashed_in_its_colour_beside_the_first():
     assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
     assert second.get_markerfacecolor() != second.get_color()
     plt.close(ax.figure)
+    assert model_of("local_global (paper, width=9)") == "local_global (paper, width=9)"
     table = table.rename(columns={"latency_s_median": "macs"})
     ax = figures.cost_against_length(table, "macs", "GMACs")  # the same in every precision
     assert sorted(line.get_label() for line in ax.lines) == ["bsn", "tridet"]
@@ -353,12 +354,13 @@ def test_a_recording_names_its_streams_and_the_values_of_its_colours():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["acc", "gyro"]
     assert [float(tick) for tick in ax.get_yticks()] == [1.5, 4.0]
     assert "value of the feature" in [axes.get_ylabel() for axes in ax.figure.axes]
+    assert ax.images[0].get_extent()[:2] == [0.5, 6.5]  # steps every second over two: the first is at 1 s
     plt.close(ax.figure)
 
 
 def test_a_timeline_without_sure_detections_says_so():
     ax = figures.timeline(SEGMENTS, SEGMENTS.assign(score=0.1), 6.0)
-    assert ax.get_title() == "annotated (grey); no score of a detection is ≥ 0.3"
+    assert ax.get_title() == "annotated (grey); no detection has a score ≥ 0.3"
     plt.close(ax.figure)
 
 

@@ -19,6 +19,7 @@ def sources(path):
 
 @pytest.fixture
 def page(tmp_path):
+    """A page of a run of notebook 04 on the benchmark `made`, its layout, and a table for readers."""
     layout = Layout(tmp_path / "results")
     layout.notebooks.mkdir(parents=True)
     page = layout.notebooks / "04_open_set_made.ipynb"
@@ -28,12 +29,22 @@ def page(tmp_path):
     return layout, page
 
 
-def runs(count, model="stale"):
-    """Runs of class splits 0, 1, …: half of the avg mAP of unseen classes is the number of the split."""
+def give(page, **parameters):
+    """Let a page be that of a run with these parameters."""
+    content = nbformat.read(page, as_version=4)
+    source = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]}, id="given")
+    content.cells = [cell for cell in content.cells if cell.id != "given"]
+    content.cells.insert(2, cell)
+    keep(page, nbformat.writes(content))
+
+
+def runs(count, model="stale", **given):
+    """Runs of class splits 0, 1, …: the avg mAP (%) of unseen classes is twice the number of the split."""
     return [
         {
             "notebook": "04_open_set.ipynb",
-            "parameters": {"benchmark": "made", "model": model, "split": split},
+            "parameters": {"benchmark": "made", "model": model, "split": split, "options": {}} | given,
             "tables": {
                 "open_set": [
                     {"part": part, "tiou": tiou, "map": (split + change) / scale}
@@ -46,42 +57,64 @@ def runs(count, model="stale"):
     ]
 
 
-def test_one_of_many_runs_names_the_table_of_all(page):
+def test_one_of_many_runs_names_those_like_it_and_the_table_of_all(page):
+    """The page is not that of the first record: it shows the run that was rendered."""
     layout, path = page
+    give(path, benchmark="made", model="stale", split=1, options={})
+    others = runs(3, "text_pyramid") + runs(2, options={"width": 8})
     before = sources(path)
-    page_notes.note(layout, path, runs(1200) + runs(3, "text_pyramid"))
+    page_notes.note(layout, path, others + runs(1200))
     assert sources(path)[1] == (
         "> **One of 1,200 runs of this model and setting.** Their mean avg mAP (%): unseen 1199.0; unseen, "
         "wrong names 599.5. One run does not show which model or variant is better. "
         "All models: [open_set_made](../readers/open_set/open_set_made.md)."
     )
-    page_notes.note(layout, path, runs(1) + runs(3, "text_pyramid"))  # written anew, not added
+    page_notes.note(layout, path, others + runs(2)[1:])  # written anew, not added
     assert sources(path)[1].startswith("> **The only run of this model and setting.** One run")
     assert len(sources(path)) == len(before) + 1
+    page_notes.note(layout, path, others)  # of a run that the ledger has no more
+    assert sources(path)[1].startswith("> **One of 5 runs.** One run does not show")
     page_notes.note(layout, path, runs(1))
     assert sources(path) == before
 
 
 @pytest.mark.parametrize(
-    ("fold", "linked", "means"),
+    ("fold", "linked", "absent"),
     [
-        (2, "All models: [folds_made]", "(%): 2.0."),
-        (-1, "Means over cross-validation folds: [folds_made]", ""),
+        (2, "All models: [folds_made_10](../readers/accuracy/folds_made_10.md).", "not a fold"),
+        (-1, "not a fold. Means over folds: [folds_made_10](../readers/accuracy/folds_made_10.md).", "All"),
     ],
 )
-def test_a_fold_names_the_table_of_folds_and_the_official_split_says_so(page, fold, linked, means):
+def test_a_run_has_those_of_other_seeds_and_folds_beside_it(page, fold, linked, absent):
     layout, path = page
-    (table := layout.reader("accuracy", "folds_made")).parent.mkdir(parents=True)
+    (table := layout.reader("accuracy", "folds_made_10")).parent.mkdir(parents=True)
     table.write_text("A caption")
-    rows = [{"tiou": tiou, "map": value} for tiou, value in ((0.3, 0.03), (0.5, 0.01))]
-    given = {"benchmark": "made", "model": "bsn", "fold": fold}
-    record = {"notebook": "02_train_evaluate.ipynb", "tables": {"data_efficiency": rows}}
-    of_seeds = [record | {"parameters": given | {"seed": seed}} for seed in range(2)]
-    page_notes.note(layout, path, of_seeds)
-    assert "**One of 2 runs of this model and setting.**" in sources(path)[1]
-    assert linked in sources(path)[1] and means in sources(path)[1]
-    assert ("official split" in sources(path)[1]) == (fold < 0)
-    assert "data_efficiency_made" not in sources(path)[1]  # no such table
+
+    def run(value, fold, seed, **given):
+        rows = [{"tiou": tiou, "map": value + change} for tiou, change in ((0.3, 0.01), (0.5, -0.01))]
+        given = {"benchmark": "made", "model": "bsn", "fraction": 0.1, "fold": fold, "seed": seed} | given
+        return {
+            "notebook": "02_train_evaluate.ipynb",
+            "parameters": given,
+            "tables": {"data_efficiency": rows},
+        }
+
+    records = [run(0.2, fold, 0), run(0.4, fold, 1), run(0.9, -1 if fold >= 0 else 0, 0)]
+    records += [run(0.9, fold, 0, model="gaf"), run(0.9, fold, 1, recipe={"lr": 1})]
+    give(path, benchmark="made", model="bsn", fraction=0.1, fold=fold, seed=1)
+    page_notes.note(layout, path, records)
+    assert "**One of 2 runs of this model and setting.** Their mean avg mAP (%): 30.0." in sources(path)[1]
+    assert linked in sources(path)[1] and absent not in sources(path)[1]
+
+
+def test_a_page_of_several_trainings_says_so(page):
+    layout, path = page
+    given = {"benchmark": "made", "seeds": [0, 1, 2]}
+    records = [{"notebook": "09_diagnosis.ipynb", "parameters": given | {"model": name}} for name in "ab"]
+    give(path, **given, model="b")
+    page_notes.note(layout, path, records)
+    assert sources(path)[1].startswith("> **Means of 3 trainings.**")
+    assert "One run" not in sources(path)[1]
 
 
 def test_a_page_of_an_older_notebook_says_so(page):
@@ -94,7 +127,7 @@ def test_a_page_of_an_older_notebook_says_so(page):
     content.cells[-1].source += "\n"
     keep(path, nbformat.writes(content))
     page_notes.note(layout, path, runs(2))
-    assert OLDER in sources(path)[1] and "One of 2 runs of" in sources(path)[1]
+    assert OLDER in sources(path)[1] and "**One of 2 runs.**" in sources(path)[1]
 
 
 def test_a_page_of_another_command_says_so_too(page, monkeypatch):

@@ -16,8 +16,8 @@ from tal_lib.reports.costs.growth import (
     growth_for_readers,
     longest_recordings,
 )
-from tal_lib.reports.costs.inference import cost_by_length, spread_of_memory
-from tal_lib.reports.costs.page import measured
+from tal_lib.reports.costs.inference import cost_by_length, of_common_lengths, spread_of_memory
+from tal_lib.reports.costs.page import machine_in_words, measured
 from tal_lib.reports.costs.prior import PRIOR, beside_prior
 from tal_lib.reports.costs.quantization import gained
 from tal_lib.reports.costs.repeatability import repeatability, repeats
@@ -36,7 +36,9 @@ __all__ = [
     "growth_for_readers",
     "interval",
     "longest_recordings",
+    "machine_in_words",
     "measured",
+    "of_common_lengths",
     "repeatability",
     "repeats",
     "spread_of_memory",

@@ -25,7 +25,7 @@ WITHOUT_INTERVAL = {  # what a figure says of values without one
     "detect_s_median": "Median of the passes, each in a process of its own; no interval was measured.",
     "peak_memory_bytes": "One process per pass, so there is no interval.",
 }
-MOST = 12  # lengths in a table: more do not fit beside each other, and notebooks leave some out
+MOST = 12  # lengths in a table: more do not fit beside each other
 OF_THE_CPU = ("macs", "detect_s_median")  # of a GPU or of a second CPU, a table is enough
 
 
@@ -62,12 +62,8 @@ def _main_machine(cost, about):
 
 
 def _write_against_length(rows, stem, words, main, out):
-    """Write each cost by model and length. MACs are the same everywhere: only the main machine has a table.
-
-    Only lengths that most models have are shown: the prior study's lengths have only its models.
-    """
-    share = rows.groupby("length_steps").model.nunique() / rows.model.nunique()
-    common = with_energy_per_minute(rows[rows.length_steps.map(share) >= 0.5])
+    """Write each cost by model and length. MACs are the same everywhere: only the main one has a table."""
+    common = with_energy_per_minute(of_common_lengths(rows))
     optional = {
         column: about
         for column, about in OPTIONAL_COSTS.items()
@@ -112,19 +108,27 @@ def _is_drawn(rows, column, main):
     )
 
 
+def of_common_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of lengths that at least a third of the models have, if there are more than `MOST` lengths.
+
+    The lengths of the prior study have only its models.
+    """
+    if rows.length_steps.nunique() <= MOST:
+        return rows
+    models = rows.groupby("length_steps").model.nunique()
+    return rows[rows.length_steps.map(models) >= min(models.max(), rows.model.nunique() / 3)]
+
+
 def cost_by_length(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """A cost as text: one row per model, one column per length, the cheapest at the longest length first.
 
-    Peak memory has only the digits that repeat. Of more than `MOST` lengths, those stay that a third of the
-    models have.
+    Peak memory has only the digits that repeat. Only common lengths are shown (`of_common_lengths`).
 
     Args:
         column: one of `COSTS` or `OPTIONAL_COSTS`.
     """
     unit = (COSTS | OPTIONAL_COSTS)[column][2]
-    if rows.length_steps.nunique() > MOST:
-        models = rows.groupby("length_steps").model.nunique()
-        rows = rows[rows.length_steps.map(models) >= rows.model.nunique() / 3]
+    rows = of_common_lengths(rows)
     values = rows.pivot_table(index="model", columns="length_steps", values=column, aggfunc="median") / unit
     text = values.map(short)
     if column == "peak_memory_bytes":
@@ -143,7 +147,9 @@ def spread_of_memory(rows: pd.DataFrame) -> str:
     if known.memory_samples.max() < 2:
         return "It was measured in one process, so its spread is not known."
     spread = (known[names[1]] - known[names[0]]) / known.peak_memory_bytes
-    keys = [name for name in ("model", "length_steps", "precision") if name in rows]  # repeats: one value
+    keys = [
+        name for name in ("model", "length_steps", "precision", "threads_used") if name in rows
+    ]  # repeats: one value
     some, every = (len(part.drop_duplicates(keys)) for part in (known, rows))
     which = f"For {some} of {every} values it" if some < every else "It"
     return (

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from tal_lib.errors import TalError
+from tal_lib.provenance import COLUMNS
 from tal_lib.reports import tables
 from tal_lib.reports.costs.shapes import conditions
 from tal_lib.reports.layout import Layout, file_stem, nearest
@@ -12,6 +13,7 @@ from tal_lib.reports.layout import Layout, file_stem, nearest
 STORED = "**This page shows stored measurements; it measured nothing itself.**"
 NOTEBOOK, OF_VIDEOS = "03_inference_cost.ipynb", "10_end_to_end.ipynb"
 WHAT = ("shape_of", "preset", "device")  # parameters of the notebook that tell the pages apart
+ALIKE = ["benchmark", "preset", "device", "device_name"]  # columns with one value on a page
 MACHINE = {  # columns of machines.csv, in words for readers
     "device_name": "device",
     "processor": "processor",
@@ -40,8 +42,7 @@ MACHINE = {  # columns of machines.csv, in words for readers
 def measured(
     results: str | Path, shape_of: str, preset: str = "compact", device: str = "cpu"
 ) -> tuple[pd.DataFrame, dict]:
-    """Rows of `inference_cost.csv` from the machine with the most of them, and that machine's description in
-    words (`MACHINE`).
+    """Rows of `inference_cost.csv` from the machine with the most of them, and that machine's description.
 
     Raises:
         TalError: the table has no such rows.
@@ -60,9 +61,15 @@ def measured(
     machines = tables.read_csv(layout.table("machines"))
     name = rows.device_name.iloc[0]
     about = machines[machines.device_name == name] if len(machines) else machines
-    known = about.iloc[0].dropna().to_dict() if len(about) else {"device_name": name}
-    machine = {words: known[column] for column, words in MACHINE.items() if column in known}
+    about = about.drop(columns={"sweep", "cell", *COLUMNS} - {"device_name"}, errors="ignore")
+    machine = about.iloc[0].dropna().to_dict() if len(about) else {"device_name": name}
     return rows.reset_index(drop=True), machine
+
+
+def machine_in_words(machine: dict) -> pd.DataFrame:
+    """The description of a machine (see `tal_lib.cost.describe_machine`) for readers: a row per property."""
+    known = pd.Series(machine, dtype=object).dropna()
+    return known.reindex([name for name in MACHINE if name in known]).rename(MACHINE).to_frame("the machine")
 
 
 def pages(layout: Layout) -> dict[str, tuple[str, dict]]:
@@ -83,24 +90,22 @@ def notes(layout: Layout) -> dict[str, str]:
     """Name of each page of measured costs → the note at its top: it measured nothing, and the conditions of
     what it shows, as the captions of the tables for readers have them.
     """
-    texts = {}
+    texts, cost = {}, _rows(layout)
+    every = list(conditions(cost)) if len(cost) else []
     for name, (notebook, parameters) in pages(layout).items():
         if notebook == OF_VIDEOS:
-            stems, names = ["end_to_end", "end_to_end_live"], ["by video", "the live demo"]
+            stems = ["end_to_end", "end_to_end_live"]
         else:
-            rows, _ = measured(layout.results, *parameters.values())
-            stems = [f"latency_{stem}" for stem, _, _ in conditions(rows)]
-            names = [Path(stem).name for stem in stems]
-        tables_of = [layout.reader("cost", stem) for stem in stems]
-        captions = [
-            table.read_text(encoding="utf-8").splitlines()[0] for table in tables_of if table.is_file()
-        ]
-        links = ", ".join(
-            f"[{name}](../readers/cost/{table.name})"
-            for name, table in zip(names, tables_of)
-            if table.is_file()
-        )
-        texts[name] = " ".join([STORED, *captions, *([f"Tables: {links}."] if links else ())])
+            rows, _ = measured(layout.results, **parameters)
+            given = rows[ALIKE].iloc[0]
+            stems = [f"latency_{stem}" for stem, _, part in every if (part[ALIKE].iloc[0] == given).all()]
+        there = [path for path in (layout.reader("cost", stem) for stem in stems) if path.is_file()]
+        captions = [path.read_text(encoding="utf-8").splitlines()[0] for path in there]
+        if notebook == NOTEBOOK:  # it has other costs too, so only the conditions are said
+            endings = [caption.partition(": ")[2] for caption in captions]
+            captions = [text[:1].upper() + text[1:] for text in endings]
+        links = ", ".join(f"[{path.stem}](../readers/cost/{path.name})" for path in there)
+        texts[name] = " ".join([STORED, *captions, *([f"Tables: {links}."] if links else [])])
     return texts
 
 

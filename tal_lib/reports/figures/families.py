@@ -18,6 +18,7 @@ OTHERS = "other families"
 GREY, DIM, INK = "#cccccc", "#777777", "#222222"
 PANEL = 1.5  # inches, the height of one of several panels
 LINE = 0.125  # inches between two names
+SECOND = {"bfloat16": "--", "tf32": ":", "compiled": "-."}  # precision → style of a model's further line
 LONGEST = 58  # letters of a line below the panels, which leave place for names at the right
 FAR = 0.9  # a name's line that begins further left crosses the panel: grey, so that nobody reads it as data
 
@@ -46,7 +47,8 @@ def groups_of(models: list[str], most: int = MOST) -> dict[str, list[str]]:
 
 def model_of(line: str) -> str:
     """The model of a line's name: `bsn` of `bsn, bfloat16`."""
-    return line.partition(", ")[0]
+    model, _, precision = line.rpartition(", ")
+    return model if precision in SECOND else line
 
 
 def looks_of(lines) -> dict[str, tuple[str, str]]:
@@ -112,13 +114,13 @@ def finish(axes, xlabel: str, ylabel: str, about: str) -> None:
 def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
     """Draw the lines that have a look, with their intervals as bars; all other lines are grey.
 
-    A second line of a model (`bsn, bfloat16`) is dashed, with hollow markers.
+    A further line of a model (`bsn, bfloat16`) is dashed, with hollow markers.
     """
     for model, line in lines.items():
         if model not in looks:
             ax.plot(line.x, line.y, color=GREY, linewidth=0.7, zorder=1)
     for model, (colour, marker) in looks.items():
-        line, second = lines[model], model != model_of(model)
+        line, dashes = lines[model], SECOND.get(model.rpartition(", ")[2], "-")
         ax.plot(
             line.x,
             line.y,
@@ -126,8 +128,8 @@ def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
             marker=marker,
             markersize=3.2,
             linewidth=1.1,
-            linestyle="--" if second else "-",
-            markerfacecolor="#ffffff" if second else colour,
+            linestyle=dashes,
+            markerfacecolor=colour if dashes == "-" else "#ffffff",
             label=model,
             markevery=max(1, len(line) // 12),
         )

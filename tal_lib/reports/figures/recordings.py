@@ -55,7 +55,7 @@ def recording(
     rows, limit = max(3, annotations.label.nunique()), 3
     size = (WIDTH, 2.7 + 0.2 * rows)
     above, below = new_axes(nrows=2, sharex=True, figsize=size, height_ratios=[2, 0.2 * rows])
-    end = stride_s * len(features) + window_s / 2
+    first = (window_s - stride_s) / 2  # a step is drawn around the middle of its window
     image = above.imshow(
         features.T,
         aspect="auto",
@@ -63,7 +63,7 @@ def recording(
         vmin=-limit,
         vmax=limit,
         interpolation="nearest",
-        extent=(0, end, features.shape[1], 0),
+        extent=(first, first + stride_s * len(features), features.shape[1], 0),
     )
     ends = np.cumsum(list(streams.values()))
     above.set_yticks(ends - np.array(list(streams.values())) / 2, list(streams))
@@ -73,7 +73,7 @@ def recording(
     above.grid(False)
     scale = above.figure.colorbar(image, ax=[above, below], shrink=0.5, anchor=(0, 1), extend="both")
     scale.set_label("value of the feature")
-    timeline(annotations, annotations.assign(score=0.0), duration, ax=below)
+    _segments(below, annotations, sorted(set(annotations.label), reverse=True), duration)
     below.set_title("annotated segments", fontsize="medium")
     return above
 
@@ -83,14 +83,10 @@ def timeline(
 ):
     """One recording: annotated segments (upper half of a row) and detections (lower half; opacity is the
     score)."""
-    labels = sorted(
-        set(annotations.label) | set(detections[detections.score >= min_score].label), reverse=True
-    )
-    row = {label: i for i, label in enumerate(labels)}
-    ax = new_axes(ax, figsize=(WIDTH, 0.25 * max(2, len(labels)) + 0.8))
-    for item in annotations.itertuples():
-        ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
     shown = detections[detections.score >= min_score]
+    labels = sorted({*annotations.label, *shown.label}, reverse=True)
+    ax = new_axes(ax, figsize=(WIDTH, 0.25 * max(2, len(labels)) + 0.8))
+    row = _segments(ax, annotations, labels, duration)
     for item in shown.itertuples():
         ax.barh(
             row[item.label] - 0.2,
@@ -100,14 +96,20 @@ def timeline(
             color="#D55E00",
             alpha=float(min(1.0, max(0.15, item.score))),
         )
+    both = f"annotated (grey) and detected with score ≥ {min_score:g} (orange)"
+    alone = f"annotated (grey); no detection has a score ≥ {min_score:g}"
+    ax.set_title(both if len(shown) else alone, fontsize="medium")
+    return ax
+
+
+def _segments(ax, annotations, labels, duration):
+    """Draw annotated segments in the upper halves of rows, one per label. Returns label → row."""
+    row = {label: i for i, label in enumerate(labels)}
+    for item in annotations.itertuples():
+        ax.barh(row[item.label] + 0.2, item.end - item.start, left=item.start, height=0.35, color="#555555")
     ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="time (s)", xlim=(0, duration))
     ax.set_ylim(-0.5, max(1, len(labels)) - 0.5)  # whole rows, also if one half is empty
-    detected = (
-        "and detected with score ≥ {:g} (orange)" if len(shown) else "; no score of a detection is ≥ {:g}"
-    )
-    title = f"annotated (grey) {detected.format(min_score)}".replace(" ;", ";")
-    ax.set_title(title, fontsize="medium")
-    return ax
+    return row
 
 
 def segment_lengths(annotations: pd.DataFrame, ax=None):
