@@ -31,6 +31,10 @@ HASHES = {  # results on these data carry them
     "50salads": "831225a31980acb6",
     "urfall": "a510a09596a5caaf",
     "hapt_recomposed": "f14efa9e71060a0d",
+    "hapt_recomposed_2": "0f5f4022f1765ab1",
+    "hapt_recomposed_3": "2d3c0a9f0710b3ec",
+    "hapt_recomposed_6": "f256414ad541e4da",
+    "hapt_recomposed_test": "59d2dee3de72154e",
 }
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL
-from tal_lib.reports.figures.axes import note
+from tal_lib.reports.figures.axes import GAP_AXIS, STRETCHED, note, space_by_what_is_missing
 from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
@@ -105,13 +105,15 @@ def expected_best(table: pd.DataFrame):
         draw_lines(ax, lines, {model: looks[model] for model in best})
         ax.set_title(_title(benchmark, fraction), loc="left")
         ax.set_xticks(sorted(table.x.unique()))
+        space_by_what_is_missing(ax, rows.assign(mean=rows.y, low=float("nan"), high=float("nan")))
         ends = {model: (line.x.iloc[-1], line.y.iloc[-1]) for model, line in lines.items()}
         name_at_right(ax, ends, {model: looks[model][0] if model in best else GREY for model in lines})
     about = (
-        f"The {BEST} best are in colour. Expected best: mean over all choices of this number of trials. "
-        f"There was one search per model, so there is no interval. {classified}"
+        f"The {BEST} best are in colour. Expected best: mean over all choices of this number of trials, "
+        f"on the validation recordings. There was one search per model, so there is no interval. {STRETCHED} "
+        f"{classified}"
     )
-    finish(axes, "number of trials", "expected best avg mAP on the validation recordings (%)", about)
+    finish(axes, "number of trials", f"expected best {GAP_AXIS}", about)
     return axes
 
 
