@@ -22,6 +22,7 @@ from tal_lib.reports.figures.axes import (
 )
 from tal_lib.reports.figures.families import GREY, model_of, model_panels
 from tal_lib.reports.tables.names import short_names
+from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 PERCENTILES = "tenth to ninetieth percentile"
@@ -245,13 +246,12 @@ def where_time_goes(table: pd.DataFrame, once: bool = False):
     ax.set(xlabel="processing time (s) per hour of video", xlim=(0, None))
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    least, most = int(counts.min()), int(counts.max())
-    number = f"{least} to {most}" if least < most else f"{most}"
     text = "One run each, so there is no interval."
-    if most > 1:
+    if counts.max() > 1:
         is_wide = (ends["max"] - ends["min"]).max() > 0.01 * hours.total_s.max()
         line = "; black line: lowest to highest" if is_wide else ""
-        text = f"Network and NMS: median of {number} models{line}."
+        number = number_of_runs(counts.to_frame("runs"), "models")
+        text = f"Network and NMS: median of {number}{line}."
     if once:
         text += " Each video was measured once: trust the shares more than the seconds."
     star = (

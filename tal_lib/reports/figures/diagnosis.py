@@ -15,6 +15,7 @@ from tal_lib.reports.figures.axes import (
 )
 from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
 from tal_lib.reports.tables.names import short_names
+from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 ERRORS = {  # DETAD's name → colour
@@ -90,12 +91,10 @@ def _ranks(bucket):
 
 def _means(table):
     """How many runs the values of a profile are means of, as a sentence. table: one row per run and value."""
-    runs = table.groupby(["bucket", "error"]).size()
-    most, least = runs.max(), runs.min()
-    if most == 1:
+    runs = table.groupby(["bucket", "error"]).size().rename("runs").reset_index()
+    if runs.runs.max() == 1:
         return "One run each, so there is no interval."
-    number = f"{least:g} to {most:g}" if least < most else f"{most:g}"
-    return f"Mean of {number} seeds; parts of a bar have no interval."
+    return f"Mean of {number_of_runs(runs, 'seeds')}; parts of a bar have no interval."
 
 
 def sensitivity(buckets: pd.DataFrame, whole: pd.Series):
