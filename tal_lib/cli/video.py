@@ -157,7 +157,7 @@ def add_commands(commands) -> None:
         command.add_argument(
             "--backbone",
             default=None,
-            help="backbone of the features (default: chosen by the model's streams)",
+            help="backbone of the features, as for `tal extract` (default: chosen by the model's streams)",
         )
         command.add_argument(
             "--window", type=typed(Count), default=16, help="frames per feature step (default: 16)"

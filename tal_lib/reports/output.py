@@ -1,6 +1,7 @@
 """Writes the tidy tables, tables for readers and figures of a report's sections to their places in the
 layout."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from tal_lib.reports import tables, theme
+from tal_lib.reports.figures.axes import say_first
 from tal_lib.reports.latex import Best
 from tal_lib.reports.layout import Layout, file_stem
+
+FIRST_SENTENCE = re.compile(r".+?\.(?= [A-Z0-9“*]|$)|.*", re.S)
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Output:
         self.tables.append(tables.write_table(table, path, caption, best))
 
     def figure(self, axes, name: str, caption: str, dark: bool = False) -> None:
-        """Write the figure of these axes, and close it.
+        """Write the figure of these axes, and close it. Its note begins with the caption's first sentence.
 
         Args:
             caption: what it shows: the text for those who do not see it, and under it on the site.
             dark: write a dark form too, for a page that chooses by the reader's screen.
         """
+        say_first(axes.figure, FIRST_SENTENCE.match(caption)[0])
         path, night = (place(self.topic, name) for place in (self.layout.figure, self.layout.dark_figure))
         self.figures.append(theme.save(axes.figure, path, caption, night if dark else None))
         plt.close(axes.figure)

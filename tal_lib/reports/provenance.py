@@ -34,7 +34,8 @@ class Origin:
 
     def sentence(self) -> str:
         """The counts as a sentence, for pages and the command line."""
-        text = f"{self.uncommitted:,} of {self.cells:,} cells were computed by code with uncommitted changes"
+        some = f"{self.uncommitted:,} of {self.cells:,} runs (cells)"
+        text = f"{some} were computed by code with uncommitted changes"
         which = (
             ""
             if self.stale_equal is None

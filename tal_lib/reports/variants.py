@@ -4,7 +4,9 @@ import pandas as pd
 
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import about_recipes, main_arm, own_recipes, unequal_first
+from tal_lib.reports.figures.axes import FEWEST
 
+INTERVAL = " with 95 % interval (Student's t)"
 SIZES = "; GMACs at 720 steps"  # a column of the tables, not in the figures
 CAPTIONS = {
     "streams": "each stream alone, both streams joined before the network (early fusion), and the averaged "
@@ -75,11 +77,14 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
     for (benchmark, fraction), rows in summary.groupby(["benchmark", "fraction"], sort=False):
         caption = (
             f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
-            f"{CAPTIONS[name]}. Mean over seeds with 95 % interval (Student's t)."
+            f"{CAPTIONS[name]}. Mean over seeds"
+        )
+        of_table, of_figure = (
+            f"{caption}{INTERVAL if (rows.runs >= fewest).any() else ''}." for fewest in (2, FEWEST)
         )
         stem = f"{name}_{benchmark}_{100 * fraction:g}"
         table = shape(rows, benchmark)
         columns = [column for column in table if column not in ("model", "variant", "runs")]
         best = tables.Best(high=tuple(columns) if name == "streams" else ("avg mAP",))
-        out.table(table, stem, caption, best)
-        out.figure(figures.variants(rows), stem, caption.replace(SIZES, ""))
+        out.table(table, stem, of_table, best)
+        out.figure(figures.variants(rows), stem, of_figure.replace(SIZES, ""))

@@ -173,7 +173,7 @@ def test_growth_and_limits_are_the_same_wherever_they_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("passes", "text"),
     [
-        ([1, 3, 3], " 1 of 3 values have one pass, others 3."),
+        ([1, 3, 3], " 1 of 3 values has one pass, others 3."),
         ([1, 3, 2, 1], " 2 of 4 values have one pass, others 2 to 3."),
         ([1, 1], " Each value has one pass."),
         ([3, 3], ""),

@@ -303,7 +303,10 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
         figures.where_time_goes(ways),
     ]
     notes = [ax.figure.get_supxlabel().replace("\n", " ") for ax in drawn]
-    assert "95 % interval of the score." in notes[0] and "*: the difference of the recipes" in notes[0]
+    assert (
+        "95 % interval of the score, over folds and people" in notes[0]
+        and "*: the difference of the recipes" in notes[0]
+    )
     assert "Floor" not in notes[0]
     assert "Network and NMS: median of 2 models; black line: lowest to highest." in notes[1]
     assert "50.00 %" in [text.get_text() for text in drawn[1].texts]  # the four parts are equal

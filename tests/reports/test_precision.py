@@ -95,7 +95,7 @@ def test_energy_is_per_minute_and_only_where_it_was_measured(measured, monkeypat
     rows = pd.DataFrame([cost(length, **more) for length in (2, 4)])
     monkeypatch.setattr(inference.figures, "cost_against_length", lambda *_: None)
     out = Written()
-    inference._write_against_length(rows, "b_cuda", "words", "a CPU", out)
+    inference._write_against_length(rows, "b_cuda", "words", "a CPU", rows, out)
     assert ("energy_b_cuda" in out.tables) == ("utilisation_b_cuda" in out.tables) == measured
     if measured:  # 6 J for one and for two minutes
         assert out.tables["energy_b_cuda"].iloc[0].tolist() == ["m", "6.00", "3.00"]

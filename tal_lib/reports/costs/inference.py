@@ -36,7 +36,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     """
     cost, grown, longest = data["inference_cost"], [], []
     for stem, words, rows in conditions(cost):
-        _write_against_length(rows, stem, words, _main_machine(cost, rows.iloc[0]), out)
+        _write_against_length(rows, stem, words, _main_machine(cost, rows.iloc[0]), cost, out)
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
             fitted = rows[rows.length_steps >= FIRST]
@@ -61,9 +61,14 @@ def _main_machine(cost, about):
     return tables.main_machine(on_cpu if len(on_cpu) else alike)
 
 
-def _write_against_length(rows, stem, words, main, out):
-    """Write each cost by model and length. MACs are the same everywhere: only the main one has a table."""
+def _write_against_length(rows, stem, words, main, every, out):
+    """Write each cost by model and length. MACs are the same everywhere: only the main machine has them.
+
+    every: the rows of all conditions, which say what models there are.
+    """
     common = with_energy_per_minute(of_common_lengths(rows))
+    absent = sorted(set(every.model) - set(common.model))
+    missing = f" Not measured here: {', '.join(absent)}." if absent else ""
     optional = {
         column: about
         for column, about in OPTIONAL_COSTS.items()
@@ -90,7 +95,7 @@ def _write_against_length(rows, stem, words, main, out):
                 label,
                 interval(common, column),
                 WITHOUT_INTERVAL.get(column, ""),
-                measured.strip(),
+                f"{measured.strip()}{missing}".strip(),
             )
             models = f"{common.model.nunique()} models, a panel per family"
             shown = f"{about} {models}.{measured}"

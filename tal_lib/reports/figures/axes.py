@@ -140,8 +140,20 @@ def legend_above(ax, columns: int) -> None:
 
 def note(ax, text: str) -> None:
     """Write words below a figure: on runs, intervals, and what else the axes cannot say."""
-    lines = textwrap.wrap(text, 80, break_on_hyphens=False)
-    ax.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
+    _write_note(ax.figure, _lines(text))
+
+
+def say_first(figure, sentence: str) -> None:
+    """Begin the words below a figure with what it shows, so that a figure alone says it."""
+    _write_note(figure, [*_lines(sentence), *figure.get_supxlabel().splitlines()])
+
+
+def _lines(text):
+    return textwrap.wrap(text, 80, break_on_hyphens=False)
+
+
+def _write_note(figure, lines):
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
 
 
 def with_enough_runs(table: pd.DataFrame) -> pd.DataFrame:

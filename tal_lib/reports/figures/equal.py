@@ -65,7 +65,11 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    words = ["Bars: 95 % interval of the score."] if {"equal_low", "plain_low"} <= set(table) else []
+    words = (
+        ["Bars: 95 % interval of the score, over folds and people or recordings."]
+        if {"equal_low", "plain_low"} <= set(table)
+        else []
+    )
     if "p_adjusted" in table:
         words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
     words += ["Sorted by the mean of the equal recipe over the label fractions."]
