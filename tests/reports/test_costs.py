@@ -190,7 +190,7 @@ def test_captions_of_costs_are_short_and_count_passes(tmp_path):
     layout = Layout(tmp_path, tmp_path)
     marked = provenance.mark_older({"inference_cost": cost}, pd.DataFrame({"cell": ["heavy"]}))
     inference.write(marked, Output(layout, "cost"))
-    about = "1 of 8 values have one pass, others 3."
+    about = "1 of 8 values has one pass, others 3."
     for name in ("latency", "detect", "memory", "growth", "macs"):
         caption = layout.reader("cost", f"{name}_b_cpu").with_suffix(".md").read_text().splitlines()[0]
         assert (about in caption) == (name != "macs") and len(caption.split()) < 50, caption

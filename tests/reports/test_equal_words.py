@@ -183,7 +183,7 @@ def test_findings_open_with_the_factorial_and_give_the_floor(study):
         f"{summary.floor.iloc[1]:.1f}.",
     ]
     low, high = (f"{value:+.1f} [" for value in summary.recipe)
-    assert lines[3].count(low) and high in lines[3] and "with 10 % of the labels and" in lines[3]
+    assert lines[3].count(low) and high in lines[3] and lines[3].startswith("With 10 % of the labels, the")
     assert len(lines) == 4
 
 

@@ -88,7 +88,8 @@ def in_passes(rows: pd.DataFrame) -> str:
     if others.empty:
         return " Each value has one pass."
     ends = dict.fromkeys(f"{count:g}" for count in (others.min(), others.max()))
-    return f" {once:,} of {len(passes):,} values {'has' if once == 1 else 'have'} one pass, others {' to '.join(ends)}."
+    some = f"{once:,} of {len(passes):,} values {'has' if once == 1 else 'have'} one pass"
+    return f" {some}, others {' to '.join(ends)}."
 
 
 def digits(rows: pd.DataFrame, column: str) -> int:

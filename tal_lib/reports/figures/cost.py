@@ -258,9 +258,9 @@ def where_time_goes(table: pd.DataFrame, once: bool = False):
         " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
     )
     scaled = "Scaled to an hour from the longest video measured. Grey line: real time."
-    bars = "End to end: decoding and features overlap. Bars: parts timed alone, at another time. A marker beyond "
-    bars += "its bar: the machine was slower then, or the overlap cost time."
-    note(ax, f"{bars} {scaled} {text}{star}")
+    bars = "End to end: decoding and features overlap. Bars: parts timed alone, at another time."
+    beyond = "A marker beyond its bar: the machine was slower then, or the overlap cost time."
+    note(ax, f"{bars} {beyond} {scaled} {text}{star}")
     return ax
 
 
