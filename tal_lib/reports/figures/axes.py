@@ -119,10 +119,12 @@ def draw_points(ax, rows, y, colour, marker, label, **style):
 
 
 def plain_log(axis):
-    """Ticks 1, 2, 5, 10, … written as plain numbers; only 1, 10, … where more would be crowded."""
+    """Ticks 1, 2, 5, 10, … written as plain numbers; only 1, 10, … where more would be crowded, and more of
+    them where the axis has less than a decade."""
     axis.axes.autoscale_view()
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    close = (1, 1.5, 2, 3, 4, 5, 7) if high < 6 * low else (1, 2, 5)
+    axis.set_major_locator(LogLocator(subs=close if high < 300 * low else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 

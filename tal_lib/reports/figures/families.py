@@ -20,7 +20,7 @@ PANEL = 1.5  # inches, the height of one of several panels
 LINE = 0.125  # inches between two names
 SECOND = {"bfloat16": "--", "tf32": ":", "compiled": "-."}  # precision → style of a model's further line
 LONGEST = 58  # letters of a line below the panels, which leave place for names at the right
-FAR = 0.9  # a name's line that begins further left crosses the panel: grey, so that nobody reads it as data
+FAR = 0.9  # beside lines, a name's line that begins further left is grey, so that nobody reads it as data
 
 Looks = Mapping[str, tuple[str, str]]  # name → colour, marker
 
@@ -96,7 +96,7 @@ def model_panels(
         ax.set_title(title, loc="left")
     for ax, members in zip(axes, groups.values(), strict=True):  # when all limits are known
         ends = {model: (lines[model].x.iloc[-1], lines[model].y.iloc[-1]) for model in members}
-        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold)
+        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold, 0.0 if draw else FAR)
     finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
     return axes[0]
 
@@ -137,11 +137,14 @@ def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
             ax.vlines(line.x, line.low, line.high, color=colour, linewidth=0.9)
 
 
-def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold=()) -> None:
+def name_at_right(
+    ax, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold=(), far: float = FAR
+) -> None:
     """Write names right of the panel, as near to the heights of their points as they fit, each with a thin
     line from its point. They stay within the height of the panel, whose title and neighbours are near.
 
-    points: name → x, y in the units of the axes; bold: names that stand out."""
+    points: name → x, y in the units of the axes; bold: names that stand out; far: part of the width up to
+    which a name's line begins grey instead of in the name's colour."""
     ax.autoscale_view()
     to_share = (ax.transData + ax.transAxes.inverted()).transform
     places = sorted(((*map(float, to_share(point)), name) for name, point in points.items()), key=_height)
@@ -161,7 +164,7 @@ def name_at_right(ax, points: Mapping[str, tuple[float, float]], colours: Mappin
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colours[name] if x >= FAR else GREY,
+                "color": colours[name] if x >= far else GREY,
                 "linewidth": 0.8,
                 "linestyle": (0, (1, 1.5)),  # unlike lines and intervals
                 "shrinkA": 0,
