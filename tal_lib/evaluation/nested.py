@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tal_lib.evaluation.average_precision import area_under, matches
+from tal_lib.evaluation.average_precision import interpolated_ap, matches
 
 NONE = np.arange(0)  # ranks of no detection
 LEVEL = 0.05  # adjusted p-value below which a difference is told apart from none (docs/protocol.md)
@@ -72,7 +72,7 @@ def by_person(
     if len(people) < 2:
         return pd.DataFrame({"person": [], "segments": [], "without": [], "score": []})
     owner = annotations.recording.map(person_of)
-    scores = _whole_and_without(annotations, detections, tious, person_of, people)
+    scores = _without_each(annotations, detections, tious, person_of, people)
     whole, without = float(scores[0]), scores[1:]
     segments = owner.value_counts().reindex(people, fill_value=0).to_numpy()
     return pd.DataFrame(
@@ -80,12 +80,11 @@ def by_person(
     )
 
 
-def _whole_and_without(annotations, detections, tious, person_of, people):
+def _without_each(annotations, detections, tious, person_of, people):
     """avg mAP of all recordings, then without those of each person: (1 + P,).
 
     A detection takes an annotation of its own recording. So all matches are found once: those of the other
-    recordings stay as they are when a person's recordings are left out. Between two true positives, the
-    interpolated precision is that of the second: only the ranks of true positives count.
+    recordings stay as they are when a person's recordings are left out.
     """
     taken = matches(annotations, detections, tious)
     owner = annotations.recording.map(person_of).to_numpy()
@@ -93,22 +92,19 @@ def _whole_and_without(annotations, detections, tious, person_of, people):
     best_first = np.lexsort((-np.arange(len(detections)), -detections.score.to_numpy(dtype=float)))
     detected = detections.recording.map(person_of).to_numpy()[best_first]
     of_class = pd.Series(best_first).groupby(detections.label.to_numpy()[best_first]).indices
-    true = {  # the places of true positives among the detections of their class
-        (tiou, label): np.flatnonzero(row[best_first[at]] >= 0)
-        for tiou, row in taken.items()
-        for label, at in of_class.items()
-    }
+    hits = {tiou: row[best_first] >= 0 for tiou, row in taken.items()}
     rows = []
     for place, person in enumerate([None, *people]):
-        counts = Counter(labels[owner != person])
-        kept = {label: detected[of_class.get(label, NONE)] != person for label in counts}
-        rank = {label: np.cumsum(stays) for label, stays in kept.items()}
-        for tiou in taken:
-            for label, total in counts.items():
-                hits = true.get((tiou, label), NONE)
-                ranks = rank[label][hits[kept[label][hits]]]
-                precision = np.arange(1, len(ranks) + 1) / ranks
-                rows.append((place, tiou, area_under(precision, np.ones(len(ranks), bool), total)))
+        kept = detected != person
+        counts, ranks = Counter(labels[owner != person]), {}
+        for label in counts:
+            at = of_class.get(label, NONE)
+            ranks[label] = at[kept[at]]
+        rows += [
+            (place, tiou, interpolated_ap(hit[ranks[label]], total))
+            for tiou, hit in hits.items()
+            for label, total in counts.items()
+        ]
     if not rows:  # nothing is annotated
         return np.full(1 + len(people), np.nan)
     table = pd.DataFrame(rows, columns=["place", "tiou", "ap"])
