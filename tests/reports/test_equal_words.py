@@ -217,8 +217,8 @@ def test_the_conclusion_names_the_model_that_ties_with_the_first_alone(study):
     values["letters"] = values.model.map({first: "ab", second: "a", third: "b"})
     _, text = sentences.conclusion(lambda name: values if name == "equal_values" else read(name), summary)
     assert "100 % of the labels, 2 models lead (" in text
-    told = f" cannot be told apart from `{first}`, but can from `{second}`. The last has"
-    assert told in text and f". `{third}` (" in text
+    told = f" cannot be told apart from {first}, but can from {second}. The last has"
+    assert told in text and f". {third} (" in text
 
 
 def test_with_few_labels_costs_are_compared_among_the_models_that_lead_there(study):

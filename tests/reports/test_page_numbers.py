@@ -101,7 +101,7 @@ def test_a_page_of_tables_shows_those_for_readers(name):
             known = [*readers().values(), *macs_elsewhere()]
             assert any(is_part(header, part, table) for table in known), (header, part[0])
             compared += 1
-    assert compared >= 2
+    assert compared >= (1 if name == "00_findings" else 2)
 
 
 def test_another_number_is_noticed():
@@ -157,7 +157,7 @@ def test_the_means_of_a_note_are_in_the_table_that_it_links(name):
     means = re.findall(r" (\d+\.\d)(?=[;.])", re.search(r"Their mean avg mAP \(%\): (.*?)\. ", text + " ")[0])
     (table,) = re.findall(r"All models: \[(\w+)\]", text)
     _, rows = readers()[table]
-    if name.startswith("05_") and "_streams_" not in name:  # a row per variant
+    if table.startswith(("ablation", "distillation")):  # a row per variant
         rows = [[cell for row in rows for cell in row]]
     of_row = lambda row: {cell.split(" ")[0] for cell in row}
     assert means and any(set(means) <= of_row(row) for row in rows), (means, table)

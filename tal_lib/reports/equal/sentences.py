@@ -178,8 +178,8 @@ def conclusion(read: Read, summary: pd.DataFrame) -> list[str]:
         of_floor = f", and the floor, {FLOOR}, {floors[fraction]:.1f}" if fraction in floors else ""
         text = f"With the equal recipe and {percent(fraction)} of the labels, {lead}."
         ties = [
-            f"`{row.model}` ({row.mean:.1f}) cannot be told apart from `{level.model.iloc[0]}`, but can from "
-            f"{listed([f'`{name}`' for name in better], 'and')}."
+            f"{row.model} ({row.mean:.1f}) cannot be told apart from {level.model.iloc[0]}, but can from "
+            f"{listed(better, 'and')}."
             for row, better in _left_out(rows)
         ]
         parts.append(" ".join([text, *ties, f"The last has {last:.1f}{of_floor}."]))

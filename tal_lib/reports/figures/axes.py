@@ -10,6 +10,7 @@ from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
 FEWEST = 3  # runs with an interval in a figure; the tables have those of two, too
+LINE = 0.13  # inches, the height of a line of the words below a figure
 FITTING = 14  # columns of a matrix with three figures each
 GAP_AXIS = "avg mAP (%), stretched near 100"
 STRETCHED = "The vertical axis is logarithmic in 101 − avg mAP, which separates the best models."
@@ -43,7 +44,7 @@ def space_by_what_is_missing(ax, table):
     room = (missing[0] / missing[1]) ** 0.04
     ax.set_ylim(max(0, beyond - missing[0] * room), min(100, beyond - missing[1] / room))
     least, ticks = np.log(missing[0] / missing[1]) / 8, []
-    for tick in (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100):
+    for tick in (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100):
         if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] and (
             not ticks or np.log((beyond - ticks[-1]) / (beyond - tick)) >= least
         ):
@@ -146,8 +147,11 @@ def note(ax, text: str) -> None:
 
 
 def say_first(figure, sentence: str) -> None:
-    """Begin the words below a figure with what it shows, so that a figure alone says it."""
-    _write_note(figure, [*_lines(sentence), *figure.get_supxlabel().splitlines()])
+    """Begin the words below a figure with what it shows, so that a figure alone says it. The figure grows."""
+    lines = _lines(sentence)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + LINE * len(lines))
+    _write_note(figure, [*lines, *figure.get_supxlabel().splitlines()])
 
 
 def _lines(text):

@@ -117,7 +117,7 @@ def expected_best(table: pd.DataFrame):
         f"on the validation recordings. There was one search per model, so there is no interval. {STRETCHED} "
         f"{classified}"
     )
-    finish(axes, "number of trials", f"expected best {GAP_AXIS}", about)
+    finish(axes, "number of trials", GAP_AXIS.replace("avg mAP", "expected best"), about)
     return axes
 
 
