@@ -212,7 +212,7 @@ def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
     assert done.origin == provenance.Origin(cells=8, uncommitted=3, stale=1)
     assert provenance.read(Layout(folder / "results")) == done.origin
     text = done.origin.sentence()
-    assert "3 of 8 cells" in text and "1 were computed by older code or from older data" in text
+    assert "3 of 8 runs (cells)" in text and "1 were computed by older code or from older data" in text
     assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
 
 

@@ -280,7 +280,7 @@ def accuracy_over_time(curve: pd.DataFrame):
 
     about = f"{runs_note(summary)} Markers: scores of the test recordings. No model is chosen by them."
     lines = lines_of(summary, "seconds")
-    return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about)
+    return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about, far=0.0)
 
 
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: bool = False):
@@ -329,7 +329,7 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)
-    return model_panels(lines, prepare, f"{label}, log scale", GAP_AXIS, about, draw=draw, bold=bold)
+    return model_panels(lines, prepare, f"{label}, log scale", GAP_AXIS, about, draw=draw, bold=bold, far=0.0)
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ def model_panels(
     about: str,
     draw: Callable | None = None,
     bold: Collection[str] = (),
+    far: float = FAR,
 ):
     """Draw each model in the panel of its family, named at its end; few models share one panel.
 
@@ -82,6 +83,7 @@ def model_panels(
         about: the words below, on runs and intervals.
         draw: draws the models of a panel, instead of `draw_lines`; it has the same arguments.
         bold: models whose names stand out.
+        far: see `name_at_right`.
 
     Returns:
         the first panel.
@@ -96,7 +98,7 @@ def model_panels(
         ax.set_title(title, loc="left")
     for ax, members in zip(axes, groups.values(), strict=True):  # when all limits are known
         ends = {model: (lines[model].x.iloc[-1], lines[model].y.iloc[-1]) for model in members}
-        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold, 0.0 if draw else FAR)
+        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold, far)
     finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
     return axes[0]
 
