@@ -33,8 +33,8 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         return
     first = unequal_first(runs)
     shown = (
-        f"Learning curves of {both.model.nunique()} models: this study on {benchmark} with compact sizes, the "
-        f"prior study on THUMOS14 with published sizes. {first}A panel per study."
+        f"Learning curves of {both.model.nunique()} models: this study on {benchmark} with compact sizes, "
+        f"the prior study on THUMOS14 with published sizes. {first}A panel per study."
     )
     axes = figures.curves_beside_prior(both, benchmark, first)
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
