@@ -50,8 +50,7 @@ def measured(
     layout = nearest(results)
     rows = _rows(layout)
     if len(rows):
-        alike = (rows.benchmark == shape_of) & (rows.preset == preset) & (rows.device == device)
-        rows = tables.on_main_machine(rows[alike])
+        rows = _of_page(rows, shape_of, preset, device)
     if rows.empty:
         raise TalError(
             f"no measured cost of {preset} models on {device} at the shape of {shape_of}",
@@ -96,8 +95,7 @@ def notes(layout: Layout) -> dict[str, str]:
         if notebook == OF_VIDEOS:
             stems = ["end_to_end", "end_to_end_live"]
         else:
-            rows, _ = measured(layout.results, **parameters)
-            given = rows[ALIKE].iloc[0]
+            given = _of_page(cost, **parameters)[ALIKE].iloc[0]
             stems = [f"latency_{stem}" for stem, _, part in every if (part[ALIKE].iloc[0] == given).all()]
         there = [path for path in (layout.reader("cost", stem) for stem in stems) if path.is_file()]
         captions = [path.read_text(encoding="utf-8").splitlines()[0] for path in there]
@@ -107,6 +105,12 @@ def notes(layout: Layout) -> dict[str, str]:
         links = ", ".join(f"[{path.stem}](../readers/cost/{path.name})" for path in there)
         texts[name] = " ".join([STORED, *captions, *([f"Tables: {links}."] if links else [])])
     return texts
+
+
+def _of_page(rows, shape_of, preset, device):
+    """The rows of a page: those of the machine that measured most at this shape."""
+    alike = (rows.benchmark == shape_of) & (rows.preset == preset) & (rows.device == device)
+    return tables.on_main_machine(rows[alike])
 
 
 def _rows(layout):
