@@ -51,6 +51,7 @@ costs: .venv/.installed  ## measure every cost that is missing or stale: hours, 
 	@failed=0; for sweep in $(COSTS); do $(BIN)/tal sweep $$sweep --again stale || failed=1; done; $(BIN)/tal report && exit $$failed
 
 gpu: .venv/.installed  ## everything that needs a CUDA GPU, in slices of MINUTES (10); SLICES=1: the next one alone (docs/gpu.md)
+	@$(BIN)/python -c 'import pynvml' 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'nvidia-ml-py>=12' || echo "no utilisation, no energy"
 	@$(BIN)/tal data fetch hapt || echo "hapt was not found: its training is left out"
 	@$(BIN)/python -m tal_lib.sweeps.slices --minutes $(or $(MINUTES),10) $(if $(SLICES),--slices $(SLICES))
 

@@ -41,6 +41,14 @@ def add_commands(commands) -> None:
         help="with --video: number of feature steps per window (default: 2,304); more where a model needs it",
     )
     cost.add_argument(
+        "--frames-per-step",
+        type=typed(Count),
+        default=None,
+        metavar="N",
+        help="with --video and a trained model: frames per feature step, as --window of `tal extract` "
+        "(default: 16)",
+    )
+    cost.add_argument(
         "--length",
         type=typed(Count),
         nargs="+",
@@ -67,7 +75,7 @@ def add_commands(commands) -> None:
 
 def _cost(arguments):
     if arguments.video is None:
-        _refuse(arguments, ("backbone", "models", "window"), "needs --video")
+        _refuse(arguments, ("backbone", "models", "window", "frames_per_step"), "needs --video")
         for name in ("model", "length", "dim"):
             if getattr(arguments, name) is None:
                 option = name.upper() if name == "model" else f"--{name}"
@@ -96,7 +104,9 @@ def _refuse(arguments, names, why):
     for name in names:
         if getattr(arguments, name) is not None:
             raise TalError(
-                f"--{name.removesuffix('s')} {why}", where="tal cost", remedy="See `tal cost --help`."
+                f"--{name.removesuffix('s').replace('_', '-')} {why}",
+                where="tal cost",
+                remedy="See `tal cost --help`.",
             )
 
 
@@ -118,6 +128,7 @@ def _cost_of_video(arguments):
     import pandas as pd
 
     from tal_lib.reports.layout import model_place
+    from tal_lib.video.backbones import WINDOW
     from tal_lib.video.end_to_end import PARTS, end_to_end
 
     models = [*([arguments.model] if arguments.model else []), *(arguments.models or [])]
@@ -134,6 +145,7 @@ def _cost_of_video(arguments):
         preset=arguments.preset,
         num_classes=arguments.classes,
         window=arguments.window,
+        frames_per_step=arguments.frames_per_step or WINDOW,
         threads=arguments.threads,
         options=_options(arguments, models[0]) if arguments.set else None,
     )
@@ -144,6 +156,7 @@ def _cost_of_video(arguments):
     print(
         f"{arguments.video}: {first.video_s:.1f} s, {first.width} x {first.height}, {rate} frames/s; "
         f"{first.steps:,} steps of {first.backbone}{' (random weights)' if first.random_weights else ''}, "
+        f"one every {first.stride_s:g} s, {first.described_per_s:g} described frames/s; "
         f"{first.threads} threads"
     )
     minutes = first.video_s / 60
@@ -173,6 +186,11 @@ def _cost_of_video(arguments):
         "\ntotal: video decoding and features run in parallel, then network, box decoding and NMS.\n"
         "Each part is also timed alone."
     )
+    if merged := [row.model for row in rows if not row.same_as_whole]:
+        print(
+            f"Measured in windows, as with `tal detect --windowed`. Without it, memory grows with the video: "
+            f"`tal detect` gives the whole recording to {', '.join(merged)}."
+        )
     if first.energy_j is None:
         _say_no_energy()
 

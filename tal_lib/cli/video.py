@@ -97,6 +97,12 @@ def add_commands(commands) -> None:
         help="video, feature file (.npy, .npz, .pt, .h5, .csv), or folder of feature files",
     )
     detect.add_argument("--draw", action="store_true", help="also write the video with its detections")
+    detect.add_argument(
+        "--windowed",
+        action="store_true",
+        help="run every model in windows, so that its memory does not grow with the recording; some models "
+        "then detect otherwise (docs/end-to-end.md)",
+    )
     detect.add_argument("--out", default="detections", help="output folder (default: detections)")
     add_overwrite(detect)
     detect.set_defaults(run=_detect)
@@ -252,7 +258,7 @@ def _detect_in_features(arguments):
             )
     claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
-    table, problems = detect_in_features(arguments.source, chosen)
+    table, problems = detect_in_features(arguments.source, chosen, arguments.windowed)
     _print_table(table, arguments.threshold, "recording")
     for problem in problems.values():
         print(problem)
@@ -279,7 +285,7 @@ def _detect_in_video(arguments):
     claim_outputs(arguments.source, arguments.out, draw=arguments.draw, model=arguments.model)
     chosen, extractor = _ready(arguments)
     require_all_streams(chosen, arguments.model)
-    table, reader = detect(arguments.source, chosen, extractor, arguments.window)
+    table, reader = detect(arguments.source, chosen, extractor, arguments.window, arguments.windowed)
     _print_table(table, arguments.threshold)
     if reader.problem:
         print(f"{arguments.source}: {reader.problem}")

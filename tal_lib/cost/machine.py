@@ -49,7 +49,7 @@ def describe_machine(device: str = "cpu", seconds: float = 0.5) -> dict:
             "gpu_memory_gb": round(about.total_memory / 1e9, 1),
             "gpu_driver": _driver(device),
             "cuda": torch.version.cuda,
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         }
     return description
 

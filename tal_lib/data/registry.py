@@ -49,6 +49,7 @@ class Entry:
     counts: tuple[int, int, int] | None = None  # recordings, classes, segments; None: not stated
     people: bool = False  # whether the person of a recording is known; then folds are by person
     features: str | None = None  # folder of the user's own features, below the data root
+    supervised: bool = False  # the features are scores of a classifier, trained with labels of all classes
 
     def is_here(self, root: Path) -> bool:
         """Whether its files are present."""
@@ -126,6 +127,7 @@ BENCHMARKS = {
         salads.fetch,
         counts=(50, 17, 940),
         people=True,
+        supervised=True,
     ),
     "50salads_i3d": Entry(
         salads.load_i3d,

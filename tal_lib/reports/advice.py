@@ -369,6 +369,10 @@ def _costs(read, say, benchmark, long_shape, cost, tie, close, near):
             use, text = _fastest(
                 pd.Series(list(rows.latency_s_median), rows.model + ", " + rows.variant), tie
             )
+            same = numbers[(numbers.model == best.model) & (numbers.variant == best.variant)]
+            same = same[(same.benchmark == benchmark) & (same.threads_used > 1)].sort_values("threads_used")
+            for more in same.drop_duplicates("threads_used").dropna(subset=["speedup"]).itertuples():
+                text = f" On {more.threads_used:g} threads it is {more.speedup:.2f} times as fast.{text}"
             say(
                 "smallest latency with lower precision",
                 use,

@@ -7,6 +7,7 @@ from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, own_recipes, unequal_first
 from tal_lib.reports.layout import Layout
 
+UNTUNED = "Untuned, each model by its own recipe without augmentation"
 PUBLISHED = Layout().prior / "sbhar_normalized_map.csv"  # of the data set that is `hapt` here
 
 
@@ -62,7 +63,7 @@ def _errors(rows, benchmark, out):
     order = table[HIT].unstack("fraction").mean(axis=1).sort_values(ascending=False).index
     shown = table.loc[order].round(1).reset_index()
     shown["fraction"] = [f"{100 * fraction:g} %" for fraction in shown.fraction]
-    caption = about_recipes(
+    caption = _about(
         rows,
         f"error types (DETAD) of the G best detections on {benchmark} (%), by model and label fraction. G: "
         "number of annotated segments; tIoU 0.5; mean over seeds.",
@@ -87,10 +88,19 @@ def _errors(rows, benchmark, out):
             f"Types of errors among the G best detections on {benchmark} by label fraction: mean over "
             f"{len(whole)} models, with 95 % intervals over seeds."
         )
-        axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)), unequal_first(rows))
+        axes = figures.errors_by_fraction(by_seed.assign(models=len(whole)), _first(rows))
         out.figure(axes, f"errors_by_fraction_{benchmark}", pictured)
     best = _best(rows, tables.Best(high=(HIT,), within=("label fraction",)))
     out.table(shown.rename(columns={"fraction": "label fraction"}), f"errors_{benchmark}", caption, best)
+
+
+def _about(rows, text):
+    """A caption that first says what was trained: these runs have no augmentation, unlike the main arm."""
+    return f"{UNTUNED}: {text}" if own_recipes(rows) else about_recipes(rows, text)
+
+
+def _first(rows):
+    return f"{UNTUNED}. " if own_recipes(rows) else ""
 
 
 def _best(rows, best):
@@ -139,7 +149,7 @@ def _impact(rows, benchmark, out):
         ]
         wide = wide.loc[wide.sum(axis=1).sort_values().index]
         stem = f"error_impact_{benchmark}_{100 * fraction:g}"
-        caption = about_recipes(
+        caption = _about(
             rows,
             f"gain of avg mAP (points) on {benchmark} without each type of error (DETAD), with "
             f"{100 * fraction:g} % of the training recordings; mean over seeds.",
@@ -147,7 +157,7 @@ def _impact(rows, benchmark, out):
         best = _best(rows, tables.Best(low=tuple(wide.columns)))
         out.table(wide.round(2).reset_index(), stem, caption, best)
         runs = rows[(rows.analysis == "impact") & (rows.fraction == fraction)]
-        axes = figures.error_impact(runs[["model", "error", "value"]], unequal_first(rows))
+        axes = figures.error_impact(runs[["model", "error", "value"]], _first(rows))
         out.figure(axes, stem, caption)
 
 
@@ -170,7 +180,7 @@ def _sensitivity(rows, benchmark, out):
             list(dict.fromkeys(columns))
         ]
         wide = wide.loc[wide["all"].sort_values(ascending=analysis == "missed").index].round(1)
-        caption = about_recipes(
+        caption = _about(
             rows,
             f"{words} on {benchmark}, by fifths of the segments: by coverage (fraction of the recording), "
             "length (s), and instances (of the class in the recording). All training recordings, mean over "

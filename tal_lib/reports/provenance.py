@@ -10,7 +10,7 @@ from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables.files import read_csv
 
-# tables of costs, whose captions say how many cells are older
+# tables whose captions tell of older cells
 MEASURED = (
     "inference_cost",
     "end_to_end",
@@ -19,6 +19,7 @@ MEASURED = (
     "quantization",
     "export",
     "inference_length",
+    "open_set",
 )
 STALE = ["sweep", "cell", "notebook", "area", "made_by", "now"]
 
@@ -59,7 +60,7 @@ def write(data: dict[str, pd.DataFrame], stale: pd.DataFrame, out: Output) -> Or
 
 
 def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The tables of costs with a column `older`: whether code or data of a row's cell has changed since.
+    """The tables of `MEASURED` with a column `older`: whether code or data of a row's cell has changed since.
 
     data: tidy tables; stale: from `stale_cells`.
     """

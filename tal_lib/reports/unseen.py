@@ -1,4 +1,4 @@
-"""Which models localize zero-shot classes best: pairs of models, paired by split of the classes.
+"""Which models localize unseen classes best (zero-shot): pairs of models, paired by split of the classes.
 
 Some splits of the classes are easier than others, for every model. So two models are compared on the splits
 that both have: a paired t-test, Holm-adjusted over all others. The splits share classes, so its p-values are
@@ -7,6 +7,7 @@ somewhat too small.
 
 import pandas as pd
 
+from tal_lib.data.registry import BENCHMARKS
 from tal_lib.evaluation.nested import LEVEL, holm
 from tal_lib.reports import tables
 from tal_lib.reports.equal.sentences import listed, value_range
@@ -43,8 +44,8 @@ def beside_the_best(scores: pd.DataFrame) -> pd.DataFrame:
 def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """(situation, use, because, table) per benchmark: the models that are not told apart from the best.
 
-    With all labels and the largest fraction of seen classes. Benchmarks whose models were only trained with
-    wrong names are left out.
+    With all labels and the largest fraction of seen classes. Left out: benchmarks whose models were only
+    trained with wrong names, and those whose features know the unseen classes.
     """
     rows = []
     if not len(open_set):
@@ -58,7 +59,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
             part: some.pivot_table(index="split", columns="model", values="avg_map")
             for part, some in group.groupby("part")
         }
-        if "unseen" not in scores:
+        if "unseen" not in scores or (where in BENCHMARKS and BENCHMARKS[where].supervised):
             continue
         compared = beside_the_best(scores["unseen"])
         level = compared[~(compared.p_adjusted < LEVEL)]
@@ -70,7 +71,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         then = ", ".join(f"{model} {mean:.1f}" for model, mean in others["mean"].head(2).items())
         rows.append(
             (
-                f"zero-shot classes, known only by name ({where})",
+                f"zero-shot localization, classes known only by name ({where})",
                 listed(level.index, "or"),
                 f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen, untuned. Under wrong names "
                 f"{value_range(wrong)}." + f" Next: {then}." * bool(then),

@@ -1,10 +1,11 @@
-"""Tables and figures for readers: proposals, zero-shot classes, and variants of models."""
+"""Tables and figures for readers: proposals, zero-shot localization, and variants of models."""
 
 import pandas as pd
 
+from tal_lib.data.registry import BENCHMARKS
 from tal_lib.reports import figures, tables
 from tal_lib.reports.efficiency.runs import about_recipes, main_arm, own_recipes, unequal_first
-from tal_lib.reports.figures.axes import FEWEST
+from tal_lib.reports.figures.axes import FEWEST, with_enough_runs
 
 INTERVAL = " with 95 % interval (Student's t)"
 SIZES = "; GMACs at 720 steps"  # a column of the tables, not in the figures
@@ -51,22 +52,42 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
 
 
 def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
-    """Write the results on zero-shot classes, and those with wrong names."""
+    """Write the results on unseen classes, and those with wrong names."""
     summary = tables.open_set_summary(data["open_set"])
     out.data(summary, "open_set_summary")
     for benchmark, rows in summary.groupby("benchmark", sort=False):
-        keep = rows.keep.iloc[0]
+        keep, misnamed = rows.keep.iloc[0], rows[rows.part == tables.MISNAMED].runs
+        knows = benchmark in BENCHMARKS and BENCHMARKS[benchmark].supervised
         caption = (
-            f"Open-set localization on {benchmark}: avg mAP (%) of zero-shot classes, mean over splits of "
-            "the classes with 95 % interval (Student's t). Models are trained on "
-            f"{TRAINED_ON.get(keep, keep)} without unseen classes. Wrong names: class names are permuted, "
-            "for the same detections or already in training."
+            f"Zero-shot localization on {benchmark}"
+            f"{' (not strictly: its features were trained with all classes)' * knows}: avg mAP (%) of unseen "
+            "classes, mean over splits of the classes with 95 % interval over them (Student's t). The splits "
+            "overlap; test recordings and training seed are the same. Models are trained on "
+            f"{TRAINED_ON.get(keep, keep)} without unseen classes. All names: seen and unseen classes "
+            "compete. Wrong names: class names are permuted, for the same detections or already in training"
+            f"{_of_splits(misnamed)}.{_of_older_code(data, benchmark)}"
         )
         table = tables.open_set_table(summary, benchmark)
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))
         out.table(table, f"open_set_{benchmark}", caption, best)
         most = rows[rows.fraction == rows.fraction.max()]
         out.figure(figures.open_set(most), f"open_set_{benchmark}", caption)
+
+
+def _of_splits(counts):
+    """The least number of splits, in brackets; empty without any."""
+    return f" ({counts.min():g} split{'s' * int(counts.min() > 1)})" if len(counts) else ""
+
+
+def _of_older_code(data, benchmark):
+    """A sentence that names the models of which runs were computed by older code."""
+    rows = data["open_set"]
+    if "older" not in rows:
+        return ""
+    runs = tables.open_set_runs(rows[rows.benchmark == benchmark])
+    older = runs.cell.isin(rows[rows.older].cell).groupby(runs.model).any()
+    named = ", ".join(older.index[older])
+    return f" Not to be compared with others, since (some) runs are of older code: {named}." if named else ""
 
 
 def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
@@ -79,12 +100,13 @@ def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:
             f"avg mAP (%) on {benchmark} with {100 * fraction:g} % of the training recordings: "
             f"{CAPTIONS[name]}. Mean over seeds"
         )
-        of_table, of_figure = (
-            f"{caption}{INTERVAL if (rows.runs >= fewest).any() else ''}." for fewest in (2, FEWEST)
-        )
+        enough = rows.runs >= FEWEST
+        some = "" if enough.all() else f" of {FEWEST} or more runs"
+        caption += f"{INTERVAL}{some}." if enough.any() else "."
+        rows = with_enough_runs(rows)
         stem = f"{name}_{benchmark}_{100 * fraction:g}"
         table = shape(rows, benchmark)
         columns = [column for column in table if column not in ("model", "variant", "runs")]
         best = tables.Best(high=tuple(columns) if name == "streams" else ("avg mAP",))
-        out.table(table, stem, of_table, best)
-        out.figure(figures.variants(rows), stem, of_figure.replace(SIZES, ""))
+        out.table(table, stem, caption, best)
+        out.figure(figures.variants(rows), stem, caption.replace(SIZES, ""))

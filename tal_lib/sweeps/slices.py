@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         if set(arguments.grids) & set(GPU):
             print(device_name(checked_device("cuda")), flush=True)
             if not energy_source("cuda"):
-                print("NVML reports no energy. If nvidia-ml-py is missing: pip install -e '.[gpu]'")
+                print("NVML reports no energy. If nvidia-ml-py is missing: .venv/bin/pip install -e '.[gpu]'")
         done = run_slices(
             arguments.grids,
             minutes=arguments.minutes,

@@ -89,10 +89,14 @@ def require_all_streams(chosen: Ready, where: str | Path) -> None:
 
 
 def detect(
-    video: str | Path, chosen: Ready, extractor: Backbone | None = None, window: int = WINDOW
+    video: str | Path,
+    chosen: Ready,
+    extractor: Backbone | None = None,
+    window: int = WINDOW,
+    merged: bool = False,
 ) -> tuple[pd.DataFrame, Reader]:
     """(detections, reader) of a video. Detections: `recording, start, end, label, score`; seconds, best
-    first.
+    first. merged: see `localized`.
 
     Raises:
         TalError: the backbone's features do not fit the model, or the video cannot be read.
@@ -105,11 +109,17 @@ def detect(
             where=video,
             remedy="Name the backbone that the model was trained on.",
         )
-    return localized(chosen, features, Path(video).stem, reader.seconds), reader
+    return localized(chosen, features, Path(video).stem, reader.seconds, merged=merged), reader
 
 
 def localized(
-    chosen: Ready, features: np.ndarray, name: str, seconds: float, windows: Windows | None = None
+    chosen: Ready,
+    features: np.ndarray,
+    name: str,
+    seconds: float,
+    windows: Windows | None = None,
+    *,
+    merged: bool = False,
 ) -> pd.DataFrame:
     """The detections of a recording with features (T, D), unprepared.
 
@@ -118,12 +128,23 @@ def localized(
 
     Args:
         windows: those of `windows_for` if None.
+        merged: run the other models in windows too. One NMS merges their candidates, so that detections may
+            differ from those of the whole recording.
+
+    Raises:
+        TalError: `merged` of an exported model.
     """
     model, steps = chosen.model, chosen.prepared(features)
     times = chosen.spec.stride_s, chosen.spec.window_s
-    if not isinstance(model, Exported):  # its graph has decoded points, which cannot be joined
+    if isinstance(model, Exported):  # its graph has decoded points, which cannot be joined
+        if merged:
+            raise TalError(
+                "an exported model sees the whole recording",
+                remedy="Leave out --windowed, or name the model that was exported (model.pt or its folder).",
+            )
+    else:
         windows = windows or windows_for(model)
-        if windows.joined and len(steps) > windows.window:
+        if (windows.joined or merged) and len(steps) > windows.window:
             streamed = Streamed(model, chosen.classes, windows)
             for step in steps:
                 streamed.push(step)

@@ -24,13 +24,15 @@ def is_features(source: str | Path) -> bool:
     return source.is_dir() or source.suffix.lower() in SUFFIXES
 
 
-def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame, dict[str, str]]:
+def detect_in_features(
+    source: str | Path, chosen: Ready, merged: bool = False
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """(detections, problems) of feature files. Detections: `recording, start, end, label, score`, in seconds.
 
     The model's feature spec gives the times of the steps. A folder may have one subfolder per stream. A file
     of a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
     `table.attrs["recordings"]` is the number of files that were used. Prints a warning if no `spec.json` says
-    what stride the features have.
+    what stride the features have. merged: see `tal_lib.video.detect.localized`.
 
     Raises:
         TalError: there is no feature file, a single file cannot be used, or a `spec.json` contradicts the
@@ -49,7 +51,7 @@ def detect_in_features(source: str | Path, chosen: Ready) -> tuple[pd.DataFrame,
                 tqdm.write(f"tal: {warning}", file=sys.stderr)
                 warning = ""
             seconds = (len(features) - 1) * chosen.spec.stride_s + chosen.spec.window_s
-            tables.append(localized(chosen, features, recording, seconds))
+            tables.append(localized(chosen, features, recording, seconds, merged=merged))
         except TalError as error:
             problem = _explained(error, chosen)
             if not source.is_dir():

@@ -36,7 +36,7 @@ from tal_lib.provenance import usable_cores
 from tal_lib.training import load_model
 from tal_lib.training.checkpoints import WEIGHTS, is_model_folder, warn_if_not_stated
 from tal_lib.validation import Count, Size, Threads, unknown_name, validate
-from tal_lib.video.backbones import backbone
+from tal_lib.video.backbones import WINDOW, backbone
 from tal_lib.video.detect import Ready
 from tal_lib.video.extract import Sampling, feature_steps
 from tal_lib.video.frames import Reader
@@ -117,6 +117,7 @@ def end_to_end(
     preset: str = "compact",
     num_classes: int = 20,
     window: int | None = None,
+    frames_per_step: int = WINDOW,
     threads: int | None = None,
     options: dict | None = None,
 ) -> list[EndToEnd]:
@@ -127,6 +128,8 @@ def end_to_end(
         preset, num_classes, options: of the models given by name.
         window: steps that a model sees at once, more where it needs more; by default
             `tal_lib.models.parts.streamed.WINDOW`.
+        frames_per_step: described pictures in a step of a trained model, as of `tal extract`. Models by name
+            have those of `SAMPLINGS`.
         threads: CPU threads (None: all usable cores).
 
     Raises:
@@ -134,14 +137,20 @@ def end_to_end(
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     window = validate(Count | None, window, name="window")
+    frames_per_step = validate(Count, frames_per_step, name="frames_per_step")
     num_classes = validate(Size, num_classes, name="classes")
     if backbone_name not in SAMPLINGS:
         raise unknown_name(backbone_name, SAMPLINGS, name="backbone")
     chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
     dim, specs = sum(chosen.streams.values()), []
     for model in models:
-        specs.append(_spec(model, dim, preset, num_classes, options or {}, SAMPLINGS[backbone_name].window))
+        specs.append(_spec(model, dim, preset, num_classes, options or {}, frames_per_step))
     samplings = {sampling for _, sampling in specs if sampling}
+    if frames_per_step != WINDOW and not samplings:
+        raise TalError(
+            f"frames_per_step={frames_per_step}, but no model is trained",
+            remedy="Leave it out (--frames-per-step): models by name have a rate of their own.",
+        )
     if len(samplings) > 1:
         raise TalError(
             "the checkpoints have features of different strides", remedy="Measure them one by one."

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tal_lib.reports import efficiency
+from tal_lib.reports import efficiency, figures
 from tal_lib.reports.efficiency.prior import write_prior
+from tal_lib.reports.efficiency.runs import about_recipes, collapsed_runs, unequal_first
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 
@@ -124,3 +125,30 @@ def test_a_collapsed_run_changes_the_order_of_means_and_not_that_of_medians(tmp_
     assert row["order on THUMOS14, prior study"] == row["by median run"] == order and row["τ of medians"] == 1
     assert row["order on b, this study, by mean"] == "temporalmaxer > tadtr > actionformer"
     assert row["Kendall's τ"] == 0.33
+
+
+def test_collapsed_trainings_are_counted_by_model():
+    """One run 25 points below the median of its model and fraction, another 15 points below."""
+    table = runs(seeds=range(5)).reset_index(drop=True)
+    assert collapsed_runs(table) == ""
+    of_bilstm = table.index[(table.model == "bilstm") & (table.fraction == 0.2)]
+    table.loc[of_bilstm[0], "avg_map"] -= 25
+    table.loc[of_bilstm[4], "avg_map"] -= 15
+    assert collapsed_runs(table).endswith("below the median of their model: 1 of bilstm. ")
+
+
+def test_only_the_runs_of_the_first_version_had_augmentation_for_one_model():
+    first, later = (runs().assign(tal_lib_version=version) for version in ("0.1.0", "0.3.0"))
+    assert unequal_first(first) == "Unequal, local_global alone had augmentation, in its former design. "
+    others = first[first.model != "local_global"]
+    for table in (later, others, runs()):
+        assert about_recipes(table, "x") == "Unequal, each model by its own recipe: x"
+    assert unequal_first(runs(recipe="rotate=30")) == ""
+
+
+def test_curves_that_end_earlier_are_explained(tmp_path):
+    """The prior study has no value of `tridet` with all recordings."""
+    both = runs(("tridet", "tadtr", "actionformer"), seeds=(0,)).rename(columns={"avg_map": "ours"})
+    both = both.assign(map=50.0)[(both.model != "tridet") | (both.fraction < 1)]
+    note = figures.curves_beside_prior(both, "hapt").figure.get_supxlabel()
+    assert "Not in both studies: tridet at 100 %." in " ".join(note.split())

@@ -73,9 +73,9 @@ def test_what_a_minute_costs_is_said_of_videos_of_a_minute():
     # 75 % = (10 + 20) / (10 + 20 + 4 + 6); of the first video, 30 / 42 = 71 % by the median of its repeats
     assert "decoding and features take at least 71 % of the time" in text
     factors = "from 0.28 (resnet50 with random weights, 480p) to 0.57 (hog-hof, 480p)."  # 34 s of 59.9
-    assert text.endswith(f"{factors} The choice of the model hardly matters there.")
+    assert text.endswith(f"{factors} Among compact models the choice hardly matters.")
     older = end_to_end.in_words(COST.assign(device_name="c", cell="x", older=True))
-    assert older.endswith("there. 1 of 1 cells were computed by older code or from older data.")
+    assert older.endswith("matters. 1 of 1 cells were computed by older code or from older data.")
     short = COST[COST.video_s < 59].assign(device_name="c")
     assert end_to_end.in_words(short) == end_to_end.in_words(COST.iloc[:0]) == ""
 

@@ -9,7 +9,17 @@ import pytest
 from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimate, paired_estimate
 from tal_lib.files import REPOSITORY
 from tal_lib.reports.equal import page, ranking, transfer
-from tal_lib.reports.equal.arms import FLOOR, MAIN, MEAN, TUNED, failures, people_of, runs_of, scores_of
+from tal_lib.reports.equal.arms import (
+    FLOOR,
+    MAIN,
+    MEAN,
+    TUNED,
+    failures,
+    people_of,
+    runs_of,
+    scores_of,
+    training_segments,
+)
 from tal_lib.reports.equal.components import components_of_variance, sentence
 from tal_lib.reports.equal.pairs import comparison
 from tal_lib.reports.report import report, tidy_tables
@@ -117,6 +127,16 @@ def test_newer_settings_replace_older_ones(study, cell):
     assert ranked.set_index("model")["mean"]["tridet"] > 60 and missing.empty
 
 
+def test_training_segments_are_the_mean_over_folds_of_the_arm(study):
+    """Fold 0 has 10 segments at each label fraction, the others 20; those of the plain arm do not count."""
+    data = tidy_tables(study({"tridet": 4}))
+    assert training_segments(data, MAIN) == {}  # not known
+    scores = data["data_efficiency"]
+    counts = (20.0 - 10 * (scores.fold == 0)).where(scores.sweep == MAIN, 1000.0)
+    data["data_efficiency"] = scores.assign(train_segments=counts)
+    assert training_segments(data, MAIN) == {("hapt", 0.1): 18.0, ("hapt", 1.0): 18.0}
+
+
 def test_runs_of_other_sizes_streams_and_seeds_are_no_part_of_the_arm(study, cell):
     records = study({"tridet": 0, "bilstm": 5}, fractions=(1.0,))
     expected = ranked_of(records)[2]
@@ -217,12 +237,11 @@ def test_components_need_a_complete_crossed_design(cell):
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "between people (2 models)." in text
     assert f"the score of a person varies by {row.person_sd:.1f} to 20.0 points between people" in text
-    shared = f"people share add {row.subset_sd:.1f} (subset sample) and {row.seed_sd:.1f} (training seed)."
-    assert shared in text
-    assert f"are in the residual: {row.rest_sd:.1f}." in text
-    again = f"{row.repeat_seed_sd:.1f} points with another seed (95 % intervals end at"
-    assert f"The avg mAP of a fold varies by {again} {row.repeat_seed_high:.1f})." in text
-    assert f"sample it varies by {row.repeat_subset_seed_sd:.1f} (they end at" in text
+    shared = f"sample adds {row.subset_sd:.1f} and another training seed {row.seed_sd:.1f}; {row.rest_sd:.1f}"
+    assert f"For all people together, another subset {shared} remain." in text
+    again = f"{row.repeat_seed_sd:.1f} points with another seed, and by {row.repeat_subset_seed_sd:.1f} with"
+    assert f"A fold's avg mAP varies by {again} another sample. Their 95 %" in text
+    assert f"end at {row.repeat_seed_high:.1f} and {row.repeat_subset_seed_high:.1f}." in text
     assert row.repeat_subset_seed_low < row.repeat_subset_seed_sd < row.repeat_subset_seed_high < 2
 
 

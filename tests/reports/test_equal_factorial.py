@@ -103,12 +103,16 @@ def test_gains_of_the_recipe_are_adjusted_over_all_benchmarks_and_fractions(stud
 
 def test_the_figure_has_a_panel_per_benchmark_and_fraction(study):
     models, summary = both_arms(study(EFFECTS, ("hapt", "sfinge3d")))
-    axes = figures.factorial(models, summary.set_index(["benchmark", "fraction"]).floor.to_dict())
     floors = summary.set_index(["benchmark", "fraction"]).floor
+    axes = figures.factorial(models, floors.to_dict(), {("hapt", 0.1): 95.8, ("sfinge3d", 1.0): 2564.0})
     assert [ax.get_title() for ax in axes] == [
-        f"{name}\n{100 * fraction:g} % of the labels\nfloor {floors[name, fraction]:.1f}"
-        for name in ("hapt", "sfinge3d")
-        for fraction in (0.1, 1.0)
+        f"{name}\n{100 * fraction:g} % of the labels{known}\nfloor {floors[name, fraction]:.1f}"
+        for name, fraction, known in (
+            ("hapt", 0.1, "\n96 training segments"),
+            ("hapt", 1.0, ""),
+            ("sfinge3d", 0.1, ""),
+            ("sfinge3d", 1.0, "\n2,564 training segments"),
+        )
     ]
     for ax in axes[::2]:  # the names are once in a row; the best is on top
         labels = [text.get_text() for text in ax.get_yticklabels()]

@@ -19,7 +19,8 @@ from tal_lib import models
 from tal_lib.reports import figures, pictures, results_page, theme
 from tal_lib.reports.costs.shapes import COSTS
 from tal_lib.reports.figures.axes import runs_note, with_enough_runs
-from tal_lib.reports.figures.families import GREY, MOST, groups_of, model_of, spread_out
+from tal_lib.reports.figures.families import MOST, groups_of, model_of
+from tal_lib.reports.figures.labels import GREY, name_at_points, spread_out
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.tables import Best, number_of_runs, read_table, short_names
@@ -140,6 +141,7 @@ CASES = {
             p_adjusted=[0.01, 0.5] * 39,
         ),
         {("mean", 0.1): 5.0},
+        {("50salads", 0.1): 2564.0},
     )[0],
     "gap_lengths": lambda: figures.gap_lengths(pd.Series([0.1, 0.5, 2.0])),
     "inference_length": lambda: figures.inference_length(
@@ -317,7 +319,7 @@ def test_the_notes_explain_marks_that_are_absent_or_starred():
 
 def test_a_large_family_has_several_panels():
     panels = groups_of(MODELS)
-    assert list(panels) == ["one stage (1 of 2)", "one stage (2 of 2)", "proposals", "other families"]
+    assert list(panels) == ["one stage", "one stage, panel 2", "proposals", "other families"]
     assert sum(panels.values(), []) == MODELS and max(map(len, panels.values())) <= MOST
 
 
@@ -378,6 +380,28 @@ def test_names_are_apart_and_near_their_lines(heights, gap):
         assert places.sum() == pytest.approx(sum(heights), abs=1e-6)  # no drift up or down
     if (np.diff(heights) >= gap).all():
         assert places == pytest.approx(heights)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_stand_at_their_points(seed):
+    """Inside the panel, over no point and no other name; with a line if another point is nearer."""
+    points = dict(zip(FOUR, np.random.default_rng(seed).uniform(0.1, 0.9, (4, 2))))
+    points["twin"] = points[FOUR[0]] + 0.02
+    _, ax = plt.subplots(figsize=(4.2, 2.0))
+    for x, y in points.values():
+        ax.plot(x, y, marker="o")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    name_at_points(ax, points, dict.fromkeys(points, "#0072B2"))
+    ax.figure.draw_without_rendering()
+    panel, places = ax.get_window_extent(), {name: ax.transData.transform(at) for name, at in points.items()}
+    assert {text.get_text() for text in ax.texts} == set(points) and over_each_other(ax.texts) == []
+    for text in ax.texts:
+        box = plt.Text.get_window_extent(text)
+        assert panel.contains(*box.min) and panel.contains(*box.max)
+        assert not any(box.contains(*place) for place in places.values())
+        apart = {name: np.hypot(*(np.clip(at, box.min, box.max) - at)) for name, at in places.items()}
+        assert text.arrow_patch or min(apart, key=apart.get) == text.get_text()
+    plt.close(ax.figure)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables of zero-shot classes: which runs count, and under which names."""
+"""Tables of zero-shot localization: which runs count, and under which names."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,10 @@ import pytest
 from scipy import stats
 
 from tal_lib.evaluation.nested import holm
-from tal_lib.reports import tables, unseen
+from tal_lib.reports import tables, unseen, variants
 from tal_lib.reports.figures import accuracy
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 
 
 def _rows(score, **settings):
@@ -96,3 +98,27 @@ def test_a_model_that_is_told_apart_is_no_answer(runs):
     ((_, use, because, _),) = unseen.answers(pd.DataFrame(rows))
     assert use == "stale (text=minilm) or stale (text=glove)"
     assert because.endswith("Next: stale (text=words) 22.0.")
+
+
+def caption_of(runs, tmp_path):
+    """The caption of the table of a benchmark."""
+    out = Output(Layout(tmp_path / "results", tmp_path / "figures"), "open_set")
+    variants.write_open_set({"open_set": runs}, out)
+    (page,) = (path for path in out.tables if path.suffix == ".md")
+    return page.read_text().partition("\n")[0]
+
+
+def test_the_caption_names_models_of_older_code(runs, tmp_path):
+    assert "older code" not in caption_of(runs, tmp_path)
+    older = runs.options.isin(["", "text=words"])
+    caption = caption_of(runs.assign(older=older), tmp_path)
+    assert caption.endswith("since (some) runs are of older code: stale (text=words).")
+    assert "(1 split)." in caption
+    some = caption_of(runs.assign(older=older & (runs.split == 0)), tmp_path)
+    assert some == caption
+
+
+def test_features_that_know_the_unseen_classes_are_told_and_advise_nothing(runs, tmp_path):
+    salads = runs.assign(benchmark="50salads")
+    assert "not strictly: its features were trained with all classes" in caption_of(salads, tmp_path)
+    assert unseen.answers(runs) and not unseen.answers(salads)

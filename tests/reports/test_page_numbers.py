@@ -133,6 +133,77 @@ def test_a_page_of_a_run_shows_a_run_of_the_ledgers(name):
         assert any(values <= cell for cell in of_cells), values
 
 
+# page → table, columns of the page, and the same columns of a row of the table as text
+OF_ONE_CELL = {
+    "01_data": (
+        "subsets",
+        ["recordings", "hours", "segments", "classes", "hash"],
+        lambda row: (
+            *(f"{row.recordings}", f"{row.hours:.2f}", f"{row.segments}"),
+            *(f"{row.classes_seen}", row.subset_hash),
+        ),
+    ),
+    "03_inference_length": (
+        "inference_length",
+        ["window", "overlap", "avg_map", "seconds_per_hour", "memory_mb"],
+        lambda row: (
+            *(f"{row.window}" if row.window else "whole recording", f"{row.overlap}", f"{row.avg_map:.2f}"),
+            *(f"{row.seconds_per_hour:.2f}", f"{row.peak_memory_bytes / 1e6:.2f}"),
+        ),
+    ),
+    "07_quantization": (
+        "quantization",
+        ["variant", "avg mAP", "points lost", "file (MB)"],
+        lambda row: (
+            *(row.variant, f"{row.avg_map:.1f}"),
+            *(f"{row.map_lost:.2f}", f"{row.file_bytes / 1e6:.2f}"),
+        ),
+    ),
+    "08_export": (
+        "export",
+        ["", "export_s", "file_bytes", "avg_map", "avg_map_exported", "largest_difference"],
+        lambda row: (
+            *(row.format, f"{row.export_s:.3g}", f"{row.file_bytes:.0f}", f"{row.avg_map:.1f}"),
+            *(f"{row.avg_map_exported:.1f}", f"{row.largest_difference:.3g}"),
+        ),
+    ),
+    "09_diagnosis": (
+        "diagnosis",
+        ["characteristic", "bucket", "normalized mAP (%)"],
+        lambda row: (row.characteristic, row.bucket, f"{row.value:.1f}"),
+    ),
+}
+
+
+def turned(header, rows):
+    """The table with a line for each of its columns."""
+    first, *others = zip(header, *rows, strict=True)
+    return list(first), [list(line) for line in others]
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith(tuple(OF_ONE_CELL))])
+def test_a_page_shows_a_cell_of_the_tables(name):
+    start = next(start for start in OF_ONE_CELL if name.startswith(start))
+    about, columns, text_of = OF_ONE_CELL[start]
+    table = tables.read_csv(LAYOUT.table(about), low_memory=False)
+    table = table[table.benchmark == name.removeprefix(f"{start}_")]
+    keys = ["cell"]
+    if about == "diagnosis":  # its page has the mean over seeds
+        keys, parts = ["model", "fraction"], ["characteristic", "bucket"]
+        table = table[table.analysis == "map_n"].fillna({"bucket": ""})
+        table = table.groupby([*keys, *parts]).value.mean().reset_index()
+    of_cells = [set(map(text_of, rows.itertuples())) for _, rows in table.groupby(keys)]
+    pages_tables = []
+    for header, rows in shown(PAGES[name]):
+        for header, rows in ((header, rows), turned(header, rows)):  # noqa: B020
+            if set(columns) <= set(header):
+                pages_tables.append(
+                    {tuple(line[header.index(column)] for column in columns) for line in rows}
+                )
+    (values,) = pages_tables
+    assert values and any(values <= cell for cell in of_cells), values
+
+
 def test_cells_that_span_rows_are_repeated():
     table = pd.DataFrame({"a": [1, 2, 3]}, index=pd.MultiIndex.from_tuples([("x", 1), ("x", 2), ("y", 1)]))
     html = BeautifulSoup(table.rename_axis(["i", "j"]).to_html(), "html.parser").table

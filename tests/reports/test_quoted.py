@@ -39,6 +39,15 @@ TYPED = {
         ' / cell(memory_thumos14_cuda, "36,864", model="prn")',
         '2.3 = cell(latency_thumos14_cuda, "36,864", model="tridet")'
         ' / cell(latency_thumos14_cuda, "288", model="tridet")',
+        '3.7 = cell(detect_thumos14_cuda, "36,864", model="tridet")'
+        ' / cell(detect_thumos14_cuda, "288", model="tridet")',
+        '6.5 = cell(latency_thumos14_cuda, "36,864", model="temporalmaxer")',
+        '60 = cell(detect_thumos14_cuda, "36,864", model="temporalmaxer")',
+        '202 = count("tables/device_check", ok="True")',
+        '204 = count("tables/device_check")',
+        "2.11: the version of torch",
+        '0.1 = cell(data_efficiency_hapt, "100 %", model="temporalmaxer")'
+        ' - cell(data_efficiency_hapt, "100 %", model="actionformer")',
         "0.3, 0.7: tIoU thresholds",
         "3.8, 6.2, 0.5, 45, 61: of the data",
         "93.9, 83.7: of the published code",

@@ -91,6 +91,11 @@ def test_cost_of_a_checkpoint_and_of_a_video_that_ends_early(folder, capsys):
     assert main(["cost", "--video", video, "--model", model, "--threads", "1"]) == 0
     out = capsys.readouterr().out
     assert "temporalmaxer" in out and "hog-hof" in out and "can be read" not in out
+    assert "one every 0.5 s, 16 described frames/s" in out
+    assert "on the whole recording" not in out  # temporalmaxer runs in windows in `tal detect` too
+    by_name = ["cost", "--video", video, "--model", "local_global", "--classes", "2", "--threads", "1"]
+    assert main(by_name) == 0
+    assert "`tal detect` gives the whole recording to local_global." in capsys.readouterr().out
     assert _ended_early(video, 8.0) == ""
     assert "only 2.0 of 8.0 s can be read" in _ended_early(video, 2.0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tal_lib import models
+from tal_lib import TalError, models
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.export import export
 from tal_lib.exported import Exported
@@ -38,11 +38,34 @@ def test_an_exported_graph_sees_the_whole_recording(name, tmp_path):
     np.testing.assert_allclose(ours.score, theirs.score, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "in_windows"), [("bilstm", True), ("local_global", False)])
-def test_a_long_video_has_the_same_detections_in_windows(name, in_windows, monkeypatch):
-    runs = []
-    once = streamed.Streamed._run
+def test_an_exported_graph_has_no_windows(tmp_path):
+    model = chosen("window_cnn")
+    folder = export(Trained(model.model, CLASSES, model.spec, None), tmp_path / "graph", "torchscript")
+    exported = Ready(Exported(folder, trust=True), CLASSES, model.spec, None, model.statistics)
+    with pytest.raises(TalError, match="sees the whole recording.*--windowed"):
+        detect.localized(exported, np.zeros((STEPS, 8), np.float32), "video", STEPS / 2, merged=True)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What the runs on single windows were given."""
+    runs, once = [], streamed.Streamed._run
     monkeypatch.setattr(streamed.Streamed, "_run", lambda self, last: [runs.append(last), once(self, last)])
+    return runs
+
+
+@pytest.mark.parametrize("name", ["local_global", "ssn"])
+def test_every_model_can_run_in_windows(name, runs):
+    """Their candidates are merged: the detections are others, from the whole recording all the same."""
+    model, steps = chosen(name), 3 * STEPS
+    features = np.random.default_rng(0).normal(size=(steps, 8)).astype(np.float32)
+    windows = streamed.windows_for(model.model, 512)
+    table = detect.localized(model, features, "video", steps / 2, windows, merged=True)
+    assert len(runs) > 1 and table.start.min() < 40 and table.end.max() > steps / 2 - 40
+
+
+@pytest.mark.parametrize(("name", "in_windows"), [("bilstm", True), ("local_global", False)])
+def test_a_long_video_has_the_same_detections_in_windows(name, in_windows, runs):
     features = np.random.default_rng(0).normal(size=(STEPS, 8)).astype(np.float32)
     whole = detect.localized(chosen(name), features, "video", STEPS / 2)
     assert runs == [] and len(whole)

@@ -3,6 +3,8 @@
 import itertools
 import re
 import tracemalloc
+import types
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -95,6 +97,24 @@ def test_a_model_folder_is_measured_as_its_model(tmp_path, video):
     named, *trained = whole_way.end_to_end(video, "hog-hof", given, num_classes=3, threads=1)
     for row in trained:
         assert row.model == "window_cnn" and row.network_macs == named.network_macs
+    with pytest.raises(TalError, match="no model is trained"):
+        whole_way.end_to_end(video, "hog-hof", ["window_cnn"], frames_per_step=8, threads=1)
+    (row,) = whole_way.end_to_end(video, "hog-hof", given[1:2], frames_per_step=8, threads=1)
+    assert row.described_per_s == named.described_per_s / 2 and row.stride_s == named.stride_s
+
+
+@pytest.mark.parametrize("name", whole_way.SAMPLINGS)
+def test_a_trained_model_is_measured_at_the_rate_of_extraction(name, tmp_path, video, monkeypatch):
+    """`tal extract` and `tal detect` describe 16 frames a step, with every backbone."""
+    columns, seen = types.SimpleNamespace(streams={"rgb": 8}, size=None), []
+    spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams=columns.streams)
+    model = models.build("window_cnn", input_dim=spec.dim, num_classes=3)
+    for file, content in folder_files(Trained(model, ("a", "b", "c"), spec, None), "float32", {}).items():
+        (tmp_path / file).write_bytes(content)
+    monkeypatch.setattr(whole_way, "backbone", lambda name, trained: columns)
+    monkeypatch.setattr(whole_way, "isolated", lambda *_, sampling, **more: seen.append(sampling) or [])
+    whole_way.end_to_end(video, name, [str(tmp_path)], threads=1)
+    assert seen == [asdict(Sampling(fps=16, window=16, stride=8))]
 
 
 def test_a_live_run_that_fails_is_no_measurement(video, in_this_process, monkeypatch):

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports import figures, tables
-from tal_lib.reports.costs.shapes import COSTS, digits
+from tal_lib.reports.costs.shapes import COSTS, digits, threads_in_words
 from tal_lib.reports.efficiency.runs import FLOOR, main_arm
 
 STEPS = 720  # six minutes of HAPT; the nearest measured length is shown
@@ -14,7 +14,7 @@ def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
 
     The rows are medians over repeated measurements, at the measured length nearest to `STEPS` and with the
     fewest threads. `memory_digits`: how many digits of the peak memory repeat. The table is empty if the
-    benchmark's costs were not measured.
+    benchmark's costs were not measured. `attrs["where"]`: the conditions in words.
     """
     cost = tables.on_main_machine(cost[cost.device == "cpu"]).dropna(subset=["latency_s_median"])
     measured = cost[
@@ -29,7 +29,10 @@ def medians(cost: pd.DataFrame, benchmark: str) -> tuple[int, pd.DataFrame]:
     columns = [*COSTS, "latency_s_p10", "latency_s_p90"]
     by_model = tables.with_shown_names(measured).groupby("model")
     known = {model: digits(rows, "peak_memory_bytes") for model, rows in by_model}
-    return steps, by_model[columns].median().assign(memory_digits=pd.Series(known)).reset_index()
+    table = by_model[columns].median().assign(memory_digits=pd.Series(known)).reset_index()
+    counted = threads_in_words(measured.threads_used.iloc[0])
+    table.attrs["where"] = f" (compact, float32, batch size 1, {measured.device_name.iloc[0]}, {counted})"
+    return steps, table
 
 
 def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:
@@ -58,7 +61,8 @@ def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:
             axes = figures.accuracy_against_cost(table, value, f"{at}, {steps:,} steps", folds=arm)
             shown = (
                 f"avg mAP on {benchmark} with {100 * both.fraction.max():g} % of the labels"
-                f"{' and the equal recipe' * arm} against {label} at {steps:,} steps. {both.model.nunique()} "
+                f"{' and the equal recipe' * arm} against {label} at {steps:,} steps{costs.attrs['where']}. "
+                f"{both.model.nunique()} "
                 "models with intervals, and their Pareto front."
             )
             out.figure(axes, f"accuracy_{name}_{benchmark}", shown)

@@ -166,7 +166,8 @@ def _named(rows):
 
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone and video, for readers; `rows` from `per_minute`."""
-    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", *_energy(rows)]
+    values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
+    values += _energy(rows)
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     parts = middle[list(PARTS)]
     shares = parts.div(parts.sum(axis=1), axis=0)
@@ -179,6 +180,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
         "end to end": middle.total_s.map(short),
         "real-time factor": middle.real_time_factor.map(short),
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
+        "network GMACs": (middle.network_macs / 1e9).map(short),
         "peak (MB)": (middle.peak_memory_bytes / 1e6).map(two_digits),
     }
     if _energy(rows):
@@ -211,7 +213,7 @@ def in_words(cost: pd.DataFrame) -> str:
     return (
         "In videos of a minute and more, decoding and features take at least "
         f"{math.floor(100 * before.min())} % of the time of the parts (median over the models). Real-time "
-        f"factors range from {' to '.join(ends)}. The choice of the model hardly matters there."
+        f"factors range there from {' to '.join(ends)}. Among compact models the choice hardly matters."
         f"{of_older_code(cost)}"
     )
 

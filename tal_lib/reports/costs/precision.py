@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tal_lib.reports import tables
-from tal_lib.reports.costs.shapes import short
+from tal_lib.reports.costs.shapes import short, threads_in_words
 
 PRECISION = r"(?:^|, )precision=(\w+)"  # in the text of a recipe
 BASE = "float32"
@@ -50,6 +50,14 @@ def by_precision(data: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table[[*columns, "pairs"]].reset_index(drop=True)
 
 
+def _threads(rows):
+    """The number of CPU threads in words, where it is known and the same."""
+    known = set(rows.threads)
+    if len(known) > 1 or not max(known):
+        return ""
+    return f", {threads_in_words(max(known))}"
+
+
 def _float32_first(column):
     return column.where(column != BASE, "") if column.name == "precision" else column
 
@@ -80,9 +88,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         )
         caption = (
             f"mAP and training time by precision: {benchmark}, {100 * fraction:g} % of the labels, "
-            f"{rows.steps.max():g} steps, {machine}. Mixed precision is torch.autocast; float16 also scales "
-            "the loss. Difference and speed-up are relative to float32: points of avg mAP on the same folds "
-            "and seeds, and training time. Time is of training alone."
+            f"{rows.steps.max():g} steps, {machine}{_threads(rows)}. Mixed precision is torch.autocast; "
+            "float16 also scales the loss. Difference and speed-up are relative to float32: points of avg "
+            "mAP on the same folds and seeds, and training time. Time is of training alone."
         )
         stem = f"mixed_precision_{benchmark}" + ("" if fraction == 1 else f"_{100 * fraction:g}")
         best = tables.Best(high=("avg mAP", "speed-up"), low=("training (s)",), within=("model",))

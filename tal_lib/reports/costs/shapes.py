@@ -49,10 +49,15 @@ def conditions(cost: pd.DataFrame):
             )
             if part
         ]
-        counted = f", {threads:g} thread{'s' * (threads > 1)}" if device == "cpu" else ""
+        counted = f", {threads_in_words(threads)}" if device == "cpu" else ""
         other = tables.machine_suffix(device_name, main[device])
         words = f"{preset} models, {precision}, batch size 1, {device_name}{counted}; shape of {benchmark}"
         yield "_".join([benchmark, *extra, device]) + other, words, rows
+
+
+def threads_in_words(count: float) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count:g} thread" if count == 1 else f"{count:g} threads"
 
 
 def short(value, digits: int = 3) -> str:

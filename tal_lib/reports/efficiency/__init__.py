@@ -22,6 +22,7 @@ from tal_lib.reports.efficiency.prior import PRIOR, beside_prior, write_prior
 from tal_lib.reports.efficiency.runs import (
     OUR_MODEL,
     about_recipes,
+    collapsed_runs,
     compared,
     complete,
     main_arm,
@@ -76,7 +77,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
 def _write_curves(runs, rows, benchmark, out):
     """Write avg mAP against the fraction of the recordings, and mAP by tIoU with all recordings."""
     chosen = main_arm(runs)
-    first = unequal_first(chosen)
+    first, means = unequal_first(chosen), tables.average_map(chosen)
     caption = about_recipes(
         chosen,
         f"avg mAP (%) on {benchmark} by label fraction (of the training recordings), mean of "
@@ -87,13 +88,15 @@ def _write_curves(runs, rows, benchmark, out):
             f"Learning curves on {benchmark}: avg mAP of {rows.model.nunique()} models by label fraction, "
             f"with 95 % intervals over seeds; a panel per family. {first}"
         ).strip()
-        out.figure(figures.data_efficiency(rows, first), f"data_efficiency_{benchmark}", shown)
+        axes = figures.data_efficiency(rows, first + collapsed_runs(means))
+        out.figure(axes, f"data_efficiency_{benchmark}", shown)
     most = tables.with_shown_names(chosen[chosen.fraction == rows.fraction.max()])
     shown = (
         f"mAP by tIoU on {benchmark} with {100 * rows.fraction.max():g} % of the labels: "
         f"{most.model.nunique()} models, with 95 % intervals over seeds; a panel per family. {first}"
     ).strip()
-    axes = figures.map_by_tiou(most.assign(map=100 * most["map"]), first)
+    failed = collapsed_runs(means[means.fraction == rows.fraction.max()])
+    axes = figures.map_by_tiou(most.assign(map=100 * most["map"]), first + failed)
     out.figure(axes, f"map_by_tiou_{benchmark}", shown)
     table = tables.efficiency_table(rows, benchmark)
     best = None if own_recipes(chosen) else tables.HIGHEST  # unequal recipes have no winner

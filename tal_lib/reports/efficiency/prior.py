@@ -4,7 +4,7 @@ import pandas as pd
 from scipy import stats
 
 from tal_lib.reports import figures
-from tal_lib.reports.efficiency.runs import about_recipes, unequal_first
+from tal_lib.reports.efficiency.runs import about_recipes, collapsed_runs, unequal_first
 from tal_lib.reports.layout import Layout
 
 PRIOR = Layout().prior / "data_efficiency.csv"
@@ -36,7 +36,8 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         f"Learning curves of {both.model.nunique()} models: this study on {benchmark} with compact sizes, "
         f"the prior study on THUMOS14 with published sizes. {first}A panel per study."
     )
-    axes = figures.curves_beside_prior(both, benchmark, first)
+    failed = collapsed_runs(runs[runs.model.isin(both.model)])
+    axes = figures.curves_beside_prior(both, benchmark, first + failed)
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
     lines = []
     for fraction, models in both.groupby("fraction"):

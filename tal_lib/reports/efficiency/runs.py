@@ -5,6 +5,9 @@ import pandas as pd
 
 OUR_MODEL = "local_global"  # this study's model
 FLOOR = "timeline_prior"  # reads no feature
+FIRST_VERSION = "0.1.0"  # of the library, by which the first study was run
+FIRST_STUDY = f"{OUR_MODEL} alone had augmentation, in its former design"
+COLLAPSED = 20  # points of avg mAP: a training so far below the median of its model has failed
 
 
 def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
@@ -30,12 +33,29 @@ def own_recipes(runs: pd.DataFrame) -> bool:
 
 def about_recipes(runs: pd.DataFrame, text: str) -> str:
     """A caption that first says whether the models had one recipe."""
-    return f"{'Unequal, each model by its own recipe' if own_recipes(runs) else 'One recipe'}: {text}"
+    return f"{_unequal(runs) if own_recipes(runs) else 'One recipe'}: {text}"
 
 
 def unequal_first(runs: pd.DataFrame) -> str:
     """The words that the note of a figure begins with if the models had recipes of their own."""
-    return "Unequal: each model by its own recipe. " if own_recipes(runs) else ""
+    return f"{_unequal(runs)}. " if own_recipes(runs) else ""
+
+
+def _unequal(runs):
+    """How the recipes differ. runs: `model`, and `tal_lib_version` where it is known."""
+    ours = runs[runs.model == OUR_MODEL]
+    first = "tal_lib_version" in ours and (ours.tal_lib_version == FIRST_VERSION).any()
+    return f"Unequal, {FIRST_STUDY if first else 'each model by its own recipe'}"
+
+
+def collapsed_runs(runs: pd.DataFrame) -> str:
+    """The words on trainings that failed, which make intervals wide. runs: `model, fraction, avg_map` (%)."""
+    median = runs.groupby(["model", "fraction"]).avg_map.transform("median")
+    counts = runs[runs.avg_map < median - COLLAPSED].model.value_counts().sort_index()
+    if not len(counts):
+        return ""
+    named = ", ".join(f"{count} of {model}" for model, count in counts.items())
+    return f"Collapsed trainings, more than {COLLAPSED} points below the median of their model: {named}. "
 
 
 def with_all_data(table: pd.DataFrame) -> pd.DataFrame:

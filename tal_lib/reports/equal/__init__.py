@@ -10,7 +10,7 @@ sentences.py   the findings in words                     page.py        the rank
 import pandas as pd
 
 from tal_lib.reports.equal import components, factorial, pairs, ranking, transfer, tuning
-from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of
+from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of, training_segments
 
 
 def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
@@ -30,6 +30,7 @@ def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
     ranking.write(ranked, ranking.left_out(scores, ranked), scores, out)
     pairs.write(table, out)
     plain = scores_of(data, PLAIN)
-    factorial.write(*factorial.factorial(scores, plain), {"plain": plain, "equal": scores}, out)
+    arms, segments = {"plain": plain, "equal": scores}, training_segments(data, MAIN)
+    factorial.write(*factorial.factorial(scores, plain), arms, segments, out)
     transfer.write(transfer.between_benchmarks(scores), out)
     return ranked

@@ -105,6 +105,17 @@ def runs_of(data: dict[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     return rows.assign(model=names)[columns].sort_values(columns[:6], ignore_index=True)
 
 
+def training_segments(data: dict[str, pd.DataFrame], arm: str) -> dict[tuple[str, float], float]:
+    """(benchmark, label fraction) → annotated training segments of a run, mean over the folds."""
+    runs = runs_of(data, arm)
+    if "train_segments" not in data["data_efficiency"]:  # tables of others
+        return {}
+    of_cell = data["data_efficiency"].drop_duplicates("cell").set_index("cell").train_segments
+    runs = runs.assign(segments=runs.cell.map(of_cell))
+    of_fold = runs.groupby(["benchmark", "fraction", "fold"]).segments.mean()
+    return of_fold.groupby(["benchmark", "fraction"]).mean().to_dict()
+
+
 def _of_arm(runs, arm, trials):
     """The runs of an arm; those that another sweep ran first are among them.
 

@@ -56,13 +56,11 @@ def sentence(table: pd.DataFrame) -> str:
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, the score of a {unit} varies by "
             f"{sizes['person']} points between {group_names(benchmark)} ({len(rows)} models).",
-            f"Shifts that all {group_names(benchmark)} share add {sizes['subset']} (subset sample) and "
-            f"{sizes['seed']} (training seed). Shifts of single {group_names(benchmark)} are in the "
-            f"residual: {sizes['rest']}.",
-            f"The avg mAP of a fold varies by {value_range(rows.repeat_seed_sd)} points with another seed "
-            f"(95 % intervals end at {rows.repeat_seed_high.max():.1f}).",
-            f"With another sample it varies by {value_range(rows.repeat_subset_seed_sd)} (they end at "
-            f"{rows.repeat_subset_seed_high.max():.1f}).",
+            f"For all {group_names(benchmark)} together, another subset sample adds {sizes['subset']} and "
+            f"another training seed {sizes['seed']}; {sizes['rest']} remain.",
+            f"A fold's avg mAP varies by {value_range(rows.repeat_seed_sd)} points with another seed, and by "
+            f"{value_range(rows.repeat_subset_seed_sd)} with another sample. Their 95 % intervals end at "
+            f"{rows.repeat_seed_high.max():.1f} and {rows.repeat_subset_seed_high.max():.1f}.",
         ]
     about = "These are standard deviations; estimates below zero are 0."
     return " ".join([*parts, about] if parts else [])

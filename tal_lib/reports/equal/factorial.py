@@ -177,10 +177,12 @@ def _failures(arms, benchmarks, fractions):
     return "".join(f" {name.capitalize()} recipe:{text}" for name, text in texts.items() if text)
 
 
-def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], out) -> None:
+def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], segments: dict, out) -> None:
     """Write both tables, tidy and for readers, and the figure.
 
-    arms: `plain` and `equal` -> their scores, as of `factorial`.
+    Args:
+        arms: `plain` and `equal` → their scores, as of `factorial`.
+        segments: (benchmark, fraction) → annotated training segments of a run.
     """
     if not len(summary):
         return
@@ -232,15 +234,18 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], ou
         best = tables.Best(high=("plain", "equal"), within=("label fraction",))
         out.table(shown, f"factorial_{benchmark}", caption, best)
     floors = summary.set_index(["benchmark", "fraction"]).floor.to_dict()
+    folds = {len(scores.folds) for arm in arms.values() for scores in arm.values()}
     of_mean = models.benchmark == MEAN
     for name, part in (("factorial", models[~of_mean]), ("factorial_mean", models[of_mean])):
         if not len(part):
             continue
-        names = ", ".join(TUNED if name == "factorial_mean" else dict.fromkeys(part.benchmark))
-        where = f"{'averaged over' if name == 'factorial_mean' else 'on'} {names}"
+        on = TUNED if name == "factorial_mean" else tuple(dict.fromkeys(part.benchmark))
+        where = f"{'averaged over' if name == 'factorial_mean' else 'on'} {', '.join(on)}"
+        runs = f"Mean of {max(folds)} folds, one training each." if len(folds) == 1 else ""
+        runs = f"{runs}{_failures(arms, on, set(part.fraction))}".strip()
         shown = (
             f"Architecture and recipe: avg mAP of {part.model.nunique()} models with the plain recipe (open "
             f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. The floor is "
-            f"{FLOOR}, which reads no features."
-        )
-        out.figure(figures.factorial(part, floors)[0], name, shown, dark=True)
+            f"{FLOOR}, which reads no features. {runs}"
+        ).strip()
+        out.figure(figures.factorial(part, floors, segments, runs)[0], name, shown, dark=True)

@@ -35,7 +35,7 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     share a letter cannot be told apart (Holm over the pairs of all sizes). `macs, params, latency_s`
     (median, one CPU thread) are of `STEPS` steps of the benchmark's shape; NaN where they were not
     measured. The gains are paired by person; p-values are Holm-adjusted over the models of a benchmark
-    and label fraction.
+    and label fraction. `attrs["machine"]` of the first table: on what the costs were measured, for captions.
     """
     people = people_of_sweep(data, SWEEP)
     people = people.assign(width=people.options.map(width_of))
@@ -68,7 +68,10 @@ def scores(data: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
         for (model, each), p in zip(gains.items(), of_gains, strict=True):
             ends = [nested_estimate(settings[size, model]).mean for size in (SIZES[0], SIZES[-1])]
             growth.append((*key, model, *ends, each.mean, each.low, each.high, each.p, p))
-    return pd.DataFrame(rows, columns=SCORES), pd.DataFrame(growth, columns=GROWTH)
+    table = pd.DataFrame(rows, columns=SCORES)
+    machines = measured(data.get("inference_cost_options", pd.DataFrame()))
+    table.attrs["machine"] = f", {machines.device_name.iloc[0]}" if len(machines) else ""
+    return table, pd.DataFrame(growth, columns=GROWTH)
 
 
 def _adjusted(settings, models):
@@ -167,6 +170,7 @@ def write(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame, out) -
     """Write both tables, tidy and for readers, and the figures, which show the front (`front.fronts`)."""
     if not len(table):
         return
+    machine = table.attrs.get("machine", "")
     out.data(table, "size")
     out.data(growth, "size_growth")
     for benchmark, rows in table.groupby("benchmark", sort=False):
@@ -174,7 +178,8 @@ def write(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame, out) -
         caption = (
             f"Size of a model on {benchmark}: avg mAP (%), plain recipe, mean over folds with 95 % interval "
             f"over folds and {group_names(benchmark)}. Models of one size and label fraction that share a "
-            f"letter cannot be told apart (Holm). Costs: a recording of {STEPS} steps, one CPU thread."
+            "letter cannot be told apart (Holm). "
+            f"Costs: a recording of {STEPS} steps, one CPU thread{machine}."
         )
         out.table(_for_readers(rows), f"size_{benchmark}", caption)
         here = growth[growth.benchmark == benchmark]
@@ -200,7 +205,7 @@ def write(table: pd.DataFrame, growth: pd.DataFrame, front: pd.DataFrame, out) -
         if len(known):
             caption = (
                 f"avg mAP against {label} of {known.model.nunique()} one-stage models at three "
-                "widths, by benchmark and label fraction; plain recipe."
+                f"widths, by benchmark and label fraction; plain recipe{machine * (cost != 'macs')}."
             )
             out.figure(figures.size_curves(known, cost, front)[0], f"size_{cost}", caption)
 

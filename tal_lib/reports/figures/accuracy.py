@@ -1,4 +1,4 @@
-"""Accuracy figures: learning curves, comparisons, recall, zero-shot classes, variants."""
+"""Accuracy figures: learning curves, comparisons, recall, zero-shot localization, variants."""
 
 import numpy as np
 import pandas as pd
@@ -107,17 +107,17 @@ def average_recall(table: pd.DataFrame, first: str = ""):
 
 
 PARTS = {
-    "unseen": ("zero-shot classes, their names alone", "#D55E00", "o"),
-    "unseen, all names": ("zero-shot classes among all names", "#E69F00", "D"),
-    "unseen, wrong names": ("zero-shot classes, wrong names", "#777777", "x"),
-    MISNAMED: ("zero-shot classes, trained with wrong names", "#000000", "+"),
-    "seen, all names": ("trained classes among all names", "#56B4E9", "s"),
+    "unseen": ("unseen classes (zero-shot), their names alone", "#D55E00", "o"),
+    "unseen, all names": ("unseen classes, all names", "#E69F00", "D"),
+    "unseen, wrong names": ("unseen classes, wrong names", "#777777", "x"),
+    MISNAMED: ("unseen classes, trained with wrong names", "#000000", "+"),
+    "seen, all names": ("seen classes, all names", "#56B4E9", "s"),
 }
 
 
 def open_set(summary: pd.DataFrame):
-    """avg mAP of zero-shot classes, compared with wrong names and with the trained classes; 95 % intervals
-    over splits. A panel per share of trained classes, a row per model.
+    """avg mAP of unseen classes (zero-shot), compared with wrong names and with the seen classes; 95 %
+    intervals over splits. A panel per share of seen classes, a row per model.
 
     summary: `seen, model, part, mean, low, high` (in %) and `runs`, one benchmark and fraction.
     """
@@ -146,7 +146,7 @@ def open_set(summary: pd.DataFrame):
             ax.axhspan(number - 0.5, number + 0.5, color="#f2f2f2", zorder=0)
         ax.set(yticks=range(len(place)), ylim=(-0.6, len(place) - 0.4), xlim=(0, None))
         ax.set_yticklabels(list(place))
-        title = f"{100 * seen:g} % of the classes trained, {100 - 100 * seen:g} % zero-shot"
+        title = f"{100 * seen:g} % of the classes seen, {100 - 100 * seen:g} % unseen"
         ax.set_title(title, loc="left")
     axes[-1].set_xlabel("avg mAP (%)")
     handles = {}

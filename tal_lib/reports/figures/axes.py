@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
-FEWEST = 3  # runs with an interval in a figure; the tables have those of two, too
+FEWEST = 3  # runs with an interval in a figure; most tables have those of two, too
 LINE = 0.13  # inches, the height of a line of the words below a figure
 FITTING = 14  # columns of a matrix with three figures each
 GAP_AXIS = "avg mAP (%), stretched near 100"

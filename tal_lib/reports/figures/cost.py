@@ -1,5 +1,6 @@
 """Cost figures: against length, against accuracy, over the training, in lower precision."""
 
+from functools import partial
 from itertools import cycle
 
 import numpy as np
@@ -20,7 +21,8 @@ from tal_lib.reports.figures.axes import (
     spread_ticks,
     with_enough_runs,
 )
-from tal_lib.reports.figures.families import GREY, model_of, model_panels
+from tal_lib.reports.figures.families import model_of, model_panels
+from tal_lib.reports.figures.labels import GREY, name_at_points, name_at_right
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
@@ -60,8 +62,9 @@ def cost_against_length(
         ax.xaxis.set_minor_locator(NullLocator())
         plain_log(ax.yaxis)
 
-    drawn = len(interval) and table[interval[0]].notna().any()
-    text = about or "No interval is drawn."
+    drawn = len(interval) and (table[interval[1]] > table[interval[0]]).any()
+    one_value = "One measurement each, so there is no interval."
+    text = about or (one_value if len(interval) else "No interval is drawn.")
     if drawn:
         of_what = "fresh processes" if value == "peak_memory_bytes" else "repeated runs of the network"
         text = f"Median of {of_what}; bars: {PERCENTILES}."
@@ -280,7 +283,8 @@ def accuracy_over_time(curve: pd.DataFrame):
 
     about = f"{runs_note(summary)} Markers: scores of the test recordings. No model is chosen by them."
     lines = lines_of(summary, "seconds")
-    return model_panels(lines, prepare, "training time (s, log scale)", "avg mAP (%)", about, far=0.0)
+    xlabel = "training time (s, log scale)"
+    return model_panels(lines, prepare, xlabel, "avg mAP (%)", about, name=partial(name_at_right, far=0.0))
 
 
 def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: bool = False):
@@ -329,7 +333,8 @@ def accuracy_against_cost(table: pd.DataFrame, cost: str, label: str, folds: boo
     )
     lines = {str(model): points.loc[[model]] for model in points.index}
     bold = set(front.model)
-    return model_panels(lines, prepare, f"{label}, log scale", GAP_AXIS, about, draw=draw, bold=bold, far=0.0)
+    xlabel = f"{label}, log scale"
+    return model_panels(lines, prepare, xlabel, GAP_AXIS, about, draw=draw, bold=bold, name=name_at_points)
 
 
 def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from tal_lib.reports.figures.axes import (
     runs_note,
     with_enough_runs,
 )
-from tal_lib.reports.figures.families import draw_lines, finish, name_at_right, stacked
+from tal_lib.reports.figures.families import draw_lines, finish, stacked
+from tal_lib.reports.figures.labels import name_at_right
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.tables.summaries import number_of_runs
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes

@@ -1,10 +1,13 @@
 """Figures of the equal arm: architecture × recipe, and what tuning buys."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from tal_lib.evaluation.nested import LEVEL
 from tal_lib.reports.figures.axes import GAP_AXIS, STRETCHED, note, space_by_what_is_missing
-from tal_lib.reports.figures.families import GREY, draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.figures.families import draw_lines, finish, looks_of, stacked
+from tal_lib.reports.figures.labels import GREY, name_at_right
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
@@ -13,7 +16,12 @@ ASIDE = 0.19  # rows that the two recipes are above and below the model's place
 BEST = 5  # models in colour, where all share a panel
 
 
-def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
+def factorial(
+    table: pd.DataFrame,
+    floors: Mapping[tuple[str, float], float],
+    segments: Mapping[tuple[str, float], float] | None = None,
+    runs: str = "",
+):
     """Architecture and recipe: avg mAP of each model with the plain and with the tuned equal recipe.
 
     A row of panels per benchmark, a panel per label fraction. Models are sorted by the equal arm, mean over
@@ -24,6 +32,8 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         table: `benchmark, fraction, model, plain, equal` (avg mAP, %); if known, `plain_low, plain_high,
             equal_low, equal_high`, their intervals, and `p_adjusted` of the difference.
         floors: (benchmark, fraction) → avg mAP (%) of the floor; NaN: not known.
+        segments: (benchmark, fraction) → annotated training segments of a run, where known.
+        runs: the words on the runs that the note begins with.
 
     Returns:
         the axes, a flat list.
@@ -59,17 +69,17 @@ def factorial(table: pd.DataFrame, floors: dict[tuple[str, float], float]):
         has_floor = has_floor or floor == floor
         ax.set_yticks(range(len(order)), order, fontsize=SMALL)
         ax.set(ylim=(-0.7, len(order) - 0.3))
-        title = _title(*key, "\n", short=shape[1] > 2)
-        ax.set_title(f"{title}\nfloor {floor:.1f}" if floor == floor else title, fontsize=SMALL)
+        lines = [_title(*key, "\n", short=shape[1] > 2)]
+        lines += [f"{segments[key]:,.0f} training segments"] if segments and key in segments else []
+        lines += [f"floor {floor:.1f}"] if floor == floor else []
+        ax.set_title("\n".join(lines), fontsize=SMALL)
         ax.grid(axis="y", visible=False)
     for ax in axes[-1]:
         ax.set_xlabel("avg mAP (%)")
     _one_legend(axes)
-    words = (
-        ["Bars: 95 % interval of the score, over folds and people or recordings."]
-        if {"equal_low", "plain_low"} <= set(table)
-        else []
-    )
+    words = [runs] if runs else []
+    if {"equal_low", "plain_low"} <= set(table):
+        words += ["Bars: 95 % interval of the score, over folds and people or recordings."]
     if "p_adjusted" in table:
         words += ["*: the difference of the recipes is significant (Holm over the models of a panel)."]
     words += ["Sorted by the mean of the equal recipe over the label fractions."]

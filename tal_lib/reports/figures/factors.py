@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from tal_lib.reports.figures.axes import legend_above, note, plain_log
-from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.figures.families import draw_lines, finish, looks_of, stacked
+from tal_lib.reports.figures.labels import name_at_right
 from tal_lib.reports.tables.names import short_names
 from tal_lib.reports.theme import SMALL, WIDTH, new_axes
 
@@ -83,7 +84,10 @@ def training_time(table: pd.DataFrame):
         ax.grid(axis="y", visible=False)
     legend_above(axes[0], len(models))
     axes[-1].set_xlabel("avg mAP (%)")
-    note(axes[0], f"All but the base take about twice its training time. {BARS} {classified}")
+    about = (
+        "Plain recipe. All but the base take about twice its training time; more data: twice the annotation."
+    )
+    note(axes[0], f"{about} {BARS} {classified}")
     return axes
 
 

@@ -5,22 +5,19 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
 
 from tal_lib.models import every_name
 from tal_lib.models.parts.registry import family
 from tal_lib.reports.figures.axes import note
-from tal_lib.reports.theme import SMALL, WIDTH, new_axes, style
+from tal_lib.reports.figures.labels import GREY, name_at_right
+from tal_lib.reports.theme import WIDTH, new_axes, style
 
 MOST = 6  # models in colour in one panel
 TOGETHER = {"one_stage": "one stage", "proposals": "proposals"}  # families with a panel of their own
 OTHERS = "other families"
-GREY, DIM, INK = "#cccccc", "#777777", "#222222"
 PANEL = 1.5  # inches, the height of one of several panels
-LINE = 0.125  # inches between two names
 SECOND = {"bfloat16": "--", "tf32": ":", "compiled": "-."}  # precision → style of a model's further line
 LONGEST = 58  # letters of a line below the panels, which leave place for names at the right
-FAR = 0.9  # beside lines, a name's line that begins further left is grey, so that nobody reads it as data
 
 Looks = Mapping[str, tuple[str, str]]  # name → colour, marker
 
@@ -41,7 +38,7 @@ def groups_of(models: list[str], most: int = MOST) -> dict[str, list[str]]:
         parts = np.array_split(list(lines), -(-len(lines) // at_once)) if lines else []
         for place, part in enumerate(parts, 1):
             members = [line for model in part for line in lines[model]]
-            panels[f"{title} ({place} of {len(parts)})" if len(parts) > 1 else title] = members
+            panels[title if place == 1 else f"{title}, panel {place}"] = members
     return panels
 
 
@@ -72,7 +69,7 @@ def model_panels(
     about: str,
     draw: Callable | None = None,
     bold: Collection[str] = (),
-    far: float = FAR,
+    name: Callable = name_at_right,
 ):
     """Draw each model in the panel of its family, named at its end; few models share one panel.
 
@@ -83,7 +80,7 @@ def model_panels(
         about: the words below, on runs and intervals.
         draw: draws the models of a panel, instead of `draw_lines`; it has the same arguments.
         bold: models whose names stand out.
-        far: see `name_at_right`.
+        name: writes the names, one of `figures.labels`.
 
     Returns:
         the first panel.
@@ -96,10 +93,10 @@ def model_panels(
         (draw or draw_lines)(ax, lines, {model: looks[model] for model in members})
         prepare(ax)
         ax.set_title(title, loc="left")
+    finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
     for ax, members in zip(axes, groups.values(), strict=True):  # when all limits are known
         ends = {model: (lines[model].x.iloc[-1], lines[model].y.iloc[-1]) for model in members}
-        name_at_right(ax, ends, {model: looks[model][0] for model in members}, bold, far)
-    finish(axes, xlabel, ylabel, about if few else f"{about} Grey: the models of the other panels.")
+        name(ax, ends, {model: looks[model][0] for model in members}, bold)
     return axes[0]
 
 
@@ -137,56 +134,3 @@ def draw_lines(ax, lines: Mapping[str, pd.DataFrame], looks: Looks) -> None:
         )
         if "low" in line:
             ax.vlines(line.x, line.low, line.high, color=colour, linewidth=0.9)
-
-
-def name_at_right(
-    ax, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold=(), far: float = FAR
-) -> None:
-    """Write names right of the panel, as near to the heights of their points as they fit, each with a thin
-    line from its point. They stay within the height of the panel, whose title and neighbours are near.
-
-    points: name → x, y in the units of the axes; bold: names that stand out; far: part of the width up to
-    which a name's line begins grey instead of in the name's colour."""
-    ax.autoscale_view()
-    to_share = (ax.transData + ax.transAxes.inverted()).transform
-    places = sorted(((*map(float, to_share(point)), name) for name, point in points.items()), key=_height)
-    gap = LINE / (0.72 * ax.figure.get_figheight() / ax.get_gridspec().nrows)  # the rest is around panels
-    heights = spread_out([y for _, y, _ in places], gap)
-    for height, (x, y, name) in zip(heights, places, strict=True):
-        ax.annotate(
-            name,
-            (x, y),
-            (1.06, height),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            fontsize=SMALL,
-            color=INK if colours[name] != GREY else DIM,
-            fontweight="bold" if name in bold else "normal",
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colours[name] if x >= far else GREY,
-                "linewidth": 0.8,
-                "linestyle": (0, (1, 1.5)),  # unlike lines and intervals
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
-
-
-def _height(place):
-    return place[1], place[2]
-
-
-def spread_out(values: list[float], gap: float) -> np.ndarray:
-    """Sorted values, moved as little as possible (least squares) so that neighbours are `gap` apart.
-
-    All are between 0 and 1, if so many fit there.
-    """
-    apart = gap * np.arange(len(values))
-    moved = isotonic_regression(np.asarray(values) - apart).x
-    if apart[-1] <= 1:  # with constant bounds, the cut solution is the best one
-        moved = moved.clip(0, 1 - apart[-1])
-    return moved + apart

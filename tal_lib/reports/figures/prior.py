@@ -3,7 +3,10 @@
 import pandas as pd
 
 from tal_lib.reports.figures.axes import fraction_axis
-from tal_lib.reports.figures.families import draw_lines, finish, looks_of, name_at_right, stacked
+from tal_lib.reports.figures.families import draw_lines, finish, looks_of, stacked
+from tal_lib.reports.figures.labels import name_at_right
+
+PRIOR = "Warchocki et al., 2023"
 
 
 def beside_prior(table: pd.DataFrame, quantity: str, label: str, comparable: bool = False, about: str = ""):
@@ -16,9 +19,7 @@ def beside_prior(table: pd.DataFrame, quantity: str, label: str, comparable: boo
     ours, theirs = (
         _lines(table, "length_steps", f"{prefix}{quantity}", sort=["length_steps"]) for prefix in ("our_", "")
     )
-    axes = _two_panels(
-        ours, theirs, ("this study", "prior study"), lambda ax: ax.set(ylim=(0, None)), comparable
-    )
+    axes = _two_panels(ours, theirs, ("this study", PRIOR), lambda ax: ax.set(ylim=(0, None)), comparable)
     finish(axes, "recording length (steps)", label, about)
     return axes[0]
 
@@ -40,12 +41,19 @@ def curves_beside_prior(table: pd.DataFrame, benchmark: str, first: str = ""):
         fraction_axis(ax, table)
         ax.set(ylim=(0, 100))
 
-    titles = (f"this study: {benchmark}", "prior study: THUMOS14")
+    titles = (f"this study: {benchmark}", f"{PRIOR}: THUMOS14")
     axes = _two_panels(ours, theirs, titles, prepare, True)
     about = first + ("Bars: 95 % interval over seeds. " if "low" in table else "")
-    about += "The prior study has published means alone."
+    about += f"The prior study has published means only.{_without_the_largest(table)}"
     finish(axes, "label fraction (% of the training recordings, log scale)", "avg mAP (%)", about)
     return axes[0]
+
+
+def _without_the_largest(table):
+    """A sentence on curves that end earlier in both panels, where one of the studies has no value."""
+    ends, largest = table.dropna(subset=["map"]).groupby("model").fraction.max(), table.fraction.max()
+    shorter = sorted(ends.index[ends < largest])
+    return f" Not in both studies: {', '.join(shorter)} at {100 * largest:g} %." if shorter else ""
 
 
 def _lines(table, x, y, sort):

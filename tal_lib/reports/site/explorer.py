@@ -9,7 +9,7 @@ from tal_lib.evaluation.statistics import summarise
 from tal_lib.reports import tables, theme
 from tal_lib.reports.costs.accuracy import medians
 from tal_lib.reports.costs.shapes import COSTS
-from tal_lib.reports.efficiency.runs import FLOOR, main_arm, with_all_data
+from tal_lib.reports.efficiency.runs import FIRST_STUDY, FLOOR, main_arm, with_all_data
 from tal_lib.reports.equal.arms import MAIN, MEAN, PLAIN, TUNED, TUNING, place, runs_of, scores_of
 from tal_lib.reports.folds import on_official_split
 from tal_lib.reports.layout import Layout
@@ -26,8 +26,8 @@ ABOUT = {
     "MACs, latency and memory those of the preset.",
     PLAIN: "One plain recipe for every model, without augmentation, untuned; cross-validation. "
     "Intervals: 95 %, nested over folds and people (or recordings, where people are unknown).",
-    OWN_RECIPES: "Unequal: every model has its own recipe. On HAPT, only local_global had augmentation, in a "
-    "former design. Official split. Intervals: 95 % over seeds, Student's t.",
+    OWN_RECIPES: f"Unequal: every model has its own recipe. On HAPT, {FIRST_STUDY}. Official split. "
+    "Intervals: 95 % over seeds, Student's t.",
 }
 SWEEP = "Runs of the sweep {}. Intervals: 95 % over runs, Student's t; a single run has none."
 WORDS = {  # arm or sweep → how it is called in the list of arms; another sweep has its own name there

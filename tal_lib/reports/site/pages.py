@@ -44,7 +44,7 @@ TITLES = {  # of the topics whose folder's name does not tell a reader what it i
     "training": "cost of training",
     "quantization": "lower precision",
     "export": "exported models",
-    "open_set": "zero-shot classes",
+    "open_set": "zero-shot localization",
     "streams": "streams and distillation",
     "prior": "comparison with the prior study",
 }

@@ -33,6 +33,7 @@ from tal_lib.reports.tables.names import (
     with_shown_names,
 )
 from tal_lib.reports.tables.summaries import (
+    MISNAMED,
     average_map,
     efficiency_summary,
     efficiency_table,
@@ -55,6 +56,7 @@ __all__ = [
     "HIGHEST",
     "KEYS",
     "LOWEST",
+    "MISNAMED",
     "Best",
     "as_preset",
     "average_map",

@@ -28,6 +28,7 @@ def average_map(data_efficiency: pd.DataFrame) -> pd.DataFrame:
         "subset_seed",
         "train_recordings",
         "train_segments",
+        "tal_lib_version",
         "cell",
     ]
     runs = data_efficiency.drop_duplicates("cell")[
