@@ -133,9 +133,9 @@ def real_data():
 
 @pytest.fixture(scope="session")
 def small():
-    """A small synthetic benchmark."""
+    """A small synthetic benchmark, of recordings of 40 s and more."""
     return synthetic.load(
-        synthetic.SyntheticConfig(train_recordings=8, test_recordings=4, median_duration_s=60.0)
+        synthetic.SyntheticConfig(train_recordings=8, test_recordings=4, median_duration_s=30.0)
     )
 
 
@@ -184,8 +184,8 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def few_recordings(tmp_path_factory):
-    """A folder benchmark, smaller than `synthetic`: 20 training and 12 test recordings of a minute."""
-    config = synthetic.SyntheticConfig(train_recordings=20, test_recordings=12, median_duration_s=60.0)
+    """A folder benchmark, smaller than `synthetic`: 20 training and 12 test recordings of 40 s and more."""
+    config = synthetic.SyntheticConfig(train_recordings=20, test_recordings=12, median_duration_s=30.0)
     data, folder = synthetic.load(config), tmp_path_factory.mktemp("data") / "few"
     (folder / "features").mkdir(parents=True)
     write_annotations(folder / "annotations.json", data.table(), data.annotations())
