@@ -57,11 +57,12 @@ def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:
         for value, (name, label, unit) in COSTS.items() if len(both) > 1 else ():
             spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
             table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))
+            where = "" if name == "macs" else costs.attrs["where"]
             at = label.replace(", median", "")  # on one line with the number of steps
             axes = figures.accuracy_against_cost(table, value, f"{at}, {steps:,} steps", folds=arm)
             shown = (
                 f"avg mAP on {benchmark} with {100 * both.fraction.max():g} % of the labels"
-                f"{' and the equal recipe' * arm} against {label} at {steps:,} steps{costs.attrs['where']}. "
+                f"{' and the equal recipe' * arm} against {label} at {steps:,} steps{where}. "
                 f"{both.model.nunique()} "
                 "models with intervals, and their Pareto front."
             )

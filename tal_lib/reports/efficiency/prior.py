@@ -31,13 +31,13 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
     both = beside_prior(rows)
     if both.model.nunique() < 2:
         return
-    first = unequal_first(runs)
+    of_both = runs[runs.model.isin(both.model)]
+    first = unequal_first(of_both)
     shown = (
         f"Learning curves of {both.model.nunique()} models: this study on {benchmark} with compact sizes, "
         f"the prior study on THUMOS14 with published sizes. {first}A panel per study."
     )
-    failed = collapsed_runs(runs[runs.model.isin(both.model)])
-    axes = figures.curves_beside_prior(both, benchmark, first + failed)
+    axes = figures.curves_beside_prior(both, benchmark, first + collapsed_runs(of_both))
     out.figure(axes, f"prior_data_efficiency_{benchmark}", shown)
     lines = []
     for fraction, models in both.groupby("fraction"):
@@ -62,7 +62,7 @@ def write_prior(rows: pd.DataFrame, runs: pd.DataFrame, benchmark: str, out) -> 
         ],
     )
     caption = (
-        f"{about_recipes(runs, 'order of the models that both studies have')}, by label fraction. Prior "
+        f"{about_recipes(of_both, 'order of the models that both studies have')}, by label fraction. Prior "
         "study: Warchocki et al., 2023 (THUMOS14, I3D features, published sizes). This study: "
         f"{benchmark}, compact sizes."
     )

@@ -210,7 +210,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], se
         "It is not adjusted; p-values: Holm over benchmarks and label fractions (of the mean: over "
         "fractions). "
         "Architectures: standard deviation of their means (range; standard deviation from noise alone), by "
-        "recipe. In the last rows these are means of the rows above."
+        "recipe. In the last rows these are means of the rows above, not the range of the models' means."
     )
     out.table(shown, "factorial", caption)
     for benchmark, group in models.groupby("benchmark", sort=False):
