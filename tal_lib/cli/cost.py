@@ -128,7 +128,6 @@ def _cost_of_video(arguments):
     import pandas as pd
 
     from tal_lib.reports.layout import model_place
-    from tal_lib.video.backbones import WINDOW
     from tal_lib.video.end_to_end import PARTS, end_to_end
 
     models = [*([arguments.model] if arguments.model else []), *(arguments.models or [])]
@@ -145,7 +144,7 @@ def _cost_of_video(arguments):
         preset=arguments.preset,
         num_classes=arguments.classes,
         window=arguments.window,
-        frames_per_step=arguments.frames_per_step or WINDOW,
+        frames_per_step=arguments.frames_per_step,
         threads=arguments.threads,
         options=_options(arguments, models[0]) if arguments.set else None,
     )
@@ -186,13 +185,21 @@ def _cost_of_video(arguments):
         "\ntotal: video decoding and features run in parallel, then network, box decoding and NMS.\n"
         "Each part is also timed alone."
     )
-    if merged := [row.model for row in rows if not row.same_as_whole]:
-        print(
-            f"Measured in windows, as with `tal detect --windowed`. Without it, memory grows with the video: "
-            f"`tal detect` gives the whole recording to {', '.join(merged)}."
-        )
+    if words := _about_windows(rows):
+        print(words)
     if first.energy_j is None:
         _say_no_energy()
+
+
+def _about_windows(rows):
+    """A sentence on models that ran in several windows here, and see the whole recording by default."""
+    merged = [row.model for row in rows if not row.same_as_whole and row.steps > row.window]
+    if not merged:
+        return ""
+    return (
+        "Measured in windows, as with `tal detect --windowed`. Without it, the network's memory grows with "
+        f"the video: `tal detect` gives the whole recording to {', '.join(merged)}."
+    )
 
 
 def _ended_early(video, seconds):

@@ -100,8 +100,8 @@ def add_commands(commands) -> None:
     detect.add_argument(
         "--windowed",
         action="store_true",
-        help="run every model in windows, so that its memory does not grow with the recording; some models "
-        "then detect otherwise (docs/end-to-end.md)",
+        help="run every model in windows, so that the network's memory does not grow with the recording; "
+        "some models then detect otherwise (docs/end-to-end.md)",
     )
     detect.add_argument("--out", default="detections", help="output folder (default: detections)")
     add_overwrite(detect)
@@ -246,7 +246,7 @@ def _detect(arguments):
 
 
 def _detect_in_features(arguments):
-    from tal_lib.video.detect import ready
+    from tal_lib.video.detect import ready, require_windows
     from tal_lib.video.detect_features import detect_in_features, write_table
     from tal_lib.writing import claim
 
@@ -258,6 +258,8 @@ def _detect_in_features(arguments):
             )
     claim(arguments.out, ["detections.json"], sources=[arguments.source, arguments.model])
     chosen = ready(arguments.model, trust=arguments.trust)
+    if arguments.windowed:
+        require_windows(chosen, arguments.model)
     table, problems = detect_in_features(arguments.source, chosen, arguments.windowed)
     _print_table(table, arguments.threshold, "recording")
     for problem in problems.values():
@@ -280,11 +282,13 @@ def _print_table(table, threshold, *more):
 
 
 def _detect_in_video(arguments):
-    from tal_lib.video.detect import claim_outputs, detect, require_all_streams, write_all
+    from tal_lib.video.detect import claim_outputs, detect, require_all_streams, require_windows, write_all
 
     claim_outputs(arguments.source, arguments.out, draw=arguments.draw, model=arguments.model)
     chosen, extractor = _ready(arguments)
     require_all_streams(chosen, arguments.model)
+    if arguments.windowed:
+        require_windows(chosen, arguments.model)
     table, reader = detect(arguments.source, chosen, extractor, arguments.window, arguments.windowed)
     _print_table(table, arguments.threshold)
     if reader.problem:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation.diagnosis import ERRORS, HIT
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, own_recipes, unequal_first
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, own_recipes
 from tal_lib.reports.layout import Layout
 
 UNTUNED = "Untuned, each model by its own recipe without augmentation"
@@ -41,7 +41,7 @@ def write_classes(data: dict[str, pd.DataFrame], out) -> None:
                 "recordings, mean over tIoUs and seeds. The most difficult class is first, the best model is "
                 "at the left.",
             )
-            about = f"{unequal_first(runs)}Mean over tIoUs and {seeds_of(runs)}, without intervals."
+            about = f"Mean over tIoUs and {seeds_of(runs)}, without intervals."
             out.figure(figures.class_matrix(table, about), stem, caption)
             best = _best(runs, tables.Best(high=(...,), by_row=True))
             out.table(table.round(1).reset_index().rename(columns={"label": "class"}), stem, caption, best)
@@ -157,7 +157,7 @@ def _impact(rows, benchmark, out):
         best = _best(rows, tables.Best(low=tuple(wide.columns)))
         out.table(wide.round(2).reset_index(), stem, caption, best)
         runs = rows[(rows.analysis == "impact") & (rows.fraction == fraction)]
-        axes = figures.error_impact(runs[["model", "error", "value"]], _first(rows))
+        axes = figures.error_impact(runs[["model", "error", "value"]])
         out.figure(axes, stem, caption)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from tal_lib.data.registry import BENCHMARKS
 from tal_lib.files import study_folder
 from tal_lib.reports import folds
 from tal_lib.reports.layout import Layout
@@ -65,6 +66,9 @@ def _of_runs(layout, path, records, page):
             texts = [f"{name} {value:.1f}".strip() for name, value in means.items()]
             yield f"Their mean avg mAP (%): {'; '.join(texts)}."
         yield "One run does not show which model or variant is better."
+    known = BENCHMARKS.get(given.get("benchmark", ""))
+    if notebook == "04_open_set" and known and known.supervised:
+        yield "Not strictly zero-shot: the features of this benchmark were trained with all classes."
     of_folds = layout.reader("accuracy", folds.table_name(given.get("benchmark", ""), fraction))
     if notebook == "02_train_evaluate" and on_a_fold:
         yield from _link("All models", of_folds, path)

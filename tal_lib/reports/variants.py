@@ -87,7 +87,7 @@ def _of_older_code(data, benchmark):
     runs = tables.open_set_runs(rows[rows.benchmark == benchmark])
     older = runs.cell.isin(rows[rows.older].cell).groupby(runs.model).any()
     named = ", ".join(older.index[older])
-    return f" Not to be compared with others, since (some) runs are of older code: {named}." if named else ""
+    return f" Some runs are of older code, so do not compare these models: {named}." if named else ""
 
 
 def write_variants(name: str, data: dict[str, pd.DataFrame], out) -> None:

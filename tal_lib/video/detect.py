@@ -15,6 +15,7 @@ from tal_lib.exported import Exported
 from tal_lib.files import write_text
 from tal_lib.models import Detector
 from tal_lib.models.parts.streamed import Streamed, Windows, windows_for
+from tal_lib.models.timeline_prior import TimelinePrior
 from tal_lib.training import Trained, load_model
 from tal_lib.training.checkpoints import (
     STANDARDISE,
@@ -88,6 +89,23 @@ def require_all_streams(chosen: Ready, where: str | Path) -> None:
         )
 
 
+def require_windows(chosen: Ready, where: str | Path) -> None:
+    """Refuse a model that only works on whole recordings.
+
+    Raises:
+        TalError: the graph of an exported model has decoded points, which cannot be joined; the floor counts
+            steps from the start of the recording.
+    """
+    if isinstance(chosen.model, Exported | TimelinePrior):
+        kind = "an exported model" if isinstance(chosen.model, Exported) else "timeline_prior"
+        raise TalError(
+            f"{kind} needs the whole recording",
+            where=where,
+            remedy="Leave out --windowed"
+            + (", or name what was exported (model.pt or its folder)." if "exported" in kind else "."),
+        )
+
+
 def detect(
     video: str | Path,
     chosen: Ready,
@@ -132,17 +150,13 @@ def localized(
             differ from those of the whole recording.
 
     Raises:
-        TalError: `merged` of an exported model.
+        TalError: `merged` of a model that `require_windows` refuses.
     """
     model, steps = chosen.model, chosen.prepared(features)
     times = chosen.spec.stride_s, chosen.spec.window_s
-    if isinstance(model, Exported):  # its graph has decoded points, which cannot be joined
-        if merged:
-            raise TalError(
-                "an exported model sees the whole recording",
-                remedy="Leave out --windowed, or name the model that was exported (model.pt or its folder).",
-            )
-    else:
+    if merged:
+        require_windows(chosen, name)
+    if not isinstance(model, Exported):  # its graph has decoded points, which cannot be joined
         windows = windows or windows_for(model)
         if (windows.joined or merged) and len(steps) > windows.window:
             streamed = Streamed(model, chosen.classes, windows)

@@ -46,8 +46,8 @@ from tal_lib.video.stream import WORK, Stream
 PARTS = ("decoding", "features", "network", "decode and NMS")
 LIVE_PARTS = (*WORK, "drawing")
 # Frames that TAL work describes. At 30 frames per second: every 6th (Ullah et al., IEEE Access 2018), every
-# 5th (the snippets of BSN and BMN on THUMOS14), every 16th (theirs on ActivityNet). The first two are those
-# of this project's benchmarks from video.
+# 5th (the snippets of BSN and BMN on THUMOS14), every 16th (theirs on ActivityNet). hog-hof: as `tal extract`
+# does by default; efficientnet-lite0: as in the benchmark `rendered_cnn`.
 SAMPLINGS = {
     "hog-hof": Sampling(fps=16, window=16, stride=8),
     "efficientnet-lite0": Sampling(fps=2, window=2, stride=1),
@@ -117,7 +117,7 @@ def end_to_end(
     preset: str = "compact",
     num_classes: int = 20,
     window: int | None = None,
-    frames_per_step: int = WINDOW,
+    frames_per_step: int | None = None,
     threads: int | None = None,
     options: dict | None = None,
 ) -> list[EndToEnd]:
@@ -128,8 +128,8 @@ def end_to_end(
         preset, num_classes, options: of the models given by name.
         window: steps that a model sees at once, more where it needs more; by default
             `tal_lib.models.parts.streamed.WINDOW`.
-        frames_per_step: described pictures in a step of a trained model, as of `tal extract`. Models by name
-            have those of `SAMPLINGS`.
+        frames_per_step: described pictures in a step of a trained model (None: 16, as of `tal extract`).
+            Models by name have those of `SAMPLINGS`, and beside a trained model those of that one.
         threads: CPU threads (None: all usable cores).
 
     Raises:
@@ -137,16 +137,16 @@ def end_to_end(
     """
     threads = validate(Threads | None, threads, name="threads") or usable_cores()
     window = validate(Count | None, window, name="window")
-    frames_per_step = validate(Count, frames_per_step, name="frames_per_step")
+    frames_per_step = validate(Count | None, frames_per_step, name="frames_per_step")
     num_classes = validate(Size, num_classes, name="classes")
     if backbone_name not in SAMPLINGS:
         raise unknown_name(backbone_name, SAMPLINGS, name="backbone")
     chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
     dim, specs = sum(chosen.streams.values()), []
     for model in models:
-        specs.append(_spec(model, dim, preset, num_classes, options or {}, frames_per_step))
+        specs.append(_spec(model, dim, preset, num_classes, options or {}, frames_per_step or WINDOW))
     samplings = {sampling for _, sampling in specs if sampling}
-    if frames_per_step != WINDOW and not samplings:
+    if frames_per_step and not samplings:
         raise TalError(
             f"frames_per_step={frames_per_step}, but no model is trained",
             remedy="Leave it out (--frames-per-step): models by name have a rate of their own.",
@@ -170,7 +170,7 @@ def end_to_end(
     return [EndToEnd(**row) for row in rows]
 
 
-def _spec(model, dim, preset, num_classes, options, per_step):
+def _spec(model, dim, preset, num_classes, options, per_step=WINDOW):
     """(what the measuring process builds, the sampling that a checkpoint asks for or None).
 
     per_step: described pictures in a step.
@@ -343,8 +343,7 @@ def live(
     if backbone_name not in SAMPLINGS:
         raise unknown_name(backbone_name, SAMPLINGS, name="backbone")
     chosen = backbone(backbone_name, trained=backbone_name in TRAINED)
-    per_step = SAMPLINGS[backbone_name].window
-    spec, _ = _spec(model, sum(chosen.streams.values()), preset, num_classes, {}, per_step)
+    spec, _ = _spec(model, sum(chosen.streams.values()), preset, num_classes, {})
     job = dict(video=str(video), backbone_name=backbone_name, spec=spec, seconds=seconds)
     return isolated(_measure_live, f"{Path(video).name} live with {backbone_name}", threads, **job)
 

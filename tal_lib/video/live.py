@@ -32,9 +32,26 @@ class Answer:
 
 
 def sampling_of(spec: FeatureSpec, window: int = WINDOW) -> Sampling:
-    """The frame sampling with the stride and window of a feature spec, at `window` frames per step."""
+    """The frame sampling with the stride and window of a feature spec, at `window` frames per step.
+
+    Raises:
+        TalError: the steps would not begin at frames, so they would have another stride.
+    """
+    if not _fits(spec, window):
+        fitting = [count for count in range(1, 4 * window + 1) if _fits(spec, count)]
+        near = min(fitting, key=lambda count: abs(count - window), default=None)
+        raise TalError(
+            f"{window} frames per step of {spec.window_s:g} s give no step every {spec.stride_s:g} s",
+            remedy=f"Give another number, such as {near}." if near else "Give another number of frames.",
+        )
     fps = window / spec.window_s
-    return Sampling(fps=fps, window=window, stride=max(1, round(spec.stride_s * fps)))
+    return Sampling(fps=fps, window=window, stride=round(spec.stride_s * fps))
+
+
+def _fits(spec, window):
+    """Whether the steps begin at frames, if each has `window` frames."""
+    stride = spec.stride_s * window / spec.window_s
+    return round(stride) >= 1 and abs(stride - round(stride)) < 1e-3 * stride
 
 
 class LiveDetector:

@@ -112,7 +112,7 @@ def test_the_caption_names_models_of_older_code(runs, tmp_path):
     assert "older code" not in caption_of(runs, tmp_path)
     older = runs.options.isin(["", "text=words"])
     caption = caption_of(runs.assign(older=older), tmp_path)
-    assert caption.endswith("since (some) runs are of older code: stale (text=words).")
+    assert caption.endswith("so do not compare these models: stale (text=words).")
     assert "(1 split)." in caption
     some = caption_of(runs.assign(older=older & (runs.split == 0)), tmp_path)
     assert some == caption

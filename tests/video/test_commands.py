@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from tal_lib import models
 from tal_lib.cli import main
-from tal_lib.cli.cost import _ended_early
+from tal_lib.cli.cost import _about_windows, _ended_early
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.files import REPOSITORY
 from tal_lib.training import Trained, save_model
@@ -86,16 +87,28 @@ def test_detect(folder, tmp_path, capsys):
     assert main(["detect", str(video), "--model", str(tmp_path / "none.pt")]) == 2
 
 
+def test_cost_says_which_models_see_the_whole_recording_in_detect():
+    row = lambda model, same, steps: types.SimpleNamespace(
+        model=model, same_as_whole=same, steps=steps, window=2304
+    )
+    assert _about_windows([row("bilstm", True, 9000), row("tridet", False, 2304)]) == ""
+    said_of = _about_windows([row("bilstm", True, 9000), row("tridet", False, 9000)])
+    assert said_of.endswith("`tal detect` gives the whole recording to tridet.")
+
+
 def test_cost_of_a_checkpoint_and_of_a_video_that_ends_early(folder, capsys):
     video, model = (str(folder / name) for name in ("videos/test_000.mp4", "model.pt"))
     assert main(["cost", "--video", video, "--model", model, "--threads", "1"]) == 0
     out = capsys.readouterr().out
     assert "temporalmaxer" in out and "hog-hof" in out and "can be read" not in out
     assert "one every 0.5 s, 16 described frames/s" in out
-    assert "on the whole recording" not in out  # temporalmaxer runs in windows in `tal detect` too
-    by_name = ["cost", "--video", video, "--model", "local_global", "--classes", "2", "--threads", "1"]
-    assert main(by_name) == 0
-    assert "`tal detect` gives the whole recording to local_global." in capsys.readouterr().out
+    assert "the whole recording" not in out
+    assert main(["cost", "--video", video, "--model", model, "--frames-per-step", "8", "--threads", "1"]) == 0
+    assert "one every 0.5 s, 8 described frames/s" in capsys.readouterr().out
+    assert main(["cost", "--video", video, "--model", model, "--frames-per-step", "5", "--threads", "1"]) == 2
+    assert "give no step every 0.5 s. Give another number, such as 4." in capsys.readouterr().err
+    assert main(["cost", "--video", video, "--model", "bilstm", "--frames-per-step", "16"]) == 2
+    assert "no model is trained" in capsys.readouterr().err
     assert _ended_early(video, 8.0) == ""
     assert "only 2.0 of 8.0 s can be read" in _ended_early(video, 2.0)
 

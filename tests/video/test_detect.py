@@ -42,7 +42,7 @@ def test_an_exported_graph_has_no_windows(tmp_path):
     model = chosen("window_cnn")
     folder = export(Trained(model.model, CLASSES, model.spec, None), tmp_path / "graph", "torchscript")
     exported = Ready(Exported(folder, trust=True), CLASSES, model.spec, None, model.statistics)
-    with pytest.raises(TalError, match="sees the whole recording.*--windowed"):
+    with pytest.raises(TalError, match="an exported model needs the whole recording.*--windowed"):
         detect.localized(exported, np.zeros((STEPS, 8), np.float32), "video", STEPS / 2, merged=True)
 
 
@@ -55,7 +55,7 @@ def runs(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["local_global", "ssn"])
-def test_every_model_can_run_in_windows(name, runs):
+def test_models_that_see_the_whole_recording_can_run_in_windows(name, runs):
     """Their candidates are merged: the detections are others, from the whole recording all the same."""
     model, steps = chosen(name), 3 * STEPS
     features = np.random.default_rng(0).normal(size=(steps, 8)).astype(np.float32)

@@ -69,6 +69,19 @@ def test_a_folder_gives_what_its_recordings_give_alone(files, capsys):
     same(read_detections(files / "out" / "detections.json"), expected)
 
 
+def test_in_windows_on_request(files, capsys):
+    """A model whose windows give the answer of the whole recording answers the same; a graph is refused."""
+    assert detect(files, "features", "--windowed") == 0
+    same(
+        read_detections(files / "out" / "detections.json"),
+        pd.concat([by_hand(files, "b"), by_hand(files, "v_a")]),
+    )
+    export(trained(), files / "graph", "torchscript")
+    assert detect(files, "features", "--windowed", "--trust", "--out", files / "other", model="graph") == 2
+    assert "an exported model needs the whole recording" in capsys.readouterr().err
+    assert not (files / "other").exists() or not list((files / "other").glob("*.json"))
+
+
 @pytest.mark.parametrize("width", ["all streams", "flow alone", "flow in a subfolder"])
 def test_a_model_of_one_stream_takes_its_columns(files, width):
     source = files / "features" / "v_a.npy"

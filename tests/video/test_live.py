@@ -17,6 +17,7 @@ from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.models.parts.candidates import Candidates
 from tal_lib.video import Backbone, LiveDetector, write_video
 from tal_lib.video.demo import Score
+from tal_lib.video.live import sampling_of
 from tal_lib.video.server import make_app, make_server
 from tal_lib.video.source import Source
 from tal_lib.video.stream import BUFFER, Stream
@@ -335,3 +336,17 @@ def test_a_port_that_is_taken(served):
     stream, port = served
     with pytest.raises(TalError, match="cannot listen"):
         make_server(stream, port=port)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 8), (2, 1), (10, 5)])
+def test_steps_begin_at_frames(window, stride):
+    spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3})
+    sampling = sampling_of(spec, window)
+    assert (sampling.fps, sampling.stride, sampling.stride_s) == (window, stride, spec.stride_s)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 15, 25])
+def test_a_number_of_frames_that_gives_another_stride_is_refused(window):
+    spec = FeatureSpec(stride_s=0.5, window_s=1.0, streams={"rgb": 3})
+    with pytest.raises(TalError, match=f"{window} frames per step of 1 s give no step every 0.5 s.*such as"):
+        sampling_of(spec, window)

@@ -57,7 +57,7 @@ def write(data: dict[str, pd.DataFrame], ranked: pd.DataFrame, out) -> None:
         for value, (name, label, unit) in COSTS.items() if len(both) > 1 else ():
             spread = {"cost_low": both.latency_s_p10 / unit, "cost_high": both.latency_s_p90 / unit}
             table = both.assign(**{value: both[value] / unit}, **(spread if name == "latency" else {}))
-            where = "" if name == "macs" else costs.attrs["where"]
+            where = " (compact)" if name == "macs" else costs.attrs["where"]
             at = label.replace(", median", "")  # on one line with the number of steps
             axes = figures.accuracy_against_cost(table, value, f"{at}, {steps:,} steps", folds=arm)
             shown = (

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.evaluation import learning_curves, statistics
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, strata, unequal_first
+from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, complete, strata
 
 
 def aggregate_ranking(runs: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def write_comparison(runs: pd.DataFrame, benchmark: str, out) -> None:
         "model has a higher avg mAP than a run of the column's model. With few runs 1.00 is no certainty.",
     )
     out.figure(
-        figures.probability_matrix(matrix, unequal_first(runs)),
+        figures.probability_matrix(matrix),
         f"probability_of_improvement_{benchmark}",
         caption,
     )

@@ -51,10 +51,10 @@ def data_efficiency(summary: pd.DataFrame, first: str = ""):
     return model_panels(lines_of(summary, "fraction"), prepare, xlabel, GAP_AXIS, about)
 
 
-def probability_matrix(matrix: pd.DataFrame, first: str = ""):
+def probability_matrix(matrix: pd.DataFrame):
     """Probability that a run of the row's model has a higher avg mAP than a run of the column's model.
 
-    matrix: models × models, best first, NaN on the diagonal; first: words that the note begins with.
+    matrix: models × models, best first, NaN on the diagonal.
     """
     names, classified = short_names(pd.DataFrame({"model": matrix.index}))
     matrix = matrix.set_axis(names.model, axis=0).set_axis(names.model, axis=1)
@@ -62,7 +62,7 @@ def probability_matrix(matrix: pd.DataFrame, first: str = ""):
         matrix,
         matrix.map(lambda value: "" if value != value else f"{100 * value:.0f}"),
         "probability (%) that the model of the row is better than that of the column",
-        f"{first}Better: a run has a higher avg mAP; mean over fractions. Without intervals. {classified}",
+        f"Better: a run has a higher avg mAP; mean over fractions. Without intervals. {classified}",
         matrix.map(lambda value: abs(value - 0.5) > 0.35),
         cmap="RdBu",
         vmin=0,

@@ -169,12 +169,12 @@ def errors_by_fraction(table: pd.DataFrame, first: str = ""):
     return axes[0]
 
 
-def error_impact(table: pd.DataFrame, first: str = ""):
+def error_impact(table: pd.DataFrame):
     """Points of avg mAP gained without each type of error: a row per model, the largest gains at the bottom.
 
     Each type is taken away alone. Gains do not add up, so they are points, not parts of a bar.
 
-    table: `model, error, value`, one row per run. first: words that the note begins with.
+    table: `model, error, value`, one row per run.
     """
     table, classified = short_names(table)
     summary = with_enough_runs(summarise(table, ["model", "error"], "value"))
@@ -196,5 +196,5 @@ def error_impact(table: pd.DataFrame, first: str = ""):
     ax.set_ylim(-0.6, len(models) - 0.4)
     ax.grid(axis="y", visible=False)
     legend_above(ax, 3)
-    note(ax, f"{first}Errors by DETAD, each type taken away alone. {NAMES} {about_runs} {classified}")
+    note(ax, f"Errors by DETAD, each type taken away alone. {NAMES} {about_runs} {classified}")
     return ax

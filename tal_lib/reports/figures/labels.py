@@ -14,6 +14,7 @@ LINE = 0.125  # inches between two names
 FAR = 0.9  # beside lines, a name's line that begins further left is grey, so that nobody reads it as data
 DISTANCES = (3, 7, 12, 18, 25, 33, 42)  # points from a point to its name, the nearest first
 DIRECTIONS = np.deg2rad([0, 180, 90, 270, 45, 135, 225, 315, 20, 160, 200, 340])
+PAD = 4  # pixels around a name that stay free, if possible
 STEP = 2.0  # pixels between two places of a drawn line where a name may hide it
 
 
@@ -85,10 +86,20 @@ def name_at_points(
                 away = distance * ax.figure.dpi / 72
                 shift = np.cos(direction) * (away + width / 2), np.sin(direction) * (away + height / 2)
                 box = Bbox.from_bounds(*(at + shift - (width / 2, height / 2)), width, height)
-                hidden = sum(box.count_overlaps([other]) for other in taken)
+                near = box.padded(PAD)
+                hidden = sum(near.count_overlaps([other]) for other in taken)
                 outside = not (panel.contains(*box.min) and panel.contains(*box.max))
+                end = np.clip(at, box.min, box.max)
+                crossed = sum(_inside(other, _along(at, end)) > 0 for other in taken)
                 nearer = any(_apart(box, place) < 1.5 * _apart(box, at) for place in others)
-                cost = 1000 * outside + 100 * hidden + 15 * nearer + 3 * _inside(box, drawn) + distance / 2
+                cost = (
+                    1000 * outside
+                    + 100 * hidden
+                    + 30 * crossed
+                    + 15 * nearer
+                    + 3 * _inside(near, drawn)
+                    + distance / 2
+                )
                 costs[distance, *shift, nearer] = cost
         distance, *shift, nearer = min(costs, key=costs.get)
         taken.append(Bbox.from_bounds(*(at + shift - (width / 2, height / 2)), width, height))
@@ -112,13 +123,18 @@ def name_at_points(
 
 def _drawn(ax):
     """Places (N, 2), in pixels, of all that is drawn in a panel: `STEP` apart on lines."""
-    parts = [line.get_transform().transform(line.get_xydata()) for line in ax.lines if len(line.get_xydata())]
+    parts, joined = [], []
+    for line in ax.lines:
+        (parts if line.get_linestyle() == "None" else joined).append(
+            line.get_transform().transform(line.get_xydata())
+        )
     for collection in ax.collections:
         if isinstance(collection, LineCollection):
-            parts += [collection.get_transform().transform(part) for part in collection.get_segments()]
-    parts = [part[np.isfinite(part).all(axis=1)] for part in parts]
-    lines = [_along(*ends) for part in parts for ends in zip(part, part[1:])]
-    return np.concatenate([np.empty((0, 2)), *parts, *lines])
+            joined += [collection.get_transform().transform(part) for part in collection.get_segments()]
+    parts, joined = ([part[np.isfinite(part).all(axis=1)] for part in each] for each in (parts, joined))
+    lines = [_along(*ends) for part in joined for ends in zip(part, part[1:])]
+    markers = [part + (x, y) for part in parts for x in (-PAD, 0, PAD) for y in (-PAD, 0, PAD)]
+    return np.concatenate([np.empty((0, 2)), *markers, *joined, *lines])
 
 
 def _along(start, end):
