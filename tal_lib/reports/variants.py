@@ -61,11 +61,10 @@ def write_open_set(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"Zero-shot localization on {benchmark}"
             f"{' (not strictly: its features were trained with all classes)' * knows}: avg mAP (%) of unseen "
-            "classes, mean over splits of the classes with 95 % interval over them (Student's t). The splits "
-            "overlap; test recordings and training seed are the same. Models are trained on "
-            f"{TRAINED_ON.get(keep, keep)} without unseen classes. All names: seen and unseen classes "
-            "compete. Wrong names: class names are permuted, for the same detections or already in training"
-            f"{_of_splits(misnamed)}.{_of_older_code(data, benchmark)}"
+            "classes, mean over overlapping splits of the classes with 95 % interval (Student's t). Test "
+            f"recordings and seed are the same. Trained on {TRAINED_ON.get(keep, keep)} without unseen "
+            "classes. All names: seen and unseen classes compete. Wrong names: permuted, for the same "
+            f"detections or in training{_of_splits(misnamed)}.{_of_older_code(data, benchmark)}"
         )
         table = tables.open_set_table(summary, benchmark)
         best = tables.Best(high=(...,), within=("classes", "data", "splits"))

@@ -25,7 +25,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"Quantization and lower precision on a CPU: {benchmark}, {steps:g} steps, {machine}. ms: "
             "latency of the network. Speed-up: over float32 in torch; the variants take turns. Converted: "
-            "the network's layers; of an ONNX graph its int8 weights, of which a layer may have several. "
+            "layers, or int8 weights of an ONNX graph (several per layer). "
             f"{gained(rows)}{tables.classified(rows.model)}{of_older_code(rows)}"
         )
         shown = table(rows)
