@@ -245,7 +245,7 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], se
         runs = f"{runs}{_failures(arms, on, set(part.fraction))}".strip()
         shown = (
             f"Architecture and recipe: avg mAP of {part.model.nunique()} models with the plain recipe (open "
-            f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. The floor is "
-            f"{FLOOR}, which reads no features. {runs}"
-        ).strip()
+            f"circles) and with the tuned equal recipe (dots), {where}, by label fraction. "
+            f"{f'{runs} ' * bool(runs)}The floor is {FLOOR}, which reads no features."
+        )
         out.figure(figures.factorial(part, floors, segments, runs)[0], name, shown, dark=True)
