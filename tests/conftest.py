@@ -38,7 +38,8 @@ with hidden(IRI_GRAMMAR):  # of no use here, and it takes 1.5 s of every worker
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
+torch.set_num_threads(THREADS)
 
 # where the long tests are, the longest first
 LONGEST = (
@@ -48,6 +49,7 @@ LONGEST = (
     "tests/data/test_rehearsal.py",
     "tests/test_examples.py",
     "tests/reports/test_site.py",
+    "tests/reports/test_equal_recompute.py",
     "tests/cost/",
     "tests/test_export.py",
     "tests/test_settings.py",
@@ -106,8 +108,11 @@ def pytest_runtestloop():
 
 
 def pytest_runtest_setup():
-    """No test knows the folders of another: a sweep of a folder keeps its name for child processes."""
+    """No test knows the folders of another (a sweep of a folder keeps its name for child processes), nor its
+    threads (what is measured in this process sets them)."""
     os.environ.pop("TAL_FOLDERS", None)
+    if torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session", autouse=True)

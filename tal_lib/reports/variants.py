@@ -4,7 +4,13 @@ import pandas as pd
 
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import about_recipes, main_arm, own_recipes, unequal_first
+from tal_lib.reports.efficiency.runs import (
+    about_recipes,
+    collapsed_runs,
+    main_arm,
+    own_recipes,
+    unequal_first,
+)
 from tal_lib.reports.figures.axes import FEWEST, with_enough_runs
 
 INTERVAL = " with 95 % interval (Student's t)"
@@ -28,7 +34,8 @@ def write_subsets(data: dict[str, pd.DataFrame], out) -> None:
 
 def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
     """Write the average recall of class-agnostic proposals at the largest fraction."""
-    runs_of = main_arm(data["proposals"])
+    runs_of, known = main_arm(data["proposals"]), data.get("data_efficiency", ())
+    means = tables.average_map(main_arm(known)) if len(known) else None
     summary = tables.proposal_summary(runs_of)
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         most = rows[rows.fraction == rows.fraction.max()]
@@ -47,6 +54,9 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
             f"recording: {most.model.nunique()} models with 95 % intervals over seeds."
         )
         first, runs = unequal_first(runs), tables.with_shown_names(runs)
+        if means is not None:
+            of_these = (means.benchmark == benchmark) & (means.fraction == rows.fraction.max())
+            first += collapsed_runs(means[of_these])
         runs = runs[runs.fraction == rows.fraction.max()].assign(ar=lambda table: 100 * table.ar)
         out.figure(figures.average_recall(runs, first), f"average_recall_{benchmark}", shown)
 

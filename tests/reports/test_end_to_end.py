@@ -52,6 +52,11 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
     long = table[table.minutes == "2"].loc["hog-hof, 480p"]
     shares = [int(long[name].split("(")[1].split(" %")[0]) for name in end_to_end.PARTS.values()]
     assert sum(shares) == pytest.approx(100, abs=2) and long["feature GMACs"] == "–"
+    # (24 + 4 + 6) / 120 and (24 + 36 + 6) / 120: the fastest and the slowest of the three
+    assert (long["lowest to highest"], long.runs) == ("0.283 to 0.550", 3)
+    once = table.loc["resnet50*, 480p"]
+    assert (once["lowest to highest"], once.runs) == ("–", 1)
+    assert "runs" not in end_to_end.by_video(end_to_end.per_minute(COST[COST.repeat == 0]))
     assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
 
 
@@ -110,6 +115,15 @@ def test_captions_are_short_and_say_what_macs_are_of(tmp_path):
         caption = layout.reader("cost", name).with_suffix(".md").read_text().splitlines()[0]
         assert "GMACs per minute of video" in caption and len(caption.split()) < 50, caption
         assert ("–: the backbone has no network" in caption) == (name == "end_to_end")
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_how_often_a_video_was_measured_is_said(most, tmp_path):
+    layout = Layout(tmp_path, tmp_path / "figures")
+    rows = COST[COST.repeat < most].assign(device_name="a", video="")
+    end_to_end.write({"end_to_end": rows}, Output(layout, "cost"))
+    caption = layout.reader("cost", "end_to_end").with_suffix(".md").read_text().splitlines()[0]
+    assert ("measured once" in caption, "Medians over runs" in caption) == (most == 1, most == 3)
 
 
 def test_the_main_machine_has_the_most_videos_not_the_most_models():

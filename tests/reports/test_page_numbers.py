@@ -204,6 +204,41 @@ def test_a_page_shows_a_cell_of_the_tables(name):
     assert values and any(values <= cell for cell in of_cells), values
 
 
+def said(page):
+    """The texts that the cells of a page printed."""
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            yield output.get("data", {}).get("text/markdown", "")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("06_")])
+def test_the_sentences_on_a_training_say_what_the_tables_have(name):
+    keys = ["cell", "benchmark", "model", "preset"]
+    both = [tables.read_csv(LAYOUT.table(f"training_{part}")) for part in ("step", "milestones")]
+    cells = both[0].merge(both[1], on=keys)
+    cells = cells[cells.benchmark == name.removeprefix("06_training_cost_")]
+    text, known = " ".join(said(PAGES[name])), []
+    for row in cells.itertuples():
+        phrases = [
+            f"**{row.model}** ({row.preset}, {row.params / 1e6:.3f} M parameters)",
+            f"**{1e3 * row.step_s_median:.0f} ms** a step",
+            f"p10–p90 {1e3 * row.step_s_p10:.0f}–{1e3 * row.step_s_p90:.0f};",
+            f"{row.step_samples} samples), {row.steps_per_s:.2f} steps/s",
+            f"peak **{row.peak_memory_bytes / 1e6:.0f} MB** above {row.state_bytes / 1e6:.1f} MB",
+            f"{row.steps} steps in **{row.total_s:.0f} s**",
+            f"after **{row.near_final_s:.0f} s**. Final avg mAP **{100 * row.final_map:.1f} %**",
+            f"{100 * row.best_map:.1f} % in epoch {row.best_epoch}, after {row.best_s:.0f} s.",
+        ]
+        known.append([phrase in text for phrase in phrases])
+    assert [True] * 8 in known, known
+
+
+def test_every_page_is_compared():
+    """Alone the rehearsal has no table: its features are generated."""
+    starts = ("00_", "03_inference_cost_", "06_", "10_end_to_end", "10_rehearsal", *OF_RUNS, *OF_ONE_CELL)
+    assert [name for name in PAGES if not name.startswith(starts)] == []
+
+
 def test_cells_that_span_rows_are_repeated():
     table = pd.DataFrame({"a": [1, 2, 3]}, index=pd.MultiIndex.from_tuples([("x", 1), ("x", 2), ("y", 1)]))
     html = BeautifulSoup(table.rename_axis(["i", "j"]).to_html(), "html.parser").table

@@ -96,9 +96,9 @@ def test_out_of_memory_is_told_and_harms_no_other_cell(project):
 def test_a_cell_that_hangs_is_stopped(project):
     grid = project.make(NUMBERS)
     once(project, "import subprocess; subprocess.Popen(['sleep', '977']); time.sleep(977)")
-    result = sweeps.run(grid, time_limit=6, **project.where)
+    result = sweeps.run(grid, time_limit=4.5, **project.where)
     (reason,) = result.failed.values()
-    assert "stopped after its time limit of 0.1 minutes" in reason and project.squares() == [(1, 1), (3, 9)]
+    assert "stopped after its time limit of 0.075 minutes" in reason and project.squares() == [(1, 1), (3, 9)]
     running = [
         Path(f"/proc/{pid}/cmdline").read_bytes()
         for pid in os.listdir("/proc")

@@ -31,19 +31,19 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
-        repeated = "repeat" in rows and rows.repeat.nunique() > 1
-        once = "" if repeated else " Each pair of backbone and video was measured once."
         older, rows = of_older_code(rows), per_minute(rows)
+        once = " Each pair of backbone and video was measured once."
+        of_models = f"Localization: medians of {_numbers(rows)} models."
+        if (rows.runs > 1).any():
+            of_models = f"Medians over runs; localization also over {_numbers(rows)} models."
         suffix = _suffix(machine, main, threads, usual)
-        made = (
-            "rendered H.264 videos, 30 frames/s" if (rows.video == "").all() else "named or rendered videos"
-        )
+        made = "rendered H.264 videos" if (rows.video == "").all() else "named or rendered videos"
         about = f"seconds and GMACs per minute of video; {threads:g} CPU threads of {machine}; {made}"
         caption = (
-            f"From file to detections: {about}. Parts are timed alone; end to end, decoding and features "
-            f"overlap. Localization: medians of {_numbers(rows)} models. –: the backbone has no network. "
-            f"*: random weights.{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
-            f"{once}{older}"
+            f"From file to detections: {about}. Parts: timed alone. End to end: decoding and features "
+            f"overlap. {of_models} –: the backbone has no network. *: random weights."
+            f"{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
+            f"{once if (rows.runs == 1).all() else ''}{older}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
         first = first_video(rows)
@@ -52,10 +52,12 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording.{older}"
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, BEST_MODEL)
-        axes = figures.where_time_goes(bars(rows), bool(once))
+        drawn = bars(rows)
+        single = bool((drawn.runs == 1).all())
+        axes = figures.where_time_goes(drawn, single)
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
-            f"NMS. A bar per backbone and height of the pictures.{once}"
+            f"NMS. A bar per backbone and height of the pictures.{once if single else ''}"
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
 
@@ -137,25 +139,34 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     }
     shown |= {name: middle[part].map(short) for part, name in parts.items()}
     shown["real-time factor"] = middle.real_time_factor.map(short)
-    runs = rows.groupby(keys).real_time_factor.agg(["min", "max", "count"]).reset_index()
-    if (runs["count"] > 1).any():
-        ends = [f"{short(run.min)} to {short(run.max)}" for run in runs.itertuples()]
-        shown["lowest to highest"] = [ends if n > 1 else "–" for ends, n in zip(ends, runs["count"])]
-        shown["runs"] = runs["count"]
-    return pd.DataFrame(shown)
+    factors = rows.groupby(keys).real_time_factor.agg(["min", "max", "count"]).reset_index()
+    return pd.DataFrame(shown | _range(factors["min"], factors["max"], factors["count"]))
+
+
+def _range(low, high, runs):
+    """The columns that say how far the real-time factor of several runs differs; none if all ran once."""
+    if (runs == 1).all():
+        return {}
+    ends = [f"{short(least)} to {short(most)}" for least, most in zip(low, high)]
+    return {
+        "lowest to highest": [both if n > 1 else "–" for both, n in zip(ends, runs)],
+        "runs": runs.astype(int),
+    }
 
 
 def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     """One row per video, backbone and model: the median over repeats, parts in seconds per minute.
 
-    `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video.
+    `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video. `low, high`
+    are the ends of the real-time factor over its `runs`.
     """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
     cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
     keys = [*VIDEO, "model", "preset", "num_classes"]
     rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
     rest = cost.groupby(keys, sort=False)[["threads_used", "window", "overlap", "same_as_whole"]].first()
-    return rows.reset_index().merge(rest.reset_index(), on=keys)
+    ends = cost.groupby(keys, sort=False).real_time_factor.agg(low="min", high="max", runs="count")
+    return rows.join(rest).join(ends).reset_index()
 
 
 def _named(rows):
@@ -167,7 +178,7 @@ def _named(rows):
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone and video, for readers; `rows` from `per_minute`."""
     values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
-    values += _energy(rows)
+    values += [*_energy(rows), "low", "high", "runs"]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     parts = middle[list(PARTS)]
     shares = parts.div(parts.sum(axis=1), axis=0)
@@ -185,7 +196,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     }
     if _energy(rows):
         shown["extraction (J)"] = middle.energy_j.map(short)
-    return pd.DataFrame(shown).fillna("–")
+    return pd.DataFrame(shown | _range(middle.low, middle.high, middle.runs)).fillna("–")
 
 
 def _energy(rows):

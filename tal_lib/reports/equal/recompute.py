@@ -20,7 +20,7 @@ from tal_lib.data import Benchmark, load_benchmark
 from tal_lib.errors import TalError
 from tal_lib.reports.efficiency.runs import FLOOR
 from tal_lib.reports.equal.arms import MAIN, Scores, scores_of
-from tal_lib.reports.equal.pairs import comparison
+from tal_lib.reports.equal.pairs import COLUMNS
 from tal_lib.reports.equal.ranking import ranking
 from tal_lib.reports.tables import read_parquet
 from tal_lib.study import Scored
@@ -110,7 +110,8 @@ def headline(tables: dict[str, pd.DataFrame], arm: str = MAIN) -> pd.DataFrame:
     """
     scores: dict[tuple[str, float], Scores] = scores_of(tables, arm)
     keys = ["benchmark", "fraction", "model"]
-    ranked = ranking(scores, comparison(scores))[[*keys, "mean", "low", "high"]].set_index(keys)
+    no_pairs = pd.DataFrame(columns=COLUMNS)  # they are for the letters, which are not wanted here
+    ranked = ranking(scores, no_pairs)[[*keys, "mean", "low", "high"]].set_index(keys)
     folds = pd.concat({key: here.folds.T for key, here in scores.items()}, names=keys)
     folds.columns = [f"fold_{number}" for number in folds.columns]
     return ranked[ranked.index.get_level_values("model") != FLOOR].join(folds).reset_index()
