@@ -37,13 +37,13 @@ def test_one_step_reaches_every_parameter(name, small, batch):
 def test_training_lowers_the_loss(name, small):
     """On one batch, whole and always the same, so that few steps tell: of the two shortest recordings."""
     model = make(name, small)
-    recipe = Recipe(epochs=24, min_steps=0, shrink=(1.0, 1.0))
+    recipe = Recipe(epochs=16, min_steps=0, shrink=(1.0, 1.0))
     shortest = sorted(small.recordings("train"), key=small.steps)[:2]
     result = fit(model, small, shortest, recipe, 0)
     assert (
         result.history.total.iloc[-1] < 0.8 * result.history.total.max()
     )  # the norm of the loss falls first
-    assert result.steps == 24 and not model.training
+    assert result.steps == 16 and not model.training
 
 
 @pytest.mark.parametrize("name", NAMES)

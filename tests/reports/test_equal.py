@@ -8,6 +8,7 @@ import pytest
 
 from tal_lib.evaluation.nested import holm, improvement, mean_of, nested_estimate, paired_estimate
 from tal_lib.files import REPOSITORY
+from tal_lib.reports import equal
 from tal_lib.reports.equal import page, ranking, transfer
 from tal_lib.reports.equal.arms import (
     FLOOR,
@@ -22,6 +23,8 @@ from tal_lib.reports.equal.arms import (
 )
 from tal_lib.reports.equal.components import components_of_variance, sentence
 from tal_lib.reports.equal.pairs import comparison
+from tal_lib.reports.layout import Layout
+from tal_lib.reports.output import Output
 from tal_lib.reports.report import report, tidy_tables
 from tal_lib.sweeps.ledger import update_ledger
 
@@ -127,14 +130,21 @@ def test_newer_settings_replace_older_ones(study, cell):
     assert ranked.set_index("model")["mean"]["tridet"] > 60 and missing.empty
 
 
-def test_training_segments_are_the_mean_over_folds_of_the_arm(study):
+def test_training_segments_are_the_mean_over_folds_of_the_arm(study, tmp_path):
     """Fold 0 has 10 segments at each label fraction, the others 20; those of the plain arm do not count."""
-    data = tidy_tables(study({"tridet": 4}))
+    data = tidy_tables(study(EFFECTS))
     assert training_segments(data, MAIN) == {}  # not known
     scores = data["data_efficiency"]
     counts = (20.0 - 10 * (scores.fold == 0)).where(scores.sweep == MAIN, 1000.0)
     data["data_efficiency"] = scores.assign(train_segments=counts)
     assert training_segments(data, MAIN) == {("hapt", 0.1): 18.0, ("hapt", 1.0): 18.0}
+    layout = Layout(tmp_path, tmp_path / "figures")
+    equal.write(data, Output(layout, "equal"))  # from where page 00 reads them
+    written = pd.read_csv(layout.table("factorial_summary"))
+    assert written.set_index(["benchmark", "fraction"]).segments.to_dict() == {
+        ("hapt", 0.1): 18,
+        ("hapt", 1.0): 18,
+    }
 
 
 def test_runs_of_other_sizes_streams_and_seeds_are_no_part_of_the_arm(study, cell):

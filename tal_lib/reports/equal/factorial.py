@@ -186,8 +186,9 @@ def write(models: pd.DataFrame, summary: pd.DataFrame, arms: dict[str, dict], se
     """
     if not len(summary):
         return
+    counts = [segments.get(key) for key in zip(summary.benchmark, summary.fraction)]
     out.data(models, "factorial")
-    out.data(summary, "factorial_summary")
+    out.data(summary.assign(segments=counts), "factorial_summary")
     rows = list(summary.itertuples())
     shown = pd.DataFrame(
         {

@@ -1,6 +1,7 @@
 """Names of lines and points, where they hide little: right of a panel, or each beside its point."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -79,7 +80,7 @@ def name_at_points(
         size = ax.annotate(name, point, **look)
         width, height = size.get_window_extent().size
         size.remove()
-        at, costs = places[name], {}
+        at, choices = places[name], []
         others = [place for other, place in places.items() if other != name]
         for distance in DISTANCES:
             for direction in DIRECTIONS:
@@ -100,14 +101,13 @@ def name_at_points(
                     + 3 * _inside(near, drawn)
                     + distance / 2
                 )
-                costs[distance, *shift, nearer] = cost
-        distance, *shift, nearer = min(costs, key=costs.get)
-        taken.append(Bbox.from_bounds(*(at + shift - (width / 2, height / 2)), width, height))
+                choices.append((cost, nearer or distance > DISTANCES[1], shift, box, end))
+        _, joined, shift, box, end = min(choices, key=itemgetter(0))
+        taken.append(box)
         leader = None
-        if nearer or distance > DISTANCES[1]:
-            end = np.clip(at, taken[-1].min, taken[-1].max)
+        if joined:
             drawn = np.concatenate([drawn, _along(at, end)])
-            relpos = tuple((end - taken[-1].min) / taken[-1].size)
+            relpos = tuple((end - box.min) / box.size)
             leader = _leader(colours[name]) | {"shrinkB": 2, "relpos": relpos}
         ax.annotate(
             name,
