@@ -34,7 +34,7 @@ test: .venv/.installed  ## all tests, in WORKERS (2) processes
 coverage: .venv/.installed  ## all tests, and the lines that no test ran: build/coverage/index.html
 	@$(TEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
-hapt: .venv/.installed  ## the committed results on real recordings, run again where they are missing
+hapt: .venv/.installed  ## the older runs on hapt (first study, zero-shot, streams), where they are missing
 	@$(BIN)/tal data fetch hapt
 	@$(BIN)/tal sweep notebooks/sweeps/hapt_first.yaml --jobs 2
 	@$(BIN)/tal sweep notebooks/sweeps/hapt.yaml --jobs 2

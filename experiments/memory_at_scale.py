@@ -18,7 +18,8 @@ Files of one length are equal. So one file of each length is hashed here, and `t
 its cache. Of EPIC-Kitchens, whose lengths all differ, `tal train` itself reads every byte once to hash it.
 
 The committed rows are of a small model that keeps many detections, and of a part of the training videos:
-`--preset plain --set width=16 --set thresholds=[0.001] --fraction 0.01` (columns `options` and `fraction`).
+`--preset plain --set width=16 --set thresholds=[0.001]`, and a `--fraction` for each data set (columns
+`options` and `fraction`).
 
 Writes results/experiments/memory_at_scale.csv, one row per data set. Rows of other data sets stay.
 """

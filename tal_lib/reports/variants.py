@@ -49,11 +49,11 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
         table = tables.short_names(tables.proposal_table(summary, benchmark))[0]  # it has no part in it
         best = None if own_recipes(runs) else tables.HIGHEST  # unequal recipes have no winner
         out.table(table, f"proposals_{benchmark}", caption, best)
+        first, runs = unequal_first(runs), tables.with_shown_names(runs)
         shown = (
             f"Average recall of class-agnostic proposals on {benchmark} by number of proposals per "
-            f"recording: {most.model.nunique()} models with 95 % intervals over seeds."
-        )
-        first, runs = unequal_first(runs), tables.with_shown_names(runs)
+            f"recording: {most.model.nunique()} models with 95 % intervals over seeds. {first}"
+        ).strip()
         if means is not None:
             of_these = (means.benchmark == benchmark) & (means.fraction == rows.fraction.max())
             first += collapsed_runs(means[of_these])

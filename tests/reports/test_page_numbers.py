@@ -204,7 +204,7 @@ def test_a_page_shows_a_cell_of_the_tables(name):
     assert values and any(values <= cell for cell in of_cells), values
 
 
-def said(page):
+def sentences(page):
     """The texts that the cells of a page printed."""
     for cell in nbformat.read(page, as_version=4).cells:
         for output in cell.get("outputs", []):
@@ -217,7 +217,7 @@ def test_the_sentences_on_a_training_say_what_the_tables_have(name):
     both = [tables.read_csv(LAYOUT.table(f"training_{part}")) for part in ("step", "milestones")]
     cells = both[0].merge(both[1], on=keys)
     cells = cells[cells.benchmark == name.removeprefix("06_training_cost_")]
-    text, known = " ".join(said(PAGES[name])), []
+    text, known = " ".join(sentences(PAGES[name])), []
     for row in cells.itertuples():
         phrases = [
             f"**{row.model}** ({row.preset}, {row.params / 1e6:.3f} M parameters)",
