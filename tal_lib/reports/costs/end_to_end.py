@@ -190,13 +190,14 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     shown |= {
         "end to end": middle.total_s.map(short),
         "real-time factor": middle.real_time_factor.map(short),
+        **_range(middle.low, middle.high, middle.runs),
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
         "network GMACs": (middle.network_macs / 1e9).map(short),
         "peak (MB)": (middle.peak_memory_bytes / 1e6).map(two_digits),
     }
     if _energy(rows):
         shown["extraction (J)"] = middle.energy_j.map(short)
-    return pd.DataFrame(shown | _range(middle.low, middle.high, middle.runs)).fillna("–")
+    return pd.DataFrame(shown).fillna("–")
 
 
 def _energy(rows):
