@@ -76,7 +76,11 @@ def test_a_parameter_and_its_comment_fit_in_a_cell(path):
 
 def test_a_page_says_how_to_open_the_notebooks():
     text = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
-    assert "'.[notebooks]'" in text and "jupyter lab notebooks" in text and "Run All Cells" in text
+    assert (
+        "'.[notebooks]'" in text
+        and "jupyter lab --LabApp.default_url=/lab/tree/notebooks" in text
+        and "Run All Cells" in text
+    )
 
 
 # docs/notebooks.md
@@ -183,6 +187,7 @@ def test_the_findings_without_any_results_name_tables_and_commands(monkeypatch):
 def test_findings_without_results_say_so_in_every_section(monkeypatch):
     text = run_all("00_findings", monkeypatch, results=EMPTY)
     assert text.count("have nothing for this section") == 4
+    assert f"There is no folder `{EMPTY}` with `tables`" in text.replace("\\", "")
     assert "Accuracy against the label fraction" not in text  # nothing to show: no heading
 
 

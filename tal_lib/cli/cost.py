@@ -30,8 +30,8 @@ def add_commands(commands) -> None:
         dest="models",
         nargs="+",
         metavar="MODEL",
-        help="with --video: trained models (model.pt, a model folder, or BENCHMARK/MODEL of results/models), "
-        "or names of models (random weights)",
+        help="with --video: trained models (model.pt, a model folder, or BENCHMARK/MODEL of results/models) "
+        "or names of models (random weights). The models hapt/MODEL read motion sensors, not videos.",
     )
     cost.add_argument(
         "--window",

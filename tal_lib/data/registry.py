@@ -345,7 +345,8 @@ def _unknown(name, root):
     return TalError(
         f"no benchmark {name!r}",
         remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
-        f"features/ (its path, or its name if it lies in {root}).{did_you_mean(name, BENCHMARKS)}",
+        f"features/ (its path from {Path.cwd()}, or its name if it lies in {root})."
+        f"{did_you_mean(name, BENCHMARKS)}",
     )
 
 

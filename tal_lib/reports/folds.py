@@ -113,7 +113,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     if whole.benchmark.nunique() > 1:
         caption = (
             f"avg mAP (%) on each benchmark, all labels; untuned, one training seed. {folds_of(whole)} "
-            "A model that lacks one of these folds is left out. Differences are not tested. "
+            "Empty: the model lacks one of these folds. Differences are not tested. "
             "timeline_prior reads no features. The features of 50salads are class scores "
             "of a supervised frame classifier, so that column says nothing about few labels."
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, in_checkout, study_root, upwards
+from tal_lib.validation import did_you_mean
 
 TOPICS = (
     "equal",
@@ -132,7 +133,7 @@ def model_place(given: str | Path) -> Path:
         return models / text
     known = trained_models()
     if known:
-        remedy = f"Give a path, or one of {', '.join(known)}."
+        remedy = f"Give a path, or one of {', '.join(known)}.{did_you_mean(text, known)}"
     elif in_checkout():
         remedy = "Give a path, or make the trained models: `tal sweep released_models`, `tal collect`."
     else:
