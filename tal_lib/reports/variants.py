@@ -56,7 +56,7 @@ def write_proposals(data: dict[str, pd.DataFrame], out) -> None:
         ).strip()
         if means is not None:
             of_these = (means.benchmark == benchmark) & (means.fraction == rows.fraction.max())
-            first += collapsed_runs(means[of_these])
+            first += collapsed_runs(tables.short_names(means[of_these])[0])
         runs = runs[runs.fraction == rows.fraction.max()].assign(ar=lambda table: 100 * table.ar)
         out.figure(figures.average_recall(runs, first), f"average_recall_{benchmark}", shown)
 

@@ -1,5 +1,6 @@
 """Pages for a browser from notebooks and Markdown files, without active content."""
 
+import re
 from functools import cache
 
 import nbformat
@@ -9,6 +10,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 LONG_TEXT = 45  # characters
+IGNORED = re.compile(r"[\x00-\x20]")  # what browsers leave out of addresses
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
 color:#222;background:#fff}
@@ -38,6 +40,7 @@ ATTRIBUTES = {
     "ol": {"start"},
 }
 CSS = {"text-align", "max-width", "width"}
+BLOCKS = "article aside footer header main nav section".split()  # left out, their text is not joined
 ACTIVE = "script style iframe object embed template noscript svg math form link meta base".split()
 
 
@@ -49,6 +52,10 @@ def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
     soup = BeautifulSoup(body, "html.parser") if isinstance(body, str) else body
     for element in soup.find_all(ACTIVE):  # `select` takes twice to four times as long
         element.decompose()
+    for element in soup.find_all(lambda tag: tag.name not in TAGS):
+        if element.name in BLOCKS:
+            element.insert_after("\n")
+        element.unwrap()  # nh3 drops the text in <path> or <mean>, and shows what follows <xmp> as source
     cleaned = nh3.clean(
         str(soup).encode(errors="replace").decode(),  # half of a character, which no file can hold
         tags=TAGS,
@@ -59,7 +66,8 @@ def sanitised(body: str | BeautifulSoup) -> BeautifulSoup:
     )
     soup = BeautifulSoup(cleaned, "html.parser")
     for picture in soup.find_all("img"):
-        if ":" in (address := picture.get("src") or ":") or address.startswith("//"):
+        address = IGNORED.sub("", str(picture.get("src") or ":")).replace("\\", "/")
+        if ":" in address or address.startswith("//"):
             picture.decompose()
     return soup
 

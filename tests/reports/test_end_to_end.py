@@ -56,6 +56,8 @@ def test_costs_are_those_of_a_minute_and_the_median_of_repeats():
     assert (long["lowest to highest"], long.runs) == ("0.283 to 0.550", 3)
     once = table.loc["resnet50*, 480p"]
     assert (once["lowest to highest"], once.runs) == ("–", 1)
+    uneven = pd.concat([COST[:2], COST[:1].assign(model="b")])  # a model was added to a repeat
+    assert end_to_end.by_video(end_to_end.per_minute(uneven)).runs.tolist() == [2]
     assert "runs" not in end_to_end.by_video(end_to_end.per_minute(COST[COST.repeat == 0]))
     assert end_to_end.by_model(rows.iloc[:1]).model.tolist() == ["a"]
 

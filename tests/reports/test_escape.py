@@ -1,6 +1,7 @@
 """Names that a user can give: what they become in every format, and that nothing of them acts."""
 
 import io
+import re
 
 import pandas as pd
 import pytest
@@ -130,6 +131,9 @@ ACTIVE = [
     "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
     "<form action=//evil><input name=a></form><meta http-equiv=refresh content=0>",
     "<img src='data:image/svg+xml,<svg onload=alert(1)>'><img src=//evil/x.png><img src=http://evil/x.png>",
+    r"<img src='/\e/x'><img src=' //e/x'><img src='/&Tab;/e/x'>",
+    "<plaintext><img src=x onerror=alert(1)>",
+    "<xmp><img src=x onerror=alert(1)></xmp>",
 ]
 
 
@@ -141,9 +145,19 @@ def test_nothing_acts_in_a_page(body):
     for element in soup.find_all():
         assert not [name for name in element.attrs if name.startswith("on")]
         assert "script:" not in "".join(str(element.get("href", "")).split())
-        assert element.name != "img" or ":" not in element["src"]
+        assert element.name != "img" or not re.search(r":|^\s*[/\\]\s*[/\\]", element["src"])
         assert "url(" not in element.get("style", "")
     assert "before" in soup.get_text()
+
+
+@pytest.mark.parametrize("word", ["path", "mean", "stop", "text", "plaintext", "xmp", "textarea"])
+def test_words_in_angle_brackets_take_no_text_with_them(word):
+    soup = webpage.sanitised(f"<p>before <{word}> behind</p><table><tr><td>1</td></tr></table>")
+    assert soup.get_text(" ").split() == ["before", "behind", "1"] and soup.find("td").get_text() == "1"
+
+
+def test_blocks_that_are_left_out_do_not_join_their_words():
+    assert webpage.sanitised("<section>a</section><section>b</section>").get_text().split() == ["a", "b"]
 
 
 @settings(max_examples=100, deadline=None)

@@ -35,13 +35,15 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         once = " Each pair of backbone and video was measured once."
         of_models = f"Localization: medians of {_numbers(rows)} models."
         if (rows.runs > 1).any():
-            of_models = f"Medians over runs; localization also over {_numbers(rows)} models."
+            of_models = f"Medians over runs (localization: {_numbers(rows)} models)."
         suffix = _suffix(machine, main, threads, usual)
-        made = "rendered H.264 videos" if (rows.video == "").all() else "named or rendered videos"
+        made = (
+            "rendered H.264 videos, 30 frames/s" if (rows.video == "").all() else "named or rendered videos"
+        )
         about = f"seconds and GMACs per minute of video; {threads:g} CPU threads of {machine}; {made}"
         caption = (
-            f"From file to detections: {about}. Parts: timed alone. End to end: decoding and features "
-            f"overlap. {of_models} –: the backbone has no network. *: random weights."
+            f"From file to detections: {about}. Parts: timed alone. End to end, the first two overlap. "
+            f"{of_models} –: the backbone has no network. *: random weights."
             f"{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
             f"{once if (rows.runs == 1).all() else ''}{older}"
         )
@@ -49,7 +51,8 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         first = first_video(rows)
         caption = (
             f"Localization by model, video of {first.video_s.iloc[0] / 60:,.3g} minutes, features of "
-            f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording.{older}"
+            f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording."
+            f"{' Medians over runs.' if (first.runs > 1).any() else ''}{older}"
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, BEST_MODEL)
         drawn = bars(rows)
@@ -57,7 +60,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         axes = figures.where_time_goes(drawn, single)
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
-            f"NMS. A bar per backbone and height of the pictures.{once if single else ''}"
+            f"NMS. A bar per backbone and height of the pictures.{once if single else ' Medians over runs.'}"
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
 
@@ -180,6 +183,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
     values += [*_energy(rows), "low", "high", "runs"]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
+    middle["runs"] = rows.groupby(VIDEO).runs.max().to_numpy()  # models may have different numbers
     parts = middle[list(PARTS)]
     shares = parts.div(parts.sum(axis=1), axis=0)
     shown = {"backbone": _names(middle), "minutes": (middle.video_s / 60).map(lambda value: f"{value:.3g}")}

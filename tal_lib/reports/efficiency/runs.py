@@ -55,7 +55,8 @@ def collapsed_runs(runs: pd.DataFrame) -> str:
     if not len(counts):
         return ""
     named = ", ".join(f"{count} of {model}" for model, count in counts.items())
-    return f"Collapsed trainings, more than {COLLAPSED} points below the median of their model: {named}. "
+    below = f"more than {COLLAPSED} points of avg mAP below the median of their model"
+    return f"Collapsed trainings, {below}: {named}. "
 
 
 def with_all_data(table: pd.DataFrame) -> pd.DataFrame:
