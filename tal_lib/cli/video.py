@@ -272,10 +272,12 @@ def _detect_in_features(arguments):
 
 
 def _print_table(table, threshold, *more):
-    """Print the detections with at least this score, in order of time."""
+    """Print the detections with at least this score, in order of time, and how many there are in all."""
     shown = table[table.score >= threshold].sort_values([*more, "start"])
     if len(shown):
-        print(shown[[*more, "start", "end", "label", "score"]].round(2).to_string(index=False))
+        columns = shown[[*more, "start", "end", "label", "score"]].round(2)
+        print(columns.rename(columns={"start": "start (s)", "end": "end (s)"}).to_string(index=False))
+        print(f"{len(shown):,} of {len(table):,} detections score {threshold:g} (--threshold) or more.")
     else:
         best = f"; the best has {table.score.max():.2f}" if len(table) else ""
         print(f"None of {len(table):,} detections has a score of {threshold:g} (--threshold) or more{best}.")
