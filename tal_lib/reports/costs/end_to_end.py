@@ -181,7 +181,7 @@ def _named(rows):
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone and video, for readers; `rows` from `per_minute`."""
     values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
-    values += [*_energy(rows), "low", "high", "runs"]
+    values += [*_energy(rows), "low", "high"]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     middle["runs"] = rows.groupby(VIDEO).runs.max().to_numpy()  # models may have different numbers
     parts = middle[list(PARTS)]
