@@ -14,7 +14,6 @@ results/notebooks/10_rehearsal.ipynb shows them.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -76,7 +75,7 @@ def rehearsal_grid(models: list[str], recipe: dict, on_gpu: bool) -> dict:
 def measure(model: str, preset: str, steps: int) -> dict:
     """Seconds and memory of training steps and of detection at full size, in this process."""
     data, device = load_benchmark(rehearsal.NAME), default_device()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or usable_cores()))
+    torch.set_num_threads(usable_cores())
     plan = recipe_for(model, preset, epochs=1, min_steps=0)
     built = process_status("VmRSS")
     detector = build_model(data, model, preset=preset)

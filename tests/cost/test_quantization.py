@@ -27,26 +27,16 @@ def kept(small):
     return Trained(model, small.classes, small.feature_spec, None)
 
 
-class Kept(logging.Handler):
-    """Keeps all messages."""
-
-    def __init__(self):
-        super().__init__()
-        self.messages = []
-
-    def emit(self, record):
-        self.messages.append(record.getMessage())
-
-
 @pytest.fixture(scope="module")
 def written(kept, small, tmp_path_factory):
     """A folder with an export and its int8 graphs, and what was logged while the graphs were written."""
-    folder, log = tmp_path_factory.mktemp("artefact"), Kept()
+    folder, remarks, shown = tmp_path_factory.mktemp("artefact"), logging.Handler(), []
+    remarks.emit = lambda record: shown.append(record.getMessage())
     export(kept, folder, "onnx")
-    logging.getLogger().addHandler(log)
+    logging.getLogger().addHandler(remarks)
     write_graphs(folder, small, small.recordings("train")[:2])
-    logging.getLogger().removeHandler(log)
-    return folder, log.messages
+    logging.getLogger().removeHandler(remarks)
+    return folder, shown
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_killed_midway_gives_the_same_tables(project):
         time.sleep(0.05)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    time.sleep(0.5)  # the orphans notice and leave
+    time.sleep(1.0)  # the orphans notice and leave
     done = len(finished_runs(folder))
     assert 1 <= done < 5
     time.sleep(1.5)
@@ -99,7 +99,7 @@ def test_killed_midway_gives_the_same_tables(project):
 
 
 def test_two_sweeps_at_once_are_kept_apart(project):
-    grid = project.make((1, 2), sleep=1.0)
+    grid = project.make((1, 2), sleep=2.0)
     driver = start(grid, project.where)
     lock = project.ledger.parent.parent.parent / "runs" / "grid" / ".lock"
     deadline = time.time() + 60
