@@ -1,21 +1,27 @@
 """Read the frames of a video at a constant rate, whatever the file's rate, and write frames into a file."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
 from tal_lib.process.parts import Timed
+from tal_lib.provenance import usable_cores
 from tal_lib.video.addresses import without_credentials
+from tal_lib.video.needed import needed_frames
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
 MOST_PIXELS = 2**26  # per picture; twice as many as 8K video
 LOCAL = {"protocol_whitelist": "file"}  # a playlist that is named like a video cannot reach the network
 AGAIN = "Copy, download or convert it again."
+SPARE_THREADS = 4  # decode while a finished frame waits to become a picture: a tenth less time on two cores
+SAME = 1e-6  # seconds between times that are equal but for rounding
 
 
 class Reader:
@@ -82,14 +88,16 @@ class Reader:
             )
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # the size may change within the file
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(usable_cores() + SPARE_THREADS, 16)  # 16: ffmpeg's own limit
         return stream
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Pictures (H, W, 3), RGB, uint8, of `size` (width, height) if given."""
         self.problem, shown, picture, last, count = "", None, None, None, 0
+        scaler = VideoReformatter()
         for time, frame in self._decoded():
-            while shown is not None and count / self.fps < time - 1e-6:
-                picture = self._picture(shown) if picture is None else picture
+            while shown is not None and count / self.fps < time - SAME:
+                picture = self._picture(shown, scaler) if picture is None else picture
                 if picture is None:
                     break
                 yield picture
@@ -100,7 +108,7 @@ class Reader:
                 break
             shown, picture = frame, None  # a frame becomes a picture only when it is shown
         else:
-            picture = self._picture(shown) if picture is None and shown is not None else picture
+            picture = self._picture(shown, scaler) if picture is None and shown is not None else picture
         picture = last if picture is None else picture
         if picture is None:
             raise TalError("not one frame can be decoded", where=self.shown, remedy=AGAIN)
@@ -109,10 +117,10 @@ class Reader:
         if self.duration and not self.problem and self.seconds < 0.9 * self.duration - 1:
             self.problem = f"ends after {self.seconds:.1f} of {self.duration:.1f} s"
 
-    def _picture(self, frame):
+    def _picture(self, frame, scaler):
         """The picture of a frame. None, and the problem is noted, if the frame is damaged."""
         try:
-            return upright(frame, self.size)
+            return upright(frame, self.size, scaler)
         except (av.FFmpegError, OSError, ValueError) as error:
             return self._ends(error)
 
@@ -120,10 +128,18 @@ class Reader:
         self.problem = f"cannot be read beyond {self.seconds:.1f} s ({type(error).__name__})"
 
     def _decoded(self):
-        """(seconds from the first frame, frame) in order of time."""
+        """(seconds from the first frame, frame) in order of time, perhaps without some that are not shown."""
+        first, last = None, -1.0
+
+        def shown(start, end):
+            """Whether one of the times 0, 1 / fps, 2 / fps, … is between these; on the edge it counts."""
+            if first is None:
+                return True
+            return math.ceil((start - first - 2 * SAME) * self.fps) / self.fps <= end - first
+
         with self._open() as container:
-            stream, first, last = self._stream(container), None, -1.0
-            frames = container.decode(stream)
+            stream = self._stream(container)
+            frames = needed_frames(container.demux(stream), stream.codec_context, shown)
             while True:
                 try:
                     frame = next(frames, None)
@@ -159,16 +175,20 @@ def picture_streams(container) -> list:
     ]
 
 
-def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+def upright(
+    frame: av.VideoFrame, size: tuple[int, int] | None = None, scaler: VideoReformatter | None = None
+) -> np.ndarray:
     """The picture (H, W, 3), RGB, uint8, of a frame, rotated by its display matrix.
 
-    size: (width, height) of the picture; None keeps the frame's size.
+    Args:
+        size: (width, height) of the picture; None keeps the frame's size.
+        scaler: prepares the conversion once for frames that are alike, if they share it.
     """
     turns = round(frame.rotation / 90) % 4  # counterclockwise
     width, height = size or ((frame.height, frame.width) if turns % 2 else (frame.width, frame.height))
     if turns % 2:
         width, height = height, width
-    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    picture = (scaler or VideoReformatter()).reformat(frame, width, height, "rgb24").to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 

@@ -8,6 +8,7 @@ from itertools import chain, islice, repeat, takewhile
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from tal_lib.data.loading import prefetched
 from tal_lib.errors import TalError, one_line
@@ -130,11 +131,11 @@ class Source:
             if not (streams := picture_streams(container)):
                 raise TalError("has no video frames", where=self.where)
             streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-            due = time.monotonic()
+            scaler, due = VideoReformatter(), time.monotonic()
             for frame in container.decode(streams[0]):
                 if time.monotonic() < due:
                     continue
                 due = max(due + 1 / self.fps, time.monotonic() - 1 / self.fps)
                 with self.timed("decoding"):
-                    picture = upright(frame, self.size)
+                    picture = upright(frame, self.size, scaler)
                 yield picture

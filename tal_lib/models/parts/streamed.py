@@ -42,7 +42,7 @@ MARGINS = {
 }
 _INSTANCE = "instance norm over the recording"
 WHY_NOT = {
-    "local_global": f"global attention and {_INSTANCE}",
+    "local_global": _INSTANCE,
     "tridet": "the mean over the recording in each block",
     "action_mamba": "a recurrence over the whole recording",
     "afsd": "group norm over the recording",
@@ -82,6 +82,8 @@ def windows_for(model: Detector, window: int = WINDOW) -> Windows:
     name, align = model.spec.get("name", type(model).__name__), _alignment(model)
     margin = _margin(model, name)
     why = "" if margin else WHY_NOT.get(name, "not checked for this model")
+    if name == "local_global" and model.config.latents:
+        why = f"global attention and {why}"
     if margin and (reason := _option_that_sees_all(model.config)):
         why = reason
     # a proposal model has windows of its own: with their overlap, each of them is run once

@@ -126,9 +126,13 @@ def test_candidates_are_merged_where_outputs_cannot_be_joined():
 def test_every_model_says_whether_windows_are_exact_and_why_not():
     known = set(MARGINS) | set(WHY_NOT)
     assert known | {"timeline_prior"} >= set(models.names()) and not set(MARGINS) & set(WHY_NOT)
-    assert (
-        windows_for(built("temporalmaxer", norm="instance")).why == WHY_NOT["local_global"].split("and ")[1]
-    )
+    assert windows_for(built("temporalmaxer", norm="instance")).why == WHY_NOT["local_global"]
+
+
+def test_global_attention_is_named_where_it_is_used():
+    assert windows_for(built("local_global")).why == "instance norm over the recording"
+    why = windows_for(built("local_global", latents=4)).why
+    assert why == "global attention and instance norm over the recording"
 
 
 def test_options_that_see_more_need_a_wider_margin_or_end_the_equality():
