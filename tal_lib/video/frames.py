@@ -188,7 +188,9 @@ def upright(
     width, height = size or ((frame.height, frame.width) if turns % 2 else (frame.width, frame.height))
     if turns % 2:
         width, height = height, width
-    picture = (scaler or VideoReformatter()).reformat(frame, width, height, "rgb24").to_ndarray()
+    scaler = scaler or VideoReformatter()
+    # more threads than one take longer to meet than to convert
+    picture = scaler.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 

@@ -96,6 +96,41 @@ def test_a_bar_is_a_backbone_or_the_model_of_a_single_video():
     assert end_to_end.first_video(rows).backbone.tolist() == ["hog-hof"]
 
 
+OLD_AND_NEW = pd.concat(
+    [
+        COST.assign(cell=[*"abcde"], older=[False, True, True, True, True]),
+        COST[:1].assign(cell="f", older=True, height=1080),
+    ]
+)
+
+
+def test_older_code_does_not_mix_with_the_present_code():
+    rows = end_to_end.per_minute(OLD_AND_NEW)
+    of_two_minutes = rows[(rows.backbone == "hog-hof") & (rows.video_s == 120) & (rows.height == 480)]
+    assert (of_two_minutes.runs.item(), of_two_minutes.decoding_s.item()) == (
+        1,
+        5.0,
+    )  # two older runs are left out
+    table = end_to_end.by_video(rows)
+    assert table.backbone.tolist() == [
+        "hog-hof†, 480p",
+        "hog-hof, 480p",
+        "hog-hof†, 1080p",
+        "resnet50*†, 480p",
+    ]
+    # only the present code's video of 480p; what only older code measured stays
+    ways = ["hog-hof, 480p, 2 min", "resnet50*†, 480p, 2 min", "hog-hof†, 1080p, 2 min"]
+    assert end_to_end.bars(rows).way.tolist() == ways
+
+
+def test_captions_count_the_older_rows_that_are_shown(tmp_path):
+    layout = Layout(tmp_path, tmp_path / "figures")
+    end_to_end.write({"end_to_end": OLD_AND_NEW.assign(device_name="a", video="")}, Output(layout, "cost"))
+    caption = lambda name: layout.reader("cost", name).with_suffix(".md").read_text().splitlines()[0]
+    assert "3 of 4 cells were computed by older code or from older data (†)." in caption("end_to_end")
+    assert "older" not in caption("end_to_end_models")  # the present code measured its video
+
+
 def test_a_file_of_somebody_is_a_video_of_its_own():
     rows = end_to_end.per_minute(pd.concat([COST.assign(video=""), COST.assign(video="clips/walk.mp4")]))
     assert len(rows) == 6 and set(rows.video) == {"", "walk.mp4"}
@@ -139,7 +174,7 @@ def test_the_page_shows_the_machine_with_the_most_videos(tmp_path):
     with pytest.raises(TalError, match="no measured cost of a video"):
         end_to_end.measured(tmp_path)
     others = COST.iloc[:1].assign(device_name="other")
-    every = pd.concat([others, COST.assign(device_name="main")])
+    every = pd.concat([others, COST.assign(device_name="main")]).assign(cell="x:0")
     tables.write_csv(every, layout.tables, "end_to_end")
     tables.write_csv(every.iloc[:3], layout.tables, "end_to_end_live")
     cost, live = end_to_end.measured(tmp_path)

@@ -10,7 +10,7 @@ from tal_lib.errors import TalError
 from tal_lib.reports import figures, tables
 from tal_lib.reports.costs.shapes import short
 from tal_lib.reports.layout import nearest
-from tal_lib.reports.provenance import of_older_code
+from tal_lib.reports.provenance import mark_older, of_older_code
 
 PARTS = {
     "decoding_s": "decoding",
@@ -23,6 +23,7 @@ BEST_VIDEO = tables.Best(
 )
 BEST_MODEL = tables.Best(low=("network", "decode and NMS", "end to end", "network GMACs", "peak (MB)"))
 VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
+LIVE = ["backbone", "height", "video", "video_s", "model"]
 two_digits = partial(short, digits=2)  # of a peak: the third one differs between processes
 
 
@@ -31,7 +32,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
-        older, rows = of_older_code(rows), per_minute(rows)
+        cells, rows = _present(_named(rows), VIDEO), per_minute(rows)
         once = " Each pair of backbone and video was measured once."
         of_models = f"Localization: medians of {_numbers(rows)} models."
         if (rows.runs > 1).any():
@@ -45,14 +46,15 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
             f"From file to detections: {about}. Parts: timed alone. End to end, the first two overlap. "
             f"{of_models} –: the backbone has no network. *: random weights."
             f"{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
-            f"{once if (rows.runs == 1).all() else ''}{older}"
+            f"{once if (rows.runs == 1).all() else ''}{_older(cells)}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
         first = first_video(rows)
         caption = (
             f"Localization by model, video of {first.video_s.iloc[0] / 60:,.3g} minutes, features of "
             f"{first.backbone.iloc[0]}: {about}. “as whole”: windows give the result of the recording."
-            f"{' Medians over runs.' if (first.runs > 1).any() else ''}{older}"
+            f"{' Medians over runs.' if (first.runs > 1).any() else ''}"
+            f"{of_older_code(cells.merge(first[VIDEO].drop_duplicates()))}"
         )
         out.table(by_model(first), f"end_to_end_models{suffix}", caption, BEST_MODEL)
         drawn = bars(rows)
@@ -72,13 +74,17 @@ def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         TalError: the first table has no rows.
     """
     layout = nearest(results)
-    cost, live = (tables.read_csv(layout.table(name)) for name in ("end_to_end", "end_to_end_live"))
+    cost, live, stale = (
+        tables.read_csv(layout.table(name)) for name in ("end_to_end", "end_to_end_live", "stale")
+    )
     if cost.empty:
         raise TalError(
             "no measured cost of a video",
             where=layout.table("end_to_end"),
             remedy="Run `tal sweep end_to_end` and `tal report`, or leave `results` empty to measure.",
         )
+    cost = mark_older({"end_to_end": cost}, stale)["end_to_end"]
+    live = mark_older({"end_to_end_live": live}, stale)["end_to_end_live"] if len(live) else live
     main = main_machine(cost)
     return cost[cost.device_name == main], live[live.device_name == main] if len(live) else live
 
@@ -93,7 +99,9 @@ def bars(rows: pd.DataFrame) -> pd.DataFrame:
     """The longest video of each backbone and height, with the bar of the figure as `way`.
 
     A bar is a backbone, height and length, or a model if there is a single video; `rows` from `per_minute`.
+    Rows of older code are left out, if a backbone and height have others.
     """
+    rows = _present(rows, ["backbone", "height"])
     longest = rows[rows.video_s == rows.groupby(["backbone", "height", "video"]).video_s.transform("max")]
     names = _names(longest) + ", " + (longest.video_s / 60).map(lambda minutes: f"{minutes:.3g} min")
     return longest.assign(way=names if names.nunique() > 1 else longest.model)
@@ -116,7 +124,7 @@ def write_live(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             "The live demo: seconds of work per minute of video, median over runs. The model runs on its "
             "history after every step. The real-time factor leaves out drawing, which happens only for "
-            f"viewers. {threads:g} CPU threads of {machine}.{of_older_code(rows)}"
+            f"viewers. {threads:g} CPU threads of {machine}.{_older(_present(_named(rows), LIVE))}"
         )
         suffix = _suffix(machine, main, threads, usual)
         out.table(by_live(rows), f"end_to_end_live{suffix}", caption)
@@ -126,15 +134,16 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone, video and model of the live demo, for readers: the median over runs.
 
     Runs are repeats, and cells of longer videos, which measure the same minute again. Where a row has
-    several, the range of its real-time factor is beside the median.
+    several, the range of its real-time factor is beside the median. Rows of older code as in `per_minute`.
     """
     parts = {"decoding_s": "decoding", "features_s": "features", "localization_s": "localization"}
     parts |= {"drawing_s": "drawing"}
     work_s = rows.decoding_s + rows.features_s + rows.localization_s  # drawing serves viewers only
     rows = rows.assign(real_time_factor=work_s / rows.video_s)
     rows = _named(rows.assign(**{part: 60 * rows[part] / rows.video_s for part in parts}))
-    keys = ["backbone", "height", "video", "video_s", "model"]
-    middle = rows.groupby(keys)[[*parts, "real_time_factor"]].median().reset_index()
+    rows = _present(rows, LIVE)
+    middle = rows.groupby(LIVE)[[*parts, "real_time_factor"]].median().reset_index()
+    middle["older"] = rows.groupby(LIVE).older.any().to_numpy()
     shown = {
         "backbone": _names(middle.assign(random_weights=False)),
         "seconds of video": middle.video_s.map("{:.0f}".format),
@@ -142,7 +151,7 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     }
     shown |= {name: middle[part].map(short) for part, name in parts.items()}
     shown["real-time factor"] = middle.real_time_factor.map(short)
-    factors = rows.groupby(keys).real_time_factor.agg(["min", "max", "count"]).reset_index()
+    factors = rows.groupby(LIVE).real_time_factor.agg(["min", "max", "count"]).reset_index()
     return pd.DataFrame(shown | _range(factors["min"], factors["max"], factors["count"]))
 
 
@@ -161,15 +170,29 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     """One row per video, backbone and model: the median over repeats, parts in seconds per minute.
 
     `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video. `low, high`
-    are the ends of the real-time factor over its `runs`.
+    are the ends of the real-time factor over its `runs`. Rows of older code (`provenance.mark_older`) are
+    left out where the present code has measured the same; `older` says which ones remain.
     """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
     cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
     keys = [*VIDEO, "model", "preset", "num_classes"]
+    cost = _present(cost, VIDEO)
     rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
-    rest = cost.groupby(keys, sort=False)[["threads_used", "window", "overlap", "same_as_whole"]].first()
+    rest = ["threads_used", "window", "overlap", "same_as_whole", "older"]  # the same in all runs
+    rest = cost.groupby(keys, sort=False)[rest].first()
     ends = cost.groupby(keys, sort=False).real_time_factor.agg(low="min", high="max", runs="count")
     return rows.join(rest).join(ends).reset_index()
+
+
+def _present(rows, keys):
+    """The rows without those of older code, where others have the same keys; `older` is added if missing."""
+    rows = rows if "older" in rows else rows.assign(older=False)
+    return rows[~rows.older | rows.groupby(keys).older.transform("all")]
+
+
+def _older(rows):
+    """The sentence of a caption about rows of older code, which have a dagger."""
+    return of_older_code(rows).replace("data.", "data (†).")
 
 
 def _named(rows):
@@ -184,6 +207,7 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     values += [*_energy(rows), "low", "high"]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     middle["runs"] = rows.groupby(VIDEO).runs.max().to_numpy()  # models may have different numbers
+    middle["older"] = rows.groupby(VIDEO).older.any().to_numpy()
     parts = middle[list(PARTS)]
     shares = parts.div(parts.sum(axis=1), axis=0)
     shown = {"backbone": _names(middle), "minutes": (middle.video_s / 60).map(lambda value: f"{value:.3g}")}
@@ -230,7 +254,7 @@ def in_words(cost: pd.DataFrame) -> str:
         "In videos of a minute and more, decoding and features take at least "
         f"{math.floor(100 * before.min())} % of the time of the parts (median over the models). Real-time "
         f"factors range there from {' to '.join(ends)}. Among compact models the choice hardly matters."
-        f"{of_older_code(cost)}"
+        f"{of_older_code(_present(_named(cost), VIDEO))}"
     )
 
 
@@ -266,5 +290,6 @@ def _suffix(machine, main, threads, usual):
 def _names(rows):
     """Backbone, height of the pictures and file, if it is not rendered, as text."""
     star = rows.random_weights.map({True: "*", False: ""})
+    star = star + rows.older.map({True: "†", False: ""}) if "older" in rows else star
     file = rows.video.map(lambda name: f", {name}" if name else "")
     return rows.backbone + star + ", " + rows.height.astype(int).astype(str) + "p" + file
