@@ -1,6 +1,5 @@
 """Read the frames of a video at a constant rate, whatever the file's rate, and write frames into a file."""
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from tal_lib.files import atomic_path
 from tal_lib.process.parts import Timed
 from tal_lib.provenance import usable_cores
 from tal_lib.video.addresses import without_credentials
-from tal_lib.video.needed import needed_frames
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts")
 MOST_PIXELS = 2**26  # per picture; twice as many as 8K video
 LOCAL = {"protocol_whitelist": "file"}  # a playlist that is named like a video cannot reach the network
 AGAIN = "Copy, download or convert it again."
 SPARE_THREADS = 4  # decode while a finished frame waits to become a picture: a tenth less time on two cores
-SAME = 1e-6  # seconds between times that are equal but for rounding
+MOST_THREADS = 16  # as ffmpeg chooses; each one holds some frames
 
 
 class Reader:
@@ -88,7 +86,7 @@ class Reader:
             )
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # the size may change within the file
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(usable_cores() + SPARE_THREADS, 16)  # 16: ffmpeg's own limit
+        stream.codec_context.thread_count = min(usable_cores() + SPARE_THREADS, MOST_THREADS)
         return stream
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -96,7 +94,7 @@ class Reader:
         self.problem, shown, picture, last, count = "", None, None, None, 0
         scaler = VideoReformatter()
         for time, frame in self._decoded():
-            while shown is not None and count / self.fps < time - SAME:
+            while shown is not None and count / self.fps < time - 1e-6:
                 picture = self._picture(shown, scaler) if picture is None else picture
                 if picture is None:
                     break
@@ -128,18 +126,10 @@ class Reader:
         self.problem = f"cannot be read beyond {self.seconds:.1f} s ({type(error).__name__})"
 
     def _decoded(self):
-        """(seconds from the first frame, frame) in order of time, perhaps without some that are not shown."""
-        first, last = None, -1.0
-
-        def shown(start, end):
-            """Whether one of the times 0, 1 / fps, 2 / fps, … is between these; on the edge it counts."""
-            if first is None:
-                return True
-            return math.ceil((start - first - 2 * SAME) * self.fps) / self.fps <= end - first
-
+        """(seconds from the first frame, frame) in order of time."""
         with self._open() as container:
-            stream = self._stream(container)
-            frames = needed_frames(container.demux(stream), stream.codec_context, shown)
+            stream, first, last = self._stream(container), None, -1.0
+            frames = container.decode(stream)
             while True:
                 try:
                     frame = next(frames, None)
