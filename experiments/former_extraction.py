@@ -4,9 +4,10 @@
 
 The former code comes from the history of this repository (a shallow clone does not have it). Present and
 former code read the same rendered videos (480p and 1080p) in turn, each in a process of its own, which keeps
-the memory that it frees, as the commands of `tal` do. The first extraction of a process does not count.
-Prints the median seconds of each, their ratio, and the largest difference of a feature, and writes
-results/experiments/former_extraction.csv; rows of other machines stay. Needs an idle machine.
+the memory that it frees, as the commands of `tal` do. The former commands did not, so this favours the
+former code. The first extraction of a process does not count. Prints the median seconds of each, their
+ratio, and the largest difference of a feature, and writes results/experiments/former_extraction.csv; rows of
+other machines, commits and lengths stay. Needs an idle machine.
 """
 
 import argparse
@@ -30,13 +31,14 @@ from tal_lib.reports.tables import read_csv
 from tal_lib.video import long_videos
 
 MEMORY = ROOT / "tal_lib/process/memory.py"
-FORMER = "4cc3672e"  # the last commit before videos were measured from file to detections
+FORMER = "4cc3672e"  # before decoding and features overlapped
 EXTRACTION = """
 import runpy, sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from tal_lib.video import backbone
 from tal_lib.video.extract import Sampling, features_of
+assert sys.modules["tal_lib"].__path__[0].startswith(sys.argv[1])
 runpy.run_path(sys.argv[2])["keep_freed"]()  # of the present code: the former had none
 for _ in range(2):
     began = time.perf_counter()
@@ -70,7 +72,8 @@ def main():
     print(table.to_string(index=False))
     path = Layout().experiments / "former_extraction.csv"
     others = read_csv(path)
-    others = others[others.device_name != device_name()] if len(others) else others
+    same = ["device_name", "former_commit", "video_s"]
+    others = others[(others[same] != table[same].iloc[0]).any(axis=1)] if len(others) else others
     write_text(path, pd.concat([others, table]).to_csv(index=False))
     print(path)
 
@@ -86,8 +89,8 @@ def former_code(commit, folder):
 def measured(former, video, repeats, folder):
     """The row of a video."""
     times = {former: [], ROOT: []}
-    for _ in range(repeats):
-        for code, seconds in times.items():
+    for turn in range(repeats):
+        for code, seconds in list(times.items())[:: 1 if turn % 2 == 0 else -1]:
             command = [sys.executable, "-c", EXTRACTION, code, MEMORY, video, features_file(folder, code)]
             output = subprocess.run(
                 list(map(str, command)), check=True, capture_output=True, text=True

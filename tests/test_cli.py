@@ -12,6 +12,7 @@ from tal_lib.cost import DoesNotFit, profile
 from tal_lib.data import limited_subset, partly_annotated, write_annotations
 from tal_lib.evaluation import write_detections
 from tal_lib.files import REPOSITORY
+from tal_lib.process.quiet import check_quiet
 
 
 def test_help_ends_with_code_zero(capsys):
@@ -277,6 +278,17 @@ def test_cost_prints_a_table(capsys, monkeypatch, in_this_process):
     )
     out = capsys.readouterr().out
     assert "GMACs" in out and "none" in out and len(out.strip().splitlines()) == 4
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_cost_notes_a_busy_machine(capsys, monkeypatch, in_this_process, busy):
+    in_this_process(sys.modules[profile.__module__])
+    monkeypatch.setattr("tal_lib.cost.profile", partial(profile, min_seconds=0.02))
+    load = partial(check_quiet, load=2.0 if busy else 0.0, cores=2)
+    monkeypatch.setattr("tal_lib.process.quiet.check_quiet", load)
+    assert main(["cost", "window_cnn", "--length", "64", "--dim", "8", "--threads", "1"]) == 0
+    note = "note: this machine is busy (load average 2.0 on 2 cores, at most 0.5)"
+    assert (note in capsys.readouterr().err) == busy
 
 
 def test_a_length_that_does_not_fit_loses_no_other(capsys, monkeypatch, in_this_process):

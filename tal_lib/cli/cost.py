@@ -100,6 +100,17 @@ def _cost(arguments):
         _cost_of_video(arguments)
 
 
+def _busy():
+    """A note if this machine was busy in the last minute, so that times may be too long; otherwise empty."""
+    from tal_lib.process.quiet import check_quiet
+
+    try:
+        check_quiet()
+    except TalError as busy:
+        return f"note: {busy.problem}. Stop other programs, wait a minute, and measure again."
+    return ""
+
+
 def _refuse(arguments, names, why):
     for name in names:
         if getattr(arguments, name) is not None:
@@ -137,6 +148,7 @@ def _cost_of_video(arguments):
         raise TalError(
             "--set works with one model only", where="tal cost --video", remedy="Give one --model."
         )
+    busy = _busy()
     rows = end_to_end(
         arguments.video,
         arguments.backbone or "hog-hof",
@@ -189,6 +201,8 @@ def _cost_of_video(arguments):
         print(words)
     if first.energy_j is None:
         _say_no_energy()
+    if busy:
+        print(busy, file=sys.stderr)
 
 
 def _about_windows(rows):
@@ -218,7 +232,7 @@ def _ended_early(video, seconds):
 def _cost_of_model(arguments):
     from tal_lib.cost import DoesNotFit, profile
 
-    options, rows, too_long = _options(arguments, arguments.model), [], []
+    options, rows, too_long, busy = _options(arguments, arguments.model), [], [], _busy()
     for length in arguments.length:
         if too_long and length >= min(too_long):
             too_long.append(length)
@@ -241,6 +255,8 @@ def _cost_of_model(arguments):
             rows.append(row)
     if rows:
         _print_costs(rows)
+        if busy:
+            print(busy, file=sys.stderr)
     if too_long:
         raise DoesNotFit(
             f"{arguments.model} does not fit into memory at {', '.join(map(str, too_long))} steps",

@@ -71,12 +71,15 @@ def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, 
     }
 
 
-def of_older_code(rows: pd.DataFrame) -> str:
-    """A sentence for a caption: how many of the cells are older. Empty if none, or if they are not marked."""
+def of_older_code(rows: pd.DataFrame, mark: str = "") -> str:
+    """A sentence for a caption: how many of the cells are older. Empty if none, or if they are not marked.
+
+    mark: what tells their rows from others.
+    """
     if "older" not in rows or not rows.older.any():
         return ""
     older, cells = rows[rows.older].cell.nunique(), rows.cell.nunique()
-    return f" {older} of {cells} cells were computed by older code or from older data."
+    return f" {older} of {cells} cells were computed by older code or from older data{mark}."
 
 
 def read(layout: Layout) -> Origin:

@@ -19,7 +19,7 @@ MOST_PIXELS = 2**26  # per picture; twice as many as 8K video
 LOCAL = {"protocol_whitelist": "file"}  # a playlist that is named like a video cannot reach the network
 AGAIN = "Copy, download or convert it again."
 SPARE_THREADS = 4  # decode while a finished frame waits to become a picture: a tenth less time on two cores
-MOST_THREADS = 16  # as ffmpeg chooses; each one holds some frames
+MOST_THREADS = 16  # ffmpeg chooses no more; each one holds some frames
 
 
 class Reader:
@@ -179,7 +179,7 @@ def upright(
     if turns % 2:
         width, height = height, width
     scaler = scaler or VideoReformatter()
-    # more threads than one take longer to meet than to convert
+    # with more threads, waiting for them takes longer than the conversion
     picture = scaler.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -63,6 +63,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         shown = (
             f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
             f"NMS. A bar per backbone and height of the pictures.{once if single else ' Medians over runs.'}"
+            f"{_older(cells.merge(drawn[VIDEO].drop_duplicates()))}"
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
 
@@ -171,7 +172,8 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
 
     `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video. `low, high`
     are the ends of the real-time factor over its `runs`. Rows of older code (`provenance.mark_older`) are
-    left out where the present code has measured the same; `older` says which ones remain.
+    left out where the present code has measured the same backbone and video, with any model; `older` says
+    which ones remain.
     """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
     cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
@@ -192,7 +194,7 @@ def _present(rows, keys):
 
 def _older(rows):
     """The sentence of a caption about rows of older code, which have a dagger."""
-    return of_older_code(rows).replace("data.", "data (†).")
+    return of_older_code(rows, mark=" (†)")
 
 
 def _named(rows):
@@ -241,7 +243,7 @@ def in_words(cost: pd.DataFrame) -> str:
     if not len(cost):
         return ""
     cost = cost[cost.device_name == main_machine(cost)]
-    rows = per_minute(cost)
+    rows, cells = per_minute(cost), _present(_named(cost), VIDEO)
     rows = rows[rows.video_s >= 60]
     if not len(rows):
         return ""
@@ -254,7 +256,7 @@ def in_words(cost: pd.DataFrame) -> str:
         "In videos of a minute and more, decoding and features take at least "
         f"{math.floor(100 * before.min())} % of the time of the parts (median over the models). Real-time "
         f"factors range there from {' to '.join(ends)}. Among compact models the choice hardly matters."
-        f"{of_older_code(_present(_named(cost), VIDEO))}"
+        f"{of_older_code(cells[cells.video_s >= 60])}"
     )
 
 
