@@ -214,8 +214,8 @@ def _shown(variant):
 def where_time_goes(table: pd.DataFrame, once: bool = False):
     """Where an hour of video goes: a bar per way, its parts end to end, in seconds of work per hour of video.
 
-    table: `way` (name of the bar; `*` marks random weights), `decoding_s, features_s, network_s,
-    decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
+    table: `way` (name of the bar; `*` marks random weights, `†` older code), `decoding_s, features_s`,
+    `network_s, decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a way
     (models, which share one extraction) give their median, and the range of the time end to end. The diamond
     is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
     NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
@@ -257,13 +257,16 @@ def where_time_goes(table: pd.DataFrame, once: bool = False):
         text = f"Network and NMS: median of {number}{line}."
     if once:
         text += " Each video was measured once: trust the shares more than the seconds."
-    star = (
-        " *: random weights, for the cost alone." if hours.index.str.contains("*", regex=False).any() else ""
+    signs = {"*": "random weights, for the cost alone", "†": "measured by older code"}
+    signs = "".join(
+        f" {sign}: {meaning}."
+        for sign, meaning in signs.items()
+        if hours.index.str.contains(sign, regex=False).any()
     )
     scaled = "Scaled to an hour from the longest video measured. Grey line: real time."
     bars = "End to end: decoding and features overlap. Bars: parts timed alone, at another time."
     beyond = "A marker beyond its bar: the machine was slower then, or the overlap cost time."
-    note(ax, f"{bars} {beyond} {scaled} {text}{star}")
+    note(ax, f"{bars} {beyond} {scaled} {text}{signs}")
     return ax
 
 
