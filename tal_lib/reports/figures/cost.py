@@ -216,9 +216,9 @@ def where_time_goes(table: pd.DataFrame, once: bool = False):
 
     table: `way` (name of the bar; `*` marks random weights, `†` older code), `decoding_s, features_s`,
     `network_s, decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a
-    way (models, which share one extraction) give their median, and the range of the time end to end. The diamond
-    is this time, in which decoding and features overlap. At the right: the percentage of network, decode and
-    NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
+    way (models, which share one extraction) give their median, and the range of the time end to end. The
+    diamond is this time, in which decoding and features overlap. At the right: the percentage of network,
+    decode and NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
     once: each video was measured once.
     """
     parts = {"decoding_s": "video decoding", "features_s": "features", "network_s": "network"}
