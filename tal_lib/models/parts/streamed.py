@@ -82,7 +82,7 @@ def windows_for(model: Detector, window: int = WINDOW) -> Windows:
     name, align = model.spec.get("name", type(model).__name__), _alignment(model)
     margin = _margin(model, name)
     why = "" if margin else WHY_NOT.get(name, "not checked for this model")
-    if name == "local_global" and model.config.latents:
+    if name == "local_global" and model.config.latents:  # pyright: ignore[reportAttributeAccessIssue]
         why = f"global attention and {why}"
     if margin and (reason := _option_that_sees_all(model.config)):
         why = reason
