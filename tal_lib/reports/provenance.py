@@ -62,12 +62,14 @@ def write(data: dict[str, pd.DataFrame], stale: pd.DataFrame, out: Output) -> Or
 def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables of `MEASURED` with a column `older`: whether code or data of a row's cell has changed since.
 
-    data: tidy tables; stale: from `stale_cells`.
+    data: tidy tables, of which empty ones stay as they are; stale: from `stale_cells`.
     """
     cells = set(stale.cell) if len(stale) else set()
     of = lambda table: table.cell.astype(str).str.partition(":")[0]
     return data | {
-        name: data[name].assign(older=of(data[name]).isin(cells)) for name in MEASURED if name in data
+        name: data[name].assign(older=of(data[name]).isin(cells))
+        for name in MEASURED
+        if name in data and len(data[name])
     }
 
 

@@ -24,7 +24,7 @@ def write(layout: Layout, target: str | Path, template: Path = TEMPLATE, benchma
     def measured(name):
         """A table of costs, marked by what is older."""
         rows = read(name)
-        return provenance.mark_older({name: rows}, read("stale"))[name] if len(rows) else rows
+        return provenance.mark_older({name: rows}, read("stale"))[name]
 
     def table(name):
         for path in layout.reader_tables(name):

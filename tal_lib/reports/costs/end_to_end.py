@@ -32,7 +32,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
     cost = data["end_to_end"]
     main, usual = main_machine(cost), cost.threads_used.mode()[0]
     for (machine, threads), rows in cost.groupby(["device_name", "threads_used"], sort=False):
-        cells, rows = _present(_named(rows), VIDEO), per_minute(rows)
+        cells, rows = _present(rows, VIDEO), per_minute(rows)
         once = " Each pair of backbone and video was measured once."
         of_models = f"Localization: medians of {_numbers(rows)} models."
         if (rows.runs > 1).any():
@@ -84,8 +84,7 @@ def measured(results: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             where=layout.table("end_to_end"),
             remedy="Run `tal sweep end_to_end` and `tal report`, or leave `results` empty to measure.",
         )
-    cost = mark_older({"end_to_end": cost}, stale)["end_to_end"]
-    live = mark_older({"end_to_end_live": live}, stale)["end_to_end_live"] if len(live) else live
+    cost, live = mark_older({"end_to_end": cost, "end_to_end_live": live}, stale).values()
     main = main_machine(cost)
     return cost[cost.device_name == main], live[live.device_name == main] if len(live) else live
 
@@ -125,7 +124,7 @@ def write_live(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             "The live demo: seconds of work per minute of video, median over runs. The model runs on its "
             "history after every step. The real-time factor leaves out drawing, which happens only for "
-            f"viewers. {threads:g} CPU threads of {machine}.{_older(_present(_named(rows), LIVE))}"
+            f"viewers. {threads:g} CPU threads of {machine}.{_older(_present(rows, LIVE))}"
         )
         suffix = _suffix(machine, main, threads, usual)
         out.table(by_live(rows), f"end_to_end_live{suffix}", caption)
@@ -141,8 +140,7 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     parts |= {"drawing_s": "drawing"}
     work_s = rows.decoding_s + rows.features_s + rows.localization_s  # drawing serves viewers only
     rows = rows.assign(real_time_factor=work_s / rows.video_s)
-    rows = _named(rows.assign(**{part: 60 * rows[part] / rows.video_s for part in parts}))
-    rows = _present(rows, LIVE)
+    rows = _present(rows.assign(**{part: 60 * rows[part] / rows.video_s for part in parts}), LIVE)
     middle = rows.groupby(LIVE)[[*parts, "real_time_factor"]].median().reset_index()
     middle["older"] = rows.groupby(LIVE).older.any().to_numpy()
     shown = {
@@ -176,9 +174,8 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     which ones remain.
     """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
-    cost = _named(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}))
+    cost = _present(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}), VIDEO)
     keys = [*VIDEO, "model", "preset", "num_classes"]
-    cost = _present(cost, VIDEO)
     rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
     rest = ["threads_used", "window", "overlap", "same_as_whole", "older"]  # the same in all runs
     rest = cost.groupby(keys, sort=False)[rest].first()
@@ -187,8 +184,8 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
 
 
 def _present(rows, keys):
-    """The rows without those of older code, where others have the same keys; `older` is added if missing."""
-    rows = rows if "older" in rows else rows.assign(older=False)
+    """The rows, `_named`, without those of older code where others have the same keys. Adds `older`."""
+    rows = _named(rows if "older" in rows else rows.assign(older=False))
     return rows[~rows.older | rows.groupby(keys).older.transform("all")]
 
 
@@ -243,14 +240,17 @@ def in_words(cost: pd.DataFrame) -> str:
     if not len(cost):
         return ""
     cost = cost[cost.device_name == main_machine(cost)]
-    rows, cells = per_minute(cost), _present(_named(cost), VIDEO)
+    rows, cells = per_minute(cost), _present(cost, VIDEO)
     rows = rows[rows.video_s >= 60]
     if not len(rows):
         return ""
     middle = rows.groupby(VIDEO)[[*PARTS, "real_time_factor"]].median().reset_index()
     parts = middle[list(PARTS)]
     before = (parts.decoding_s + parts.features_s) / parts.sum(axis=1)
-    names, factor = _names(middle).str.replace("*", " with random weights"), middle.real_time_factor
+    names, factor = (
+        _names(middle.assign(older=False)).str.replace("*", " with random weights"),
+        middle.real_time_factor,
+    )
     ends = [f"{factor[at]:.2f} ({names[at]})" for at in (factor.idxmin(), factor.idxmax())]
     return (
         "In videos of a minute and more, decoding and features take at least "
@@ -291,7 +291,6 @@ def _suffix(machine, main, threads, usual):
 
 def _names(rows):
     """Backbone, height of the pictures and file, if it is not rendered, as text."""
-    star = rows.random_weights.map({True: "*", False: ""})
-    star = star + rows.older.map({True: "†", False: ""}) if "older" in rows else star
+    signs = rows.random_weights.map({True: "*", False: ""}) + rows.older.map({True: "†", False: ""})
     file = rows.video.map(lambda name: f", {name}" if name else "")
-    return rows.backbone + star + ", " + rows.height.astype(int).astype(str) + "p" + file
+    return rows.backbone + signs + ", " + rows.height.astype(int).astype(str) + "p" + file
