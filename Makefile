@@ -44,7 +44,7 @@ hapt: .venv/.installed  ## the older runs on hapt (first study, zero-shot, strea
 
 COSTS := inference_cost size_cost training_cost quantization inference_length export mixed_precision end_to_end
 
-costs: .venv/.installed  ## measure every cost that is missing or stale: hours, on an idle machine (BUSY=1: on a busy one too)
+costs: .venv/.installed  ## measure every cost that is missing or stale: many hours, on an idle machine (BUSY=1: on a busy one too)
 	@$(BIN)/python -m tal_lib.process.quiet || test -n '$(BUSY)'
 	@$(BIN)/tal data fetch hapt
 	@for sweep in $(COSTS); do plan=$$($(BIN)/tal sweep $$sweep --dry-run) || exit 1; echo "$$plan" | sed "/^[0-9a-f]\{16\}  /d; s/^/$$sweep: /"; done

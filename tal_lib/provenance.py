@@ -29,13 +29,14 @@ COLUMNS = [
 
 @functools.cache
 def git_commit() -> str:
-    """Short commit of the repository, with `+` if tracked files were changed. Empty outside a checkout."""
+    """Short commit of the repository, with `+` if its code was changed or has new files. Empty outside a
+    checkout."""
     if not in_checkout():  # an installed package may lie inside another repository
         return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)
     try:
         head = run("rev-parse", "--short=10", "HEAD")
-        changed = run("status", "--porcelain", "--untracked-files=no", "--", "tal_lib", "notebooks")
+        changed = run("status", "--porcelain", "--", "tal_lib", "notebooks")
     except OSError:
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""

@@ -14,7 +14,8 @@ def add_commands(commands) -> None:
         help="measure parameters, MACs, memory and latency of a model, or the cost of a whole video pipeline",
         description="Measure the cost of a model by recording length: `tal cost MODEL --length T --dim D`. "
         "Or measure the whole pipeline on a video: `tal cost --video FILE --backbone NAME --model MODEL`. "
-        "The pipeline is video decoding, features, network, box decoding and NMS.",
+        "The pipeline is video decoding, features, network, box decoding and NMS. The video is extracted "
+        "three times: for the peak memory, for the time end to end, and for each part alone.",
     )
     cost.lists("models", "presets")
     cost.add_argument("model", nargs="?", help="name of the model; `tal models NAME` lists its options")
@@ -68,7 +69,12 @@ def add_commands(commands) -> None:
         help="float32 (default), bfloat16, compiled, tf32 (CUDA), or auto: bfloat16 if the "
         "device supports it",
     )
-    cost.add_argument("--threads", type=typed(Threads), default=None, help="CPU threads (default: all cores)")
+    cost.add_argument(
+        "--threads",
+        type=typed(Threads),
+        default=None,
+        help="CPU threads (default: all cores; the study's tables of models have 1)",
+    )
     add_options(cost, "option of the model")
     cost.set_defaults(run=_cost)
 
@@ -149,6 +155,8 @@ def _cost_of_video(arguments):
             "--set works with one model only", where="tal cost --video", remedy="Give one --model."
         )
     busy = _busy()
+    if sys.stderr.isatty():
+        print("measuring: the video is extracted three times …", file=sys.stderr)
     rows = end_to_end(
         arguments.video,
         arguments.backbone or "hog-hof",

@@ -127,14 +127,11 @@ def _eval(arguments):
 
 def _annotations(arguments):
     """The annotations of a file, or of a benchmark's official split or fold."""
-    from pathlib import Path
-
     from tal_lib.data import load_benchmark, read_annotations
     from tal_lib.data.annotations import AnnotationFile
-    from tal_lib.data.registry import BENCHMARKS
 
     where = arguments.annotations
-    if where not in BENCHMARKS and not Path(where).is_dir():
+    if _is_file(where, root_of(arguments)):
         if arguments.fold is not None:
             raise TalError(
                 "a file has no folds",
@@ -148,6 +145,23 @@ def _annotations(arguments):
         fold = int(given) if given.lstrip("-").isdecimal() else -1
     benchmark = load_benchmark(where, root_of(arguments), fold=fold)
     return AnnotationFile(benchmark.table(), benchmark.annotations(), benchmark.notes)
+
+
+def _is_file(where, root):
+    """Whether annotations are given as a file, not as a benchmark's name or folder."""
+    from pathlib import Path
+
+    from tal_lib.data.registry import check_known
+
+    if Path(where).is_dir():
+        return False
+    if Path(where).name == where:
+        try:
+            check_known(where, root)
+        except TalError:
+            return True
+        return False
+    return True
 
 
 def _unscored(detections, truth, kept, split):

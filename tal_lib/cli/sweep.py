@@ -88,7 +88,7 @@ def _sweep(arguments):
     if arguments.gpus is not None:
         gpu_environments(arguments.gpus, jobs=arguments.jobs, cluster=arguments.cluster)
     if arguments.dry_run:
-        cells = sweeps.plan_some(arguments.grid, chosen)
+        cells = sweeps.plan_some(arguments.grid, chosen, results=arguments.results)
         states = sweeps.states_of(cells, sweeps.ledgers(arguments.results))
         for cell in cells:
             print(f"{cell.id}  {states[cell.id].name:5}  {cell.notebook.stem}  {cell.label()}")

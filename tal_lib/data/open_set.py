@@ -40,6 +40,9 @@ def class_split(benchmark: Benchmark, seen: float, draw: int, root=None) -> tupl
 def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> OpenSet:
     """Split a benchmark by classes.
 
+    Where features are standardised, their mean and deviation are over all steps of the recordings that give
+    training data. With `stretches`, steps of unseen classes are among them, without their labels.
+
     Args:
         keep: the training data. `recordings`: training recordings without any unseen class. `stretches`: the
             clips between unseen segments, each as a recording `<id>#<number>` with the features of its steps.
@@ -89,8 +92,8 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
         seen,
         unseen,
         learn,
-        _test(benchmark, unseen_segments, unseen),
-        _test(benchmark, test, benchmark.classes),
+        _test(benchmark, unseen_segments, unseen, set(unseen_segments.recording)),
+        _test(benchmark, test, benchmark.classes, benchmark.recordings("test")),
     )
 
 
@@ -168,11 +171,11 @@ def _pieces(benchmark, pieces, annotations, classes):
     )
 
 
-def _test(benchmark, annotations, classes):
+def _test(benchmark, annotations, classes, recordings):
     table = benchmark.table()
     return view(
         benchmark,
-        table[table.recording.isin(annotations.recording)].assign(split="test"),
+        table[table.recording.isin(recordings)].assign(split="test"),
         annotations,
         classes,
         whole(benchmark),

@@ -1,6 +1,7 @@
 """Views of a benchmark: the same recordings with other annotations."""
 
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ def view(
         ends_checked=False,
     )
     other.loading, other.taxonomy = benchmark.loading, benchmark.taxonomy
+    other.inertial = benchmark.inertial
+    if (known := benchmark.standardised) is not None:  # so are the features that the loaders give
+        raw = lambda recording: loaders["load_features"](recording) * known.std + known.mean
+        other._standardised = replace(known, raw=raw)
     return other
 
 

@@ -65,9 +65,8 @@ def mark_older(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> dict[str, 
     data: tidy tables, of which empty ones stay as they are; stale: from `stale_cells`.
     """
     cells = set(stale.cell) if len(stale) else set()
-    of = lambda table: table.cell.astype(str).str.partition(":")[0]
     return data | {
-        name: data[name].assign(older=of(data[name]).isin(cells))
+        name: data[name].assign(older=_cell_of(data[name]).isin(cells))
         for name in MEASURED
         if name in data and len(data[name])
     }
@@ -82,6 +81,11 @@ def of_older_code(rows: pd.DataFrame, mark: str = "") -> str:
         return ""
     older, cells = rows[rows.older].cell.nunique(), rows.cell.nunique()
     return f" {older} of {cells} cells were computed by older code or from older data{mark}."
+
+
+def _cell_of(table):
+    """The id of the cell of each row, without the benchmark of a further test (`<id>:hapt_recomposed`)."""
+    return table.cell.astype(str).str.partition(":")[0]
 
 
 def read(layout: Layout) -> Origin:
@@ -111,9 +115,6 @@ def stale_in_equal(data: dict[str, pd.DataFrame], stale: pd.DataFrame) -> int | 
 def origin(tables, stale: int, stale_equal: int | None = None) -> Origin:
     """Counts over tidy tables with `cell` and `git_commit`; the other two counts are passed on."""
     columns = [table[["cell", "git_commit"]] for table in tables if {"cell", "git_commit"} <= set(table)]
-    cells = (
-        pd.concat(columns).drop_duplicates("cell")
-        if columns
-        else pd.DataFrame({"cell": [], "git_commit": []})
-    )
+    cells = pd.concat(columns) if columns else pd.DataFrame({"cell": [], "git_commit": []})
+    cells = cells[~_cell_of(cells).duplicated()]  # a cell may be tested on several benchmarks
     return Origin(len(cells), int(cells.git_commit.astype(str).str.endswith("+").sum()), stale, stale_equal)

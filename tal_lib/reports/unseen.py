@@ -53,8 +53,9 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     runs = tables.open_set_runs(
         open_set.fillna({"options": "", "recipe": "", "keep": ""}).astype({"misnamed": bool})
     )
-    most = runs[(runs.fraction == runs.fraction.max()) & (runs.seen == runs.seen.max())]
-    for where, group in most.groupby("benchmark", sort=False):
+    for where, group in runs.groupby("benchmark", sort=False):
+        group = group[group.fraction == group.fraction.max()]
+        group = group[group.seen == group.seen.max()]
         scores = {
             part: some.pivot_table(index="split", columns="model", values="avg_map")
             for part, some in group.groupby("part")

@@ -28,7 +28,8 @@ from tal_lib.provenance import code_state, git_commit
 from tal_lib.sweeps.certificates import SEE as SEE_CERTIFICATES
 from tal_lib.sweeps.certificates import check_address, security, why_refused
 from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
-from tal_lib.sweeps.grid import Cell, data_hash, measured_on
+from tal_lib.sweeps.grid import Cell, measured_on
+from tal_lib.sweeps.identity import about_data, benchmarks_of, data_of
 from tal_lib.sweeps.local import ProcessLost, warm_processes
 
 FORMS = "Use tls://HOST:PORT, tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
@@ -194,9 +195,10 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
     hash.
     """
     cell: Cell = job["cell"]
+    about_data.cache_clear()  # the data of a worker may have been repaired since its last cell
     if problem := _mismatch(job["versions"], cell):
         return f"worker {socket.gethostname()}: {problem}", None, ""
-    if cell.alone:
+    if cell.of_machine:
         cell = replace(cell, machine=measured_on(cell.parameters))
     with tempfile.TemporaryDirectory(prefix="tal-cell-") as scratch:
         notebook = Path(scratch) / cell.notebook.name
@@ -239,18 +241,18 @@ def _mismatch(versions, cell):
             f"although both are at {here['commit'] or 'no commit'}. "
             "Commit it and check out the same commit on both, or copy the files."
         )
-    benchmark = cell.parameters.get("benchmark")
-    if not benchmark:
+    benchmarks = ", ".join(benchmarks_of(cell.parameters))
+    if not benchmarks:
         return None
     try:
-        local_hash = data_hash(benchmark)
+        local_hash = data_of(cell.parameters)
     except TalError as error:
         return str(error)
     return (
         None
         if local_hash == cell.data_hash
         else (
-            f"has other data for {benchmark} (hash {local_hash}, the sweep has {cell.data_hash}). Copy the "
+            f"has other data for {benchmarks} (hash {local_hash}, the sweep has {cell.data_hash}). Copy the "
             "same files there and point TAL_DATA at them."
         )
     )

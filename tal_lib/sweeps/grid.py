@@ -50,7 +50,10 @@ class Cell:
     data_hash: str
     id: str
     alone: bool = False  # no other cell may run at the same time
-    machine: str = ""  # whose speed it measures; empty: it measures no time, or the machine is unknown
+    machine: str = (
+        ""  # to which it belongs; empty: it is the same on every machine, or the machine is unknown
+    )
+    of_machine: bool = False  # it belongs to one machine: its id has the machine's name
     gpu: bool = False  # it needs a GPU
     time_limit: float | None = None  # seconds
     code: dict = field(default_factory=dict, hash=False)  # area -> version, of its code
@@ -70,13 +73,21 @@ def chosen(parameters: dict, only: dict[str, str] | None) -> bool:
     return all(means(text, parameters.get(name)) for name, text in (only or {}).items())
 
 
-def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
+def plan(
+    path: str | Path,
+    only: dict[str, str] | None = None,
+    *,
+    here: bool = True,
+    results: str | Path | None = None,
+) -> list[Cell]:
     """All cells of a grid file, in order, without repeats.
 
     Args:
         only: keep the cells whose parameters have these values, given as text. All of the grid is checked,
             but the data and the device of the other cells need not be here.
         here: whether the cells will run on this machine.
+        results: folder of the ledgers. Tuned settings come from its trials; if it has no ledger of their
+            search, from the study's.
     """
     grid = read_grid(path)
     cells = {}
@@ -87,14 +98,20 @@ def plan(path: str | Path, only: dict[str, str] | None = None, *, here: bool = T
         if known and name not in known:
             raise unknown_name(name, known, where=f"{grid.path}, --only", name="parameter")
     for number in range(len(grid.blocks)):
-        for cell in _expand(grid, number, here, only):
+        for cell in _expand(grid, number, here, only, results):
             cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
-def plan_some(path: str | Path, only: dict[str, str] | None = None, *, here: bool = True) -> list[Cell]:
+def plan_some(
+    path: str | Path,
+    only: dict[str, str] | None = None,
+    *,
+    here: bool = True,
+    results: str | Path | None = None,
+) -> list[Cell]:
     """As `plan`. `TalError` if there is no cell."""
-    cells = plan(path, only, here=here)
+    cells = plan(path, only, here=here, results=results)
     if not cells:
         raise TalError(
             "the grid has no cell with these values",
@@ -104,7 +121,7 @@ def plan_some(path: str | Path, only: dict[str, str] | None = None, *, here: boo
     return cells
 
 
-def _expand(grid, number, here, only):
+def _expand(grid, number, here, only, results):
     block, place = grid.blocks[number], f"{grid.path}, block {number + 1}"
     notebook = grid.notebook(block)
     defaults, _ = read_notebook(notebook)
@@ -115,7 +132,7 @@ def _expand(grid, number, here, only):
     if block.tuned:  # models without trials do not matter if they are not asked for
         early = {name: text for name, text in (only or {}).items() if name not in SETTINGS}
         combined = (parameters for parameters in combined if chosen(_portable(parameters), early))
-    for parameters in (each for some in combined for each in _with_settings(some, block, grid, place)):
+    for parameters in (each for some in combined for each in _with_settings(some, block, results, place)):
         parameters.pop(OUT, None)  # the output folder is not part of the id
         key = json.dumps([parameters.get(name) for name in TOGETHER], default=str)
         if key not in together:
@@ -128,7 +145,8 @@ def _expand(grid, number, here, only):
             checked_device(parameters["device"], where=f"{place}: parameter device", here=here)
         data = _with_data(parameters, place)
         alone, limit = block.alone, block.time_limit and 60 * block.time_limit
-        machine = measured_on(parameters) if (alone or block.on_each_machine) and here else ""
+        of_machine = alone or block.on_each_machine
+        machine = measured_on(parameters) if of_machine and here else ""
         made_by = code.of(notebook, parameters)
         yield Cell(
             grid.name,
@@ -138,6 +156,7 @@ def _expand(grid, number, here, only):
             code.id(notebook.name, parameters, data, machine, made_by),
             alone,
             machine,
+            of_machine,
             block.gpu,
             limit,
             made_by,
@@ -192,7 +211,7 @@ def _with_data(parameters, place):
     return data_of(parameters, data_hash)
 
 
-def _with_settings(parameters, block, grid, place):
+def _with_settings(parameters, block, results, place):
     """The parameters once for each trial of the block's search, or with the tuned settings it asks for.
 
     Settings that the grid gives itself come first.
@@ -210,7 +229,12 @@ def _with_settings(parameters, block, grid, place):
         trials = block.search.drawn(parameters["model"], parameters["preset"])
     else:
         source = block.tuned
-        ledger = work_folder() / "results" / "ledger" / f"{source.sweep}.jsonl"
+        ledgers = [
+            Path(folder) / "ledger" / f"{source.sweep}.jsonl"
+            for folder in (results, work_folder() / "results")
+            if folder is not None
+        ]
+        ledger = next(filter(Path.is_file, ledgers), ledgers[0])
         fold = parameters.get("fold", OFFICIAL) if source.fold is None else source.fold
         known = (parameters[name] for name in ("model", "preset", "fraction"))
         try:

@@ -133,7 +133,7 @@ def check_skip_of(benchmark: str, skip: int, place: str) -> None:
     load_benchmark(benchmark).check_skip(skip, f"{place}, benchmark {benchmark}")
 
 
-def _tested(parameters):
+def benchmarks_of(parameters: dict) -> list[str]:
     """The benchmarks of a cell: its own, and those on which its model is tested too."""
     return [name for name in (parameters.get("benchmark"), *(parameters.get("also") or ())) if name]
 
@@ -145,14 +145,14 @@ def data_of(parameters: dict, hash_of: Callable[[str], str] | None = None) -> st
         hash_of: benchmark → hash of its data; None: that of its loader.
     """
     hash_of = hash_of or (lambda name: about_data(name)[0])
-    hashes = [hash_of(name) for name in _tested(parameters)]
+    hashes = [hash_of(name) for name in benchmarks_of(parameters)]
     return digest(*hashes) if len(hashes) > 1 else "".join(hashes)
 
 
 def _loaders(parameters):
     """Modules that load the features of a cell's benchmarks; one empty name if there is none."""
     loaders = []
-    for name in _tested(parameters):
+    for name in benchmarks_of(parameters):
         try:
             loaders.append(about_data(name)[1])
         except TalError:  # not on this machine: an error is raised where the data is needed

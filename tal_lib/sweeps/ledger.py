@@ -43,7 +43,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
 
     Args:
         ledger: ledger that already has most of the records. Only folders that it lacks, or that are newer
-            than it, are read.
+            than it, are read, and a record that the ledger has in the same or a newer form is left out.
     """
     records = {}
     if not Path(folder).is_dir():
@@ -63,7 +63,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
                 continue
             if isinstance(record, dict) and record.get("id") == entry.name and entry.name not in former:
                 records[entry.name] = _complete(record)
-    return records
+    return only_newer(records, known)
 
 
 @contextmanager
@@ -144,6 +144,18 @@ def recency(record: dict) -> tuple[int, str]:
     Then comes the time.
     """
     return record.get("generation", 0), record["provenance"]["utc"]
+
+
+def only_newer(records: dict[str, dict], known: dict[str, dict]) -> dict[str, dict]:
+    """The records, by id, that are not known in the same or a newer form.
+
+    A run folder may be older than a ledger that came from elsewhere.
+    """
+    return {
+        id: record
+        for id, record in records.items()
+        if id not in known or recency(record) > recency(known[id])
+    }
 
 
 def read_all(results: str | Path) -> list[dict]:

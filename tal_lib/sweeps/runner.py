@@ -103,7 +103,7 @@ def run(
             f"jobs={jobs}, threads={threads}: not at least 1", remedy="Give whole numbers from 1 on."
         )
     on_gpus = [] if gpus is None else gpu_environments(gpus, jobs=jobs, cluster=cluster)
-    cells = plan_some(grid_yaml, only, here=cluster is None)
+    cells = plan_some(grid_yaml, only, here=cluster is None, results=results)
     cells = [replace(cell, time_limit=time_limit or cell.time_limit or TIME_LIMIT) for cell in cells]
     sweep = cells[0].sweep
     folder, ledger = Path(runs).resolve() / sweep, Path(results).resolve() / "ledger" / f"{sweep}.jsonl"
@@ -163,7 +163,7 @@ def _keep_detections(grid_yaml, cells, folder, ledger, results, *, here):
     """Keep the detections of the finished cells, if the grid asks for it."""
     if best := read_grid(grid_yaml).detections:
         try:
-            ids = {cell.id for cell in plan(grid_yaml, here=here)}
+            ids = {cell.id for cell in plan(grid_yaml, here=here, results=results)}
         except TalError:  # a part of the grid that was not asked for waits for its tuning: nothing is dropped
             ids = {cell.id for cell in cells} | set(read_ledger(ledger))
         collect(folder, file_of(Path(results).resolve(), cells[0].sweep), ids, best)

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tal_lib.data import rendered
+from tal_lib.errors import TalError
 from tal_lib.files import atomic_path, write_json
 from tal_lib.video import crowded
 from tal_lib.video.extract import Sampling, extract
@@ -59,7 +60,12 @@ def make(
     for backbone in backbones:
         place = folder / backbone
         write_json(place / "annotations.json", {"version": "rendered", "database": _database(names, seed)})
-        extract(videos, place / "features", backbone, SAMPLINGS[backbone], workers=workers, progress=progress)
+        extracted = extract(
+            videos, place / "features", backbone, SAMPLINGS[backbone], workers=workers, progress=progress
+        )
+        for row in extracted[extracted.problem != ""].itertuples():
+            where = folder / "videos" / f"{row.video}.mp4"
+            raise TalError(row.problem, where=where, remedy="Delete it, and run the command again.")
         with atomic_path(place / "features.sha256") as temporary:
             Path(temporary).write_text(features_hash(place / "features", list(names)) + "\n")
         made.append(place)

@@ -205,6 +205,13 @@ def test_a_run_on_a_fold_is_scored_on_its_recordings(tmp_path, capsys):
     assert "annotated recordings have no detection" in err
     code, out, err = evaluate(capsys, tmp_path / "d.csv", tmp_path / "t.json", "--fold", "1")
     assert code == 2 and "a file has no folds" in err
+    held_out = load_benchmark("synthetic_validation").annotations("test").assign(score=1.0)
+    held_out.to_csv(tmp_path / "v.csv", index=False)
+    code, out, err = evaluate(capsys, tmp_path / "v.csv", "synthetic_validation")
+    assert code == 0 and "avg mAP 100.00 %" in out and not err, (out, err)
+    for missing in ("none.json", "nonesuch", str(tmp_path / "none.json")):
+        code, out, err = evaluate(capsys, tmp_path / "d.csv", missing)
+        assert code == 2 and "annotation file not found" in err
 
 
 def test_the_fold_of_a_published_run_is_that_of_only(capsys):

@@ -18,8 +18,9 @@ experiment = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(experiment)
 
 
-def table(layout, steps, extrapolated=False):
+def table(layout, steps, extrapolated=False, longest=36_864):
     rows = {"condition": "hapt_cpu", "model": "window_cnn", "limit_gb": 0.02, "steps": steps}
+    rows |= {"longest_steps": longest}
     write_csv(pd.DataFrame([rows | {"extrapolated": extrapolated}]), layout.tables, "longest_recording")
 
 
@@ -45,10 +46,17 @@ def test_a_statement_is_verified_by_running_it(tmp_path, monkeypatch):
     line = lambda name, columns, steps, *limit, **more: int(20e6 + (long - short) / 200 * (steps - right))
     monkeypatch.setattr(experiment, "peak_within", line)
     assert not experiment.measure("window_cnn", 0.02, "hapt_cpu", layout).holds.any()
+    table(layout, 0.9 * right, longest=right / 10)  # a bound, 0.8 times what fits
+    rows = experiment.measure("window_cnn", 0.02, "hapt_cpu", layout)
+    assert rows.holds.all() and rows.stated_steps.unique().tolist() == [round(8 * right / 10)]
 
 
 def test_the_length_is_the_one_that_readers_see(tmp_path):
-    for steps, extrapolated, seen in ((38_815.4, True, 38_000), (13_219.0, False, 13_200)):
+    for steps, extrapolated, seen in (
+        (38_815.4, True, (38_000, False)),
+        (13_219.0, False, (13_200, False)),
+        (343_018.0, True, (294_912, True)),
+    ):
         table(Layout(tmp_path), steps, extrapolated)
         assert experiment.stated("window_cnn", 0.02, "hapt_cpu", Layout(tmp_path)) == seen
 

@@ -14,7 +14,9 @@ from tal_lib.data import (
     open_set,
     shuffled_names,
 )
+from tal_lib.data.standardise import standardise
 from tal_lib.training import Recipe, fit
+from tal_lib.training.checkpoints import Statistics
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -90,6 +92,60 @@ def test_nothing_unseen_can_be_learned(rows, keep, count):
         parts.test_all.annotations().label
     ) == set(CLASSES)
     assert not set(parts.train.recordings()) & set(parts.test_all.recordings())
+
+
+@pytest.mark.parametrize("keep", ["recordings", "stretches"])
+def test_a_model_of_a_class_split_knows_how_its_features_were_standardised(keep):
+    """Its file has the statistics, and layouts of sensors reach its training."""
+    data = benchmark([("r0", 10.0, 20.0, "a"), ("r1", 30.0, 40.0, "b"), ("r2", 5.0, 9.0, "c")])
+    raw = {name: data.features(name).astype(float) for name in data.recordings()}
+    standard = Benchmark(
+        name="made",
+        classes=CLASSES,
+        tious=(0.5,),
+        feature_spec=data.feature_spec,
+        recordings=data.table(),
+        annotations=data.annotations(),
+        load_features=standardise(raw, data.recordings("train")).load,
+        standardise=lambda recordings: standardise(raw, recordings),
+        source_hash="0",
+    )
+    split = open_set(standard, ("a", "b"), ("c", "d"), keep)
+    known = Statistics.of(split.train)
+    assert known is not None
+    for part in (split.train, split.test, split.test_all):
+        for name in part.recordings():
+            source = raw[name.partition("#")[0]]
+            shown = part.features(name)
+            offset = (
+                0
+                if len(shown) == len(source)
+                else int(round(float(shown[0, 1] * known.std[1] + known.mean[1])))
+            )
+            expected = known.standardised(source[offset : offset + len(shown)])
+            assert shown == pytest.approx(expected, abs=1e-4)
+            restored = part.standardised.raw(name)
+            assert restored == pytest.approx(source[offset : offset + len(shown)], abs=1e-3)
+
+
+def test_recordings_without_an_event_are_tested_too():
+    """A detection there is a false positive of the generalized evaluation."""
+    table = pd.DataFrame(
+        {"recording": ["r", "t", "none"], "split": ["train", "test", "test"], "duration": 100.0}
+    )
+    segments = [("r", 10.0, 20.0, "a"), ("t", 10.0, 20.0, "a"), ("t", 30.0, 40.0, "b")]
+    data = Benchmark(
+        name="made",
+        classes=("a", "b"),
+        tious=(0.5,),
+        feature_spec=FeatureSpec(stride_s=1.0, window_s=2.0, streams={"one": 2}),
+        recordings=table,
+        annotations=pd.DataFrame(segments, columns=["recording", "start", "end", "label"]),
+        load_features=lambda name: np.zeros((99, 2)),
+        source_hash="0",
+    )
+    split = open_set(data, ("a",), ("b",), "stretches")
+    assert split.test_all.recordings() == ["t", "none"] and split.test.recordings() == ["t"]
 
 
 def test_training_asks_for_no_other_recording():

@@ -86,7 +86,9 @@ def test_times_of_trained_models_decide_and_may_tie(gaf, repeats, use, words):
     answers = advice(lambda name: given.get(name, pd.DataFrame())).set_index("situation")
     assert answers.use["a CPU only, one thread"] == use
     because = answers.because["a CPU only, one thread"]
-    assert because.startswith("0.20 s per hour of recording, trained: network, decoding and NMS")
+    assert because.startswith(
+        "0.20 s per hour of recording, trained with all labels: network, decoding and NMS"
+    )
     assert words in because and "not measured" not in because
 
 

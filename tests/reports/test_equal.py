@@ -247,11 +247,12 @@ def test_components_need_a_complete_crossed_design(cell):
     text = sentence(pd.concat([table, table.assign(model="gaf", person_sd=20.04)]))
     assert text.startswith("On hapt with 20 % of the labels") and "between people (2 models)." in text
     assert f"the score of a person varies by {row.person_sd:.1f} to 20.0 points between people" in text
-    shared = f"sample adds {row.subset_sd:.1f} and another training seed {row.seed_sd:.1f}; {row.rest_sd:.1f}"
-    assert f"For all people together, another subset {shared} remain." in text
+    shared = f"alike by {row.subset_sd:.1f} points, and another training seed by {row.seed_sd:.1f}."
+    assert f"Another subset sample changes the scores of all people {shared}" in text
+    assert f"Effects on single people, and noise, have {row.rest_sd:.1f} points." in text
     again = f"{row.repeat_seed_sd:.1f} points with another seed, and by {row.repeat_subset_seed_sd:.1f} with"
-    assert f"A fold's avg mAP varies by {again} another sample. Their 95 %" in text
-    assert f"end at {row.repeat_seed_high:.1f} and {row.repeat_subset_seed_high:.1f}." in text
+    ends = f"reach {row.repeat_seed_high:.1f} and {row.repeat_subset_seed_high:.1f}."
+    assert f"A fold's avg mAP varies by {again} another sample. Their 95 % intervals {ends}" in text
     assert row.repeat_subset_seed_low < row.repeat_subset_seed_sd < row.repeat_subset_seed_high < 2
 
 

@@ -66,7 +66,7 @@ def test_only_models_with_both_arms_count_and_benchmarks_weigh_equally(study):
     assert mean.without_low < mean.without_recipe < mean.without_high and mean.without_p < 0.001
     text = factorial.of_mean(summary[summary.benchmark == MEAN])
     assert f"adds {mean.recipe:+.1f} [" in text and "means over 3 models and the tuned benchmarks." in text
-    assert f"With 100 %, it changes most on {mean.without}: without that benchmark it adds" in text
+    assert f"Without {mean.without}, where the gain with 100 % is farthest from zero, it is" in text
     assert "architectures" not in text  # the conclusion compares them
 
 

@@ -81,7 +81,7 @@ def test_many_people_are_compared_with_few_at_the_same_number_of_segments(annota
     assert "). actionformer and temporalmaxer show a significant difference (2 tested). Many minus" in text
     assert text.count("temporalmaxer +") == 5
     ends = f"{pairs[of_mean].difference.min():+.1f} to {pairs[of_mean].difference.max():+.1f}"
-    assert f"Many minus few, mean over 2 models: {ends}, 5 of 5 significant; without" in text
+    assert f"Many minus few, mean over 2 models: {ends} points; 5 of 5 comparisons are significant." in text
     none = annotation.sentence(pairs.assign(p_adjusted=1.0))
     assert none.startswith("On hapt, it is not shown that more people are better. Many people with few")
     assert "). No model shows a significant difference (2 tested). Many minus few" in none
@@ -150,10 +150,14 @@ def test_models_with_options_stand_beside_the_mean_over_models(annotated, traine
     means = [rows[rows.model == EVERY_MODEL].difference.tolist() for rows in (before, pairs)]
     assert means[0] == means[1]
     text = annotation.sentence(pairs)
-    assert "mean over 2 models" in text and "Added later: actionformer (norm=half) has -30" in text
+    assert (
+        "mean over 2 models" in text
+        and "Added later: many minus few of actionformer (norm=half) is -30" in text
+    )
     plain = pairs[(pairs.model == "actionformer") & (pairs.budget == 0.125)].iloc[0]
     assert row.change == pytest.approx(row.difference - plain.difference)
-    assert f" instead of {plain.difference:+.1f}, a change of {row.change:+.1f} [" in text
+    assert f", with its default options {plain.difference:+.1f} (" in text
+    assert f" people). The change is {row.change:+.1f} [" in text
     assert row.change_low < row.change < row.change_high and pairs[pairs.options == ""].change.isna().all()
 
 

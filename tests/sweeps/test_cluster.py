@@ -16,10 +16,10 @@ import pytest
 
 from tal_lib import TalError, sweeps
 from tal_lib.cli import main
-from tal_lib.files import REPOSITORY
+from tal_lib.files import REPOSITORY, digest
 from tal_lib.provenance import code_state, cpu_name
 from tal_lib.sweeps import certificates as certificates_module
-from tal_lib.sweeps import cluster
+from tal_lib.sweeps import cluster, identity
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import read_ledger
 
@@ -225,6 +225,20 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
     assert "has other data for synthetic" in reason and "TAL_DATA" in reason and archive is None
     monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789")
     assert "at commit 0123456789, the sweep" in cluster.run_packed(job)[0]
+
+
+def test_a_worker_compares_the_data_of_every_tested_benchmark(project, monkeypatch):
+    """Also of those on which a model is only tested; and again after the data was repaired."""
+    hashes = {"hapt": "a", "hapt_recomposed_test": "b"}
+    look = lambda name: (hashes[name], "", 5)
+    look.cache_clear = lambda: None
+    monkeypatch.setattr(identity, "about_data", look)
+    monkeypatch.setattr(cluster, "about_data", look)
+    parameters = {"benchmark": "hapt", "also": ["hapt_recomposed_test"]}
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", parameters, digest("a", "b"), "x")
+    assert cluster._mismatch(cluster._versions(), cell) is None
+    hashes["hapt_recomposed_test"] = "c"
+    assert "has other data for hapt, hapt_recomposed_test" in cluster._mismatch(cluster._versions(), cell)
 
 
 def test_changes_that_are_not_committed_count(project, monkeypatch):

@@ -133,6 +133,15 @@ def test_a_cluster_has_its_own_devices(plan, monkeypatch):
         plan(f"{{{COST}, parameters: {{device: gpu}}}}", here=False)
 
 
+def test_a_worker_names_the_machine_of_cells_that_belong_to_one(plan):
+    """Timed cells, and those with `on_each_machine`; the driver of a cluster does not know the machine."""
+    for option, belongs in (("", False), (", alone: true", True), (", on_each_machine: true", True)):
+        (cell,) = plan(f"{{{TRAIN}{option}}}", here=False)
+        assert (cell.of_machine, cell.machine) == (belongs, "")
+        (cell,) = plan(f"{{{TRAIN}{option}}}")
+        assert bool(cell.machine) == belongs
+
+
 def test_an_unknown_benchmark_is_named(tmp_path):
     (tmp_path / "g.yaml").write_text(f"cells:\n  - {{{TRAIN}, parameters: {{benchmark: nonesuch}}}}")
     with pytest.raises(TalError, match="g.yaml, block 1: parameter benchmark: no benchmark 'nonesuch'"):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tal_lib import TalError, sweeps
+from tal_lib.files import REPOSITORY
+from tal_lib.reports.equal.arms import MAIN, TUNING
 from tal_lib.sweeps import grid as grids
 from tal_lib.sweeps import identity
 from tal_lib.sweeps.search import Search, expected_best, trials_of, tuned
@@ -163,6 +166,37 @@ def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
         sweeps.plan(path)
     (cell,) = sweeps.plan(path, {"benchmark": "hapt"})  # nor is the other benchmark
     assert cell.parameters["benchmark"] == "hapt"
+    others = tmp_path / "own" / "ledger" / "tuning.jsonl"  # trials of the folder that --results names
+    others.parent.mkdir(parents=True)
+    both = [record(0, 0.5, 1.0, {}), record(1, 0.6, 1.0, slow)]
+    others.write_text("".join(json.dumps(each) + "\n" for each in both))
+    recipes = [
+        sweeps.plan(path, {"benchmark": "hapt"}, results=folder)[0].parameters["recipe"]
+        for folder in (None, tmp_path / "own", tmp_path / "without")
+    ]
+    assert recipes == [{}, slow, {}]
+
+
+def test_the_grids_of_the_documentation_tune_and_compare(tmp_path, monkeypatch):
+    """docs/adding-a-dataset.md: 48 trials of three models, then 40 trainings with the best of them."""
+    text = (REPOSITORY / "docs" / "adding-a-dataset.md").read_text(encoding="utf-8")
+    grids_ = re.findall(r"```yaml\n(.*?)```", text.partition("## The equal comparison")[2], re.DOTALL)
+    tuning, equal = (tmp_path / name for name in ("my_tuning.yaml", "my_equal.yaml"))
+    write(tmp_path, monkeypatch, {})
+    for path, grid in zip((tuning, equal), grids_[:2], strict=True):
+        path.write_text(grid.replace("mydata", "synthetic"))
+    trials = sweeps.plan(tuning)
+    assert len(trials) == 48 and {(cell.sweep, cell.parameters["fold"]) for cell in trials} == {(TUNING, 0)}
+    ledger = tmp_path / "own" / "ledger" / f"{trials[0].sweep}.jsonl"
+    ledger.parent.mkdir(parents=True)
+    rows = [
+        record(n, 0.1 + n / 100, 0.0, {}) | {"parameters": cell.parameters} for n, cell in enumerate(trials)
+    ]
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cells = sweeps.plan(equal, results=tmp_path / "own")
+    assert len(cells) == 40 and {cell.sweep for cell in cells} == {MAIN}
+    trained = [cell for cell in cells if cell.parameters["model"] != "timeline_prior"]
+    assert all("learning_rate" in cell.parameters["recipe"] for cell in trained)  # the last trial is the best
 
 
 def test_a_cell_of_a_fold_takes_trials_of_that_fold(tmp_path, monkeypatch):

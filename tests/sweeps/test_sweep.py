@@ -46,6 +46,24 @@ def test_runs_each_cell_once_and_resumes(project, capsys):
     assert "5 cells: 4 were done, 1 done now, 0 failed" in capsys.readouterr().out
 
 
+def test_an_older_run_folder_does_not_replace_a_newer_record(project):
+    """The ledger came from elsewhere; then the folder of the older run was touched or copied."""
+    grid = project.make(numbers=(1,))
+    sweeps.run(grid, **project.where)
+    ((name, record),) = read_ledger(project.ledger).items()
+    newer = record | {
+        "generation": record.get("generation", 0) + 1,
+        "tables": {"squares": [{"number": 1, "square": 7}]},
+    }
+    update_ledger(project.ledger, {name: newer})
+    later = time.time() + 60
+    os.utime(project.runs / name / "cell.json", (later, later))
+    os.utime(project.runs / name, (later, later))
+    assert list(finished_runs(project.runs)) == [name] and not finished_runs(project.runs, project.ledger)
+    sweeps.run(grid, **project.where)
+    assert project.squares() == [(1, 7)]
+
+
 def test_a_failing_cell_stops_nothing_and_is_tried_again(project, capsys):
     grid = project.make(numbers=(1, 2, 3), fail=(2,))
     arguments = ["sweep", str(grid), "--results", project.where["results"], "--runs", project.where["runs"]]

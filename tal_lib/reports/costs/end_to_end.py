@@ -13,15 +13,15 @@ from tal_lib.reports.layout import nearest
 from tal_lib.reports.provenance import mark_older, of_older_code
 
 PARTS = {
-    "decoding_s": "decoding",
+    "decoding_s": "video decoding",
     "features_s": "features",
     "network_s": "network",
-    "decode_nms_s": "decode and NMS",
+    "decode_nms_s": "box decoding and NMS",
 }
 BEST_VIDEO = tables.Best(
     low=("features", "end to end", "real-time factor", "feature GMACs", "peak (MB)"), within=("minutes",)
 )
-BEST_MODEL = tables.Best(low=("network", "decode and NMS", "end to end", "network GMACs", "peak (MB)"))
+BEST_MODEL = tables.Best(low=("network", "box decoding and NMS", "end to end", "network GMACs", "peak (MB)"))
 VIDEO = ["backbone", "random_weights", "height", "video", "video_s"]
 LIVE = ["backbone", "height", "video", "video_s", "model"]
 two_digits = partial(short, digits=2)  # of a peak: the third one differs between processes
@@ -45,7 +45,7 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         caption = (
             f"From file to detections: {about}. Parts: timed alone. End to end, the first two overlap. "
             f"{of_models} –: the backbone has no network. *: random weights."
-            f"{' J: energy of decoding and features, per minute.' if _energy(rows) else ''}"
+            f"{' J: energy of video decoding and features, per minute.' if _energy(rows) else ''}"
             f"{once if (rows.runs == 1).all() else ''}{_older(cells)}"
         )
         out.table(by_video(rows), f"end_to_end{suffix}", caption, BEST_VIDEO)
@@ -61,8 +61,9 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         single = bool((drawn.runs == 1).all())
         axes = figures.where_time_goes(drawn, single)
         shown = (
-            f"Seconds of work per hour of video, measured with {machine}: decoding, features, network, and "
-            f"NMS. A bar per backbone and height of the pictures.{once if single else ' Medians over runs.'}"
+            f"Seconds of work per hour of video, measured with {machine}: video decoding, features, network, "
+            "box decoding and NMS. A bar per backbone and height of the pictures."
+            f"{once if single else ' Medians over runs.'}"
             f"{_older(cells.merge(drawn[VIDEO].drop_duplicates()))}"
         )
         out.figure(axes, f"end_to_end{suffix}", shown)
@@ -136,7 +137,7 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     Runs are repeats, and cells of longer videos, which measure the same minute again. Where a row has
     several, the range of its real-time factor is beside the median. Rows of older code as in `per_minute`.
     """
-    parts = {"decoding_s": "decoding", "features_s": "features", "localization_s": "localization"}
+    parts = {"decoding_s": "video decoding", "features_s": "features", "localization_s": "localization"}
     parts |= {"drawing_s": "drawing"}
     work_s = rows.decoding_s + rows.features_s + rows.localization_s  # drawing serves viewers only
     rows = rows.assign(real_time_factor=work_s / rows.video_s)
@@ -151,27 +152,31 @@ def by_live(rows: pd.DataFrame) -> pd.DataFrame:
     shown |= {name: middle[part].map(short) for part, name in parts.items()}
     shown["real-time factor"] = middle.real_time_factor.map(short)
     factors = rows.groupby(LIVE).real_time_factor.agg(["min", "max", "count"]).reset_index()
-    return pd.DataFrame(shown | _range(factors["min"], factors["max"], factors["count"]))
+    return pd.DataFrame(
+        shown | _range(factors["min"], factors["max"], factors["count"]) | _runs(factors["count"])
+    )
 
 
-def _range(low, high, runs):
-    """The columns that say how far the real-time factor of several runs differs; none if all ran once."""
+def _range(low, high, runs, name="lowest to highest", form=short):
+    """The column that says how far a value of several runs differs; none if all ran once."""
     if (runs == 1).all():
         return {}
-    ends = [f"{short(least)} to {short(most)}" for least, most in zip(low, high)]
-    return {
-        "lowest to highest": [both if n > 1 else "–" for both, n in zip(ends, runs)],
-        "runs": runs.astype(int),
-    }
+    ends = [f"{form(least)} to {form(most)}" for least, most in zip(low, high)]
+    return {name: [both if n > 1 else "–" for both, n in zip(ends, runs)]}
+
+
+def _runs(runs):
+    """The column with the number of runs; none if all ran once."""
+    return {} if (runs == 1).all() else {"runs": runs.astype(int)}
 
 
 def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     """One row per video, backbone and model: the median over repeats, parts in seconds per minute.
 
     `video_s` is rounded to seconds, `video` is the name of the file, empty for a rendered video. `low, high`
-    are the ends of the real-time factor over its `runs`. Rows of older code (`provenance.mark_older`) are
-    left out where the present code has measured the same backbone and video, with any model; `older` says
-    which ones remain.
+    are the ends of the real-time factor over its `runs`, `low_bytes, high_bytes` those of the peak. Rows of
+    older code (`provenance.mark_older`) are left out where the present code has measured the same backbone
+    and video, with any model; `older` says which ones remain.
     """
     scaled = [*PARTS, "total_s", "feature_macs", "network_macs", *_energy(cost)]
     cost = _present(cost.assign(**{name: 60 * cost[name] / cost.video_s for name in scaled}), VIDEO)
@@ -179,8 +184,10 @@ def per_minute(cost: pd.DataFrame) -> pd.DataFrame:
     rows = cost.groupby(keys, sort=False)[[*scaled, "real_time_factor", "peak_memory_bytes"]].median()
     rest = ["threads_used", "window", "overlap", "same_as_whole", "older"]  # the same in all runs
     rest = cost.groupby(keys, sort=False)[rest].first()
-    ends = cost.groupby(keys, sort=False).real_time_factor.agg(low="min", high="max", runs="count")
-    return rows.join(rest).join(ends).reset_index()
+    runs = cost.groupby(keys, sort=False)
+    ends = runs.real_time_factor.agg(low="min", high="max", runs="count")
+    peaks = runs.peak_memory_bytes.agg(low_bytes="min", high_bytes="max")
+    return rows.join(rest).join(ends).join(peaks).reset_index()
 
 
 def _present(rows, keys):
@@ -203,7 +210,7 @@ def _named(rows):
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per backbone and video, for readers; `rows` from `per_minute`."""
     values = [*PARTS, "total_s", "real_time_factor", "peak_memory_bytes", "feature_macs", "network_macs"]
-    values += [*_energy(rows), "low", "high"]
+    values += [*_energy(rows), "low", "high", "low_bytes", "high_bytes"]
     middle = rows.groupby(VIDEO)[values].median().reset_index()
     middle["runs"] = rows.groupby(VIDEO).runs.max().to_numpy()  # models may have different numbers
     middle["older"] = rows.groupby(VIDEO).older.any().to_numpy()
@@ -218,9 +225,17 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
         "end to end": middle.total_s.map(short),
         "real-time factor": middle.real_time_factor.map(short),
         **_range(middle.low, middle.high, middle.runs),
+        **_runs(middle.runs),
         "feature GMACs": (middle.feature_macs / 1e9).map(short),
         "network GMACs": (middle.network_macs / 1e9).map(short),
         "peak (MB)": (middle.peak_memory_bytes / 1e6).map(two_digits),
+        **_range(
+            middle.low_bytes / 1e6,
+            middle.high_bytes / 1e6,
+            middle.runs,
+            "peak, lowest to highest",
+            two_digits,
+        ),
     }
     if _energy(rows):
         shown["extraction (J)"] = middle.energy_j.map(short)
@@ -253,7 +268,7 @@ def in_words(cost: pd.DataFrame) -> str:
     )
     ends = [f"{factor[at]:.2f} ({names[at]})" for at in (factor.idxmin(), factor.idxmax())]
     return (
-        "In videos of a minute and more, decoding and features take at least "
+        "In videos of a minute and more, video decoding and features take at least "
         f"{math.floor(100 * before.min())} % of the time of the parts (median over the models). Real-time "
         f"factors range there from {' to '.join(ends)}. Among compact models the choice hardly matters."
         f"{of_older_code(cells[cells.video_s >= 60])}"
@@ -267,7 +282,7 @@ def by_model(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "model": rows.model,
             "network": rows.network_s.map(short),
-            "decode and NMS": rows.decode_nms_s.map(short),
+            "box decoding and NMS": rows.decode_nms_s.map(short),
             "end to end": rows.total_s.map(short),
             "network GMACs": (rows.network_macs / 1e9).map(short),
             "peak (MB)": (rows.peak_memory_bytes / 1e6).map(two_digits),

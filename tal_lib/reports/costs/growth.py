@@ -54,10 +54,13 @@ def longest_recordings(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
 
 def _failed_from(cost, rows):
     """The shortest length at which decoding and NMS did not fit, by model, under the conditions of `rows`."""
-    first = rows.iloc[0]
+    return did_not_fit(cost, rows).groupby("model").length_steps.min()
+
+
+def did_not_fit(cost: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `cost` without a latency, under the conditions of the measured `rows`."""
     keys = [name for name in ("benchmark", "preset", "precision", "device_name") if name in cost]
-    alike = (cost[keys] == first[keys]).all(axis=1)
-    return cost[alike & cost.latency_s_median.isna()].groupby("model").length_steps.min()
+    return cost[(cost[keys] == rows.iloc[0][keys]).all(axis=1) & cost.latency_s_median.isna()]
 
 
 def growth_for_readers(exponents: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,12 @@ import pandas as pd
 
 from tal_lib.cost.growth import FIRST
 from tal_lib.reports import figures, tables
-from tal_lib.reports.costs.growth import exponents_of, growth_for_readers, longest_recordings
+from tal_lib.reports.costs.growth import (
+    did_not_fit,
+    exponents_of,
+    growth_for_readers,
+    longest_recordings,
+)
 from tal_lib.reports.costs.prior import write_prior
 from tal_lib.reports.costs.repeatability import write_repeatability
 from tal_lib.reports.costs.shapes import (
@@ -40,9 +45,10 @@ def write(data: dict[str, pd.DataFrame], out) -> None:
         exponents, limits = exponents_of(rows), longest_recordings(rows, cost)
         if len(exponents):
             fitted = rows[rows.length_steps >= FIRST]
+            tried = cost.loc[fitted.index.union(did_not_fit(cost, rows).index)]
             caption = (
                 f"Growth exponents from {FIRST:,} steps on, longest recordings that fit (signs: "
-                f"docs/costs.md): {words}.{in_passes(fitted)}{of_older_code(fitted)}"
+                f"docs/costs.md): {words}.{in_passes(fitted)}{of_older_code(tried)}"
             )
             out.table(growth_for_readers(exponents, limits), f"growth_{stem}", caption)  # no value is best
         grown.append(exponents.assign(condition=stem))

@@ -76,7 +76,7 @@ def _converted(variant, row):
 def gained(quantization: pd.DataFrame) -> str:
     """What lower precision gained, in words; empty without a timed variant.
 
-    The first sentence names the largest speed-up at any loss, the next ones what keeps the accuracy.
+    Which models gain and keep their accuracy, the largest such gain, and the largest one at any loss.
 
     Args:
         quantization: timed rows of one machine. The smallest number of threads counts; of the others, the
@@ -84,55 +84,36 @@ def gained(quantization: pd.DataFrame) -> str:
     """
     timed = quantization.dropna(subset=["latency_s_median", "speedup"])
     rows = timed[timed.threads_used == timed.threads_used.min()]
-    graphs, rows = rows[rows.variant == "onnx"], rows[~rows.variant.isin(FULL_PRECISION)]
+    rows = rows[~rows.variant.isin(FULL_PRECISION)]
     if rows.empty:
         return ""
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
-    gain = kept[kept.speedup >= GAIN]
+    many, whole = kept[kept.speedup >= GAIN].model.nunique(), rows.model.nunique()
+    become, lose = ("becomes", "loses") if many == 1 else ("become", "lose")
     sentences = [
-        f"On {threads_in_words(top.threads_used)}, the largest speed-up over float32 is {top.speedup:.2f} "
-        f"times: {_name(top)}. It {_lost(top.map_lost)}."
+        f"{many} of {whole} model{'s' * (whole > 1)} {become} at least {GAIN:g} times as fast as in float32 "
+        f"and {lose} at most {LOST:g} point of avg mAP "
+        f"({threads_in_words(top.threads_used)}).{_on_more_threads(timed)}"
     ]
-    if len(kept) and kept.speedup.idxmax() != top.name:
+    if len(kept):
         best = kept[kept.speedup > kept.speedup.max() - ALIKE].sort_values("speedup", ascending=False)
-        names = [f"{_name(row)} ({_lost(row.map_lost)})" for row in best.itertuples()]
+        names = " or ".join(map(_name, best.itertuples()))
+        sentences.append(f"The largest such speed-up is {best.speedup.max():.2f} times: {names}.")
+    if top.map_lost > LOST:
         sentences.append(
-            f"With at most {LOST:g} point lost, the largest speed-up is {best.speedup.max():.2f} times. "
-            f"It is that of {' or '.join(names)}."
-        )
-    if rows.model.nunique() > 1:
-        if len(graphs):
-            without = sorted(set(rows.model) - set(graphs.model))
-            rest = f"; {', '.join(without)} not measured" if without else ""
-            count = graphs.model.nunique()
-            sentences.append(
-                f"ONNX Runtime in float32 alone is {graphs.speedup.median():.2f} times as fast as torch "
-                f"(median of {count} model{'s' if count > 1 else ''}{rest})."
-                f"{_graphs_on_more_threads(timed)}"
-            )
-        many, whole = gain.model.nunique(), rows.model.nunique()
-        verb = "becomes" if many == 1 else "become"
-        sentences.append(
-            f"{many} of {whole} models {verb} at least {GAIN:g} times as fast "
-            f"with at most {LOST:g} point lost{_on_more_threads(timed)}."
+            f"The largest at any loss is {top.speedup:.2f} times: {_name(top)}, which loses "
+            f"{top.map_lost:.2f} points."
         )
     return " ".join(sentences)
 
 
-def _graphs_on_more_threads(timed):
-    """` On 2 threads it is 0.87 times.`: per further number of threads, the median of the float32 graphs."""
-    by_threads = timed[timed.variant == "onnx"].groupby("threads_used").speedup.median().iloc[1:]
-    return "".join(
-        f" On {threads_in_words(threads)} it is {value:.2f} times." for threads, value in by_threads.items()
-    )
-
-
 def _on_more_threads(timed):
-    """`; on 2 threads, 5 of 16`: of each number of threads but the smallest, the models that gain."""
+    """` On 2 threads, 5 of 16 do.`: of each number of threads but the smallest, the models that gain."""
     text = ""
     for threads, rows in list(timed[~timed.variant.isin(FULL_PRECISION)].groupby("threads_used"))[1:]:
         gain = rows[(rows.map_lost <= LOST) & (rows.speedup >= GAIN)]
-        text += f"; on {threads_in_words(threads)}, {gain.model.nunique()} of {rows.model.nunique()}"
+        many, whole = gain.model.nunique(), rows.model.nunique()
+        text += f" On {threads_in_words(threads)}, {many} of {whole} {'does' if many == 1 else 'do'}."
     return text
 
 
@@ -142,7 +123,3 @@ def _name(row):
     runtime = " (ONNX Runtime)" if words[0] == "onnx" else ""
     kind = " ".join(reversed(words[1:])) if runtime else row.variant
     return f"{kind} of {row.model}{runtime}"
-
-
-def _lost(points):
-    return f"{'lost' if points >= 0 else 'gained'} {abs(points):.2f} points of avg mAP"

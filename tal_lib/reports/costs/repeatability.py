@@ -47,8 +47,8 @@ def repeats(table: pd.DataFrame) -> list[str]:
         quiet = change[rows.quiet]
         if 0 < len(quiet) < len(rows):
             sentences[-1] += (
-                f" The reference convolution shows that the machine was quiet both times for {len(quiet)} of "
-                f"them, which differ by at most {quiet.max():.1f} %."
+                f" For {len(quiet)} of them, a timed reference convolution shows that the machine was quiet "
+                f"both times; these differ by at most {quiet.max():.1f} %."
             )
     return sentences
 

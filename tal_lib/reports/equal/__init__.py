@@ -10,7 +10,7 @@ sentences.py   the findings in words                     page.py        the rank
 import pandas as pd
 
 from tal_lib.reports.equal import components, factorial, pairs, ranking, transfer, tuning
-from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of, training_segments
+from tal_lib.reports.equal.arms import MAIN, PLAIN, scores_of, training_segments, tuned_benchmarks
 
 
 def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
@@ -27,10 +27,11 @@ def write(data: dict[str, pd.DataFrame], out) -> pd.DataFrame:
         return pd.DataFrame(columns=ranking.COLUMNS)
     table = pairs.comparison(scores)
     ranked = ranking.ranking(scores, table)
-    ranking.write(ranked, ranking.left_out(scores, ranked), scores, out)
+    tuned = tuned_benchmarks(data["tuning_trials"])
+    ranking.write(ranked, ranking.left_out(scores, ranked), scores, tuned, out)
     pairs.write(table, out)
     plain = scores_of(data, PLAIN)
     arms, segments = {"plain": plain, "equal": scores}, training_segments(data, MAIN)
     factorial.write(*factorial.factorial(scores, plain), arms, segments, out)
-    transfer.write(transfer.between_benchmarks(scores), out)
+    transfer.write(transfer.between_benchmarks(scores), tuned, out)
     return ranked

@@ -206,16 +206,23 @@ def place(benchmark: str) -> int:
     return order.index(benchmark) if benchmark in TUNED else len(order) - (benchmark != MEAN)
 
 
-def is_tuned(benchmark: str) -> bool:
-    """Whether the models have tuned settings on a benchmark in the main arm, not the plain recipe."""
-    return benchmark in (*TUNED, MEAN, *SETTINGS_OF)
+def tuned_benchmarks(trials: pd.DataFrame) -> set[str]:
+    """The benchmarks on which the models of the main arm have tuned settings, not the plain recipe.
+
+    They have trials, or take those of another benchmark. The mean over benchmarks is among them.
+
+    Args:
+        trials: the tidy table `tuning_trials`; it may be empty.
+    """
+    searched = {*TUNED, *(trials.benchmark if len(trials) else ())}
+    return searched | {MEAN} | {name for name, source in SETTINGS_OF.items() if source in searched}
 
 
-def recipe_of(benchmark: str) -> str:
-    """What recipe the models have on a benchmark in the main arm, in words."""
+def recipe_of(benchmark: str, tuned: set[str]) -> str:
+    """What recipe the models have on a benchmark in the main arm, in words. tuned: `tuned_benchmarks`."""
     if benchmark in SETTINGS_OF:
         return f"settings tuned on {SETTINGS_OF[benchmark]}"
-    return "each model tuned" if is_tuned(benchmark) else "plain recipe, untuned"
+    return "each model tuned" if benchmark in tuned else "plain recipe, untuned"
 
 
 def percent(fraction: float) -> str:

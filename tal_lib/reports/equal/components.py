@@ -56,11 +56,12 @@ def sentence(table: pd.DataFrame) -> str:
         parts += [
             f"On {benchmark} with {percent(fraction)} of the labels, the score of a {unit} varies by "
             f"{sizes['person']} points between {group_names(benchmark)} ({len(rows)} models).",
-            f"For all {group_names(benchmark)} together, another subset sample adds {sizes['subset']} and "
-            f"another training seed {sizes['seed']}; {sizes['rest']} remain.",
+            f"Another subset sample changes the scores of all {group_names(benchmark)} alike by "
+            f"{sizes['subset']} points, and another training seed by {sizes['seed']}. Effects on single "
+            f"{group_names(benchmark)}, and noise, have {sizes['rest']} points.",
             f"A fold's avg mAP varies by {value_range(rows.repeat_seed_sd)} points with another seed, and by "
-            f"{value_range(rows.repeat_subset_seed_sd)} with another sample. Their 95 % intervals end at "
-            f"{rows.repeat_seed_high.max():.1f} and {rows.repeat_subset_seed_high.max():.1f}.",
+            f"{value_range(rows.repeat_subset_seed_sd)} with another sample. Their 95 % intervals "
+            f"reach {rows.repeat_seed_high.max():.1f} and {rows.repeat_subset_seed_high.max():.1f}.",
         ]
     about = "These are standard deviations; estimates below zero are 0."
     return " ".join([*parts, about] if parts else [])

@@ -143,9 +143,7 @@ def of_mean(summary: pd.DataFrame) -> str:
         gain = interval(row.recipe, row.recipe_low, row.recipe_high)
         gains.append(f"{labels.capitalize()}{of_what}, {what} adds {gain} points.")
         rest = interval(row.without_recipe, row.without_low, row.without_high)
-        rests.append(
-            f"{labels.capitalize()}, it changes most on {row.without}: without that benchmark it adds {rest}."
-        )
+        rests.append(f"Without {row.without}, where the gain {labels} is farthest from zero, it is {rest}.")
     models = " to ".join(dict.fromkeys(f"{count:g}" for count in sorted(summary.models)))
     return " ".join([*gains, f"These are means over {models} models and the tuned benchmarks.", *rests])
 

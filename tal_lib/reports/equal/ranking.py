@@ -7,7 +7,7 @@ from tal_lib.data.registry import group_names
 from tal_lib.evaluation.nested import Estimate, estimate, groups, mean_of, nested_estimate
 from tal_lib.reports import tables
 from tal_lib.reports.efficiency.runs import FLOOR
-from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, is_tuned, percent, recipe_of
+from tal_lib.reports.equal.arms import MEAN, TUNED, Scores, failures, percent, recipe_of
 from tal_lib.reports.equal.pairs import over_benchmarks
 
 TUNED_AT = 0.2  # label fraction of the tuning for smaller fractions (docs/protocol.md)
@@ -174,8 +174,18 @@ NOTES = (
 )
 
 
-def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, float], Scores], out) -> None:
-    """Write the ranking and what is left out, as tidy tables, and for readers per benchmark."""
+def write(
+    ranked: pd.DataFrame,
+    missing: pd.DataFrame,
+    scores: dict[tuple[str, float], Scores],
+    tuned: set[str],
+    out,
+) -> None:
+    """Write the ranking and what is left out, as tidy tables, and for readers per benchmark.
+
+    Args:
+        tuned: see `arms.tuned_benchmarks`.
+    """
     out.data(ranked, "equal_values")
     if len(missing):
         out.data(missing, "equal_left_out")
@@ -184,7 +194,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         where = (
             f"mean over {', '.join(TUNED)}" if benchmark == MEAN else f"{benchmark}, {rows.folds.max()} folds"
         )
-        recipe = recipe_of(benchmark)
+        recipe = recipe_of(benchmark, tuned)
         order = f" Ordered by {fractions[-1]}." * (len(fractions) > 1)
         names, shares = TUNED if benchmark == MEAN else (benchmark,), set(rows.fraction)
         failed = failures(scores, names, shares)
@@ -198,7 +208,7 @@ def write(ranked: pd.DataFrame, missing: pd.DataFrame, scores: dict[tuple[str, f
         gaps = missing[missing.benchmark == benchmark]
         out.table(ranking_table(rows, gaps), f"equal_{benchmark}", caption, tables.Best(high=fractions))
         if benchmark != MEAN:
-            tuning = " on training recordings of fold 0" if is_tuned(benchmark) else ""
+            tuning = " on training recordings of fold 0" if benchmark in tuned else ""
             caption = f"Avg mAP (%) on {benchmark} by fold, {recipe}{tuning}.{failed}"
             here = {fraction: scores[benchmark, fraction] for fraction in rows.fraction.unique()}
             best = tables.Best(high=(...,), within=("label fraction",))

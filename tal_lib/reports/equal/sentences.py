@@ -177,12 +177,7 @@ def conclusion(read: Read, summary: pd.DataFrame) -> list[str]:
         )
         of_floor = f", and the floor, {FLOOR}, {floors[fraction]:.1f}" if fraction in floors else ""
         text = f"With the equal recipe and {percent(fraction)} of the labels, {lead}."
-        ties = [
-            f"{row.model} ({row.mean:.1f}) cannot be told apart from {level.model.iloc[0]}, but can from "
-            f"{listed(better, 'and')}."
-            for row, better in _left_out(rows)
-        ]
-        parts.append(" ".join([text, *ties, f"The last has {last:.1f}{of_floor}."]))
+        parts.append(" ".join([text, *_between(rows, level), f"The last has {last:.1f}{of_floor}."]))
         gaps.append(rows["mean"].max() - last)
         groups.append(len(level))
     adds = "" if recipe.isna().any() else f"; the recipe adds {value_range(recipe)} on average"
@@ -190,6 +185,21 @@ def conclusion(read: Read, summary: pd.DataFrame) -> list[str]:
     if min(groups) > 1:
         verdict.append("The leading ones cannot be told apart.")
     return [" ".join(verdict), *parts]
+
+
+def _between(rows, level):
+    """A sentence per model that can be told apart from some of the leading ones only. level: `advised`."""
+    sentences = []
+    for row in rows[~rows.model.isin(level.model)].itertuples():
+        alike = [model for model in level.model if _share_a_letter(rows, model, row.model)]
+        apart = [model for model in level.model if model not in alike]
+        if alike:
+            rest = alike[0] if len(alike) == 1 else f"the other {len(alike)}"
+            sentences.append(
+                f"{row.model} ({row.mean:.1f}) can be told apart from {listed(apart, 'and')}, but not from "
+                f"{rest}."
+            )
+    return sentences
 
 
 def value_range(values) -> str:
@@ -251,8 +261,8 @@ def instead(read: Read, macs: pd.Series | None) -> str:
     if all(_share_a_letter(rows, OUR_MODEL, cheapest) for rows in asked):
         leads = all(OUR_MODEL in set(leaders(rows).model) for rows in asked)
         return (
-            f"{OUR_MODEL} ties with {cheapest}, which has {fewest} of the {'other ' if leads else ''}models "
-            "that lead at every label fraction."
+            f"{OUR_MODEL} cannot be told apart from {cheapest}, which has {fewest} of the "
+            f"{'other ' if leads else ''}models that lead at every label fraction."
         )
     return f"{cheapest} has {fewest} of the models that lead at every label fraction."
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tal_lib.data.registry import group_names
 from tal_lib.evaluation.agreement import agreement
-from tal_lib.reports.equal.arms import Scores, is_tuned, percent
+from tal_lib.reports.equal.arms import Scores, percent
 from tal_lib.reports.equal.pairs import interval
 
 COLUMNS = ["fraction", "first", "second", "models", "tau", "low", "high"]
@@ -27,8 +27,8 @@ def between_benchmarks(scores: dict[tuple[str, float], Scores]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def write(table: pd.DataFrame, out) -> None:
-    """Write the correlations, as a tidy table and for readers."""
+def write(table: pd.DataFrame, tuned: set[str], out) -> None:
+    """Write the correlations, as a tidy table and for readers. tuned: see `arms.tuned_benchmarks`."""
     if not len(table):
         return
     out.data(table, "between_benchmarks")
@@ -46,7 +46,7 @@ def write(table: pd.DataFrame, out) -> None:
         if table.models.nunique() == 1
         else (f"{table.models.min()}–{table.models.max()}")
     )
-    plain = [name for name in dict.fromkeys([*table["first"], *table["second"]]) if not is_tuned(name)]
+    plain = [name for name in dict.fromkeys([*table["first"], *table["second"]]) if name not in tuned]
     except_plain = f" ({', '.join(plain)}: plain)" if plain else ""
     caption = (
         f"Agreement between benchmarks by label fraction: Kendall's τ between the means of {models} models "

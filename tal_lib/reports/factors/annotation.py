@@ -144,9 +144,9 @@ def sentence(pairs: pd.DataFrame) -> str:
         if names:
             parts.append(f"Many minus few, points of avg mAP: {'; '.join(map(_single, told.itertuples()))}.")
         parts.append(
-            f"Many minus few, mean over {planned.model.nunique()} models: {signed_range(group.difference)}, "
-            f"{(group.p_adjusted < LEVEL).sum()} of {len(group)} significant; without "
-            f"{listed(dict.fromkeys(group.without), 'or')}, where it is largest: "
+            f"Many minus few, mean over {planned.model.nunique()} models: {signed_range(group.difference)} "
+            f"points; {(group.p_adjusted < LEVEL).sum()} of {len(group)} comparisons are significant. "
+            f"Without {listed(dict.fromkeys(group.without), 'or')}, which differs most, it is "
             f"{signed_range(group.without_difference)}."
         )
         parts += [_changed(row) for row in added.dropna(subset=CHANGE).itertuples()]
@@ -173,8 +173,8 @@ def _changed(row):
     change = interval(row.change, row.change_low, row.change_high)
     before = interval(row.difference - row.change, float("nan"), float("nan"))
     return (
-        f"Added later: {row.model} has {interval(row.difference, row.low, row.high)} instead of {before}, a "
-        f"change of {change} ({_where(row)})."
+        f"Added later: many minus few of {row.model} is {interval(row.difference, row.low, row.high)}, with "
+        f"its default options {before} ({_where(row)}). The change is {change}."
     )
 
 

@@ -218,11 +218,11 @@ def where_time_goes(table: pd.DataFrame, once: bool = False):
     `network_s, decode_nms_s` and `total_s` (of any stretch of video), `real_time_factor`. Several rows of a
     way (models, which share one extraction) give their median, and the range of the time end to end. The
     diamond is this time, in which decoding and features overlap. At the right: the percentage of network,
-    decode and NMS in the work, whose bars may be too short to see. The legend leaves out parts that are.
+    box decoding and NMS in the work, whose bars may be too short to see. Then the legend leaves them out.
     once: each video was measured once.
     """
     parts = {"decoding_s": "video decoding", "features_s": "features", "network_s": "network"}
-    parts |= {"decode_nms_s": "decode and NMS"}
+    parts |= {"decode_nms_s": "box decoding and NMS"}
     to_hour = 3600 * table.real_time_factor / table.total_s
     hours = table[["way"]].assign(**{name: table[name] * to_hour for name in [*parts, "total_s"]})
     by_way = hours.groupby("way", sort=False)
