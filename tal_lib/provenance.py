@@ -36,10 +36,15 @@ def git_commit() -> str:
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)
     try:
         head = run("rev-parse", "--short=10", "HEAD")
-        changed = run("status", "--porcelain", "--", "tal_lib", "notebooks")
+        changed = run("status", "--porcelain", "--untracked-files=no", "--", "tal_lib", "notebooks")
+        new = run("ls-files", "--others", "--exclude-standard", "--", "tal_lib")
     except OSError:
         return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
+    return (
+        head.stdout.strip() + ("+" if (changed.stdout + new.stdout).strip() else "")
+        if head.returncode == 0
+        else ""
+    )
 
 
 def code_state() -> str:

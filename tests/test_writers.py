@@ -43,6 +43,7 @@ READ_ONLY = {  # options of that kind that only say where something is read
     ("tal verify", "results"),
     ("tal versions stamp", "results"),
     ("tal collect", "runs"),
+    ("tal collect", "results"),
     ("tal publish", "folder"),
 }
 

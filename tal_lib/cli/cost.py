@@ -6,6 +6,13 @@ from tal_lib.cli.options import add_options, pairs, typed
 from tal_lib.errors import TalError
 from tal_lib.validation import Count, Size, Threads
 
+NAMES = {  # of the parts of a video's way
+    "decoding": "video decoding",
+    "features": "features",
+    "network": "network",
+    "decode and NMS": "box decoding and NMS",
+}
+
 
 def add_commands(commands) -> None:
     """Add the subcommands to `tal`."""
@@ -184,10 +191,12 @@ def _cost_of_video(arguments):
         [
             {
                 "model": row.model,
-                **{f"{part} s/min": round(seconds / minutes, 3) for part, seconds in row.parts.items()},
+                **{
+                    f"{NAMES[part]} s/min": round(seconds / minutes, 3) for part, seconds in row.parts.items()
+                },
                 "total s/min": round(row.total_s / minutes, 3),
                 "real-time factor": round(row.real_time_factor, 4),
-                **{f"{part} %": round(100 * row.shares[part], 1) for part in PARTS},
+                **{f"{NAMES[part]} %": round(100 * row.shares[part], 1) for part in PARTS},
                 "feature GMACs/min": macs(row.feature_macs),
                 "network GMACs/min": macs(row.network_macs),
                 "peak MB": round(row.peak_memory_bytes / 1e6, 1),

@@ -146,7 +146,9 @@ def root_of(arguments) -> str | None:
 def add_folders(parser) -> None:
     """Add the folders of a sweep and of its report."""
     parser.add_argument(
-        "--results", default="results", help="folder of the ledgers and tables (default: results)"
+        "--results",
+        default="results",
+        help="folder of the ledgers (also of trials that give tuned settings) and tables (default: results)",
     )
     parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
 

@@ -1,6 +1,6 @@
 """`tal collect` and `tal publish`: trained models to give away."""
 
-from tal_lib.cli.options import add_only, add_overwrite, only
+from tal_lib.cli.options import add_folders, add_only, add_overwrite, only
 
 
 def add_commands(commands) -> None:
@@ -13,7 +13,7 @@ def add_commands(commands) -> None:
         "tested again first, with the weights as they are stored.",
     )
     collect.add_argument("grid", metavar="GRID.yaml", help="a file, or the name of one of the study's sweeps")
-    collect.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
+    add_folders(collect)
     collect.add_argument("--out", default="results/models", help="folder (default: results/models)")
     collect.lists("grids")
     add_only(collect, "only cells with this parameter value")
@@ -46,7 +46,12 @@ def _collect(arguments):
 
     chosen = only(arguments)
     for folder, stored in collect(
-        arguments.grid, arguments.out, runs=arguments.runs, only=chosen, dtype=arguments.dtype
+        arguments.grid,
+        arguments.out,
+        runs=arguments.runs,
+        only=chosen,
+        dtype=arguments.dtype,
+        results=arguments.results,
     ):
         print(
             f"{folder}  {stored.dtype}, avg mAP {100 * stored.avg_map:.2f}, "

@@ -41,7 +41,8 @@ def open_set(benchmark: Benchmark, seen, unseen, keep: str = "recordings") -> Op
     """Split a benchmark by classes.
 
     Where features are standardised, their mean and deviation are over all steps of the recordings that give
-    training data. With `stretches`, steps of unseen classes are among them, without their labels.
+    training data; where those of the official split are fixed, of its training part. So steps of unseen
+    classes can be among them, without their labels.
 
     Args:
         keep: the training data. `recordings`: training recordings without any unseen class. `stretches`: the

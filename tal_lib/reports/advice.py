@@ -262,10 +262,15 @@ def _fastest(times, tie, more="as long", why=""):
     text = ""
     if len(level) > 1:
         of = "the allowance for different days" if tie == DAYS else why or "the repeatability of latencies"
-        text = f" They tie within {100 * tie:.2g} %, {of}."
+        text = f" They tie within {_percent(tie)} %, {of}."
     if len(others):
         text += f" Next: {others.index[0]}, {others.iloc[0] / level.iloc[0]:.2f} times {more}."
     return " or ".join(level.index), text
+
+
+def _percent(share):
+    """A share in percent with two digits, or more before the point."""
+    return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}"
 
 
 def _between_evaluations(curve, rows):
@@ -359,8 +364,9 @@ def _costs(read, say, benchmark, long_shape, cost, tie, close, near):
         reached = rows.groupby("model").near_final_s.median()
         if len(reached):
             between = _between_evaluations(read("training_curve"), rows[rows.model == reached.idxmin()])
-            within = max(tie, DAYS, between / reached.min())
-            use, text = _fastest(reached, within, why="the time between two evaluations")
+            within, usual = between / reached.min(), max(tie, DAYS)
+            why = "the time between two evaluations" if within > usual else ""
+            use, text = _fastest(reached, max(usual, within), why=why)
             say(
                 "little time to train",
                 use,

@@ -90,6 +90,7 @@ def collect(
     only: dict[str, str] | None = None,
     dtype: str | None = None,
     most_bytes: int = MOST_BYTES,
+    results: str | Path | None = None,
 ) -> Iterator[tuple[Path, Stored]]:
     """Write the model folders of a grid below `out`; yield each with what it holds.
 
@@ -99,12 +100,13 @@ def collect(
         runs: folder of the run folders; only: cells with these parameter values.
         dtype: float32 or float16; None: float32 if all folders fit into `most_bytes`, else float16.
         most_bytes: limit on the bytes of all folders below `out` together.
+        results: folder of the ledgers, from which a grid takes tuned settings; see `sweeps.plan`.
 
     Raises:
         TalError: a run is missing, its data may not be given away, its scores do not come out, the folders
             are too large, or a file would be replaced that this program did not write.
     """
-    out, cells = Path(out), plan(grid, only)
+    out, cells = Path(out), plan(grid, only, results=results)
     _check_cells(cells)
     places = {cell.id: _run_of(cell, runs, grid) for cell in cells}
     claim(out, [f"{name_of(cell)}/{file}" for cell in cells for file in FOLDER])

@@ -85,7 +85,7 @@ def of_older_code(rows: pd.DataFrame, mark: str = "") -> str:
 
 def _cell_of(table):
     """The id of the cell of each row, without the benchmark of a further test (`<id>:hapt_recomposed`)."""
-    return table.cell.astype(str).str.partition(":")[0]
+    return table.cell.astype(str).str.split(":").str[0]
 
 
 def read(layout: Layout) -> Origin:

@@ -41,7 +41,7 @@ from tal_lib.reports.factors.size import COST_SWEEP
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 from tal_lib.reports.rendered import render_notebooks
-from tal_lib.sweeps.ledger import finished_runs, ledgers, only_newer, read_all, update_ledger
+from tal_lib.sweeps.ledger import finished_runs, ledgers, only_newer, read_all, recency, update_ledger
 from tal_lib.writing import claim
 
 
@@ -129,12 +129,12 @@ def report(
 def _records(layout, runs):
     """All current records, including those of the run folders. A record that any ledger has stays there."""
     folders = sorted(runs.glob("*")) if runs.is_dir() else []
-    known = {record["id"]: record for record in ledgers(layout.results)} if folders else {}
+    known = {record["id"]: recency(record) for record in ledgers(layout.results)} if folders else {}
     for folder in folders:
         ledger = layout.ledger / f"{folder.name}.jsonl"
         new = only_newer(finished_runs(folder, ledger), known)
         update_ledger(ledger, new)
-        known |= new
+        known |= {id: recency(record) for id, record in new.items()}
     records = read_all(layout.results)
     if not records:
         raise TalError(

@@ -10,6 +10,7 @@ import pandas as pd
 from tal_lib.data.registry import BENCHMARKS
 from tal_lib.evaluation.nested import LEVEL, holm
 from tal_lib.reports import tables
+from tal_lib.reports.equal.arms import percent
 from tal_lib.reports.equal.sentences import listed, value_range
 
 FEWEST = 3  # common splits; fewer tell nothing
@@ -44,8 +45,8 @@ def beside_the_best(scores: pd.DataFrame) -> pd.DataFrame:
 def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """(situation, use, because, table) per benchmark: the models that are not told apart from the best.
 
-    With all labels and the largest fraction of seen classes. Left out: benchmarks whose models were only
-    trained with wrong names, and those whose features know the unseen classes.
+    With the most labels and the largest fraction of seen classes of each benchmark. Left out: benchmarks
+    whose models were only trained with wrong names, and those whose features know the unseen classes.
     """
     rows = []
     if not len(open_set):
@@ -66,6 +67,7 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         level = compared[~(compared.p_adjusted < LEVEL)]
         others = compared.drop(level.index)
         wrong = scores["unseen, wrong names"][level.index].mean()
+        few = "" if group.fraction.max() == 1 else f", {percent(group.fraction.max())} of the labels"
         scored = f"{value_range(level['mean'])} avg mAP on unseen classes"
         if len(level) > 1:
             scored = f"{len(level)} of {len(compared)} cannot be told apart ({scored})"
@@ -74,8 +76,8 @@ def answers(open_set: pd.DataFrame) -> list[tuple[str, str, str, str]]:
             (
                 f"zero-shot localization, classes known only by name ({where})",
                 listed(level.index, "or"),
-                f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen, untuned. Under wrong names "
-                f"{value_range(wrong)}." + f" Next: {then}." * bool(then),
+                f"{scored}, {tables.split_name(group.seen.iloc[0])} seen/unseen{few}, untuned. Under wrong "
+                f"names {value_range(wrong)}." + f" Next: {then}." * bool(then),
                 f"open_set_{where}",
             )
         )

@@ -195,7 +195,6 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
     hash.
     """
     cell: Cell = job["cell"]
-    about_data.cache_clear()  # the data of a worker may have been repaired since its last cell
     if problem := _mismatch(job["versions"], cell):
         return f"worker {socket.gethostname()}: {problem}", None, ""
     if cell.of_machine:
@@ -245,7 +244,9 @@ def _mismatch(versions, cell):
     if not benchmarks:
         return None
     try:
-        local_hash = data_of(cell.parameters)
+        if (local_hash := data_of(cell.parameters)) != cell.data_hash:
+            about_data.cache_clear()  # the worker's data may have been repaired since its last cell
+            local_hash = data_of(cell.parameters)
     except TalError as error:
         return str(error)
     return (

@@ -23,7 +23,7 @@ import pandas as pd
 
 from tal_lib.evaluation import read_detections
 from tal_lib.files import atomic_path
-from tal_lib.sweeps.ledger import RESULT, finished_runs
+from tal_lib.sweeps.ledger import RESULT, finished_runs, recency
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
 WRITTEN_TOO = "detections_{}.json"  # on another benchmark
@@ -39,19 +39,23 @@ def file_of(results: str | Path, sweep: str, benchmark: str | None = None) -> Pa
     return folder if benchmark is None else folder / f"{benchmark}.parquet"
 
 
-def collect(folder: Path, target: Path, cells: set[str], best: int) -> int:
+def collect(
+    folder: Path, target: Path, cells: set[str], best: int, known: dict[str, dict] | None = None
+) -> int:
     """Add the detections of finished runs to a sweep's files, and drop those of cells that are not its own.
 
     Args:
         folder: the sweep's run folders; target: the folder of its files.
-        cells: ids of the sweep's cells of today; best: detections a recording that are kept.
+        cells: ids of the sweep's cells of today; best: detections per recording that are kept.
+        known: the records of the sweep's ledger, by id. A run that is older than its record is left out.
 
     Returns:
         how many cells the files now have.
     """
     runs: dict[str, dict[str, tuple[Path, dict]]] = {}  # benchmark -> cell -> file and parameters
     for name, record in sorted(finished_runs(folder).items()):
-        if name in cells and (folder / name / RESULT).is_file():
+        is_older = known is not None and name in known and recency(record) < recency(known[name])
+        if name in cells and not is_older and (folder / name / RESULT).is_file():
             for benchmark, path in _written(folder / name, record["parameters"]).items():
                 runs.setdefault(benchmark, {})[name] = path, record["parameters"] | {"benchmark": benchmark}
     have: set[str] = set()

@@ -63,7 +63,7 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
                 continue
             if isinstance(record, dict) and record.get("id") == entry.name and entry.name not in former:
                 records[entry.name] = _complete(record)
-    return only_newer(records, known)
+    return only_newer(records, {id: recency(record) for id, record in known.items()})
 
 
 @contextmanager
@@ -146,16 +146,12 @@ def recency(record: dict) -> tuple[int, str]:
     return record.get("generation", 0), record["provenance"]["utc"]
 
 
-def only_newer(records: dict[str, dict], known: dict[str, dict]) -> dict[str, dict]:
-    """The records, by id, that are not known in the same or a newer form.
+def only_newer(records: dict[str, dict], known: dict[str, tuple]) -> dict[str, dict]:
+    """The records, by id, that are not known in the same or a newer form. known: id → `recency`.
 
     A run folder may be older than a ledger that came from elsewhere.
     """
-    return {
-        id: record
-        for id, record in records.items()
-        if id not in known or recency(record) > recency(known[id])
-    }
+    return {id: record for id, record in records.items() if id not in known or recency(record) > known[id]}
 
 
 def read_all(results: str | Path) -> list[dict]:

@@ -166,7 +166,8 @@ def _keep_detections(grid_yaml, cells, folder, ledger, results, *, here):
             ids = {cell.id for cell in plan(grid_yaml, here=here, results=results)}
         except TalError:  # a part of the grid that was not asked for waits for its tuning: nothing is dropped
             ids = {cell.id for cell in cells} | set(read_ledger(ledger))
-        collect(folder, file_of(Path(results).resolve(), cells[0].sweep), ids, best)
+        target = file_of(Path(results).resolve(), cells[0].sweep)
+        collect(folder, target, ids, best, read_ledger(ledger))
 
 
 def detections_missing(

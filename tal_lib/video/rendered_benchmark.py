@@ -63,9 +63,8 @@ def make(
         extracted = extract(
             videos, place / "features", backbone, SAMPLINGS[backbone], workers=workers, progress=progress
         )
-        for row in extracted[extracted.problem != ""].itertuples():
-            where = folder / "videos" / f"{row.video}.mp4"
-            raise TalError(row.problem, where=where, remedy="Delete it, and run the command again.")
+        if problems := list(extracted.problem[extracted.problem != ""]):
+            raise TalError(problems[0], remedy="Delete a damaged video, and run the command again.")
         with atomic_path(place / "features.sha256") as temporary:
             Path(temporary).write_text(features_hash(place / "features", list(names)) + "\n")
         made.append(place)

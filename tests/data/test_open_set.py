@@ -99,6 +99,7 @@ def test_a_model_of_a_class_split_knows_how_its_features_were_standardised(keep)
     """Its file has the statistics, and layouts of sensors reach its training."""
     data = benchmark([("r0", 10.0, 20.0, "a"), ("r1", 30.0, 40.0, "b"), ("r2", 5.0, 9.0, "c")])
     raw = {name: data.features(name).astype(float) for name in data.recordings()}
+    layout = object()  # of sensors
     standard = Benchmark(
         name="made",
         classes=CLASSES,
@@ -113,6 +114,8 @@ def test_a_model_of_a_class_split_knows_how_its_features_were_standardised(keep)
     split = open_set(standard, ("a", "b"), ("c", "d"), keep)
     known = Statistics.of(split.train)
     assert known is not None
+    data.inertial = layout
+    assert open_set(data, ("a", "b"), ("c", "d"), keep).train.inertial is layout
     for part in (split.train, split.test, split.test_all):
         for name in part.recordings():
             source = raw[name.partition("#")[0]]

@@ -226,6 +226,39 @@ def test_the_conclusion_names_a_model_that_can_be_told_apart_from_some_leading_o
     assert told in text and f". {third} (" in text
 
 
+@pytest.mark.parametrize(
+    ("letters", "words"),
+    [
+        (("ab", "a", "b"), ["z (1.0) can be told apart from y, but not from x."]),
+        (("ab", "ab", "b", "c"), []),
+        (
+            ("a", "ab", "b", "b"),
+            [
+                "z (1.0) can be told apart from x, but not from y.",
+                "v (0.5) can be told apart from x, but not from y.",
+            ],
+        ),
+        (("ab", "a", "b", "a"), ["z (1.0) can be told apart from y, but not from x."]),
+    ],
+)
+def test_a_model_that_some_leading_ones_are_better_than_is_told_apart_from_these(letters, words):
+    rows = pd.DataFrame({"model": list("xyzv"), "mean": [3.0, 2.0, 1.0, 0.5], "low": 0.0, "high": 9.0})
+    rows = rows.head(len(letters)).assign(letters=letters)
+    assert sentences._between(rows, sentences.advised(rows)) == words
+
+
+def test_a_model_may_be_left_out_by_one_that_is_left_out():
+    """Of x, z, y and v, only x and z are advised: y is behind z, and v behind y, but not behind z."""
+    rows = pd.DataFrame({"model": list("xzyv"), "mean": [3.0, 2.0, 1.0, 0.5], "low": 0.0, "high": 9.0})
+    rows["letters"] = ["ab", "a", "b", "a"]
+    level = sentences.advised(rows)
+    assert level.model.tolist() == ["x", "z"]
+    assert sentences._between(rows, level) == [
+        "y (1.0) can be told apart from z, but not from x.",
+        "v (0.5) can be told apart from y, but not from x and z.",
+    ]
+
+
 def test_with_few_labels_costs_are_compared_among_the_models_that_lead_there(study):
     """At 10 % bilstm leads with the others, and is the fastest; at 100 % it is behind."""
     few = study({"temporalmaxer": 0, "tridet": 0, "bilstm": 0}, fractions=(0.1,))

@@ -100,6 +100,14 @@ def test_a_model_that_is_told_apart_is_no_answer(runs):
     assert because.endswith("Next: stale (text=words) 22.0.")
 
 
+def test_a_benchmark_with_few_labels_and_half_of_the_classes_has_an_answer_too(runs):
+    """Another benchmark with more of both does not hide it."""
+    both = pd.concat([runs, runs.assign(benchmark="urfall", seen=0.5, fraction=0.1)])
+    (first, *_), (second, _, because, _) = unseen.answers(both)
+    assert "(hapt)" in first and "(urfall)" in second
+    assert "50/50 seen/unseen, 10 % of the labels, untuned." in because
+
+
 def caption_of(runs, tmp_path):
     """The caption of the table of a benchmark."""
     out = Output(Layout(tmp_path / "results", tmp_path / "figures"), "open_set")

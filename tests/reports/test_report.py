@@ -224,6 +224,7 @@ def test_rows_of_uncommitted_code_are_counted(ledger, monkeypatch):
     assert pd.read_csv(folder / "results" / "tables" / "stale.csv").cell.tolist() == ["c"]
     rows = pd.DataFrame({"cell": ["a", "a:hapt_recomposed_test", "b"], "git_commit": ["x+", "x+", "y"]})
     assert provenance.origin([rows, rows[:1]], 0) == provenance.Origin(cells=2, uncommitted=1, stale=0)
+    assert provenance.origin([], 0) == provenance.Origin(cells=0, uncommitted=0, stale=0)
 
 
 def test_a_cost_measured_again_replaces_the_old_one():

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from tal_lib import TalError, sweeps
 from tal_lib.cli import main
 from tal_lib.files import REPOSITORY, digest
-from tal_lib.provenance import code_state, cpu_name
+from tal_lib.provenance import code_state, cpu_name, device_name
 from tal_lib.sweeps import certificates as certificates_module
 from tal_lib.sweeps import cluster, identity
 from tal_lib.sweeps.grid import Cell
@@ -230,15 +232,31 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
 def test_a_worker_compares_the_data_of_every_tested_benchmark(project, monkeypatch):
     """Also of those on which a model is only tested; and again after the data was repaired."""
     hashes = {"hapt": "a", "hapt_recomposed_test": "b"}
-    look = lambda name: (hashes[name], "", 5)
-    look.cache_clear = lambda: None
+    look = cache(lambda name: (hashes[name], "", 5))
     monkeypatch.setattr(identity, "about_data", look)
     monkeypatch.setattr(cluster, "about_data", look)
     parameters = {"benchmark": "hapt", "also": ["hapt_recomposed_test"]}
     cell = Cell("s", project.make().parent.parent / "work.ipynb", parameters, digest("a", "b"), "x")
     assert cluster._mismatch(cluster._versions(), cell) is None
+    other = replace(cell, data_hash=digest("a", "c"))
+    assert "has other data for hapt, hapt_recomposed_test" in cluster._mismatch(cluster._versions(), other)
     hashes["hapt_recomposed_test"] = "c"
-    assert "has other data for hapt, hapt_recomposed_test" in cluster._mismatch(cluster._versions(), cell)
+    assert cluster._mismatch(cluster._versions(), other) is None
+
+
+@pytest.mark.parametrize("belongs", [True, False])
+def test_a_worker_names_its_machine_where_a_cell_belongs_to_one(project, monkeypatch, belongs):
+    seen = []
+
+    class Seeing:
+        def run(self, cell, *_):
+            seen.append(cell.machine)
+
+    monkeypatch.setattr(cluster, "warm_processes", lambda *_: Seeing())
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", {}, "", "x", of_machine=belongs)
+    job = {"cell": cell, "notebook": "{}", "generation": 0, "threads": 1, "memory_limit": None}
+    cluster.run_packed(job | {"versions": cluster._versions()})
+    assert seen == [device_name("cpu") if belongs else ""]
 
 
 def test_changes_that_are_not_committed_count(project, monkeypatch):

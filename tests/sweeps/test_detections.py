@@ -68,6 +68,24 @@ def test_it_grows_and_forgets_cells_of_other_code(runs):
     assert kept.collect(runs / "runs", target.parent, {"cell1"}, best=5) == 1
 
 
+def test_a_run_that_is_older_than_its_record_gives_no_detections(runs):
+    """The ledger and the file came newer from elsewhere; the run folder here is of an earlier generation."""
+    target = kept.file_of(runs / "results", "main", "hapt")
+    kept.collect(runs / "runs", target.parent, {"cell0"}, best=5)
+    before = target.read_bytes()
+    path = runs / "runs" / "cell0" / "cell.json"
+    record = json.loads(path.read_text()) | {"generation": 0, "provenance": {"utc": "2026-01-01"}}
+    path.write_text(json.dumps(record))
+    again = evaluation.write_detections(runs / "runs" / "cell0" / kept.WRITTEN, random_detections(7))
+    later = target.stat().st_mtime_ns + 10**9
+    os.utime(again, ns=(later, later))
+    known = {"cell0": record | {"generation": 1}}
+    assert kept.collect(runs / "runs", target.parent, {"cell0"}, best=5, known=known) == 1
+    assert target.read_bytes() == before
+    kept.collect(runs / "runs", target.parent, {"cell0"}, best=5, known={"cell0": record})
+    assert target.read_bytes() != before
+
+
 def test_a_run_that_was_made_again_replaces_its_detections(runs):
     target = kept.file_of(runs / "results", "main", "hapt")
     kept.collect(runs / "runs", target.parent, {"cell0", "cell1"}, best=5)

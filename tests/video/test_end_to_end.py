@@ -11,6 +11,7 @@ import pytest
 
 from tal_lib import TalError, models
 from tal_lib.cli import main
+from tal_lib.cli.cost import NAMES
 from tal_lib.data import FeatureSpec
 from tal_lib.process.parts import Parts, real_time_factor
 from tal_lib.training import Trained
@@ -84,8 +85,8 @@ def test_the_command_prints_parts_that_add_up(video, capsys):
     printed = capsys.readouterr().out
     assert f"{video}: 4.5 s, 64 x 48, 10 frames/s;" in printed
     value = lambda name: float(re.search(rf"^{name} +([\d.]+)$", printed, re.M)[1])
-    shares = {part: value(f"{part} %") for part in whole_way.PARTS}
-    seconds = {part: value(f"{part} s/min") for part in whole_way.PARTS}
+    shares = {part: value(f"{NAMES[part]} %") for part in whole_way.PARTS}
+    seconds = {part: value(f"{NAMES[part]} s/min") for part in whole_way.PARTS}
     assert sum(shares.values()) == pytest.approx(100, abs=0.3)  # each is rounded to a tenth
     for part in whole_way.PARTS:
         assert shares[part] == pytest.approx(100 * seconds[part] / sum(seconds.values()), abs=0.2)

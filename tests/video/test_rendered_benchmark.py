@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tal_lib.cli import main
@@ -88,6 +89,10 @@ def test_a_seed_becomes_a_benchmark(tmp_path, monkeypatch):
     rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)
     assert written == {path: path.stat().st_mtime_ns for path in place.parent.rglob("*.mp4")}
     assert videos.load_folder(place).data_hash == data.data_hash
+    failed = pd.DataFrame({"video": ["train_001"], "problem": ["train_001.mp4: cannot be read"]})
+    monkeypatch.setattr(rendered_benchmark, "extract", lambda *_, **__: failed)
+    with pytest.raises(TalError, match="train_001.mp4: cannot be read. Delete a damaged video"):
+        rendered_benchmark.make(rendered.folder(), train=2, test=1, workers=1, progress=False)
 
 
 def test_the_last_digit_of_a_machine_does_not_change_the_identity_of_the_data(tmp_path, monkeypatch):

@@ -84,12 +84,12 @@ def gained(quantization: pd.DataFrame) -> str:
     """
     timed = quantization.dropna(subset=["latency_s_median", "speedup"])
     rows = timed[timed.threads_used == timed.threads_used.min()]
-    rows = rows[~rows.variant.isin(FULL_PRECISION)]
+    rows = rows[~rows.variant.isin(FULL_PRECISION)].dropna(subset=["map_lost"])
     if rows.empty:
         return ""
     top, kept = rows.loc[rows.speedup.idxmax()], rows[rows.map_lost <= LOST]
     many, whole = kept[kept.speedup >= GAIN].model.nunique(), rows.model.nunique()
-    become, lose = ("becomes", "loses") if many == 1 else ("become", "lose")
+    become, lose = ("becomes", "loses") if many == 1 or whole == 1 else ("become", "lose")
     sentences = [
         f"{many} of {whole} model{'s' * (whole > 1)} {become} at least {GAIN:g} times as fast as in float32 "
         f"and {lose} at most {LOST:g} point of avg mAP "
@@ -98,7 +98,8 @@ def gained(quantization: pd.DataFrame) -> str:
     if len(kept):
         best = kept[kept.speedup > kept.speedup.max() - ALIKE].sort_values("speedup", ascending=False)
         names = " or ".join(map(_name, best.itertuples()))
-        sentences.append(f"The largest such speed-up is {best.speedup.max():.2f} times: {names}.")
+        which = "such speed-up" if many else f"speed-up with at most {LOST:g} point lost"
+        sentences.append(f"The largest {which} is {best.speedup.max():.2f} times: {names}.")
     if top.map_lost > LOST:
         sentences.append(
             f"The largest at any loss is {top.speedup:.2f} times: {_name(top)}, which loses "

@@ -193,8 +193,10 @@ def _between(rows, level):
     for row in rows[~rows.model.isin(level.model)].itertuples():
         alike = [model for model in level.model if _share_a_letter(rows, model, row.model)]
         apart = [model for model in level.model if model not in alike]
-        if alike:
-            rest = alike[0] if len(alike) == 1 else f"the other {len(alike)}"
+        rest = alike[0] if len(alike) == 1 else f"the other {len(alike)}"
+        if not apart:  # another model is better that is left out itself
+            apart, rest = _better(row, leaders(rows)), listed(alike, "and")
+        if alike and apart:
             sentences.append(
                 f"{row.model} ({row.mean:.1f}) can be told apart from {listed(apart, 'and')}, but not from "
                 f"{rest}."
