@@ -26,11 +26,6 @@ BUCKETS = ("XS", "S", "M", "L", "XL")
 CHARACTERISTICS = ("coverage", "length", "instances")
 
 
-def _best_first(detections):
-    """Positions of the detections by score. Of equal scores the last one is first, as in `matches`."""
-    return np.lexsort((-np.arange(len(detections)), -detections.score.to_numpy(dtype=float)))
-
-
 def error_types(annotations: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5) -> pd.Series:
     """The type of every detection, one of `ERRORS`, with the index of the detections.
 
@@ -73,7 +68,8 @@ def false_positive_profile(
     recordings by score. The value is the share (%) of G that has each error type, so a bucket that is not
     full adds up to less than 100.
     """
-    kinds = error_types(annotations, detections, tiou).to_numpy()[_best_first(detections)]
+    best = detections.sort_values("score", ascending=False, kind="stable")
+    kinds = error_types(annotations, detections, tiou).loc[best.index].to_numpy()
     group = max(1, len(annotations))
     return pd.DataFrame(
         [
@@ -98,10 +94,9 @@ def error_impact(annotations: pd.DataFrame, detections: pd.DataFrame, tious) -> 
             for name, total in annotations.label.value_counts().loc[classes].items()
         ]
     )
-    order = _best_first(detections)
-    best = detections.iloc[order]
+    best = detections.sort_values("score", ascending=False, kind="stable")
     for level in tious:
-        kinds = error_types(annotations, detections, level).to_numpy()[order]
+        kinds = error_types(annotations, detections, level).loc[best.index].to_numpy()
         whole = mean_ap(best, kinds == HIT)
         for kind, values in gains.items():
             values.append(mean_ap(best[kinds != kind], kinds[kinds != kind] == HIT) - whole)
@@ -177,13 +172,12 @@ def by_characteristic(
     The row of characteristic `all` holds the values for all segments.
     """
     annotations = annotations.reset_index(drop=True)
-    detections, order = detections.reset_index(drop=True), _best_first(detections)
-    owner = {level: owners[order] for level, owners in matches(annotations, detections, tious).items()}
+    best = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    owner = matches(annotations, best, tious)
     usual = len(annotations) / max(1, annotations.label.nunique())
-    best = np.sort(order[: max(1, len(annotations))])
-    few = matches(annotations, detections.iloc[best], [0.5])[0.5]
+    few = matches(annotations, best.iloc[: max(1, len(annotations))], [0.5])[0.5]
     detected = np.isin(np.arange(len(annotations)), few)
-    labels = detections.label.to_numpy()[order]
+    labels = best.label.to_numpy()
 
     def row(inside):
         values = []

@@ -130,20 +130,3 @@ def test_no_detections_miss_everything():
     assert (rows[rows.analysis == "missed"].value == 100).all() and (
         rows[rows.analysis == "map_n"].value == 0
     ).all()
-
-
-def test_of_equal_scores_the_same_detection_counts_as_in_map():
-    """Two detections of one segment with one score: the last one is the hit, and nothing is lost."""
-    truth = table(("a", 0.0, 10.0, "walk"), score=False)
-    for twice in (
-        table(("a", 0.0, 10.0, "walk", 1.0), ("a", 0.0, 10.0, "walk", 1.0)),
-        table(("a", 40.0, 50.0, "walk", 1.0), ("a", 0.0, 10.0, "walk", 1.0)),
-        table(("a", 0.0, 10.0, "walk", 1.0), ("a", 40.0, 50.0, "walk", 1.0)),
-    ):
-        ap = 100 * float(average_precision(truth, twice, (0.5,)).ap.iloc[0])
-        impact = diagnosis.error_impact(truth, twice, (0.5,)).set_index("error").value
-        whole = diagnosis.by_characteristic(truth, twice, {"a": 60.0}, (0.5,)).iloc[0]
-        assert whole.map_n == pytest.approx(ap) and whole.missed == 100 * (ap < 100)
-        assert impact.max() == pytest.approx(100 - ap)
-        profile = diagnosis.false_positive_profile(truth, twice, upto=1).set_index("error").value
-        assert profile[diagnosis.HIT] == 100 * (ap == 100)

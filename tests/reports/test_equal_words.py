@@ -238,7 +238,6 @@ def test_the_conclusion_names_a_model_that_can_be_told_apart_from_some_leading_o
                 "v (0.5) can be told apart from x, but not from y.",
             ],
         ),
-        (("ab", "a", "b", "a"), ["z (1.0) can be told apart from y, but not from x."]),
     ],
 )
 def test_a_model_that_some_leading_ones_are_better_than_is_told_apart_from_these(letters, words):
