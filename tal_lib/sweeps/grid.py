@@ -50,10 +50,8 @@ class Cell:
     data_hash: str
     id: str
     alone: bool = False  # no other cell may run at the same time
-    machine: str = (
-        ""  # to which it belongs; empty: it is the same on every machine, or the machine is unknown
-    )
-    of_machine: bool = False  # it belongs to one machine: its id has the machine's name
+    machine: str = ""  # to which it belongs; empty: to none, or the machine is unknown
+    of_machine: bool = False  # it belongs to one machine, whose name is part of its id
     gpu: bool = False  # it needs a GPU
     time_limit: float | None = None  # seconds
     code: dict = field(default_factory=dict, hash=False)  # area -> version, of its code

@@ -54,6 +54,16 @@ def test_the_default_encoder_is_named_and_the_latest_of_equal_cells_counts(runs)
         assert table.loc["stale (text=words)", "unseen, trained with wrong names"] == "10.0"
 
 
+def test_runs_of_two_recipes_are_not_averaged(runs):
+    both = pd.concat([runs, pd.DataFrame(_rows(0.8, options="text=glove", recipe="epochs=6"))])
+    table = tables.open_set_table(tables.open_set_summary(both), "hapt").set_index("model")
+    assert table.unseen.to_dict() == {
+        "stale (text=glove) (default recipe)": "50.0",
+        "stale (text=glove) (epochs=6)": "80.0",
+        "stale (text=words)": "30.0",
+    }
+
+
 def test_the_figure_counts_splits_without_the_arm_that_was_trained_with_wrong_names(runs):
     axes = accuracy.open_set(tables.open_set_summary(runs))
     labels = [label.get_text() for label in axes.get_yticklabels()]

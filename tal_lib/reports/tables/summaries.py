@@ -138,10 +138,22 @@ def open_set_runs(open_set: pd.DataFrame) -> pd.DataFrame:
 def open_set_summary(open_set: pd.DataFrame) -> pd.DataFrame:
     """`benchmark, keep, seen, model, fraction, part, mean, low, high, runs`: avg mAP (%) with 95 % intervals
     over splits of the classes. With fewer than `FEWEST` splits there is no interval."""
-    keys = ["benchmark", "keep", "seen", "model", "fraction", "part"]
-    summary = summarise(open_set_runs(open_set), keys, "avg_map")
+    keys = ["benchmark", "keep", "seen", "model", "fraction"]
+    runs = _named_by_settings(open_set_runs(open_set), keys, ["recipe"])
+    summary = summarise(runs, [*keys, "part"], "avg_map")
     summary.loc[summary.runs < FEWEST, ["low", "high"]] = float("nan")
     return summary
+
+
+def _named_by_settings(runs, keys, columns):
+    """The runs, with their settings (`columns`) in the model's name where runs of the same `keys` differ in
+    them: these are no repeats, and are not averaged."""
+    for column in (name for name in columns if name in runs):
+        text = runs[column].fillna("").astype(str)
+        differs = text.groupby([runs[key] for key in keys], sort=False).transform("nunique") > 1
+        named = runs.model + " (" + text.where(text != "", f"default {column}") + ")"
+        runs = runs.assign(model=runs.model.where(~differs, named))
+    return runs
 
 
 def _with_text(options: str) -> str:
@@ -200,6 +212,7 @@ def variant_summary(table: pd.DataFrame) -> pd.DataFrame:
     )
     runs = with_shown_names(runs.assign(avg_map=100 * runs.avg_map))
     by = ["benchmark", "fraction", "model", "variant"]
+    runs = _named_by_settings(runs, by[:3], ["recipe", "student", "student_options"])
     return summarise(runs, by, "avg_map").merge(
         runs.groupby(by, sort=False)[["params", "macs"]].first().reset_index(), on=by
     )
