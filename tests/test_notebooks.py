@@ -228,5 +228,5 @@ def test_every_committed_grid_plans(monkeypatch):
             assert sweeps.plan(grid)
         except sweeps.grid.TalError as error:
             # a benchmark, a GPU or the search of its settings that is not at hand
-            missing = ("not found", "there is no CUDA GPU", "not been generated yet", "Run: tal sweep tuning")
+            missing = ("not found", "there is no CUDA GPU", "not been generated yet", "Run the grid tuning")
             assert any(reason in str(error) for reason in missing), error

@@ -342,11 +342,12 @@ def _unknown(name, root):
         return TalError(
             "no such folder", where=name, remedy="Give a folder with annotations.json and features/."
         )
+    whole = name.removesuffix(VALIDATION)
     return TalError(
-        f"no benchmark {name!r}",
+        f"no benchmark {whole!r}",
         remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
         f"features/ (its path from {Path.cwd()}, or its name if it lies in {root})."
-        f"{did_you_mean(name, BENCHMARKS)}",
+        f"{did_you_mean(whole, BENCHMARKS)}",
     )
 
 

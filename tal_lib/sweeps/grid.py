@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tal_lib.data.folds import OFFICIAL
+from tal_lib.data.registry import check_known
 from tal_lib.errors import TalError
 from tal_lib.files import work_folder
 from tal_lib.provenance import checked_device, device_name
@@ -176,8 +177,6 @@ def _portable(parameters):
 
 def _check_names(parameters, place):
     """Check the names of a cell's benchmarks. Their data need not be here."""
-    from tal_lib.data.registry import check_known
-
     for name in ("benchmark", "also"):
         given = parameters.get(name) or []
         for benchmark in [given] if isinstance(given, str) else given:
@@ -236,9 +235,15 @@ def _with_settings(parameters, block, results, place):
         fold = parameters.get("fold", OFFICIAL) if source.fold is None else source.fold
         known = (parameters[name] for name in ("model", "preset", "fraction"))
         try:
+            check_known(source.benchmark or parameters["benchmark"])
             benchmark = name_of(source.benchmark or parameters["benchmark"])
             best = tuned(ledger, benchmark, *known, fold=fold)
         except TalError as error:
+            if ledger != ledgers[0] and "no trial" in error.problem:  # nor does the study have any
+                error = TalError(
+                    f"{error.problem}, and no {ledgers[0]}",
+                    remedy=f"Run the grid {source.sweep} with the same --results first.",
+                )
             raise error.at(place) from None
         trials = [(best.recipe, best.options)]
     return [

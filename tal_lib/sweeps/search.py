@@ -225,10 +225,10 @@ def _other_trials(trials, part, sweep):
     names = [name.removesuffix(VALIDATION) for name in names]
     if names:
         return (
-            f"Run: tal sweep {sweep}; or use its trials on {', '.join(names)}: "
-            f"write tuned: {{sweep: {sweep}, benchmark: {names[0]}}}."
+            f"Run the grid {sweep} with it first (the study's: tal sweep {sweep}); or use its trials on "
+            f"{', '.join(names)}: write tuned: {{sweep: {sweep}, benchmark: {names[0]}}}."
         )
-    return f"Run: tal sweep {sweep}"
+    return f"Run the grid {sweep} with it first (the study's: tal sweep {sweep})."
 
 
 def expected_best(scores) -> np.ndarray:

@@ -382,4 +382,8 @@ def test_a_training_that_detected_nothing_is_named_in_the_caption(study):
     assert failures(scores, ["hapt"], [1.0]) == (
         " tridet on fold 2 of hapt (100 %) detected nothing and counts as 0."
     )
+    folds.loc[4, "tridet"] = 0.0
+    assert failures(scores, ["hapt"], [1.0]) == (
+        " tridet on folds 2, 4 of hapt (100 %) detected nothing and count as 0."
+    )
     assert failures(scores, ["urfall"], [1.0]) == failures(scores, ["hapt"], [0.1]) == ""

@@ -5,6 +5,7 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from tal_lib.reports.equal import tuning
@@ -76,6 +77,12 @@ def test_it_writes_tables_and_the_figure(results):
     nothing = Output(Layout(results / "empty", results / "figures"), "equal")
     tuning.write(nothing)
     assert not nothing.tables
+
+
+def test_unequal_numbers_of_trials_are_told():
+    rows = pd.DataFrame({"fraction": 1.0, "model": ["a", "a", "b", "b"]})
+    assert tuning._numbers(rows) == "Every model has the same number of trials."
+    assert tuning._numbers(rows[:3]) == "The numbers of trials are unequal: 1 to 2."
 
 
 def test_captions_explain_augmentations_where_a_setting_has_them():

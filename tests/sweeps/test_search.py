@@ -175,6 +175,11 @@ def test_the_best_trial_sets_other_cells(tmp_path, monkeypatch):
         for folder in (None, tmp_path / "own", tmp_path / "without")
     ]
     assert recipes == [{}, slow, {}]
+    with pytest.raises(TalError, match="no trial of bilstm.* and no .*without.*same --results first"):
+        sweeps.plan(path, {"benchmark": "synthetic"}, results=tmp_path / "without")
+    unknown = {"parameters": {"model": "bilstm", "benchmark": "nonesuch"}, "tuned": "tuning"}
+    with pytest.raises(TalError, match="no benchmark 'nonesuch'"):
+        sweeps.plan(write(tmp_path, monkeypatch, unknown))
 
 
 def test_the_grids_of_the_documentation_tune_and_compare(tmp_path, monkeypatch):
@@ -273,7 +278,7 @@ def test_what_the_grid_says_comes_before_tuned_settings(tuning):
     ("kept", "source", "message"),
     [
         (OF_FOLD_0[3:], {"sweep": "tuning", "fold": 0, "benchmark": "hapt"}, "scored on test recordings"),
-        (OF_FOLD_0[3:4], "tuning", "bilstm .compact. on synthetic_validation. Run: tal sweep tuning"),
+        (OF_FOLD_0[3:4], "tuning", "bilstm .compact. on synthetic_validation. Run the grid tuning"),
         (OF_FOLD_0, {"sweep": "tuning", "benchmark": "hapt"}, "of fold 0, 1. To use them.*fold: 0}"),
         (OF_FOLD_0, {"sweep": "tuning", "fold": 0}, "or use its trials on hapt: .*benchmark: hapt}"),
         (OF_FOLD_0, {"sweep": "tuning", "fold": -2}, "tuned: fold: -2 is not at least -1"),

@@ -58,14 +58,19 @@ def failures(scores: dict[tuple[str, float], Scores], benchmarks, fractions) -> 
         scores: of one arm.
         benchmarks: the benchmarks of the table; fractions: its label fractions.
     """
-    where = [
-        f"{model} on fold {fold} of {benchmark} ({percent(fraction)})"
+    failed = [
+        (model, [f"{fold}" for fold in folds.index[folds == 0]], f"of {benchmark} ({percent(fraction)})")
         for (benchmark, fraction), here in scores.items()
         if benchmark in benchmarks and fraction in fractions
         for model, folds in here.folds.items()
-        for fold in folds.index[folds == 0]
     ]
-    return f" {'; '.join(where)} detected nothing and count{'s' * (len(where) == 1)} as 0." * bool(where)
+    where = [
+        f"{model} on fold{'s' * (len(folds) > 1)} {', '.join(folds)} {on}"
+        for model, folds, on in failed
+        if folds
+    ]
+    count = sum(len(folds) for _, folds, _ in failed)
+    return f" {'; '.join(where)} detected nothing and count{'s' * (count == 1)} as 0." * bool(where)
 
 
 def runs_on_folds(data: dict[str, pd.DataFrame]) -> pd.DataFrame:

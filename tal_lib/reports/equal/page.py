@@ -132,8 +132,11 @@ def _link(text, name):
 
 
 def _benchmarks(ranked):
-    """The tuned benchmarks, without their mean."""
-    return ranked[ranked.benchmark.isin(TUNED)] if len(ranked) else pd.DataFrame(columns=["benchmark"])
+    """The tuned benchmarks, without their mean. Results without any of them have others: all of these."""
+    if not len(ranked):
+        return pd.DataFrame(columns=["benchmark"])
+    rows = ranked[ranked.benchmark.isin(TUNED)]
+    return rows if len(rows) else ranked[ranked.benchmark != MEAN]
 
 
 def _mean(ranked):

@@ -66,6 +66,14 @@ def expected(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "trials", "expected"])
 
 
+def _numbers(rows):
+    """Whether the models have the same number of trials, as a sentence."""
+    counts = rows.groupby(["fraction", "model"]).size()
+    if counts.nunique() == 1:
+        return "Every model has the same number of trials."
+    return f"The numbers of trials are unequal: {counts.min()} to {counts.max()}."
+
+
 def chosen_table(table: pd.DataFrame) -> pd.DataFrame:
     """Table for readers of one benchmark: a row per model and label fraction, with the chosen settings."""
     rows = []
@@ -104,7 +112,7 @@ def write(out) -> pd.DataFrame:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         caption = (
             f"Settings chosen by tuning on {benchmark}: validation avg mAP (%) of the plain recipe (no "
-            "tuning) and of the best trial. Every model has the same number of trials."
+            f"tuning) and of the best trial. {_numbers(rows)}"
             f"{about_settings(rows[rows.chosen].settings)}"
         )
         within = tables.Best(high=("plain recipe", "best trial"), within=("label fraction",))
