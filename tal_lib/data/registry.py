@@ -344,7 +344,7 @@ def _unknown(name, root):
         )
     whole = name.removesuffix(VALIDATION)
     return TalError(
-        f"no benchmark {whole!r}",
+        f"no benchmark {name!r}" + f", and none called {whole!r}" * (whole != name),
         remedy=f"Choose from {', '.join(BENCHMARKS)}, or give a folder with annotations.json and "
         f"features/ (its path from {Path.cwd()}, or its name if it lies in {root})."
         f"{did_you_mean(whole, BENCHMARKS)}",

@@ -195,7 +195,7 @@ def test_the_validation_part_of_a_folder_has_a_portable_name(clips, monkeypatch)
     check_fold_of("clips_validation", 4, "here")
     with pytest.raises(TalError, match="here, benchmark clips_validation: fold 5 does not exist"):
         check_fold_of("clips_validation", 5, "here")
-    with pytest.raises(TalError, match="no benchmark 'other_validation'"):
+    with pytest.raises(TalError, match="no benchmark 'other_validation', and none called 'other'"):
         load_benchmark("other_validation")
 
 
