@@ -34,7 +34,7 @@ from tal_lib.sweeps.grid_file import combinations, read_grid
 from tal_lib.sweeps.identity import about_data, check_fold_of, check_skip_of, current_code, data_of
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.parameters import TOGETHER, check_together, read_annotations
-from tal_lib.sweeps.search import tuned
+from tal_lib.sweeps.search import NoTrial, tuned
 from tal_lib.validation import unknown_name
 
 OUT = "out_dir"  # parameter that says where a cell writes
@@ -102,15 +102,9 @@ def plan(
     return list(cells.values())
 
 
-def plan_some(
-    path: str | Path,
-    only: dict[str, str] | None = None,
-    *,
-    here: bool = True,
-    results: str | Path | None = None,
-) -> list[Cell]:
-    """As `plan`. `TalError` if there is no cell."""
-    cells = plan(path, only, here=here, results=results)
+def plan_some(path: str | Path, only: dict[str, str] | None = None, **options) -> list[Cell]:
+    """As `plan`, with its options. `TalError` if there is no cell."""
+    cells = plan(path, only, **options)
     if not cells:
         raise TalError(
             "the grid has no cell with these values",
@@ -238,12 +232,14 @@ def _with_settings(parameters, block, results, place):
             check_known(source.benchmark or parameters["benchmark"])
             benchmark = name_of(source.benchmark or parameters["benchmark"])
             best = tuned(ledger, benchmark, *known, fold=fold)
-        except TalError as error:
-            if ledger != ledgers[0] and "no trial" in error.problem:  # nor does the study have any
+        except NoTrial as error:
+            if ledger != ledgers[0]:  # nor does the study have any
                 error = TalError(
                     f"{error.problem}, and no {ledgers[0]}",
                     remedy=f"Run the grid {source.sweep} with the same --results first.",
                 )
+            raise error.at(place) from None
+        except TalError as error:
             raise error.at(place) from None
         trials = [(best.recipe, best.options)]
     return [

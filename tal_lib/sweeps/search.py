@@ -47,6 +47,10 @@ DIGITS = 3  # significant digits of drawn numbers, so that a cell's parameters c
 FORMS = "Write {log: [low, high]}, {uniform: [low, high]} or a list of values."
 
 
+class NoTrial(TalError):
+    """A ledger has no trial that could give a cell its settings."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search(Checked):
     """The space of a random search; see the top of this file."""
@@ -193,13 +197,13 @@ def tuned(
         benchmark: a benchmark, or its validation part (`hapt` and `hapt_validation` mean the same).
 
     Raises:
-        TalError: the search has no trial of the model on the validation part of the benchmark's fold.
+        NoTrial: the search has no trial of the model on the validation part of the benchmark's fold.
     """
     part = benchmark.removesuffix(VALIDATION) + VALIDATION
     trials = [trial for trial in trials_of(ledger) if (trial.model, trial.preset) == (model, preset)]
     known = [trial for trial in trials if (trial.benchmark, trial.fold) == (part, fold)]
     if not known:
-        raise TalError(
+        raise NoTrial(
             f"no trial of {model} ({preset}) on {part}" + (f", fold {fold}" if fold != OFFICIAL else ""),
             where=ledger,
             remedy=_other_trials(trials, part, Path(ledger).stem),
