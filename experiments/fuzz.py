@@ -197,7 +197,7 @@ READERS = {
     ),
     "clusters": (
         "c.yaml",
-        _reader("tal_lib.sweeps.cluster", "read_description"),
+        _reader("tal_lib.sweeps.workers", "read_description"),
         lambda: [b"{jobs: 2, gpu: true, cores: 4}\n"],
     ),
     "elan": _exported("elan", "lab.eaf"),

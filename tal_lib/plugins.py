@@ -67,6 +67,18 @@ def files() -> list[Path]:
     return [Path(name).expanduser().absolute() for name in _named()]
 
 
+def contents() -> dict[str, str]:
+    """Hash of the contents of every plug-in's file that is there: file name → hash.
+
+    Two processes have the same plug-ins if it is equal, in whatever folders they are.
+    """
+    parts: dict[str, list[bytes]] = {}
+    for file in files():
+        if file.is_file():
+            parts.setdefault(file.name, []).append(file.read_bytes())
+    return {name: digest(*of_name) for name, of_name in parts.items()}
+
+
 def broken() -> dict[str, str]:
     """The plug-ins that could not be loaded: module → reason, in one line."""
     return dict(_broken)

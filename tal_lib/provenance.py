@@ -30,7 +30,10 @@ COLUMNS = [
 @functools.cache
 def git_commit() -> str:
     """Short commit of the repository, with `+` if its code was changed or has new files. Empty outside a
-    checkout."""
+    checkout.
+
+    It is read once: after an update, a process that runs on still has the modules that it imported before.
+    """
     if not in_checkout():  # an installed package may lie inside another repository
         return ""
     run = lambda *args: subprocess.run(["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True)

@@ -136,6 +136,13 @@ def measure(path: str | Path) -> tuple[int, str]:
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def adopt(folder: str | Path) -> None:
+    """List all files of a new folder, also those that other programs wrote into it for this one."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.name != LIST:
+            _add_to_list(path, *measure(path))
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Rename a complete temporary file to its name and list it, if the rule allows. An equal file stays
     untouched."""

@@ -114,6 +114,8 @@ def test_a_sweep_has_it_in_its_cells(detector, tmp_path, monkeypatch):
     records = read_ledger(tmp_path / "results" / "ledger" / "grid.jsonl").values()
     sizes = {record["parameters"]["model"]: record["tables"]["size"][0]["params"] for record in records}
     assert set(sizes) == {"averager", "bilstm", "window_cnn"}
+    (code,) = (record["code"] for record in records if record["parameters"]["model"] == "averager")
+    assert "plugin/averager.py" in code  # wherever the file lies
     built = models.build("averager", input_dim=8, num_classes=3)
     assert sizes["averager"] == sum(parameter.numel() for parameter in built.parameters())
 
@@ -251,3 +253,19 @@ def test_processes_are_started_anew_when_a_plugin_changes(detector, monkeypatch)
     named = fork_server._code()
     os.utime(detector, ns=(1, 1))
     assert before != named != fork_server._code()
+
+
+def test_the_contents_of_plugins_do_not_depend_on_their_folder(detector, tmp_path, monkeypatch):
+    copy = tmp_path / "elsewhere" / "averager.py"
+    copy.parent.mkdir()
+    copy.write_text(DETECTOR)
+    monkeypatch.setenv(plugins.VARIABLE, detector)
+    first = plugins.contents()
+    monkeypatch.setenv(plugins.VARIABLE, str(copy))
+    assert plugins.contents() == first and set(first) == {"averager.py"}
+    copy.write_text(DETECTOR + "\n")
+    changed = plugins.contents()
+    assert changed != first
+    monkeypatch.setenv(plugins.VARIABLE, os.pathsep.join([detector, str(copy), str(tmp_path / "none.py")]))
+    both = plugins.contents()
+    assert set(both) == {"averager.py"} and both not in (first, changed)

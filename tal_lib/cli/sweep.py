@@ -88,7 +88,8 @@ def _sweep(arguments):
     if arguments.gpus is not None:
         gpu_environments(arguments.gpus, jobs=arguments.jobs, cluster=arguments.cluster)
     if arguments.dry_run:
-        cells = sweeps.plan_some(arguments.grid, chosen, results=arguments.results)
+        here = arguments.cluster is None
+        cells = sweeps.plan_some(arguments.grid, chosen, here=here, results=arguments.results)
         states = sweeps.states_of(cells, sweeps.ledgers(arguments.results))
         for cell in cells:
             print(f"{cell.id}  {states[cell.id].name:5}  {cell.notebook.stem}  {cell.label()}")
@@ -126,11 +127,10 @@ def _sweep(arguments):
         print(line)
     print(f"ledger  {result.ledger}")
     for cell, reason in result.failed.items():
-        print(
-            f"failed  {cell}: {reason}\n"
-            f"        notebook with the traceback: {result.runs / (cell + '.failed')}"
-        )
-    if result.failed:
+        print(f"failed  {cell}: {reason}")
+        if (failed := result.runs / f"{cell}.failed").is_dir():  # not if a worker refused it
+            print(f"        notebook with the traceback: {failed}")
+    if result.failed and arguments.again != "all":
         print("Run the same command to try the failed cells again.")
     return 1 if result.failed else 0
 

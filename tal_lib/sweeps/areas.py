@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from functools import cache, cached_property
 from pathlib import Path
 
+from tal_lib import plugins
 from tal_lib.files import digest
 from tal_lib.fingerprint import attributes, fingerprint, imports, parse
 
@@ -28,6 +29,8 @@ CONNECTS = re.compile(
     r"(.+/)?__init__|data/(registry|checks|remarks|limits|content|fetching|composition)|models/parts/(registry|checkpoint_file)"
     r"|training/(checkpoints|saved|settings)|evaluation/(detections|matching)|cost/machine"
 )
+IPYTHON = re.compile(r"^\s*[%!].*$", re.M)  # a command in a cell, which is not Python
+PLUGIN = re.compile(r"tal_plugin_(.+)_[0-9a-f]{8}")  # module of a plug-in's file: stem, and hash of its path
 COMPACT = "compact"
 FLOOR = "timeline_prior"  # the model of `tal_lib.study.floor`
 RECIPES = "training/recipes"  # a table: only the values of a cell's models count
@@ -47,6 +50,7 @@ class Areas:
         self._fingerprints: dict[str, str] = {}
         self._of_cells: dict[tuple[str, ...], str] = {}
         self._needed: dict[str, set[str]] = {}
+        self._outside: dict[str, str] = {}  # area of a plug-in -> its module
 
     @cached_property
     def files(self) -> list[str]:
@@ -77,7 +81,7 @@ class Areas:
             models: names of the models that the notebook runs.
             loader: module that loads the benchmark's features, or empty.
         """
-        tree = parse(cells)
+        tree = [parse([IPYTHON.sub("", part)])[0] if isinstance(part, str) else part for part in parse(cells)]
         modules = set(self._imported(tree))
         named = imports(part for part in tree if isinstance(part, ast.Module))
         if named.get("floor") == (f"{PACKAGE}.study", "floor"):  # it names its model in a text
@@ -138,11 +142,9 @@ class Areas:
         return path.relative_to(self.library).with_suffix("").as_posix() if path else ""
 
     def _text(self, area):
-        outside = area.removeprefix("plugin/")
-        if outside != area:
-            return Path(
-                importlib.import_module(outside).__file__  # pyright: ignore[reportArgumentType]
-            ).read_text(encoding="utf-8")
+        if area.startswith("plugin/"):
+            module = importlib.import_module(self._outside[area])
+            return Path(module.__file__).read_text(encoding="utf-8")  # pyright: ignore[reportArgumentType]
         return (self.library / f"{area}.py").read_text(encoding="utf-8")
 
     def _trees(self, area):
@@ -170,13 +172,20 @@ class Areas:
                     modules.add(self._locate(packages[alias], name)[0])
         return modules
 
+    def _plugin(self, module):
+        """Area of a module outside this library. A plug-in's file has its name, wherever the file lies."""
+        file, stems = PLUGIN.fullmatch(module), [path.stem for path in plugins.files()]
+        area = f"plugin/{file[1]}.py" if file and stems.count(file[1]) == 1 else f"plugin/{module}"
+        self._outside[area] = module
+        return area
+
     def _closure(self, module):
         """Areas that a module's numbers depend on, including the module's area."""
         if module not in self._needed:
             areas, waiting = set(), [module]
             while waiting:
                 current = waiting.pop()
-                area = self._area(current) or f"plugin/{current}"
+                area = self._area(current) or self._plugin(current)
                 if area not in areas and is_area(area):
                     areas.add(area)
                     waiting += self._imported(self._trees(area))
@@ -187,7 +196,7 @@ class Areas:
 def is_area(name: str) -> bool:
     """Whether code of this name computes numbers."""
     if name.startswith("plugin/"):
-        return not name.startswith(f"plugin/{PACKAGE}")
+        return name.split("/")[1].partition(".")[0] != PACKAGE
     return bool(COMPUTES.fullmatch(name)) and not CONNECTS.fullmatch(name)
 
 

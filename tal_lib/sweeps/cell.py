@@ -10,7 +10,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 
 from tal_lib.files import write_json
-from tal_lib.provenance import provenance
+from tal_lib.provenance import device_name, provenance
 from tal_lib.sweeps.folders import NOTEBOOK, keep_failed, part_of, put_in_place
 from tal_lib.sweeps.kernels import ENGINE, ForkedKernel
 from tal_lib.sweeps.ledger import RESULT
@@ -57,7 +57,18 @@ def run_cell(
     started = time.monotonic()
     try:
         _execute(notebook, part / NOTEBOOK, parameters | {"out_dir": str(part)}, cwd, kernel)
+        if not (part / MEASURED).is_file():
+            return keep_failed(folder, id, f"{name} recorded nothing: it must call tal_lib.sweeps.record")
         measured = json.loads((part / MEASURED).read_text())
+        # the default GPU of a process that sees one; with `cuda:1`, or the CPU as default, it is another name
+        if parameters.get("device") == "cuda" and measured["device_name"] not in (
+            machine or measured["device_name"],
+            device_name("cpu"),
+        ):
+            problem = f"it ran on {measured['device_name']}, and was planned for {machine}"
+            return keep_failed(
+                folder, id, f"{problem}: the default GPU and those of --gpus must be of one kind"
+            )
     except DeadKernelError:
         status = kernel.poll()
         return keep_failed(

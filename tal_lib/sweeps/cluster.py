@@ -8,35 +8,38 @@ needed. Workers may join and leave: another worker runs the cell of a lost worke
 
 import hashlib
 import io
+import math
 import shutil
 import socket
 import tarfile
 import tempfile
+import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from logging import ERROR
 from pathlib import Path
+from typing import Any
 
-import yaml
+from tqdm.auto import tqdm
 
-from tal_lib import __version__
+from tal_lib import __version__, plugins
 from tal_lib.errors import TalError
 from tal_lib.provenance import code_state, git_commit
 from tal_lib.sweeps.certificates import SEE as SEE_CERTIFICATES
 from tal_lib.sweeps.certificates import check_address, security, why_refused
 from tal_lib.sweeps.folders import keep_failed, part_of, put_in_place
 from tal_lib.sweeps.grid import Cell, measured_on
-from tal_lib.sweeps.identity import about_data, benchmarks_of, data_of
-from tal_lib.sweeps.local import ProcessLost, warm_processes
+from tal_lib.sweeps.identity import benchmarks_of, data_now
+from tal_lib.sweeps.local import ProcessLost, refuse_other_code, warm_processes
+from tal_lib.sweeps.workers import SEE, slurm_jobs, workers_here
 
 FORMS = "Use tls://HOST:PORT, tcp://HOST:PORT, local:N or slurm:CONFIG.yaml."
 # cells at the scheduler per worker thread: a worker that has finished need not wait for the driver
 AHEAD = 2
 CONNECT_SECONDS = 20
-SEE = "docs/cluster.md has an example."
+PATIENCE_SECONDS = 60  # that cells wait without a worker that suits them, until this is told
 
 
 class Cluster:
@@ -48,10 +51,22 @@ class Cluster:
         folder: folder of the run folders.
         threads: CPU threads per cell.
         memory_limit: bytes per kernel.
+        cells: the cells that will run, so that `local:N` knows whether they need a GPU.
     """
 
-    def __init__(self, address: str, folder: Path, threads: int, memory_limit: int | None = None):
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        threads: int,
+        memory_limit: int | None = None,
+        cells: Sequence[Cell] = (),
+    ):
         self.address, self.folder, self.threads, self.memory_limit = address, folder, threads, memory_limit
+        self._need_gpu = [cell for cell in cells if cell.gpu]
+        self._started: Any = None  # a cluster of this process
+        # when a worker last suited the cells without and with `gpu`; infinite: it was told that none does
+        self._suited = dict.fromkeys((False, True), time.monotonic())
 
     def __enter__(self):
         try:
@@ -76,7 +91,10 @@ class Cluster:
             raise TalError(f"cluster {self.address!r}", remedy=FORMS)
         if not started_here:
             check_address(self.address, certificates)
-        self._started = {"local": _local, "slurm": _slurm}[kind](rest, certificates) if started_here else None
+        elif kind == "local":
+            self._started = workers_here(rest, certificates, self._need_gpu)
+        else:
+            self._started = slurm_jobs(rest, certificates)
         try:
             self._client = Client(
                 self._started or self.address,
@@ -85,8 +103,8 @@ class Cluster:
                 security=certificates,
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            if started_here:
-                self._started.close(timeout=10)  # pyright: ignore[reportOptionalMemberAccess]
+            if self._started is not None:
+                self._started.close(timeout=10)
             problem = None if started_here else why_refused(self.address)
             raise TalError(
                 problem or f"no scheduler answers ({type(error).__name__})",
@@ -108,26 +126,63 @@ class Cluster:
         """Yield each cell when it ends, with None or with the reason of its failure.
 
         The reason is a `ProcessLost` if the cell's worker died several times. `jobs=1` runs one cell at a
-        time, for any number of workers.
+        time, for any number of workers. Cells that wait for a GPU do not keep the others waiting.
         """
-        waiting, running = deque(cells), {}
-        while waiting or running:
-            while waiting and len(running) < (jobs or self._room()):
-                cell = waiting.popleft()
-                running[self._submit(cell, generations[cell.id])] = cell
+        waiting = {gpu: deque(cell for cell in cells if cell.gpu == gpu) for gpu in (False, True)}
+        running, refused = {}, None
+        while running or any(waiting.values()):
+            threads = self._threads()
+            for gpu, queue in waiting.items():
+                room = AHEAD * max(1, threads[gpu]) - sum(cell.gpu == gpu for cell in running.values())
+                if jobs is not None:
+                    room = min(room, jobs - len(running))
+                try:
+                    for _ in range(min(room, len(queue))):
+                        cell = queue.popleft()
+                        running[self._submit(cell, generations[cell.id])] = cell
+                except TalError as error:  # no further cell is sent; those that run are awaited
+                    refused = error
+            if refused:
+                waiting = {}
+            self._tell_who_waits(threads, {cell.gpu for cell in running.values()})
+            if len(running) + sum(map(len, waiting.values())) > threads[False]:
+                self._replace_ended_jobs()
             for future in self._ended(running):
                 cell = running.pop(future)
                 yield cell, self._receive(cell, future)
                 future.release()
+        if refused:
+            raise refused
 
-    def _room(self):
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return AHEAD * max(1, sum(worker["nthreads"] for worker in workers.values()))
+    def _threads(self):
+        """Number of cells without and with `gpu` that the present workers can run at a time."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        gpus = (min(worker["nthreads"], int(worker["resources"].get("GPU", 0))) for worker in workers)
+        return {False: sum(worker["nthreads"] for worker in workers), True: sum(gpus)}
+
+    def _tell_who_waits(self, threads, kinds):
+        """Print a line, once, if submitted cells have waited for a while and no worker suits them."""
+        now = time.monotonic()
+        for gpu in (False, True):
+            if threads[gpu] or gpu not in kinds:
+                self._suited[gpu] = now
+            elif now - self._suited[gpu] > PATIENCE_SECONDS:
+                self._suited[gpu] = math.inf
+                lack = "no worker has a GPU (--resources GPU=1)" if gpu else "there is no worker"
+                tqdm.write(f"cells wait, but {lack}. {SEE}")
+
+    def _replace_ended_jobs(self):
+        """Submit the Slurm jobs again that have ended, for example at their walltime."""
+        if self.address.startswith("slurm:"):
+            self._started.scale(jobs=len(self._started.worker_spec))  # those that wait or run are kept
 
     def _submit(self, cell, generation):
+        notebook = cell.notebook.read_text(encoding="utf-8")
+        # after it was read: the text that is sent is the one of the plan
+        refuse_other_code(cell)
         job = {
             "cell": replace(cell, notebook=Path(cell.notebook.name)),
-            "notebook": cell.notebook.read_text(encoding="utf-8"),
+            "notebook": notebook,
             "generation": generation,
             "threads": self.threads,
             "memory_limit": self.memory_limit,
@@ -142,29 +197,28 @@ class Cluster:
         )
 
     def _ended(self, running):
-        """Futures that have ended, at least one. Raises an error if the scheduler is lost."""
+        """Futures that have ended within a second. Raises an error if the scheduler is lost."""
         from distributed import wait
 
-        while True:
-            try:
-                with self._client.as_current():
-                    ended = wait(
-                        list(running),  # this client is not asynchronous
-                        timeout=1,
-                        return_when="FIRST_COMPLETED",
-                    ).done  # pyright: ignore[reportAttributeAccessIssue]
-                if all(future.status in ("finished", "error") for future in ended):
-                    return ended
-            except TimeoutError:
-                if self._client.status in ("running", "connecting"):
-                    continue
-            except CancelledError:
-                pass
-            raise TalError(
-                "the connection to the scheduler was lost",
-                where=self.address,
-                remedy="Start the scheduler again. Finished work is kept. Run the same command to continue.",
-            )
+        try:
+            with self._client.as_current():
+                ended = wait(
+                    list(running),  # this client is not asynchronous
+                    timeout=1,
+                    return_when="FIRST_COMPLETED",
+                ).done  # pyright: ignore[reportAttributeAccessIssue]
+            if all(future.status in ("finished", "error") for future in ended):
+                return ended
+        except TimeoutError:
+            if self._client.status in ("running", "connecting"):
+                return set()
+        except CancelledError:
+            pass
+        raise TalError(
+            "the connection to the scheduler was lost",
+            where=self.address,
+            remedy="Start the scheduler again. Finished work is kept. Run the same command to continue.",
+        )
 
     def _receive(self, cell, future):
         if future.status == "error":
@@ -219,20 +273,25 @@ def run_packed(job: dict) -> tuple[str | ProcessLost | None, bytes | None, str]:
 
 
 def _versions():
-    return {"tal_lib": __version__, "commit": git_commit(), "code": code_state()}
+    return {
+        "tal_lib": __version__,
+        "commit": git_commit(),
+        "code": code_state(),
+        "plugins": plugins.contents(),
+    }
 
 
 def _mismatch(versions, cell):
     """The reason why a cell must not run on this worker, or None.
 
-    With another library or other data, the worker would give other numbers under the same id.
+    With another library, other plug-ins or other data, the worker would give other numbers under the same id.
     """
     here = _versions()
     if any(here[name] != versions[name] for name in ("tal_lib", "commit")):
         return (
             f"has tal_lib {here['tal_lib']} at commit {here['commit'] or 'unknown'}, "
             f"the sweep {versions['tal_lib']} at {versions['commit'] or 'unknown'} "
-            "(+: with uncommitted changes). Install the same on both."
+            "(+: with uncommitted changes). Install the same on both, and restart a worker after an update."
         )
     if here["code"] != versions["code"]:
         return (
@@ -240,13 +299,17 @@ def _mismatch(versions, cell):
             f"although both are at {here['commit'] or 'no commit'}. "
             "Commit it and check out the same commit on both, or copy the files."
         )
+    for name, wanted in versions["plugins"].items():
+        if here["plugins"].get(name) != wanted:
+            return (
+                f"{'has another copy of' if name in here['plugins'] else 'lacks'} the plug-in {name}. "
+                "Copy the sweep's file there, and restart the worker with TAL_PLUGINS set to its path."
+            )
     benchmarks = ", ".join(benchmarks_of(cell.parameters))
     if not benchmarks:
         return None
     try:
-        if (local_hash := data_of(cell.parameters)) != cell.data_hash:
-            about_data.cache_clear()  # the worker's data may have been repaired since its last cell
-            local_hash = data_of(cell.parameters)
+        local_hash = data_now(cell.parameters, cell.data_hash)
     except TalError as error:
         return str(error)
     return (
@@ -257,65 +320,3 @@ def _mismatch(versions, cell):
             "same files there and point TAL_DATA at them."
         )
     )
-
-
-def _local(number, certificates):
-    """N workers on this machine, each with one process and one thread."""
-    from distributed import LocalCluster
-
-    if not number.isdigit() or int(number) < 1:
-        raise TalError(f"cluster local:{number}", remedy="Give the number of workers: local:2.")
-    return LocalCluster(
-        n_workers=int(number),
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=0,
-        dashboard_address=None,  # pyright: ignore[reportArgumentType]
-        silence_logs=ERROR,
-        **_encrypted(certificates),
-    )
-
-
-def _encrypted(certificates):
-    """Options of a cluster that requires certificates; empty without certificates."""
-    return {} if certificates is None else {"security": certificates, "protocol": "tls://"}
-
-
-def read_description(path: str | Path) -> dict:
-    """Read a Slurm cluster from a YAML file.
-
-    Its entries are `jobs`, `gpu`, and the arguments of `dask_jobqueue.SLURMCluster`.
-    """
-    try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TalError("cluster file not found", where=path, remedy=SEE) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise TalError(f"not valid YAML ({type(error).__name__})", where=path, remedy=SEE) from None
-    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise TalError("not a cluster description: no names and values in it", where=path, remedy=SEE)
-    options = {"jobs": 1, "gpu": False, "worker_extra_args": []} | options
-    for name, kind in (("jobs", int), ("gpu", bool), ("worker_extra_args", list)):
-        if type(options[name]) is not kind:
-            raise TalError(f"{name}: {options[name]!r} is not {kind.__name__}", where=path, remedy=SEE)
-    return options
-
-
-def _slurm(path, certificates):
-    """Workers as Slurm jobs."""
-    options = read_description(path)
-    jobs, gpu = options.pop("jobs"), options.pop("gpu")
-    try:
-        from dask_jobqueue import SLURMCluster  # pyright: ignore[reportPrivateImportUsage]
-    except ImportError:
-        raise TalError(
-            "sweeps on Slurm need dask-jobqueue", remedy="In the clone: pip install -e '.[cluster]'"
-        ) from None
-    if gpu:
-        options["worker_extra_args"] = [*options["worker_extra_args"], "--resources", "GPU=1"]
-    try:
-        cluster = SLURMCluster(**_encrypted(certificates) | options)
-    except (TypeError, ValueError) as error:
-        raise TalError(f"not a cluster description ({error})", where=path, remedy=SEE) from None
-    cluster.scale(jobs=jobs)
-    return cluster

@@ -147,10 +147,10 @@ def stamp_versions(
 def move_area(old: str, new: str, code: Code, notebooks: Path = NOTEBOOKS, path: Path = PATH) -> Versions:
     """Declare that the file of an area was moved. Records keep the area's first name."""
     now, versions = all_areas(code, notebooks), code.versions
-    if old not in versions.areas or old in now or new not in now:
+    if old not in versions.areas or old in now or new not in now or new in versions.areas:
         raise TalError(
             f"cannot declare that {old} was moved to {new}",
-            remedy="Give a declared area whose file no longer exists, and a new area.",
+            remedy="Give a declared area whose file no longer exists, and an area that is not declared yet.",
         )
     versions.areas[new] = versions.areas.pop(old)
     versions.moved[new] = versions.moved.pop(old, old)

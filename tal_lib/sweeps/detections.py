@@ -16,6 +16,7 @@ Two sweeps may share a cell, which one of them has run. Both then have its detec
 import json
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import pandas as pd
 
 from tal_lib.evaluation import read_detections
 from tal_lib.files import atomic_path
-from tal_lib.sweeps.ledger import RESULT, finished_runs, recency
+from tal_lib.sweeps.ledger import RESULT, finished_runs, locked, recency
 
 WRITTEN = "detections.json"  # by 02_train_evaluate, in the run folder
 WRITTEN_TOO = "detections_{}.json"  # on another benchmark
@@ -46,7 +47,7 @@ def collect(
 
     Args:
         folder: the sweep's run folders; target: the folder of its files.
-        cells: ids of the sweep's cells of today; best: detections per recording that are kept.
+        cells: ids of the sweep's results that count; best: detections per recording that are kept.
         known: the records of the sweep's ledger, by id. A run that is older than its record is left out.
 
     Returns:
@@ -59,8 +60,10 @@ def collect(
             for benchmark, path in _written(folder / name, record["parameters"]).items():
                 runs.setdefault(benchmark, {})[name] = path, record["parameters"] | {"benchmark": benchmark}
     have: set[str] = set()
-    for benchmark in sorted({path.stem for path in target.parent.glob("*/*.parquet")} | set(runs)):
-        have |= _update(target / f"{benchmark}.parquet", runs.get(benchmark, {}), cells, best)
+    benchmarks = sorted({path.stem for path in target.parent.glob("*/*.parquet")} | set(runs))
+    with locked(target) if benchmarks else nullcontext():
+        for benchmark in benchmarks:
+            have |= _update(target / f"{benchmark}.parquet", runs.get(benchmark, {}), cells, best)
     return len(have)
 
 

@@ -7,24 +7,41 @@ from pathlib import Path
 from tal_lib.errors import TalError
 from tal_lib.files import write_text
 from tal_lib.sweeps.ledger import RESULT
-from tal_lib.writing import LIST
+from tal_lib.writing import LIST, adopt, is_ours, listed_in
 
 NOTEBOOK = "notebook.ipynb"  # the executed notebook of a run
 ERROR = "error.txt"  # the reason of a failed run
+CHECKPOINTS = ".ipynb_checkpoints"  # Jupyter's copies of notebooks that were opened
 
 
 def check_runs(runs: Path, ids: set[str]) -> None:
-    """Raise `TalError` if a run would replace a folder with files that no run has written."""
+    """Raise `TalError` if a run would replace files that no run has written, or that were changed since."""
     for folder in runs.iterdir():
-        id = folder.name.strip(".").split(".")[0]
-        if id in ids and not (folder.is_dir() and (not any(folder.iterdir()) or _is_run(folder))):
+        if folder.name.strip(".").split(".")[0] not in ids:
+            continue
+        if not (folder.is_dir() and (not any(folder.iterdir()) or _is_run(folder))):
             raise TalError(
                 "was not written by `tal sweep`", where=folder, remedy="Name other folders with --runs."
             )
+        # else it was interrupted or damaged, or an older version wrote it
+        if NOTEBOOK in listed_in(folder) and any(is_ours(folder / name) for name in (RESULT, ERROR)):
+            _refuse_foreign(folder)
 
 
 def _is_run(folder):
     return any((folder / name).exists() for name in (RESULT, NOTEBOOK, ERROR, LIST))
+
+
+def _refuse_foreign(folder):
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_file() or path.name == LIST or CHECKPOINTS in path.parts:
+            continue
+        if not is_ours(path):
+            raise TalError(
+                "was not written by `tal sweep`, or was changed since",
+                where=path,
+                remedy="Move it elsewhere, or name other folders with --runs.",
+            )
 
 
 def part_of(runs: Path, id: str) -> Path:
@@ -35,6 +52,7 @@ def part_of(runs: Path, id: str) -> Path:
 def put_in_place(runs: Path, id: str) -> None:
     """Rename a complete temporary folder to the run folder. Its files are synced to the disk first."""
     part, folder, old = part_of(runs, id), runs / id, runs / f".{id}.old"
+    adopt(part)
     for path in part.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:
@@ -57,6 +75,7 @@ def keep_failed(runs: Path, id: str, reason: str) -> str:
     try:
         part.mkdir(parents=True, exist_ok=True)
         write_text(part / ERROR, reason + "\n")
+        adopt(part)
         shutil.rmtree(failed, ignore_errors=True)
         os.replace(part, failed)
     except (OSError, TalError) as error:  # probably a full disk: the reason is reported anyway

@@ -5,12 +5,15 @@ area at version 1 adds nothing to the id. Code can therefore be split into more 
 of all cells.
 """
 
+import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from tal_lib import plugins
 from tal_lib.errors import TalError
 from tal_lib.files import REPOSITORY, digest
 from tal_lib.sweeps.areas import COMPACT, LIBRARY, Areas, models_in
@@ -18,8 +21,11 @@ from tal_lib.sweeps.ledger import ledgers, read_all
 from tal_lib.sweeps.notebook import read_notebook
 from tal_lib.sweeps.versions import FIRST, PATH, Versions, notebook_area, read_versions
 
+RECHECK_SECONDS = 60.0  # loading a benchmark takes seconds, and a sweep has thousands of cells
 UNKNOWN = "unknown"  # version of code that was not recorded
 FORMULA = "cell 2"
+
+_LOOKING, _looked = threading.Lock(), time.monotonic()
 
 
 class Code:
@@ -92,7 +98,7 @@ class Code:
 
 def current_code() -> Code:
     """The code as its files are now. The same object is returned until a file changes."""
-    paths = [*LIBRARY.rglob("*.py"), PATH]
+    paths = [*LIBRARY.rglob("*.py"), PATH, *plugins.files()]
     return _code(tuple((path, path.stat().st_mtime_ns) for path in sorted(paths) if path.is_file()))
 
 
@@ -147,6 +153,23 @@ def data_of(parameters: dict, hash_of: Callable[[str], str] | None = None) -> st
     hash_of = hash_of or (lambda name: about_data(name)[0])
     hashes = [hash_of(name) for name in benchmarks_of(parameters)]
     return digest(*hashes) if len(hashes) > 1 else "".join(hashes)
+
+
+def data_now(parameters: dict, planned: str) -> str:
+    """`data_of` a cell, whose files are looked at again if that was more than `RECHECK_SECONDS` ago.
+
+    They are looked at again at once if the hash is not the planned one: they may have been repaired.
+    """
+    global _looked
+    with _LOOKING:
+        now = time.monotonic()
+        if now - _looked > RECHECK_SECONDS:
+            _looked = now
+            about_data.cache_clear()
+        if (present := data_of(parameters)) != planned:
+            about_data.cache_clear()
+            present = data_of(parameters)
+        return present
 
 
 def _loaders(parameters):

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,8 +67,9 @@ def finished_runs(folder: str | Path, ledger: str | Path | None = None) -> dict[
 
 
 @contextmanager
-def _locked(path):
-    """Hold the lock of a ledger: only one process changes it at a time. The lock ends with the process."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder: only one process changes it at a time. The lock ends with the
+    process."""
     make_folder(path.parent)
     with open(path.parent / f".{path.name}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,7 +81,7 @@ def update_ledger(path: str | Path, records: dict[str, dict]) -> None:
     path = Path(path)
     if not records:
         return
-    with _locked(path):
+    with locked(path):
         union = read_ledger(path) | records
         text = "".join(json.dumps(union[key], sort_keys=True) + "\n" for key in sorted(union))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

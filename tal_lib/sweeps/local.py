@@ -21,7 +21,7 @@ from tal_lib.process.fork_server import Failed, ForkServer
 from tal_lib.sweeps.areas import LIBRARY
 from tal_lib.sweeps.folders import keep_failed, part_of
 from tal_lib.sweeps.grid import Cell
-from tal_lib.sweeps.identity import current_code, differences
+from tal_lib.sweeps.identity import benchmarks_of, current_code, data_now, differences
 from tal_lib.sweeps.notebook import code_cells
 
 RUN_CELL = "tal_lib.sweeps.cell:run_cell"
@@ -154,12 +154,14 @@ class WarmProcesses:
 
     def _warm(self):
         """A fork server with the current version of the library."""
-        while self._idle:
-            server = self._idle.pop()
+        while True:
+            try:
+                server = self._idle.pop()
+            except IndexError:  # not asked before: another thread may take the last one meanwhile
+                return ForkServer(self._environment, IMPORTS)
             if not server.outdated:
                 return server
             server.close()
-        return ForkServer(self._environment, IMPORTS)
 
     def stop(self):
         """Stop the running cells. Idle fork servers stay for the next sweep of this process."""
@@ -189,6 +191,25 @@ def warm_processes(
     for name in _settings().keys() - {plugins.VARIABLE}:
         environment.pop(name, None)
     return _processes(threads, memory_limit, tuple(sorted(environment.items())))
+
+
+def refuse_other_code(cell: Cell) -> None:
+    """Raise `TalError` if code that the cell's numbers depend on is no longer that of its plan."""
+    if changes := differences(cell.code, current_code().of(cell.notebook, cell.parameters)):
+        raise TalError(
+            f"{', '.join(area for area, _, _ in changes)}: changed while its sweep ran",
+            where=cell.notebook,
+            remedy="Finished work is kept. Run the same command to continue with the current code.",
+        )
+
+
+def _refuse_other_data(cell):
+    if cell.data_hash and data_now(cell.parameters, cell.data_hash) != cell.data_hash:
+        raise TalError(
+            f"the data of {' or '.join(benchmarks_of(cell.parameters))} changed while its sweep ran",
+            where=cell.notebook,
+            remedy="Finished work is kept. Run the same command to continue with the current data.",
+        )
 
 
 class Local:
@@ -231,22 +252,28 @@ class Local:
             time.sleep(0.01)
 
     def _run(self, cell, generation):
-        if changes := differences(cell.code, current_code().of(cell.notebook, cell.parameters)):
-            raise TalError(
-                f"{', '.join(area for area, _, _ in changes)}: changed while its sweep ran",
-                where=cell.notebook,
-                remedy="Finished work is kept. Run the same command to continue with the current code.",
-            )
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return OutOfTime()
+        refuse_other_code(cell)
+        _refuse_other_data(cell)
         if self._stopped:
             return ProcessLost("the sweep has ended")
         slot = self._free.get()
         try:
             processes = self._processes[slot % len(self._processes)]
             if self.deadline is None:
-                return processes.run(cell, cell.notebook, generation, self.folder)
-            return self._run_in_time(processes, cell, generation, self.deadline)
+                reason = processes.run(cell, cell.notebook, generation, self.folder)
+            else:
+                reason = self._run_in_time(processes, cell, generation, self.deadline)
         finally:
             self._free.put(slot)
+        if reason is None and cell.alone:
+            try:  # what is timed runs in processes of its own, some of which may have begun with newer code
+                refuse_other_code(cell)
+            except TalError:
+                shutil.rmtree(self.folder / cell.id, ignore_errors=True)
+                raise
+        return reason
 
     def _run_in_time(self, processes, cell, generation, deadline):
         left = deadline - time.monotonic()

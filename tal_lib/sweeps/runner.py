@@ -21,6 +21,7 @@ from tal_lib.sweeps.ledger import (
     RESULT,
     LedgerWriter,
     cell_key,
+    current,
     finished_runs,
     ledgers,
     read_ledger,
@@ -127,7 +128,9 @@ def run(
         unfinished: list[Cell] = []
         if waiting:
             with (
-                _executor(cluster, folder, jobs or 1, threads, memory_limit, on_gpus, seconds) as executor,
+                _executor(
+                    cluster, waiting, folder, jobs or 1, threads, memory_limit, on_gpus, seconds
+                ) as executor,
                 disk_errors(folder),
             ):
                 try:
@@ -160,14 +163,19 @@ def _copy_trials(grid_yaml, cells, records, ledger):
 
 
 def _keep_detections(grid_yaml, cells, folder, ledger, results, *, here):
-    """Keep the detections of the finished cells, if the grid asks for it."""
+    """Keep the detections of the finished cells, if the grid asks for it: those of the records that tables
+    show, also if they are of older code."""
     if best := read_grid(grid_yaml).detections:
+        known = read_ledger(ledger)
         try:
-            ids = {cell.id for cell in plan(grid_yaml, here=here, results=results)}
+            planned = plan(grid_yaml, here=here, results=results)
+            shown = {cell_key(record): record["id"] for record in current(ledgers(results))}
+            key = lambda cell: same_cell(cell.notebook.name, cell.parameters, cell.machine)
+            ids = {shown.get(key(cell), cell.id) for cell in planned}
         except TalError:  # a part of the grid that was not asked for waits for its tuning: nothing is dropped
-            ids = {cell.id for cell in cells} | set(read_ledger(ledger))
+            ids = {cell.id for cell in cells} | set(known)
         target = file_of(Path(results).resolve(), cells[0].sweep)
-        collect(folder, target, ids, best, read_ledger(ledger))
+        collect(folder, target, ids, best, known)
 
 
 def detections_missing(
@@ -190,12 +198,12 @@ def detections_missing(
     return best, kept_less(folder, file_of(Path(results).resolve(), sweep), finished, best)
 
 
-def _executor(cluster, folder, jobs, threads, memory_limit, gpus, seconds):
+def _executor(cluster, cells, folder, jobs, threads, memory_limit, gpus, seconds):
     if not cluster:
         return Local(folder, jobs, threads, memory_limit, gpus, seconds)
     from tal_lib.sweeps.cluster import Cluster
 
-    return Cluster(cluster, folder, threads, memory_limit)
+    return Cluster(cluster, folder, threads, memory_limit, cells)
 
 
 @contextmanager
@@ -273,7 +281,8 @@ def _run_all(cells, generations, executor, folder, writer, progress, failed, unf
                             else reason
                         )
                         bar.write(f"failed {cell.id} ({cell.label()}): {failed[cell.id]}")
-                        if disk_is_full(folder, failed[cell.id]):
+                        # a worker's message may be about a disk of its own
+                        if disk_is_full(folder, failed[cell.id] if isinstance(executor, Local) else ""):
                             raise full_disk(folder)
                     bar.update()
 

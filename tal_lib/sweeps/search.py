@@ -167,6 +167,8 @@ def _trials(ledger, *states):
     for record in current(read_ledger(ledger).values()):
         p = record["parameters"]
         rows = record["tables"].get("data_efficiency", [])
+        # never those of further benchmarks (`also`): their test recordings must not choose
+        rows = [row for row in rows if row.get("benchmark", p.get("benchmark")) == p.get("benchmark")]
         if rows and "model" in p:
             key = json.dumps({name: value for name, value in p.items() if name not in SEEDS}, sort_keys=True)
             scores.setdefault(key, []).append(float(np.mean([row["map"] for row in rows])))

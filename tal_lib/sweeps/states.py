@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.identity import differences
-from tal_lib.sweeps.ledger import cell_key, recency, same_cell
+from tal_lib.sweeps.ledger import cell_key, current, same_cell
 
 DONE, STALE, TO_DO = "done", "stale", "to do"
 
@@ -22,23 +22,21 @@ class State:
 def states_of(cells: Iterable[Cell], records: list[dict]) -> dict[str, State]:
     """Cell id -> state of the cell.
 
-    A cell is stale if other code made its newest record. Notebook, parameters, data and machine are the same.
+    The newest record of the same notebook, parameters and machine decides, since tables show that one. A cell
+    is stale if other code made it from the same data. With other data, the cell is to do.
     """
-    ids = {record["id"] for record in records}
-    newest: dict[tuple[str, str], dict] = {}
-    for record in records:
-        key = cell_key(record), record["provenance"]["data_hash"]
-        if key not in newest or recency(record) > recency(newest[key]):
-            newest[key] = record
+    newest = {cell_key(record): record for record in current(records)}
+    by_id = {record["id"]: record for record in records}
     states = {}
     for cell in cells:
-        if cell.id in ids:
-            states[cell.id] = State(DONE)
+        record = newest.get(same_cell(cell.notebook.name, cell.parameters, cell.machine))
+        if cell.of_machine and not cell.machine:  # of a cluster: its machines are not known here
+            record = by_id.get(cell.id)
+        if record is None or record["provenance"]["data_hash"] != cell.data_hash:
+            states[cell.id] = State()
             continue
-        record = newest.get((same_cell(cell.notebook.name, cell.parameters, cell.machine), cell.data_hash))
-        states[cell.id] = (
-            State(STALE, tuple(differences(record.get("code"), cell.code))) if record else State()
-        )
+        changes = tuple(differences(record.get("code"), cell.code)) if record["id"] != cell.id else ()
+        states[cell.id] = State(STALE, changes) if changes else State(DONE)
     return states
 
 

@@ -1,5 +1,6 @@
 """Sweeps on real local Dask clusters: killed or joining workers, killed schedulers, different data, hosts."""
 
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from tal_lib.files import REPOSITORY, digest
 from tal_lib.provenance import code_state, cpu_name, device_name
 from tal_lib.sweeps import certificates as certificates_module
 from tal_lib.sweeps import cluster, identity
+from tal_lib.sweeps import workers as workers_module
 from tal_lib.sweeps.grid import Cell
 from tal_lib.sweeps.ledger import read_ledger
 
@@ -150,6 +152,8 @@ def test_workers_of_this_machine(project):
     assert list(result.failed.values()) == ["RuntimeError: told to fail"] and not project.left_over()
     assert (result.runs / f"{next(iter(result.failed))}.failed" / "notebook.ipynb").stat().st_size > 1000
     assert project.squares() == [(1, 1), (2, 4), (4, 16)] and len(project.finished()) == 3
+    again = sweeps.run(grid, cluster="local:2", **project.where)  # the ids name no machine, the records do
+    assert again.done_before == 3 and len(again.failed) == 1
 
 
 def test_a_worker_is_killed_and_another_joins(project, workers):
@@ -213,6 +217,59 @@ def test_gpu_cells_go_to_workers_that_have_one(project, workers):
     assert sweep.result().complete
 
 
+def test_cells_without_a_gpu_do_not_wait_for_those_with_one(project, workers, monkeypatch):
+    """The cells with a GPU come first, and no worker has a GPU. A line says so, once."""
+    told = []
+    monkeypatch.setattr(cluster.tqdm, "write", told.append)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 1)
+    grid = project.make()
+    blocks = [
+        {"notebook": "work.ipynb", "gpu": gpu, "grid": {"number": numbers}}
+        for gpu, numbers in ((True, [1, 2, 3]), (False, [4, 5]))
+    ]
+    grid.write_text(json.dumps({"cells": blocks}))
+    workers.worker()
+    sweep = Sweep(grid, project, workers.address)
+    wait_for(lambda: project.log() == [4, 5] and any("no worker has a GPU" in line for line in told))
+    workers.worker("--resources", "GPU=1")
+    assert sweep.result().complete and project.squares() == [(n, n * n) for n in range(1, 6)]
+    assert sum("no worker has a GPU" in line for line in told) == 1
+
+
+def test_cells_with_a_gpu_are_refused_where_there_is_none(project, monkeypatch):
+    monkeypatch.setattr(workers_module, "count_gpus", lambda: 0)
+    cells = sweeps.plan(project.make((1, 2), gpu=True))
+    message = "local:2: 2 cells of the grid need a GPU .the first is work 1 .*no CUDA GPU here. Name a"
+    with pytest.raises(TalError, match=message), cluster.Cluster("local:2", project.runs, 1, cells=cells):
+        pass
+    assert not project.runs.exists()
+
+
+def test_one_worker_of_this_machine_has_the_gpu(project, monkeypatch):
+    """So one cell at a time is on it, although there are two workers."""
+    monkeypatch.setattr(workers_module, "count_gpus", lambda: 1)
+    cells = sweeps.plan(project.make((1, 2), gpu=True))
+    with cluster.Cluster("local:2", project.runs, 1, cells=cells) as there:
+        there._client.wait_for_workers(2, timeout=90)
+        assert there._threads() == {False: 2, True: 1}
+        outcomes = list(there.run(cells, {cell.id: 0 for cell in cells}))
+    assert [reason for _, reason in outcomes] == [None, None] and len(project.finished()) == 2
+
+
+def test_a_notebook_changed_meanwhile_is_not_sent(project, workers):
+    """The first cell rewrites it. No cell runs the new text under the id of the old one."""
+    grid = project.make((1, 2, 3, 4, 5))
+    notebook = str(grid.parent.parent / "work.ipynb")
+    project.set_fault(
+        f"if number == 1: p = Path({notebook!r}); p.write_text(p.read_text().replace('** 2', '** 3'))"
+    )
+    workers.worker()
+    error = Sweep(grid, project, workers.address).result()
+    assert isinstance(error, TalError) and "changed while its sweep ran. Finished work is kept" in str(error)
+    done = project.squares()
+    assert 1 < len(done) < 5 and done[0] == (1, 1) and all(square == n * n for n, square in done)
+
+
 def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeypatch):
     cell = Cell("s", project.make().parent.parent / "work.ipynb", {"benchmark": "synthetic"}, "0" * 16, "x")
     job = {
@@ -226,7 +283,8 @@ def test_a_worker_with_other_data_or_another_library_is_refused(project, monkeyp
     reason, archive, _ = cluster.run_packed(job)
     assert "has other data for synthetic" in reason and "TAL_DATA" in reason and archive is None
     monkeypatch.setattr(cluster, "git_commit", lambda: "0123456789")
-    assert "at commit 0123456789, the sweep" in cluster.run_packed(job)[0]
+    reason = cluster.run_packed(job)[0]
+    assert "at commit 0123456789, the sweep" in reason and "restart a worker after an update" in reason
 
 
 def test_a_worker_compares_the_data_of_every_tested_benchmark(project, monkeypatch):
@@ -234,7 +292,6 @@ def test_a_worker_compares_the_data_of_every_tested_benchmark(project, monkeypat
     hashes = {"hapt": "a", "hapt_recomposed_test": "b"}
     look = cache(lambda name: (hashes[name], "", 5))
     monkeypatch.setattr(identity, "about_data", look)
-    monkeypatch.setattr(cluster, "about_data", look)
     parameters = {"benchmark": "hapt", "also": ["hapt_recomposed_test"]}
     cell = Cell("s", project.make().parent.parent / "work.ipynb", parameters, digest("a", "b"), "x")
     assert cluster._mismatch(cluster._versions(), cell) is None
@@ -242,6 +299,45 @@ def test_a_worker_compares_the_data_of_every_tested_benchmark(project, monkeypat
     assert "has other data for hapt, hapt_recomposed_test" in cluster._mismatch(cluster._versions(), other)
     hashes["hapt_recomposed_test"] = "c"
     assert cluster._mismatch(cluster._versions(), other) is None
+
+
+def test_data_rewritten_while_a_cell_runs_is_noticed(project, monkeypatch):
+    hashes = {"hapt": "a"}
+    look = cache(lambda name: (hashes[name], "", 5))
+    monkeypatch.setattr(identity, "about_data", look)
+    monkeypatch.setattr(identity, "RECHECK_SECONDS", -1)
+
+    class Rewriting:
+        def run(self, *_):
+            hashes["hapt"] = "b"
+
+    monkeypatch.setattr(cluster, "warm_processes", lambda *_: Rewriting())
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", {"benchmark": "hapt"}, "a", "x")
+    job = {"cell": cell, "notebook": "{}", "generation": 0, "threads": 1, "memory_limit": None}
+    reason, archive, _ = cluster.run_packed(job | {"versions": cluster._versions()})
+    assert "has other data for hapt (hash b, the sweep has a)" in reason and archive is None
+
+
+@pytest.mark.parametrize(
+    ("copy", "problem"),
+    [
+        ("VALUE = 1", None),
+        ("VALUE = 2", "has another copy of the plug-in counts.py. Copy"),
+        (None, "lacks the plug-in counts.py. Copy"),
+    ],
+)
+def test_a_worker_with_other_plugins_is_refused(project, tmp_path, monkeypatch, copy, problem):
+    """The content of a plug-in's file counts, not its folder."""
+    for place, text in (("driver", "VALUE = 1"), ("worker", copy)):
+        (tmp_path / place).mkdir()
+        if text is not None:
+            (tmp_path / place / "counts.py").write_text(text)
+    monkeypatch.setenv("TAL_PLUGINS", str(tmp_path / "driver" / "counts.py"))
+    versions = cluster._versions()
+    monkeypatch.setenv("TAL_PLUGINS", str(tmp_path / "worker" / "counts.py"))
+    cell = Cell("s", project.make().parent.parent / "work.ipynb", {}, "", "x")
+    refused = cluster._mismatch(versions, cell)
+    assert refused is None if problem is None else refused.startswith(problem)
 
 
 @pytest.mark.parametrize("belongs", [True, False])
@@ -437,9 +533,11 @@ def test_certificates_that_cannot_be_used(project, certificates, tmp_path, monke
 def test_workers_of_this_machine_with_certificates(project, certificates, monkeypatch):
     monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
     seen = []
-    room = cluster.Cluster._room
+    threads = cluster.Cluster._threads
     monkeypatch.setattr(
-        cluster.Cluster, "_room", lambda here: seen.append(here._client.scheduler.address) or room(here)
+        cluster.Cluster,
+        "_threads",
+        lambda here: seen.append(here._client.scheduler.address) or threads(here),
     )
     assert sweeps.run(project.make((1,)), cluster="local:1", **project.where).complete
     assert seen and all(address.startswith("tls://") for address in seen)
@@ -455,11 +553,9 @@ echo "Submitted batch job $!"
 """
 
 
-@pytest.mark.parametrize("encryption", [False, True])
-def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch, certificates, encryption):
-    """dask-jobqueue's scripts, really submitted, to an `sbatch` that runs them here."""
-    if encryption:
-        monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Writes the description of a cluster whose `sbatch` and `scancel` are stand-ins; returns its address."""
     pytest.importorskip("dask_jobqueue")
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -471,16 +567,43 @@ def test_slurm_by_a_stand_in_for_its_commands(project, tmp_path, monkeypatch, ce
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    description = tmp_path / "slurm.yaml"
-    description.write_text(
-        "{jobs: 2, gpu: true, cores: 1, memory: 2GB, queue: short, walltime: '00:10:00', interface: lo, "
-        f"local_directory: {tmp_path}, log_directory: {tmp_path}}}"
-    )
-    result = sweeps.run(project.make((1, 2), gpu=True), cluster=f"slurm:{description}", **project.where)
+
+    def describe(**options):
+        folder = str(tmp_path)
+        always = {"memory": "2GB", "queue": "short", "walltime": "00:10:00", "interface": "lo"}
+        always |= {"local_directory": folder, "log_directory": folder}
+        (tmp_path / "slurm.yaml").write_text(json.dumps(always | options))
+        return f"slurm:{tmp_path / 'slurm.yaml'}"
+
+    return describe
+
+
+@pytest.mark.parametrize("encryption", [False, True])
+def test_slurm_by_a_stand_in_for_its_commands(
+    project, slurm, tmp_path, monkeypatch, certificates, encryption
+):
+    """dask-jobqueue's scripts, really submitted, to an `sbatch` that runs them here."""
+    if encryption:
+        monkeypatch.setenv("TAL_TLS", str(certificates / "tls"))
+    address = slurm(jobs=2, gpu=True, cores=1)
+    result = sweeps.run(project.make((1, 2), gpu=True), cluster=address, **project.where)
     assert result.complete and project.squares() == [(1, 1), (2, 4)]
     assert len((tmp_path / "jobs").read_text().split()) == 2
     script = next(tmp_path.glob("job.*.sh")).read_text()
     assert ("tls://" in script and "--tls-key" in script) == encryption
+
+
+def test_a_slurm_job_that_ends_is_submitted_again(project, slurm, tmp_path):
+    """As at its walltime: the only job is killed amid the sweep."""
+    dask = pytest.importorskip("dask")
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}):
+        sweep = Sweep(project.make(NUMBERS, sleep=1.0), project, slurm(jobs=1, cores=2))
+        wait_for(project.log)
+        os.killpg(int((tmp_path / "jobs").read_text()), signal.SIGKILL)
+        result = sweep.result()
+    assert not isinstance(result, BaseException), result
+    assert result.complete and project.squares() == WHOLE
+    assert len((tmp_path / "jobs").read_text().split()) == 2
 
 
 def ip(*arguments):

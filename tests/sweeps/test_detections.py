@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tal_lib import TalError, evaluation
+from tal_lib import TalError, evaluation, sweeps
 from tal_lib.cli import main
 from tal_lib.sweeps import detections as kept
 
@@ -267,3 +267,29 @@ def test_finished_cells_that_keep_the_old_number_are_told(project, capsys):
     shutil.rmtree(kept.file_of(project.where["results"], "grid"))
     shutil.rmtree(project.runs)
     assert "2 finished cells keep no detections of each recording" in sweep(9)
+
+
+def test_detections_of_older_code_stay_until_the_cell_runs_again(project):
+    """Tables show the record of older code too. A sweep that runs nothing must not drop what it detected."""
+    detected = (
+        "from tal_lib.evaluation import write_detections\n"
+        "columns = 'recording start end label score'.split()\n"
+        "table = pd.DataFrame([('r', 1.0, 2.0, 'x', 0.5)], columns=columns)\n"
+        "write_detections(out_dir + '/detections.json', table)"
+    )
+
+    def make(**more):
+        grid = project.make((1,), shown=detected, **more)
+        grid.write_text(json.dumps(json.loads(grid.read_text()) | {"detections": 5}))
+        return grid
+
+    sweeps.run(make(), **project.where)
+    target = kept.file_of(project.where["results"], "grid", "all")
+    before = pd.read_parquet(target).cell.tolist()
+    shutil.rmtree(project.runs)
+    grid = make(sleep=0.001)
+    assert len(sweeps.run(grid, **project.where).stale) == 1
+    assert pd.read_parquet(target).cell.tolist() == before
+    assert sweeps.run(grid, again_stale=True, **project.where).done_now == 1
+    after = pd.read_parquet(target).cell.tolist()
+    assert len(after) == 1 and after != before

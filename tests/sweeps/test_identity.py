@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -15,7 +17,14 @@ from tal_lib import sweeps
 from tal_lib.files import REPOSITORY
 from tal_lib.fingerprint import fingerprint
 from tal_lib.sweeps.areas import LIBRARY, Areas, models_in
-from tal_lib.sweeps.identity import Code, differences, is_uncommitted, stale_records, uncommitted_records
+from tal_lib.sweeps.identity import (
+    Code,
+    current_code,
+    differences,
+    is_uncommitted,
+    stale_records,
+    uncommitted_records,
+)
 from tal_lib.sweeps.ledger import cell_key, read_ledger, recency
 from tal_lib.sweeps.states import states_of
 from tal_lib.sweeps.versions import Declared, Versions, read_versions
@@ -363,6 +372,38 @@ def test_stale_cells_are_told_and_run_when_asked(project, capsys):
     }
 
 
+def test_a_reverted_change_makes_its_results_stale(project):
+    """The tables show the newest record: that of the change, not the one that today's code had made."""
+    grid = project.make((1,))
+    sweeps.run(grid, **project.where)
+    project.make((1,), sleep=0.001)
+    sweeps.run(grid, again_stale=True, **project.where)
+    project.make((1,))
+    assert len(sweeps.run(grid, **project.where).stale) == 1
+    assert len(stale_records(project.where["results"], project.folder / "notebooks")) == 1
+    assert sweeps.run(grid, again_stale=True, **project.where).done_now == 1
+    assert stale_records(project.where["results"], project.folder / "notebooks").empty
+    assert sweeps.run(grid, **project.where).done_before == 1
+
+
+def test_what_a_command_of_ipython_hides_is_imported_too():
+    plain = "from tal_lib.study import train_and_score"
+    areas = Areas()
+    needed = areas.needs([plain], (), "")
+    assert "study" in needed and areas.needs([f"%matplotlib inline\n!ls\n{plain}"], (), "") == needed
+    assert areas.needs(["%%time\n" + plain], (), "") == needed
+
+
+def test_code_is_read_again_when_a_plug_in_changes(tmp_path, monkeypatch):
+    file = tmp_path / "detector.py"
+    file.write_text("x = 1")
+    monkeypatch.setenv("TAL_PLUGINS", str(file))
+    before = current_code()
+    assert current_code() is before
+    os.utime(file, ns=(1, 1))
+    assert current_code() is not before
+
+
 def row(id, number, utc, data="d", **more):
     provenance = {"utc": utc, "data_hash": data, "git_commit": "abc"}
     return {
@@ -389,6 +430,10 @@ def test_states_by_hand():
         "to do",
         "to do",
     ]
+    (elsewhere,) = states_of([cell("a2", 1)], records).values()  # by a cluster, which names no machine in ids
+    assert elsewhere.name == "done"
+    timed = replace(cell("t", 9), of_machine=True)
+    assert states_of([timed], [row("t", 9, "1", machine="m")])["t"].name == "done"
     assert states["b2"].changes == (("segments", "1", "2"),)
     assert states["c2"].changes == (("all code", "unknown", "as it is"),)
 

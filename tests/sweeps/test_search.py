@@ -101,6 +101,17 @@ def record(number, score, fraction, recipe, **parameters):
     }
 
 
+def test_further_benchmarks_of_a_trial_choose_nothing(tmp_path):
+    """Their recordings are test recordings."""
+    trial = record(0, 0.5, 1.0, {}, also=["other"])
+    rows = [row | {"benchmark": "hapt_validation"} for row in trial["tables"]["data_efficiency"]]
+    further = [{"tiou": 0.3, "map": 0.9, "benchmark": "other"}]
+    trial["tables"]["data_efficiency"] = rows + further
+    ledger = tmp_path / "tuning.jsonl"
+    ledger.write_text(json.dumps(trial) + "\n")
+    assert [known.score for known in trials_of(ledger)] == pytest.approx([0.5])
+
+
 def test_a_trial_that_another_sweep_ran_is_a_trial(tmp_path, monkeypatch):
     search = {"trials": 2, "recipe": {"learning_rate": [0.001]}}
     path = write(tmp_path, monkeypatch, {"parameters": {"model": "bilstm"}, "search": search})

@@ -15,6 +15,7 @@ import pytest
 from tal_lib import TalError, sweeps
 from tal_lib.cli import main
 from tal_lib.files import REPOSITORY
+from tal_lib.sweeps import identity
 from tal_lib.sweeps.ledger import finished_runs, read_ledger, update_ledger
 
 
@@ -84,6 +85,53 @@ def test_again_replaces_what_is_there(project):
     assert not second.failed and project.log() == [1, 1]
     assert next(iter(finished_runs(second.runs).values()))["provenance"]["utc"] >= before
     assert [path.name for path in second.runs.iterdir() if path.name.startswith(".") and path.is_dir()] == []
+
+
+def test_files_of_a_user_in_a_run_folder_stop_the_sweep(project):
+    grid = project.make(numbers=(1,))
+    first = sweeps.run(grid, **project.where)
+    (folder,) = (path for path in first.runs.iterdir() if path.is_dir())
+    (folder / ".ipynb_checkpoints").mkdir()  # of Jupyter, when somebody looked at the notebook
+    (folder / ".ipynb_checkpoints" / "notebook.ipynb").write_text("a copy")
+    notes = folder / "notes.csv"
+    notes.write_text("1,2")
+    with pytest.raises(TalError, match="notes.csv.*was not written by `tal sweep`"):
+        sweeps.run(grid, resume=False, **project.where)
+    assert notes.read_text() == "1,2" and project.log() == [1]
+    notes.unlink()
+    assert sweeps.run(grid, resume=False, **project.where).complete and project.log() == [1, 1]
+
+
+def test_a_failed_notebook_that_was_edited_is_not_removed(project):
+    grid = project.make(numbers=(1,), fail=(2,))
+    sweeps.run(grid, **project.where)
+    (notebook,) = project.runs.glob("*.failed/notebook.ipynb")
+    assert sweeps.run(grid, **project.where).failed and project.log() == [1, 2, 2]  # unchanged: tried again
+    notebook.write_text(notebook.read_text() + "\n")
+    with pytest.raises(TalError, match="was changed since. Move it elsewhere"):
+        sweeps.run(grid, **project.where)
+    assert notebook.is_file() and project.log() == [1, 2, 2]
+
+
+def test_code_that_is_edited_while_it_is_timed_gives_no_result(project):
+    """A measurement starts processes of its own: the last ones would have the new code."""
+    grid = project.make(numbers=(1,), alone=True)
+    notebook = project.folder / "notebooks" / "work.ipynb"
+    project.set_fault(
+        f"path = Path({str(notebook)!r})\npath.write_text(path.read_text().replace('** 2', '** 3'))"
+    )
+    with pytest.raises(TalError, match="changed while its sweep ran"):
+        sweeps.run(grid, **project.where)
+    project.set_fault()
+    assert not project.finished() and not read_ledger(project.ledger)
+    assert sweeps.run(grid, **project.where).complete and project.squares() == [(1, 1)]
+
+
+def test_a_notebook_that_records_nothing_is_told(project):
+    grid = project.make(numbers=(1,))
+    project.set_fault("record = lambda *_, **__: None")
+    (reason,) = sweeps.run(grid, **project.where).failed.values()
+    assert reason == "work.ipynb recorded nothing: it must call tal_lib.sweeps.record"
 
 
 def start(grid, where):
@@ -258,8 +306,9 @@ with open({str(seen)!r}, 'a') as file: file.write(f"{{imported_by}} {{os.environ
     assert len(set(processes)) == 1 and values == ("1", "2", "None")
 
 
-def test_other_data_are_another_cell(project, tmp_path):
+def test_other_data_are_another_cell(project, tmp_path, monkeypatch):
     """Features made anew, of the same size, under the same names."""
+    monkeypatch.setattr(identity, "RECHECK_SECONDS", -1)
     data, grid = tmp_path / "videos", project.make((1, 2))
     notebook = nbformat.read(grid.parent.parent / "work.ipynb", as_version=4)
     notebook.cells[0].source += "\nbenchmark: str = ''"
@@ -279,3 +328,8 @@ def test_other_data_are_another_cell(project, tmp_path):
 
     first = ids(1.0)
     assert len(first) == 2 and not first & ids(2.0) and first == ids(1.0)
+    path = data / "features" / "a.npy"
+    project.set_fault(f"import numpy as np\nnp.save({str(path)!r}, np.full((9, 2), 5, np.float32))")
+    with pytest.raises(TalError, match="the data of .* changed while its sweep ran"):
+        sweeps.run(grid, **project.where)
+    assert project.log() == [1] and len(read_ledger(project.ledger)) == 1  # the second cell did not begin

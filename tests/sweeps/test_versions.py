@@ -168,5 +168,8 @@ def test_a_moved_area_is_known_by_its_first_name(code, tmp_path):
     assert versions.moved == {"models/tridet": "models/once"} and "models/once" not in versions.areas
     with pytest.raises(TalError, match="cannot declare that .* was moved"):
         declare.move_area("models/tridet", "models/afsd", code, path=tmp_path / "v.toml")
+    code.versions.areas["models/gone"] = code.versions.areas["models/gaf"]
+    with pytest.raises(TalError, match="an area that is not declared yet"):
+        declare.move_area("models/gone", "models/afsd", code, path=tmp_path / "v.toml")  # would lose afsd's
     with pytest.raises(TalError, match="the file of models/of_old no longer exists"):
         declare.raise_versions(["models/of_old"], "why", code, path=tmp_path / "v.toml")
