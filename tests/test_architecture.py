@@ -16,6 +16,7 @@ from tal_lib.files import REPOSITORY
 LAYERS = [
     "errors",
     "reading",
+    "spreadsheet",
     "validation",
     "disk",
     "writing",

@@ -2,6 +2,8 @@ import json
 import re
 import subprocess
 import sys
+from copy import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -225,6 +227,21 @@ def test_train_with_two_streams_or_a_teacher(small, tmp_path, capsys, monkeypatc
         == 0
     )
     assert "score" in (tmp_path / "gaf" / "history.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["i3d.rgb", "train", "keys"])
+def test_late_fusion_refuses_a_name_that_it_cannot_hold(name, small, tmp_path, capsys, monkeypatch):
+    """Before a model is trained; early fusion takes any name."""
+    data = copy(small)
+    streams = dict(zip((name, "flow"), small.feature_spec.streams.values(), strict=True))
+    data.feature_spec = replace(small.feature_spec, streams=streams)
+    monkeypatch.setattr("tal_lib.data.load_benchmark", lambda name, root=None, **_: data)
+    short = ["--set", "epochs=1", "--set", "min_steps=2", "--out", str(tmp_path / "o")]
+    command = ["train", "window_cnn", *short]
+    assert main([*command, "--fusion", "late"]) == 2 and not (tmp_path / "o").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"late cannot hold a stream that is called {name}. Rename the stream" in line
+    assert main(command) == 0
 
 
 def test_eval_of_proposals_with_class_scores(tmp_path, capsys):

@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import runpy
 import subprocess
 import sys
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -13,13 +15,15 @@ import pytest
 import torch
 
 from tal_lib import TalError, models
-from tal_lib.data import collate, make_item
+from tal_lib.data import collate
+from tal_lib.data.batches import unannotated
 from tal_lib.export import Deployed, export, load_graph, parity, rounding
 from tal_lib.files import REPOSITORY
 from tal_lib.models.parts import boundary_pooling, conv, sampling, scan
 from tal_lib.models.parts.attention import LocalAttention
 from tal_lib.training import Trained
 
+SCRIPT = REPOSITORY / "examples" / "run_onnx.py"
 SMALL = {"width": 16, "head_width": 16, "ranges": ((0, 4), (4, 8), (8, 10_000))}
 
 
@@ -35,7 +39,8 @@ def trained(small, name="temporalmaxer", **options):
     return Trained(model, small.classes, small.feature_spec, None)
 
 
-def test_onnx_runs_without_torch(small, tmp_path):
+def test_onnx_runs_without_torch(small, tmp_path, capsys, monkeypatch):
+    """The example has the detections of `tal detect`, as the model's post-processing gives them."""
     pytest.importorskip("onnxruntime")
     kept = trained(small, **SMALL)
     about = json.loads((export(kept, tmp_path, "onnx") / "model.json").read_text())
@@ -59,7 +64,7 @@ def test_onnx_runs_without_torch(small, tmp_path):
             sys.executable,
             "-c",
             blocked,
-            REPOSITORY / "examples" / "run_onnx.py",
+            SCRIPT,
             tmp_path,
             tmp_path / "features.npy",
         ],
@@ -67,20 +72,36 @@ def test_onnx_runs_without_torch(small, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    printed = pd.read_csv(io.StringIO(done.stdout))
-    plain = models.build(
-        "temporalmaxer",
-        input_dim=small.feature_spec.dim,
-        num_classes=len(small.classes),
-        voting_tiou=0.0,
-        **SMALL,
-    )
-    plain.load_state_dict(kept.model.state_dict())
-    ours = plain.detect(collate([make_item(small, recording)]))[0]
-    assert len(printed) > 20 and (printed.label.head(20) == ours.label.head(20)).all()
-    assert np.allclose(
-        printed[["start_s", "end_s", "score"]].head(20), ours[["start", "end", "score"]].head(20), atol=0.02
-    )
+    features, times = small.features(recording), small.time_axis(recording)
+    seconds = (len(features) - 1) * times[0] + times[1]  # as `tal detect` and the script know them
+    features = torch.from_numpy(features.T.copy())
+    item = collate([unannotated(recording, features, seconds, *times, small.classes)])
+    same_detections(done.stdout, kept.model.detect(item)[0], least=21)
+    other = {"multiclass": False, "voting_tiou": 0.6, "voting_weight": "score_tiou", "nms_sigma": 2.0}
+    other |= {"max_candidates": 9, "min_segment_steps": 1.5, "score_threshold": 0.15, "min_score": 0.12}
+    for options in ({"voting_tiou": 0.0}, other, other | {"max_detections": 5}):
+        about["post"] = asdict(models.PostProcess(**options))
+        (tmp_path / "model.json").write_text(json.dumps(about))
+        plain = models.build(
+            "temporalmaxer",
+            input_dim=small.feature_spec.dim,
+            num_classes=len(small.classes),
+            **SMALL,
+            **options,
+        )
+        plain.load_state_dict(kept.model.state_dict())
+        monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path), str(tmp_path / "features.npy")])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        same_detections(capsys.readouterr().out, plain.detect(item)[0], least=5)
+
+
+def same_detections(text, ours, least):
+    """The script's table has the library's detections, at least so many of them."""
+    printed = pd.read_csv(io.StringIO(text))
+    ours = ours[ours.score > 0.1].reset_index(drop=True)  # that the script prints
+    assert len(printed) == len(ours) >= least and (printed.label == ours.label).all()
+    assert np.allclose(printed[["start_s", "end_s"]], ours[["start", "end"]], atol=0.02)
+    assert np.allclose(printed.score, ours.score, atol=0.002)
 
 
 ACTIVITYNET = SMALL | {"position_steps": 50, "global_levels": 1}  # 50: lengths below and beyond the table

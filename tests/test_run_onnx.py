@@ -1,5 +1,6 @@
 """examples/run_onnx.py: what it prints, and that it says what is wrong in one line."""
 
+import csv
 import json
 import runpy
 import subprocess
@@ -110,6 +111,60 @@ def test_a_detection_by_hand(folder, tmp_path, run):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "start_s,end_s,label,score\n2.00,5.00,y,0.881\n"
     assert run(*command[2:]).stdout == done.stdout  # the other tests run it in this process
+
+
+def changed(folder, path, **changes):
+    """A copy of an artefact with other entries in `model.json`, those of `post` one by one."""
+    about = json.loads((folder / "model.json").read_text())
+    about |= changes | {"post": about["post"] | changes.get("post", {})}
+    (path / "model.json").write_text(json.dumps(about))
+    (path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    return path
+
+
+NEAR = np.full((40, 5), -20, np.float64)
+NEAR[4], NEAR[5] = [-20, 2, 0, 2, 8], [-20, 1, 0, 2, 9]  # scores 0.881 and 0.731, tIoU 6/7
+
+
+@pytest.mark.parametrize(
+    ("post", "rows"),
+    [
+        ({}, ["1.50,4.73,y,0.881", "1.50,4.73,y,0.168"]),  # both end at their mean, 8.45, by score
+        ({"voting_tiou": 0.0}, ["1.50,4.50,y,0.881", "1.50,5.00,y,0.168"]),
+        ({"voting_tiou": 0.9}, ["1.50,4.50,y,0.881", "1.50,5.00,y,0.168"]),
+        ({"voting_weight": "score_tiou"}, ["1.50,4.71,y,0.881", "1.50,4.75,y,0.168"]),
+        ({"max_detections": 1}, ["1.50,4.73,y,0.881"]),
+        ({"max_candidates": 1}, ["1.50,4.50,y,0.881"]),
+        ({"min_segment_steps": 6.5}, ["1.50,5.00,y,0.731"]),
+        ({"min_score": 0.8}, ["1.50,4.50,y,0.881"]),
+        ({"nms_sigma": 5}, ["1.50,4.73,y,0.881", "1.50,4.73,y,0.631"]),
+    ],
+)
+def test_each_option_of_the_post_processing_by_hand(folder, tmp_path, run, post, rows):
+    done = run(changed(folder, tmp_path, post=post), saved(tmp_path / "f.npy", NEAR))
+    assert done.stdout.splitlines() == ["start_s,end_s,label,score", *rows] and not done.stderr
+
+
+@pytest.mark.parametrize(("multiclass", "rows"), [(True, 2), (False, 1)])
+def test_the_classes_of_a_pool_suppress_each_other(folder, tmp_path, run, multiclass, rows):
+    features = NEAR.copy()
+    features[5] = [1, -20, 0, 2, 8]  # the same place, of class x: 0.731, or 0.731 exp(-2) = 0.099
+    place = changed(folder, tmp_path, post={"multiclass": multiclass})
+    assert len(run(place, saved(tmp_path / "f.npy", features)).stdout.splitlines()) == 1 + rows
+
+
+@pytest.mark.parametrize("post", [{"nms": "hard"}, {"nms": "none"}, {"nms_power": 2.5}, {"nms_high": 0.9}])
+def test_what_the_script_does_not_do_is_one_line(folder, tmp_path, run, post):
+    done = run(changed(folder, tmp_path, post=post), saved(tmp_path / "f.npy", NEAR))
+    ((name, value),) = post.items()
+    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
+    assert f"model.json: {name} = {value} is not done here; use `tal detect`" in done.stderr
+
+
+def test_a_class_may_have_a_comma(folder, tmp_path, run):
+    place = changed(folder, tmp_path, classes=["x", "y, 2"])
+    done = run(place, saved(tmp_path / "f.npy", NEAR))
+    assert [row[2] for row in csv.reader(done.stdout.splitlines())] == ["label", "y, 2", "y, 2"]
 
 
 def test_whole_numbers_are_features(folder, tmp_path, run):

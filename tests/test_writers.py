@@ -77,7 +77,8 @@ CASES = {
         "extract {world}/videos/test_000.mp4 --again --out {place}".split(), ("test_000.npy",), room=8192
     ),
     ("tal detect", "out"): Case(
-        "detect {world}/videos/test_000.mp4 --model {world}/model.pt --draw --out {place}".split(),
+        "detect {world}/videos/test_000.mp4 --model {world}/model.pt --window 16 --draw "
+        "--out {place}".split(),
         ("test_000.json", "test_000.csv", "test_000.png", "test_000.mp4"),
     ),
     ("tal data subset", "out"): Case(

@@ -106,6 +106,8 @@ def _data_check(arguments):
 
 def _data_subset(arguments):
     from tal_lib.data import load_benchmark, write_limited_annotations
+    from tal_lib.data.registry import subset_names
 
     benchmark = load_benchmark(arguments.name, root_of(arguments))
-    print(write_limited_annotations(benchmark, arguments.fraction, arguments.seed, arguments.out))
+    names = subset_names(benchmark.name)
+    print(write_limited_annotations(benchmark, arguments.fraction, arguments.seed, arguments.out, names))

@@ -104,8 +104,11 @@ def _import(arguments):
     from pathlib import Path
 
     from tal_lib.data.importing.dataset import write_folder
+    from tal_lib.writing import claim
 
     sources = [Path(source) for source in arguments.sources]
+    read = [*sources, *filter(None, (arguments.annotations, arguments.update))]
+    claim(arguments.out, ["annotations.json"], sources=read)
     kinds = {_kind(path) for path in sources}
     if kinds == {"file"}:
         content, spec = _from_tools(sources, arguments), None
@@ -237,9 +240,13 @@ def _durations(path):
     from tal_lib.validation import validate
 
     remedy = "Expected lines recording,duration with durations in seconds."
-    lines = csv.reader(io.StringIO(read_text(path, what="table of durations", remedy=remedy)))
+    text = read_text(path, what="table of durations", remedy=remedy)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise TalError(f"not a readable table ({error})", where=path, remedy=remedy) from None
     durations = {}
-    for number, row in enumerate(lines, 1):
+    for number, row in enumerate(rows, 1):
         if number == 1 and [cell.strip() for cell in row] == ["recording", "duration"] or not row:
             continue
         if len(row) != 2 or row[0] in durations:

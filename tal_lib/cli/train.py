@@ -139,6 +139,9 @@ def _train(arguments):
     settings = route(arguments.model, arguments.preset, values, where="--set")
     device = checked_device(arguments.device, where="--device") if arguments.device else default_device()
     data = load_benchmark(arguments.benchmark, root_of(arguments), fold=arguments.fold).every(arguments.skip)
+    late, streams = arguments.fusion == "late", data.feature_spec.streams
+    if late:
+        _check_names(streams)
     data.loading = loading_of(arguments)
     if not data.in_memory:
         print(
@@ -152,7 +155,7 @@ def _train(arguments):
     data = class_agnostic(data) if arguments.class_agnostic else data  # after the sample, which sees classes
     for remark in checked.report():
         print(remark, file=sys.stderr)
-    late, streams, out = arguments.fusion == "late", data.feature_spec.streams, Path(arguments.out)
+    out = Path(arguments.out)
     weights = checked_weights(pairs(arguments.weights, "--weights"), streams) if late else None
     claim(
         out,
@@ -191,3 +194,16 @@ def _train(arguments):
     print_scores(run.scores)
     for path in run.checkpoints:
         print(f"model  {path}")
+
+
+def _check_names(streams):
+    """Refuse names of streams that torch does not take as names of the parts of a late fusion."""
+    from torch import nn
+
+    parts = nn.ModuleDict()
+    for stream in streams:
+        if "." in stream or hasattr(parts, stream):
+            raise TalError(
+                f"--fusion late cannot hold a stream that is called {stream}",
+                remedy="Rename the stream in spec.json (and its folder), or leave out --fusion late.",
+            )

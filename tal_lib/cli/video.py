@@ -166,7 +166,10 @@ def add_commands(commands) -> None:
             help="backbone of the features, as for `tal extract` (default: chosen by the model's streams)",
         )
         command.add_argument(
-            "--window", type=typed(Count), default=16, help="frames per feature step (default: 16)"
+            "--window",
+            type=typed(Count),
+            default=None,
+            help="frames per feature step of the model's features, as for `tal extract` (default: 16)",
         )
         command.add_argument(
             "--threshold",
@@ -283,15 +286,40 @@ def _print_table(table, threshold, *more):
         print(f"None of {len(table):,} detections has a score of {threshold:g} (--threshold) or more{best}.")
 
 
+def _tell_window(arguments):
+    """Say so if the frames per feature step are assumed: a model does not know those of its features."""
+    import sys
+
+    from tal_lib.video.backbones import WINDOW
+
+    if arguments.window is None:
+        print(
+            f"tal: {WINDOW} frames per step are assumed, as of `tal extract`; if the model's features have "
+            "another number, give --window.",
+            file=sys.stderr,
+        )
+
+
 def _detect_in_video(arguments):
-    from tal_lib.video.detect import claim_outputs, detect, require_all_streams, require_windows, write_all
+    from tal_lib.video.backbones import WINDOW
+    from tal_lib.video.detect import (
+        claim_outputs,
+        detect,
+        extractor_for,
+        require_all_streams,
+        require_windows,
+        write_all,
+    )
 
     claim_outputs(arguments.source, arguments.out, draw=arguments.draw, model=arguments.model)
     chosen, extractor = _ready(arguments)
     require_all_streams(chosen, arguments.model)
+    extractor = extractor_for(chosen, extractor, arguments.model)
     if arguments.windowed:
         require_windows(chosen, arguments.model)
-    table, reader = detect(arguments.source, chosen, extractor, arguments.window, arguments.windowed)
+    window = arguments.window or WINDOW
+    table, reader = detect(arguments.source, chosen, extractor, window, arguments.windowed)
+    _tell_window(arguments)
     _print_table(table, arguments.threshold)
     if reader.problem:
         print(f"{arguments.source}: {reader.problem}")
@@ -329,7 +357,8 @@ def _serve(arguments):
     from tal_lib.reports.layout import model_place
     from tal_lib.validation import NotNegative, Probability, validate
     from tal_lib.video.addresses import check_source
-    from tal_lib.video.detect import require_all_streams
+    from tal_lib.video.backbones import WINDOW
+    from tal_lib.video.detect import extractor_for, require_all_streams
     from tal_lib.video.live import LiveDetector
     from tal_lib.video.server import address_of, make_server
     from tal_lib.video.stream import Stream
@@ -344,12 +373,13 @@ def _serve(arguments):
     threshold = validate(Probability, arguments.threshold, name="--threshold")
     chosen, extractor = _ready(arguments)
     require_all_streams(chosen, arguments.model)
+    extractor = extractor_for(chosen, extractor, arguments.model)
     detector = LiveDetector(
         chosen.model,
         chosen.classes,
         chosen.spec,
         extractor=extractor,
-        window=arguments.window,
+        window=arguments.window or WINDOW,
         delay_s=delay,
         threshold=threshold,
         prepared=chosen.prepared,

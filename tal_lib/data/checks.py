@@ -13,6 +13,7 @@ from tal_lib.data.remarks import ALL, LONGEST_LISTED, Remark, length_remarks
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.validation import validate
+from tal_lib.writing import remove_replaceable
 
 Missing = Literal["error", "skip"]
 FAULTS = ("missing", "broken")  # kinds that stop a training; the others are remarks
@@ -140,11 +141,16 @@ def _time_axes(off, count, where):
 
 
 def write_missing(folder: str | Path, checked: Ready) -> Path | None:
-    """Write the list of recordings that were left out into a run's folder. None if there are none."""
+    """Write the list of recordings that were left out into a run's folder.
+
+    None if there are none; the list of an earlier run is then removed.
+    """
+    path = Path(folder) / MISSING_LIST
     if not checked.counts:
+        remove_replaceable(path)
         return None
     lists = {"train": checked.missing_train, "test": checked.missing_test}
-    return write_json(Path(folder) / MISSING_LIST, lists)
+    return write_json(path, lists)
 
 
 def check_benchmark(name: str, root: str | Path | None = None) -> pd.DataFrame:

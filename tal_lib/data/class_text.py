@@ -193,7 +193,8 @@ def _from_hub(loader, where):
     if where in shipped.HUB:
         where = str(shipped.HUB[where].path() or where)
     try:
-        return getattr(transformers, loader).from_pretrained(where)
+        # a model's file may name a repository, whose code must not run
+        return getattr(transformers, loader).from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise TalError(
             f"the text encoder's weights are neither cached nor reachable ({str(error).splitlines()[0]})",

@@ -237,7 +237,8 @@ def _read_h5(path):
         link = file.get(name, getlink=True)
         if not isinstance(dataset, h5py.Dataset):
             raise TalError(f"{name} is an HDF5 group, not an array", where=path, remedy=REMEDY)
-        if isinstance(link, h5py.ExternalLink) or dataset.external or dataset.is_virtual:
+        elsewhere = dataset.file.filename != file.filename  # through a link to a link
+        if isinstance(link, h5py.ExternalLink) or elsewhere or dataset.external or dataset.is_virtual:
             raise TalError(
                 f"{name} lies in another file", where=path, remedy="Write the array itself into this file."
             )

@@ -273,6 +273,13 @@ def group_names(*names: str) -> str:
     return group_name(*names).replace("person", "people").replace("recording", "recordings")
 
 
+def subset_names(name: str) -> dict[str, str]:
+    """Split → its name in a benchmark's published annotations, where its loader expects another name."""
+    if name in published.PUBLISHED:
+        return {"train": published.PUBLISHED[name].train, "test": published.PUBLISHED[name].test}
+    return {"test": "validation"} if name == "activitynet" else {}
+
+
 def load_benchmark(name: str | Path, root: str | Path | None = None, *, fold: int | None = None) -> Benchmark:
     """Load a benchmark, or one of its cross-validation folds.
 

@@ -21,8 +21,8 @@ Optional, for features that lie elsewhere or were published for another program 
 - `every`: use every n-th step of a file. The strides are those of the file.
 - `tious`: the tIoU thresholds of the benchmark's mAP.
 
-`backbone` says how the features were made, `max_steps` the longest crop of the published training; nothing is
-read from them.
+`backbone` says how the features were made, `max_frames` how many frames of a video were used at most,
+`max_steps` the longest crop of the published training; nothing is read from them.
 """
 
 import json
@@ -109,6 +109,7 @@ class FolderSpec:
     every: Steps = 1
     tious: Thresholds | None = None
     max_steps: Count | None = None
+    max_frames: Count | None = None
 
     @property
     def timing(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """The recordings and classes that a run may train on: data-limited subsets, seen and unseen classes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from tal_lib.data.annotations import read_annotations, write_annotations
 from tal_lib.data.benchmark import Benchmark
@@ -116,22 +116,27 @@ def limited_subset(benchmark: Benchmark, fraction: float, seed: int, people: flo
     return order[: max(1, round(fraction * len(order)))]
 
 
-def write_limited_annotations(benchmark: Benchmark, fraction: float, seed: int, folder: str | Path) -> Path:
+def write_limited_annotations(
+    benchmark: Benchmark,
+    fraction: float,
+    seed: int,
+    folder: str | Path,
+    subsets: Mapping[str, str] | None = None,
+) -> Path:
     """Write the subset and all test recordings as an annotation file in the ActivityNet JSON form.
 
-    The name follows the field's habit: `<benchmark>_20p5.json` is the 20 % subset of seed 5.
+    The name follows the field's habit: `<benchmark>_20p5.json` is the 20 % subset of seed 5. Frame rates
+    stay.
+
+    Args:
+        subsets: split → its name in the file, where the data set's loader expects another
+            (`registry.subset_names`).
     """
     kept = limited_subset(benchmark, fraction, seed) + [
         r for split in benchmark.splits if split != "train" for r in benchmark.recordings(split)
     ]
-    splits = {recording: split for split in benchmark.splits for recording in benchmark.recordings(split)}
-    table = pd.DataFrame(
-        {
-            "recording": kept,
-            "split": [splits[r] for r in kept],
-            "duration": [benchmark.duration(r) for r in kept],
-        }
-    )
+    table = benchmark.table().set_index("recording", drop=False).loc[kept]
+    table["split"] = table.split.replace(dict(subsets or {}))
     path = Path(folder) / f"{benchmark.name}_{100 * fraction:g}p{seed}.json"
     claim(folder, [path.name])
     return write_annotations(path, table, benchmark.annotations_of(kept))

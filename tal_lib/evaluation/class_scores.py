@@ -5,6 +5,7 @@ import pickle
 import pickletools
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tal_lib.reading import read_bytes, read_json
 from tal_lib.validation import validate
 
 WHAT = "class scores"
+MOST_VALUES = 50_000_000  # of a pickle: 5,000 videos with 10,000 scores each
 SHAPE = (
     "Expected {'results': {recording: [score a class]}, 'class': [names]}, "
     "{'results': {recording: [{'label', 'score'}]}}, "
@@ -237,12 +239,22 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _plain(value):
-    """The value with its placeholders replaced by arrays."""
-    if isinstance(value, _Array):
-        return value.values
-    if isinstance(value, dict):
-        return {_plain(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    """The value with its placeholders replaced by arrays.
+
+    A list that holds one list many times, which does so again, would be a small file and endless values.
+    """
+    values = count(1)
+
+    def plain(value):
+        if next(values) > MOST_VALUES:
+            raise pickle.UnpicklingError(f"it holds more than {MOST_VALUES:,} values")
+        if isinstance(value, _Array):
+            return value.values
+        if isinstance(value, dict):
+            return {plain(key): plain(inner) for key, inner in value.items()}
+        return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return plain(value)
 
 
 def _unpickle(raw, path):

@@ -18,6 +18,7 @@ from tal_lib.data.tables import DETECTION_COLUMNS, check_detections
 from tal_lib.errors import TalError
 from tal_lib.files import write_json
 from tal_lib.reading import means, read_json, read_text
+from tal_lib.spreadsheet import csv_plain
 from tal_lib.validation import unknown_name, validate
 
 WHAT = "detections file"
@@ -100,6 +101,8 @@ def _from_text(path):
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except (ValueError, OverflowError) as error:
         raise TalError(f"not a readable table ({error})", where=path, remedy=TABLE) from None
+    for name in table.columns.intersection(["recording", "label"]):
+        table[name] = table[name].map(csv_plain, na_action="ignore")
     return _with_numbers(table, path)
 
 

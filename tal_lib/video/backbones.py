@@ -153,7 +153,7 @@ def _load(name, kind, where):
         if kind == "clip":
             network = transformers.CLIPVisionModelWithProjection.from_pretrained(where)
             return network.eval(), network.config.projection_dim
-        network = transformers.AutoModel.from_pretrained(where)
+        network = transformers.AutoModel.from_pretrained(where, trust_remote_code=False)
         sizes = getattr(network.config, "hidden_sizes", None)
         return network.eval(), sizes[-1] if sizes else network.config.hidden_size
     except ImportError as error:

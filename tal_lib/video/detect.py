@@ -89,6 +89,24 @@ def require_all_streams(chosen: Ready, where: str | Path) -> None:
         )
 
 
+def extractor_for(chosen: Ready, named: Backbone | None, where: str | Path) -> Backbone:
+    """The backbone that a user named, or the one whose features the model takes.
+
+    Raises:
+        TalError: none is named, and no backbone has the streams of the model.
+    """
+    if named is not None:
+        return named
+    try:
+        return backbone_for(chosen.spec)
+    except TalError as error:
+        remedy = (
+            "If it was trained on features of videos, name their backbone with --backbone. "
+            "Else give `tal detect` a feature file or a folder of them, not a video."
+        )
+        raise TalError(error.problem, where=where, remedy=remedy) from None
+
+
 def require_windows(chosen: Ready, where: str | Path) -> None:
     """Refuse a model that only works on whole recordings.
 
@@ -119,7 +137,7 @@ def detect(
     Raises:
         TalError: the backbone's features do not fit the model, or the video cannot be read.
     """
-    extractor = extractor or backbone_for(chosen.spec)
+    extractor = extractor_for(chosen, extractor, video)
     features, reader = features_of(video, extractor, sampling_of(chosen.spec, window))
     if features.shape[1] != chosen.spec.dim:
         raise TalError(
@@ -191,11 +209,11 @@ def write_all(
     threshold: float = 0.25,
 ) -> list[Path]:
     """Write `<video>.json`, `.csv` and `.png`, and with `draw` also `.mp4`. Returns their paths."""
-    from tal_lib.reports import figures, theme
+    from tal_lib.reports import escape, figures, theme
 
     out, name = claim_outputs(video, out, draw=draw), Path(video).stem
     write_detections(out / f"{name}.json", table)
-    write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
+    write_text(out / f"{name}.csv", escape.csv_table(table).to_csv(index=False, float_format="%.4f"))
     axes = figures.timeline(table.iloc[:0], table, reader.seconds, min_score=threshold)
     picture = theme.save(axes.figure, out / f"{name}.png", f"Detected actions in {name}, by class and time.")
     written = [out / f"{name}.json", out / f"{name}.csv", picture]

@@ -11,11 +11,12 @@ from tqdm.auto import tqdm
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.data.feature_folder import FeatureFolder
 from tal_lib.data.features import SUFFIXES, read_array, read_feature_file
+from tal_lib.data.spec import FolderSpec
 from tal_lib.data.tables import empty_detections
 from tal_lib.errors import TalError
 from tal_lib.evaluation import write_detections
 from tal_lib.video.detect import Ready, localized
-from tal_lib.video.stated import columns_text, stated_for
+from tal_lib.video.stated import columns_text, spec_of, stated_for
 
 
 def is_features(source: str | Path) -> bool:
@@ -29,8 +30,9 @@ def detect_in_features(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """(detections, problems) of feature files. Detections: `recording, start, end, label, score`, in seconds.
 
-    The model's feature spec gives the times of the steps. A folder may have one subfolder per stream. A file
-    of a folder that cannot be used becomes a problem (recording → text), and the other files are still done.
+    The model's feature spec gives the times of the steps. A folder may have one subfolder per stream, or name
+    others in its `spec.json`, whose `prefix` and `suffix` are no part of a recording. A file of a folder that
+    cannot be used becomes a problem (recording → text), and the other files are still done.
     `table.attrs["recordings"]` is the number of files that were used. Prints a warning if no `spec.json` says
     what stride the features have. merged: see `tal_lib.video.detect.localized`.
 
@@ -80,30 +82,46 @@ def _files(
 ) -> tuple[dict[str, tuple[list[Path], Callable[[], np.ndarray]]], bool]:
     """(recording → its files, and a function that reads its features (T, D of the model)), and whether every
     stream has its own files."""
+    stated = spec_of(source)[1] or FolderSpec(streams=dict(spec.streams))
     if not source.is_dir():
-        return {source.stem: ([source], lambda: _read(source, spec, stream))}, False
-    place = source / stream if stream and (source / stream).is_dir() else source
-    folder = FeatureFolder(place, spec.streams if stream is None else {stream: spec.streams[stream]}, ())
+        return {_recording(source.stem, stated): ([source], lambda: _read(source, spec, stream))}, False
+    streams = spec.streams if stream is None else {stream: spec.streams[stream]}
+    # other names than the model's are compared later
+    same_names = stated.folders is None or streams.keys() <= stated.folders.keys()
+    folder = FeatureFolder(source, streams if same_names else stated.streams, (), folders=stated.folders)
+    # where a recording has two files, that with prefix and suffix counts, as in the training
+    by_affix = sorted(folder.names(), key=lambda name: _recording(name, stated) != name)
     files = {}
-    for name in folder.names():
+    for recording, name in sorted({_recording(name, stated): name for name in by_affix}.items()):
         paths = folder.files_of(name) or []  # none: a stream lacks its file, which `load` names
-        if stream is None:
-            files[name] = (paths, lambda name=name: folder.load(name))
+        if stream is None or len(folder.parts) > 1:
+            files[recording] = (paths, lambda name=name: folder.load(name))
         else:
-            files[name] = (paths, lambda paths=paths: _read(paths[0], spec, stream))
+            files[recording] = (paths, lambda paths=paths: _read(paths[0], spec, stream))
     if not files:
         raise TalError(
             "no feature files in it",
-            where=source,
+            where=source if stated.folders is None else folder.parts[0][0],
             remedy=f"Give a video, or files ending in {', '.join(SUFFIXES)}.",
         )
-    return files, len(folder.parts) > 1
+    return files, same_names and len(folder.parts) > 1
+
+
+def _recording(name, stated):
+    """The recording of a file's name: without the prefix and suffix that `spec.json` states."""
+    place, slash, last = name.rpartition("/")
+    inner = last.removeprefix(stated.prefix).removesuffix(stated.suffix)
+    return f"{place}{slash}{inner}" if inner and f"{stated.prefix}{inner}{stated.suffix}" == last else name
 
 
 def _read(path, spec, stream):
-    """Features of one file. For a model of one stream, the file may hold all streams or only that stream."""
+    """Features of one file. For a model of one stream, the file may hold all streams or only that stream.
+
+    As many columns as that stream has are that stream.
+    """
     if stream is None:
         return read_feature_file(path, spec.dim)
-    if spec.dim in read_array(path).shape:
+    shape, width = read_array(path).shape, spec.streams[stream]
+    if shape[-1:] != (width,) and spec.dim in shape:
         return np.ascontiguousarray(read_feature_file(path, spec.dim)[:, spec.columns(stream)])
-    return read_feature_file(path, spec.streams[stream])
+    return read_feature_file(path, width)

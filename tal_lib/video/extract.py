@@ -170,7 +170,7 @@ def extract(
         "window_s": sampling.window_s,
         "fps": sampling.rate,
         "backbone": name,
-    }
+    } | ({"max_frames": sampling.max_frames} if sampling.max_frames else {})
     todo = [path for path in paths if again or not _kept(out / f"{path.stem}.npy")]
     names = [f"{path.stem}.npy" for path in todo]
     claim(out, names, sources=paths)

@@ -86,6 +86,11 @@ class LiveDetector:
                 f"history={history}, delay_s={delay_s}",
                 remedy="Give a history of at least 1 step and a delay of at least 0 s.",
             )
+        if delay_s >= history * spec.stride_s:  # what it is about would be forgotten
+            raise TalError(
+                f"a delay of {delay_s:g} s, and the model sees {history * spec.stride_s:g} s",
+                remedy="Give a shorter delay.",
+            )
         self.model, self.classes, self.spec = model.eval(), tuple(classes), spec
         self.extractor = extractor or backbone_for(spec)
         columns = sum(self.extractor.streams.values())
@@ -98,6 +103,7 @@ class LiveDetector:
         self.steps, self.recent = Steps(self.extractor, self.sampling), deque(maxlen=history)
         self._waiting: list[np.ndarray] = []  # prepared pictures that are not described yet
         self.delay_s, self.threshold, self.count, self.frames = delay_s, threshold, 0, 0
+        self.lost = 0  # frames that the caller had to leave out: the times of answers count them
         self.timed, self.prepared = timed, prepared or (lambda features: features)
 
     @property
@@ -111,7 +117,7 @@ class LiveDetector:
 
     def forget(self) -> None:
         """Forget the history, as for a new source."""
-        self.steps, self.frames = Steps(self.extractor, self.sampling), 0
+        self.steps, self.frames, self.lost = Steps(self.extractor, self.sampling), 0, 0
         self._waiting.clear()
         self.recent.clear()
         self.count = 0
@@ -148,7 +154,7 @@ class LiveDetector:
                 scores[label] = max(scores[label], float(score))
         label = max(scores, key=scores.get)
         return Answer(
-            about_s,
+            about_s + self.lost / self.sampling.fps,
             label if scores[label] >= self.threshold else None,
             scores[label],
             scores,

@@ -68,6 +68,7 @@ class Stream:
         self._drawn, self._drawing = (0, b""), threading.Lock()  # number and JPEG of the last drawn picture
         self._lock = threading.Lock()  # protects the statistics below
         self._fresh = False  # whether the detector must forget its history before the next frame
+        self._lost = 0  # frames that were dropped since the last batch
         self.frames = self.dropped = self.viewers = self.failures = 0
         self.seconds = dict.fromkeys(detector.classes, 0.0) | {"nothing": 0.0}
         self.score_sums, self.answers = dict.fromkeys(detector.classes, 0.0), 0
@@ -122,13 +123,14 @@ class Stream:
             if len(self._waiting) >= BUFFER:
                 self._waiting.popleft()
                 self.dropped += 1
+                self._lost += 1
             self._waiting.append((picture, time.perf_counter()))
             self._arrived.notify_all()
 
     def _restart(self):
         with self._arrived:
             self._waiting.clear()
-            self._fresh = True
+            self._fresh, self._lost = True, 0
 
     # inference, in the model's thread
 
@@ -142,9 +144,11 @@ class Stream:
                 batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 self._busy = bool(batch)
                 fresh, self._fresh = self._fresh, False
+                lost, self._lost = self._lost, 0
             if fresh:
                 self.detector.forget()
                 last = None
+            self.detector.lost += lost
             if not batch:
                 continue
             try:
@@ -152,20 +156,24 @@ class Stream:
             except Exception:  # one bad frame must not end the stream
                 with self._lock:
                     self.failures += 1
+                passed = self.detector.frames + self.detector.lost
                 self.detector.forget()
+                self.detector.lost = passed
                 continue
+            since_s = answer.time_s - last.time_s if answer and last else self.detector.sampling.stride_s
             last = answer or last
             self._publish(batch[-1][0], last)
             with self._lock:
                 self.frames += len(batch)
                 self._paces.append((time.monotonic(), len(batch)))
                 if answer:
-                    self._count(answer, time.perf_counter() - batch[-1][1])
+                    self._count(answer, since_s, time.perf_counter() - batch[-1][1])
             if answer:
                 self.on_answer(answer)
 
-    def _count(self, answer, latency_s):
-        self.seconds[answer.label or "nothing"] += self.detector.sampling.stride_s
+    def _count(self, answer, since_s, latency_s):
+        """Add an answer to the statistics. since_s: seconds of video since the last answer."""
+        self.seconds[answer.label or "nothing"] += since_s
         for label, score in answer.scores.items():
             self.score_sums[label] += score
         self.answers += 1

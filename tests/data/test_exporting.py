@@ -246,6 +246,19 @@ def test_corrected_recordings_update_their_data_set(data, capsys):
     assert len(content.recordings) == 2
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_an_import_does_not_replace_what_it_reads(more, data, capsys):
+    export = ["data", "export", "--as", "elan", "--annotations", str(data / "truth.json")]
+    assert main([*export, "--out", str(data / "elan")]) == 0
+    source = data / "annotations.json"
+    (data / "truth.json").rename(source)
+    before = source.read_bytes()
+    command = ["data", "import", str(data / "elan" / "s.eaf"), "--update", str(source), "--out", str(data)]
+    assert main([*command, *more]) == 2
+    assert "annotations.json: would be overwritten by the output" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 def test_a_corrected_file_is_not_replaced(data, capsys):
     """The work of a person is lost only with --overwrite."""
     out = data / "elan"

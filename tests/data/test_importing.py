@@ -304,12 +304,23 @@ def test_the_command(exports, tmp_path, capsys):
     assert main([*command, "--durations", str(table), "--overwrite"]) == 0
 
 
+def test_durations_with_the_line_ends_of_an_old_mac(exports, tmp_path):
+    table = tmp_path / "durations.csv"
+    lines = ["recording,duration", *(f"{name},{s}" for name, s in exports.durations.items())]
+    table.write_bytes("\r".join(lines).encode())
+    command = ["data", "import", str(exports.folder / "lab.eaf"), "--durations", str(table)]
+    assert main([*command, "--out", str(tmp_path / "mydata")]) == 0
+    assert rows(read_annotations(tmp_path / "mydata" / "annotations.json")) == ELAN
+
+
 def test_the_command_says_what_is_wrong_before_it_writes(exports, tmp_path, capsys):
+    (tmp_path / "wide.csv").write_text(f"recording,duration\n{200_000 * 'x'},1\n")
     for extra, message in (
         ([], "its duration is not known"),
         (["--as", "elann"], "unknown format 'elann'.*elan"),
         (["--set", "stride_s=1"], "--set, --annotations and --features are for data sets with features"),
         (["--durations", str(tmp_path / "none.csv")], "none.csv: table of durations not found"),
+        (["--durations", str(tmp_path / "wide.csv")], "wide.csv: not a readable table .*Expected lines"),
     ):
         assert (
             main(["data", "import", str(exports.folder / "lab.eaf"), "--out", str(tmp_path / "o"), *extra])

@@ -150,7 +150,10 @@ def test_hdf5_does_not_lead_to_other_files(tmp_path):
     layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "features", (4, 8))
     with h5py.File(tmp_path / "virtual.h5", "w") as file:
         file.create_virtual_dataset("features", layout)
-    for name in ("link.h5", "raw.h5", "virtual.h5"):
+    with h5py.File(tmp_path / "soft.h5", "w") as file:
+        file["x"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "features")
+        file["features"] = h5py.SoftLink("/x")
+    for name in ("link.h5", "raw.h5", "virtual.h5", "soft.h5"):
         with pytest.raises(TalError, match=f"{name}: features lies in another file"):
             read_feature_file(tmp_path / name, 8)
     with h5py.File(tmp_path / "group.h5", "w") as file:

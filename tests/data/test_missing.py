@@ -2,6 +2,7 @@
 or left out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from tal_lib import TalError
 from tal_lib.cli import main
 from tal_lib.data import load_benchmark, ready
-from tal_lib.data.checks import MISSING_LIST, summary
+from tal_lib.data.checks import MISSING_LIST, summary, write_missing
 
 SHORT = ["--set", "epochs=1", "--set", "min_steps=1"]
 TRAIN_GONE, TEST_GONE = "clip0000002", "clip0000006"
@@ -157,6 +158,17 @@ def test_train_with_skip_keeps_the_list(incomplete, tmp_path, capsys):
     assert json.loads((out / MISSING_LIST).read_text()) == {"train": [TRAIN_GONE], "test": [TEST_GONE]}
     assert "missing: 1 of 6 training and 1 of 2 test recordings" in capsys.readouterr().err
     assert TEST_GONE not in (out / "detections.json").read_text()
+
+
+def test_the_list_of_an_earlier_run_is_removed(incomplete, tmp_path):
+    """If nothing is missing any more; a file that somebody else wrote stays."""
+    checked = ready(*of(incomplete), "skip")
+    path = write_missing(tmp_path, checked)
+    assert path == tmp_path / MISSING_LIST and path.is_file()
+    whole = replace(checked, missing_train=[], missing_test=[])
+    assert write_missing(tmp_path, whole) is None and not path.exists()
+    path.write_text("{}")
+    assert write_missing(tmp_path, whole) is None and path.read_text() == "{}"
 
 
 def test_memory_is_given_back(clips):

@@ -1,3 +1,4 @@
+import json
 from functools import cache, partial
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal_lib import TalError
+from tal_lib.cli import main
 from tal_lib.data import (
     limited_subset,
     load_benchmark,
@@ -52,6 +54,48 @@ def test_subset_files(tmp_path, small):
     path = write_limited_annotations(small, 0.25, 5, tmp_path)
     assert path.name == "synthetic_25p5.json"
     assert sorted(read_limited_annotations(path)) == sorted(limited_subset(small, 0.25, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [
+        ("thumos14", "validation", "test"),
+        ("activitynet", "training", "validation"),
+        ("hacs", "training", "validation"),
+    ],
+)
+def test_a_subset_file_loads_as_the_same_data_set(name, train, test, tmp_path):
+    """Other frame rates give other times; a subset of another name is no part of the data set."""
+    entry = {"duration": 9.0, "annotations": [{"label": "x", "segment": [1, 2]}]}
+    rates = {"a": (train, 25.0), "b": (train, 30.0), "c": (test, 24.0), "d": (test, 30.0)}
+    database = {id: entry | {"subset": subset, "fps": fps} for id, (subset, fps) in rates.items()}
+    file = tmp_path / "root" / name / f"{name}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"database": database}))
+    whole = load_benchmark(name, tmp_path / "root")
+    assert (
+        main(
+            [
+                "data",
+                "subset",
+                name,
+                "--fraction",
+                "0.5",
+                "--root",
+                str(tmp_path / "root"),
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    again = tmp_path / "again" / name / f"{name}.json"
+    again.parent.mkdir(parents=True)
+    (tmp_path / f"{name}_50p0.json").rename(again)
+    part = load_benchmark(name, tmp_path / "again")
+    assert part.recordings("train") == limited_subset(whole, 0.5, 0) and len(part.recordings("train")) == 1
+    assert part.recordings("test") == whole.recordings("test") == ["c", "d"]
+    assert all(part.time_axis(id) == whole.time_axis(id) for id in part.recordings())
 
 
 @given(seen=st.floats(0.01, 0.99), seed=st.integers(0, 100))

@@ -109,6 +109,19 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
         read_class_scores(path, CLASSES)
 
 
+def test_a_small_pickle_of_endless_values_is_refused(tmp_path, monkeypatch):
+    """Each list holds the one before ten times: 10^30 values."""
+    monkeypatch.setattr("tal_lib.evaluation.class_scores.MOST_VALUES", 10_000)
+    values = [1.0]
+    for _ in range(30):
+        values = [values] * 10
+    path = tmp_path / "scores.pkl"
+    path.write_bytes(pickle.dumps({"a": values}))
+    assert path.stat().st_size < 2_000
+    with pytest.raises(TalError, match="it holds more than 10,000 values"):
+        read_class_scores(path, CLASSES)
+
+
 def test_fusion_takes_the_best_classes_of_the_recording():
     proposals = pd.DataFrame(
         {

@@ -5,6 +5,7 @@ import pytest
 
 from tal_lib import TalError
 from tal_lib.evaluation import read_detections, write_detections
+from tal_lib.reports import escape
 
 
 def test_round_trip(tmp_path):
@@ -100,6 +101,14 @@ def test_ids_and_labels_of_a_table_are_text(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("score,recording,start,end,label\n0.5,007,1,2,NA\n")
     assert read_detections(path).to_numpy().tolist() == [["007", 1.0, 2.0, "NA", 0.5]]
+
+
+def test_texts_that_a_spreadsheet_would_calculate_are_read_as_they_were(tmp_path):
+    texts = ["=1+1", "'=1", "''@x", "+x", "-x", "-5", "'-5", "@a", "＝1", "'quoted", "don't", "plain"]
+    table = pd.DataFrame({"recording": texts, "start": 0.0, "end": 1.0, "label": texts, "score": 0.5})
+    escape.csv_table(table).to_csv(tmp_path / "d.csv", index=False)
+    assert "'=1+1,0.0,1.0,'=1+1" in (tmp_path / "d.csv").read_text()
+    pd.testing.assert_frame_equal(read_detections(tmp_path / "d.csv"), table, check_dtype=False)
 
 
 def test_parquet_needs_pyarrow(tmp_path, monkeypatch):

@@ -73,7 +73,9 @@ def test_detect(folder, tmp_path, capsys):
         )
         == 0
     )
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assumed = [line for line in error.splitlines() if "tal: " in line]
+    assert len(assumed) == 1 and "tal: 16 frames per step are assumed" in assumed[0]
     assert all(str(tmp_path / f"test_000.{suffix}") in out for suffix in ("json", "csv", "png", "mp4"))
     table = pd.read_csv(tmp_path / "test_000.csv")
     assert set(table.label) <= {"one", "other"} and len(table) and table.end.max() <= 8.01
@@ -84,6 +86,8 @@ def test_detect(folder, tmp_path, capsys):
     )  # the band below the picture
     assert main(["detect", str(tmp_path / "none.mp4"), "--model", str(folder / "model.pt")]) == 2
     assert "none.mp4" in capsys.readouterr().err
+    stated = ["detect", str(tmp_path / "none.mp4"), "--model", str(folder / "model.pt"), "--window", "16"]
+    assert main(stated) == 2 and len(capsys.readouterr().err.splitlines()) == 1  # no other line
     assert main(["detect", str(video), "--model", str(tmp_path / "none.pt")]) == 2
 
 

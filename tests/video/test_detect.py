@@ -1,11 +1,16 @@
 """From features to detections in `tal detect`: in windows, where the answer stays that of the whole video."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tal_lib import TalError, models
 from tal_lib.data.benchmark import FeatureSpec
+from tal_lib.data.tables import DETECTION_COLUMNS
+from tal_lib.evaluation import read_detections
 from tal_lib.export import export
 from tal_lib.exported import Exported
 from tal_lib.models.parts import streamed
@@ -75,3 +80,17 @@ def test_a_long_video_has_the_same_detections_in_windows(name, in_windows, runs)
     assert ours.label.tolist() == whole.label.tolist() and set(ours.recording) == {"video"}
     columns = ["start", "end", "score"]
     np.testing.assert_allclose(ours[columns].to_numpy(), whole[columns].to_numpy(), atol=1e-4)
+
+
+def test_a_name_that_a_spreadsheet_would_calculate_is_written_as_text(tmp_path):
+    """A class or a video may be called as a formula; the table is read back with the same names."""
+    rows = [("=1+1", 1.0, 2.0, "=HYPERLINK(0)", 0.9), ("=1+1", 3.0, 4.0, "'-x", 0.5)]
+    table = pd.DataFrame(rows, columns=DETECTION_COLUMNS)
+    reader = SimpleNamespace(seconds=8.0)
+    written = detect.write_all("=1+1.mp4", table, reader, ("=HYPERLINK(0)", "'-x"), tmp_path)
+    assert (tmp_path / "=1+1.csv").read_text().splitlines()[1:] == [
+        "'=1+1,1.0000,2.0000,'=HYPERLINK(0),0.9000",
+        "'=1+1,3.0000,4.0000,''-x,0.5000",
+    ]
+    for path in written[:2]:
+        pd.testing.assert_frame_equal(read_detections(path), table, check_dtype=False)

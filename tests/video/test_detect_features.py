@@ -9,7 +9,7 @@ import torch
 
 from tal_lib import models
 from tal_lib.cli import main
-from tal_lib.data import collate
+from tal_lib.data import collate, load_benchmark, make_item
 from tal_lib.data.batches import unannotated
 from tal_lib.data.benchmark import FeatureSpec
 from tal_lib.evaluation import read_detections
@@ -96,6 +96,15 @@ def test_a_model_of_one_stream_takes_its_columns(files, width):
     same(read_detections(files / "out" / "detections.json"), expected)
 
 
+def test_as_many_steps_as_columns_of_all_streams_are_steps(files):
+    source = files / "features" / "v_a.npy"
+    np.save(source, np.load(source)[:5])
+    expected = by_hand(files, "v_a", "flow")
+    np.save(source, np.load(source)[:, 3:])  # (5, 2): not two steps of all five columns
+    assert detect(files, source, model="flow.pt") == 0
+    same(read_detections(files / "out" / "detections.json"), expected)
+
+
 def test_a_subfolder_for_each_stream(files):
     for name in ("v_a", "b"):
         features = np.load(files / "features" / f"{name}.npy")
@@ -174,6 +183,14 @@ def test_what_cannot_be_asked_is_one_line(files, capsys, arguments, message):
     assert message in error and len(error.splitlines()) == 1
 
 
+def test_a_video_is_refused_by_a_model_of_other_features(files, capsys):
+    (files / "v.mp4").write_bytes(b"not read")
+    assert detect(files, "v.mp4") == 2
+    error = capsys.readouterr().err
+    assert "model.pt: no backbone has the streams {'rgb': 3, 'flow': 2}" in error
+    assert "--backbone" in error and "a feature file or a folder" in error and len(error.splitlines()) == 1
+
+
 RIGHT = {"streams": dict(SPEC.streams), "stride_s": 0.5, "window_s": 1.0}
 ASSUMED = "stride of 0.5 s and window of 1 s are assumed"
 
@@ -188,7 +205,9 @@ def state(folder, **spec):
         ({"stride_s": 0.5, "window_s": 1.0}, None),
         ({"stride_s": 0.25, "window_s": 1.0, "every": 2}, None),
         ({"stride_frames": 8, "window_frames": 16, "fps": 16}, None),
-        ({"stride_s": 0.25, "window_s": 1.0}, "a stride of 0.25 s, the model was trained with 0.5 s"),
+        ({"stride_s": 0.25, "window_s": 1.0}, None),  # of a training with --skip 2
+        ({"stride_s": 0.3, "window_s": 1.0}, "a stride of 0.3 s, the model was trained with 0.5 s"),
+        ({"stride_s": 0.25, "window_s": 0.5}, "a window of 0.5 s, the model was trained with 1 s"),
         ({"stride_s": 0.5, "window_s": 1.0, "every": 2}, "a stride of 1 s"),
         ({"stride_frames": 8, "window_frames": 16, "fps": 25}, "a stride of 0.32 s"),
         ({"stride_s": 0.5, "window_s": 2.0}, "a window of 2 s"),
@@ -273,11 +292,15 @@ def test_another_spec_above_does_not_matter(files, capsys):
     assert detect(files, "features") == 0 and ASSUMED in capsys.readouterr().err
 
 
-def test_steps_that_the_training_skipped_are_skipped(files):
-    state(files / "features", **RIGHT | {"stride_s": 0.25, "every": 2})
+@pytest.mark.parametrize(
+    "more", [{"stride_s": 0.25, "every": 2}, {"stride_s": 0.25}, {"stride_s": 0.125, "every": 2}]
+)
+def test_steps_that_the_training_skipped_are_skipped(files, more):
+    """By `every` of spec.json, by `tal train --skip`, and by both."""
+    state(files / "features", **RIGHT | more)
     path = files / "features" / "b.npy"
     features = np.load(path)
-    np.save(path, np.repeat(features, 2, 0))
+    np.save(path, np.repeat(features, round(0.5 / more["stride_s"]), 0))
     assert detect(files, path) == 0
     np.save(path, features)
     same(read_detections(files / "out" / "detections.json"), by_hand(files, "b"))
@@ -289,3 +312,74 @@ def test_other_columns_name_those_of_the_model(files, capsys):
     assert "The model was trained on rgb (3), flow (2)." in capsys.readouterr().err
     assert detect(files, "features/b.npy", model="flow.pt") == 2
     assert "The model was trained on flow (2)." in capsys.readouterr().err
+
+
+def test_the_steps_are_those_of_a_training_with_skip(files):
+    segment = {"segment": [1.0, 2.0], "label": "x"}
+    entries = {  # the seconds that the steps of the training cover
+        name: {"subset": "test", "duration": seconds, "annotations": [segment, segment | {"label": "y"}]}
+        for name, seconds in (("v_a", 14.5), ("b", 8.5))
+    }
+    (files / "annotations.json").write_text(json.dumps({"database": entries}))
+    state(files / "features", **RIGHT)
+    data = load_benchmark(str(files)).every(3)
+    model = trained().model
+    save_model(files / "skip.pt", Trained(model, ("x", "y"), data.feature_spec, None))
+    assert detect(files, "features", model="skip.pt") == 0
+    expected = [model.detect(collate([make_item(data, name)]))[0] for name in ("v_a", "b")]
+    same(read_detections(files / "out" / "detections.json"), pd.concat(expected))
+
+
+def elsewhere(files, by_stream):
+    """The features in folders that only a `spec.json` names, with more than the id in the files' names."""
+    folders = {stream: files / "raw" / (f"{stream}_i3d" if by_stream else "all") for stream in SPEC.streams}
+    for stream, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("v_a", "b"):
+            features = np.load(files / "features" / f"{name}.npy")
+            columns = SPEC.columns(stream if by_stream else None)
+            np.save(folder / f"i3d-{name}_25.npy", features[:, columns])
+    return folders
+
+
+@pytest.mark.parametrize("by_stream", [True, False])
+def test_the_folders_of_a_spec_hold_the_features(files, capsys, by_stream):
+    folders = elsewhere(files, by_stream)
+    place = files / "mydata" / "features"
+    place.mkdir(parents=True)
+    relative = f"../../raw/{folders['flow'].name}"
+    named = {"rgb": str(folders["rgb"] if by_stream else relative), "flow": relative}
+    state(place, **RIGHT, folders=named, prefix="i3d-", suffix="_25")
+    for model, stream in (("model.pt", None), ("flow.pt", "flow")):
+        assert detect(files, "mydata/features", model=model) == 0
+        assert "tal:" not in capsys.readouterr().err
+        expected = pd.concat([by_hand(files, name, stream) for name in ("v_a", "b")])
+        same(read_detections(files / "out" / "detections.json"), expected)
+    state(place, **RIGHT | {"stride_s": 0.3}, folders=named)
+    assert detect(files, "mydata/features") == 2 and "spec.json: a stride of 0.3 s" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_spec_may_have_a_stream_of_any_name(files, capsys):
+    place = files / "mydata" / "features"
+    place.mkdir(parents=True)
+    named = {"streams": {"features": 5}, "folders": {"features": str(files / "features")}}
+    state(place, **RIGHT | named)
+    assert detect(files, "mydata/features") == 0 and "tal:" not in capsys.readouterr().err
+    expected = pd.concat([by_hand(files, name) for name in ("v_a", "b")])
+    same(read_detections(files / "out" / "detections.json"), expected)
+    for path in (files / "features").iterdir():
+        path.unlink()
+    assert detect(files, "mydata/features") == 2
+    assert f"{files / 'features'}: no feature files in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["features", "features/b-i3d.npy"])
+def test_prefix_and_suffix_are_no_part_of_a_recording(files, source):
+    expected = by_hand(files, "b")
+    state(files / "features", **RIGHT, suffix="-i3d")
+    (files / "features" / "b.npy").rename(files / "features" / "b-i3d.npy")
+    np.save(files / "features" / "b.npy", np.zeros((9, 5), np.float32))  # the training takes the other one
+    assert detect(files, source) == 0
+    table = read_detections(files / "out" / "detections.json")
+    assert set(table.recording) == ({"b", "v_a"} if source == "features" else {"b"})
+    same(table[table.recording == "b"], expected)

@@ -10,6 +10,7 @@ import pytest
 
 from tal_lib import TalError
 from tal_lib.data import check_benchmark, load_benchmark
+from tal_lib.data.spec import read_spec
 from tal_lib.video import Reader, backbone, extract, write_video
 from tal_lib.video.extract import Sampling, Steps, features_of
 from tal_lib.video.rendered import FPS, Scene, draw, render, scene
@@ -176,6 +177,11 @@ def test_a_folder_of_videos_becomes_a_benchmark(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*.npy")}
     with pytest.raises(TalError, match="features with other settings"):
         extract(tmp_path / "videos", tmp_path / "features", sampling=Sampling(stride=4), progress=False)
+    with pytest.raises(TalError, match="features with other settings"):  # of parts of videos, else mixed
+        extract(tmp_path / "videos", tmp_path / "features", sampling=Sampling(max_frames=20), progress=False)
+    parts = tmp_path / "parts" / "features"
+    assert extract(tmp_path / "videos", parts, sampling=Sampling(max_frames=20), progress=False).new.all()
+    assert read_spec(parts).max_frames == 20
     (tmp_path / "features" / "spec.json").unlink()
     with pytest.raises(TalError, match="spec.json"):
         load_benchmark(str(tmp_path))

@@ -140,6 +140,8 @@ def test_a_model_of_other_features_is_refused():
         )
     with pytest.raises(TalError, match="no backbone has the streams"):
         LiveDetector(Bright(), ("dark", "bright"), SPEC)
+    with pytest.raises(TalError, match="a delay of 4 s, and the model sees 4 s"):
+        detector(history=10, delay_s=4.0)
 
 
 def test_the_file_is_played_at_its_pace_over_and_over(stream):
@@ -166,6 +168,21 @@ def test_slow_models_drop_frames_and_keep_the_newest(video):
         assert len(stream._waiting) <= BUFFER
     finally:
         stream.stop()
+
+
+def test_dropped_frames_count_in_the_times(video):
+    """Else every answer after them would be about an earlier part of the video."""
+    live, pictures = detector(), np.full((30, 24, 32, 3), 20, np.uint8)
+    before = live.push(pictures)
+    live.lost += 10
+    after = live.push(pictures[:4])
+    assert after.time_s - before.time_s == pytest.approx(1.4) and after.label == before.label == "dark"
+    slow, answers = detector(), []
+    slow.model.slow_s = 2.2
+    stream = Stream(str(video), slow, loop=False, on_answer=answers.append).play()
+    assert stream.dropped > 0 and slow.frames + slow.lost == stream.frames + stream.dropped == 40
+    assert answers[-1].time_s == pytest.approx(4.0 - 0.4, abs=0.41)
+    assert sum(stream.seconds.values()) == pytest.approx(answers[-1].time_s, abs=0.41)
 
 
 def test_a_bad_frame_does_not_end_the_stream(video):
