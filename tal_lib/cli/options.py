@@ -9,6 +9,8 @@ from tal_lib.disk import no_folder, refuse_link_loop
 from tal_lib.errors import TalError
 from tal_lib.validation import validate
 
+RUNS = "runs"  # the folder of run folders, in the working directory
+
 
 class _Subcommands(argparse._SubParsersAction):
     """Subcommands whose own help begins with the line that the help of their group has for them."""
@@ -150,7 +152,7 @@ def add_folders(parser) -> None:
         default="results",
         help="folder of the ledgers (also of trials that give tuned settings) and tables (default: results)",
     )
-    parser.add_argument("--runs", default="runs", help="folder of the run folders (default: runs)")
+    parser.add_argument("--runs", default=RUNS, help=f"folder of the run folders (default: {RUNS})")
 
 
 def add_overwrite(parser) -> None:

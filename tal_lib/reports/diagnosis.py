@@ -4,7 +4,14 @@ import pandas as pd
 
 from tal_lib.evaluation.diagnosis import ERRORS, HIT
 from tal_lib.reports import figures, tables
-from tal_lib.reports.efficiency.runs import OUR_MODEL, about_recipes, main_arm, own_recipes
+from tal_lib.reports.efficiency.runs import (
+    OUR_MODEL,
+    about_recipes,
+    default_recipes,
+    main_arm,
+    own_recipes,
+    unequal_first,
+)
 from tal_lib.reports.layout import Layout
 
 UNTUNED = "Untuned, each model by its own recipe without augmentation"
@@ -96,11 +103,11 @@ def _errors(rows, benchmark, out):
 
 def _about(rows, text):
     """A caption that first says what was trained: these runs have no augmentation, unlike the main arm."""
-    return f"{UNTUNED}: {text}" if own_recipes(rows) else about_recipes(rows, text)
+    return f"{UNTUNED}: {text}" if default_recipes(rows) else about_recipes(rows, text)
 
 
 def _first(rows):
-    return f"{UNTUNED}. " if own_recipes(rows) else ""
+    return f"{UNTUNED}. " if default_recipes(rows) else unequal_first(rows)
 
 
 def _best(rows, best):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tal_lib.data.registry import VALIDATION
 from tal_lib.reports import tables
-from tal_lib.reports.efficiency.runs import main_arm
+from tal_lib.reports.efficiency.runs import about_recipes, default_recipes, main_arm, own_recipes
 
 KEYS = ["benchmark", "fraction", "model", "fold"]
 
@@ -14,8 +14,8 @@ def on_official_split(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.fold < 0].reset_index(drop=True) if "fold" in table else table
 
 
-def fold_means(efficiency: pd.DataFrame) -> pd.DataFrame:
-    """`benchmark, fraction, model, fold, avg_map, runs`: avg mAP (%) of a fold, mean over its seeds.
+def on_folds(efficiency: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the main arm on folds.
 
     Validation parts are left out: `validation_runs` and the equal arm's `tuning` have them.
 
@@ -23,11 +23,18 @@ def fold_means(efficiency: pd.DataFrame) -> pd.DataFrame:
         efficiency: the tidy table `data_efficiency`.
     """
     rows = efficiency[efficiency.fold >= 0] if "fold" in efficiency else efficiency.iloc[:0]
-    if len(rows):
-        rows = rows[~rows.benchmark.str.endswith(VALIDATION)]
+    return main_arm(rows[~rows.benchmark.str.endswith(VALIDATION)]) if len(rows) else rows
+
+
+def fold_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """`benchmark, fraction, model, fold, avg_map, runs`: avg mAP (%) of a fold, mean over its seeds.
+
+    Args:
+        rows: from `on_folds`.
+    """
     if not len(rows):
         return pd.DataFrame(columns=[*KEYS, "avg_map", "runs"])
-    runs = tables.average_map(main_arm(rows))
+    runs = tables.average_map(rows)
     runs["fold"] = runs.cell.map(rows.drop_duplicates("cell").set_index("cell").fold)
     means = runs.groupby(KEYS, as_index=False).agg(avg_map=("avg_map", "mean"), runs=("cell", "nunique"))
     return means.sort_values(KEYS, ignore_index=True)
@@ -97,19 +104,27 @@ def table_name(benchmark: str, fraction: float = 1.0) -> str:
 
 
 def write(data: dict[str, pd.DataFrame], out) -> None:
-    """Write the means of all folds, and a table per benchmark and label fraction."""
-    means = fold_means(data.get("data_efficiency", pd.DataFrame()))
+    """Write the means of all folds, and a table per benchmark and label fraction.
+
+    Tuned runs have no part in the table of all benchmarks.
+    """
+    runs = on_folds(data.get("data_efficiency", pd.DataFrame()))
+    means = fold_means(runs)
     if not len(means):
         return
     out.data(means, "folds")
     for (benchmark, fraction), rows in means.groupby(["benchmark", "fraction"], sort=False):
-        caption = (
+        of_these = runs[(runs.benchmark == benchmark) & (runs.fraction == fraction)]
+        caption = about_recipes(
+            of_these,
             f"avg mAP (%) on the cross-validation folds of {benchmark}, trained on {100 * fraction:g} % of a "
-            "fold's training recordings; mean over seeds."
+            "fold's training recordings; mean over seeds.",
         )
         table = fold_table(rows)
-        out.table(table, table_name(benchmark, fraction), caption, tables.Best(high=tuple(table.columns[1:])))
-    whole = means[means.fraction == 1]
+        best = None if own_recipes(of_these) else tables.Best(high=tuple(table.columns[1:]))
+        out.table(table, table_name(benchmark, fraction), caption, best)
+    tuned = [name for name, of in runs.groupby("benchmark") if own_recipes(of) and not default_recipes(of)]
+    whole = means[(means.fraction == 1) & ~means.benchmark.isin(tuned)]
     if whole.benchmark.nunique() > 1:
         caption = (
             f"avg mAP (%) on each benchmark, all labels; untuned, one training seed. {folds_of(whole)} "

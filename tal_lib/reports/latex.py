@@ -48,15 +48,17 @@ class Best:
 HIGHEST, LOWEST = Best(high=(...,)), Best(low=(...,))
 
 
-def best_cells(table: pd.DataFrame, best: Best) -> pd.DataFrame:
+def best_cells(table: pd.DataFrame, best: Best | None) -> pd.DataFrame:
     """The cells with the best values: a table of booleans. Values that look equal are equally good.
 
     table: the cells as shown. The first number of a cell such as `81.3 [79.0, 84.1] ab` counts.
     """
+    marked = pd.DataFrame(False, index=table.index, columns=table.columns)
+    if best is None:
+        return marked
     floor = table.isin(NEVER_BEST).any(axis=1)
     values = table.map(_first_number)
     values[floor] = float("nan")
-    marked = pd.DataFrame(False, index=table.index, columns=table.columns)
     for wanted, sign in ((best.high, 1), (best.low, -1)):
         if wanted == (...,):  # all columns of numbers; the first column names the row
             columns = [
@@ -92,9 +94,7 @@ def latex_table(
         label: the name for `\ref`, after `tab:`; letters, digits, `-`.
         source: the CSV file with all rows, for the caption of a table that has to be cut.
     """
-    marked = (
-        best_cells(table, best) if best else pd.DataFrame(False, index=table.index, columns=table.columns)
-    )
+    marked = best_cells(table, best)
     whole, table = len(table), table.head(MOST_PARTS * ROWS)  # more cannot be shown
     columns = [_Column.of(str(name), column) for name, column in table.items()]
     rows = _pages(table, columns)[:MOST_PARTS]

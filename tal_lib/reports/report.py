@@ -84,6 +84,17 @@ class Report:
     notebooks: list[Path]
     origin: provenance.Origin  # counts of cells from uncommitted and from older code
 
+    @property
+    def topics(self) -> list[str]:
+        """The folders of `readers/` that have tables of this report."""
+        return list(
+            dict.fromkeys(
+                path.parent.name
+                for path in self.tables
+                if path.suffix == ".md" and path.parent.parent.name == "readers"
+            )
+        )
+
 
 def report(
     results: str | Path = "results",
@@ -140,7 +151,8 @@ def _records(layout, runs):
         raise TalError(
             "no finished cell in any ledger",
             where=layout.ledger,
-            remedy="Run a sweep first: `tal sweep notebooks/sweeps/quick.yaml`.",
+            remedy="Name the --results folder of a sweep, or run one: `tal sweep notebooks/sweeps/quick.yaml"
+            f"{'' if layout.results == Path('results') else f' --results {layout.results}'}`.",
         )
     return records
 

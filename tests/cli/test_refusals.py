@@ -289,6 +289,12 @@ def test_a_data_folder_that_is_read_must_be_there(command, here, capsys):
     assert refused(capsys, *command.split(), "--root", "none").startswith("tal: none: folder not found.")
 
 
+def test_a_report_of_nothing_names_the_option(here, capsys):
+    line = refused(capsys, *"report --results r".split())
+    assert "no finished cell" in line and "Name the --results folder of a sweep" in line
+    assert not (here / "r").exists()
+
+
 # --- results are printed only after all is checked -------------------------------------------------------
 
 

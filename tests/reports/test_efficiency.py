@@ -4,7 +4,13 @@ import pytest
 
 from tal_lib.reports import efficiency, figures
 from tal_lib.reports.efficiency.prior import write_prior
-from tal_lib.reports.efficiency.runs import about_recipes, collapsed_runs, unequal_first
+from tal_lib.reports.efficiency.runs import (
+    about_recipes,
+    collapsed_runs,
+    default_recipes,
+    own_recipes,
+    unequal_first,
+)
 from tal_lib.reports.layout import Layout
 from tal_lib.reports.output import Output
 
@@ -90,6 +96,26 @@ def test_arms_do_not_count_as_runs_of_the_main_study():
         columns={"avg_map": "map"}
     )
     assert len(efficiency.main_arm(table)) == len(runs())
+
+
+def test_tuned_models_are_all_in_the_main_arm():
+    """No settings have more than half of the models: each model's most frequent ones count."""
+    tuned = [runs((name,), recipe=f"learning_rate={rate}") for name, rate in (("a", 1), ("b", 2), ("c", 3))]
+    rare = runs(("a",), seeds=(0,), recipe="learning_rate=9")
+    table = pd.concat([*tuned, rare])
+    chosen = efficiency.main_arm(table)
+    assert set(chosen.model) == {"a", "b", "c"} and "learning_rate=9; " not in set(chosen.recipe)
+    assert own_recipes(chosen) and not default_recipes(chosen)
+    assert about_recipes(chosen, "x") == "Unequal, each model by its own recipe: x"
+    first, second, third = tuned
+    options = [first.assign(recipe="", options=""), second.assign(options="dropout=0.1"), third]
+    chosen = efficiency.main_arm(pd.concat(options))  # the best trial of the first has the defaults
+    assert set(chosen.model) == {"a", "b", "c"} and set(chosen.options) == {""} and own_recipes(chosen)
+    every = pd.concat([table.assign(options=f"dropout={place}") for place, table in enumerate(tuned)])
+    assert set(efficiency.main_arm(every).model) == {"a", "b", "c"}  # no run has the default options
+    plain = runs(("a", "b", "c"), recipe="min_steps=400")
+    both = efficiency.main_arm(pd.concat([*tuned, plain]))
+    assert set(both.recipe) == {"min_steps=400"} and not own_recipes(both)  # all have it
 
 
 def test_the_prior_study_ranks_what_both_have():

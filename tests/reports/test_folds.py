@@ -42,7 +42,7 @@ TABLE = rows(
 
 
 def test_means_of_folds_are_over_seeds_and_without_the_official_split():
-    means = folds.fold_means(TABLE).set_index(["model", "fold"])
+    means = folds.fold_means(folds.on_folds(TABLE)).set_index(["model", "fold"])
     assert means.avg_map.round(6).to_dict() == {
         ("bilstm", 0): 40.0,
         ("bilstm", 1): 70.0,
@@ -52,7 +52,7 @@ def test_means_of_folds_are_over_seeds_and_without_the_official_split():
 
 
 def test_a_mean_over_folds_needs_all_of_them():
-    table = folds.fold_table(folds.fold_means(TABLE))
+    table = folds.fold_table(folds.fold_means(folds.on_folds(TABLE)))
     assert table.model.to_list() == ["bilstm", "window_cnn"]
     assert table["mean"].to_list() == ["55.0", ""] and table["fold 1"].to_list() == ["70.0", ""]
 
@@ -60,19 +60,37 @@ def test_a_mean_over_folds_needs_all_of_them():
 def test_the_official_split_alone():
     assert folds.on_official_split(TABLE).cell.unique().tolist() == ["bilstm-10"]
     old = TABLE.drop(columns="fold")
-    assert folds.on_official_split(old) is old and not len(folds.fold_means(old))
+    assert folds.on_official_split(old) is old and not len(folds.fold_means(folds.on_folds(old)))
 
 
 def test_the_floor_stands_beside_models_of_another_recipe():
     """The floor has no recipe. It must not push out models that all have the same one."""
     both = pd.concat([TABLE.assign(recipe="min_steps=400"), rows(("timeline_prior", 0, 0, (0.1, 0.1)))])
-    assert set(folds.fold_means(both).model) == {"bilstm", "window_cnn", "timeline_prior"}
+    assert set(folds.fold_means(folds.on_folds(both)).model) == {"bilstm", "window_cnn", "timeline_prior"}
+
+
+def test_tuned_models_keep_their_runs_and_have_no_winner(tmp_path):
+    """Each has other settings. The most frequent recipe of all would leave one model."""
+    whole = rows(*((name, fold, 0, (0.5, 0.5)) for name in ("bilstm", "tridet") for fold in (0, 1, 2)))
+    tuned = whole.assign(recipe=whole.model.map({"bilstm": "learning_rate=0.1", "tridet": "rotate=15"}))
+    tuned["options"] = tuned.model.map({"bilstm": "", "tridet": "dropout=0.1"})
+    floor = rows(("timeline_prior", 0, 0, (0.1, 0.1)))
+    plain = pd.concat([whole, floor]).assign(
+        benchmark="plain", recipe="min_steps=400", cell=lambda t: t.cell + "p"
+    )
+    layout = Layout(tmp_path / "results", tmp_path / "figures")
+    folds.write({"data_efficiency": pd.concat([tuned, floor, plain])}, Output(layout).about("accuracy"))
+    accuracy = layout.readers / "accuracy"
+    text = (accuracy / "folds_b.md").read_text()
+    assert text.startswith("Unequal, each model by its own recipe: avg mAP") and "**" not in text
+    assert all(f"| {name} " in text for name in ("bilstm", "tridet", "timeline_prior"))
+    assert (accuracy / "folds_plain.md").read_text().startswith("One recipe: avg mAP")
+    assert not (accuracy / "folds_by_benchmark.md").exists()  # one benchmark is left
 
 
 def test_one_table_of_all_benchmarks_over_shared_folds():
-    means = folds.fold_means(
-        pd.concat([TABLE, TABLE.assign(benchmark="c", map=TABLE["map"] / 2, cell=TABLE.cell + "c")])
-    )
+    other = TABLE.assign(benchmark="c", map=TABLE["map"] / 2, cell=TABLE.cell + "c")
+    means = folds.fold_means(folds.on_folds(pd.concat([TABLE, other])))
     table = folds.benchmark_table(means).set_index("model")
     assert table.loc["bilstm"].tolist() == ["40.0", "20.0"]  # fold 1 is left out
     assert table.loc["window_cnn"].tolist() == ["20.0", "10.0"]

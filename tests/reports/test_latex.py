@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tal_lib.files import REPOSITORY
-from tal_lib.reports import tables
+from tal_lib.reports import escape, tables
 from tal_lib.reports.escape import latex
 from tal_lib.reports.latex import (
     HIGHEST,
@@ -195,12 +195,16 @@ TABLE = pd.DataFrame(
         (Best(), set()),
     ],
 )
-def test_the_best_are_bold(best, bold):
+def test_the_best_are_bold(best, bold, tmp_path):
     """Not the floor, one value alone, or values that are all equal."""
     marked = best_cells(TABLE, best)
     assert {(name, row) for name in marked for row in marked.index[marked[name]]} == bold
     source = latex_table(TABLE, "c", "l", best)
     assert source.count("\\textbf") == len(bold)
+    text = tables.write_table(TABLE, tmp_path / "t.md", "c", best).read_text()
+    assert set(re.findall(r"\*\*(.+?)\*\*", text)) == {
+        escape.markdown(TABLE.loc[row, name]) for name, row in bold
+    }
 
 
 def test_numbers_with_letters_stand_right():

@@ -65,7 +65,7 @@ def test_steps_and_variants_are_read_from_validation_parts_whichever_sweep_ran_t
     assert design["hapt, 100 %"].to_list() == ["70.0", "70.0"]  # as it is: 80 and 60, from two sweeps
     assert design["mean"].to_list() == ["80.0", ""]
     assert design.variant.to_list() == ["local_global", "local_global: norm layer"]
-    assert not len(folds.fold_means(table[table.benchmark != "hapt"]))
+    assert not len(folds.fold_means(folds.on_folds(table[table.benchmark != "hapt"])))
 
 
 def test_the_effect_of_skipping_is_paired_by_person():

@@ -40,7 +40,7 @@ def write_aggregate_ranking(runs: pd.DataFrame, benchmark: str, out) -> None:
     shown = pd.DataFrame(
         {
             "model": table.model,
-            "IQM": [f"{row.iqm:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in table.itertuples()],
+            "IQM": [f"{row.iqm:.1f} [{row.low:z.1f}, {row.high:z.1f}]" for row in table.itertuples()],
             "mean rank": table["rank"].round(2),
             "area": table.area.round(1),
         }
@@ -176,8 +176,8 @@ def write_against_the_best(runs: pd.DataFrame, benchmark: str, out) -> None:
             OUR_MODEL: table.own_mean.round(1),
             "best other, avg mAP": table.best_mean.round(1),
             "difference": [
-                f"{row.difference:+.1f}"
-                + (f" [{row.low:+.1f}, {row.high:+.1f}]" if row.low == row.low else "")
+                f"{row.difference:+z.1f}"
+                + (f" [{row.low:+z.1f}, {row.high:+z.1f}]" if row.low == row.low else "")
                 for row in table.itertuples()
             ],
             "P(improvement)": [

@@ -14,21 +14,40 @@ def main_arm(efficiency: pd.DataFrame) -> pd.DataFrame:
     """The runs of the main arm: the models' own recipe and options, subsets drawn with the training seed, all
     people, annotations and feature steps.
 
-    A benchmark without any run of the own recipe, as in a quick study, uses its most frequent recipe. The
-    floor, which has no recipe, is always there.
+    A benchmark where few models ran with the own recipe, as in a quick study, uses the recipe that most of
+    its models have. If no recipe has more than half of them, as in tuned runs, each model has its most
+    frequent settings at a label fraction; `recipe` then names the options too. The floor, which has no
+    recipe, is always there.
     """
-    alike = efficiency[(efficiency.options == "") & (efficiency.subset_seed < 0)]
-    alike = with_all_data(alike)
-    trained = alike[alike.model != FLOOR]
-    chosen = trained.groupby("benchmark").recipe.agg(
-        lambda recipes: "" if (recipes == "").any() else recipes.mode().iloc[0]
-    )
-    return alike[(alike.recipe == alike.benchmark.map(chosen).fillna("")) | (alike.model == FLOOR)]
+    alike = with_all_data(efficiency[efficiency.subset_seed < 0])
+    groups = alike.groupby("benchmark", sort=False).indices.values()
+    parts = [_of_main_arm(alike.iloc[places]) for places in groups]
+    return pd.concat(parts).sort_index(kind="stable") if parts else alike
+
+
+def _of_main_arm(rows):
+    """The runs of one benchmark that are of its main arm."""
+    default, floor = rows.options == "", rows.model == FLOOR
+    counts = rows[default & ~floor].groupby("recipe").model.agg(["nunique", "size"])
+    common = counts[2 * counts["nunique"] > rows[~floor].model.nunique()]
+    if len(common):
+        recipe = "" if "" in common.index else common.sort_values(["nunique", "size"]).index[-1]
+        return rows[default & ((rows.recipe == recipe) | floor)]
+    settings = rows.recipe + "; " + rows.options
+    frequent = settings.groupby([rows.model, rows.fraction]).transform(lambda values: values.mode().iloc[0])
+    chosen = (settings == frequent) & ~floor | default & floor
+    return rows.assign(recipe=settings.mask(floor, ""), options="")[chosen]
+
+
+def default_recipes(runs: pd.DataFrame) -> bool:
+    """Whether the models had the recipes that are their defaults, as in docs/first-study.md."""
+    return bool((runs[runs.model != FLOOR].recipe == "").any())
 
 
 def own_recipes(runs: pd.DataFrame) -> bool:
-    """Whether every model had a recipe of its own, as in docs/first-study.md: then no ranking is fair."""
-    return bool((runs[runs.model != FLOOR].recipe == "").any())
+    """Whether the models had different recipes, by default or by tuning: these rows give no fair ranking."""
+    recipes = runs[runs.model != FLOOR].groupby("model").recipe.agg(frozenset)
+    return default_recipes(runs) or recipes.nunique() > 1
 
 
 def about_recipes(runs: pd.DataFrame, text: str) -> str:

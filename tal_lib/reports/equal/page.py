@@ -47,7 +47,7 @@ def _table(rows):
         means = group["mean"].map("{:.1f}".format)
         best = means[group["mean"].idxmax()]
         shown = means.where(means != best, "**" + means + "**") + " " + group.letters.fillna("")
-        bounds = [f"<br>[{low:.1f}, {high:.1f}]" for low, high in zip(group.low, group.high)]
+        bounds = [f"<br>[{low:z.1f}, {high:z.1f}]" for low, high in zip(group.low, group.high)]
         cells = dict(zip(group.model, shown.str.strip() + bounds))
         table[f"{markdown(benchmark)}, {percent(fraction)}"] = [cells.get(name, "–") for name in names]
     return table.to_markdown(index=False, disable_numparse=True)

@@ -13,7 +13,7 @@ from pandas.api.types import is_float_dtype
 from tal_lib.errors import TalError
 from tal_lib.files import atomic_path
 from tal_lib.reports import escape
-from tal_lib.reports.latex import Best, latex_table
+from tal_lib.reports.latex import Best, best_cells, latex_table
 
 NUMBER = re.compile(r"[<>≤≈ ]*[-+−]?[\d.,]+( ?%)?$|–?$")  # as shown to readers; – is a missing value
 
@@ -79,7 +79,7 @@ def write_table(table: pd.DataFrame, path: str | Path, caption: str, best: Best 
     """Write a table for readers as Markdown (`path`), LaTeX and CSV.
 
     Args:
-        best: the values that LaTeX sets in bold; none by default.
+        best: the values that Markdown and LaTeX have in bold; none by default.
     """
     path = Path(path)
     write_csv(table, path.parent, path.stem)
@@ -87,8 +87,9 @@ def write_table(table: pd.DataFrame, path: str | Path, caption: str, best: Best 
     numbers = [column.map(lambda value: bool(NUMBER.match(str(value)))).all() for _, column in shown.items()]
     label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "table"
     keep(path.with_suffix(".tex"), latex_table(shown, caption, label, best, f"{path.stem}.csv"))
+    text = shown.map(escape.markdown)
     markdown = (
-        shown.map(escape.markdown)
+        text.mask(best_cells(shown, best), "**" + text + "**")
         .rename(columns=escape.markdown)
         .to_markdown(
             index=False, disable_numparse=True, colalign=["right" if number else "left" for number in numbers]

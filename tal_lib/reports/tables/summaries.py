@@ -58,9 +58,9 @@ def efficiency_table(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 
 
 def with_interval(rows: pd.DataFrame) -> list[str]:
-    """`mean [low, high]` of each row; only the mean if there is no interval."""
+    """`mean [low, high]` of each row; only the mean if there is no interval. Zero has no sign."""
     return [
-        f"{row.mean:.1f}" + (f" [{row.low:.1f}, {row.high:.1f}]" if row.low == row.low else "")
+        f"{row.mean:z.1f}" + (f" [{row.low:z.1f}, {row.high:z.1f}]" if row.low == row.low else "")
         for row in rows[["mean", "low", "high"]].itertuples(index=False)
     ]
 
