@@ -33,7 +33,8 @@ def _report(arguments):
     done = report(arguments.results, figures, arguments.runs, render=not arguments.no_notebooks)
     print(f"{len(done.tables)} tables   {Path(arguments.results).resolve()}")
     print(f"{len(done.figures)} figures  {Path(figures).resolve()}")
-    print(f"readers    {Path(arguments.results).resolve() / 'readers'} ({', '.join(done.topics)})")
+    if done.topics:
+        print(f"readers    {Path(arguments.results).resolve() / 'readers'} ({', '.join(done.topics)})")
     if arguments.runs != RUNS and not Path(arguments.runs).is_dir():
         print(f"runs       {Path(arguments.runs).resolve()}: folder not found, so the ledgers alone count")
     print(f"origin     {done.origin.sentence()}")

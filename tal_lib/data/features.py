@@ -222,8 +222,10 @@ def _read_pt(path):
             check_zip(archive, path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     tensor = content[_one_array(content, path)] if isinstance(content, dict) else content
-    if not isinstance(tensor, torch.Tensor):
-        return np.asarray(tensor)
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    if not isinstance(tensor, torch.Tensor):  # a small file may hold a list of endless values
+        raise TalError(f"holds a {type(tensor).__name__}, not a tensor", where=path, remedy=REMEDY)
     check_size(FLOAT32 * tensor.numel(), path, "its tensor")
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 

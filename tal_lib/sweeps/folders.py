@@ -23,8 +23,7 @@ def check_runs(runs: Path, ids: set[str]) -> None:
             raise TalError(
                 "was not written by `tal sweep`", where=folder, remedy="Name other folders with --runs."
             )
-        # else it was interrupted or damaged, or an older version wrote it
-        if NOTEBOOK in listed_in(folder) and any(is_ours(folder / name) for name in (RESULT, ERROR)):
+        if NOTEBOOK in listed_in(folder):  # else it was interrupted, or an older version wrote it
             _refuse_foreign(folder)
 
 
@@ -34,7 +33,9 @@ def _is_run(folder):
 
 def _refuse_foreign(folder):
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file() or path.name == LIST or CHECKPOINTS in path.parts:
+        if path.is_symlink() or not path.is_file() or CHECKPOINTS in path.parts:
+            continue
+        if path.name in (LIST, RESULT, ERROR):  # a power cut may have damaged them
             continue
         if not is_ours(path):
             raise TalError(

@@ -132,6 +132,9 @@ def test_numbers_of_other_types(tmp_path, dtype):
 
 
 def test_bfloat16_of_torch(tmp_path):
+    torch.save([[0.0] * 8] * 3, tmp_path / "list.pt")
+    with pytest.raises(TalError, match="list.pt: holds a list, not a tensor"):
+        read_feature_file(tmp_path / "list.pt", 8)
     torch.save(torch.arange(24).reshape(3, 8).bfloat16().requires_grad_(), tmp_path / "f.pt")
     assert read_feature_file(tmp_path / "f.pt", 8)[2, 7] == 23
 

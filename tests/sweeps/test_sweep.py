@@ -98,6 +98,9 @@ def test_files_of_a_user_in_a_run_folder_stop_the_sweep(project):
     with pytest.raises(TalError, match="notes.csv.*was not written by `tal sweep`"):
         sweeps.run(grid, resume=False, **project.where)
     assert notes.read_text() == "1,2" and project.log() == [1]
+    (folder / "cell.json").write_text((folder / "cell.json").read_text() + "\n")  # by an editor
+    with pytest.raises(TalError, match="notes.csv"):
+        sweeps.run(grid, resume=False, **project.where)
     notes.unlink()
     assert sweeps.run(grid, resume=False, **project.where).complete and project.log() == [1, 1]
 
